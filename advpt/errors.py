@@ -1,0 +1,54 @@
+"""The project's exceptions. Each message is a sentence for the user: found, expected, where, what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AdvPTError(Exception):
+    """Base of every error this project raises for a user's mistake or a broken input."""
+
+
+class ConfigError(AdvPTError, ValueError):
+    """A setting, an attack specification or a command line that cannot be used."""
+
+
+class DataError(AdvPTError):
+    """A data set, split file or image that is missing, damaged or not what it should be."""
+
+
+class WeightsError(AdvPTError):
+    """A weight file that is missing, damaged, untrusted or of another architecture."""
+
+
+class PromptError(AdvPTError, ValueError):
+    """A prompt that does not fit the text encoder or the class list."""
+
+
+class AttackError(AdvPTError, ValueError):
+    """An attack that was given input outside its contract, or that left its budget."""
+
+
+class DefenseError(AdvPTError, ValueError):
+    """A defense that was given input outside its contract."""
+
+
+class BankError(AdvPTError):
+    """A bank that is missing, damaged or incomplete."""
+
+
+class BankMismatchError(BankError):
+    """A bank that was made by something else than what the run asks for."""
+
+
+class RecordError(AdvPTError):
+    """A result record or output folder that belongs to another configuration or schema."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """The sentence for an unknown name: the nearest match, then all known names."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"unknown {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}"

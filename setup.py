@@ -1,0 +1,43 @@
+"""Installs the library ``advpt``; trainers/ and datasets/ are used from the repository root, as in CoOp."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+version: dict[str, str] = {}
+exec((Path(__file__).parent / "advpt" / "version.py").read_text(), version)
+
+setup(
+    name="advpt",
+    version=version["__version__"],
+    description="Adversarial prompt tuning for CLIP: banks, prompts, attacks, protocols and records",
+    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=find_packages(include=["advpt", "advpt.*"]),
+    package_data={"advpt": ["py.typed", "**/*.safetensors", "**/*.json", "**/*.csv", "**/*.txt"]},
+    install_requires=[
+        "torch>=2.6",
+        "torchvision",
+        "openai-clip",
+        "ftfy",
+        "regex",
+        "packaging",
+        "yacs",
+        "safetensors",
+        "numpy",
+        "Pillow",
+        "scikit-learn",
+        "tabulate",
+        "tqdm",
+        "matplotlib",
+        "pyautoattack>=0.2",
+        "gdown",
+    ],
+    extras_require={
+        "diffpure": ["diffusers"],
+        "ray": ["ray"],
+        "dev": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "scikit-image", "PyWavelets"],
+    },
+)
