@@ -1,0 +1,155 @@
+"""The contract of every attack: a subclass proposes images, the base class clips, measures and re-checks them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor
+
+from advpt.attacks.noise import SampleNoise, as_noise
+from advpt.attacks.objectives import OBJECTIVES, Objective
+from advpt.errors import AttackError, ConfigError, unknown_name
+
+Forward = Callable[[Tensor], Tensor]
+TOLERANCE = 1e-6  # of one pixel's range; clipping in float32 is exact to less
+
+
+@dataclass(frozen=True)
+class AttackOutput:
+    """Images returned by an attack.
+
+    images:   ``[b, 3, h, w]`` float32 in [0, 1], detached.
+    changed:  ``[b]`` bool, True where the image differs from its input.
+    distance: ``[b]`` float32, the largest pixel change (``linf``) or the L2 norm of the change, in units of 1/255.
+    loss:     ``[b]`` float32, the objective at the returned image.
+    stage:    ``[b]`` int64, which stage of the attack broke the image; -1 where none did or none could tell.
+    """
+
+    images: Tensor
+    changed: Tensor
+    distance: Tensor
+    loss: Tensor
+    stage: Tensor
+
+
+class Attack(ABC):
+    """An attack within a norm ball in pixel space. Subclasses write :meth:`run` only.
+
+    Args:
+        eps: the budget in units of 1/255.
+        norm: ``linf`` or ``l2`` (the L2 norm over all pixels and channels of [0, 1] images, times 255).
+        objective: name of what is made large (:data:`~advpt.attacks.objectives.OBJECTIVES`).
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1  # of the algorithm: part of every bank's key
+    summary: ClassVar[str] = ""
+
+    def __init__(self, *, eps: float, norm: str = "linf", objective: str = "ce") -> None:
+        if not 0 < eps <= 255 or norm not in ("linf", "l2"):
+            raise AttackError(
+                f"eps={eps}, norm={norm!r}: give eps in units of 1/255, in (0, 255], and norm linf or l2"
+            )
+        if objective not in OBJECTIVES:
+            raise AttackError(unknown_name("objective", objective, OBJECTIVES))
+        self.eps, self.norm = float(eps), norm
+        self.objective: Objective = OBJECTIVES[objective]
+
+    @property
+    def radius(self) -> float:
+        """The budget in pixel units of [0, 1]."""
+        return self.eps / 255
+
+    @abstractmethod
+    def run(
+        self, forward: Forward, x: Tensor, y: Tensor, noise: SampleNoise
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Proposed images, their objective ``[b]`` and stage ``[b]``. Gradients are enabled, parameters frozen."""
+
+    def parameters(self) -> dict[str, Any]:
+        """Everything that determines what the attack does, as JSON values: part of every bank's key."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "objective": self.objective.name,
+            "norm": self.norm,
+            "eps": self.eps,
+        }
+
+    @final
+    def __call__(
+        self, forward: Forward, x: Tensor, y: Tensor, generator: SampleNoise | torch.Generator
+    ) -> AttackOutput:
+        """Attack ``x [b, 3, h, w]`` float32 in [0, 1] with labels ``y [b]`` through ``forward`` (pixels to embeddings or
+        logits, as the objective wants). No parameter keeps a gradient, no global random state is touched.
+
+        Raises:
+            AttackError: pixels outside [0, 1] or not float32, a non-finite result, or a result outside the ball.
+        """
+        x = x.detach()
+        if x.dtype != torch.float32:
+            raise AttackError(f"attacks work in float32, got {x.dtype}")
+        low, high = (float(v) for v in x.aminmax())
+        if not (low >= 0 and high <= 1):
+            raise AttackError(
+                f"attacks need pixels in [0, 1], got [{low:.3f}, {high:.3f}]; normalisation belongs inside the model"
+            )
+        with torch.enable_grad():
+            images, loss, stage = self.run(forward, x, y, as_noise(generator, len(x)))
+        images = self.project(images.detach(), x)
+        distance = self.measure(images - x)
+        if not bool(torch.isfinite(images).all() and torch.isfinite(loss).all()):
+            raise AttackError(
+                f"{self.name}: a non-finite image or objective; check the encoder's weights and precision"
+            )
+        worst = float(distance.max()) if len(x) else 0.0
+        if worst > self.eps + 255 * TOLERANCE * (1 if self.norm == "linf" else x[0].numel() ** 0.5):
+            raise AttackError(f"{self.name} left its budget: distance {worst:.6f}/255 > eps {self.eps}/255")
+        return AttackOutput(images, (images != x).flatten(1).any(1), distance, loss.detach(), stage)
+
+    def project(self, images: Tensor, x: Tensor) -> Tensor:
+        """The nearest images inside both the ball around ``x`` and [0, 1]."""
+        delta = images - x
+        if self.norm == "linf":
+            delta = delta.clamp(-self.radius, self.radius)
+        else:
+            size = delta.flatten(1).norm(dim=1).clamp_min(1e-12)
+            delta = delta * (self.radius / size).clamp_max(1)[:, None, None, None]
+        return (x + delta).clamp(0, 1)
+
+    def measure(self, delta: Tensor) -> Tensor:
+        """``[b]`` size of a change in units of 1/255."""
+        flat = delta.flatten(1)
+        return 255 * (flat.abs().amax(1) if self.norm == "linf" else flat.norm(dim=1))
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{k}={v!r}" for k, v in self.parameters().items() if k != "name")
+        return f"{type(self).__name__}({inside})"
+
+
+class Registry:
+    """Attack classes by name: a new attack is one file with ``@ATTACKS.add``."""
+
+    def __init__(self) -> None:
+        self._items: dict[str, type[Attack]] = {}
+
+    def add(self, cls: type[Attack]) -> type[Attack]:
+        if cls.name in self._items:
+            raise ConfigError(f"two attacks are called {cls.name!r}; rename one")
+        self._items[cls.name] = cls
+        return cls
+
+    def get(self, name: str) -> type[Attack]:
+        if name not in self._items:
+            raise ConfigError(unknown_name("attack", name, self._items))
+        return self._items[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._items))
+
+
+ATTACKS = Registry()

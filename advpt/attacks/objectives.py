@@ -1,0 +1,73 @@
+"""What an attack makes large: one number per image, never averaged over the batch.
+
+Each objective says in which space it works: ``embedding`` objectives get the image embeddings of the attacked encoder,
+``logits`` objectives the logits of the attacked prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Space = Literal["embedding", "logits"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """``loss(output, clean_output, y) -> [b]``; ``uses_labels`` False means the attacker needs no label."""
+
+    name: str
+    space: Space
+    uses_labels: bool
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor]
+    summary: str
+
+
+def feature_kl(output: Tensor, clean: Tensor, y: Tensor) -> Tensor:
+    """KL(softmax(clean) || softmax(adversarial)) over the coordinates of the un-normalised embedding (AdvPT, section 3.3;
+    temperature 1, no label, no text). Zero with zero gradient at the clean image: it needs a random start."""
+    return F.kl_div(output.log_softmax(-1), clean.log_softmax(-1), reduction="none", log_target=True).sum(-1)
+
+
+def cross_entropy(output: Tensor, clean: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy of the attacked prompt's logits to the true label."""
+    return F.cross_entropy(output, y, reduction="none")
+
+
+def kl_clean(output: Tensor, clean: Tensor, y: Tensor) -> Tensor:
+    """KL(p(clean) || p(adversarial)) of class probabilities (TRADES)."""
+    return F.kl_div(output.log_softmax(-1), clean.log_softmax(-1), reduction="none", log_target=True).sum(-1)
+
+
+def margin(output: Tensor, clean: Tensor, y: Tensor) -> Tensor:
+    """Largest wrong logit minus the true one (Carlini and Wagner): positive when the image is misclassified."""
+    true = output.gather(1, y[:, None]).squeeze(1)
+    others = output.scatter(1, y[:, None], float("-inf"))
+    return others.amax(1) - true
+
+
+def targeted(output: Tensor, clean: Tensor, y: Tensor) -> Tensor:
+    """Minus the cross-entropy to a target label, passed in place of the true one."""
+    return -F.cross_entropy(output, y, reduction="none")
+
+
+OBJECTIVES = {
+    o.name: o
+    for o in (
+        Objective("fkl", "embedding", False, feature_kl, "KL between softmaxed embeddings (AdvPT)"),
+        Objective("ce", "logits", True, cross_entropy, "cross-entropy to the true label"),
+        Objective("kl", "logits", False, kl_clean, "KL between class probabilities (TRADES)"),
+        Objective("margin", "logits", True, margin, "largest wrong logit minus the true one (CW)"),
+        Objective("target", "logits", True, targeted, "cross-entropy to a target label, minimised"),
+    )
+}
+
+
+def is_wrong(logits: Tensor, y: Tensor) -> Tensor:
+    """``[b]`` bool: the arg-max is not the label."""
+    return torch.ne(logits.argmax(1), y)

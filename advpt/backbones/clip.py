@@ -1,0 +1,309 @@
+"""CLIP by name, by file, or DemoCLIP; frozen, float32, in evaluation mode.
+
+Files: OpenAI's TorchScript archives, plain state dicts (``.pt``, ``.pth``) and safetensors. The architecture is read
+from the tensors' shapes; weights are hashed tensor by tensor, so the same weights have one hash in every format.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import pickle
+import re
+import urllib.error
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from advpt.backbones import democlip
+from advpt.backbones.shim import import_clip
+from advpt.errors import WeightsError, unknown_name
+from advpt.files import file_digest, tensor_digest
+from advpt.settings import BackboneSettings
+
+BUILT_IN = democlip.NAME
+PIXEL_MEAN, PIXEL_STD = democlip.MEAN, democlip.STD
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """CLIP's size. ``vision_layers`` is four numbers for a ResNet, whose ``patch`` is None."""
+
+    embed_dim: int
+    resolution: int
+    vision_layers: int | tuple[int, int, int, int]
+    vision_width: int
+    patch: int | None
+    context: int
+    vocabulary: int
+    text_width: int
+    text_layers: int
+
+    def __str__(self) -> str:
+        kind = f"patch {self.patch}" if self.patch else "ResNet"
+        return (
+            f"{kind}, {self.resolution} px, vision {self.vision_layers} x {self.vision_width}, "
+            f"text {self.text_layers} x {self.text_width}, embedding {self.embed_dim}"
+        )
+
+
+OFFICIAL = {
+    "RN50": Architecture(1024, 224, (3, 4, 6, 3), 64, None, 77, 49408, 512, 12),
+    "RN101": Architecture(512, 224, (3, 4, 23, 3), 64, None, 77, 49408, 512, 12),
+    "RN50x4": Architecture(640, 288, (4, 6, 10, 6), 80, None, 77, 49408, 640, 12),
+    "RN50x16": Architecture(768, 384, (6, 8, 18, 8), 96, None, 77, 49408, 768, 12),
+    "RN50x64": Architecture(1024, 448, (3, 15, 36, 10), 128, None, 77, 49408, 1024, 12),
+    "ViT-B/32": Architecture(512, 224, 12, 768, 32, 77, 49408, 512, 12),
+    "ViT-B/16": Architecture(512, 224, 12, 768, 16, 77, 49408, 512, 12),
+    "ViT-L/14": Architecture(768, 224, 24, 1024, 14, 77, 49408, 768, 12),
+    "ViT-L/14@336px": Architecture(768, 336, 24, 1024, 14, 77, 49408, 768, 12),
+}
+
+
+def architecture_of(state: Mapping[str, Tensor]) -> Architecture:
+    """The architecture that a CLIP state dict's shapes describe.
+
+    Raises:
+        WeightsError: when a tensor that every CLIP has is not there.
+    """
+
+    def depth(pattern: str) -> int:
+        return len({m.group(1) for key in state if (m := re.match(pattern, key))})
+
+    try:
+        vision: int | tuple[int, int, int, int]
+        patch: int | None
+        if "visual.proj" in state:
+            width, patch = state["visual.conv1.weight"].shape[0], state["visual.conv1.weight"].shape[-1]
+            vision = depth(r"visual\.transformer\.resblocks\.(\d+)\.")
+            resolution = patch * round((state["visual.positional_embedding"].shape[0] - 1) ** 0.5)
+        else:
+            width, patch = state["visual.layer1.0.conv1.weight"].shape[0], None
+            one, two, three, four = (depth(rf"visual\.layer{i}\.(\d+)\.") for i in (1, 2, 3, 4))
+            vision = (one, two, three, four)
+            resolution = 32 * round((state["visual.attnpool.positional_embedding"].shape[0] - 1) ** 0.5)
+        return Architecture(
+            embed_dim=state["text_projection"].shape[1],
+            resolution=resolution,
+            vision_layers=vision,
+            vision_width=width,
+            patch=patch,
+            context=state["positional_embedding"].shape[0],
+            vocabulary=state["token_embedding.weight"].shape[0],
+            text_width=state["ln_final.weight"].shape[0],
+            text_layers=depth(r"transformer\.resblocks\.(\d+)\."),
+        )
+    except KeyError as missing:
+        raise WeightsError(
+            f"these are not CLIP weights: tensor {missing} is not among the {len(state)} found"
+        ) from None
+
+
+def build(arch: Architecture) -> nn.Module:
+    """OpenAI's model class in the given size, randomly initialised."""
+    return import_clip().model.CLIP(
+        arch.embed_dim,
+        arch.resolution,
+        arch.vision_layers,
+        arch.vision_width,
+        arch.patch,
+        arch.context,
+        arch.vocabulary,
+        arch.text_width,
+        max(1, arch.text_width // 64),
+        arch.text_layers,
+    )
+
+
+class ImageEncoder(nn.Module):
+    """Pixels ``[b, 3, h, w]`` float32 in [0, 1] to projected, not normalised embeddings ``[b, L]`` float32.
+
+    The channel normalisation of CLIP is inside; nothing outside ever sees normalised pixels.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, visual: nn.Module) -> None:
+        super().__init__()
+        self.visual = visual
+        self.register_buffer("mean", torch.tensor(PIXEL_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(PIXEL_STD)[:, None, None], persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.visual((pixels - self.mean) / self.std)
+
+
+class Backbone:
+    """A frozen CLIP: the image encoder, OpenAI's model for the text side, and the hashes of both halves."""
+
+    def __init__(self, name: str, model: Any, device: torch.device | str = "cpu") -> None:
+        model = model.float().eval().requires_grad_(False)
+        self.name = name
+        self.architecture = architecture_of(model.state_dict())
+        self.model = model.to(device)
+        self.image: ImageEncoder | None = ImageEncoder(model.visual).to(device).eval()
+        self.logit_scale = float(model.logit_scale.exp())
+        self.device = torch.device(device)
+
+    @functools.cached_property
+    def image_digest(self) -> str:
+        """SHA-256 of the image tower's tensors."""
+        if self.image is None:
+            raise WeightsError(
+                "the image encoder was released before its hash was taken; load the backbone again"
+            )
+        return tensor_digest(self.image.visual.state_dict())
+
+    @functools.cached_property
+    def text_digest(self) -> str:
+        """SHA-256 of the text tower's tensors (token table, transformer, projection, logit scale)."""
+        state = self.model.state_dict()
+        return tensor_digest({k: v for k, v in state.items() if not k.startswith("visual.")})
+
+    @property
+    def folder(self) -> str:
+        """The name as a folder name: ``ViT-B/16`` is ``ViT-B-16``."""
+        return re.sub(r"[^A-Za-z0-9_.@-]+", "-", self.name)
+
+    def require_image(self) -> ImageEncoder:
+        """The image encoder; a WeightsError when it has been released."""
+        if self.image is None:
+            raise WeightsError("the image encoder was released; load the backbone again to see images")
+        return self.image
+
+    def release_image_encoder(self) -> None:
+        """Give back the memory of the image tower. Its hash stays known."""
+        _ = self.image_digest
+        self.image = None
+        self.model.visual = None
+
+
+def cache_folder() -> Path:
+    """Where OpenAI's files lie: ``$ADVPT_CLIP_CACHE``, else ``~/.cache/clip`` as OpenAI's package has it."""
+    return Path(os.environ.get("ADVPT_CLIP_CACHE") or Path.home() / ".cache" / "clip")
+
+
+def official_file(name: str) -> tuple[str, str]:
+    """(URL, SHA-256) of an OpenAI model's archive."""
+    url: str = import_clip().clip._MODELS[name]
+    return url, url.split("/")[-2]
+
+
+def download(name: str) -> Path:
+    """OpenAI's archive from the cache or the network, checked by ``clip`` against its SHA-256.
+
+    Raises:
+        WeightsError: naming the file, its address, its SHA-256 and where to put it by hand.
+    """
+    url, sha = official_file(name)
+    target = cache_folder() / url.rsplit("/", 1)[-1]
+    damaged = target.is_file() and file_digest(target) != sha
+    try:
+        return Path(import_clip().clip._download(url, str(target.parent)))
+    except (urllib.error.URLError, OSError, RuntimeError, ValueError) as error:
+        state = "is damaged (its SHA-256 differs)" if damaged else "is not there"
+        raise WeightsError(
+            f"the weights of {name} are needed; {target} {state}, and downloading failed: {error}. "
+            f"Fetch {url} on a machine with a network, put it at {target} (SHA-256 {sha}), "
+            "or name another file with MODEL.WEIGHTS FILE"
+        ) from error
+
+
+def read_state(path: Path, *, trust_archive: bool = False) -> dict[str, Tensor]:
+    """The CLIP state dict in a file of any supported format; nothing in the file is executed, except that a
+    TorchScript archive is opened by ``torch.jit.load`` when its SHA-256 is an official one or it is trusted.
+
+    Raises:
+        WeightsError: file missing, damaged, of unknown format, or an archive that is not trusted.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise WeightsError(f"MODEL.WEIGHTS names {path}, and there is no such file")
+    try:
+        if path.suffix == ".safetensors":
+            state: Any = load_file(path)
+        elif _is_archive(path):
+            sha = file_digest(path)
+            if not trust_archive and sha not in {
+                official_file(name)[1] for name in import_clip().clip._MODELS
+            }:
+                raise WeightsError(
+                    f"{path} is a TorchScript archive, which can contain code, and its SHA-256 {sha} is not one of "
+                    "OpenAI's; if you trust where it comes from, add MODEL.TRUST_ARCHIVE True"
+                )
+            state = torch.jit.load(path, map_location="cpu").state_dict()
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
+    except (SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(
+            f"{path} cannot be read as CLIP weights ({first}); it may be damaged or cut off: compare its SHA-256 "
+            f"({file_digest(path)}) with its source's"
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise WeightsError(f"{path} holds no state dict of tensors; expected the weights of a CLIP model")
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    return {k: v for k, v in state.items() if k not in ("input_resolution", "context_length", "vocab_size")}
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether a file is a TorchScript archive (a zip with a ``code`` folder or ``constants.pkl``)."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    return any(name.endswith("/constants.pkl") or "/code/" in name for name in names)
+
+
+def from_state(
+    name: str, state: Mapping[str, Tensor], source: str, device: torch.device | str = "cpu"
+) -> Backbone:
+    """A backbone from CLIP tensors; an official name must have its official architecture.
+
+    Raises:
+        WeightsError: wrong architecture for the name, or tensors missing, unexpected or of another shape.
+    """
+    arch = architecture_of(state)
+    if name in OFFICIAL and arch != OFFICIAL[name]:
+        raise WeightsError(f"{source} holds [{arch}]; MODEL.BACKBONE.NAME {name} is [{OFFICIAL[name]}]")
+    with torch.random.fork_rng(devices=[]):  # building draws random numbers that nobody should notice
+        model = build(arch)
+    try:
+        model.load_state_dict(dict(state))
+    except RuntimeError as error:
+        raise WeightsError(f"{source} does not fit CLIP's architecture [{arch}]: {error}") from error
+    return Backbone(name, model, device)
+
+
+def load_backbone(settings: BackboneSettings, device: torch.device | str = "cpu") -> Backbone:
+    """The CLIP that the settings name: a file when ``weights`` is given, DemoCLIP, or one of OpenAI's by name.
+
+    Raises:
+        WeightsError: unknown name, missing file, no network, damaged or untrusted file, wrong architecture.
+    """
+    name = settings.name
+    if settings.weights:
+        path = Path(settings.weights)
+        state = read_state(path, trust_archive=settings.trust_archive)
+        return from_state(name or path.stem, state, str(path), device)
+    if name == BUILT_IN:
+        with torch.random.fork_rng(devices=[]):
+            return Backbone(name, democlip.load(), device)
+    if name not in OFFICIAL:
+        known = unknown_name("backbone", name, [*OFFICIAL, BUILT_IN])
+        raise WeightsError(f"MODEL.BACKBONE.NAME: {known}; for other weights add MODEL.WEIGHTS FILE")
+    path = download(name)
+    return from_state(name, read_state(path), str(path), device)

@@ -1,0 +1,166 @@
+"""The shelf of banks: find the one a run asks for, use rows of a larger one, or build it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from advpt.attacks.spec import AttackSpec
+from advpt.backbones.clip import Backbone
+from advpt.bank.build import Attacker, View, build_banks
+from advpt.bank.spec import AdversarialSet, BankSpec
+from advpt.bank.store import MANIFEST, Bank, open_bank, read_manifest
+from advpt.data.images import ImageSet
+from advpt.errors import BankError, BankMismatchError, DataError
+from advpt.files import file_digest
+from advpt.prompts.classifier import Classifier
+
+log = logging.getLogger(__name__)
+
+CHECKED_IMAGES = (
+    64  # image files compared with their hashes when a bank is reused; `bank verify --images` does all
+)
+
+
+@dataclass
+class Library:
+    """Banks below ``root`` for one backbone.
+
+    ``load``: gives a backbone with its image encoder, called only when something must be built; ``verify``: compare
+    checksums when opening; ``chunk``: images per forward pass; ``workers``: processes that read images.
+    """
+
+    root: Path
+    backbone: Backbone
+    load: Callable[[], Backbone]
+    chunk: int = 64
+    verify: bool = True
+    workers: int = 0
+    built: list[str] = field(default_factory=list)  # keys built by this object, for the record
+
+    def spec(
+        self, images: ImageSet, attack: AttackSpec | None, classifier: Classifier | None, seed: int
+    ) -> BankSpec:
+        """What the bank of ``images`` under ``attack`` depends on. The prompt counts only where the attack sees it."""
+        encoder = self.backbone.image_digest
+        if attack is None:
+            return BankSpec(AdversarialSet(images, None, None, None, None, self.chunk), encoder)
+        built = attack.build()
+        text = None
+        if built.objective.space == "logits":
+            if classifier is None:
+                raise BankError(f"{attack} attacks logits: it needs the prompt to attack through")
+            text = classifier.digest
+        made_of = AdversarialSet(images, built.parameters(), encoder, text, seed, self.chunk)
+        return BankSpec(made_of, encoder)
+
+    def folder(self, spec: BankSpec) -> Path:
+        return self.shelf(spec.made_of.images.dataset) / spec.key
+
+    def shelf(self, dataset: str) -> Path:
+        """All banks of one data set and backbone."""
+        return self.root / dataset / self.backbone.folder
+
+    def get(
+        self,
+        images: ImageSet,
+        attack: AttackSpec | None = None,
+        classifier: Classifier | None = None,
+        seed: int = 0,
+    ) -> Bank:
+        """The bank's rows for ``images``, in their order: from disk, from a bank of more images, or built now.
+
+        Raises:
+            BankError: a bank on disk is damaged (it is never silently replaced), or the build failed.
+        """
+        spec = self.spec(images, attack, classifier, seed)
+        folder = self.folder(spec)
+        what = str(attack) if attack else "clean"
+        if not (folder / MANIFEST).is_file():
+            larger = self._larger(spec)
+            if larger is not None:
+                log.info("bank     %s on %s: %d rows of %s", what, images.split, len(images), larger.key[:12])
+                return larger.select(images.ids)
+            self._build(spec, attack, classifier, folder)
+            self.built.append(spec.key)
+            verb = "built"
+        else:
+            verb = "reused"
+        bank = open_bank(folder, spec.fields(), verify=self.verify)
+        log.info("bank     %s on %s: %s %s, %d images", what, images.split, verb, spec.key[:12], len(bank))
+        if self.verify and verb == "reused":
+            check_images(bank, images, CHECKED_IMAGES)
+        if list(bank.ids) != images.ids or not torch.equal(bank.labels, images.labels):
+            raise BankError(
+                f"the rows of {folder} are not the images of its spec; delete the folder and build it again"
+            )
+        return bank
+
+    def _build(
+        self, spec: BankSpec, attack: AttackSpec | None, classifier: Classifier | None, folder: Path
+    ) -> None:
+        backbone = self.backbone if self.backbone.image is not None else self.load()
+        if backbone.image_digest != spec.encoder:
+            raise BankError("the weight file changed while the run was going on; start it again")
+        size, wanted = (backbone.architecture.resolution,) * 2, spec.made_of.images.preprocessing.size
+        if size != wanted:
+            raise DataError(
+                f"INPUT.SIZE is {wanted}, but {backbone.name} reads {size[0]} x {size[1]} pixels; set INPUT.SIZE"
+            )
+        encode = backbone.require_image()
+        attacker = Attacker(attack.build() if attack else None, encode, classifier, backbone.device)
+        build_banks(spec.made_of, attacker, [View(spec, folder, encode)], workers=self.workers)
+
+    def _larger(self, spec: BankSpec) -> Bank | None:
+        """A finished bank that differs in its image list alone and has all the images asked for, with their labels."""
+        wanted = spec.fields()
+        shelf = self.shelf(spec.made_of.images.dataset)
+        labels = {sample.id: sample.label for sample in spec.made_of.images.samples}
+        for path in sorted(shelf.glob(f"*/{MANIFEST}")):
+            try:
+                manifest = read_manifest(path.parent)
+                if not _same_but_images(manifest["spec"], wanted):
+                    continue
+                bank = open_bank(path.parent, None, verify=self.verify)
+            except BankError as error:
+                log.warning("not used: %s", error)
+                continue
+            found = dict(zip(bank.ids, bank.labels.tolist()))
+            if all(found.get(name) == label for name, label in labels.items()):
+                return bank
+        return None
+
+
+def check_images(bank: Bank, images: ImageSet, most: int = 0) -> None:
+    """Compare image files with the hashes in the bank: ``most`` of them, evenly spread (0 = all).
+
+    Raises:
+        BankMismatchError: a file is not the one that the bank was made from. DataError: it is missing.
+    """
+    step = max(1, -(-len(images) // most)) if most else 1
+    for row in range(0, len(images), step):
+        path = Path(images.samples[row].path)
+        if not path.is_file():
+            raise DataError(
+                f"the image {path} is missing; check the data set with: python -m advpt prepare --check"
+            )
+        has, found = bytes(bank.columns["file_hash"][row].tolist()).hex(), file_digest(path)
+        if has != found:
+            raise BankMismatchError(
+                f"bank {bank.key[:12]} was made from other image files\n  file_hash of {path}: the bank has {has[:16]}, "
+                f"the file is {found[:16]}; restore the file, or delete the bank and build it again"
+            )
+
+
+def _same_but_images(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    def without_list(fields: dict[str, Any]) -> dict[str, Any]:
+        made_of = dict(fields["adversarial_set"])
+        made_of["data"] = {"classnames": made_of["data"]["classnames"]}
+        return fields | {"adversarial_set": made_of}
+
+    return without_list(one) == without_list(other)

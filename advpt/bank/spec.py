@@ -1,0 +1,94 @@
+"""What determines a bank's content, and the key made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from advpt.data.images import ImageSet
+from advpt.files import digest
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class AdversarialSet:
+    """Which images, attacked how. ``attack`` None means the clean images.
+
+    ``attacked_image`` is the hash of the attacked image encoder; ``attacked_text`` that of the text features it was attacked
+    through, None for an objective that looks at embeddings only. Names of protocols are not part of it: two protocols that
+    make the same images share them.
+    """
+
+    images: ImageSet
+    attack: Mapping[str, Any] | None
+    attacked_image: str | None
+    attacked_text: str | None
+    seed: int | None
+    chunk: int
+    precision: str = "fp32"
+
+    def fields(self) -> dict[str, Any]:
+        """All that the pixels depend on, as JSON values."""
+        return {
+            "data": {
+                "images": self.images.list_digest,
+                "n": len(self.images),
+                "classnames": list(self.images.classnames),
+            },
+            "preprocessing": {
+                "size": list(self.images.preprocessing.size),
+                "interpolation": self.images.preprocessing.interpolation,
+            },
+            "attack": dict(self.attack) if self.attack is not None else None,
+            "attacked": {"image": self.attacked_image, "text": self.attacked_text},
+            "seed": self.seed,
+            "chunk": self.chunk,
+            "precision": self.precision,
+        }
+
+
+@dataclass(frozen=True)
+class BankSpec:
+    """An adversarial set seen through one encoder and one chain of defenses."""
+
+    made_of: AdversarialSet
+    encoder: str
+    defenses: tuple[str, ...] = ()
+    visual_prompt: str | None = None
+    precision: str = "fp32"
+
+    def fields(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "adversarial_set": self.made_of.fields(),
+            "encoder": {
+                "image": self.encoder,
+                "visual_prompt": self.visual_prompt,
+                "precision": self.precision,
+            },
+            "defenses": list(self.defenses),
+        }
+
+    @property
+    def key(self) -> str:
+        """SHA-256 (hex) of all fields."""
+        return digest(self.fields())
+
+
+def differences(bank: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """``name: bank has X, the run asks for Y`` for every field that differs, nested fields by dotted name."""
+    lines = []
+    for name in sorted(bank.keys() | wanted.keys()):
+        has, asks = bank.get(name), wanted.get(name)
+        if isinstance(has, Mapping) and isinstance(asks, Mapping):
+            lines += differences(has, asks, f"{prefix}{name}.")
+        elif has != asks:
+            lines.append(f"{prefix}{name}: the bank has {_short(has)}, the run asks for {_short(asks)}")
+    return lines
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

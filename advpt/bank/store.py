@@ -1,0 +1,217 @@
+"""Banks on disk, format v1: a manifest and shards, both safe to open.
+
+    <BANK.DIR>/<dataset>/<backbone>/<key>/manifest.json
+                                          part-00000.safetensors ...
+
+A shard is written under a temporary name, flushed and renamed; the manifest comes last. Nothing holds a date, so equal
+content is equal files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from advpt.bank.spec import FORMAT, BankSpec, differences
+from advpt.errors import BankError, BankMismatchError
+from advpt.files import atomic_path, digest, file_digest, read_json, tensor_digest, write_json
+
+MANIFEST = "manifest.json"
+# dtype and trailing shape of every column of a shard ("L" is the embedding width).
+COLUMNS: dict[str, torch.dtype] = {
+    "embeddings": torch.float32,  # [n, L] projected, not normalised
+    "label": torch.int64,
+    "row": torch.int64,  # place in the image list
+    "clean_correct": torch.int8,  # by the attacked prompt: 1, 0, or -1 where the attack used no prompt
+    "perturbed": torch.bool,
+    "stage": torch.int16,  # which stage of the attack broke the image, -1 none or unknown
+    "loss": torch.float32,  # the objective at the returned image, 0 for clean banks
+    "linf": torch.float32,  # largest pixel change in 1/255
+    "file_hash": torch.uint8,  # [n, 32] SHA-256 of the image file
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Bank:
+    """Rows of a bank in memory. Column shapes and types as in :data:`COLUMNS`; ``ids`` by row; ``key`` of the whole bank."""
+
+    key: str
+    ids: tuple[str, ...]
+    columns: Mapping[str, Tensor]
+    spec: Mapping[str, Any]
+
+    @property
+    def embeddings(self) -> Tensor:
+        """``[n, L]`` float32, not normalised."""
+        return self.columns["embeddings"]
+
+    @property
+    def labels(self) -> Tensor:
+        """``[n]`` int64."""
+        return self.columns["label"]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def select(self, ids: Sequence[str]) -> Bank:
+        """The rows of these ids, in this order.
+
+        Raises:
+            BankError: an id that is not in the bank.
+        """
+        place = {name: i for i, name in enumerate(self.ids)}
+        missing = [name for name in ids if name not in place]
+        if missing:
+            raise BankError(
+                f"bank {self.key[:12]} has no row for {missing[0]} ({len(missing)} of {len(ids)} asked for are missing)"
+            )
+        rows = torch.tensor([place[name] for name in ids], dtype=torch.int64)
+        return dataclasses.replace(
+            self, ids=tuple(ids), columns={k: v[rows] for k, v in self.columns.items()}
+        )
+
+
+def shard_name(index: int) -> str:
+    return f"part-{index:05d}.safetensors"
+
+
+def write_shard(
+    folder: Path, index: int, key: str, ids: Sequence[str], columns: Mapping[str, Tensor]
+) -> None:
+    """Write one shard atomically, with the key it belongs to and a digest of its own content."""
+    tensors = {name: columns[name].to(kind).contiguous() for name, kind in COLUMNS.items()}
+    tensors["ids"] = torch.frombuffer(bytearray("\n".join(ids).encode()), dtype=torch.uint8)
+    about = {"format": str(FORMAT), "key": key, "content": tensor_digest(tensors)}
+    with atomic_path(folder / shard_name(index)) as partial:
+        save_file(tensors, partial, metadata=about)
+
+
+def read_shard(path: Path, key: str, *, check: bool) -> tuple[list[str], dict[str, Tensor]]:
+    """Ids and columns of one shard; with ``check`` its content is compared with the digest in its header.
+
+    Raises:
+        BankError: missing, damaged, or from another bank.
+    """
+    again = "delete the file and run the same command again: the missing rows are rebuilt"
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except FileNotFoundError:
+        raise BankError(f"{path} is missing; {again}") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BankError(f"{path} is damaged ({error}); {again}") from error
+    if about.get("key") != key or about.get("format") != str(FORMAT):
+        raise BankMismatchError(
+            f"{path} belongs to bank {str(about.get('key'))[:12]} (format {about.get('format')}), not to {key[:12]} "
+            f"(format {FORMAT}); {again}"
+        )
+    wrong = [n for n, kind in COLUMNS.items() if n not in tensors or tensors[n].dtype != kind]
+    if wrong or "ids" not in tensors:
+        raise BankError(f"{path} lacks column {(wrong or ['ids'])[0]}; {again}")
+    if check and tensor_digest(tensors) != about.get("content"):
+        raise BankError(f"{path} is damaged: its content does not match its checksum; {again}")
+    text = tensors.pop("ids").numpy().tobytes().decode()
+    ids = text.split("\n") if text else []
+    if any(len(t) != len(ids) for t in tensors.values()):
+        raise BankError(f"{path} is damaged: its columns differ in length; {again}")
+    return ids, tensors
+
+
+def shard_is_sound(folder: Path, index: int, key: str) -> bool:
+    """Whether a finished, undamaged shard of this bank is already there."""
+    try:
+        read_shard(folder / shard_name(index), key, check=True)
+    except BankError:
+        return False
+    return True
+
+
+def write_manifest(folder: Path, spec: BankSpec, rows: Sequence[int], built_with: Mapping[str, Any]) -> None:
+    """Finish a bank: list its shards with rows and SHA-256."""
+    shards = [
+        {"file": shard_name(i), "rows": n, "sha256": file_digest(folder / shard_name(i))}
+        for i, n in enumerate(rows)
+    ]
+    manifest = {"key": spec.key, "spec": spec.fields(), "shards": shards, "built_with": dict(built_with)}
+    write_json(folder / MANIFEST, manifest)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest, checked for form and for agreeing with its own key.
+
+    Raises:
+        BankError: missing, not JSON, not of this format, or edited by hand.
+    """
+    manifest = read_json(folder / MANIFEST, BankError)
+    if not isinstance(manifest, dict) or not {"key", "spec", "shards"} <= manifest.keys():
+        raise BankError(
+            f"{folder / MANIFEST} is not a bank manifest; delete the folder and build the bank again"
+        )
+    found = (manifest["spec"] or {}).get("format")
+    if found != FORMAT:
+        raise BankError(
+            f"{folder} has bank format {found}; this version reads format {FORMAT}: build the bank again"
+        )
+    if digest(manifest["spec"]) != manifest["key"]:
+        raise BankMismatchError(
+            f"{folder / MANIFEST} does not match its own key {str(manifest['key'])[:12]}: it was changed after the "
+            "build. Delete the folder and build the bank again"
+        )
+    return manifest
+
+
+def open_bank(folder: Path, wanted: Mapping[str, Any] | None, *, verify: bool) -> Bank:
+    """Read a finished bank.
+
+    Args:
+        wanted: the spec fields that the run asks for (None: whatever the folder holds, for inspection).
+        verify: compare every shard with the SHA-256 in the manifest.
+
+    Raises:
+        BankMismatchError: the bank was made by something else; every differing field is named.
+        BankError: missing, damaged or incomplete.
+    """
+    manifest = read_manifest(folder)
+    if wanted is not None and (lines := differences(manifest["spec"], wanted)):
+        raise BankMismatchError(f"the bank in {folder} cannot be used\n  " + "\n  ".join(lines))
+    ids: list[str] = []
+    parts: list[dict[str, Tensor]] = []
+    for entry in manifest["shards"]:
+        path = folder / Path(entry["file"]).name
+        if verify and path.is_file() and file_digest(path) != entry["sha256"]:
+            raise BankError(
+                f"{path} is damaged: its SHA-256 differs from the manifest's; delete the file and run the same command "
+                "again: the missing rows are rebuilt"
+            )
+        names, columns = read_shard(path, manifest["key"], check=False)
+        if len(names) != entry["rows"]:
+            raise BankError(
+                f"{path} has {len(names)} rows, the manifest says {entry['rows']}; delete it and build again"
+            )
+        ids += names
+        parts.append(columns)
+    expected = manifest["spec"]["adversarial_set"]["data"]["n"]
+    if len(ids) != expected:
+        raise BankError(
+            f"{folder} has {len(ids)} rows, its spec says {expected}; delete the folder and build it again"
+        )
+    columns = {name: torch.cat([part[name] for part in parts]) for name in COLUMNS}
+    return Bank(manifest["key"], tuple(ids), columns, manifest["spec"])
+
+
+def content_digest(bank: Bank) -> str:
+    """SHA-256 over all rows, whatever the shards: equal for equal banks."""
+    sha = hashlib.sha256(json.dumps(bank.ids).encode())
+    sha.update(tensor_digest(bank.columns).encode())
+    return sha.hexdigest()

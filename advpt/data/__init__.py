@@ -1,0 +1,1 @@
+"""Facts of the data sets, split files and few-shot lists. Nothing here imports Dassl."""

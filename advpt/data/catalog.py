@@ -1,0 +1,73 @@
+"""Look-up in the catalogue of data sets: by registry name or alias, and their prompt templates."""
+
+from __future__ import annotations
+
+from advpt.data.entries import ENTRIES
+from advpt.data.facts import DatasetFacts, Lookalike, Source, SplitFacts
+from advpt.errors import ConfigError, unknown_name
+
+__all__ = [
+    "DEFAULT_TEMPLATE",
+    "ENSEMBLE",
+    "DatasetFacts",
+    "Lookalike",
+    "Source",
+    "SplitFacts",
+    "ensemble",
+    "get",
+    "names",
+    "template",
+]
+
+DEFAULT_TEMPLATE = "a photo of a {}."
+
+ENSEMBLE: tuple[str, ...] = (
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+)
+"""The selected templates of CoOp's ZeroshotCLIP2; :func:`ensemble` adds the data set's own."""
+
+_BY_NAME: dict[str, DatasetFacts] = {key: facts for facts in ENTRIES for key in (facts.name, *facts.aliases)}
+
+
+def names() -> tuple[str, ...]:
+    """Registry names of all data sets, in the order of the catalogue."""
+    return tuple(facts.name for facts in ENTRIES)
+
+
+def get(name: str) -> DatasetFacts:
+    """The facts of a data set, by registry name (``OxfordPets``) or alias (``pets``, ``oxford_pets``).
+
+    Raises:
+        ConfigError: for an unknown name; the message has the nearest match and all names.
+    """
+    try:
+        return _BY_NAME[name]
+    except KeyError:
+        raise ConfigError(unknown_name("data set", name, _BY_NAME)) from None
+
+
+def template(name: str) -> str:
+    """CoOp's hand-written prompt for a data set; "a photo of a {}." for one the catalogue does not know."""
+    facts = _BY_NAME.get(name)
+    return facts.template if facts else DEFAULT_TEMPLATE
+
+
+def ensemble(name: str) -> tuple[str, ...]:
+    """The zero-shot ensemble for a data set: seven selected templates and its own (ImageNet: the seven).
+
+    CoOp leaves the own template out for exactly "ImageNet"; its variants get it.
+    """
+    own = template(name)
+    return ENSEMBLE if own in ENSEMBLE or canonical(name) == "ImageNet" else (*ENSEMBLE, own)
+
+
+def canonical(name: str) -> str:
+    """Registry name for a registry name or alias; an unknown name is returned as it is."""
+    facts = _BY_NAME.get(name)
+    return facts.name if facts else name

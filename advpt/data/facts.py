@@ -1,0 +1,87 @@
+"""The types in which the catalogue writes down what is known of a data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file that can be fetched, and how it is recognised once it is here.
+
+    what:    "images", "split", "names" or "annotations".
+    where:   "url", "drive" (Google Drive id), "github" (raw file) or "manual" (an account or a dead link).
+    size:    bytes, 0 where it is not known.
+    sha256:  whole, or a prefix of 16 hexadecimal digits; "" where it is not known, as with the other hashes.
+    """
+
+    what: Literal["images", "split", "names", "annotations"]
+    where: Literal["url", "drive", "github", "manual"]
+    address: str
+    filename: str
+    size: int = 0
+    md5: str = ""
+    sha256: str = ""
+    git_blob: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SplitFacts:
+    """A split file and the marks of the official one.
+
+    content: SHA-256 of the parsed content in canonical form (:meth:`advpt.data.split.Split.digest`).
+    sha256:  whole, or the first 16 hexadecimal digits.
+    """
+
+    filename: str
+    size: int = 0
+    md5: str = ""
+    sha256: str = ""
+    git_blob: str = ""
+    content: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lookalike:
+    """A path, relative to DATASET.ROOT, that betrays a known other layout, and what to say then."""
+
+    path: str
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFacts:
+    """What is known of one data set.
+
+    name:       name in the registry; also the key of the prompt template.
+    aliases:    names of its configuration files, the short one first.
+    folder:     folder under DATASET.ROOT.
+    image_dir:  folder of the images inside ``folder``; "" where it is ``folder`` itself.
+    other:      other files of ``folder``; those only needed to rebuild a split are marked in ``notes``.
+    classes:    number of classes, 0 where the data decide.
+    counts:     images in train, val and test; 0 where there is none or the data decide.
+    class_folders: first 16 hexadecimal digits of the SHA-256 of the sorted class folders, joined by newline.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    folder: str
+    image_dir: str
+    classes: int
+    counts: tuple[int, int, int]
+    template: str = "a photo of a {}."
+    other: tuple[str, ...] = ()
+    split: SplitFacts | None = None
+    class_folders: str = ""
+    sources: tuple[Source, ...] = ()
+    lookalikes: tuple[Lookalike, ...] = ()
+    licence: str = ""
+    disk: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def config(self) -> str:
+        """The name people type: the first alias."""
+        return self.aliases[0]

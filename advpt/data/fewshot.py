@@ -1,0 +1,97 @@
+"""Few-shot subsets exactly as CoOp draws them, and the lists that record them.
+
+The subset is decided by the split and the seed alone: sampling uses a generator of its own, so nothing that
+draws from Python's global generator can change it. Lists are JSON with relative paths; upstream's pickles are
+ignored.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from advpt import files
+from advpt.data.split import Row, Split
+
+FORMAT = 1
+VAL_SHOTS = 4
+"""Validation gets min(k, 4) shots, as in CoOp."""
+
+
+@dataclass(frozen=True, slots=True)
+class FewShot:
+    """The chosen rows of train and val. ``val`` is empty where the split has none."""
+
+    train: tuple[Row, ...]
+    val: tuple[Row, ...]
+
+
+def sample(rows: Sequence[Row], shots: int, generator: random.Random) -> list[Row]:
+    """``shots`` rows of every class, classes in order of first appearance; small classes are taken whole."""
+    by_label: dict[int, list[Row]] = {}
+    for row in rows:
+        by_label.setdefault(row[1], []).append(row)
+    chosen: list[Row] = []
+    for members in by_label.values():
+        chosen.extend(generator.sample(members, shots) if len(members) >= shots else members)
+    return chosen
+
+
+def select(split: Split, shots: int, seed: int) -> FewShot:
+    """The subset CoOp gets for this split, number of shots and seed; a negative seed draws anew each time."""
+    generator = random.Random(seed) if seed >= 0 else random.Random()
+    train = sample(split.train, shots, generator)
+    val = sample(split.val, min(shots, VAL_SHOTS), generator) if split.val else []
+    return FewShot(tuple(train), tuple(val))
+
+
+def list_path(folder: Path, shots: int, seed: int) -> Path:
+    """Where the list is kept: ``<data set folder>/split_fewshot/shot_<k>-seed_<s>.json``."""
+    return folder / "split_fewshot" / f"shot_{shots}-seed_{seed}.json"
+
+
+def as_json(subset: FewShot, *, split_digest: str, shots: int, seed: int) -> str:
+    """The content of a list file: its origin, then the relative paths in order."""
+    content = {
+        "format": FORMAT,
+        "split_sha256": split_digest,
+        "shots": shots,
+        "seed": seed,
+        "train": [row[0] for row in subset.train],
+        "val": [row[0] for row in subset.val],
+    }
+    return json.dumps(content, indent=1) + "\n"
+
+
+def record(subset: FewShot, path: Path, *, split_digest: str, shots: int, seed: int) -> str:
+    """Write the list unless the right one is there; returns what was found wrong with an old one, or "".
+
+    Raises:
+        OSError: if the folder cannot be written.
+    """
+    wanted = as_json(subset, split_digest=split_digest, shots=shots, seed=seed)
+    trouble = ""
+    if path.is_file():
+        trouble = _difference(path.read_bytes(), json.loads(wanted))
+        if not trouble:
+            return ""
+    files.write_text(path, wanted)
+    return trouble
+
+
+def _difference(found: bytes, wanted: dict[str, object]) -> str:
+    try:
+        content = json.loads(found)
+    except ValueError:
+        return "it is not valid JSON"
+    if not isinstance(content, dict):
+        return "it is not a few-shot list"
+    for key, value in wanted.items():
+        if content.get(key) != value:
+            if isinstance(value, list):
+                return f"its {key!r} list is not what the split and the seed give"
+            return f"its {key} is {content.get(key)!r}, this run has {value!r}"
+    return ""

@@ -1,0 +1,171 @@
+"""ImageNet's class names, folders and listing, shared by ImageNet and its four variants."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from advpt import files
+from advpt.data import listing
+from advpt.errors import DataError
+
+CLASSNAMES = "classnames.txt"
+LISTING = "listing_advpt.json"
+PAPER1000 = "advpt-paper1000-1"
+"""Version of the test subset's rule; it is the seed of the ranking in :func:`paper1000`."""
+
+_FORMAT = 1
+_SHIPPED = Path(__file__).parent / "imagenet_classnames.txt"
+
+Listing = dict[str, list[str]]
+"""Class folder -> sorted image names."""
+
+
+def shipped_names() -> dict[str, str]:
+    """The 1,000 curated CLIP names by wnid, in the order of ImageNet's labels."""
+    return read_names(_SHIPPED)
+
+
+def read_names(path: Path) -> dict[str, str]:
+    """A ``classnames.txt``: one line per class, ``<wnid> <name>``, cut at the first space.
+
+    Raises:
+        DataError: for a line of another form or a wnid that comes twice.
+    """
+    names: dict[str, str] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        wnid, _, name = line.strip().partition(" ")
+        if not is_wnid(wnid) or not name or wnid in names:
+            raise DataError(
+                f"{path}, line {number} is {line!r}; expected a wnid, a space and a name, each wnid once. "
+                "Delete the file to use the names that ship with the project."
+            )
+        names[wnid] = name
+    return names
+
+
+def names_for(folder: Path) -> tuple[dict[str, str], str]:
+    """The class names for a data set's folder, and a warning ("" if there is none).
+
+    Its own ``classnames.txt`` is used if there is one, and warned about if it differs from the shipped names:
+    other names change zero-shot accuracy without any error.
+    """
+    shipped = shipped_names()
+    path = folder / CLASSNAMES
+    if not path.is_file():
+        return shipped, ""
+    names = read_names(path)
+    if names == shipped and list(names) == list(shipped):
+        return names, ""
+    differ = sum(names.get(wnid) != name for wnid, name in shipped.items())
+    found, official = files.file_digest(path)[:16], files.file_digest(_SHIPPED)[:16]
+    return names, (
+        f"{path} is not the list of CLIP's class names: its SHA-256 is {found}, that of the shipped list "
+        f"{official}; {differ} of {len(shipped)} names differ. It is used, and results are marked as not "
+        "comparable. Delete it to use the shipped list."
+    )
+
+
+def is_wnid(name: str) -> bool:
+    return len(name) == 9 and name[0] == "n" and name[1:].isdigit()
+
+
+def class_folders(folder: Path, names: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """The sorted class folders in ``folder``, and the folders that are none and are left out.
+
+    Raises:
+        DataError: if there is no class folder, or a wnid without a name.
+    """
+    found = listing.folders(folder)
+    unknown = [name for name in found if name not in names]
+    foreign = [name for name in unknown if is_wnid(name)]
+    if foreign:
+        raise DataError(
+            f"{folder} has {len(foreign)} class folders without a class name: {listing.some(foreign, 5)}. "
+            "Expected the 1,000 classes of the 2012 task (or fewer); this may be another ImageNet."
+        )
+    known = [name for name in found if name in names]
+    if not known:
+        raise DataError(f"{folder} {_without_classes(folder, unknown)}")
+    return known, unknown
+
+
+def _without_classes(folder: Path, unknown: Sequence[str]) -> str:
+    if not folder.is_dir():
+        return "does not exist; expected one folder per class there, named by wnid (n01440764)."
+    tars = sum(1 for path in folder.glob("n*.tar"))
+    if tars:
+        return f"holds {tars:,} .tar files, one per class, that are not unpacked; expected a folder for each."
+    loose = listing.images(folder)
+    if loose:
+        return (
+            f"has {len(loose):,} files and no class folders; expected them sorted into one folder per class, "
+            "named by wnid (n01440764)."
+        )
+    return f"has no class folders named by wnid (n01440764); found there: {listing.some(unknown)}."
+
+
+def list_images(folder: Path, classes: Sequence[str]) -> Listing:
+    """Image names of every class folder, sorted.
+
+    Raises:
+        DataError: if class folders hold no image.
+    """
+    found = {name: listing.images(folder / name) for name in classes}
+    empty = [name for name, images in found.items() if not images]
+    if empty:
+        raise DataError(
+            f"{len(empty)} of {len(classes)} class folders in {folder} hold no image: "
+            f"{listing.some(empty, 5)}. The archive was not unpacked to the end; unpack it again."
+        )
+    return found
+
+
+def folders_digest(classes: Sequence[str]) -> str:
+    """First 16 hexadecimal digits of the SHA-256 over the sorted names, joined by newline."""
+    return hashlib.sha256("\n".join(sorted(classes)).encode()).hexdigest()[:16]
+
+
+def paper1000(val: Listing) -> Listing:
+    """One image per class: the one whose SHA-256 of ``<rule>:<class>/<image>`` is smallest.
+
+    The paper tests on 1,000 images; its authors' list is not public, so these are other images.
+    """
+
+    def rank(name: str, image: str) -> bytes:
+        return hashlib.sha256(f"{PAPER1000}:{name}/{image}".encode()).digest()
+
+    return {name: [min(images, key=lambda image: rank(name, image))] for name, images in val.items()}
+
+
+def stamps(images: Path, parts: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Modification time of every class folder; a changed folder makes a kept listing invalid."""
+    return {
+        f"{part}/{name}": (images / part / name).stat().st_mtime_ns for part, names in parts.items() for name in names
+    }
+
+
+def kept_listing(path: Path, wanted: Mapping[str, int]) -> dict[str, Listing] | None:
+    """The listing kept in ``path`` if it was made from folders of the same stamps, else None."""
+    try:
+        content: Any = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(content, dict) or content.get("format") != _FORMAT or content.get("stamps") != wanted:
+        return None
+    found: dict[str, Listing] = content["images"]
+    return found
+
+
+def keep_listing(path: Path, made_from: Mapping[str, int], images: Mapping[str, Listing]) -> None:
+    """Keep a listing for the next run.
+
+    Raises:
+        OSError: if the folder cannot be written.
+    """
+    files.write_text(path, json.dumps({"format": _FORMAT, "stamps": made_from, "images": images}))

@@ -1,0 +1,186 @@
+"""Images by id: which, in what order, resized how. The one way pixels enter the library."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import io
+import os
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as TF
+
+from advpt.errors import ConfigError, DataError
+from advpt.files import digest
+
+INTERPOLATIONS = {
+    "bilinear": InterpolationMode.BILINEAR,
+    "bicubic": InterpolationMode.BICUBIC,
+    "nearest": InterpolationMode.NEAREST,
+}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Dassl's test transform without normalisation: the shorter side to ``max(size)``, centre crop to ``size``, [0, 1]."""
+
+    size: tuple[int, int]
+    interpolation: str
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in INTERPOLATIONS:
+            raise ConfigError(
+                f"INPUT.INTERPOLATION is {self.interpolation!r}; expected one of {', '.join(INTERPOLATIONS)}"
+            )
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """``[3, h, w]`` float32 in [0, 1]."""
+        image = TF.resize(image.convert("RGB"), max(self.size), INTERPOLATIONS[self.interpolation])
+        return TF.to_tensor(TF.center_crop(image, list(self.size)))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image: ``id`` is its path relative to the data root with ``/``, ``path`` where it lies, and its label."""
+
+    id: str
+    path: str
+    label: int
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """``pixels [b, 3, h, w]`` float32 in [0, 1], ``labels [b]`` int64, ``file_hash [b, 32]`` uint8 (SHA-256)."""
+
+    pixels: Tensor
+    labels: Tensor
+    file_hash: Tensor
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """An ordered list of labelled images with one preprocessing. ``dataset`` and ``split`` are names for people."""
+
+    dataset: str
+    split: str
+    samples: tuple[Sample, ...]
+    classnames: tuple[str, ...]
+    preprocessing: Preprocessing
+
+    def __post_init__(self) -> None:
+        ids = [sample.id for sample in self.samples]
+        if len(set(ids)) != len(ids):
+            twice = next(i for i in ids if ids.count(i) > 1)
+            raise DataError(f"{self.dataset}, {self.split}: the image {twice} occurs twice; ids must be different")
+        if bad := [i for i in ids if "\n" in i]:
+            raise DataError(f"{self.dataset}, {self.split}: the path {bad[0]!r} contains a line break; rename the file")
+
+    @classmethod
+    def from_datums(
+        cls,
+        dataset: str,
+        split: str,
+        datums: Sequence[object],
+        classnames: Sequence[str],
+        root: str,
+        preprocessing: Preprocessing,
+    ) -> ImageSet:
+        """From Dassl's Datum objects (``impath``, ``label``); ids are paths below ``root``. Repeated images count once."""
+        top = os.path.abspath(Path(root).expanduser())
+        samples: dict[str, Sample] = {}
+        for datum in datums:
+            path, label = os.path.abspath(datum.impath), datum.label  # type: ignore[attr-defined]
+            inside = path.startswith(top + os.sep)
+            name = (os.path.relpath(path, top) if inside else path).replace(os.sep, "/")
+            samples.setdefault(name, Sample(name, path, label))
+        return cls(dataset, split, tuple(samples.values()), tuple(classnames), preprocessing)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def ids(self) -> list[str]:
+        return [sample.id for sample in self.samples]
+
+    @property
+    def labels(self) -> Tensor:
+        """``[n]`` int64."""
+        return torch.tensor([sample.label for sample in self.samples])
+
+    @functools.cached_property
+    def list_digest(self) -> str:
+        """SHA-256 over the ordered ids and labels."""
+        return digest([[sample.id, sample.label] for sample in self.samples])
+
+    def first(self, n: int) -> ImageSet:
+        """At most ``n`` images (0 = all), a fixed class-balanced choice: classes take turns, each in a seeded order."""
+        if n <= 0 or n >= len(self):
+            return self
+        groups: dict[int, list[int]] = defaultdict(list)
+        for i, sample in enumerate(self.samples):
+            groups[sample.label].append(i)
+        rng = random.Random(0)
+        queues = [rng.sample(groups[label], len(groups[label])) for label in sorted(groups)]
+        turns = [i for turn in range(max(map(len, queues))) for q in queues if turn < len(q) for i in (q[turn],)]
+        keep = sorted(turns[:n])
+        return dataclasses.replace(self, samples=tuple(self.samples[i] for i in keep))
+
+    def batches(self, rows: Sequence[int], chunk: int, workers: int = 0) -> Iterator[ImageBatch]:
+        """The images of ``rows``, ``chunk`` at a time, in order; read and decoded in ``workers`` processes.
+
+        Raises:
+            DataError: an image that is missing or cannot be decoded, with its path.
+        """
+        loader = DataLoader(
+            _Rows(self, rows),
+            batch_size=chunk,
+            num_workers=workers if len(rows) > 2 * chunk else 0,
+            collate_fn=_collate,
+            generator=torch.Generator(),  # a loader draws from the global state otherwise
+        )
+        yield from loader
+
+
+class _Rows(Dataset):
+    def __init__(self, images: ImageSet, rows: Sequence[int]) -> None:
+        self.images, self.rows = images, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, bytes]:
+        sample = self.images.samples[self.rows[index]]
+        pixels, sha = read_image(Path(sample.path), self.images.preprocessing)
+        return pixels, sample.label, sha
+
+
+def read_image(path: Path, preprocessing: Preprocessing) -> tuple[Tensor, bytes]:
+    """Pixels ``[3, h, w]`` of an image file, and the SHA-256 of its bytes.
+
+    Raises:
+        DataError: the file is missing or is not a whole image.
+    """
+    try:
+        data = path.read_bytes()
+        with Image.open(io.BytesIO(data)) as image:
+            return preprocessing(image), hashlib.sha256(data).digest()
+    except FileNotFoundError:
+        raise DataError(f"the image {path} is missing; check the data set with: python -m advpt prepare --check") from None
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError, ValueError) as error:
+        raise DataError(f"the image {path} cannot be read ({error}); replace it with an intact copy") from error
+
+
+def _collate(items: list[tuple[Tensor, int, bytes]]) -> ImageBatch:
+    pixels, labels, hashes = zip(*items)
+    file_hash = torch.frombuffer(bytearray(b"".join(hashes)), dtype=torch.uint8).view(len(hashes), 32)
+    return ImageBatch(torch.stack(pixels), torch.tensor(labels), file_hash)

@@ -1,0 +1,56 @@
+"""Looking at folders: which files and class folders are there, and which of a list are not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
+
+
+def folders(path: Path) -> list[str]:
+    """Sorted names of the folders in ``path``, hidden ones left out; [] if ``path`` is no folder."""
+    return sorted(entry.name for entry in _entries(path) if entry.is_dir())
+
+
+def images(path: Path) -> list[str]:
+    """Sorted names of the image files in ``path``, by suffix, hidden ones left out; [] if it is no folder."""
+    return sorted(entry.name for entry in _entries(path) if is_image(entry.name))
+
+
+def is_image(name: str) -> bool:
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
+
+
+def _entries(path: Path) -> Iterable[os.DirEntry[str]]:
+    if not path.is_dir():
+        return []
+    with os.scandir(path) as entries:
+        return [entry for entry in entries if not entry.name.startswith(".")]
+
+
+def missing(folder: Path, paths: Sequence[str]) -> list[str]:
+    """Those of ``paths`` (relative, with '/') that are no files under ``folder``.
+
+    Each folder is listed once; only what a listing lacks is asked for singly, so a disk that ignores case
+    works.
+    """
+    known: dict[str, frozenset[str]] = {}
+    absent = []
+    for path in paths:
+        parent, _, name = path.rpartition("/")
+        if parent not in known:
+            where = folder / parent
+            known[parent] = frozenset(os.listdir(where)) if where.is_dir() else frozenset()  # noqa: PTH208
+        if name not in known[parent] and not (folder / path).is_file():
+            absent.append(path)
+    return absent
+
+
+def some(names: Sequence[str], limit: int = 10) -> str:
+    """The first names, comma-separated, and how many more there are."""
+    if not names:
+        return "none"
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,0 +1,206 @@
+"""Hashes, atomic files, locks and safe checkpoint reading: what every stored thing of the project stands on."""
+
+from __future__ import annotations
+
+import _codecs
+import collections
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import importlib
+import json
+import os
+import pickle
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from advpt.errors import AdvPTError, WeightsError
+
+
+def canonical_json(value: Any) -> str:
+    """JSON that is equal for equal values: sorted keys, no spaces, tuples as lists, dataclasses as objects.
+
+    Raises:
+        ValueError: for NaN or infinity, which JSON cannot say.
+    """
+
+    def plain(item: Any) -> Any:
+        if dataclasses.is_dataclass(item) and not isinstance(item, type):
+            return dataclasses.asdict(item)
+        raise TypeError(f"{type(item).__name__} has no canonical form")
+
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False, default=plain
+    )
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of a value's canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) over named tensors: names sorted, floating point as float32, row-major bytes.
+
+    The same weights have the same digest whatever file they came from and whether they were stored in half precision.
+    """
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu()
+        value = value.float() if value.is_floating_point() else value
+        sha.update(f"{name}:{str(value.dtype)}:{list(value.shape)};".encode())
+        sha.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path``; on success it is flushed to disk and renamed, on failure removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file or nothing."""
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write readable, key-sorted JSON atomically."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, error: type[AdvPTError] = AdvPTError) -> Any:
+    """The JSON in ``path``.
+
+    Raises:
+        error: when the file is missing or is not JSON; the message names the file.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as cause:
+        raise error(f"{path} does not exist") from cause
+    except (json.JSONDecodeError, UnicodeDecodeError) as cause:
+        raise error(f"{path} is not valid JSON ({cause}); delete it and make it again") from cause
+
+
+class FileLock:
+    """An advisory lock on a file, free again when its holder ends, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: int | None = None
+
+    def acquire(self, wait: bool) -> bool:
+        """Take the lock; with ``wait`` False give up at once when somebody holds it."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return False
+        self._file = handle
+        return True
+
+    def release(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------------
+
+
+class Opaque:
+    """Stands for an object of an old checkpoint that we neither need nor want to run."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+def _numpy_scalar() -> Any:
+    for name in ("numpy._core.multiarray", "numpy.core.multiarray"):
+        with contextlib.suppress(ImportError):
+            return importlib.import_module(name).scalar
+    raise AdvPTError("NumPy has no multiarray.scalar; cannot read checkpoints that hold NumPy numbers")
+
+
+_HARMLESS: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("collections", "defaultdict"): collections.defaultdict,
+    ("__builtin__", "dict"): dict,
+    ("builtins", "dict"): dict,
+    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
+    ("numpy", "dtype"): np.dtype,
+    ("numpy.core.multiarray", "scalar"): _numpy_scalar(),
+    ("numpy._core.multiarray", "scalar"): _numpy_scalar(),
+    ("_codecs", "encode"): _codecs.encode,
+}
+# Schedulers and optimizers that old Dassl checkpoints pickle whole: read as Opaque, never constructed.
+_SET_ASIDE = ("torch.optim.", "dassl.optim.", "dass.optim.")
+
+
+class _ShortListUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _HARMLESS:
+            return _HARMLESS[module, name]
+        if module.startswith(_SET_ASIDE) and "." not in name:
+            return Opaque
+        raise pickle.UnpicklingError(f"it wants to load {module}.{name}")
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """A CoOp-style checkpoint (``state_dict``, ``epoch``, ...), read without running anything it contains.
+
+    torch's own safe loader first; files that hold scheduler objects (every CoOp run with warm-up) go through an
+    unpickler that knows a short list of harmless names and sets schedulers and optimizers aside.
+
+    Raises:
+        WeightsError: when the file is missing, damaged, or asks for any other name.
+    """
+    if not path.is_file():
+        raise WeightsError(f"no checkpoint at {path}; name the folder of a finished run with --model-dir")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError):
+        restricted: Any = types.SimpleNamespace(
+            __name__="advpt.short_list",
+            Unpickler=_ShortListUnpickler,
+            load=lambda file, **kw: _ShortListUnpickler(file, **kw).load(),
+        )
+        try:
+            loaded = torch.load(path, map_location="cpu", weights_only=False, pickle_module=restricted)
+        except Exception as cause:  # noqa: BLE001 - whatever a damaged or hostile file raises, the answer is the same
+            raise WeightsError(
+                f"{path} cannot be read safely: {cause}. Only tensors, numbers and Dassl's schedulers are accepted; "
+                "if you trust the file, save its state_dict anew with torch.save"
+            ) from cause
+    if not isinstance(loaded, dict) or not isinstance(loaded.get("state_dict"), dict):
+        raise WeightsError(f"{path} holds no 'state_dict'; expected a checkpoint as Dassl writes it")
+    return loaded

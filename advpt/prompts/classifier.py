@@ -1,0 +1,55 @@
+"""What classifies an embedding: one text feature per class and the logit scale."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from advpt.errors import PromptError
+from advpt.files import tensor_digest
+from advpt.prompts.text_encoder import TextEncoder
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """``features [K, L]`` float32 of unit length, detached; ``scale`` the logit scale (100 for OpenAI's CLIP)."""
+
+    features: Tensor
+    scale: float
+
+    def logits(self, embeddings: Tensor) -> Tensor:
+        """``[b, K]`` logits: scale x cosine of embeddings ``[b, L]`` (normalised here) and text features."""
+        return self.scale * F.normalize(embeddings, dim=-1) @ self.features.T
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of features and scale: who attacks through this prompt attacks exactly this."""
+        return tensor_digest(
+            {"features": self.features, "scale": torch.tensor(self.scale, dtype=torch.float64)}
+        )
+
+
+def from_templates(
+    encoder: TextEncoder, classnames: Sequence[str], templates: Sequence[str], scale: float
+) -> Classifier:
+    """Hand-written prompts. Several templates are an ensemble: the mean of normalised features, normalised.
+
+    Raises:
+        PromptError: a template without ``{}``, or a prompt that is too long.
+    """
+    if not templates:
+        raise PromptError("no template given; expected text like 'a photo of a {}.'")
+    names = [name.replace("_", " ") for name in classnames]
+    total = torch.zeros(())
+    with torch.no_grad():
+        for template in templates:
+            if "{}" not in template:
+                raise PromptError(f"the template {template!r} has no {{}} where the class name goes")
+            features = encoder.encode_texts([template.replace("{}", name) for name in names])
+            total = total + F.normalize(features, dim=-1)
+        return Classifier(F.normalize(total, dim=-1), scale)

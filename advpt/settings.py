@@ -1,0 +1,267 @@
+"""yacs at the edge, frozen dataclasses inside.
+
+:func:`extend_cfg` adds this project's nodes to a Dassl configuration, :func:`merge_overrides` reads ``KEY VALUE``
+pairs and reports every mistake at once, and the dataclasses are what the rest of the library sees.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yacs.config import CfgNode
+
+from advpt.errors import ConfigError, unknown_name
+
+PROFILES = ("sound", "released", "paper")
+PROTOCOLS = ("transfer", "transfer-all", "adaptive")
+POSITIONS = ("end", "middle", "front")
+PRECISIONS = ("fp32", "amp", "fp16")
+
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "TRAINER.ADVPT": {
+        "N_CTX": 32,
+        "CSC": False,
+        "CTX_INIT": "",
+        "CLASS_TOKEN_POSITION": "end",
+        "PREC": "fp32",
+    },
+    "TRAINER.COOP": {
+        "N_CTX": 16,
+        "CSC": False,
+        "CTX_INIT": "",
+        "PREC": "fp16",
+        "CLASS_TOKEN_POSITION": "end",
+        "CLEAN_BANK": False,  # tune on embeddings of the centre crops instead of augmented images
+    },
+    "TRAINER.ZEROSHOTCLIP": {"TEMPLATE": "", "ENSEMBLE": False},
+    "MODEL": {"WEIGHTS": "", "TRUST_ARCHIVE": False},
+    "BANK": {
+        "DIR": "banks",
+        "ATTACK": "pgd10-fkl@8",
+        "PROFILE": "sound",
+        "CHUNK": 64,
+        "LIMIT": 0,
+        "VERIFY": True,
+        "SEED": 0,
+    },
+    "EVAL": {
+        "ATTACKS": ("pgd40-fkl@16",),
+        "PROTOCOLS": ("transfer",),
+        "DEFENSES": (),
+        "SUBSET": 0,
+        "SEED": 0,
+    },
+    "DATASET": {"SUBSAMPLE_CLASSES": "all", "TEST_SUBSET": ""},
+}
+
+
+def extend_cfg(cfg: CfgNode) -> None:
+    """Add this project's nodes and leaves to a Dassl configuration; what is there already keeps its value."""
+    for path, leaves in _DEFAULTS.items():
+        node = cfg
+        for name in path.split("."):
+            if name not in node:
+                node[name] = CfgNode()
+            node = node[name]
+        for name, value in leaves.items():
+            if name not in node:
+                node[name] = value
+
+
+def leaves(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every (dotted name, value) of a configuration, in sorted order."""
+    for name in sorted(cfg):
+        value = cfg[name]
+        if isinstance(value, CfgNode):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def plain(cfg: CfgNode) -> dict[str, Any]:
+    """The configuration as one flat dict of JSON values (tuples become lists)."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in leaves(cfg)}
+
+
+def _coerce(old: Any, text: Any) -> Any:
+    """``text`` as a value of the kind of ``old``; raises ValueError with a reason."""
+    if isinstance(old, str):
+        return text if isinstance(text, str) else str(text)
+    value = text
+    if isinstance(text, str):
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = {"true": True, "false": False, "none": None}.get(text.lower(), text)
+    kind = type(old).__name__
+    if isinstance(old, bool):
+        if isinstance(value, bool) or (isinstance(value, int) and value in (0, 1)):
+            return bool(value)
+        raise ValueError(f"{text!r} is not True or False")
+    if isinstance(old, float):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        raise ValueError(f"{text!r} is not a number")
+    if isinstance(old, int):
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        raise ValueError(f"{text!r} is not a whole number")
+    if isinstance(old, tuple | list):
+        if isinstance(value, str):
+            value = (value,)
+        if isinstance(value, tuple | list):
+            return type(old)(value)
+        raise ValueError(f"{text!r} is not a list like {kind}(...), for instance \"('a','b')\"")
+    return value
+
+
+def merge_overrides(cfg: CfgNode, pairs: Sequence[str]) -> None:
+    """Apply trailing ``KEY VALUE`` words of a command line to ``cfg``.
+
+    Whole numbers are accepted where a fraction is expected, numeric-looking text where text is.
+
+    Raises:
+        ConfigError: one message that lists every bad pair, with the nearest existing key.
+    """
+    known = [name for name, _ in leaves(cfg)]
+    problems = []
+    if len(pairs) % 2:
+        problems.append(f"{pairs[-1]}: has no value; settings come in pairs KEY VALUE")
+    for key, text in zip(pairs[::2], pairs[1::2]):
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            problems.append(f"{key}: no such key" + (f"; did you mean {near[0]}?" if near else ""))
+            continue
+        *path, leaf = key.split(".")
+        node = cfg
+        for name in path:
+            node = node[name]
+        try:
+            node[leaf] = _coerce(node[leaf], text)
+        except ValueError as error:
+            problems.append(f"{key}: {error}")
+    if problems:
+        raise ConfigError("bad settings:\n  " + "\n  ".join(problems))
+
+
+def merge_yaml(cfg: CfgNode, path: Path) -> None:
+    """Merge a yaml file into ``cfg``.
+
+    Raises:
+        ConfigError: naming the file and every key that does not exist or has the wrong kind of value.
+    """
+    if not path.is_file():
+        raise ConfigError(f"no configuration file at {path}")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid yaml: {error}") from error
+
+    def pairs(node: dict[str, Any], prefix: str = "") -> Iterator[Any]:
+        for name, value in node.items():
+            if isinstance(value, dict):
+                yield from pairs(value, f"{prefix}{name}.")
+            else:
+                yield from (f"{prefix}{name}", value)
+
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings, found {type(tree).__name__}")
+    try:
+        merge_overrides(cfg, list(pairs(tree)))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _choice(name: str, value: str, known: Sequence[str]) -> str:
+    if value not in known:
+        raise ConfigError(f"{name}: {unknown_name('value', value, known)}")
+    return value
+
+
+@dataclass(frozen=True)
+class BackboneSettings:
+    """Which CLIP: OpenAI's name or a label for the file, the file ("" = by name), and whether its code is trusted."""
+
+    name: str
+    weights: str
+    trust_archive: bool
+
+    @classmethod
+    def from_cfg(cls, cfg: CfgNode) -> BackboneSettings:
+        return cls(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.WEIGHTS, cfg.MODEL.TRUST_ARCHIVE)
+
+
+@dataclass(frozen=True)
+class ContextSettings:
+    """Learnable context: M vectors, class-specific or not, initial words, where the class name stands, precision."""
+
+    n_ctx: int
+    csc: bool
+    ctx_init: str
+    position: str
+    precision: str
+
+    @classmethod
+    def from_cfg(cls, node: CfgNode) -> ContextSettings:
+        if node.N_CTX < 1:
+            raise ConfigError(f"N_CTX is {node.N_CTX}; at least 1 context vector is needed")
+        _choice("CLASS_TOKEN_POSITION", node.CLASS_TOKEN_POSITION, POSITIONS)
+        _choice("PREC", node.PREC, PRECISIONS)
+        return cls(node.N_CTX, node.CSC, node.CTX_INIT, node.CLASS_TOKEN_POSITION, node.PREC)
+
+
+@dataclass(frozen=True)
+class BankSettings:
+    """How the training bank is made. ``limit``: at most so many images (0 = all); ``chunk``: images per forward."""
+
+    dir: Path
+    attack: str
+    profile: str
+    chunk: int
+    limit: int
+    verify: bool
+    seed: int
+
+    @classmethod
+    def from_cfg(cls, cfg: CfgNode) -> BankSettings:
+        node = cfg.BANK
+        _choice("BANK.PROFILE", node.PROFILE, PROFILES)
+        if node.CHUNK < 1 or node.LIMIT < 0:
+            raise ConfigError(
+                f"BANK.CHUNK is {node.CHUNK} and BANK.LIMIT {node.LIMIT}; expected >= 1 and >= 0"
+            )
+        return cls(
+            Path(node.DIR).expanduser(),
+            node.ATTACK,
+            node.PROFILE,
+            node.CHUNK,
+            node.LIMIT,
+            node.VERIFY,
+            node.SEED,
+        )
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """What is measured: attack specs, protocols, defense chains, a fixed subset size (0 = all), the attack seed."""
+
+    attacks: tuple[str, ...]
+    protocols: tuple[str, ...]
+    defenses: tuple[str, ...]
+    subset: int
+    seed: int
+
+    @classmethod
+    def from_cfg(cls, cfg: CfgNode) -> EvalSettings:
+        node = cfg.EVAL
+        for protocol in node.PROTOCOLS:
+            _choice("EVAL.PROTOCOLS", protocol, PROTOCOLS)
+        if node.SUBSET < 0:
+            raise ConfigError(f"EVAL.SUBSET is {node.SUBSET}; 0 means all images")
+        return cls(tuple(node.ATTACKS), tuple(node.PROTOCOLS), tuple(node.DEFENSES), node.SUBSET, node.SEED)

@@ -1,0 +1,1 @@
+"""Tuning prompts on embeddings: batches of a bank, schedules."""

@@ -1,0 +1,35 @@
+"""Batches of a bank, in the form of Dassl's training batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from advpt.bank.store import Bank
+
+
+class BankLoader:
+    """Shuffled batches ``{"img": [b, L] embeddings, "label": [b]}`` of a bank; no image is read.
+
+    The order of an epoch depends on ``seed`` and ``epoch`` alone, so a run that continues sees what an uninterrupted one
+    saw. As Dassl's training loaders, it drops a last incomplete batch unless that is all there is.
+    """
+
+    def __init__(self, bank: Bank, *, batch_size: int, seed: int) -> None:
+        self.bank, self.batch_size, self.seed, self.epoch = bank, batch_size, seed, 0
+
+    def __len__(self) -> int:
+        return max(1, len(self.bank) // self.batch_size)
+
+    def order(self) -> Tensor:
+        """``[n]`` row numbers in this epoch's order."""
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
+        return torch.randperm(len(self.bank), generator=generator)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        order = self.order()
+        for i in range(len(self)):
+            rows = order[i * self.batch_size : (i + 1) * self.batch_size]
+            yield {"img": self.bank.embeddings[rows], "label": self.bank.labels[rows]}

@@ -1,0 +1,41 @@
+"""The data sets, one file each; importing this package registers them all with Dassl."""
+
+from . import (
+    caltech101,
+    digits,
+    dtd,
+    eurosat,
+    fgvc_aircraft,
+    food101,
+    image_folder,
+    imagenet,
+    imagenet_a,
+    imagenet_r,
+    imagenet_sketch,
+    imagenetv2,
+    oxford_flowers,
+    oxford_pets,
+    stanford_cars,
+    sun397,
+    ucf101,
+)
+
+__all__ = [
+    "caltech101",
+    "digits",
+    "dtd",
+    "eurosat",
+    "fgvc_aircraft",
+    "food101",
+    "image_folder",
+    "imagenet",
+    "imagenet_a",
+    "imagenet_r",
+    "imagenet_sketch",
+    "imagenetv2",
+    "oxford_flowers",
+    "oxford_pets",
+    "stanford_cars",
+    "sun397",
+    "ucf101",
+]

@@ -1,0 +1,73 @@
+"""ImageFolder: one's own data, in folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dassl.data.datasets import DATASET_REGISTRY
+
+from advpt.data import catalog, listing
+from advpt.data.split import Row, Split, check
+from advpt.errors import DataError
+
+from .split_file import Place, SplitDataset
+
+FORM = "expected train/<class>/<image>, test/<class>/<image> and, if you like, val/<class>/<image>"
+
+
+@DATASET_REGISTRY.register()
+class ImageFolder(SplitDataset):
+    """``<root>/image_folder/{train,val,test}/<class>/<image>``, or the same directly under ``<root>``.
+
+    ``DATASET.FOLDER`` names another folder where the configuration has that key. ``val`` may be left out.
+    Class names are the folder names, labels follow their order; few-shot sampling and base/new work as
+    everywhere.
+    """
+
+    info = catalog.get("ImageFolder")
+    dataset_dir = info.folder
+
+    def locate(self, cfg: Any) -> Place:
+        root = Path(cfg.DATASET.ROOT).expanduser().absolute()
+        named = getattr(cfg.DATASET, "FOLDER", "")
+        folder = root / (named or self.info.folder)
+        if not named and not folder.is_dir() and (root / "train").is_dir():
+            folder = root
+        for part in ("train", "test"):
+            if not (folder / part).is_dir():
+                raise DataError(
+                    f"ImageFolder: {folder / part} does not exist; {FORM} in {folder}. DATASET.ROOT is "
+                    f"{root}; folders found there: {listing.some(listing.folders(root))}."
+                )
+        return Place(root, folder, folder)
+
+    def origin(self) -> str:
+        return "the folders"
+
+    def read(self) -> tuple[Split, bool]:
+        names = listing.folders(self.place.folder / "train")
+        labels = {name: label for label, name in enumerate(names)}
+        train, val, test = (self._rows(part, labels) for part in ("train", "val", "test"))
+        split = Split(train, val, test)
+        check(split, str(self.place.folder))
+        return split, True
+
+    def _rows(self, part: str, labels: dict[str, int]) -> tuple[Row, ...]:
+        folder = self.place.folder / part
+        found = listing.folders(folder)
+        unknown = [name for name in found if name not in labels]
+        if unknown:
+            raise DataError(
+                f"ImageFolder: {folder} has classes that train has not: {listing.some(unknown)}. "
+                f"Known: {listing.some(list(labels))}."
+            )
+        images = {name: listing.images(folder / name) for name in found}
+        empty = [name for name, paths in images.items() if not paths]
+        if empty:
+            raise DataError(f"ImageFolder: no images in these folders of {folder}: {listing.some(empty)}; {FORM}.")
+        if not found and part != "val":
+            raise DataError(f"ImageFolder: {folder} has no class folders; {FORM}.")
+        return tuple(
+            (f"{part}/{name}/{image}", labels[name], name) for name, paths in images.items() for image in paths
+        )

@@ -1,0 +1,172 @@
+"""ImageNet (ILSVRC 2012), and what its four variants share with it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
+
+from advpt.data import catalog, imagenet, listing
+from advpt.data.catalog import DatasetFacts
+from advpt.data.split import Row, Split, triple
+from advpt.errors import ConfigError, DataError, unknown_name
+
+from .split_file import (
+    Place,
+    choose,
+    datums,
+    locate,
+    notice,
+    prepare_command,
+    refuse_test_subset,
+    subsample_classes,
+    wanted_classes,
+    wanted_test_subset,
+)
+
+TEST_SUBSETS = ("", "all", "paper1000")
+
+
+@DATASET_REGISTRY.register()
+class ImageNet(DatasetBase):
+    """Train is the official train, test the official val; ``val`` is the same list as test.
+
+    Files are taken in sorted order (CoOp takes them as the disk lists them), so a few-shot subset is the same
+    on every machine. ``DATASET.TEST_SUBSET paper1000`` tests on one image per class.
+
+    Attributes:
+        comparable: False for other images, classes or names than the official ones, and for a test subset.
+        split_digest: SHA-256 of the whole listing in canonical form.
+    """
+
+    info: ClassVar[DatasetFacts] = catalog.get("ImageNet")
+    dataset_dir = info.folder
+
+    def __init__(self, cfg: Any) -> None:
+        subset = wanted_test_subset(cfg)
+        if subset not in TEST_SUBSETS:
+            raise ConfigError(unknown_name("DATASET.TEST_SUBSET", subset, TEST_SUBSETS[1:]))
+        subsample = wanted_classes(cfg)
+        place = locate(cfg, self.info)
+        self.dataset_dir, self.image_dir = str(place.folder), str(place.images)
+        names, shipped = class_names(place)
+        images = list_parts(place, self.info, names)
+        split = Split(rows("train", images["train"], names), (), rows("val", images["val"], names))
+        official = is_official(self.info, split.counts(), list(images["train"]), place)
+        self.comparable = official and shipped and not subset
+        self.split_digest = split.digest()
+        if subset:
+            notice(f"TEST SUBSET {subset}: one image per class by a seeded rule; the authors' list is not public")
+            chosen = rows("val", imagenet.paper1000(images["val"]), names)
+            split = Split(split.train, (), chosen)
+        train, _, test = choose(cfg, split, place, self.split_digest)
+        train, test = subsample_classes(train, test, subsample=subsample)
+        super().__init__(train_x=train, val=test, test=test)
+
+
+class ImageNetVariant(DatasetBase):
+    """A test-only set in ImageNet's class folders; the same list is train_x and test, as in CoOp.
+
+    NUM_SHOTS and SUBSAMPLE_CLASSES do nothing here. Labels follow the sorted folders, names their wnid.
+    """
+
+    info: ClassVar[DatasetFacts]
+
+    def __init__(self, cfg: Any) -> None:
+        refuse_test_subset(cfg, self.info)
+        place = locate(cfg, self.info)
+        self.dataset_dir, self.image_dir = str(place.folder), str(place.images)
+        names, shipped = class_names(place)
+        images, by_folder = self.classes(place.images, names)
+        split = Split((), (), rows("", images, by_folder))
+        self.comparable = is_official(self.info, split.counts(), list(images), place) and shipped
+        self.split_digest = split.digest()
+        test = datums(split.test, self.image_dir)
+        super().__init__(train_x=test, test=test)
+
+    def classes(self, folder: Path, names: Mapping[str, str]) -> tuple[imagenet.Listing, Mapping[str, str]]:
+        """The images of every class folder in the order of their labels, and the name of each folder."""
+        found, unknown = imagenet.class_folders(folder, names)
+        warn_left_out(folder, unknown)
+        return imagenet.list_images(folder, found), names
+
+
+def class_names(place: Place) -> tuple[Mapping[str, str], bool]:
+    """Class names by wnid, and whether they are the shipped ones; others are warned about."""
+    names, warning = imagenet.names_for(place.folder)
+    if warning:
+        warnings.warn(warning, stacklevel=2)
+    return names, not warning
+
+
+def list_parts(place: Place, info: DatasetFacts, names: Mapping[str, str]) -> dict[str, imagenet.Listing]:
+    """Images of train and val by class folder; an official count is kept as JSON for the next run.
+
+    Raises:
+        DataError: if folders are missing, empty, unsorted or not the same in train and val.
+    """
+    classes: dict[str, Sequence[str]] = {}
+    for part in ("train", "val"):
+        try:
+            classes[part], unknown = imagenet.class_folders(place.images / part, names)
+        except DataError as error:
+            raise DataError(f"{info.name}: {error} Run `{prepare_command(info, place.root)}`.") from None
+        warn_left_out(place.images / part, unknown)
+    only = sorted(set(classes["train"]) ^ set(classes["val"]))
+    if only:
+        raise DataError(
+            f"ImageNet: images/train has {len(classes['train'])} class folders and images/val "
+            f"{len(classes['val'])}, in {place.images}; only in one of them: {listing.some(only, 5)}. "
+            "Labels follow the sorted folders, so both need the same ones."
+        )
+    path = place.folder / imagenet.LISTING
+    made_from = imagenet.stamps(place.images, classes)
+    kept = imagenet.kept_listing(path, made_from)
+    if kept is not None:
+        return kept
+    found = {part: imagenet.list_images(place.images / part, wnids) for part, wnids in classes.items()}
+    sizes = {part: sum(map(len, images.values())) for part, images in found.items()}
+    if (sizes["train"], 0, sizes["val"]) == info.counts:
+        try:
+            imagenet.keep_listing(path, made_from, found)
+        except OSError as error:
+            warnings.warn(f"{path} could not be written ({error}); the run does not need it.", stacklevel=2)
+    return found
+
+
+def rows(part: str, images: imagenet.Listing, names: Mapping[str, str]) -> tuple[Row, ...]:
+    prefix = f"{part}/" if part else ""
+    return tuple(
+        (f"{prefix}{folder}/{image}", label, names[folder])
+        for label, (folder, files) in enumerate(images.items())
+        for image in files
+    )
+
+
+def is_official(info: DatasetFacts, counts: tuple[int, int, int], classes: Sequence[str], place: Place) -> bool:
+    """Whether counts and class folders are the published ones; if not, a warning says what differs."""
+    differences = []
+    if len(classes) != info.classes:
+        differences.append(f"{len(classes):,} classes instead of {info.classes:,}")
+    elif info.class_folders and imagenet.folders_digest(classes) != info.class_folders:
+        differences.append("other class folders")
+    if counts != info.counts:
+        differences.append(f"{triple(counts)} images in train / val / test instead of {triple(info.counts)}")
+    if differences:
+        warnings.warn(
+            f"{info.name} in {place.images} is not complete or not the official one: "
+            f"{'; '.join(differences)}. Results are marked as not comparable with published ones.",
+            stacklevel=2,
+        )
+    return not differences
+
+
+def warn_left_out(folder: Path, unknown: Sequence[str]) -> None:
+    if unknown:
+        warnings.warn(
+            f"{folder}: {len(unknown)} folders are no classes and are left out: {listing.some(unknown)}.",
+            stacklevel=2,
+        )

@@ -1,0 +1,212 @@
+"""What all data sets share: find the folder, read and check the split, sample few shots, keep base or new."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from dassl.data.datasets import DatasetBase, Datum
+
+from advpt.data import fewshot, listing
+from advpt.data.catalog import DatasetFacts
+from advpt.data.split import Row, Split, judge, read
+from advpt.errors import ConfigError, DataError, unknown_name
+
+SUBSAMPLES = ("all", "base", "new")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a data set lies: DATASET.ROOT made absolute, the data set's folder, and that of its images."""
+
+    root: Path
+    folder: Path
+    images: Path
+
+
+class SplitDataset(DatasetBase):
+    """A data set whose parts are fixed by a split file; subclasses name their entry of the catalogue.
+
+    Attributes:
+        comparable: False if the split is not the official one: results compare with nothing published.
+        split_digest: SHA-256 of the split's content in canonical form, before few-shot and base/new.
+
+    Raises:
+        DataError: if the folder, the split file or images are missing or damaged.
+        ConfigError: for unknown values of SUBSAMPLE_CLASSES and TEST_SUBSET.
+    """
+
+    info: ClassVar[DatasetFacts]
+
+    def __init__(self, cfg: Any) -> None:
+        refuse_test_subset(cfg, self.info)
+        subsample = wanted_classes(cfg)
+        self.place = self.locate(cfg)
+        self.dataset_dir = str(self.place.folder)
+        self.image_dir = str(self.place.images)
+        split, self.comparable = self.read()
+        self.split_digest = split.digest()
+        check_files(split, self.place, self.info, self.origin())
+        train, val, test = choose(cfg, split, self.place, self.split_digest)
+        parts = subsample_classes(train, val, test, subsample=subsample)
+        super().__init__(train_x=parts[0], val=parts[1] or None, test=parts[2])
+
+    def locate(self, cfg: Any) -> Place:
+        return locate(cfg, self.info)
+
+    def origin(self) -> str:
+        """The name of what lists the images, for messages."""
+        return self.info.split.filename if self.info.split else "the lists"
+
+    def read(self) -> tuple[Split, bool]:
+        """The split and whether it is the official one; an altered one is warned about."""
+        if self.info.split is None:
+            raise DataError(f"{self.info.name} has no split file in the catalogue.")
+        path = self.place.folder / self.info.split.filename
+        if not path.is_file():
+            raise DataError(
+                f"{path.name} is missing: expected at {path}. Without it the images have no official train, "
+                "val and test parts, and none are made up. "
+                f"Run `{prepare_command(self.info, self.place.root)}`."
+            )
+        split, data = read(path)
+        notice(f"Reading split from {path}")
+        verdict = judge(self.info, split, data, path)
+        if not verdict.official:
+            warnings.warn(verdict.warning, stacklevel=2)
+        return split, verdict.official
+
+
+def locate(cfg: Any, info: DatasetFacts) -> Place:
+    """Find a data set's folders; nothing is created.
+
+    Raises:
+        DataError: if the image folder is not there; the message knows the usual other layouts.
+    """
+    root = Path(cfg.DATASET.ROOT).expanduser().absolute()
+    folder = root / info.folder
+    place = Place(root, folder, folder / info.image_dir if info.image_dir else folder)
+    if place.images.is_dir():
+        return place
+    if root.is_dir():
+        state = f"DATASET.ROOT is {root}; folders found there: {listing.some(listing.folders(root))}."
+    else:
+        state = f"DATASET.ROOT is {root}, which does not exist."
+    raise DataError(
+        f"{info.name}: expected images in {place.images}. {state}{advice(info, root)} "
+        f"Run `{prepare_command(info, root)}`, or give the folder above {info.folder} as --root."
+    )
+
+
+def advice(info: DatasetFacts, root: Path) -> str:
+    """What to say about known other layouts found under ``root``; "" or sentences that begin with a space."""
+    return "".join(f" Found {hint.path}: {hint.advice}" for hint in info.lookalikes if any(root.glob(hint.path)))
+
+
+def prepare_command(info: DatasetFacts, root: Path) -> str:
+    return f"python -m advpt prepare {info.config} --root {root}"
+
+
+def check_files(split: Split, place: Place, info: DatasetFacts, origin: str) -> None:
+    """Raises DataError with the number of missing images and the first five."""
+    paths = [row[0] for rows in split.parts().values() for row in rows]
+    absent = listing.missing(place.images, paths)
+    if absent:
+        raise DataError(
+            f"{info.name}: {len(absent):,} of {len(paths):,} files listed in {origin} are missing under "
+            f"{place.images}, first {min(5, len(absent))}: {', '.join(absent[:5])}."
+            f"{advice(info, place.root)} Run `{prepare_command(info, place.root)} --check`."
+        )
+
+
+def choose(cfg: Any, split: Split, place: Place, split_digest: str) -> tuple[list[Datum], list[Datum], list[Datum]]:
+    """Apply NUM_SHOTS and SEED to train and val; a list of the chosen files is kept beside the images."""
+    shots, seed = cfg.DATASET.NUM_SHOTS, cfg.SEED
+    train, val = split.train, split.val
+    if shots >= 1:
+        notice(f"Creating a {shots}-shot dataset")
+        subset = fewshot.select(split, shots, seed)
+        train, val = subset.train, subset.val
+        if seed >= 0:
+            record_list(subset, place, split_digest=split_digest, shots=shots, seed=seed)
+    images = str(place.images)
+    return datums(train, images), datums(val, images), datums(split.test, images)
+
+
+def record_list(subset: fewshot.FewShot, place: Place, *, split_digest: str, shots: int, seed: int) -> None:
+    """Keep the few-shot list; one that disagrees is re-made and said so, a read-only folder is no error."""
+    path = fewshot.list_path(place.folder, shots, seed)
+    try:
+        trouble = fewshot.record(subset, path, split_digest=split_digest, shots=shots, seed=seed)
+    except OSError as error:
+        warnings.warn(f"{path} could not be written ({error}); the run does not need it.", stacklevel=2)
+        return
+    if trouble:
+        notice(f"Few-shot list {path} was made anew: {trouble}")
+
+
+def datums(rows: Sequence[Row], images: str) -> list[Datum]:
+    return [Datum(impath=f"{images}/{path}", label=label, classname=name) for path, label, name in rows]
+
+
+def subsample_classes(*args: list[Datum], subsample: str = "all") -> tuple[list[Datum], ...]:
+    """Keep the first half of the classes ("base"), the rest ("new"), or "all", relabelled from 0.
+
+    Labels are those of the first list; base has the odd one. Applied after few-shot sampling, as in CoOp.
+
+    Raises:
+        ConfigError: for another value.
+    """
+    check_subsample(subsample)
+    if subsample == "all":
+        return args
+    notice(f"SUBSAMPLE {subsample.upper()} CLASSES!")
+    labels = sorted({item.label for item in args[0]})
+    middle = math.ceil(len(labels) / 2)
+    kept = labels[:middle] if subsample == "base" else labels[middle:]
+    relabel = {label: new for new, label in enumerate(kept)}
+    return tuple(
+        [
+            Datum(impath=item.impath, label=relabel[item.label], classname=item.classname)
+            for item in items
+            if item.label in relabel
+        ]
+        for items in args
+    )
+
+
+def check_subsample(value: str) -> None:
+    if value not in SUBSAMPLES:
+        raise ConfigError(unknown_name("DATASET.SUBSAMPLE_CLASSES", value, SUBSAMPLES))
+
+
+def wanted_classes(cfg: Any) -> str:
+    """DATASET.SUBSAMPLE_CLASSES, "all" in a configuration without that key."""
+    value: str = getattr(cfg.DATASET, "SUBSAMPLE_CLASSES", "all")
+    check_subsample(value)
+    return value
+
+
+def wanted_test_subset(cfg: Any) -> str:
+    """DATASET.TEST_SUBSET with "" for "all" and for a configuration without that key."""
+    value: str = getattr(cfg.DATASET, "TEST_SUBSET", "")
+    return "" if value == "all" else value
+
+
+def refuse_test_subset(cfg: Any, info: DatasetFacts) -> None:
+    """Raises ConfigError if a test subset is asked of a data set that has none."""
+    subset = wanted_test_subset(cfg)
+    if subset:
+        raise ConfigError(
+            f"DATASET.TEST_SUBSET is {subset!r}, but {info.name} has no test subsets; "
+            'only ImageNet has one, "paper1000". Leave it empty.'
+        )
+
+
+def notice(text: str) -> None:
+    """One line on standard output, where Dassl's own lines go."""
+    print(text)  # noqa: T201

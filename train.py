@@ -1,0 +1,149 @@
+"""Train and evaluate: CoOp's command line, with an embedded default that needs no download.
+
+    python train.py --trainer AdvPT
+    python train.py --trainer AdvPT --dataset-config-file configs/datasets/pets.yaml \\
+        --config-file configs/trainers/AdvPT/vit_b16.yaml --root DATA --seed 1 DATASET.NUM_SHOTS 16
+    python train.py --trainer AdvPT --eval-only --model-dir output/... EVAL.ATTACKS "('pgd40@16',)"
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).resolve().parent
+log = logging.getLogger("train")
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Tune and evaluate prompts for CLIP. Without config files: DemoCLIP on handwritten digits.",
+        epilog="trailing KEY VALUE pairs change any setting, for instance: OPTIM.LR 0.01 EVAL.ATTACKS \"('pgd40@8',)\"",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--root", default="", help="where the data sets lie (default: data, or $ADVPT_DATA)")
+    parser.add_argument("--output-dir", default="", help="default: output/<dataset>/<Trainer>/<cfg>_<shots>shots/...")
+    parser.add_argument("--resume", default="", help="folder of a run to continue (default: the output folder itself)")
+    parser.add_argument("--seed", type=int, default=None, help="0 is a seed; -1 draws one (default: 1)")
+    parser.add_argument("--source-domains", nargs="+", help="Dassl's source domains")
+    parser.add_argument("--target-domains", nargs="+", help="Dassl's target domains")
+    parser.add_argument("--transforms", nargs="+", help="training transforms, replacing the config's")
+    parser.add_argument("--config-file", default="", help="trainer yaml, configs/trainers/<Trainer>/<backbone>.yaml")
+    parser.add_argument("--dataset-config-file", default="", help="data set yaml, configs/datasets/<name>.yaml")
+    parser.add_argument("--trainer", default="", help="AdvPT, CoOp, ZeroshotCLIP, ...")
+    parser.add_argument("--backbone", default="", help="CLIP's name, for instance ViT-B/16")
+    parser.add_argument("--head", default="", help="Dassl's head name (unused by prompt trainers)")
+    parser.add_argument("--eval-only", action="store_true", help="load --model-dir and evaluate")
+    parser.add_argument("--model-dir", default="", help="folder of the run to load, for --eval-only")
+    parser.add_argument("--load-epoch", type=int, help="which checkpoint to load (default: best, else last)")
+    parser.add_argument("--no-train", action="store_true", help="set everything up, do not train")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
+    return parser.parse_args(argv)
+
+
+def setup_cfg(args: argparse.Namespace):
+    """Defaults, our nodes, data set yaml, trainer yaml, flags, KEY VALUE pairs; then frozen."""
+    from advpt.errors import ConfigError
+    from advpt.settings import extend_cfg, merge_overrides, merge_yaml
+    from dassl.config import get_cfg_default
+
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    trainer = args.trainer or "AdvPT"
+    dataset_yaml = Path(args.dataset_config_file or HERE / "configs/datasets/digits.yaml")
+    trainer_yaml = Path(args.config_file or HERE / f"configs/trainers/{trainer}/democlip.yaml")
+    if not args.config_file and not trainer_yaml.is_file():
+        known = sorted(p.name for p in (HERE / "configs/trainers").iterdir() if p.is_dir())
+        raise ConfigError(f"no embedded default for trainer {trainer!r} (there is one for {', '.join(known)}); "
+                          "name a yaml with --config-file")  # fmt: skip
+    merge_yaml(cfg, dataset_yaml)
+    merge_yaml(cfg, trainer_yaml)
+    cfg.DATASET.ROOT = args.root or cfg.DATASET.ROOT or default_root()
+    cfg.SEED = args.seed if args.seed is not None else (cfg.SEED if cfg.SEED >= 0 else 1)
+    cfg.TRAINER.NAME = trainer
+    cfg.RESUME = args.resume
+    for name, node, leaf in (
+        ("source_domains", cfg.DATASET, "SOURCE_DOMAINS"),
+        ("target_domains", cfg.DATASET, "TARGET_DOMAINS"),
+        ("transforms", cfg.INPUT, "TRANSFORMS"),
+        ("backbone", cfg.MODEL.BACKBONE, "NAME"),
+        ("head", cfg.MODEL.HEAD, "NAME"),
+    ):
+        if getattr(args, name):
+            node[leaf] = getattr(args, name)
+    if late := [word for word in args.opts if word.startswith("--")]:
+        raise ConfigError(f"{late[0]} comes after KEY VALUE pairs; put flags first and pairs last")
+    merge_overrides(cfg, args.opts)
+    cfg.OUTPUT_DIR = args.output_dir or str(run_folder(cfg, trainer_yaml.stem, Path("output")))
+    cfg.freeze()
+    return cfg
+
+
+def default_root() -> str:
+    import os
+
+    return os.environ.get("ADVPT_DATA") or "data"
+
+
+def run_folder(cfg, config_name: str, top: Path) -> Path:
+    """CoOp's folder name of a run."""
+    node = cfg.TRAINER.get(cfg.TRAINER.NAME.upper(), {})
+    shots = cfg.DATASET.NUM_SHOTS if cfg.DATASET.NUM_SHOTS > 0 else "all"
+    folder = top / cfg.DATASET.NAME.lower() / cfg.TRAINER.NAME / f"{config_name}_{shots}shots"
+    if "N_CTX" in node:
+        folder /= f"nctx{node.N_CTX}_csc{node.CSC}_ctp{node.CLASS_TOKEN_POSITION}"
+    return folder / f"seed{cfg.SEED}"
+
+
+def run(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    cfg = setup_cfg(args)
+
+    import dassl
+    from advpt.evaluation.run_folder import claim
+    from dassl.engine import build_trainer
+    from dassl.utils import collect_env_info, set_random_seed, setup_logger
+
+    import datasets  # noqa: F401 - registers the data sets
+    import trainers  # noqa: F401 - registers the trainers
+
+    if cfg.SEED >= 0:
+        print(f"Setting fixed seed: {cfg.SEED}")
+        set_random_seed(cfg.SEED)
+    claim(Path(cfg.OUTPUT_DIR), cfg, evaluating=args.eval_only)
+    setup_logger(cfg.OUTPUT_DIR)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    print(f"dassl {getattr(dassl, '__version__', 'of unknown version')} from {Path(dassl.__file__).parent}")
+    if torch.cuda.is_available() and cfg.USE_CUDA:
+        torch.backends.cudnn.benchmark = True
+    if cfg.VERBOSE:
+        print(f"** Arguments **\n{vars(args)}\n** Config **\n{cfg}\n** System info **\n{collect_env_info()}")
+
+    trainer = build_trainer(cfg)
+    if args.eval_only:
+        trainer.load_model(args.model_dir, epoch=args.load_epoch)
+        trainer.test()
+    elif not args.no_train:
+        trainer.train()
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    from advpt.errors import AdvPTError
+
+    try:
+        return run(argv)
+    except AdvPTError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command continues where it was", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

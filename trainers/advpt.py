@@ -1,0 +1,294 @@
+"""AdvPT: tune the context words on a bank of adversarial image embeddings (Zhang et al., ECCV 2024).
+
+Needs ``advpt`` and ``dassl`` only. In somebody else's CoOp-style checkout: copy this file into ``trainers/``, import it in
+``train.py``, and call its :func:`extend_cfg` where the configuration is extended.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from advpt import losses
+from advpt.attacks import parse
+from advpt.attacks.pgd import PROFILES
+from advpt.backbones.clip import PIXEL_MEAN, PIXEL_STD, load_backbone
+from advpt.bank.library import Library
+from advpt.bank.store import Bank
+from advpt.data import catalog
+from advpt.data.images import ImageSet, Preprocessing
+from advpt.evaluation import evaluator, record
+from advpt.evaluation.evaluator import Prompts, evaluate
+from advpt.evaluation.protocols import threats
+from advpt.files import digest, load_checkpoint, write_json
+from advpt.prompts.classifier import Classifier, from_templates
+from advpt.prompts.learner import PromptLearner
+from advpt.prompts.text_encoder import TextEncoder
+from advpt.settings import BackboneSettings, BankSettings, ContextSettings, EvalSettings, extend_cfg, plain
+from advpt.tuning.loader import BankLoader
+from dassl.engine import TRAINER_REGISTRY, TrainerX
+from dassl.optim import build_lr_scheduler, build_optimizer
+from torch import Tensor
+
+__all__ = ["AdvPT", "PromptTrainer", "extend_cfg"]
+log = logging.getLogger(__name__)
+MODEL_NAME = "prompt_learner"  # the checkpoint folder, as CoOp has it
+
+
+class PromptTrainer(TrainerX):
+    """What tuning text prompts of a frozen CLIP has in common; methods say where their training input comes from."""
+
+    node = "ADVPT"  # of cfg.TRAINER with N_CTX, CSC, ...
+
+    # --- set-up -------------------------------------------------------------------------------------------------
+
+    def check_cfg(self, cfg):
+        """Every setting is read before anything is loaded; mistakes raise ConfigError."""
+        ContextSettings.from_cfg(cfg.TRAINER[self.node])
+        parse(BankSettings.from_cfg(cfg).attack, cfg.BANK.PROFILE)
+        settings = EvalSettings.from_cfg(cfg)
+        threats(settings.attacks, settings.protocols)
+
+    def build_model(self):
+        cfg = self.cfg
+        self.context = ContextSettings.from_cfg(cfg.TRAINER[self.node])
+        self.bank_settings, self.eval_settings = BankSettings.from_cfg(cfg), EvalSettings.from_cfg(cfg)
+        self.classnames = list(self.dm.dataset.classnames)
+        self.backbone = load_backbone(BackboneSettings.from_cfg(cfg), self.device)
+        self.encoder = TextEncoder(self.backbone.model)
+        self.library = Library(
+            root=self.bank_settings.dir,
+            backbone=self.backbone,
+            load=lambda: load_backbone(BackboneSettings.from_cfg(cfg), self.device),
+            chunk=self.bank_settings.chunk,
+            verify=self.bank_settings.verify,
+            workers=cfg.DATALOADER.NUM_WORKERS,
+        )
+        self.templates = hand_templates(cfg)
+        self.hand = from_templates(self.encoder, self.classnames, self.templates, self.backbone.logit_scale)
+        self.build_prompts()
+
+    def build_prompts(self):
+        """The learnable part: the prompt learner is all that Dassl registers, saves and switches to training."""
+        cfg = self.cfg
+        self.seed = cfg.SEED if cfg.SEED >= 0 else torch.seed() % 2**31
+        start = torch.Generator().manual_seed(self.seed)
+        self.prompt_learner = PromptLearner(self.encoder, self.classnames, self.context, start).to(self.device)
+        self.optim = build_optimizer(self.prompt_learner, cfg.OPTIM)
+        self.sched = build_schedule(self.optim, cfg.OPTIM)
+        self.register_model(MODEL_NAME, self.prompt_learner, self.optim, self.sched)
+
+    def image_set(self, split, interpolation=None):
+        """The images of ``train``, ``val`` or ``test`` under the run's test transform, without normalisation."""
+        cfg, data = self.cfg, self.dm.dataset
+        datums = {"train": data.train_x, "val": data.val, "test": data.test}[split]
+        pixels = Preprocessing(tuple(cfg.INPUT.SIZE), interpolation or cfg.INPUT.INTERPOLATION)
+        return ImageSet.from_datums(cfg.DATASET.NAME, split, datums or [], self.classnames, cfg.DATASET.ROOT, pixels)
+
+    # --- tuning -------------------------------------------------------------------------------------------------
+
+    def before_epoch(self):
+        if isinstance(self.train_loader_x, BankLoader):
+            self.train_loader_x.epoch = self.epoch
+
+    def embed_batch(self, batch) -> tuple[Tensor, Tensor]:
+        """Embeddings ``[b, L]`` and labels ``[b]`` of a training batch."""
+        return batch["img"].to(self.device), batch["label"].to(self.device)
+
+    def forward_backward(self, batch):
+        features, labels = self.embed_batch(batch)
+        with half_precision(self.context.precision, self.device):
+            text = self.encoder(self.prompt_learner())
+        loss = losses.advpt(features.float(), text.float(), self.backbone.logit_scale, labels)
+        self.model_backward_and_update(loss)
+        if self.batch_idx + 1 == self.num_batches:
+            self.update_lr()
+        return {"loss": loss.item()}
+
+    # --- evaluation ---------------------------------------------------------------------------------------------
+
+    def classifier(self) -> Classifier:
+        """The learned prompts as they are now."""
+        with torch.no_grad():
+            text = self.encoder(self.prompt_learner())
+        return Classifier(F.normalize(text, dim=-1), self.backbone.logit_scale)
+
+    @torch.no_grad()
+    def test(self, split=None):
+        """Clean accuracy as Dassl prints it, then the robust numbers, one record each. Returns the clean accuracy.
+
+        Asked for a split by name (as during training), only the clean accuracy is measured.
+        """
+        self.set_model_mode("eval")
+        chosen = split or self.cfg.TEST.SPLIT
+        if chosen == "val" and not self.dm.dataset.val:
+            chosen = "test"
+        images = self.image_set(chosen).first(self.eval_settings.subset)
+        prompts = Prompts(self.classifier(), self.hand, self.templates)
+        print(f"Evaluate on the *{chosen}* set")
+        bank, _ = evaluator.evaluate_clean(prompts, images, self.library)
+        self.evaluator.reset()
+        for part, labels in zip(bank.embeddings.split(1024), bank.labels.split(1024)):
+            self.evaluator.process(prompts.learned.logits(part.to(self.device)), labels.to(self.device))
+        results = self.evaluator.evaluate()
+        for name, value in results.items():
+            if not isinstance(value, list | tuple):
+                self.write_scalar(f"{chosen}/{name}", value, self.epoch)
+        if split is None:
+            self._robust(prompts, images)
+        return next(iter(results.values()))
+
+    def _robust(self, prompts, images):
+        started = time.monotonic()
+        records = evaluate(prompts, images, self.library, self.eval_settings, self.facts())
+        for found in records:
+            record.write(found, Path(self.output_dir))
+        for found in reversed(records):  # the first one last: result parsers take the last match
+            print_robust(found.result, primary=found is records[0])
+        log.info("\n%s", evaluator.card(records))
+        log.info("%d record(s) in %s (%.1f s)", len(records), Path(self.output_dir, "records"), time.monotonic() - started)
+
+    def facts(self):
+        """What a record says of the run itself."""
+        cfg, data = self.cfg, self.dm.dataset
+        settings = {name: value for name, value in plain(cfg).items() if name not in UNRECORDED}
+        return {
+            "dataset": cfg.DATASET.NAME,
+            "trainer": cfg.TRAINER.NAME,
+            "seed": cfg.SEED,
+            "shots": cfg.DATASET.NUM_SHOTS,
+            "config": settings,
+            "config_digest": digest(settings),
+            "prompt": self.classifier().digest,
+            "split_digest": getattr(data, "split_digest", None),
+            "comparable": bool(getattr(data, "comparable", True)),
+            "training": self.training_facts(),
+        }
+
+    def training_facts(self):
+        """Where the training input came from, for the record."""
+        loader = self.train_loader_x
+        return {"bank": loader.bank.key, "images": len(loader.bank)} if isinstance(loader, BankLoader) else {}
+
+    def model_inference(self, images):
+        """Logits ``[b, K]`` of images as the host's loaders give them."""
+        if self.backbone.image is None:
+            self.backbone = self.library.backbone = self.library.load()
+            self.encoder = TextEncoder(self.backbone.model)
+        return self.classifier().logits(self.backbone.require_image()(to_pixels(images, self.cfg)))
+
+    # --- checkpoints --------------------------------------------------------------------------------------------
+
+    def save_model(self, epoch, directory, *args, **kwargs):
+        """Dassl's checkpoint of the context, and beside it what it was tuned with, as JSON."""
+        super().save_model(epoch, directory, *args, **kwargs)
+        about = {
+            "trainer": self.cfg.TRAINER.NAME,
+            "dataset": self.cfg.DATASET.NAME,
+            "classnames": self.classnames,
+            "backbone": {"name": self.backbone.name, "text": self.backbone.text_digest},
+            "n_ctx": self.prompt_learner.n_ctx,
+            "csc": self.context.csc,
+            "class_token_position": self.context.position,
+            "seed": self.cfg.SEED,
+        }
+        write_json(Path(directory, MODEL_NAME, "prompt.json"), about)
+
+    def load_model(self, directory, epoch=None):
+        """Take the context from a finished run's folder: the given epoch, the best, or the last one written."""
+        if not directory:
+            print("Note that load_model() is skipped as no pretrained model is given")
+            return
+        path = checkpoint_file(Path(directory, MODEL_NAME), epoch)
+        saved = load_checkpoint(path)
+        self.prompt_learner.load_context(saved["state_dict"], str(path))
+        print(f'Loading weights to {MODEL_NAME} from "{path}" (epoch = {saved.get("epoch")})')
+
+
+@TRAINER_REGISTRY.register()
+class AdvPT(PromptTrainer):
+    """The training input is a bank of adversarial embeddings; no pixel is touched while tuning."""
+
+    def build_model(self):
+        super().build_model()
+        settings = self.bank_settings
+        attack = parse(settings.attack, settings.profile)
+        interpolation = self.cfg.INPUT.INTERPOLATION
+        if settings.profile != "sound":
+            interpolation = PROFILES[settings.profile].bank_interpolation
+        images = self.image_set("train", interpolation).first(settings.limit)
+        bank = self.library.get(images, attack, self.hand, settings.seed)
+        self.train_loader_x = bank_loader(bank, self.cfg, self.seed)
+        self.backbone.release_image_encoder()
+
+
+# --- small parts that the trainers share ----------------------------------------------------------------------------
+
+# Leaves that may differ between equal runs: where things lie and how many processes read them.
+UNRECORDED = ("OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATALOADER.NUM_WORKERS", "DATASET.ROOT", "BANK.DIR",
+              "BANK.VERIFY", "TRAIN.PRINT_FREQ", "MODEL.WEIGHTS")  # fmt: skip
+
+
+def hand_templates(cfg) -> tuple[str, ...]:
+    """The hand-written prompt(s) of the data set; the transfer attacker's, and zero-shot CLIP's."""
+    node, name = cfg.TRAINER.ZEROSHOTCLIP, cfg.DATASET.NAME
+    own = node.TEMPLATE or catalog.template(name)
+    return tuple(dict.fromkeys((own, *catalog.ensemble(name)))) if node.ENSEMBLE else (own,)
+
+
+def bank_loader(bank: Bank, cfg, seed: int) -> BankLoader:
+    """Batches of a bank in the way Dassl's training loaders make them."""
+    return BankLoader(bank, batch_size=cfg.DATALOADER.TRAIN_X.BATCH_SIZE, seed=seed)
+
+
+def to_pixels(images: Tensor, cfg) -> Tensor:
+    """Images of the host's loaders as pixels in [0, 1]: its normalisation is undone if its transforms include one.
+
+    A CoOp checkout lists ``normalize`` in INPUT.TRANSFORMS; APT's and TAPT's leave it out. Never undone twice.
+    """
+    if "normalize" not in cfg.INPUT.TRANSFORMS or cfg.INPUT.NO_TRANSFORM:
+        return images
+    mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD))
+    return (images * std + mean).clamp(0, 1)
+
+
+def half_precision(precision: str, device: torch.device):
+    """Autocast for the encoders where the device has it; the context itself stays float32."""
+    wanted = precision != "fp32" and device.type == "cuda"
+    kind = torch.bfloat16 if wanted and torch.cuda.is_bf16_supported() else torch.float16
+    return torch.autocast(device.type, dtype=kind, enabled=wanted and kind is torch.bfloat16)
+
+
+def build_schedule(optimizer, settings):
+    """Dassl's schedule; where the host's warm-up does not run on the installed torch, the same numbers from torch's own."""
+    try:
+        return build_lr_scheduler(optimizer, settings)
+    except TypeError:
+        log.info("the host's learning-rate warm-up does not run on torch %s; using our own", torch.__version__)
+        from advpt.tuning.schedule import warmup_schedule
+
+        return warmup_schedule(optimizer, settings)
+
+
+def checkpoint_file(folder: Path, epoch=None) -> Path:
+    """The file to load: of an epoch, else ``model-best``, else the one Dassl's ``checkpoint`` file names."""
+    if epoch is not None:
+        return folder / f"model.pth.tar-{epoch}"
+    best, last = folder / "model-best.pth.tar", folder / "checkpoint"
+    if not best.is_file() and last.is_file():
+        return folder / Path(last.read_text().strip()).name
+    return best
+
+
+def print_robust(result, primary: bool) -> None:
+    """Dassl-style result lines. ``* robust_accuracy:`` is the first attack of the first protocol; others carry names."""
+    if result["robust"] is None:
+        return
+    spec, robust = result["attack"]["spec"], result["robust"]
+    low, high = robust["interval95"]
+    label = "robust_accuracy" if primary else f"robust_accuracy ({result['protocol']}, {spec})"
+    print(f"=> robust result: {result['protocol']}, {spec}\n* robust_total: {robust['n']:,}")
+    print(f"* {label}: {robust['accuracy']:.1f}%  (95% interval {low:.1f} to {high:.1f})")
