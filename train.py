@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
-
-import torch
 
 HERE = Path(__file__).resolve().parent
 log = logging.getLogger("train")
@@ -40,6 +39,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--eval-only", action="store_true", help="load --model-dir and evaluate")
     parser.add_argument("--model-dir", default="", help="folder of the run to load, for --eval-only")
     parser.add_argument("--load-epoch", type=int, help="which checkpoint to load (default: best, else last)")
+    parser.add_argument("--skip-done", action="store_true", help="exit at once when this run's records say done")
     parser.add_argument("--no-train", action="store_true", help="set everything up, do not train")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
     return parser.parse_args(argv)
@@ -84,8 +84,6 @@ def setup_cfg(args: argparse.Namespace):
 
 
 def default_root() -> str:
-    import os
-
     return os.environ.get("ADVPT_DATA") or "data"
 
 
@@ -103,8 +101,16 @@ def run(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     cfg = setup_cfg(args)
 
+    from advpt.evaluation.run_folder import claim, is_done, mark_done
+
+    folder = Path(cfg.OUTPUT_DIR)
+    claim(folder, cfg, evaluating=args.eval_only)
+    if args.skip_done and is_done(folder, cfg):
+        print(f"done already: {folder} (its records are kept; delete the folder to run it again)")
+        return 0
+
     import dassl
-    from advpt.evaluation.run_folder import claim
+    import torch
     from dassl.engine import build_trainer
     from dassl.utils import collect_env_info, set_random_seed, setup_logger
 
@@ -114,7 +120,6 @@ def run(argv: list[str] | None = None) -> int:
     if cfg.SEED >= 0:
         print(f"Setting fixed seed: {cfg.SEED}")
         set_random_seed(cfg.SEED)
-    claim(Path(cfg.OUTPUT_DIR), cfg, evaluating=args.eval_only)
     setup_logger(cfg.OUTPUT_DIR)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
     print(f"dassl {getattr(dassl, '__version__', 'of unknown version')} from {Path(dassl.__file__).parent}")
@@ -129,7 +134,17 @@ def run(argv: list[str] | None = None) -> int:
         trainer.test()
     elif not args.no_train:
         trainer.train()
+        if not cfg.TEST.NO_TEST:
+            mark_done(folder, cfg)
     return 0
+
+
+def from_host(error: BaseException) -> bool:
+    """Whether Dassl itself raised the error: its way of refusing a setting, not a fault of ours."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").split(".")[0] == "dassl"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -138,6 +153,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return run(argv)
     except AdvPTError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (ValueError, TypeError, AssertionError, OSError) as error:
+        if not from_host(error):
+            raise
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

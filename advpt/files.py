@@ -8,12 +8,11 @@ import contextlib
 import dataclasses
 import fcntl
 import hashlib
-import importlib
 import json
 import os
 import pickle
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +35,7 @@ def canonical_json(value: Any) -> str:
             return dataclasses.asdict(item)
         raise TypeError(f"{type(item).__name__} has no canonical form")
 
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False, default=plain
-    )
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False, default=plain)
 
 
 def digest(value: Any) -> str:
@@ -143,24 +140,52 @@ class Opaque:
         self.state = state
 
 
-def _numpy_scalar() -> Any:
-    for name in ("numpy._core.multiarray", "numpy.core.multiarray"):
-        with contextlib.suppress(ImportError):
-            return importlib.import_module(name).scalar
-    raise AdvPTError("NumPy has no multiarray.scalar; cannot read checkpoints that hold NumPy numbers")
+class _NumberType:
+    """Stands for ``numpy.dtype`` of one plain number; NumPy's own would take a crafted state at its word."""
+
+    def __init__(self, code: str, *args: Any) -> None:
+        if code not in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"):
+            raise pickle.UnpicklingError(f"it holds a NumPy object of type {code!r}")
+        self.code, self.order = code, "<"
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = ">" if state[1] == ">" else "<"
+
+
+def _number(kind: _NumberType, data: bytes | str) -> Any:
+    """The Python number in a pickled NumPy scalar."""
+    data = data if isinstance(data, bytes) else data.encode("latin1")
+    return np.frombuffer(data, np.dtype(f"{kind.order}{kind.code}"), count=1)[0].item()
+
+
+class _Function:
+    """A function that a pickle may call and nothing else: a plain one would take new attributes from it."""
+
+    __slots__ = ("_function",)
+    _function: Callable[..., Any]
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_function", function)
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(*args)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise pickle.UnpicklingError(f"it wants to change {name} of a function")
 
 
 _HARMLESS: dict[tuple[str, str], Any] = {
+    ("collections", "Counter"): collections.Counter,
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("collections", "defaultdict"): collections.defaultdict,
     ("__builtin__", "dict"): dict,
     ("builtins", "dict"): dict,
-    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "scalar"): _numpy_scalar(),
-    ("numpy._core.multiarray", "scalar"): _numpy_scalar(),
-    ("_codecs", "encode"): _codecs.encode,
+    ("torch._utils", "_rebuild_tensor_v2"): _Function(torch._utils._rebuild_tensor_v2),
+    ("torch._utils", "_rebuild_parameter"): _Function(torch._utils._rebuild_parameter),
+    ("numpy", "dtype"): _NumberType,
+    ("numpy.core.multiarray", "scalar"): _Function(_number),
+    ("numpy._core.multiarray", "scalar"): _Function(_number),
+    ("_codecs", "encode"): _Function(_codecs.encode),
 }
 # Schedulers and optimizers that old Dassl checkpoints pickle whole: read as Opaque, never constructed.
 _SET_ASIDE = ("torch.optim.", "dassl.optim.", "dass.optim.")
@@ -173,6 +198,19 @@ class _ShortListUnpickler(pickle.Unpickler):
         if module.startswith(_SET_ASIDE) and "." not in name:
             return Opaque
         raise pickle.UnpicklingError(f"it wants to load {module}.{name}")
+
+
+def _torch_records(path: Path) -> list[str] | None:
+    """The names inside a file of torch's zip format; None for any other file."""
+    try:
+        return torch._C.PyTorchFileReader(str(path)).get_all_records()
+    except RuntimeError:
+        return None
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether torch would open the file as a TorchScript archive, which can contain code."""
+    return "constants.pkl" in (_torch_records(path) or ())
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -188,7 +226,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise WeightsError(f"no checkpoint at {path}; name the folder of a finished run with --model-dir")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError):
+    except Exception as refused:  # noqa: BLE001 - a damaged file can raise anything
+        # Only the zip format: torch hands archives to torch.jit.load, and its readers of older formats do more than
+        # call the unpickler.
+        if _torch_records(path) is None or is_torchscript(path):
+            raise WeightsError(
+                f"{path} cannot be read safely: {refused}. It is no checkpoint of torch 1.6 or later, or it is damaged"
+            ) from refused
         restricted: Any = types.SimpleNamespace(
             __name__="advpt.short_list",
             Unpickler=_ShortListUnpickler,

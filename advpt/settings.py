@@ -92,7 +92,11 @@ def plain(cfg: CfgNode) -> dict[str, Any]:
 def _coerce(old: Any, text: Any) -> Any:
     """``text`` as a value of the kind of ``old``; raises ValueError with a reason."""
     if isinstance(old, str):
-        return text if isinstance(text, str) else str(text)
+        if text is None:  # `KEY:` in a yaml file
+            return ""
+        if isinstance(text, str | int | float):
+            return str(text)
+        raise ValueError(f"{text!r} is not a text")
     value = text
     if isinstance(text, str):
         try:
@@ -127,10 +131,10 @@ def merge_overrides(cfg: CfgNode, pairs: Sequence[str]) -> None:
     Whole numbers are accepted where a fraction is expected, numeric-looking text where text is.
 
     Raises:
-        ConfigError: one message that lists every bad pair, with the nearest existing key.
+        ConfigError: one message that lists every bad pair, with the nearest existing key; ``cfg`` is as before then.
     """
     known = [name for name, _ in leaves(cfg)]
-    problems = []
+    problems, values = [], []
     if len(pairs) % 2:
         problems.append(f"{pairs[-1]}: has no value; settings come in pairs KEY VALUE")
     for key, text in zip(pairs[::2], pairs[1::2]):
@@ -143,11 +147,13 @@ def merge_overrides(cfg: CfgNode, pairs: Sequence[str]) -> None:
         for name in path:
             node = node[name]
         try:
-            node[leaf] = _coerce(node[leaf], text)
+            values.append((node, leaf, _coerce(node[leaf], text)))
         except ValueError as error:
             problems.append(f"{key}: {error}")
     if problems:
         raise ConfigError("bad settings:\n  " + "\n  ".join(problems))
+    for node, leaf, value in values:
+        node[leaf] = value
 
 
 def merge_yaml(cfg: CfgNode, path: Path) -> None:
@@ -160,7 +166,7 @@ def merge_yaml(cfg: CfgNode, path: Path) -> None:
         raise ConfigError(f"no configuration file at {path}")
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid yaml: {error}") from error
 
     def pairs(node: dict[str, Any], prefix: str = "") -> Iterator[Any]:
@@ -233,9 +239,7 @@ class BankSettings:
         node = cfg.BANK
         _choice("BANK.PROFILE", node.PROFILE, PROFILES)
         if node.CHUNK < 1 or node.LIMIT < 0:
-            raise ConfigError(
-                f"BANK.CHUNK is {node.CHUNK} and BANK.LIMIT {node.LIMIT}; expected >= 1 and >= 0"
-            )
+            raise ConfigError(f"BANK.CHUNK is {node.CHUNK} and BANK.LIMIT {node.LIMIT}; expected >= 1 and >= 0")
         return cls(
             Path(node.DIR).expanduser(),
             node.ATTACK,

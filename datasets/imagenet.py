@@ -16,6 +16,7 @@ from advpt.errors import ConfigError, DataError, unknown_name
 
 from .split_file import (
     Place,
+    advice,
     choose,
     datums,
     locate,
@@ -113,7 +114,9 @@ def list_parts(place: Place, info: DatasetFacts, names: Mapping[str, str]) -> di
         try:
             classes[part], unknown = imagenet.class_folders(place.images / part, names)
         except DataError as error:
-            raise DataError(f"{info.name}: {error} Run `{prepare_command(info, place.root)}`.") from None
+            raise DataError(
+                f"{info.name}: {error}{advice(info, place.root)} Run `{prepare_command(info, place.root)}`."
+            ) from None
         warn_left_out(place.images / part, unknown)
     only = sorted(set(classes["train"]) ^ set(classes["val"]))
     if only:

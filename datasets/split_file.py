@@ -138,8 +138,10 @@ def choose(cfg: Any, split: Split, place: Place, split_digest: str) -> tuple[lis
 
 
 def record_list(subset: fewshot.FewShot, place: Place, *, split_digest: str, shots: int, seed: int) -> None:
-    """Keep the few-shot list; one that disagrees is re-made and said so, a read-only folder is no error."""
+    """Keep the few-shot list; one that disagrees is re-made and said so, a read-only folder is left alone."""
     path = fewshot.list_path(place.folder, shots, seed)
+    if not place.folder.stat().st_mode & 0o222:
+        return
     try:
         trouble = fewshot.record(subset, path, split_digest=split_digest, shots=shots, seed=seed)
     except OSError as error:

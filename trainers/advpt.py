@@ -149,7 +149,9 @@ class PromptTrainer(TrainerX):
         for found in reversed(records):  # the first one last: result parsers take the last match
             print_robust(found.result, primary=found is records[0])
         log.info("\n%s", evaluator.card(records))
-        log.info("%d record(s) in %s (%.1f s)", len(records), Path(self.output_dir, "records"), time.monotonic() - started)
+        log.info(
+            "%d record(s) in %s (%.1f s)", len(records), Path(self.output_dir, "records"), time.monotonic() - started
+        )
 
     def facts(self):
         """What a record says of the run itself."""
@@ -251,7 +253,9 @@ def to_pixels(images: Tensor, cfg) -> Tensor:
     """
     if "normalize" not in cfg.INPUT.TRANSFORMS or cfg.INPUT.NO_TRANSFORM:
         return images
-    mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD))
+    mean, std = (
+        torch.tensor(v, device=images.device)[:, None, None] for v in (cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD)
+    )
     return (images * std + mean).clamp(0, 1)
 
 

@@ -51,9 +51,7 @@ class Attack(ABC):
 
     def __init__(self, *, eps: float, norm: str = "linf", objective: str = "ce") -> None:
         if not 0 < eps <= 255 or norm not in ("linf", "l2"):
-            raise AttackError(
-                f"eps={eps}, norm={norm!r}: give eps in units of 1/255, in (0, 255], and norm linf or l2"
-            )
+            raise AttackError(f"eps={eps}, norm={norm!r}: give eps in units of 1/255, in (0, 255], and norm linf or l2")
         if objective not in OBJECTIVES:
             raise AttackError(unknown_name("objective", objective, OBJECTIVES))
         self.eps, self.norm = float(eps), norm
@@ -65,9 +63,7 @@ class Attack(ABC):
         return self.eps / 255
 
     @abstractmethod
-    def run(
-        self, forward: Forward, x: Tensor, y: Tensor, noise: SampleNoise
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def run(self, forward: Forward, x: Tensor, y: Tensor, noise: SampleNoise) -> tuple[Tensor, Tensor, Tensor]:
         """Proposed images, their objective ``[b]`` and stage ``[b]``. Gradients are enabled, parameters frozen."""
 
     def parameters(self) -> dict[str, Any]:
@@ -100,7 +96,9 @@ class Attack(ABC):
             )
         with torch.enable_grad():
             images, loss, stage = self.run(forward, x, y, as_noise(generator, len(x)))
-        images = self.project(images.detach(), x)
+        if images.shape != x.shape:
+            raise AttackError(f"{self.name} returned shape {list(images.shape)} for images {list(x.shape)}")
+        images = self.project(images.detach().float(), x)
         distance = self.measure(images - x)
         if not bool(torch.isfinite(images).all() and torch.isfinite(loss).all()):
             raise AttackError(

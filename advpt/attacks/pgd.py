@@ -69,17 +69,13 @@ class PGD(Attack):
     ) -> None:
         super().__init__(eps=eps, norm=norm, objective=objective)
         if steps < 1 or restarts < 1 or start not in STARTS:
-            raise AttackError(
-                f"steps={steps}, restarts={restarts}, start={start!r}: at least 1, 1, one of {STARTS}"
-            )
+            raise AttackError(f"steps={steps}, restarts={restarts}, start={start!r}: at least 1, 1, one of {STARTS}")
         if start == "none" and objective in ("fkl", "kl"):
-            raise AttackError(
-                f"objective {objective!r} has no gradient at the clean image; it needs a random start"
-            )
+            raise AttackError(f"objective {objective!r} has no gradient at the clean image; it needs a random start")
         if restarts > 1 and start == "none":
             raise AttackError("restarts need a random start")
         self.steps, self.restarts, self.start, self.clip_first = steps, restarts, start, clip_first
-        self.step = default_step(objective, eps, steps) if step is None else float(step)
+        self.step = float(default_step(objective, eps, steps) if step is None else step)
         if not self.step > 0:
             raise AttackError(f"step={step}: give the step size in units of 1/255, above 0")
 
@@ -92,9 +88,7 @@ class PGD(Attack):
             "clip_first": self.clip_first,
         }
 
-    def run(
-        self, forward: Forward, x: Tensor, y: Tensor, noise: SampleNoise
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def run(self, forward: Forward, x: Tensor, y: Tensor, noise: SampleNoise) -> tuple[Tensor, Tensor, Tensor]:
         with torch.no_grad():
             clean = forward(x)
         best, best_loss = x, torch.full((len(x),), float("-inf"), device=x.device)

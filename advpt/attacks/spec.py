@@ -11,11 +11,12 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 
 from advpt.attacks.base import ATTACKS, Attack
 from advpt.attacks.objectives import OBJECTIVES
 from advpt.attacks.pgd import PROFILES, STARTS, default_step
-from advpt.errors import ConfigError, unknown_name
+from advpt.errors import AttackError, ConfigError, unknown_name
 
 _SHAPE = re.compile(r"^([a-z]+(?:-[a-z]+)*?)(\d*)((?:-[a-z]+)?)@([^/]+)((?:/[^/]+)*)$")
 EXAMPLES = "pgd40-fkl@16, pgd100-ce@4/a1, pgd20-margin@128/l2"
@@ -31,13 +32,9 @@ def parse_eps(text: str) -> float:
     try:
         value = float(text.removesuffix("/255"))
     except ValueError:
-        raise ConfigError(
-            f"eps {text!r} is not a number; write it in units of 1/255, like 4 or 4/255"
-        ) from None
+        raise ConfigError(f"eps {text!r} is not a number; write it in units of 1/255, like 4 or 4/255") from None
     if 0 < value < SMALLEST_EPS:
-        raise ConfigError(
-            f"eps {text} looks like a fraction of 1; the unit is 1/255, write {value * 255:.4g}"
-        )
+        raise ConfigError(f"eps {text} looks like a fraction of 1; the unit is 1/255, write {value * 255:.4g}")
     if not 0 < value <= 255:
         raise ConfigError(f"eps {text} is outside (0, 255]; the unit is 1/255")
     return value
@@ -59,7 +56,7 @@ class AttackSpec:
 
     def __str__(self) -> str:
         """The full expansion; parsing it gives the same spec back (``clip_first`` belongs to the profile)."""
-        text = f"{self.name}{self.steps}-{self.objective}@{self.eps:g}/a{self.step:g}"
+        text = f"{self.name}{self.steps}-{self.objective}@{_decimal(self.eps)}/a{_decimal(self.step)}"
         text += f"/r{self.restarts}" if self.restarts > 1 else ""
         text += f"/{self.norm}" if self.norm != "linf" else ""
         return text + (f"/{self.start}" if self.start != "uniform" else "")
@@ -79,9 +76,12 @@ class AttackSpec:
 
     def with_objective(self, objective: str) -> AttackSpec:
         """The same budget and steps on another objective, with that objective's own step rule."""
-        return dataclasses.replace(
-            self, objective=objective, step=default_step(objective, self.eps, self.steps)
-        )
+        return dataclasses.replace(self, objective=objective, step=default_step(objective, self.eps, self.steps))
+
+
+def _decimal(value: float) -> str:
+    """The shortest decimal that is exactly this float, without an exponent."""
+    return f"{Decimal(repr(value)).normalize():f}"
 
 
 def parse(text: str, profile: str = "sound") -> AttackSpec:
@@ -92,9 +92,9 @@ def parse(text: str, profile: str = "sound") -> AttackSpec:
     """
     found = _SHAPE.match(text.strip().lower())
     if not found:
-        raise ConfigError(
-            f"attack {text!r} is not of the form NAME[STEPS][-OBJECTIVE]@EPS[/...]; examples: {EXAMPLES}"
-        )
+        raise ConfigError(f"attack {text!r} is not of the form NAME[STEPS][-OBJECTIVE]@EPS[/...]; examples: {EXAMPLES}")
+    if profile not in PROFILES:
+        raise ConfigError(unknown_name("profile", profile, PROFILES))
     name, steps, objective, eps, rest = found.groups()
     ATTACKS.get(name)
     objective = objective.removeprefix("-") or "fkl"
@@ -123,4 +123,9 @@ def parse(text: str, profile: str = "sound") -> AttackSpec:
         raise ConfigError(f"attack {text!r}: steps, restarts and step size must be above 0")
     if step is None:
         step = default_step(objective, budget, count)
-    return AttackSpec(name, objective, budget, count, step, restarts, norm, start, clip_first)
+    spec = AttackSpec(name, objective, budget, count, step, restarts, norm, start, clip_first)
+    try:
+        spec.build()
+    except AttackError as error:
+        raise ConfigError(f"attack {text!r}: {error}") from None
+    return spec

@@ -7,25 +7,22 @@ from the tensors' shapes; weights are hashed tensor by tensor, so the same weigh
 from __future__ import annotations
 
 import functools
+import http.client
 import os
-import pickle
 import re
-import urllib.error
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from advpt.backbones import democlip
 from advpt.backbones.shim import import_clip
 from advpt.errors import WeightsError, unknown_name
-from advpt.files import file_digest, tensor_digest
+from advpt.files import file_digest, is_torchscript, tensor_digest
 from advpt.settings import BackboneSettings
 
 BUILT_IN = democlip.NAME
@@ -104,6 +101,8 @@ def architecture_of(state: Mapping[str, Tensor]) -> Architecture:
         raise WeightsError(
             f"these are not CLIP weights: tensor {missing} is not among the {len(state)} found"
         ) from None
+    except IndexError:
+        raise WeightsError("these are not CLIP weights: a tensor has fewer dimensions than CLIP's") from None
 
 
 def build(arch: Architecture) -> nn.Module:
@@ -157,9 +156,7 @@ class Backbone:
     def image_digest(self) -> str:
         """SHA-256 of the image tower's tensors."""
         if self.image is None:
-            raise WeightsError(
-                "the image encoder was released before its hash was taken; load the backbone again"
-            )
+            raise WeightsError("the image encoder was released before its hash was taken; load the backbone again")
         return tensor_digest(self.image.visual.state_dict())
 
     @functools.cached_property
@@ -208,7 +205,8 @@ def download(name: str) -> Path:
     damaged = target.is_file() and file_digest(target) != sha
     try:
         return Path(import_clip().clip._download(url, str(target.parent)))
-    except (urllib.error.URLError, OSError, RuntimeError, ValueError) as error:
+    except (OSError, http.client.HTTPException, RuntimeError, ValueError, TypeError) as error:
+        # TypeError: `clip` wants a Content-Length header, and a proxy's reply may have none
         state = "is damaged (its SHA-256 differs)" if damaged else "is not there"
         raise WeightsError(
             f"the weights of {name} are needed; {target} {state}, and downloading failed: {error}. "
@@ -230,11 +228,9 @@ def read_state(path: Path, *, trust_archive: bool = False) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             state: Any = load_file(path)
-        elif _is_archive(path):
+        elif is_torchscript(path):
             sha = file_digest(path)
-            if not trust_archive and sha not in {
-                official_file(name)[1] for name in import_clip().clip._MODELS
-            }:
+            if not trust_archive and sha not in {official_file(name)[1] for name in import_clip().clip._MODELS}:
                 raise WeightsError(
                     f"{path} is a TorchScript archive, which can contain code, and its SHA-256 {sha} is not one of "
                     "OpenAI's; if you trust where it comes from, add MODEL.TRUST_ARCHIVE True"
@@ -244,7 +240,7 @@ def read_state(path: Path, *, trust_archive: bool = False) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except WeightsError:
         raise
-    except (SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
             f"{path} cannot be read as CLIP weights ({first}); it may be damaged or cut off: compare its SHA-256 "
@@ -253,24 +249,13 @@ def read_state(path: Path, *, trust_archive: bool = False) -> dict[str, Tensor]:
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise WeightsError(f"{path} holds no state dict of tensors; expected the weights of a CLIP model")
     state = {key.removeprefix("module."): value for key, value in state.items()}
     return {k: v for k, v in state.items() if k not in ("input_resolution", "context_length", "vocab_size")}
 
 
-def _is_archive(path: Path) -> bool:
-    """Whether a file is a TorchScript archive (a zip with a ``code`` folder or ``constants.pkl``)."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    return any(name.endswith("/constants.pkl") or "/code/" in name for name in names)
-
-
-def from_state(
-    name: str, state: Mapping[str, Tensor], source: str, device: torch.device | str = "cpu"
-) -> Backbone:
+def from_state(name: str, state: Mapping[str, Tensor], source: str, device: torch.device | str = "cpu") -> Backbone:
     """A backbone from CLIP tensors; an official name must have its official architecture.
 
     Raises:
@@ -279,11 +264,11 @@ def from_state(
     arch = architecture_of(state)
     if name in OFFICIAL and arch != OFFICIAL[name]:
         raise WeightsError(f"{source} holds [{arch}]; MODEL.BACKBONE.NAME {name} is [{OFFICIAL[name]}]")
-    with torch.random.fork_rng(devices=[]):  # building draws random numbers that nobody should notice
-        model = build(arch)
     try:
+        with torch.random.fork_rng(devices=[]):  # building draws random numbers that nobody should notice
+            model = build(arch)
         model.load_state_dict(dict(state))
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError, ArithmeticError, ValueError) as error:
         raise WeightsError(f"{source} does not fit CLIP's architecture [{arch}]: {error}") from error
     return Backbone(name, model, device)
 

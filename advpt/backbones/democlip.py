@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -69,12 +69,13 @@ def load(path: Path = WEIGHTS) -> nn.Module:
         WeightsError: when the file is missing or is not a DemoCLIP file of this rule version.
     """
     if not path.is_file():
-        raise WeightsError(
-            f"DemoCLIP's weights are missing at {path}; they ship with the project: install it again"
-        )
-    with safe_open(path, framework="pt") as file:
-        about = json.loads((file.metadata() or {}).get("democlip", "{}"))
-        state = {key: file.get_tensor(key) for key in file.keys()}
+        raise WeightsError(f"DemoCLIP's weights are missing at {path}; they ship with the project: install it again")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get("democlip", "{}"))
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError) as error:
+        raise WeightsError(f"DemoCLIP's weights at {path} are damaged ({error}); install the project again") from error
     if about.get("rule_version") != RULE_VERSION or "token_ids" not in state:
         raise WeightsError(
             f"{path} is not a DemoCLIP file of token rule {RULE_VERSION} (it says {about.get('rule_version')}); "
@@ -152,9 +153,7 @@ def pretrain(
         model.token_embedding.weight.copy_(untrained_rows(VOCABULARY, width)[ids])
     mean, std = torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None]
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, lr, total_steps=steps, pct_start=max(0.1, 2 / steps)
-    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=max(0.1, 2 / steps))
     masks = rendered.draw_many(drawn, seed)
 
     def shipped(step: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -188,16 +187,12 @@ def pretrain(
 def save(path: Path, state: dict[str, Tensor], about: dict[str, Any]) -> None:
     """Write the weights and the facts about them (safetensors, no pickle)."""
     partial = path.with_suffix(".partial")
-    save_file(
-        {k: v.contiguous() for k, v in state.items()}, partial, metadata={"democlip": json.dumps(about)}
-    )
+    save_file({k: v.contiguous() for k, v in state.items()}, partial, metadata={"democlip": json.dumps(about)})
     partial.replace(path)
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m advpt.backbones.democlip", description="Pre-train DemoCLIP."
-    )
+    parser = argparse.ArgumentParser(prog="python -m advpt.backbones.democlip", description="Pre-train DemoCLIP.")
     parser.add_argument("--out", type=Path, default=Path("democlip.safetensors"))
     parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--seed", type=int, default=0)

@@ -22,7 +22,7 @@ def import_clip() -> types.ModuleType:
     """
     try:
         return _checked(importlib.import_module("clip"))
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         if error.name != "pkg_resources":
             raise AdvPTError(
                 f"CLIP's model code cannot be imported ({error}); install it with: pip install openai-clip"
@@ -34,11 +34,14 @@ def import_clip() -> types.ModuleType:
     stand_in.packaging = packaging  # type: ignore[attr-defined]
     for name in [name for name in sys.modules if name == "clip" or name.startswith("clip.")]:
         del sys.modules[name]
+    before = sys.modules.get("pkg_resources")  # there, but without the name `packaging`
     sys.modules["pkg_resources"] = stand_in
     try:
         return _checked(importlib.import_module("clip"))
     finally:
-        if sys.modules.get("pkg_resources") is stand_in:
+        if before is not None:
+            sys.modules["pkg_resources"] = before
+        elif sys.modules.get("pkg_resources") is stand_in:
             del sys.modules["pkg_resources"]
 
 

@@ -72,9 +72,7 @@ class Attacker:
         if self.attack.objective.space == "logits":
             classifier = self.classifier
             if classifier is None:
-                raise BankError(
-                    f"the attack {self.attack!r} needs a prompt to attack through, and none was given"
-                )
+                raise BankError(f"the attack {self.attack!r} needs a prompt to attack through, and none was given")
             forward = lambda pixels: classifier.logits(self.encode(pixels))  # noqa: E731
         out = self.attack(forward, x, y, SampleNoise(ids, seed))
         linf = 255 * (out.images - x).abs().flatten(1).amax(1)
@@ -98,9 +96,7 @@ def environment(device: torch.device) -> dict[str, str | int]:
     }
 
 
-def build_banks(
-    made_of: AdversarialSet, attacker: Attacker, views: Sequence[View], *, workers: int = 0
-) -> None:
+def build_banks(made_of: AdversarialSet, attacker: Attacker, views: Sequence[View], *, workers: int = 0) -> None:
     """Fill every view's bank, attacking each image once. Sound shards that are there already are kept; shards that another
     process is working on are left to it and waited for at the end.
 
@@ -121,9 +117,9 @@ def build_banks(
             _fill(index, shards[index], made_of, attacker, views, workers, bar, wait=True)
     for view in views:
         if not (view.folder / MANIFEST).is_file():
-            write_manifest(
-                view.folder, view.spec, [len(rows) for rows in shards], environment(attacker.device)
-            )
+            write_manifest(view.folder, view.spec, [len(rows) for rows in shards], environment(attacker.device))
+        for torn in view.folder.glob(".part-*.partial"):  # left by processes that were killed
+            torn.unlink(missing_ok=True)
     locks = views[0].folder / ".locks"
     for lock in locks.glob("*"):
         lock.unlink(missing_ok=True)

@@ -22,9 +22,7 @@ from advpt.prompts.classifier import Classifier
 
 log = logging.getLogger(__name__)
 
-CHECKED_IMAGES = (
-    64  # image files compared with their hashes when a bank is reused; `bank verify --images` does all
-)
+CHECKED_IMAGES = 64  # image files compared with their hashes when a bank is reused; `bank verify --images` does all
 
 
 @dataclass
@@ -42,10 +40,9 @@ class Library:
     verify: bool = True
     workers: int = 0
     built: list[str] = field(default_factory=list)  # keys built by this object, for the record
+    _open: dict[str, Bank] = field(default_factory=dict, repr=False)  # opened and verified once
 
-    def spec(
-        self, images: ImageSet, attack: AttackSpec | None, classifier: Classifier | None, seed: int
-    ) -> BankSpec:
+    def spec(self, images: ImageSet, attack: AttackSpec | None, classifier: Classifier | None, seed: int) -> BankSpec:
         """What the bank of ``images`` under ``attack`` depends on. The prompt counts only where the attack sees it."""
         encoder = self.backbone.image_digest
         if attack is None:
@@ -79,7 +76,12 @@ class Library:
             BankError: a bank on disk is damaged (it is never silently replaced), or the build failed.
         """
         spec = self.spec(images, attack, classifier, seed)
-        folder = self.folder(spec)
+        if spec.key not in self._open:
+            self._open[spec.key] = self._find(spec, attack, classifier)
+        return self._open[spec.key]
+
+    def _find(self, spec: BankSpec, attack: AttackSpec | None, classifier: Classifier | None) -> Bank:
+        images, folder = spec.made_of.images, self.folder(spec)
         what = str(attack) if attack else "clean"
         if not (folder / MANIFEST).is_file():
             larger = self._larger(spec)
@@ -101,9 +103,7 @@ class Library:
             )
         return bank
 
-    def _build(
-        self, spec: BankSpec, attack: AttackSpec | None, classifier: Classifier | None, folder: Path
-    ) -> None:
+    def _build(self, spec: BankSpec, attack: AttackSpec | None, classifier: Classifier | None, folder: Path) -> None:
         backbone = self.backbone if self.backbone.image is not None else self.load()
         if backbone.image_digest != spec.encoder:
             raise BankError("the weight file changed while the run was going on; start it again")
@@ -146,9 +146,7 @@ def check_images(bank: Bank, images: ImageSet, most: int = 0) -> None:
     for row in range(0, len(images), step):
         path = Path(images.samples[row].path)
         if not path.is_file():
-            raise DataError(
-                f"the image {path} is missing; check the data set with: python -m advpt prepare --check"
-            )
+            raise DataError(f"the image {path} is missing; check the data set with: python -m advpt prepare --check")
         has, found = bytes(bank.columns["file_hash"][row].tolist()).hex(), file_digest(path)
         if has != found:
             raise BankMismatchError(

@@ -76,24 +76,21 @@ class Bank:
                 f"bank {self.key[:12]} has no row for {missing[0]} ({len(missing)} of {len(ids)} asked for are missing)"
             )
         rows = torch.tensor([place[name] for name in ids], dtype=torch.int64)
-        return dataclasses.replace(
-            self, ids=tuple(ids), columns={k: v[rows] for k, v in self.columns.items()}
-        )
+        return dataclasses.replace(self, ids=tuple(ids), columns={k: v[rows] for k, v in self.columns.items()})
 
 
 def shard_name(index: int) -> str:
     return f"part-{index:05d}.safetensors"
 
 
-def write_shard(
-    folder: Path, index: int, key: str, ids: Sequence[str], columns: Mapping[str, Tensor]
-) -> None:
+def write_shard(folder: Path, index: int, key: str, ids: Sequence[str], columns: Mapping[str, Tensor]) -> None:
     """Write one shard atomically, with the key it belongs to and a digest of its own content."""
     tensors = {name: columns[name].to(kind).contiguous() for name, kind in COLUMNS.items()}
     tensors["ids"] = torch.frombuffer(bytearray("\n".join(ids).encode()), dtype=torch.uint8)
-    about = {"format": str(FORMAT), "key": key, "content": tensor_digest(tensors)}
+    about = {"format": FORMAT, "key": key, "content": tensor_digest(tensors)}
     with atomic_path(folder / shard_name(index)) as partial:
-        save_file(tensors, partial, metadata=about)
+        # One entry only: safetensors writes several in an order that changes from process to process.
+        save_file(tensors, partial, metadata={"bank": json.dumps(about, sort_keys=True)})
 
 
 def read_shard(path: Path, key: str, *, check: bool) -> tuple[list[str], dict[str, Tensor]]:
@@ -105,13 +102,13 @@ def read_shard(path: Path, key: str, *, check: bool) -> tuple[list[str], dict[st
     again = "delete the file and run the same command again: the missing rows are rebuilt"
     try:
         with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
+            about = json.loads((file.metadata() or {}).get("bank", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except FileNotFoundError:
         raise BankError(f"{path} is missing; {again}") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise BankError(f"{path} is damaged ({error}); {again}") from error
-    if about.get("key") != key or about.get("format") != str(FORMAT):
+    if about.get("key") != key or about.get("format") != FORMAT:
         raise BankMismatchError(
             f"{path} belongs to bank {str(about.get('key'))[:12]} (format {about.get('format')}), not to {key[:12]} "
             f"(format {FORMAT}); {again}"
@@ -140,8 +137,7 @@ def shard_is_sound(folder: Path, index: int, key: str) -> bool:
 def write_manifest(folder: Path, spec: BankSpec, rows: Sequence[int], built_with: Mapping[str, Any]) -> None:
     """Finish a bank: list its shards with rows and SHA-256."""
     shards = [
-        {"file": shard_name(i), "rows": n, "sha256": file_digest(folder / shard_name(i))}
-        for i, n in enumerate(rows)
+        {"file": shard_name(i), "rows": n, "sha256": file_digest(folder / shard_name(i))} for i, n in enumerate(rows)
     ]
     manifest = {"key": spec.key, "spec": spec.fields(), "shards": shards, "built_with": dict(built_with)}
     write_json(folder / MANIFEST, manifest)
@@ -155,14 +151,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     manifest = read_json(folder / MANIFEST, BankError)
     if not isinstance(manifest, dict) or not {"key", "spec", "shards"} <= manifest.keys():
-        raise BankError(
-            f"{folder / MANIFEST} is not a bank manifest; delete the folder and build the bank again"
-        )
+        raise BankError(f"{folder / MANIFEST} is not a bank manifest; delete the folder and build the bank again")
     found = (manifest["spec"] or {}).get("format")
     if found != FORMAT:
-        raise BankError(
-            f"{folder} has bank format {found}; this version reads format {FORMAT}: build the bank again"
-        )
+        raise BankError(f"{folder} has bank format {found}; this version reads format {FORMAT}: build the bank again")
     if digest(manifest["spec"]) != manifest["key"]:
         raise BankMismatchError(
             f"{folder / MANIFEST} does not match its own key {str(manifest['key'])[:12]}: it was changed after the "
@@ -203,9 +195,7 @@ def open_bank(folder: Path, wanted: Mapping[str, Any] | None, *, verify: bool) -
         parts.append(columns)
     expected = manifest["spec"]["adversarial_set"]["data"]["n"]
     if len(ids) != expected:
-        raise BankError(
-            f"{folder} has {len(ids)} rows, its spec says {expected}; delete the folder and build it again"
-        )
+        raise BankError(f"{folder} has {len(ids)} rows, its spec says {expected}; delete the folder and build it again")
     columns = {name: torch.cat([part[name] for part in parts]) for name in COLUMNS}
     return Bank(manifest["key"], tuple(ids), columns, manifest["spec"])
 

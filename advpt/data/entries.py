@@ -366,10 +366,10 @@ UCF101 = DatasetFacts(
     lookalikes=(
         Lookalike("ucf101/UCF-101", _UCF_FRAMES),
         Lookalike("UCF-101", _UCF_FRAMES),
-        Lookalike("ucf101/**/*.avi", _UCF_FRAMES),
+        Lookalike("ucf101/UCF-101-midframes/*/*.avi", _UCF_FRAMES),
     ),
     licence="unknown; the videos come from the web",
-    disk="0.7 GB",
+    disk="under 1 GB",
     notes=(
         "Official list 01; its train part is cut 80/20. Frames cut anew from the videos give other pixels.",
         "Folder Handstand_Pushups holds files called v_HandStandPushups_*: both spellings are right.",
@@ -414,8 +414,9 @@ IMAGENET = DatasetFacts(
         Source("names", "drive", "1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF", "classnames.txt", size=21_814),
     ),
     lookalikes=(
-        Lookalike("imagenet/**/ILSVRC/Data/CLS-LOC", _KAGGLE),
         Lookalike("ILSVRC/Data/CLS-LOC", _KAGGLE),
+        Lookalike("imagenet/ILSVRC/Data/CLS-LOC", _KAGGLE),
+        Lookalike("imagenet/images/ILSVRC/Data/CLS-LOC", _KAGGLE),
     ),
     licence="for non-commercial research, after registration at image-net.org",
     disk="155 GB packed and 155 GB unpacked",

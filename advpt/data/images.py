@@ -102,7 +102,8 @@ class ImageSet:
             path, label = os.path.abspath(datum.impath), datum.label  # type: ignore[attr-defined]
             inside = path.startswith(top + os.sep)
             name = (os.path.relpath(path, top) if inside else path).replace(os.sep, "/")
-            samples.setdefault(name, Sample(name, path, label))
+            if samples.setdefault(name, Sample(name, path, label)).label != label:
+                raise DataError(f"{dataset}, {split}: {name} has label {samples[name].label} and label {label}")
         return cls(dataset, split, tuple(samples.values()), tuple(classnames), preprocessing)
 
     def __len__(self) -> int:
@@ -175,8 +176,10 @@ def read_image(path: Path, preprocessing: Preprocessing) -> tuple[Tensor, bytes]
         with Image.open(io.BytesIO(data)) as image:
             return preprocessing(image), hashlib.sha256(data).digest()
     except FileNotFoundError:
-        raise DataError(f"the image {path} is missing; check the data set with: python -m advpt prepare --check") from None
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError, ValueError) as error:
+        raise DataError(
+            f"the image {path} is missing; check the data set with: python -m advpt prepare --check"
+        ) from None
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise DataError(f"the image {path} cannot be read ({error}); replace it with an intact copy") from error
 
 

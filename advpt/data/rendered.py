@@ -146,13 +146,7 @@ def draw_many(n: int, seed: int, digit_share: float = 0.45, word_share: float = 
     sign, large = np.zeros(n, np.int64), np.zeros(n, np.int64)
     for i in tqdm(range(n), desc="drawing", unit="image", disable=None):
         kind = rng.random()
-        group = (
-            range(len(DIGITS))
-            if kind < digit_share
-            else words
-            if kind < digit_share + word_share
-            else letters
-        )
+        group = range(len(DIGITS)) if kind < digit_share else words if kind < digit_share + word_share else letters
         sign[i] = rng.choice(group)
         pixels[i], large[i] = draw(rng, SIGNS[sign[i]].text, faces)
     return Masks(torch.from_numpy(pixels), torch.from_numpy(sign), torch.from_numpy(large))
@@ -176,9 +170,7 @@ def warp(masks: Tensor, generator: torch.Generator, strength: float = 0.07) -> T
     return F.grid_sample(masks, grid + strength * bend, align_corners=False)
 
 
-def colour(
-    masks: Tensor, ink: Tensor, paper: Tensor, generator: torch.Generator, noise: float = 0.2
-) -> Tensor:
+def colour(masks: Tensor, ink: Tensor, paper: Tensor, generator: torch.Generator, noise: float = 0.2) -> Tensor:
     """Images ``[b, 3, 32, 32]`` float32 in [0, 1] from masks ``[b, 1, 32, 32]`` and RGB ``[b, 3]`` colours."""
     b = len(masks)
     strength = torch.rand(b, 1, 1, 1, generator=generator) * 0.4 + 0.6

@@ -77,8 +77,7 @@ def evaluate(
         result = base | {
             "protocol": threat.protocol,
             "attacker_knows": KNOWS[threat.protocol],
-            "attack": threat.attack.build().parameters()
-            | {"spec": str(threat.attack), "seed": settings.seed},
+            "attack": threat.attack.build().parameters() | {"spec": str(threat.attack), "seed": settings.seed},
             "note": threat.note,
             "robust": robust,
         }

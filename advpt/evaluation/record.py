@@ -73,9 +73,7 @@ def outcome(part: dict[str, Any]) -> np.ndarray:
 def write(record: Record, run_folder: Path) -> Path:
     """Write a record below its run's folder; an earlier one of the same name is replaced as a whole."""
     path = run_folder / FOLDER / f"{record.name}.json"
-    write_json(
-        path, {"schema": SCHEMA, "id": record.id, "result": record.result, "observed": record.observed}
-    )
+    write_json(path, {"schema": SCHEMA, "id": record.id, "result": record.result, "observed": record.observed})
     return path
 
 
@@ -88,18 +86,14 @@ def read(path: Path) -> Record:
     data = read_json(path, RecordError)
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         found = data.get("schema") if isinstance(data, dict) else type(data).__name__
-        raise RecordError(
-            f"{path} has record schema {found}; this version reads {SCHEMA}: evaluate the run again"
-        )
+        raise RecordError(f"{path} has record schema {found}; this version reads {SCHEMA}: evaluate the run again")
     result = data.get("result")
     result = result if isinstance(result, dict) else {}
     if missing := [name for name in _REQUIRED if name not in result]:
         raise RecordError(f"{path} is not a complete record: {missing[0]} is missing; evaluate the run again")
     record = Record(result, data.get("observed") or {}, path)
     if data.get("id") != record.id:
-        raise RecordError(
-            f"{path} was changed after it was written (its id does not match); evaluate the run again"
-        )
+        raise RecordError(f"{path} was changed after it was written (its id does not match); evaluate the run again")
     return record
 
 

@@ -1,4 +1,4 @@
-"""A run's folder belongs to one configuration."""
+"""A run's folder belongs to one configuration, and says when everything in it is done."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from advpt.errors import RecordError
+from advpt.evaluation import record as records
 from advpt.files import read_json, write_json
 from advpt.settings import plain
 
 FILE = "config.json"
+DONE = "done.json"
 # May change between two starts of one run: where things lie, what is printed, and what is evaluated.
 FREE = ("OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATALOADER.NUM_WORKERS", "TRAIN.PRINT_FREQ", "BANK.VERIFY")
 FREE_NODES = ("EVAL.", "TEST.")
@@ -35,3 +37,24 @@ def claim(folder: Path, cfg: CfgNode, *, evaluating: bool = False) -> None:
             f"{folder} holds a run with another configuration:{lines}\n"
             "Give another --output-dir, or delete the folder if its results are not needed"
         )
+
+
+def evaluation_settings(cfg: CfgNode) -> dict[str, object]:
+    """The settings that say what is evaluated."""
+    return {k: v for k, v in plain(cfg).items() if k.startswith(FREE_NODES)}
+
+
+def mark_done(folder: Path, cfg: CfgNode) -> None:
+    """Say that the run is complete: which evaluation it had, and the id of each of its records."""
+    found = {path.name: records.read(path).id for path in sorted((folder / records.FOLDER).glob("*.json"))}
+    write_json(folder / DONE, {"evaluation": evaluation_settings(cfg), "records": found})
+
+
+def is_done(folder: Path, cfg: CfgNode) -> bool:
+    """Whether this configuration was trained and evaluated here, and all its records are still there and sound."""
+    try:
+        done = read_json(folder / DONE, RecordError)
+        ids = {name: records.read(folder / records.FOLDER / Path(name).name).id for name in done["records"]}
+        return bool(ids) and ids == done["records"] and done["evaluation"] == evaluation_settings(cfg)
+    except (RecordError, KeyError, TypeError):
+        return False

@@ -29,9 +29,7 @@ class Classifier:
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 of features and scale: who attacks through this prompt attacks exactly this."""
-        return tensor_digest(
-            {"features": self.features, "scale": torch.tensor(self.scale, dtype=torch.float64)}
-        )
+        return tensor_digest({"features": self.features, "scale": torch.tensor(self.scale, dtype=torch.float64)})
 
 
 def from_templates(

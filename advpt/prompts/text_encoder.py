@@ -97,9 +97,7 @@ def tokenize(texts: Sequence[str], context_length: int = 77) -> Tensor:
     for text in texts:
         needed = len(word_tokens(text)) + 2
         if needed > context_length:
-            raise PromptError(
-                f"the prompt {text!r} has {needed} tokens; CLIP reads {context_length}. Shorten it"
-            )
+            raise PromptError(f"the prompt {text!r} has {needed} tokens; CLIP reads {context_length}. Shorten it")
     return clip.tokenize(list(texts), context_length=context_length).long()
 
 

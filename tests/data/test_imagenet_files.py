@@ -53,12 +53,15 @@ def test_the_test_subset_is_one_image_per_class_whatever_the_order() -> None:
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "3273b57fdc859c38", "the rule has drifted"
 
 
-def test_missing_asks_each_folder_once_and_accepts_what_the_disk_accepts(tmp_path: Path) -> None:
+def test_missing_accepts_what_the_disk_accepts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a/1.jpg", "a/2.jpg", "b/c/3.jpg", "4.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     wanted = ["a/1.jpg", "a/9.jpg", "b/c/3.jpg", "4.jpg", "5.jpg", "d/1.jpg"]
     assert listing.missing(tmp_path, wanted) == ["a/9.jpg", "5.jpg", "d/1.jpg"]
+    with monkeypatch.context() as patched:  # a disk that ignores case lists names as they were made
+        patched.setattr(listing.os, "listdir", lambda path: [])
+        assert listing.missing(tmp_path, wanted) == ["a/9.jpg", "5.jpg", "d/1.jpg"]
 
 
 def test_only_image_files_are_listed_sorted_and_without_hidden_ones(tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+# make demo   environment + the main job on the embedded default, one table at the end
+# make test   environment + all tests
+# make lint   ruff and mypy
+# VENV=  (empty) uses the environment that is active
+VENV ?= .venv
+ifeq ($(strip $(VENV)),)
+PYTHON := python
+STAMPS := .stamps/$(shell python -c 'import sys, zlib; print(zlib.crc32(sys.prefix.encode()))')
+else
+PYTHON := $(VENV)/bin/python
+STAMPS := $(VENV)/.stamps
+endif
+SOURCES := setup.py dassl-lite/pyproject.toml scripts/setup.sh
+export PYTHON
+
+.PHONY: setup demo test lint format clean
+setup: $(STAMPS)/base
+
+demo: $(STAMPS)/base
+	scripts/advpt/demo.sh
+
+test: $(STAMPS)/dev
+	$(PYTHON) -m pytest -n 2 tests dassl-lite/tests
+
+lint: $(STAMPS)/dev
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+format: $(STAMPS)/dev
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+$(STAMPS)/base: $(SOURCES) | $(VENV)
+	@echo "installing into $(or $(VENV),the active environment) (PyTorch is several GB the first time)"
+	scripts/setup.sh
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/dev: $(SOURCES) | $(VENV)
+	@echo "installing into $(or $(VENV),the active environment) (PyTorch is several GB the first time)"
+	scripts/setup.sh dev
+	@mkdir -p $(STAMPS) && touch $@ $(STAMPS)/base
+
+ifneq ($(strip $(VENV)),)
+$(VENV):
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; found $$(python3 --version)" >&2; exit 1; }
+	python3 -m venv $(VENV)
+endif
+
+clean:
+	rm -rf .stamps .pytest_cache .mypy_cache .ruff_cache build *.egg-info dassl-lite/*.egg-info

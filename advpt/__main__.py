@@ -1,0 +1,7 @@
+"""``python -m advpt VERB``."""
+
+import sys
+
+from advpt.cli import main
+
+sys.exit(main())

@@ -1,0 +1,152 @@
+"""``python -m advpt VERB``: look at the installation, attacks, banks and results."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import logging
+import os
+import platform
+import sys
+from pathlib import Path
+
+from tabulate import tabulate
+
+from advpt.errors import AdvPTError
+from advpt.version import __version__
+
+EXTRAS = {
+    "diffusers": ("diffpure", "DiffPure purification"),
+    "ray": ("ray", "banks and sweeps over many machines"),
+    "tensorboard": ("", "training curves"),
+    "pytest": ("dev", "the test suite"),
+}
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Versions, devices, which dassl is in use, weights and data roots and which setting decided."""
+    import torch
+
+    from advpt.backbones import clip
+
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    print(
+        f"advpt {__version__}   python {platform.python_version()}   torch {torch.__version__}   {os.cpu_count()} cores"
+    )
+    print(f"devices     {', '.join(devices) or 'CPU only'}")
+    found = importlib.util.find_spec("dassl")
+    if found is None:
+        print("dassl       missing: run `make setup`, or pip install ./dassl-lite")
+    else:
+        import dassl
+
+        print(f"dassl       {getattr(dassl, '__version__', 'unknown version')} at {Path(str(dassl.__file__)).parent}")
+    root, why = Path("data"), "the default"
+    if os.environ.get("ADVPT_DATA"):
+        root, why = Path(os.environ["ADVPT_DATA"]), "$ADVPT_DATA"
+    if args.root:
+        root, why = Path(args.root), "--root"
+    print(f"data root   {root.absolute()} (from {why}){'' if root.is_dir() else ': not there yet'}")
+    if root.is_dir():
+        print(f"            {', '.join(sorted(p.name for p in root.iterdir() if p.is_dir())) or 'empty'}")
+    why = "$ADVPT_CLIP_CACHE" if os.environ.get("ADVPT_CLIP_CACHE") else "OpenAI's default"
+    print(f"weights     {clip.cache_folder()} (from {why}); DemoCLIP ships with the project")
+    for name in clip.OFFICIAL:
+        file = clip.cache_folder() / clip.official_file(name)[0].rsplit("/", 1)[-1]
+        if file.is_file():
+            same = clip.file_digest(file) == clip.official_file(name)[1]
+            print(f"            {name}: {'ok' if same else 'DAMAGED, its SHA-256 differs: delete it'}")
+    for module, (extra, gives) in EXTRAS.items():
+        there = importlib.util.find_spec(module) is not None
+        how = f'pip install "advpt[{extra}]"' if extra else f"pip install {module}"
+        print(f"extra       {module}: {'yes' if there else f'no ({how})'}, {gives}")
+    return 0
+
+
+def attacks(args: argparse.Namespace) -> int:
+    """Attacks and objectives, and what a specification expands to."""
+    from advpt.attacks import ATTACKS, parse
+    from advpt.attacks.objectives import OBJECTIVES
+
+    if args.spec:
+        for text in args.spec:
+            print(f"{text} = {parse(text)}: {parse(text).build()!r}")
+        return 0
+    print(tabulate([[n, ATTACKS.get(n).summary] for n in ATTACKS], headers=["attack", "what it does"]))
+    rows = [[o.name, o.space, "yes" if o.uses_labels else "no", o.summary] for o in OBJECTIVES.values()]
+    print("\n" + tabulate(rows, headers=["objective", "space", "labels", "what it makes large"]))
+    return 0
+
+
+def bank(args: argparse.Namespace) -> int:
+    """List the banks below a folder, or verify them against their checksums."""
+    from advpt.bank.store import MANIFEST, open_bank, read_manifest
+    from advpt.errors import BankError
+
+    folders = sorted(path.parent for path in args.folder.glob(f"**/{MANIFEST}"))
+    rows, bad = [], 0
+    for folder in folders:
+        try:
+            made = read_manifest(folder)["spec"]["adversarial_set"]
+            attack = made["attack"]
+            what = "clean" if attack is None else f"{attack['name']}-{attack['objective']}@{attack['eps']:g}"
+            state = "ok" if args.action == "verify" and len(open_bank(folder, None, verify=True)) else ""
+            rows.append([str(folder.relative_to(args.folder))[:70], what, made["data"]["n"], state])
+        except BankError as error:
+            bad += 1
+            rows.append([str(folder.relative_to(args.folder))[:70], "", "", f"BAD: {error}"])
+    print(tabulate(rows, headers=["bank", "attack", "images", "state"]) if rows else f"no banks below {args.folder}")
+    return 1 if bad else 0
+
+
+def report(args: argparse.Namespace) -> int:
+    """Tables of all records below the folders."""
+    from advpt.results.collect import collect
+    from advpt.results.table import groups, render, render_comparisons
+
+    for group in groups(collect(args.folders)):
+        print(f"\n{render(group, args.format)}\n")
+        if comparisons := render_comparisons(group):
+            print(f"{comparisons}\n")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m advpt", description=__doc__)
+    top.add_argument("--verbose", action="store_true", help="more log lines, and tracebacks for errors")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    sub = verbs.add_parser("doctor", help="versions, devices, weights, data", description=doctor.__doc__)
+    sub.add_argument("--root", default="", help="data root to look at")
+    sub.set_defaults(run=doctor)
+
+    sub = verbs.add_parser("attacks", help="attacks and what a spec means", description=attacks.__doc__)
+    sub.add_argument("spec", nargs="*", help="specifications to expand, for instance pgd40@16")
+    sub.set_defaults(run=attacks)
+
+    sub = verbs.add_parser("bank", help="list or verify banks", description=bank.__doc__)
+    sub.add_argument("action", choices=["ls", "verify"])
+    sub.add_argument("folder", type=Path, nargs="?", default=Path("banks"))
+    sub.set_defaults(run=bank)
+
+    sub = verbs.add_parser("report", help="tables of records", description=report.__doc__)
+    sub.add_argument("folders", type=Path, nargs="+", help="output folders of finished runs")
+    sub.add_argument("--format", default="github", choices=["github", "plain", "latex_booktabs", "tsv"])
+    sub.set_defaults(run=report)
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    logging.basicConfig(level=logging.DEBUG if args.verbose else logging.INFO, format="%(message)s")
+    try:
+        return int(args.run(args))
+    except AdvPTError as error:
+        if args.verbose:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

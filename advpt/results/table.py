@@ -1,0 +1,136 @@
+"""Methods x threats: clean and robust accuracy side by side, and how sure their differences are."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+
+from advpt.evaluation.record import Record, outcome
+from advpt.evaluation.statistics import Difference, paired_bootstrap
+
+Column = tuple[str, str]  # protocol, attack spec
+ORDER = ("ZeroshotCLIP", "CoOp", "AdvPT")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Comparable records: one data set, split, image list and backbone."""
+
+    dataset: str
+    split: str
+    backbone: str
+    images: int
+    records: tuple[Record, ...]
+
+    @property
+    def methods(self) -> list[str]:
+        names = {r.result["trainer"] for r in self.records}
+        return [n for n in ORDER if n in names] + sorted(names - set(ORDER))
+
+    @property
+    def columns(self) -> list[Column]:
+        """The threats, transfer before adaptive, in the order of the records' attacks."""
+        rank = {"transfer": 0, "transfer-all": 1, "adaptive": 2}
+        found = {
+            (r.result["protocol"], r.result["attack"]["spec"]): r.result["attack"]["objective"] != "fkl"
+            for r in self.records
+            if r.result["robust"] is not None
+        }
+        return sorted(found, key=lambda c: (rank.get(c[0], 9), found[c], c[1]))
+
+    def parts(self, method: str, column: Column | None) -> dict[int, dict[str, Any]]:
+        """By seed, the clean (column None) or robust part of a method's records."""
+        found = {}
+        for r in (x.result for x in self.records):
+            if r["trainer"] != method:
+                continue
+            if column is None:
+                found[r["seed"]] = r["clean"]
+            elif r["robust"] is not None and (r["protocol"], r["attack"]["spec"]) == column:
+                found[r["seed"]] = r["robust"]
+        return found
+
+
+def groups(found: Sequence[Record]) -> list[Group]:
+    """Records that may stand in one table."""
+    by: dict[tuple[str, str, str, str], list[Record]] = defaultdict(list)
+    for record in found:
+        r = record.result
+        by[r["dataset"], r["split"], r["backbone"]["name"], r["images"]["digest"]].append(record)
+    return [
+        Group(dataset, split, backbone, members[0].result["images"]["n"], tuple(members))
+        for (dataset, split, backbone, _), members in sorted(by.items())
+    ]
+
+
+def cell(parts: dict[int, dict[str, Any]]) -> str:
+    """Mean over seeds in percent, with the standard deviation where there are several and they differ."""
+    if not parts:
+        return "not run"
+    values = np.array([part["accuracy"] for part in parts.values()])
+    spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 and values.std() > 0 else ""
+    return f"{values.mean():.1f}{spread}"
+
+
+def render(group: Group, style: str = "github") -> str:
+    """One table with its caption: what the numbers are, how many images and seeds, which budgets."""
+    heads = ["method", "seeds", "clean"] + [f"robust: {protocol}, {spec}" for protocol, spec in group.columns]
+    rows = []
+    for method in group.methods:
+        clean = group.parts(method, None)
+        rows.append(
+            [method, ",".join(str(s) for s in sorted(clean)), cell(clean)]
+            + [cell(group.parts(method, column)) for column in group.columns]
+        )
+    text = tabulate(rows, headers=heads, tablefmt=style, disable_numparse=True)
+    banks = sorted({r.result["config"]["BANK.ATTACK"] for r in group.records if r.result["trainer"] == "AdvPT"})
+    caption = (
+        f"{group.dataset}, {group.split} split, {group.images} images, {group.backbone}; accuracy in %, mean ± standard "
+        f"deviation over seeds. Budgets in 1/255" + (f"; AdvPT's training bank: {', '.join(banks)}." if banks else ".")
+    )
+    if not all(r.result.get("comparable", True) for r in group.records):
+        caption += " Not the official split: these numbers compare with nothing published."
+    return f"{caption}\n\n{text}"
+
+
+def compare(group: Group, one: str, other: str, column: Column | None) -> Difference | None:
+    """Paired difference ``one - other`` over their common seeds; a method without a seed of its own is paired with all."""
+    a, b = group.parts(one, column), group.parts(other, column)
+    if not a or not b:
+        return None
+    if len(a) == 1 or len(b) == 1:
+        seeds = sorted(a.keys() if len(a) >= len(b) else b.keys())
+    else:
+        seeds = sorted(a.keys() & b.keys())
+    if not seeds:
+        return None
+
+    def stack(parts: dict[int, dict[str, Any]]) -> np.ndarray:
+        only = next(iter(parts.values()))
+        return np.stack([outcome(parts.get(seed, only)) for seed in seeds])
+
+    return paired_bootstrap(stack(a), stack(b))
+
+
+def render_comparisons(group: Group) -> str:
+    """AdvPT against the others, in points, for clean and the first transfer attack and the adaptive ones."""
+    lines = []
+    for other in group.methods:
+        if other == "AdvPT" or "AdvPT" not in group.methods:
+            continue
+        for column in [None, *group.columns]:
+            d = compare(group, "AdvPT", other, column)
+            if d is None:
+                continue
+            what = "clean" if column is None else f"robust: {column[0]}, {column[1]}"
+            lines.append([f"AdvPT - {other}", what, f"{d.mean:+.1f}", f"{d.low:+.1f} to {d.high:+.1f}"])
+    if not lines:
+        return ""
+    heads = ["difference", "accuracy", "points", "95 % interval"]
+    note = "Paired bootstrap over seeds and images (10,000 draws)."
+    return f"{note}\n\n{tabulate(lines, headers=heads, tablefmt='github', disable_numparse=True)}"

@@ -1,0 +1,54 @@
+"""Name to object tables."""
+
+from collections.abc import Callable
+from typing import Any
+
+
+class Registry:
+    """A named table of classes or functions, filled by decoration.
+
+    ``@REGISTRY.register()`` above a class, or ``REGISTRY.register(obj)``; the key is its ``__name__``.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._items: dict[str, Any] = {}
+
+    def register(self, obj: Any = None, force: bool = False) -> Callable[[Any], Any] | None:
+        """Add an object, or return a decorator that does.
+
+        Raises:
+            KeyError: if the name is taken and ``force`` is false.
+        """
+        if obj is None:
+
+            def decorate(target: Any) -> Any:
+                self._add(target, force)
+                return target
+
+            return decorate
+        self._add(obj, force)
+        return None
+
+    def _add(self, obj: Any, force: bool) -> None:
+        name = obj.__name__
+        if name in self._items and not force:
+            raise KeyError(
+                f"An object named {name!r} was already registered in the {self._name!r} registry "
+                f"(by {self._items[name].__module__}); rename one, or pass force=True"
+            )
+        self._items[name] = obj
+
+    def get(self, name: str) -> Any:
+        """The object of that name.
+
+        Raises:
+            KeyError: if there is none.
+        """
+        if name not in self._items:
+            raise KeyError(f"Object {name!r} does not exist in the {self._name!r} registry")
+        return self._items[name]
+
+    def registered_names(self) -> list[str]:
+        """All names, in registration order."""
+        return list(self._items)

@@ -1,0 +1,160 @@
+"""Files, seeds, names."""
+
+import difflib
+import json
+import random
+import shutil
+import urllib.request
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+from PIL import Image
+from torch.utils.collect_env import get_pretty_env_info
+
+from dassl.utils.errors import SettingError
+
+__all__ = [
+    "check_availability",
+    "check_isfile",
+    "collect_env_info",
+    "download_url",
+    "listdir_nohidden",
+    "mkdir_if_missing",
+    "read_image",
+    "read_json",
+    "set_random_seed",
+    "tolist_if_not",
+    "write_json",
+]
+
+
+def mkdir_if_missing(dirname: str | Path) -> None:
+    """Make a folder and its parents.
+
+    Raises:
+        FileNotFoundError: for an empty name.
+    """
+    if not str(dirname):
+        raise FileNotFoundError("cannot make a folder with an empty name")
+    Path(dirname).mkdir(parents=True, exist_ok=True)
+
+
+def check_isfile(fpath: str | Path) -> bool:
+    """Whether the file exists; warns where it does not."""
+    found = Path(fpath).is_file()
+    if not found:
+        warnings.warn(f'No file found at "{fpath}"', stacklevel=2)
+    return found
+
+
+def read_json(fpath: str | Path) -> Any:
+    with Path(fpath).open() as file:
+        return json.load(file)
+
+
+def write_json(obj: Any, fpath: str | Path) -> None:
+    """Write with indent 4, making the folder."""
+    path = Path(fpath)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        json.dump(obj, file, indent=4, separators=(",", ": "))
+
+
+def set_random_seed(seed: int) -> None:
+    """Seed Python, numpy and torch on all devices. 0 is a seed like any other."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.cuda.manual_seed_all(seed)
+
+
+def download_url(url: str, dst: str | Path) -> None:
+    """Download an http(s) address into a file, which appears only when it is complete.
+
+    Raises:
+        ValueError: for another kind of address.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"{url}: only http and https addresses can be downloaded")
+    path = Path(dst)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    print(f"Downloading {url} to {path}")
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with urllib.request.urlopen(url) as source, partial.open("wb") as target:
+            shutil.copyfileobj(source, target)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """Read an image file as RGB.
+
+    Raises:
+        OSError: if it is missing, truncated or no image; the message holds the path.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except OSError as error:
+        if str(path) in str(error):
+            raise
+        raise OSError(f"{path}: {error}") from error
+
+
+def collect_env_info() -> str:
+    """Torch's report on the environment, and the Pillow version."""
+    return f"{get_pretty_env_info()}\n        Pillow ({PIL.__version__})"
+
+
+def listdir_nohidden(path: str | Path, sort: bool = False) -> list[str]:
+    """Names in a folder that do not begin with a dot; in the file system's order unless ``sort``."""
+    names = [item.name for item in Path(path).iterdir() if not item.name.startswith(".")]
+    return sorted(names) if sort else names
+
+
+def _nearest(requested: Any, available: Iterable[str]) -> str | None:
+    best, best_ratio = None, -1.0
+    for name in available:
+        ratio = difflib.SequenceMatcher(None, str(requested), name).ratio()
+        if ratio >= best_ratio:
+            best, best_ratio = name, ratio
+    return best
+
+
+def check_availability(requested: Any, available: list[str]) -> None:
+    """Check that a name is among the registered ones.
+
+    Raises:
+        ValueError: listing them, with the nearest one.
+    """
+    if requested not in available:
+        raise ValueError(
+            f"The requested name is expected to belong to {available}, but got [{requested}] "
+            f"(do you mean [{_nearest(requested, available)}]?). "
+            "A trainer or dataset becomes known when the module that registers it is imported."
+        )
+
+
+def check_choices(what: str, requested: Iterable[str], available: list[str]) -> None:
+    """Like :func:`check_availability`, for settings.
+
+    Raises:
+        SettingError: naming the first unknown choice, the nearest known one and all of them.
+    """
+    for name in requested:
+        if name not in available:
+            raise SettingError(
+                f"unknown {what} {name!r}; did you mean {_nearest(name, available)!r}? Known: {', '.join(available)}"
+            )
+
+
+def tolist_if_not(x: Any) -> list[Any]:
+    """Wrap anything that is not a list (a tuple too) into one."""
+    return x if isinstance(x, list) else [x]

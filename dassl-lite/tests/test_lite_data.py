@@ -1,0 +1,174 @@
+import random
+from collections import Counter
+
+import lite_plugin_dataset
+import numpy as np
+import pytest
+import torch
+from dassl.data import DataManager, DatasetWrapper, build_data_loader
+from dassl.data.datasets import Datum
+from dassl.data.samplers import build_sampler
+from dassl.data.transforms import build_transform
+from dassl.utils import read_image
+from PIL import Image
+
+
+@pytest.fixture
+def items(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    paths = []
+    for number in range(10):
+        paths.append(str(tmp_path / f"{number}.png"))
+        Image.fromarray(np.roll(pixels, number, 0)).save(paths[-1])
+    return [Datum(path, n % 3, n % 2, f"c{n % 3}") for n, path in enumerate(paths)]
+
+
+@pytest.mark.parametrize(("batch", "train", "batches"), [(4, True, 2), (10, True, 1), (11, True, 1), (4, False, 3)])
+def test_incomplete_batches(cfg, items, batch, train, batches):
+    loader = build_data_loader(cfg, "SequentialSampler", items, batch, tfm=torch.nn.Identity(), is_train=train)
+    assert len(loader) == batches
+    assert loader.drop_last == (train and batch <= 10)
+    assert (loader.batch_size, len(loader.dataset)) == (batch, 10)
+
+
+@pytest.mark.parametrize("nothing", [[], None])
+def test_empty_loaders_say_which_split(cfg, nothing):
+    for error in (AssertionError, ValueError):
+        with pytest.raises(error, match=r"the test split has 0 items \(batch size 5\)"):
+            build_data_loader(cfg, "SequentialSampler", nothing, 5, is_train=False, split="test")
+    with pytest.raises(ValueError, match="a training loader has 0 items"):
+        build_data_loader(cfg, "RandomSampler", nothing, 5)
+
+
+def test_items_of_the_wrapper(cfg, items):
+    cfg.INPUT.TRANSFORMS = ("normalize",)
+    wrapper = DatasetWrapper(cfg, items, build_transform(cfg, is_train=False))
+    item = wrapper[4]
+    assert list(item) == ["label", "domain", "impath", "index", "img"]
+    assert (item["label"], item["domain"], item["impath"], item["index"]) == (1, 0, items[4].impath, 4)
+    assert (item["img"].shape, item["img"].dtype) == ((3, 8, 8), torch.float32)
+    assert (wrapper.k_tfm, wrapper.is_train, wrapper.return_img0) == (1, False, False)
+    assert (wrapper.cfg, wrapper.data_source) == (cfg, items)
+    batch = next(iter(torch.utils.data.DataLoader(wrapper, batch_size=3)))
+    assert [batch[key].dtype for key in ("label", "domain", "index", "img")] == [torch.int64] * 3 + [torch.float32]
+    assert batch["impath"] == [item.impath for item in items[:3]]
+
+
+def test_several_views(cfg, items):
+    cfg.DATALOADER.K_TRANSFORMS, cfg.DATALOADER.RETURN_IMG0 = 2, True
+    flip = build_transform(cfg)
+    item = DatasetWrapper(cfg, items, flip, is_train=True)[0]
+    assert len(item["img"]) == 2
+    assert item["img0"].shape == (3, 8, 8)
+    assert 0 <= item["img0"].min() <= item["img0"].max() <= 1
+    assert torch.is_tensor(DatasetWrapper(cfg, items, flip)[0]["img"])
+    with pytest.raises(ValueError, match="K_TRANSFORMS=2"):
+        DatasetWrapper(cfg, items, None, is_train=True)
+    several = DatasetWrapper(cfg, items, (flip, flip, flip))[0]
+    assert [key for key in several if key.startswith("img")] == ["img", "img2", "img3", "img0"]
+    assert DatasetWrapper(cfg, items)[0]["img"].size == (30, 20)
+    cfg.INPUT.TRANSFORMS = ("normalize",)
+    assert DatasetWrapper(cfg, items, flip)[0]["img0"].min() < 0
+
+
+def test_manager(cfg, capsys):
+    lite_plugin_dataset.paint(cfg.DATASET.ROOT)
+    cfg.DATASET.NAME = "LiteSquares"
+    cfg.INPUT.TRANSFORMS = ("random_flip",)
+    cfg.DATALOADER.TRAIN_X.BATCH_SIZE = 5
+    manager = DataManager(cfg)
+    assert (len(manager.train_loader_x), len(manager.val_loader), len(manager.test_loader)) == (2, 1, 1)
+    assert manager.train_loader_u is None
+    assert (manager.num_classes, manager.num_source_domains) == (3, 0)
+    assert manager.lab2cname == dict(enumerate(lite_plugin_dataset.CLASSES))
+    assert manager.dataset.classnames == lite_plugin_dataset.CLASSES
+    table = capsys.readouterr().out
+    assert [row in table for row in ("# classes  3", "# train_x  12", "# val      6", "# test     6")] == [True] * 4
+    marker = object()
+    assert DataManager(cfg, marker, marker).test_loader.dataset.transform is marker
+
+    class Wrapper(DatasetWrapper):
+        pass
+
+    cfg.VERBOSE = False
+    capsys.readouterr()
+    assert type(DataManager(cfg, dataset_wrapper=Wrapper).val_loader.dataset) is Wrapper
+    assert capsys.readouterr().out == ""
+
+
+def test_few_shot_subset_is_that_of_the_seed(cfg):
+    lite_plugin_dataset.paint(cfg.DATASET.ROOT)
+    cfg.DATASET.NAME, cfg.DATASET.NUM_SHOTS, cfg.VERBOSE, cfg.SEED = "LiteSquares", 1, False, 0
+    random.seed(0)
+    first = [d.impath for d in DataManager(cfg).dataset.train_x]
+    again = [d.impath for d in DataManager(cfg).dataset.train_x]  # from the cache
+    assert first == again
+    assert len(first) == 3
+
+
+class Thing:
+    def __init__(self, label, domain):
+        self.label, self.domain = label, domain
+
+
+@pytest.fixture
+def things():
+    return [Thing(label=n % 4, domain=n // 20) for n in range(60)]
+
+
+def groups(order, size):
+    return [order[i : i + size] for i in range(0, len(order), size)]
+
+
+def test_domain_samplers(things):
+    random.seed(0)
+    sampler = build_sampler("RandomDomainSampler", data_source=things, batch_size=6, n_domain=2)
+    order = list(sampler)
+    assert len(sampler) % 6 == len(order) % 6 == 0
+    assert len(set(order)) == len(order)
+    for batch in groups(order, 6):
+        assert sorted(Counter(things[i].domain for i in batch).values()) == [3, 3]
+    sampler = build_sampler("SeqDomainSampler", data_source=things, batch_size=9)
+    order = list(sampler)
+    assert (len(sampler), order[:9]) == (54, [0, 1, 2, 20, 21, 22, 40, 41, 42])
+    for kind in ("RandomDomainSampler", "SeqDomainSampler"):
+        with pytest.raises(AssertionError, match="divisible"):
+            build_sampler(kind, data_source=things, batch_size=7)
+
+
+def test_class_sampler(things):
+    random.seed(0)
+    sampler = build_sampler("RandomClassSampler", data_source=things, batch_size=6, n_ins=3)
+    for batch in groups(list(sampler), 6):
+        assert sorted(Counter(things[i].label for i in batch).values()) == [3, 3]
+    few = build_sampler("RandomClassSampler", data_source=things[:4], batch_size=8, n_ins=2)
+    assert sorted(few) == [0, 0, 1, 1, 2, 2, 3, 3]
+    with pytest.raises(AssertionError, match="at least N_INS=5"):
+        build_sampler("RandomClassSampler", data_source=things, batch_size=4, n_ins=5)
+    with pytest.raises(AssertionError, match="needs 5 classes"):
+        build_sampler("RandomClassSampler", data_source=things, batch_size=5, n_ins=1)
+
+
+def test_plain_samplers(things):
+    assert list(build_sampler("SequentialSampler", data_source=things)) == list(range(60))
+    assert sorted(build_sampler("RandomSampler", data_source=things)) == list(range(60))
+    with pytest.raises(ValueError, match="Unknown sampler type: Random"):
+        build_sampler("Random", data_source=things)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P"])
+def test_images_become_rgb(tmp_path, mode):
+    path = str(tmp_path / "a.jpg")
+    Image.new("L", (4, 5), 200).convert(mode).save(path, format="TIFF" if mode == "CMYK" else "PNG")
+    image = read_image(path)
+    assert (image.mode, image.size) == ("RGB", (4, 5))
+
+
+def test_unreadable_images_are_named(tmp_path):
+    path = tmp_path / "cut.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:3000])
+    (tmp_path / "page.jpg").write_text("<html>")
+    for name in ("cut.png", "page.jpg", "gone.png"):
+        with pytest.raises(OSError, match=name):
+            read_image(str(tmp_path / name))

@@ -1,0 +1,3 @@
+from conftest_bank import clip_model, library, pictures
+
+__all__ = ["clip_model", "library", "pictures"]

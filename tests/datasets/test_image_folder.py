@@ -1,0 +1,58 @@
+"""One's own data in folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from dataset_trees import Build, touch
+
+from advpt.errors import DataError
+
+PATHS = [
+    *(f"train/{c}/{i}.jpg" for c in ("red_fox", "Arctic hare", "owl") for i in range(5)),
+    *(f"val/{c}/{i}.png" for c in ("red_fox", "owl") for i in range(2)),
+    *(f"test/{c}/{i}.JPEG" for c in ("red_fox", "Arctic hare", "owl") for i in range(3)),
+]
+
+
+def test_folders_are_classes(build: Build, tmp_path: Path) -> None:
+    touch(tmp_path / "image_folder", [*PATHS, "train/.DS_Store", "train/owl/._0.jpg", "train/owl/Thumbs.db"])
+    data = build("ImageFolder")
+    assert data.classnames == ["Arctic hare", "owl", "red_fox"]
+    assert (len(data.train_x), len(data.val), len(data.test)) == (15, 4, 9)
+    assert {Path(item.impath).parent.name: item.label for item in data.test} == {
+        "Arctic hare": 0,
+        "owl": 1,
+        "red_fox": 2,
+    }
+    assert data.comparable is True
+    assert len(data.split_digest) == 64
+    assert len(build("ImageFolder", shots=2).train_x) == 6
+    assert build("ImageFolder", subsample="new").classnames == ["red_fox"]
+
+
+def test_the_root_itself_another_folder_and_no_val(build: Build, tmp_path: Path) -> None:
+    touch(tmp_path, [path for path in PATHS if not path.startswith("val")])
+    data = build("ImageFolder")
+    assert len(data.train_x) == 15
+    assert not data.val
+    touch(tmp_path / "animals", PATHS)
+    assert len(build("ImageFolder", FOLDER="animals").val) == 4
+
+
+@pytest.mark.parametrize(
+    ("extra", "lost", "message"),
+    [
+        ([], "test/", r"/image_folder/test does not exist; expected train/<class>/<image>"),
+        ([], "train/", r"/image_folder/train does not exist"),
+        (["test/lynx/1.jpg"], "-", "has classes that train has not: lynx. Known: Arctic hare, owl, red_fox"),
+        (["train/lynx/notes.txt"], "-", "no images in these folders of .*/train: lynx"),
+        (["test/loose.jpg"], "test/", "/test has no class folders; expected"),
+    ],
+)
+def test_what_is_wrong_is_said(build: Build, tmp_path: Path, extra: list[str], lost: str, message: str) -> None:
+    folder = tmp_path / "image_folder"
+    touch(folder, [*(path for path in PATHS if not path.startswith(lost)), *extra])
+    with pytest.raises(DataError, match=message):
+        build("ImageFolder")
