@@ -45,7 +45,8 @@ OTHER_STEP_RATIO = 2.5
 
 def default_step(objective: str, eps: float, steps: int) -> float:
     """Step size in 1/255: 1.25 eps/T for the embedding KL (AdvPT), 2.5 eps/T else (Madry); never above the budget."""
-    return min(eps, STEP_RATIO.get(objective, OTHER_STEP_RATIO) * eps / steps)
+    step = min(eps, STEP_RATIO.get(objective, OTHER_STEP_RATIO) * eps / steps)
+    return float(f"{step:.4g}")  # four digits, so that what is printed is what is done
 
 
 @ATTACKS.add

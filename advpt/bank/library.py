@@ -83,7 +83,7 @@ class Library:
     def _find(self, spec: BankSpec, attack: AttackSpec | None, classifier: Classifier | None) -> Bank:
         images, folder = spec.made_of.images, self.folder(spec)
         what = str(attack) if attack else "clean"
-        if not (folder / MANIFEST).is_file():
+        if not is_complete(folder):
             larger = self._larger(spec)
             if larger is not None:
                 log.info("bank     %s on %s: %d rows of %s", what, images.split, len(images), larger.key[:12])
@@ -134,6 +134,16 @@ class Library:
             if all(found.get(name) == label for name, label in labels.items()):
                 return bank
         return None
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a bank was finished and no shard has been deleted since; without shards its manifest is taken away."""
+    if not (folder / MANIFEST).is_file():
+        return False
+    if all((folder / Path(entry["file"]).name).is_file() for entry in read_manifest(folder)["shards"]):
+        return True
+    (folder / MANIFEST).unlink()
+    return False
 
 
 def check_images(bank: Bank, images: ImageSet, most: int = 0) -> None:

@@ -139,9 +139,18 @@ def test_a_missing_or_foreign_shard_is_found(library, again, pictures):
     shutil.copy(other / "part-00000.safetensors", folder / "part-00000.safetensors")
     with pytest.raises(BankMismatchError, match="belongs to bank"):
         again(verify=False).get(pictures, FKL)
-    (folder / "part-00000.safetensors").unlink()
+
+
+def test_a_deleted_shard_is_built_again(library, again, pictures):
+    """What every message about a damaged shard advises."""
+    whole = library.get(pictures, FKL)
+    shard = library.folder(library.spec(pictures, FKL, None, 0)) / "part-00000.safetensors"
+    before = shard.read_bytes()
+    shard.unlink()
     with pytest.raises(BankError, match="is missing"):
-        again().get(pictures, FKL)
+        open_bank(shard.parent, None, verify=True)
+    assert torch.equal(again().get(pictures, FKL).embeddings, whole.embeddings)
+    assert shard.read_bytes() == before
 
 
 def test_a_changed_image_file_is_found(library, again, pictures):

@@ -10,6 +10,7 @@ import torch
 from advpt.bank.store import MANIFEST, content_digest, open_bank
 from advpt.settings import extend_cfg, leaves
 from dassl.config import get_cfg_default
+from small_world import TINY, World
 
 
 def all_leaves() -> dict[str, object]:
@@ -70,8 +71,6 @@ def banks(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory, tiny_file):
-    from conftest import World
-
     torch.set_num_threads(1)
     world = World(tmp_path_factory.mktemp("base"), tiny_file)
     world.run()
@@ -109,8 +108,6 @@ def test_what_must_change_a_key_does(base, tmp_path, name):
 
 def test_other_weights_change_every_key(base, tmp_path):
     from advpt.backbones.clip import build
-    from conftest import TINY
-
     world, base_banks = base
     torch.manual_seed(7)
     torch.save(build(TINY).state_dict(), tmp_path / "other.pt")

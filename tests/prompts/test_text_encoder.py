@@ -1,0 +1,250 @@
+"""Prefix sharing against CoOp's computation over all 77 positions, on OpenAI's own model code."""
+
+from __future__ import annotations
+
+import dataclasses
+import string
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from advpt.backbones.clip import from_state
+from advpt.backbones.shim import import_clip
+from advpt.errors import PromptError
+from advpt.prompts.classifier import Classifier, from_templates
+from advpt.prompts.learner import PromptLearner
+from advpt.prompts.text_encoder import PromptBatch, TextEncoder, tokenize, word_tokens
+from advpt.settings import POSITIONS, ContextSettings
+
+ODD_NAMES = ["cat", "St. Bernard", "great_white_shark", "cat!", "Boeing 737-200", "7-Eleven's (red) <tag>", "naïve café"]
+WORDS = (
+    "oak elm ivy fog bell lamp stone river tiger basket violin granite umbrella hydrangea electroencephalogram "
+    "forget-me-not black-eyed_susan St. Bernard's 747 cat! a_very_long_name_that_goes_on_and_on_and_on_for_ever"
+).split()
+
+
+def names_for(k: int) -> list[str]:
+    """K different names, from one token to more than a dozen."""
+    if k <= len(ODD_NAMES):
+        return ODD_NAMES[:k]
+    return [f"{WORDS[i % len(WORDS)]} {WORDS[i // len(WORDS) % len(WORDS)]}_{i}" for i in range(k)]
+
+
+def context_settings(m: int, position: str, csc: bool = False, init: str = "") -> ContextSettings:
+    return ContextSettings(m, csc, init, position, "fp32")
+
+
+def learner(encoder: TextEncoder, names: list[str], m: int, position: str, csc: bool, seed: int = 0) -> PromptLearner:
+    made = PromptLearner(encoder, names, context_settings(m, position, csc), torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        made.ctx.mul_(5)  # far enough from zero that a misplaced vector shows
+    return made
+
+
+def run_all_positions(model: Any, prompts: Tensor, tokens: Tensor) -> Tensor:
+    """CoOp's TextEncoder: every position of every prompt through OpenAI's transformer."""
+    x = prompts + model.positional_embedding
+    x = model.transformer(x.permute(1, 0, 2)).permute(1, 0, 2)
+    x = model.ln_final(x)
+    return x[torch.arange(x.shape[0]), tokens.argmax(dim=-1)] @ model.text_projection
+
+
+def coop(model: Any, names: list[str], ctx: Tensor, position: str) -> Tensor:
+    """CoOp's PromptLearner and TextEncoder, written as the original computes them."""
+    clip = import_clip()
+    names = [name.replace("_", " ") for name in names]
+    m = ctx.shape[-2]
+    tokens = torch.cat([clip.tokenize(" ".join(["X"] * m) + " " + name + ".") for name in names])
+    embedding = model.token_embedding(tokens)
+    prefix, suffix = embedding[:, :1, :], embedding[:, 1 + m :, :]
+    if ctx.dim() == 2:
+        ctx = ctx.unsqueeze(0).expand(len(names), -1, -1)
+    lengths = [len(clip.clip._tokenizer.encode(name)) for name in names]
+    if position == "end":
+        prompts = torch.cat([prefix, ctx, suffix], dim=1)
+    else:
+        half = m // 2 if position == "middle" else 0
+        rows = []
+        for i, n in enumerate(lengths):
+            parts = [prefix[i], ctx[i, :half], suffix[i, :n], ctx[i, half:], suffix[i, n:]]
+            rows.append(torch.cat(parts, dim=0))
+        prompts = torch.stack(rows)
+    return run_all_positions(model, prompts, tokens)
+
+
+def loss_of(features: Tensor) -> Tensor:
+    """Cross-entropy of fixed image embeddings to the prompts, as in tuning."""
+    g = torch.Generator().manual_seed(3)
+    k = len(features)
+    vectors = F.normalize(torch.randn(8, features.shape[1], generator=g), dim=-1)
+    labels = torch.randint(k, (8,), generator=g)
+    return F.cross_entropy(100 * vectors @ F.normalize(features, dim=-1).T, labels)
+
+
+def compare(model: Any, encoder: TextEncoder, names: list[str], m: int, position: str, csc: bool) -> None:
+    ours = learner(encoder, names, m, position, csc)
+    features = encoder(ours())
+    theirs_ctx = ours.ctx.detach().clone().requires_grad_()
+    expected = coop(model, names, theirs_ctx, position)
+    worst = (F.normalize(features, dim=-1) - F.normalize(expected, dim=-1)).abs().max()
+    assert worst < 1e-5
+    if len(names) > 1:
+        (gradient,) = torch.autograd.grad(loss_of(features), ours.ctx)
+        (wanted,) = torch.autograd.grad(loss_of(expected), theirs_ctx)
+        print(f"gradient {float(wanted.norm()):.3g}")
+        assert (gradient - wanted).norm() < 1e-4 * wanted.norm()
+
+
+class Towers(tuple):
+    """OpenAI's model and our encoder on the same weights (both frozen)."""
+
+    def __repr__(self) -> str:
+        return "<towers>"
+
+
+@pytest.fixture(scope="module")
+def towers(tiny_state: dict[str, Tensor]) -> Towers:
+    model = from_state("tiny", tiny_state, "the test suite").model
+    return Towers((model, TextEncoder(model)))
+
+
+@pytest.mark.parametrize("csc", (False, True), ids=("shared", "csc"))
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize(("k", "m"), ((1, 4), (3, 1), (3, 32), (7, 5), (37, 16)))
+def test_equals_coop_on_77_positions(towers, k: int, m: int, position: str, csc: bool) -> None:
+    compare(*towers, names_for(k), m, position, csc)
+
+
+@pytest.mark.parametrize(("position", "csc", "m"), (("end", False, 16), ("middle", True, 4)))
+def test_equals_coop_with_397_classes(towers, position: str, csc: bool, m: int) -> None:
+    compare(*towers, names_for(397), m, position, csc)
+
+
+name = st.text(string.ascii_letters + string.digits + " _-.,!?'&()/<>éßλ", min_size=1, max_size=24)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    names=st.lists(name, min_size=1, max_size=4, unique_by=lambda n: tuple(word_tokens(n.replace("_", " ")))),
+    m=st.integers(1, 24),
+    position=st.sampled_from(POSITIONS),
+    csc=st.booleans(),
+)
+def test_equals_coop_for_any_names(towers, names: list[str], m: int, position: str, csc: bool) -> None:
+    compare(*towers, names, m, position, csc)
+
+
+def test_prompt_that_fills_the_whole_context(towers) -> None:
+    model, encoder = towers
+    names = ["cat", "great white shark"]
+    room = 77 - 2 - len(word_tokens("great white shark."))
+    for position in POSITIONS:
+        compare(model, encoder, names, room, position, False)
+
+
+def test_hand_written_prompts_equal_encode_text(towers) -> None:
+    model, encoder = towers
+    texts = [f"a photo of a {n}." for n in names_for(37)] + ["", "a", "zebra", " ".join(["dog"] * 75)]
+    tokens = tokenize(texts)
+    assert torch.equal(tokens, import_clip().tokenize(texts).long())
+    with torch.no_grad():
+        expected = model.encode_text(tokens)
+        worst = (encoder.encode_tokens(tokens) - expected).abs().max()
+        assert worst < 1e-5
+        for chunk in (1, 5, 41):
+            assert (encoder.encode_tokens(tokens, chunk=chunk) - expected).abs().max() < 1e-5
+        one = encoder.encode_texts(texts[:1])
+        assert (one - expected[:1]).abs().max() < 1e-5
+        same = encoder.encode_texts(["a dog", "a dog"])
+        assert torch.equal(same[0], same[1])
+
+
+def test_prompts_where_one_is_the_beginning_of_another(towers) -> None:
+    model, encoder = towers
+    tokens = tokenize(["a photo", "a photo of a cat", "a photo of"])
+    with torch.no_grad():
+        assert (encoder.encode_tokens(tokens) - model.encode_text(tokens)).abs().max() < 1e-5
+
+
+def test_nothing_behind_the_end_token_matters(towers) -> None:
+    _, encoder = towers
+    prompts = learner(encoder, names_for(5), 4, "end", False)()
+    noisy = prompts.rest.clone()
+    for row, end in enumerate(prompts.eos.tolist()):
+        noisy[row, end + 1 :] = 1e3
+    longer = torch.cat([noisy, torch.full((5, 9, noisy.shape[-1]), float("nan"))], 1)
+    expected = encoder(prompts)
+    assert torch.equal(encoder(dataclasses.replace(prompts, rest=noisy)), expected)
+    assert torch.equal(encoder(dataclasses.replace(prompts, rest=longer)), expected)
+    moved = prompts.rest.clone()
+    moved[:, int(prompts.eos.min())] += 1
+    assert not torch.allclose(encoder(dataclasses.replace(prompts, rest=moved)), expected)
+
+
+def test_every_split_of_the_same_prompt_gives_the_same_feature(towers) -> None:
+    _, encoder = towers
+    tokens = tokenize(["a photo of a red cat."] * 2)
+    embedded = encoder.embed(tokens)
+    end = int(tokens[0].argmax())
+    features = [
+        encoder(PromptBatch(embedded[0, :shared], embedded[:, shared:], torch.tensor([end - shared] * 2)))
+        for shared in (1, 3, end)
+    ]
+    for other in features[1:]:
+        assert (other - features[0]).abs().max() < 1e-5
+
+
+def test_no_gradient_reaches_the_frozen_tower(towers) -> None:
+    model, encoder = towers
+    ours = learner(encoder, names_for(3), 4, "end", False)
+    loss_of(encoder(ours())).backward()
+    assert ours.ctx.grad is not None
+    assert all(p.grad is None and not p.requires_grad for p in model.parameters())
+    assert not any(p.requires_grad for p in encoder.parameters())
+
+
+def test_a_text_that_is_too_long_is_named() -> None:
+    long = " ".join(["dog"] * 76)
+    with pytest.raises(PromptError, match=r"dog dog.* has 78 tokens; CLIP reads 77"):
+        tokenize(["a cat", long])
+
+
+# --- classifier ---------------------------------------------------------------------------------------------------
+
+
+def test_ensemble_is_the_normalised_mean_of_normalised_features(towers) -> None:
+    model, encoder = towers
+    templates, names = ["a photo of a {}.", "a blurry {}", "{}"], ["cat", "great_white_shark"]
+    made = from_templates(encoder, names, templates, 50.0)
+    with torch.no_grad():
+        each = [model.encode_text(tokenize([t.format(n.replace("_", " ")) for n in names])) for t in templates]
+        mean = torch.stack([F.normalize(e, dim=-1) for e in each]).mean(0)
+    assert torch.allclose(made.features, F.normalize(mean, dim=-1), atol=1e-5)
+    assert not made.features.requires_grad
+    embeddings = torch.randn(4, 64)
+    cosine = F.cosine_similarity(embeddings[:, None], made.features[None], dim=-1)
+    assert torch.allclose(made.logits(embeddings), 50 * cosine, atol=1e-4)
+
+
+def test_templates_that_cannot_be_used(towers) -> None:
+    _, encoder = towers
+    with pytest.raises(PromptError, match="no template"):
+        from_templates(encoder, ["cat"], [], 1.0)
+    with pytest.raises(PromptError, match="'a photo' has no {}"):
+        from_templates(encoder, ["cat"], ["a photo"], 1.0)
+
+
+def test_classifier_digest_depends_on_features_and_scale() -> None:
+    features = torch.eye(3)
+    digests = {
+        Classifier(features, 100.0).digest,
+        Classifier(features, 50.0).digest,
+        Classifier(features[[1, 0, 2]], 100.0).digest,
+    }
+    assert len(digests) == 3
+    assert Classifier(features.clone(), 100.0).digest in digests

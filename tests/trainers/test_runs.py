@@ -1,0 +1,341 @@
+"""Whole runs of the trainers through ``train.py``, on a tiny CLIP and generated pictures."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from advpt.backbones.clip import ImageEncoder
+from advpt.evaluation import record as records
+from advpt.evaluation.record import outcome
+from advpt.files import load_checkpoint
+from small_world import ROOT
+
+
+def results(folder: Path) -> dict[str, dict]:
+    return {path.name: records.read(path).result for path in sorted((folder / "records").glob("*.json"))}
+
+
+def context(folder: Path, epoch: int = 3) -> torch.Tensor:
+    return load_checkpoint(folder / "prompt_learner" / f"model.pth.tar-{epoch}")["state_dict"]["ctx"]
+
+
+def parse_as_coop(log: Path, keyword: str, gate: str = "Finish training") -> float:
+    """CoOp's parse_test_res.py in four lines: the last match after the gate line."""
+    value, open_gate = None, False
+    for line in log.read_text().splitlines():
+        open_gate = open_gate or line == gate
+        if open_gate and (found := re.search(rf"\* {keyword}: ([\.\deE+-]+)%", line)):
+            value = float(found[1])
+    assert value is not None
+    return value
+
+
+def test_one_seed_twice_gives_equal_results(world):
+    world.run()
+    world.run(output=world.folder / "again")
+    shutil.rmtree(world.folder / "banks")
+    world.run(output=world.folder / "fresh")  # building the banks must not disturb the run
+    one = results(world.output)
+    assert len(one) == 3 and one == results(world.folder / "again") == results(world.folder / "fresh")
+    assert torch.equal(context(world.output), context(world.folder / "fresh"))
+
+
+def test_another_seed_differs_and_zero_is_a_seed(world):
+    world.run(seed=0)
+    world.run(seed=0, output=world.folder / "zero")
+    world.run(seed=5, output=world.folder / "five")
+    assert torch.equal(context(world.output), context(world.folder / "zero"))
+    assert not torch.equal(context(world.output), context(world.folder / "five"))
+    assert results(world.output)["test_transfer_pgd2-fkl@8-a5.json"]["seed"] == 0
+
+
+def test_a_second_seed_attacks_nothing_under_transfer(world, monkeypatch):
+    world.run("EVAL.PROTOCOLS", "('transfer',)")
+    monkeypatch.setattr(ImageEncoder, "forward", lambda *a: pytest.fail("the image encoder ran"))
+    world.run("EVAL.PROTOCOLS", "('transfer',)", seed=2, output=world.folder / "two")
+    world.run("EVAL.PROTOCOLS", "('transfer',)", "DATASET.NUM_SHOTS", "2", output=world.folder / "few")
+    few = results(world.folder / "few")["test_transfer_pgd2-fkl@8-a5.json"]
+    assert few["training"]["images"] == 6 and few["shots"] == 2
+
+
+def test_results_lines_are_found_by_coops_parser(world):
+    world.run()
+    log, found = world.output / "log.txt", results(world.output)
+    first = found["test_transfer_pgd2-fkl@8-a5.json"]
+    assert parse_as_coop(log, "accuracy") == round(first["clean"]["accuracy"], 1)
+    assert parse_as_coop(log, "robust_accuracy") == round(first["robust"]["accuracy"], 1)
+    world.run(flags=("--eval-only", "--model-dir", str(world.output)), output=world.folder / "eval")
+    assert parse_as_coop(world.folder / "eval" / "log.txt", "accuracy", "=> result") == round(
+        first["clean"]["accuracy"], 1
+    )
+
+
+def test_the_log_holds_the_threat_card(world):
+    printed = world.run()
+    assert "attacker knows everything, the learned prompt included" in printed
+    assert printed.count("adaptive     pgd2-ce@8") == 1  # fkl becomes ce, which was asked for too: one threat
+    assert "objective fkl replaced by ce" in printed
+    assert re.search(r"transfer +pgd2-fkl@8/a5 +robust \d", printed)
+
+
+def test_the_record_can_be_recomputed(world):
+    world.run()
+    for result in results(world.output).values():
+        for part in (result["clean"], result["robust"]):
+            assert outcome(part).sum() == part["correct"] and len(outcome(part)) == part["n"] == 12
+            assert part["accuracy"] == pytest.approx(100 * part["correct"] / 12)
+        assert result["config"]["TRAINER.ADVPT.N_CTX"] == 4 and "MODEL.WEIGHTS" not in result["config"]
+
+
+def test_an_edited_record_is_refused(world):
+    world.run()
+    path = next((world.output / "records").glob("*.json"))
+    data = json.loads(path.read_text())
+    data["result"]["clean"]["accuracy"] = 99.0
+    path.write_text(json.dumps(data))
+    with pytest.raises(records.RecordError, match="changed after it was written"):
+        records.read(path)
+
+
+def test_a_run_stopped_between_epochs_continues_exactly(world, monkeypatch):
+    world.run()
+    from trainers.advpt import PromptTrainer
+
+    with monkeypatch.context() as patch:
+        save = PromptTrainer.save_model
+
+        def stop_after_two(self, epoch, *args, **kwargs):
+            save(self, epoch, *args, **kwargs)
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+        patch.setattr(PromptTrainer, "save_model", stop_after_two)
+        code, printed = world.call(output=world.folder / "stopped")
+        assert code == 130 and "continues where it was" in printed
+    printed = world.run(output=world.folder / "stopped")
+    assert "epoch [3/3]" in printed and "epoch [1/3]" not in printed
+    assert torch.equal(context(world.output), context(world.folder / "stopped"))
+    assert results(world.output) == results(world.folder / "stopped")
+
+
+def test_only_the_prompt_is_registered_and_the_image_tower_is_gone(world, monkeypatch):
+    from trainers.advpt import AdvPT
+
+    seen = []
+    forward_backward = AdvPT.forward_backward
+
+    def watching(self, batch):
+        seen.append((self.get_model_names(), self.backbone.image, self.backbone.model.visual, batch["img"].shape))
+        return forward_backward(self, batch)
+
+    monkeypatch.setattr(AdvPT, "forward_backward", watching)
+    world.run()
+    assert seen and all(names == ["prompt_learner"] and i is None and v is None for names, i, v, _ in seen)
+    assert {shape for *_, shape in seen} == {torch.Size([4, 32])}
+    saved = load_checkpoint(world.output / "prompt_learner" / "model.pth.tar-3")
+    assert list(saved["state_dict"]) == ["ctx"] and saved["epoch"] == 3
+    about = json.loads((world.output / "prompt_learner" / "prompt.json").read_text())
+    assert about["classnames"] == ["red_fox", "owl", "sea"] and about["n_ctx"] == 4
+
+
+def test_evaluation_only_takes_other_attacks(world):
+    world.run()
+    flags = ("--eval-only", "--model-dir", str(world.output))
+    world.run("EVAL.ATTACKS", "('pgd3-ce@2',)", flags=flags)
+    found = results(world.output)
+    assert "test_transfer_pgd3-ce@2-a1.667.json" in found and len(found) == 5
+    # what was learned is what is evaluated
+    trained = found["test_adaptive_pgd2-ce@8-a8.json"]["prompt"]
+    assert found["test_adaptive_pgd3-ce@2-a1.667.json"]["prompt"] == trained
+
+
+def test_missing_model_folder_is_a_sentence(world):
+    code, printed = world.call(flags=("--eval-only", "--model-dir", str(world.folder / "nowhere")))
+    assert code == 2 and "no checkpoint at" in printed and "Traceback" not in printed
+
+
+def test_a_folder_of_another_configuration_is_refused(world):
+    world.run()
+    before = results(world.output)
+    code, printed = world.call("OPTIM.LR", "0.5")
+    assert code == 2 and "OPTIM.LR: the folder has 0.01, this run 0.5" in printed
+    assert results(world.output) == before
+
+
+def test_skip_done_exits_only_when_everything_is_there(world, monkeypatch):
+    assert "done already" not in world.run(flags=("--skip-done",))
+    assert "done already" in world.run(flags=("--skip-done",))
+    more = ("EVAL.ATTACKS", "('pgd2-fkl@8',)")
+    assert "done already" not in world.run(*more, flags=("--skip-done",)), "another evaluation was asked for"
+    next((world.output / "records").glob("test_adaptive*.json")).unlink()
+    assert "done already" not in world.run(*more, flags=("--skip-done",)), "a record was missing"
+
+
+def test_coop_tunes_on_images_or_on_a_clean_bank(world):
+    printed = world.run(trainer="CoOp")
+    assert "epoch [3/3]" in printed
+    result = results(world.output)["test_transfer_pgd2-fkl@8-a5.json"]
+    assert result["training"] == {} and result["trainer"] == "CoOp"
+    world.run("TRAINER.COOP.CLEAN_BANK", "True", trainer="CoOp", output=world.folder / "bank")
+    result = results(world.folder / "bank")["test_transfer_pgd2-fkl@8-a5.json"]
+    assert result["training"]["images"] == 15 and len(result["training"]["bank"]) == 64
+
+
+def test_zero_shot_needs_no_training_and_its_prompt_is_the_attacked_one(world):
+    world.run(trainer="ZeroshotCLIP")
+    found = results(world.output)
+    transfer, adaptive = found["test_transfer_pgd2-ce@8-a8.json"], found["test_adaptive_pgd2-ce@8-a8.json"]
+    assert transfer["robust"]["bank"] == adaptive["robust"]["bank"] and transfer["hand_prompt"] == ["a photo of a {}."]
+    assert parse_as_coop(world.output / "log.txt", "accuracy") == round(transfer["clean"]["accuracy"], 1)
+    world.run("TRAINER.ZEROSHOTCLIP.ENSEMBLE", "True", trainer="ZeroshotCLIP", output=world.folder / "ensemble")
+    other = results(world.folder / "ensemble")["test_transfer_pgd2-ce@8-a8.json"]
+    assert len(other["hand_prompt"]) == 8 and other["prompt"] != transfer["prompt"]
+
+
+def test_best_validation_model_is_chosen_and_loaded(world):
+    world.run("TEST.FINAL_MODEL", "best_val")
+    assert (world.output / "prompt_learner" / "model-best.pth.tar").is_file()
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (("EVAL.ATTACKS", "('pdg40@16',)"), "Did you mean 'pgd'"),
+        (("BANK.ATTACK", "pgd10-fkl@0.03"), "write 7.65"),
+        (("EVAL.PROTOCOLS", "('adaptiv',)"), "Did you mean 'adaptive'"),
+        (("TRAINER.ADVPT.N_CTX", "90"), "context vectors do not fit"),
+        (("TRAINER.ADVPT.N_CTXX", "3", "OPTIM.LRR", "1"), "did you mean OPTIM.LR?"),
+        (("MODEL.BACKBONE.NAME", "ViT-B/61", "MODEL.WEIGHTS", ""), "Did you mean 'ViT-B/16'"),
+        (("MODEL.WEIGHTS", "/nowhere.pt"), "no such file"),
+        (("INPUT.INTERPOLATION", "cubic"), "bicubic"),
+        (("DATASET.NAME", "TinyPhoto"), "TinyPhotos"),
+        (("INPUT.SIZE", "(24, 24)"), "set INPUT.SIZE"),
+        (("TRAINER.ADVPT.CLASS_TOKEN_POSITION", "start"), "CLASS_TOKEN_POSITION"),
+        (("--verbose",), "put flags first"),
+    ],
+)
+def test_mistakes_are_answered_with_a_sentence(world, bad, says):
+    code, printed = world.call(*bad)
+    assert code == 2 and says in printed and "Traceback" not in printed
+
+
+def test_coops_literal_command_line(world):
+    """main.sh of CoOp, word for word, with our yaml names."""
+    import train
+
+    config = world.folder / "trainers" / "CoOp" / "tiny.yaml"
+    config.parent.mkdir(parents=True)
+    shutil.copy(world.folder / "tiny.yaml", config)
+    argv = (
+        f"--root {world.folder}/data --seed 1 --trainer CoOp --dataset-config-file {world.folder}/set.yaml "
+        f"--config-file {config} --output-dir {world.folder}/out "
+        "TRAINER.COOP.N_CTX 16 TRAINER.COOP.CSC False TRAINER.COOP.CLASS_TOKEN_POSITION end DATASET.NUM_SHOTS 1 "
+        f"MODEL.WEIGHTS {world.weights} BANK.DIR {world.folder}/banks"
+    ).split()
+    assert train.main(argv) == 0
+    assert parse_as_coop(world.folder / "out" / "log.txt", "accuracy") >= 0
+
+
+def test_default_output_folder_follows_coop(world, monkeypatch):
+    import train
+
+    monkeypatch.chdir(world.folder)
+    argv = [a for a in world.argv("EVAL.ATTACKS", "()", "DATASET.NUM_SHOTS", "2")]
+    at = argv.index("--output-dir")
+    assert train.main(argv[:at] + argv[at + 2 :]) == 0
+    run = world.folder / "output/tinyphotos/AdvPT/tiny_2shots/nctx4_cscFalse_ctpend/seed1"
+    assert (run / "records" / "test_clean.json").is_file()
+
+
+FOREIGN_TRAIN = '''
+import argparse
+from dassl.config import get_cfg_default
+from dassl.engine import build_trainer
+from dassl.utils import set_random_seed, setup_logger
+from yacs.config import CfgNode as CN
+import own_set
+import trainers.advpt
+
+parser = argparse.ArgumentParser()
+for name in ("--root", "--output-dir", "--config-file"):
+    parser.add_argument(name)
+parser.add_argument("opts", nargs=argparse.REMAINDER)
+args = parser.parse_args()
+cfg = get_cfg_default()
+cfg.TRAINER.COOP = CN()
+cfg.TRAINER.COOP.N_CTX = 8
+cfg.DATASET.SUBSAMPLE_CLASSES = "all"
+trainers.advpt.extend_cfg(cfg)
+assert cfg.TRAINER.COOP.N_CTX == 8
+cfg.merge_from_file(args.config_file)
+cfg.DATASET.ROOT, cfg.OUTPUT_DIR, cfg.TRAINER.NAME, cfg.DATASET.NAME = args.root, args.output_dir, "AdvPT", "OwnSet"
+cfg.merge_from_list(args.opts)
+cfg.freeze()
+set_random_seed(1)
+setup_logger(cfg.OUTPUT_DIR)
+build_trainer(cfg).train()
+'''
+OWN_SET = '''
+from pathlib import Path
+from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
+
+@DATASET_REGISTRY.register()
+class OwnSet(DatasetBase):
+    def __init__(self, cfg):
+        def read(split):
+            top = Path(cfg.DATASET.ROOT) / "tiny_photos" / split
+            return [Datum(impath=str(p), label=i, classname=d.name)
+                    for i, d in enumerate(sorted(top.iterdir())) for p in sorted(d.iterdir())]
+        super().__init__(train_x=read("train"), val=read("val"), test=read("test"))
+'''
+
+
+def test_as_a_plugin_in_somebody_elses_checkout(world, tmp_path):
+    """One copied file, one import, one call; only ``advpt`` and ``dassl`` are installed there."""
+    checkout = tmp_path / "checkout"
+    (checkout / "trainers").mkdir(parents=True)
+    (checkout / "trainers" / "__init__.py").write_text("")
+    shutil.copy(ROOT / "trainers" / "advpt.py", checkout / "trainers")
+    (checkout / "train.py").write_text(FOREIGN_TRAIN)
+    (checkout / "own_set.py").write_text(OWN_SET)
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "advpt").symlink_to(ROOT / "advpt")
+    (site / "dassl").symlink_to(ROOT / "dassl-lite" / "dassl")
+    done = subprocess.run(
+        [sys.executable, "train.py", "--root", str(world.folder / "data"), "--output-dir", str(tmp_path / "out"),
+         "--config-file", str(world.folder / "tiny.yaml"), "MODEL.WEIGHTS", str(world.weights), "SEED", "1",
+         "BANK.DIR", str(tmp_path / "b")],
+        cwd=checkout, capture_output=True, text=True, env={"PYTHONPATH": str(site), "PATH": "/usr/bin:/bin"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "* robust_accuracy:" in done.stdout and len(results(tmp_path / "out")) == 3
+
+
+def test_our_schedule_steps_in_where_the_hosts_does_not_run(world, monkeypatch):
+    import trainers.advpt as module
+
+    world.run()
+
+    def broken(*args):
+        raise TypeError("LRScheduler.__init__() takes from 2 to 3 positional arguments but 4 were given")
+
+    monkeypatch.setattr(module, "build_lr_scheduler", broken)
+    printed = world.run(output=world.folder / "own")
+    assert "using our own" in printed
+    assert torch.equal(context(world.output), context(world.folder / "own"))
+
+
+def test_images_already_in_the_unit_range_are_left_alone(world):
+    """APT-style configs leave ``normalize`` out; CoOp-style ones have it. Both tune on the same pixels."""
+    plain = ("INPUT.TRANSFORMS", "('center_crop',)")
+    world.run(*plain, trainer="CoOp")
+    world.run("INPUT.TRANSFORMS", "('center_crop','normalize')", trainer="CoOp", output=world.folder / "norm")
+    torch.testing.assert_close(context(world.output), context(world.folder / "norm"), atol=1e-5, rtol=1e-4)
