@@ -157,17 +157,28 @@ def merge_overrides(cfg: CfgNode, pairs: Sequence[str]) -> None:
 
 
 def merge_yaml(cfg: CfgNode, path: Path) -> None:
-    """Merge a yaml file into ``cfg``.
+    """Merge a yaml file into ``cfg``; a top-level ``_BASE_: FILE`` (relative to it) is merged before, so a file states only
+    its difference.
 
     Raises:
         ConfigError: naming the file and every key that does not exist or has the wrong kind of value.
     """
+    _merge_yaml(cfg, path, ())
+
+
+def _merge_yaml(cfg: CfgNode, path: Path, inside: tuple[Path, ...]) -> None:
     if not path.is_file():
-        raise ConfigError(f"no configuration file at {path}")
+        raise ConfigError(f"no configuration file at {path}" + (f" (_BASE_ of {inside[-1]})" if inside else ""))
+    if path.resolve() in inside:
+        raise ConfigError(f"{path}: _BASE_ leads in a circle: {' -> '.join(str(p) for p in inside)}")
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid yaml: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings, found {type(tree).__name__}")
+    if base := tree.pop("_BASE_", None):
+        _merge_yaml(cfg, path.parent / str(base), (*inside, path.resolve()))
 
     def pairs(node: dict[str, Any], prefix: str = "") -> Iterator[Any]:
         for name, value in node.items():
@@ -176,8 +187,6 @@ def merge_yaml(cfg: CfgNode, path: Path) -> None:
             else:
                 yield from (f"{prefix}{name}", value)
 
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected a mapping of settings, found {type(tree).__name__}")
     try:
         merge_overrides(cfg, list(pairs(tree)))
     except ConfigError as error:

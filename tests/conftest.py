@@ -8,6 +8,7 @@ import os
 import random
 import socket
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,18 @@ def tiny_weights(tiny_state: State, tmp_path_factory: pytest.TempPathFactory) ->
     """The weights of :func:`tiny_clip` as a state-dict file."""
     path = tmp_path_factory.mktemp("weights") / "tiny.pt"
     torch.save(tiny_state, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_archive(tiny_state: State, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights of :func:`tiny_clip` as a TorchScript archive, the kind of file OpenAI publishes."""
+    model = from_state("tiny", tiny_state, "the test suite").model
+    tokens = torch.tensor([[49406, 320, 49407] + [0] * 74])
+    path = tmp_path_factory.mktemp("archive") / "tiny.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing is deprecated, and OpenAI's files are traced
+        torch.jit.trace(model, (torch.zeros(1, 3, 32, 32), tokens), check_trace=False).save(str(path))
     return path
 
 

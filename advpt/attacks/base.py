@@ -26,7 +26,8 @@ class AttackOutput:
     changed:  ``[b]`` bool, True where the image differs from its input.
     distance: ``[b]`` float32, the largest pixel change (``linf``) or the L2 norm of the change, in units of 1/255.
     loss:     ``[b]`` float32, the objective at the returned image.
-    stage:    ``[b]`` int64, which stage of the attack broke the image; -1 where none did or none could tell.
+    stage:    ``[b]`` int64, which stage of the attack broke the image (an index into the ``stages`` of its parameters
+              where it has several); -1 where none did or none could tell.
     """
 
     images: Tensor
@@ -48,14 +49,33 @@ class Attack(ABC):
     name: ClassVar[str]
     version: ClassVar[int] = 1  # of the algorithm: part of every bank's key
     summary: ClassVar[str] = ""
+    attacks_through: ClassVar[str] = "encoder"  # or "surrogate": a network of the attacker's own, whatever is attacked
+    perturbs_all: ClassVar[bool] = True  # False: images that need no change come back as they were
+    objectives: ClassVar[tuple[str, ...]] = tuple(OBJECTIVES)  # that it can make large
+    usual_objective: ClassVar[str] = "ce"  # where its text form names none
+    usual_steps: ClassVar[int] = 0  # where its text form names none; 0: it has no such number
 
     def __init__(self, *, eps: float, norm: str = "linf", objective: str = "ce") -> None:
         if not 0 < eps <= 255 or norm not in ("linf", "l2"):
             raise AttackError(f"eps={eps}, norm={norm!r}: give eps in units of 1/255, in (0, 255], and norm linf or l2")
-        if objective not in OBJECTIVES:
-            raise AttackError(unknown_name("objective", objective, OBJECTIVES))
+        if objective not in self.objectives:
+            raise AttackError(f"{self.name}: {unknown_name('objective', objective, self.objectives)}")
         self.eps, self.norm = float(eps), norm
         self.objective: Objective = OBJECTIVES[objective]
+
+    @classmethod
+    def usual(cls, objective: str, eps: float, steps: int) -> dict[str, Any]:
+        """Options that the text form always spells out, with what they are where it leaves them out."""
+        return {}
+
+    @classmethod
+    def profiles(cls, steps: int) -> dict[str, dict[str, Any]]:
+        """Options that go by one name."""
+        return {}
+
+    def made_with(self) -> dict[str, str]:
+        """Versions of other software that the images depend on, for a bank's manifest."""
+        return {}
 
     @property
     def radius(self) -> float:

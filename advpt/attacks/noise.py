@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from advpt.errors import AttackError
+
 
 class SampleNoise:
     """One generator per image, seeded by its id and the attack seed alone.
@@ -17,15 +19,16 @@ class SampleNoise:
     """
 
     def __init__(self, ids: Sequence[str], seed: int) -> None:
-        self._generators = []
-        for sample in ids:
-            value = hashlib.sha256(f"{seed}:{sample}".encode()).digest()[:8]
-            generator = torch.Generator()
-            generator.manual_seed(int.from_bytes(value, "big") >> 1)
-            self._generators.append(generator)
+        self._seeds = [_number(f"{seed}:{sample}") >> 1 for sample in ids]
+        self._generators = [torch.Generator().manual_seed(value) for value in self._seeds]
 
     def __len__(self) -> int:
         return len(self._generators)
+
+    @property
+    def batch_seed(self) -> int:
+        """One number below 2**31 for code that can only be seeded as a whole: of these images in this order."""
+        return _number(f"batch:{self._seeds}") >> 33
 
     def uniform(self, like: Tensor, low: float, high: float) -> Tensor:
         """Uniform in [low, high], of the shape, dtype and device of ``like [b, ...]``."""
@@ -40,6 +43,23 @@ class SampleNoise:
             raise ValueError(f"{len(self._generators)} generators for a batch of {len(like)}")
         rows = [kind(like.shape[1:], generator=g, dtype=torch.float32) for g in self._generators]  # type: ignore[operator]
         return torch.stack(rows).to(like)
+
+
+def choose_targets(y: Tensor, classes: int, ids: Sequence[str], seed: int) -> Tensor:
+    """``[b]`` int64: for each image a class other than its label ``y [b]``, by its id and the attack seed alone.
+
+    Raises:
+        AttackError: with one class there is nothing to aim at.
+    """
+    if classes < 2:
+        raise AttackError("a targeted attack needs at least two classes")
+    jump = [1 + _number(f"target:{seed}:{sample}") % (classes - 1) for sample in ids]
+    return (y + torch.tensor(jump, dtype=torch.int64, device=y.device)) % classes
+
+
+def _number(text: str) -> int:
+    """The first 64 bits of the text's SHA-256."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def as_noise(generator: SampleNoise | torch.Generator, n: int) -> SampleNoise:

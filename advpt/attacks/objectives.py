@@ -19,13 +19,15 @@ Space = Literal["embedding", "logits"]
 
 @dataclass(frozen=True)
 class Objective:
-    """``loss(output, clean_output, y) -> [b]``; ``uses_labels`` False means the attacker needs no label."""
+    """``loss(output, clean_output, y) -> [b]``; ``uses_labels`` False means the attacker needs no label, ``aims`` True that
+    ``y`` is the class to reach instead of the one to leave."""
 
     name: str
     space: Space
     uses_labels: bool
     loss: Callable[[Tensor, Tensor, Tensor], Tensor]
     summary: str
+    aims: bool = False
 
 
 def feature_kl(output: Tensor, clean: Tensor, y: Tensor) -> Tensor:
@@ -51,6 +53,16 @@ def margin(output: Tensor, clean: Tensor, y: Tensor) -> Tensor:
     return others.amax(1) - true
 
 
+def logit(output: Tensor, clean: Tensor, y: Tensor) -> Tensor:
+    """Minus the true class's logit (RAP's MaxLogit, untargeted)."""
+    return -output.gather(1, y[:, None]).squeeze(1)
+
+
+def target_logit(output: Tensor, clean: Tensor, y: Tensor) -> Tensor:
+    """The logit of a target label, passed in place of the true one (Zhao et al., NeurIPS 2021)."""
+    return output.gather(1, y[:, None]).squeeze(1)
+
+
 def targeted(output: Tensor, clean: Tensor, y: Tensor) -> Tensor:
     """Minus the cross-entropy to a target label, passed in place of the true one."""
     return -F.cross_entropy(output, y, reduction="none")
@@ -63,7 +75,9 @@ OBJECTIVES = {
         Objective("ce", "logits", True, cross_entropy, "cross-entropy to the true label"),
         Objective("kl", "logits", False, kl_clean, "KL between class probabilities (TRADES)"),
         Objective("margin", "logits", True, margin, "largest wrong logit minus the true one (CW)"),
-        Objective("target", "logits", True, targeted, "cross-entropy to a target label, minimised"),
+        Objective("logit", "logits", True, logit, "the true class's logit, minimised"),
+        Objective("target", "logits", True, targeted, "cross-entropy to a target label, minimised", aims=True),
+        Objective("target-logit", "logits", True, target_logit, "the logit of a target label", aims=True),
     )
 }
 

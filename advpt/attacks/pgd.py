@@ -1,5 +1,7 @@
 """Projected gradient descent (Madry et al., 2018) on any objective; with ``fkl`` it is AdvPT's own attack.
 
+FGSM, MI-FGSM, DI-FGSM, TI and SI are the same loop with other options (``advpt/attacks/spec.py`` has their names).
+
 Profiles of the embedding attack (specification in the paper's section 3.3 and in its released code):
 
 * ``sound`` (default): start uniform in [-eps, eps], clipped to [0, 1] before the first gradient; bicubic bank images.
@@ -11,7 +13,7 @@ Profiles of the embedding attack (specification in the paper's section 3.3 and i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,7 +21,8 @@ from torch import Tensor
 from advpt.attacks.base import ATTACKS, Attack, Forward
 from advpt.attacks.noise import SampleNoise
 from advpt.attacks.objectives import is_wrong
-from advpt.errors import AttackError
+from advpt.attacks.transforms import DIVERSE, accumulate, smooth, through_diverse
+from advpt.errors import AttackError, unknown_name
 
 STARTS = ("uniform", "uniform_positive", "gaussian", "none")
 
@@ -51,10 +54,21 @@ def default_step(objective: str, eps: float, steps: int) -> float:
 
 @ATTACKS.add
 class PGD(Attack):
-    """``steps`` sign steps (L2: normalised steps) of ``step`` / 255, last iterate, best of ``restarts`` random starts."""
+    """``steps`` sign steps (L2: normalised steps) of ``step`` / 255, last iterate, best of ``restarts`` random starts.
+
+    Args:
+        step: in 1/255; None for :func:`default_step`.
+        start: of :data:`STARTS`; ``clip_first`` False takes the first gradient at the unclipped start.
+        momentum: decay of the accumulated gradient (MI), 0 for none.
+        diverse: of :data:`~advpt.attacks.transforms.DIVERSE` (DI), or ``none``.
+        ti: smooth the gradient (TI).
+        copies: mean gradient over the image divided by 1, 2, 4, ... (SI, Lin et al., ICLR 2020).
+    """
 
     name = "pgd"
     summary = "projected gradient descent on any objective"
+    usual_objective, usual_steps = "fkl", 40
+    resizes: ClassVar[bool] = False  # whether what it attacks through takes images of any size
 
     def __init__(
         self,
@@ -67,8 +81,17 @@ class PGD(Attack):
         restarts: int = 1,
         start: str = "uniform",
         clip_first: bool = True,
+        momentum: float = 0.0,
+        diverse: str = "none",
+        ti: bool = False,
+        copies: int = 1,
     ) -> None:
         super().__init__(eps=eps, norm=norm, objective=objective)
+        kinds = ["none", *(k for k, v in DIVERSE.items() if v.keeps_size or self.resizes)]
+        if diverse not in kinds:
+            raise AttackError(f"{self.name}: {unknown_name('diverse input', diverse, kinds)}")
+        if momentum < 0 or copies < 1:
+            raise AttackError(f"momentum={momentum}, copies={copies}: at least 0 and 1")
         if steps < 1 or restarts < 1 or start not in STARTS:
             raise AttackError(f"steps={steps}, restarts={restarts}, start={start!r}: at least 1, 1, one of {STARTS}")
         if start == "none" and objective in ("fkl", "kl"):
@@ -76,12 +99,24 @@ class PGD(Attack):
         if restarts > 1 and start == "none":
             raise AttackError("restarts need a random start")
         self.steps, self.restarts, self.start, self.clip_first = steps, restarts, start, clip_first
+        self.momentum, self.diverse, self.ti, self.copies = float(momentum), diverse, ti, copies
         self.step = float(default_step(objective, eps, steps) if step is None else step)
         if not self.step > 0:
             raise AttackError(f"step={step}: give the step size in units of 1/255, above 0")
 
+    @classmethod
+    def usual(cls, objective: str, eps: float, steps: int) -> dict[str, Any]:
+        return {"step": default_step(objective, eps, steps)}
+
+    @classmethod
+    def profiles(cls, steps: int) -> dict[str, dict[str, Any]]:
+        return {name: {"start": p.start, "clip_first": p.clip_first} for name, p in PROFILES.items()}
+
     def parameters(self) -> dict[str, Any]:
-        return super().parameters() | {
+        tricks = {"momentum": self.momentum, "diverse": self.diverse, "ti": self.ti, "copies": self.copies}
+        plain = {"momentum": 0.0, "diverse": "none", "ti": False, "copies": 1}
+        used = {name: value for name, value in tricks.items() if value != plain[name]}
+        return super().parameters() | used | {
             "steps": self.steps,
             "step": self.step,
             "restarts": self.restarts,
@@ -102,7 +137,7 @@ class PGD(Attack):
             better = loss > best_loss
             best = torch.where(better[:, None, None, None], images, best)
             best_loss = torch.where(better, loss, best_loss)
-            if self.objective.space == "logits" and self.objective.name != "target":
+            if self.objective.space == "logits" and not self.objective.aims:
                 stage = torch.where(better, is_wrong(output, y).long() - 1, stage)
         return best, best_loss, stage
 
@@ -110,12 +145,31 @@ class PGD(Attack):
         images = x + self._start(x, noise)
         if self.clip_first:
             images = self.project(images, x)
-        for _ in range(self.steps):
-            images = images.detach().requires_grad_()
-            loss = self.objective.loss(forward(images), clean, y)
-            (gradient,) = torch.autograd.grad(loss.sum(), images)
-            images = self.project(images.detach() + self.step / 255 * self._direction(gradient), x)
+        velocity = torch.zeros_like(x)
+        for t in range(self.steps):
+            gradient = self._gradient(forward, images, y, clean, noise, t)
+            if self.ti:
+                gradient = smooth(gradient)
+            if self.momentum:
+                gradient = velocity = accumulate(gradient, velocity, self.momentum)
+            images = self.project(images + self.step / 255 * self._direction(gradient), x)
         return images
+
+    def _gradient(
+        self, forward: Forward, images: Tensor, y: Tensor, clean: Tensor, noise: SampleNoise, t: int
+    ) -> Tensor:
+        """Of the objective in step ``t``, summed over scaled copies (only its direction counts)."""
+        images = images.detach().requires_grad_()
+        total = torch.zeros_like(images)
+        for copy in range(self.copies):
+            seen = images / 2**copy if copy else images
+            if self.diverse == "none":
+                output = forward(seen)
+            else:
+                output = through_diverse(forward, seen, DIVERSE[self.diverse], noise)
+            (gradient,) = torch.autograd.grad(self.objective.loss(output, clean, y).sum(), images)
+            total = total + gradient
+        return total
 
     def _start(self, x: Tensor, noise: SampleNoise) -> Tensor:
         r = self.radius

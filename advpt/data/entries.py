@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from advpt.data.facts import DatasetFacts, Lookalike, Source, SplitFacts
+from advpt.data.facts import DatasetFacts, Lookalike, Part, Source, SplitFacts
 
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -56,8 +56,21 @@ def _images(
     md5: str = "",
     sha256: str = "",
     note: str = "",
+    gives: tuple[str, ...] = (),
+    inner: tuple[str, ...] = (),
 ) -> Source:
-    return Source("images", where, address, filename, size=size, md5=md5, sha256=sha256, note=note)
+    return Source(
+        "images",
+        where,
+        address,
+        filename,
+        size=size,
+        md5=md5,
+        sha256=sha256,
+        note=note,
+        gives=gives,
+        inner=inner,
+    )
 
 
 DIGITS = DatasetFacts(
@@ -75,6 +88,8 @@ DIGITS = DatasetFacts(
     licence="CC BY 4.0 (UCI, Optical Recognition of Handwritten Digits)",
     disk="8 MB",
     notes=("Written from scikit-learn's load_digits at first use; no download.",),
+    parts=(Part("images"),),
+    gigabytes=(0.0, 0.008),
 )
 
 _PETS_SPLIT = SplitFacts(
@@ -104,6 +119,7 @@ OXFORD_PETS = DatasetFacts(
             "annotations.tar.gz",
             md5="95a8c909bbe2e81eed6a22bccdf3f68f",
             note="only to rebuild the split",
+            optional=True,
         ),
         *_split_sources(_PETS_SPLIT, "1501r8Ber4nNKvmlFVQZ8SeUHTcdTTEqs"),
     ),
@@ -116,6 +132,9 @@ OXFORD_PETS = DatasetFacts(
     licence="CC BY-SA 4.0",
     disk="0.8 GB",
     notes=("Test is the official test; the official trainval is cut 80/20 per class.",),
+    parts=(Part("images", ("oxford-iiit-pet/images",)),),
+    spare=41,
+    gigabytes=(0.8, 0.8),
 )
 
 _FLOWERS_SPLIT = SplitFacts(
@@ -156,6 +175,7 @@ OXFORD_FLOWERS = DatasetFacts(
             "imagelabels.mat",
             md5="e0620be6f572b9609742df49c70aed4d",
             note="only to rebuild the split",
+            optional=True,
         ),
         Source(
             "names",
@@ -163,6 +183,7 @@ OXFORD_FLOWERS = DatasetFacts(
             MIRROR + "cat_to_name.json",
             "cat_to_name.json",
             note="only to rebuild the split",
+            optional=True,
             **_CAT_TO_NAME,  # type: ignore[arg-type]
         ),
         Source(
@@ -171,6 +192,7 @@ OXFORD_FLOWERS = DatasetFacts(
             "1AkcxCXeK_RCGCEC_GvmWxjcjaNhu-at0",
             "cat_to_name.json",
             note="only to rebuild the split",
+            optional=True,
             **_CAT_TO_NAME,  # type: ignore[arg-type]
         ),
         *_split_sources(_FLOWERS_SPLIT, "1Pp0sRXzZFZq15zVOzKjKBu4A9i01nozT"),
@@ -184,6 +206,8 @@ OXFORD_FLOWERS = DatasetFacts(
         "A random 50/20/30 cut per class, not the data set's official split.",
         "Labels first appear in the order of imagelabels.mat (76, 72, 87, ...).",
     ),
+    parts=(Part("jpg", ("flowers-102/jpg",)),),
+    gigabytes=(0.35, 0.35),
 )
 
 _FOOD_SPLIT = SplitFacts("split_zhou_Food101.json", git_blob="39557040ee6501bd32aa8b5dfd75f7941a32f0a7")
@@ -208,6 +232,8 @@ FOOD101 = DatasetFacts(
     licence="for scientific fair use; the images belong to Foodspotting",
     disk="5 GB",
     notes=("A random 50/20/30 cut of all 101,000 images.",),
+    parts=(Part("images"),),
+    gigabytes=(5.0, 5.0),
 )
 
 _SUN_SPLIT = SplitFacts("split_zhou_SUN397.json", git_blob="8d5725db8f70bcf02245665304f863e68f96a24c")
@@ -238,6 +264,7 @@ SUN397 = DatasetFacts(
             size=18_293_705,
             sha256="e3311ea5f812d4cc",
             note="only to rebuild the split",
+            optional=True,
         ),
         _images("manual", COLLECTION, "sun397.zip", note=COLLECTION_NOTE),
         *_split_sources(_SUN_SPLIT, "1y2RD81BYuiyvebdN-JymPfyWYcd8_MUq"),
@@ -256,6 +283,9 @@ SUN397 = DatasetFacts(
         "Official partition 01; its train part is cut 80/20. 39,700 of the 108,754 images are used.",
         "Labels follow the sorted folder paths, not the class names.",
     ),
+    parts=(Part("SUN397"),),
+    spare=69_054,
+    gigabytes=(39.1, 39.1),
 )
 
 _DTD_SPLIT = SplitFacts(
@@ -290,6 +320,8 @@ DESCRIBABLE_TEXTURES = DatasetFacts(
     licence="for research",
     disk="0.6 GB",
     notes=("A random 50/20/30 cut, not one of DTD's ten splits.",),
+    parts=(Part("images", ("dtd/dtd/images",)),),
+    gigabytes=(0.63, 0.65),
 )
 
 _EUROSAT_SPLIT = SplitFacts(
@@ -329,6 +361,8 @@ EUROSAT = DatasetFacts(
     licence="MIT",
     disk="0.1 GB",
     notes=("A random 50/20/30 cut. Class names are CoOp's longer ones, 'Annual Crop Land' for AnnualCrop.",),
+    parts=(Part("2750"),),
+    gigabytes=(0.095, 0.11),
 )
 
 _UCF_SPLIT = SplitFacts(
@@ -360,6 +394,7 @@ UCF101 = DatasetFacts(
             size=113_943,
             sha256="5c0d1a53b8ed364a",
             note="only to rebuild the split",
+            optional=True,
         ),
         *_split_sources(_UCF_SPLIT, "1I0S0q91hJfsV9Gf4xDIjgDq4AqBNJb1y"),
     ),
@@ -374,6 +409,8 @@ UCF101 = DatasetFacts(
         "Official list 01; its train part is cut 80/20. Frames cut anew from the videos give other pixels.",
         "Folder Handstand_Pushups holds files called v_HandStandPushups_*: both spellings are right.",
     ),
+    parts=(Part("UCF-101-midframes"),),
+    gigabytes=(1.0, 1.0),
 )
 
 _CLASSNAMES_NOTE = "classnames.txt ships with the project; one in the folder is compared with it."
@@ -398,20 +435,33 @@ IMAGENET = DatasetFacts(
             "ILSVRC2012_img_train.tar",
             md5="1d675b47d978889d74fa0da5fadfb00e",
             note="needs an account; the 2012 classification task",
+            gives=("images/train",),
         ),
         _images(
             "manual",
             "https://image-net.org/challenges/LSVRC/2012/2012-downloads.php",
             "ILSVRC2012_img_val.tar",
             md5="29b22e2961454d5413ddabcf34fc5622",
+            note="needs an account",
+            gives=("images/val",),
         ),
-        _images(
+        Source(
+            "annotations",
             "manual",
             "https://image-net.org/challenges/LSVRC/2012/2012-downloads.php",
             "ILSVRC2012_devkit_t12.tar.gz",
             md5="fa75699e90414af021442c21a62c3abf",
+            note="needs an account; it says which class a val image belongs to",
         ),
-        Source("names", "drive", "1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF", "classnames.txt", size=21_814),
+        Source(
+            "names",
+            "drive",
+            "1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF",
+            "classnames.txt",
+            size=21_814,
+            note="the same list ships with the project",
+            optional=True,
+        ),
     ),
     lookalikes=(
         Lookalike("ILSVRC/Data/CLS-LOC", _KAGGLE),
@@ -425,6 +475,11 @@ IMAGENET = DatasetFacts(
         _CLASSNAMES_NOTE,
         "Test subset paper1000: one image per class by our seeded rule; the authors' list is not public.",
     ),
+    parts=(
+        Part("images/train", ("train", "ILSVRC/Data/CLS-LOC/train", "Data/CLS-LOC/train")),
+        Part("images/val", ("val", "ILSVRC/Data/CLS-LOC/val", "Data/CLS-LOC/val")),
+    ),
+    gigabytes=(145.0, 145.0),
 )
 
 IMAGENET_V2 = DatasetFacts(
@@ -457,6 +512,8 @@ IMAGENET_V2 = DatasetFacts(
     licence="MIT (lists and code); the images come from the web",
     disk="1.3 GB",
     notes=("Folders are plain numbers, and the number is the label.", _CLASSNAMES_NOTE),
+    parts=(Part("imagenetv2-matched-frequency-format-val"),),
+    gigabytes=(1.26, 1.3),
 )
 
 IMAGENET_SKETCH = DatasetFacts(
@@ -473,6 +530,8 @@ IMAGENET_SKETCH = DatasetFacts(
     licence="unknown; the images come from the web",
     disk="7.8 GB",
     notes=("The data set's page rounds its 50,889 images to 50,000.", _CLASSNAMES_NOTE),
+    parts=(Part("images", ("sketch", "imagenet-sketch/sketch")),),
+    gigabytes=(7.8, 7.9),
 )
 
 IMAGENET_A = DatasetFacts(
@@ -500,6 +559,8 @@ IMAGENET_A = DatasetFacts(
         "200 classes with labels of their own, by sorted folder; not ImageNet's labels.",
         _CLASSNAMES_NOTE,
     ),
+    parts=(Part("imagenet-a"),),
+    gigabytes=(0.69, 0.69),
 )
 
 IMAGENET_R = DatasetFacts(
@@ -527,6 +588,8 @@ IMAGENET_R = DatasetFacts(
         "200 classes with labels of their own, by sorted folder; not ImageNet's labels.",
         _CLASSNAMES_NOTE,
     ),
+    parts=(Part("imagenet-r"),),
+    gigabytes=(2.2, 2.2),
 )
 
 _CALTECH_SPLIT = SplitFacts("split_zhou_Caltech101.json")
@@ -545,6 +608,7 @@ CALTECH101 = DatasetFacts(
             "caltech-101.zip",
             md5="3138e1922a9193bfa496528edbbc45d0",
             note="the zip holds 101_ObjectCategories.tar.gz",
+            inner=("caltech-101/101_ObjectCategories.tar.gz",),
         ),
         *_split_sources(_CALTECH_SPLIT, "1hyarUivQE36mY6jSomru6Fjd-JzwcCzN"),
     ),
@@ -555,8 +619,12 @@ CALTECH101 = DatasetFacts(
         "Leopards leopard, Motorbikes motorbike.",
         "No hash of the split file is on record, so it counts as not comparable.",
     ),
+    parts=(Part("101_ObjectCategories", ("caltech-101/101_ObjectCategories", "caltech101/101_ObjectCategories")),),
+    spare=-1,
+    gigabytes=(0.14, 0.15),
 )
 
+_CARS_DEAD = "The address is dead: bring cars_train and cars_test yourself (--archive, --from)."
 _CARS_SPLIT = SplitFacts("split_zhou_StanfordCars.json")
 STANFORD_CARS = DatasetFacts(
     name="StanfordCars",
@@ -572,7 +640,15 @@ STANFORD_CARS = DatasetFacts(
             "manual",
             "https://ai.stanford.edu/~jkrause/cars/car_dataset.html",
             "cars_train.tgz",
-            note="The address is dead: bring cars_train and cars_test yourself (--archive, --from).",
+            note=_CARS_DEAD,
+            gives=("cars_train",),
+        ),
+        _images(
+            "manual",
+            "https://ai.stanford.edu/~jkrause/cars/car_dataset.html",
+            "cars_test.tgz",
+            note=_CARS_DEAD,
+            gives=("cars_test",),
         ),
         *_split_sources(_CARS_SPLIT, "1ObCFbaAgVu0I-k_Au-gIUcefirdAuizT"),
     ),
@@ -582,6 +658,11 @@ STANFORD_CARS = DatasetFacts(
         "Paths in the split begin with cars_train/ or cars_test/; devkit is only needed to rebuild it.",
         "No hash of the split file is on record, so it counts as not comparable.",
     ),
+    parts=(
+        Part("cars_train", ("cars_train/cars_train",)),
+        Part("cars_test", ("cars_test/cars_test",)),
+    ),
+    gigabytes=(2.0, 2.0),
 )
 
 FGVC_AIRCRAFT = DatasetFacts(
@@ -615,6 +696,17 @@ FGVC_AIRCRAFT = DatasetFacts(
     licence="for non-commercial research",
     disk="2.8 GB",
     notes=("The data set's own lists of variants; there is no split file.",),
+    parts=tuple(
+        Part(target, (f"fgvc-aircraft-2013b/data/{target}", f"data/{target}"))
+        for target in (
+            "images",
+            "variants.txt",
+            "images_variant_train.txt",
+            "images_variant_val.txt",
+            "images_variant_test.txt",
+        )
+    ),
+    gigabytes=(2.75, 2.8),
 )
 
 IMAGE_FOLDER = DatasetFacts(

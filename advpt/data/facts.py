@@ -14,6 +14,9 @@ class Source:
     where:   "url", "drive" (Google Drive id), "github" (raw file) or "manual" (an account or a dead link).
     size:    bytes, 0 where it is not known.
     sha256:  whole, or a prefix of 16 hexadecimal digits; "" where it is not known, as with the other hashes.
+    optional: only needed to rebuild a split, which ``prepare`` never does.
+    gives:   targets of the parts that are in this archive; () for all of them.
+    inner:   archives inside this archive that hold the images.
     """
 
     what: Literal["images", "split", "names", "annotations"]
@@ -25,6 +28,21 @@ class Source:
     sha256: str = ""
     git_blob: str = ""
     note: str = ""
+    optional: bool = False
+    gives: tuple[str, ...] = ()
+    inner: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A folder or file of a data set's layout, and where it is found in an archive or in another layout.
+
+    target: relative to the data set's folder.
+    inside: other relative paths that hold the same thing, the likeliest first.
+    """
+
+    target: str
+    inside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +81,9 @@ class DatasetFacts:
     classes:    number of classes, 0 where the data decide.
     counts:     images in train, val and test; 0 where there is none or the data decide.
     class_folders: first 16 hexadecimal digits of the SHA-256 of the sorted class folders, joined by newline.
+    parts:      the folders and files that an archive has to bring.
+    spare:      images in the archive that no list names; -1 where their number is not known.
+    gigabytes:  size packed and unpacked, roughly; for the look at the free disk and the limit against bombs.
     """
 
     name: str
@@ -80,6 +101,9 @@ class DatasetFacts:
     licence: str = ""
     disk: str = ""
     notes: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
+    spare: int = 0
+    gigabytes: tuple[float, float] = (0.0, 0.0)
 
     @property
     def config(self) -> str:

@@ -14,7 +14,10 @@ from advpt.settings import plain
 FILE = "config.json"
 DONE = "done.json"
 # May change between two starts of one run: where things lie, what is printed, and what is evaluated.
-FREE = ("OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATALOADER.NUM_WORKERS", "TRAIN.PRINT_FREQ", "BANK.VERIFY")
+FREE = (
+    "OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATALOADER.NUM_WORKERS", "TRAIN.PRINT_FREQ", "BANK.VERIFY",
+    "BANK.DIR", "DATASET.ROOT",
+)  # fmt: skip
 FREE_NODES = ("EVAL.", "TEST.")
 
 

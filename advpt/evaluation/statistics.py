@@ -17,7 +17,9 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
     p, z = correct / n, Z95
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
+    low = 0.0 if correct == 0 else 100 * max(0.0, centre - half)
+    high = 100.0 if correct == n else 100 * min(1.0, centre + half)
+    return low, high
 
 
 @dataclass(frozen=True)

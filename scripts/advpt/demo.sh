@@ -2,24 +2,12 @@
 # The main job on the embedded default: zero-shot CLIP, CoOp and AdvPT on handwritten digits, then one table.
 # Runs that are done are skipped, broken ones continue.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
-PYTHON=${PYTHON:-python}
+source "$(dirname "$0")/common.sh"
 SEEDS=${SEEDS:-"1 2 3"}
 OUTPUT=${OUTPUT:-output/demo}
-mkdir -p "$OUTPUT"
-one() { # trainer seed
-  local folder=$OUTPUT/$1/seed$2 started=$SECONDS
-  printf '%-13s seed %s ... ' "$1" "$2"
-  mkdir -p "$folder"
-  if ! "$PYTHON" train.py --trainer "$1" --seed "$2" --output-dir "$folder" --skip-done VERBOSE False \
-    >"$folder/console.txt" 2>&1; then
-    echo "failed; the end of $folder/console.txt:" && tail -n 20 "$folder/console.txt" && exit 1
-  fi
-  echo "$((SECONDS - started)) s"
-}
-one ZeroshotCLIP 1
+run_one "$OUTPUT/ZeroshotCLIP/seed1" --trainer ZeroshotCLIP --seed 1 VERBOSE False
 for seed in $SEEDS; do
-  one CoOp "$seed"
-  one AdvPT "$seed"
+  run_one "$OUTPUT/CoOp/seed$seed" --trainer CoOp --seed "$seed" VERBOSE False
+  run_one "$OUTPUT/AdvPT/seed$seed" --trainer AdvPT --seed "$seed" VERBOSE False
 done
 "$PYTHON" -m advpt report "$OUTPUT"

@@ -2,11 +2,10 @@
 # Choose the demo's learning rates: the same grid for CoOp and AdvPT, on the validation split of Digits, seeds 1 2 3.
 # The criterion is robust (transfer) accuracy on the validation split, for both. The test split is never read.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
+source "$(dirname "$0")/common.sh"
 RATES=${RATES:-"0.005 0.01 0.02 0.05 0.1"}
 SEEDS=${SEEDS:-"1 2 3"}
 OUTPUT=${OUTPUT:-output/demo_search}
-PYTHON=${PYTHON:-python}
 for trainer in CoOp AdvPT; do
   for rate in $RATES; do
     for seed in $SEEDS; do

@@ -36,7 +36,9 @@ def make(
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("csc", (False, True))
 def test_the_largest_number_of_vectors_is_named_and_fits(encoder: TextEncoder, position: str, csc: bool) -> None:
-    with pytest.raises(PromptError, match=r"longest class name \('St. Bernard'\).*At most \d+ fit: set N_CTX") as caught:
+    with pytest.raises(
+        PromptError, match=r"longest class name \('St. Bernard'\).*At most \d+ fit: set N_CTX"
+    ) as caught:
         make(encoder, m=77, csc=csc, position=position)
     room = int(str(caught.value).split("At most ")[1].split()[0])
     encoder(make(encoder, m=room, csc=csc, position=position)())

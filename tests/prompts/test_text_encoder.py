@@ -21,11 +21,17 @@ from advpt.prompts.learner import PromptLearner
 from advpt.prompts.text_encoder import PromptBatch, TextEncoder, tokenize, word_tokens
 from advpt.settings import POSITIONS, ContextSettings
 
-ODD_NAMES = ["cat", "St. Bernard", "great_white_shark", "cat!", "Boeing 737-200", "7-Eleven's (red) <tag>", "naïve café"]
-WORDS = (
-    "oak elm ivy fog bell lamp stone river tiger basket violin granite umbrella hydrangea electroencephalogram "
-    "forget-me-not black-eyed_susan St. Bernard's 747 cat! a_very_long_name_that_goes_on_and_on_and_on_for_ever"
-).split()
+ODD_NAMES = [
+    "cat",
+    "St. Bernard",
+    "great_white_shark",
+    "cat!",
+    "Boeing 737-200",
+    "7-Eleven's (red) <tag>",
+    "naïve café",
+]
+WORDS = ["oak", "river", "great white shark", "electroencephalogram", "forget-me-not", "black-eyed_susan", "St. Bernard's"]
+WORDS += ["747", "cat!", "a_very_long_name_that_goes_on_and_on_and_on_for_ever", "(red) <tag>", "hydrangea", "7-Eleven"]
 
 
 def names_for(k: int) -> list[str]:
@@ -96,8 +102,7 @@ def compare(model: Any, encoder: TextEncoder, names: list[str], m: int, position
     if len(names) > 1:
         (gradient,) = torch.autograd.grad(loss_of(features), ours.ctx)
         (wanted,) = torch.autograd.grad(loss_of(expected), theirs_ctx)
-        print(f"gradient {float(wanted.norm()):.3g}")
-        assert (gradient - wanted).norm() < 1e-4 * wanted.norm()
+        assert (gradient - wanted).norm() < 1e-4 * max(float(wanted.norm()), 1.0)  # typically 10
 
 
 class Towers(tuple):

@@ -108,6 +108,7 @@ def test_what_must_change_a_key_does(base, tmp_path, name):
 
 def test_other_weights_change_every_key(base, tmp_path):
     from advpt.backbones.clip import build
+
     world, base_banks = base
     torch.manual_seed(7)
     torch.save(build(TINY).state_dict(), tmp_path / "other.pt")

@@ -254,7 +254,7 @@ def test_default_output_folder_follows_coop(world, monkeypatch):
     assert (run / "records" / "test_clean.json").is_file()
 
 
-FOREIGN_TRAIN = '''
+FOREIGN_TRAIN = """
 import argparse
 from dassl.config import get_cfg_default
 from dassl.engine import build_trainer
@@ -281,8 +281,8 @@ cfg.freeze()
 set_random_seed(1)
 setup_logger(cfg.OUTPUT_DIR)
 build_trainer(cfg).train()
-'''
-OWN_SET = '''
+"""
+OWN_SET = """
 from pathlib import Path
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 
@@ -294,7 +294,7 @@ class OwnSet(DatasetBase):
             return [Datum(impath=str(p), label=i, classname=d.name)
                     for i, d in enumerate(sorted(top.iterdir())) for p in sorted(d.iterdir())]
         super().__init__(train_x=read("train"), val=read("val"), test=read("test"))
-'''
+"""
 
 
 def test_as_a_plugin_in_somebody_elses_checkout(world, tmp_path):
@@ -339,3 +339,21 @@ def test_images_already_in_the_unit_range_are_left_alone(world):
     world.run(*plain, trainer="CoOp")
     world.run("INPUT.TRANSFORMS", "('center_crop','normalize')", trainer="CoOp", output=world.folder / "norm")
     torch.testing.assert_close(context(world.output), context(world.folder / "norm"), atol=1e-5, rtol=1e-4)
+
+
+def test_every_shipped_yaml_resolves_to_what_its_name_says():
+    import train
+
+    names = {"vit_b16": "ViT-B/16", "vit_b32": "ViT-B/32", "vit_l14": "ViT-L/14", "rn50": "RN50", "rn101": "RN101"}
+    for path in sorted((ROOT / "configs" / "trainers").glob("*/*.yaml")):
+        trainer, (backbone, _, dataset) = path.parent.name, path.stem.partition("_imagenet")
+        cfg = train.setup_cfg(train.parse_args(["--trainer", trainer, "--config-file", str(path)]))
+        expected = names.get(backbone, "DemoCLIP")
+        assert expected == cfg.MODEL.BACKBONE.NAME, path
+        assert cfg.INPUT.INTERPOLATION == "bicubic" and "normalize" in cfg.INPUT.TRANSFORMS
+        if trainer == "AdvPT" and backbone in ("vit_b16", "vit_l14"):  # the paper's settings
+            assert cfg.TRAINER.ADVPT.N_CTX == 32 and cfg.OPTIM.NAME == "sgd" and cfg.OPTIM.LR_SCHEDULER == "cosine"
+            assert cfg.OPTIM.LR == {"vit_b16": 0.005, "vit_l14": 0.002}[backbone]
+            imagenet = "imagenet" in path.stem
+            assert (cfg.OPTIM.MAX_EPOCH, cfg.DATALOADER.TRAIN_X.BATCH_SIZE) == ((5, 512) if imagenet else (100, 32))
+            assert (cfg.BANK.ATTACK, tuple(cfg.EVAL.ATTACKS)) == ("pgd10-fkl@8", ("pgd40-fkl@16",))

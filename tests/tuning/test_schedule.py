@@ -44,7 +44,8 @@ def test_reference_table(settings, expected):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"LR_SCHEDULER": "poly"}, {"WARMUP_EPOCH": 1, "WARMUP_TYPE": "odd"}, {"WARMUP_EPOCH": 1, "WARMUP_RECOUNT": False}]
+    "bad",
+    [{"LR_SCHEDULER": "poly"}, {"WARMUP_EPOCH": 1, "WARMUP_TYPE": "odd"}, {"WARMUP_EPOCH": 1, "WARMUP_RECOUNT": False}],
 )
 def test_what_it_cannot_do_is_said(bad):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
@@ -70,7 +71,9 @@ def test_every_row_once_an_epoch_in_an_order_of_seed_and_epoch():
         assert torch.equal(batch["img"][:, 0] / 2, batch["label"].float()), "embeddings and labels belong together"
 
 
-@pytest.mark.parametrize(("n", "size", "batches", "rows"), [(10, 4, 2, 8), (10, 10, 1, 10), (10, 11, 1, 10), (3, 100, 1, 3)])
+@pytest.mark.parametrize(
+    ("n", "size", "batches", "rows"), [(10, 4, 2, 8), (10, 10, 1, 10), (10, 11, 1, 10), (3, 100, 1, 3)]
+)
 def test_incomplete_batches_are_dropped_as_dassl_drops_them(n, size, batches, rows):
     loader = BankLoader(bank(n), batch_size=size, seed=0)
     found = list(loader)

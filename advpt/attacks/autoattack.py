@@ -1,0 +1,247 @@
+"""AutoAttack (Croce and Hein, ICML 2020) through its authors' package ``pyautoattack``, which this file keeps in bounds.
+
+AutoAttack leaves alone what it need not change: images that the attacked prompt misclassifies already, and images that it
+cannot break, come back bit-identical. ``every`` perturbs those too, with the iterate of highest loss of APGD-CE.
+
+The package's stages run one by one, each on the images that the earlier ones left, which is what its own
+``run_standard_evaluation`` does with all of them; so every broken image has a stage. What it would do to its
+surroundings (random state, trace function, gradients of parameters, counters of its checks) is undone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any, ClassVar
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from advpt.attacks.base import ATTACKS, TOLERANCE, Attack, Forward
+from advpt.attacks.noise import SampleNoise
+from advpt.attacks.objectives import is_wrong
+from advpt.errors import AttackError
+
+log = logging.getLogger(__name__)
+
+PACKAGES = ("pyautoattack", "autoattack")  # the maintained one, and the original of the same authors
+LOGGER = "auto-attack"
+TARGETS = 9  # of the targeted stages, where there are so many other classes
+
+
+def package() -> ModuleType:
+    """The installed package.
+
+    Raises:
+        AttackError: neither is installed; the message has the command.
+    """
+    for name in PACKAGES:
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    raise AttackError("AutoAttack needs the package pyautoattack, which is not installed: pip install 'pyautoattack>=0.2'")
+
+
+class _Standard(Attack):
+    """AutoAttack's run over its stages; subclasses name them."""
+
+    stages: ClassVar[tuple[str, ...]]
+    kind: ClassVar[str] = "standard"  # of the package's versions: whose settings the stages take
+    attacks_through = "encoder"
+    perturbs_all = False
+    objectives = ("margin",)
+    usual_objective = "margin"
+
+    def __init__(self, *, eps: float, norm: str = "linf", every: bool = False) -> None:
+        super().__init__(eps=eps, norm=norm, objective="margin")
+        self.every = every
+
+    def parameters(self) -> dict[str, Any]:
+        return super().parameters() | {"stages": list(self.stages), "every": self.every}
+
+    def made_with(self) -> dict[str, str]:
+        name = package().__name__
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return {name: importlib.metadata.version(name)}
+        return {name: "unknown version"}
+
+    def project(self, images: Tensor, x: Tensor) -> Tensor:
+        """Images in the ball and the box already, but for rounding, stay as they are to the last bit."""
+        inside = self.measure(images - x) <= self.eps + 255 * TOLERANCE
+        inside &= (images >= 0).flatten(1).all(1) & (images <= 1).flatten(1).all(1)
+        return torch.where(inside[:, None, None, None], images, super().project(images, x))
+
+    def run(self, forward: Forward, x: Tensor, y: Tensor, noise: SampleNoise) -> tuple[Tensor, Tensor, Tensor]:
+        model, y = input_gradients_only(forward), y.long()
+        with torch.no_grad():
+            logits = model(x)
+        classes, alive = logits.shape[1], ~is_wrong(logits, y)
+        images, stage = x.clone(), torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
+        with in_bounds() as said:
+            for index, name in stages_for(self.stages, classes):
+                rows = alive.nonzero().flatten()
+                if not len(rows):
+                    break
+                attack = self._package_attack(model, name, classes, noise.batch_seed, x.device)
+                found, predicted = evaluate(attack, x[rows], y[rows])
+                broken = (predicted != y[rows]) & (found != x[rows]).flatten(1).any(1)
+                images[rows[broken]] = found[broken].detach()
+                stage[rows[broken]], alive[rows[broken]] = index, False
+            left = (images == x).flatten(1).all(1).nonzero().flatten()
+            if self.every and len(left):
+                attack = self._package_attack(model, "apgd-ce", classes, noise.batch_seed, x.device)
+                torch.manual_seed(noise.batch_seed)  # best-loss mode does not seed itself
+                attack.apgd.loss = "ce"
+                images[left] = attack.apgd.perturb(x[left], y[left], best_loss=True).detach()
+        self._report(said)
+        with torch.no_grad():
+            return images, self.objective.loss(model(images), logits, y), stage
+
+    def _package_attack(self, model: Forward, stage: str, classes: int, seed: int, device: torch.device) -> Any:
+        """A fresh object of the package (its objects do not survive a second use) for one stage and K classes."""
+        norm = {"linf": "Linf", "l2": "L2"}[self.norm]
+        where = package()
+        attack = where.AutoAttack(model, norm=norm, eps=self.radius, seed=seed, version=self.kind, device=device)
+        attack.attacks_to_run = [stage]
+        attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(TARGETS, classes - 1)
+        if where.__name__ == "autoattack":  # prints instead of logging
+            attack.verbose = False
+            attack.logger = attack.apgd.logger = attack.apgd_targeted.logger = _Lines()
+        return attack
+
+    def _report(self, said: list[str]) -> None:
+        for line in dict.fromkeys(said):
+            if "randomized defense" in line and self.kind != "rand":
+                raise AttackError(
+                    f"{self.name}: the attacked model gives other logits each time; attack it with aa-rand@{self.eps:g}"
+                )
+            log.warning("%s: %s", self.name, line)
+
+
+@ATTACKS.add
+class AutoAttack(_Standard):
+    """The standard version: APGD on cross-entropy, targeted APGD and FAB with nine targets, 5,000 queries of Square."""
+
+    name = "aa"
+    summary = "AutoAttack, standard version (APGD-CE, APGD-T, FAB-T, Square)"
+    stages = ("apgd-ce", "apgd-t", "fab-t", "square")
+
+
+@ATTACKS.add
+class AutoAttackRand(_Standard):
+    """The version for random defenses: every gradient a mean over 20 draws."""
+
+    name = "aa-rand"
+    summary = "AutoAttack for random defenses (APGD-CE and APGD-DLR, 20 draws per gradient)"
+    stages = ("apgd-ce", "apgd-dlr")
+    kind = "rand"
+
+
+@ATTACKS.add
+class APGDPair(_Standard):
+    """The first two stages of the standard version, as much of the field evaluates CLIP (RobustVLM)."""
+
+    name = "apgd-ce-t"
+    summary = "the first half of AutoAttack (APGD-CE, APGD-T)"
+    stages = ("apgd-ce", "apgd-t")
+
+
+def stages_for(stages: tuple[str, ...], classes: int) -> list[tuple[int, str]]:
+    """The stages that exist for so many classes, with their index. Three classes are too few for the targeted DLR loss,
+    which the untargeted one replaces; two are too few for either, and targeted FAB has one target then.
+
+    Raises:
+        AttackError: fewer than two classes.
+    """
+    if classes < 2:
+        raise AttackError(f"AutoAttack needs at least two classes, got {classes}")
+    found = []
+    for index, name in enumerate(stages):
+        if name == "apgd-t" and classes == 3:
+            name = "apgd-dlr"
+        if classes > 2 or name not in ("apgd-t", "apgd-dlr"):
+            found.append((index, name))
+    return found
+
+
+def evaluate(attack: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Images and predicted labels of one run of the package over one batch."""
+    if hasattr(attack, "is_tf_model"):  # the original package
+        images, predicted = attack.run_standard_evaluation(x, y, bs=len(x), return_labels=True)
+    else:
+        images, predicted = attack.run_standard_evaluation(x, y, batch_size=len(x))
+    return images, predicted
+
+
+@contextlib.contextmanager
+def in_bounds() -> Iterator[list[str]]:
+    """Give back what the package takes: the global random state (of the CPU, and of the current CUDA device if CUDA is in
+    use), the trace function, and the counters of its check for dynamic defenses, which outlive a model otherwise.
+    Yields the list of its warnings."""
+    where, said, tracer = package(), [], sys.gettrace()
+    counters = importlib.import_module(f"{where.__name__}.checks").funcs
+    counters.update(dict.fromkeys(counters, 0))
+    catcher, logger = _Catcher(said), logging.getLogger(LOGGER)
+    heard, level = logger.propagate, logger.level
+    cuda = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with contextlib.ExitStack() as undo:
+        undo.enter_context(torch.random.fork_rng(devices=cuda))
+        if not cuda:  # else its seed waits for the day that CUDA is first used
+            undo.enter_context(mock.patch("torch.cuda.random.manual_seed", lambda seed: None))
+        undo.callback(counters.update, dict.fromkeys(counters, 0))
+        undo.callback(sys.settrace, tracer)
+        undo.callback(logger.removeHandler, catcher)
+        undo.callback(setattr, logger, "propagate", heard)
+        undo.callback(logger.setLevel, level)
+        logger.addHandler(catcher)
+        logger.propagate = False
+        logger.setLevel(logging.WARNING)
+        with catching(said):
+            yield said
+
+
+class _Catcher(logging.Handler):
+    """Keeps the lines of warnings."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self.lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+class _InputGradient(torch.autograd.Function):
+    """A function whose backward pass reaches its input and nothing else."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:  # type: ignore[override]
+        with torch.enable_grad():
+            ctx.inner = x.detach().requires_grad_()
+            ctx.output = function(ctx.inner)
+        return ctx.output.detach().clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (found,) = torch.autograd.grad(ctx.output, ctx.inner, gradient, retain_graph=True)
+        return found, None
+
+
+def input_gradients_only(forward: Forward) -> Forward:
+    """``forward`` such that ``backward()`` through it leaves no gradient on any parameter, and whose logits may be written
+    into (FAB does the one, Square the other)."""
+
+    def model(x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and x.requires_grad:
+            return _InputGradient.apply(x, forward)
+        with torch.no_grad():
+            return forward(x).clone()
+
+    return model

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# One data set, one backbone: seeds 1 2 3 on the full training split, then mean and deviation.
+#
+#   bash scripts/advpt/main.sh pets vit_b16
+#   SEEDS="1 2 3" SHOTS="1 4 16 all" TRAINER=CoOp DATA=/data bash scripts/advpt/main.sh dtd vit_l14 BANK.LIMIT 200
+#
+# By environment: SEEDS, SHOTS, TRAINER, DATA (root of the data sets), OUTPUT, WEIGHTS (a file instead of OpenAI's by name).
+# Words after the backbone are KEY VALUE settings. Runs whose records say done are skipped, broken ones continue.
+set -euo pipefail
+if [ $# -lt 2 ]; then
+  sed -n '2,8s/^# \{0,1\}//p' "$0"
+  echo "data sets: $(cd "$(dirname "$0")/../../configs/datasets" && ls | sed 's/\.yaml$//' | tr '\n' ' ')"
+  exit 2
+fi
+source "$(dirname "$0")/common.sh"
+dataset=$1 backbone=$2
+shift 2
+TRAINER=${TRAINER:-AdvPT}
+DATA=${DATA:-${ADVPT_DATA:-data}}
+OUTPUT=${OUTPUT:-output}
+config=configs/trainers/$TRAINER/$backbone.yaml
+recipe=configs/trainers/$TRAINER/${backbone}_$dataset.yaml # a data set with its own recipe (ImageNet) has its own file
+[ -f "$recipe" ] && config=$recipe
+for file in "configs/datasets/$dataset.yaml" "$config"; do
+  [ -f "$file" ] || { echo "error: there is no $file; see: ls $(dirname "$file")" >&2; exit 2; }
+done
+settings=()
+[ -n "${WEIGHTS:-}" ] && settings+=(MODEL.WEIGHTS "$WEIGHTS")
+top=$OUTPUT/$dataset/$TRAINER
+folders=()
+for shots in ${SHOTS:-all}; do
+  number=$shots
+  [ "$shots" = all ] && number=-1
+  for seed in ${SEEDS:-1 2 3}; do
+    folder=$top/$(basename "$config" .yaml)_${shots}shots/seed$seed
+    run_one "$folder" --root "$DATA" --seed "$seed" --trainer "$TRAINER" --dataset-config-file "configs/datasets/$dataset.yaml" \
+      --config-file "$config" VERBOSE False DATASET.NUM_SHOTS "$number" "${settings[@]}" "$@"
+  done
+  echo
+  "$PYTHON" -m advpt report "$top/$(basename "$config" .yaml)_${shots}shots"
+done

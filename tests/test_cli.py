@@ -1,0 +1,35 @@
+"""The verbs that only look."""
+
+from __future__ import annotations
+
+import pytest
+from advpt.cli import main
+
+
+def test_doctor_says_what_is_there_and_which_setting_decided(capsys, tmp_path, monkeypatch):
+    (tmp_path / "digits").mkdir()
+    monkeypatch.setenv("ADVPT_DATA", str(tmp_path))
+    assert main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    assert f"{tmp_path} (from $ADVPT_DATA)" in said and "digits" in said and "dassl       0.6.3+lite" in said
+    assert main(["doctor", "--root", "/nowhere"]) == 0
+    assert "/nowhere (from --root): not there yet" in capsys.readouterr().out
+
+
+def test_attacks_expand(capsys):
+    assert main(["attacks", "pgd40@16"]) == 0
+    assert "pgd40@16 = pgd40-fkl@16/a0.5" in capsys.readouterr().out
+    assert main(["attacks"]) == 0
+    assert "cross-entropy to the true label" in capsys.readouterr().out
+
+
+def test_mistakes_exit_with_two(capsys):
+    assert main(["attacks", "pdg40@16"]) == 2
+    assert "Did you mean 'pgd'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", [[], ["doctor"], ["attacks"], ["bank"], ["report"]])
+def test_help_fits_a_screen(capsys, verb):
+    with pytest.raises(SystemExit) as done:
+        main([*verb, "--help"])
+    assert done.value.code == 0 and len(capsys.readouterr().out.splitlines()) <= 40
