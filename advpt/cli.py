@@ -99,6 +99,17 @@ def bank(args: argparse.Namespace) -> int:
     return 1 if bad else 0
 
 
+def prompt(args: argparse.Namespace) -> int:
+    """Show a learned prompt, or convert between checkpoints of CoOp, the official AdvPT and this project."""
+    from advpt.prompts import exchange
+
+    found = exchange.read(args.source)
+    print(found)
+    if args.folder:
+        print(f"wrote {exchange.write_run(found, args.folder)}; evaluate it with --eval-only --model-dir {args.folder}")
+    return 0
+
+
 def report(args: argparse.Namespace) -> int:
     """Tables of all records below the folders."""
     from advpt.results.collect import collect
@@ -128,6 +139,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("action", choices=["ls", "verify"])
     sub.add_argument("folder", type=Path, nargs="?", default=Path("banks"))
     sub.set_defaults(run=bank)
+
+    sub = verbs.add_parser("prompt", help="show, import or export a learned prompt", description=prompt.__doc__)
+    sub.add_argument("source", type=Path, help="a .pth.tar file or a run's folder (CoOp's, the official AdvPT's, ours)")
+    sub.add_argument("folder", type=Path, nargs="?", help="write it there in CoOp's layout, plain tensors only")
+    sub.set_defaults(run=prompt)
 
     sub = verbs.add_parser("report", help="tables of records", description=report.__doc__)
     sub.add_argument("folders", type=Path, nargs="+", help="output folders of finished runs")

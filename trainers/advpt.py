@@ -24,6 +24,7 @@ from advpt.evaluation import evaluator, record
 from advpt.evaluation.evaluator import Prompts, evaluate
 from advpt.evaluation.protocols import threats
 from advpt.files import digest, load_checkpoint, write_json
+from advpt.prompts import exchange
 from advpt.prompts.classifier import Classifier, from_templates
 from advpt.prompts.learner import PromptLearner
 from advpt.prompts.text_encoder import TextEncoder
@@ -35,7 +36,7 @@ from torch import Tensor
 
 __all__ = ["AdvPT", "PromptTrainer", "extend_cfg"]
 log = logging.getLogger(__name__)
-MODEL_NAME = "prompt_learner"  # the checkpoint folder, as CoOp has it
+MODEL_NAME = exchange.FOLDER  # the checkpoint folder, as CoOp has it
 
 
 class PromptTrainer(TrainerX):
@@ -204,7 +205,7 @@ class PromptTrainer(TrainerX):
         if not directory:
             print("Note that load_model() is skipped as no pretrained model is given")
             return
-        path = checkpoint_file(Path(directory, MODEL_NAME), epoch)
+        path = exchange.checkpoint_file(Path(directory, MODEL_NAME), epoch)
         saved = load_checkpoint(path)
         self.prompt_learner.load_context(saved["state_dict"], str(path))
         print(f'Loading weights to {MODEL_NAME} from "{path}" (epoch = {saved.get("epoch")})')
@@ -275,16 +276,6 @@ def build_schedule(optimizer, settings):
         from advpt.tuning.schedule import warmup_schedule
 
         return warmup_schedule(optimizer, settings)
-
-
-def checkpoint_file(folder: Path, epoch=None) -> Path:
-    """The file to load: of an epoch, else ``model-best``, else the one Dassl's ``checkpoint`` file names."""
-    if epoch is not None:
-        return folder / f"model.pth.tar-{epoch}"
-    best, last = folder / "model-best.pth.tar", folder / "checkpoint"
-    if not best.is_file() and last.is_file():
-        return folder / Path(last.read_text().strip()).name
-    return best
 
 
 def print_robust(result, primary: bool) -> None:

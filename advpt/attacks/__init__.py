@@ -1,8 +1,19 @@
 """Pixel-space attacks behind one interface."""
 
-from advpt.attacks import pgd as pgd  # registers itself
+from advpt.attacks import autoattack, pgd, rap  # they register themselves
 from advpt.attacks.base import ATTACKS, Attack, AttackOutput
 from advpt.attacks.noise import SampleNoise
-from advpt.attacks.spec import AttackSpec, parse
+from advpt.attacks.spec import AttackSpec, parse, parse_all
 
-__all__ = ["ATTACKS", "Attack", "AttackOutput", "AttackSpec", "SampleNoise", "parse"]
+__all__ = [
+    "ATTACKS",
+    "Attack",
+    "AttackOutput",
+    "AttackSpec",
+    "SampleNoise",
+    "autoattack",
+    "parse",
+    "parse_all",
+    "pgd",
+    "rap",
+]

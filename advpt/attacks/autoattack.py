@@ -18,7 +18,6 @@ import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, ClassVar
-from unittest import mock
 
 import torch
 from torch import Tensor
@@ -46,7 +45,9 @@ def package() -> ModuleType:
             return importlib.import_module(name)
         except ImportError:
             continue
-    raise AttackError("AutoAttack needs the package pyautoattack, which is not installed: pip install 'pyautoattack>=0.2'")
+    raise AttackError(
+        "AutoAttack needs the package pyautoattack, which is not installed: pip install 'pyautoattack>=0.2'"
+    )
 
 
 class _Standard(Attack):
@@ -84,40 +85,44 @@ class _Standard(Attack):
             logits = model(x)
         classes, alive = logits.shape[1], ~is_wrong(logits, y)
         images, stage = x.clone(), torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
-        with in_bounds() as said:
+        with in_bounds() as notes:
             for index, name in stages_for(self.stages, classes):
                 rows = alive.nonzero().flatten()
                 if not len(rows):
                     break
-                attack = self._package_attack(model, name, classes, noise.batch_seed, x.device)
+                attack = self._package_attack(model, name, classes, noise.batch_seed, x.device, notes)
                 found, predicted = evaluate(attack, x[rows], y[rows])
                 broken = (predicted != y[rows]) & (found != x[rows]).flatten(1).any(1)
                 images[rows[broken]] = found[broken].detach()
                 stage[rows[broken]], alive[rows[broken]] = index, False
             left = (images == x).flatten(1).all(1).nonzero().flatten()
             if self.every and len(left):
-                attack = self._package_attack(model, "apgd-ce", classes, noise.batch_seed, x.device)
+                attack = self._package_attack(model, "apgd-ce", classes, noise.batch_seed, x.device, notes)
                 torch.manual_seed(noise.batch_seed)  # best-loss mode does not seed itself
                 attack.apgd.loss = "ce"
                 images[left] = attack.apgd.perturb(x[left], y[left], best_loss=True).detach()
-        self._report(said)
+        self._report(notes.lines)
         with torch.no_grad():
             return images, self.objective.loss(model(images), logits, y), stage
 
-    def _package_attack(self, model: Forward, stage: str, classes: int, seed: int, device: torch.device) -> Any:
+    def _package_attack(
+        self, model: Forward, stage: str, classes: int, seed: int, device: torch.device, notes: Notes
+    ) -> Any:
         """A fresh object of the package (its objects do not survive a second use) for one stage and K classes."""
         norm = {"linf": "Linf", "l2": "L2"}[self.norm]
         where = package()
         attack = where.AutoAttack(model, norm=norm, eps=self.radius, seed=seed, version=self.kind, device=device)
         attack.attacks_to_run = [stage]
         attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(TARGETS, classes - 1)
-        if where.__name__ == "autoattack":  # prints instead of logging
+        if is_original(attack):  # it prints instead of logging
             attack.verbose = False
-            attack.logger = attack.apgd.logger = attack.apgd_targeted.logger = _Lines()
+            attack.logger = attack.apgd.logger = attack.apgd_targeted.logger = notes
         return attack
 
     def _report(self, said: list[str]) -> None:
         for line in dict.fromkeys(said):
+            if "it is not possible to use" in line:  # said of stages that stages_for() has replaced
+                continue
             if "randomized defense" in line and self.kind != "rand":
                 raise AttackError(
                     f"{self.name}: the attacked model gives other logits each time; attack it with aa-rand@{self.eps:g}"
@@ -171,51 +176,55 @@ def stages_for(stages: tuple[str, ...], classes: int) -> list[tuple[int, str]]:
     return found
 
 
+def is_original(attack: Any) -> bool:
+    """Whether the object comes from the original package ``autoattack``."""
+    return hasattr(attack, "is_tf_model")
+
+
 def evaluate(attack: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Images and predicted labels of one run of the package over one batch."""
-    if hasattr(attack, "is_tf_model"):  # the original package
+    if is_original(attack):
         images, predicted = attack.run_standard_evaluation(x, y, bs=len(x), return_labels=True)
     else:
         images, predicted = attack.run_standard_evaluation(x, y, batch_size=len(x))
     return images, predicted
 
 
-@contextlib.contextmanager
-def in_bounds() -> Iterator[list[str]]:
-    """Give back what the package takes: the global random state (of the CPU, and of the current CUDA device if CUDA is in
-    use), the trace function, and the counters of its check for dynamic defenses, which outlive a model otherwise.
-    Yields the list of its warnings."""
-    where, said, tracer = package(), [], sys.gettrace()
-    counters = importlib.import_module(f"{where.__name__}.checks").funcs
-    counters.update(dict.fromkeys(counters, 0))
-    catcher, logger = _Catcher(said), logging.getLogger(LOGGER)
-    heard, level = logger.propagate, logger.level
-    cuda = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with contextlib.ExitStack() as undo:
-        undo.enter_context(torch.random.fork_rng(devices=cuda))
-        if not cuda:  # else its seed waits for the day that CUDA is first used
-            undo.enter_context(mock.patch("torch.cuda.random.manual_seed", lambda seed: None))
-        undo.callback(counters.update, dict.fromkeys(counters, 0))
-        undo.callback(sys.settrace, tracer)
-        undo.callback(logger.removeHandler, catcher)
-        undo.callback(setattr, logger, "propagate", heard)
-        undo.callback(logger.setLevel, level)
-        logger.addHandler(catcher)
-        logger.propagate = False
-        logger.setLevel(logging.WARNING)
-        with catching(said):
-            yield said
+class Notes(logging.Handler):
+    """Keeps the package's warnings."""
 
-
-class _Catcher(logging.Handler):
-    """Keeps the lines of warnings."""
-
-    def __init__(self, lines: list[str]) -> None:
+    def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.lines = lines
+        self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(record.getMessage())
+
+    def log(self, text: str) -> None:
+        """What the original package calls."""
+        if "warning" in text.lower():
+            self.lines.append(text)
+
+
+@contextlib.contextmanager
+def in_bounds() -> Iterator[Notes]:
+    """Give back what the package takes: the global random state (of the CPU, and of the current CUDA device if CUDA is in
+    use), the trace function, and the counters of its check for dynamic defenses, which outlive a model otherwise."""
+    counters = importlib.import_module(f"{package().__name__}.checks").funcs
+    zeros, notes, logger = dict.fromkeys(counters, 0), Notes(), logging.getLogger(LOGGER)
+    cuda = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with contextlib.ExitStack() as undo, torch.random.fork_rng(devices=cuda):
+        undo.callback(sys.settrace, sys.gettrace())
+        undo.callback(counters.update, zeros)
+        undo.callback(logger.removeHandler, notes)
+        undo.callback(setattr, logger, "propagate", logger.propagate)
+        undo.callback(setattr, torch.cuda.random, "manual_seed", torch.cuda.random.manual_seed)
+        if not cuda:  # its seed would wait for the day that CUDA is first used
+            torch.cuda.random.manual_seed = lambda seed: None
+        counters.update(zeros)
+        logger.addHandler(notes)
+        logger.propagate = False
+        yield notes
 
 
 class _InputGradient(torch.autograd.Function):

@@ -116,13 +116,17 @@ class PGD(Attack):
         tricks = {"momentum": self.momentum, "diverse": self.diverse, "ti": self.ti, "copies": self.copies}
         plain = {"momentum": 0.0, "diverse": "none", "ti": False, "copies": 1}
         used = {name: value for name, value in tricks.items() if value != plain[name]}
-        return super().parameters() | used | {
-            "steps": self.steps,
-            "step": self.step,
-            "restarts": self.restarts,
-            "start": self.start,
-            "clip_first": self.clip_first,
-        }
+        return (
+            super().parameters()
+            | used
+            | {
+                "steps": self.steps,
+                "step": self.step,
+                "restarts": self.restarts,
+                "start": self.start,
+                "clip_first": self.clip_first,
+            }
+        )
 
     def run(self, forward: Forward, x: Tensor, y: Tensor, noise: SampleNoise) -> tuple[Tensor, Tensor, Tensor]:
         with torch.no_grad():

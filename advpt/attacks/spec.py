@@ -1,26 +1,101 @@
-"""The text form of an attack: ``pgd40-fkl@16``, ``pgd100-ce@4/a1``, ``pgd20-margin@128/l2/r5``.
+"""The text form of an attack: ``pgd40-fkl@16``, ``pgd100-ce@4/a1``, ``aa@16``, ``rap400@16/di-enlarge``.
 
-    NAME[STEPS][-OBJECTIVE]@EPS[/255][/aSTEP][/rRESTARTS][/l2][/START]
+    NAME[STEPS][-OBJECTIVE]@EPS[,EPS...][/255][/OPTION...]
 
-EPS and STEP are in units of 1/255. Short forms expand (``pgd40@16`` is AdvPT's ``pgd40-fkl@16/a0.5``), and the expansion
-is what is printed and recorded.
+EPS, and every option that is a budget or a step, is in units of 1/255. Short forms expand (``pgd40@16`` is AdvPT's
+``pgd40-fkl@16/a0.5``, ``mifgsm10-ce@8`` is ``pgd10-ce@8/a0.8/none/mi``), and the expansion is what is printed and recorded.
+What a text leaves out is, in this order: what the profile says, what the attack's ``usual`` says, what its constructor
+says. In a list of attacks to evaluate, ``:PROTOCOL`` may follow (``advpt/evaluation/protocols.py``).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import inspect
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 from advpt.attacks.base import ATTACKS, Attack
 from advpt.attacks.objectives import OBJECTIVES
-from advpt.attacks.pgd import PROFILES, STARTS, default_step
+from advpt.attacks.pgd import PROFILES, STARTS
 from advpt.errors import AttackError, ConfigError, unknown_name
 
-_SHAPE = re.compile(r"^([a-z]+(?:-[a-z]+)*?)(\d*)((?:-[a-z]+)?)@([^/]+)((?:/[^/]+)*)$")
-EXAMPLES = "pgd40-fkl@16, pgd100-ce@4/a1, pgd20-margin@128/l2"
+GRAMMAR = "NAME[STEPS][-OBJECTIVE]@EPS[/...]"
+EXAMPLES = (
+    "pgd40-fkl@16",
+    "pgd100-ce@4/a1",
+    "pgd20-margin@128/l2",
+    "pgd40-ce@1,2,4,8,16",
+    "fgsm-ce@8",
+    "mifgsm10-ce@8",
+    "difgsm10-ce@8",
+    "cw40@8",
+    "aa@16",
+    "aa-rand@8",
+    "apgd-ce-t@8",
+    "rap400@16",
+    "rap400@16/advpt-released",
+)
 SMALLEST_EPS = 0.1
+_NUMBER = r"(\d+(?:\.\d+)?)"
+
+
+def _decimal(value: float) -> str:
+    """The shortest decimal that is exactly this float, without an exponent."""
+    return f"{Decimal(repr(float(value))).normalize():f}"
+
+
+@dataclass(frozen=True)
+class Option:
+    """One word after the budget: the constructor's keyword it sets, how a value is read and written, and how to say it."""
+
+    keyword: str
+    pattern: str
+    read: Callable[[str], Any]
+    write: Callable[[Any], str]
+    form: str
+
+
+# In the order in which they are printed. Whether an attack has one, and its default, is its constructor's signature.
+OPTIONS = (
+    Option("step", f"a{_NUMBER}", float, lambda v: f"a{_decimal(v)}", "aSTEP"),
+    Option("late_start", r"late(\d+)", int, lambda v: f"late{v}", "lateSTEP"),
+    Option("eps_n", f"n{_NUMBER}", float, lambda v: f"n{_decimal(v)}", "nEPS"),
+    Option("inner_steps", r"inner(\d+)", int, lambda v: f"inner{v}", "innerSTEPS"),
+    Option("restarts", r"r(\d+)", int, lambda v: f"r{v}", "rRESTARTS"),
+    Option("norm", r"(l2|linf)", str, str, "l2"),
+    Option("start", f"({'|'.join(STARTS)})", str, str, ", ".join(STARTS)),
+    Option("clip_first", r"(unclipped)", lambda _: False, lambda _: "unclipped", "unclipped"),
+    Option("momentum", r"mi((?:\d+(?:\.\d+)?)?)", lambda v: float(v or 1), lambda v: "mi" if v == 1 else f"mi{_decimal(v)}",
+           "mi[DECAY]"),
+    Option("diverse", r"di-([a-z]+)", str, lambda v: f"di-{v}", "di-KIND"),
+    Option("ti", r"(ti)", lambda _: True, lambda _: "ti", "ti"),
+    Option("copies", r"si(\d+)", int, lambda v: f"si{v}", "siCOPIES"),
+    Option("every", r"(every)", lambda _: True, lambda _: "every", "every"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ShortName:
+    """Another name for an attack with some options set; ``ratio``: its step in multiples of eps / steps (None: usual)."""
+
+    name: str
+    steps: int
+    objective: str
+    ratio: float | None
+    options: tuple[tuple[str, Any], ...] = ()
+
+
+SHORT_NAMES = {
+    "fgsm": ShortName("pgd", 1, "ce", 1.0, (("start", "none"),)),
+    "mifgsm": ShortName("pgd", 10, "ce", 1.0, (("start", "none"), ("momentum", 1.0))),
+    "difgsm": ShortName("pgd", 10, "ce", 1.0, (("start", "none"), ("diverse", "slight"))),
+    "cw": ShortName("pgd", 40, "margin", None),
+}
 
 
 def parse_eps(text: str) -> float:
@@ -42,46 +117,74 @@ def parse_eps(text: str) -> float:
 
 @dataclass(frozen=True)
 class AttackSpec:
-    """An attack by name and numbers; ``eps`` and ``step`` in 1/255. See :func:`parse`."""
+    """An attack by name and numbers; ``eps`` and ``step`` in 1/255. See :func:`parse`.
+
+    ``steps`` and ``step`` are 0 for attacks without them; ``options`` holds the other keywords of the attack's
+    constructor that are not at their default, by name.
+    """
 
     name: str
     objective: str
     eps: float
-    steps: int
-    step: float
+    steps: int = 0
+    step: float = 0.0
     restarts: int = 1
     norm: str = "linf"
     start: str = "uniform"
     clip_first: bool = True
+    options: tuple[tuple[str, Any], ...] = ()
 
     def __str__(self) -> str:
-        """The full expansion; parsing it gives the same spec back (``clip_first`` belongs to the profile)."""
-        text = f"{self.name}{self.steps}-{self.objective}@{_decimal(self.eps)}/a{_decimal(self.step)}"
-        text += f"/r{self.restarts}" if self.restarts > 1 else ""
-        text += f"/{self.norm}" if self.norm != "linf" else ""
-        return text + (f"/{self.start}" if self.start != "uniform" else "")
+        """The full expansion; parsing it gives the same spec back."""
+        cls, values = ATTACKS.get(self.name), self.arguments()
+        fixed = cls.usual(self.objective, self.eps, self.steps)
+        usual = _defaults(cls)
+        head = self.name + (str(self.steps) if cls.usual_steps else "")
+        head += f"-{self.objective}" if "objective" in values else ""
+        words = [
+            option.write(values[option.keyword])
+            for option in OPTIONS
+            if option.keyword in values and (option.keyword in fixed or values[option.keyword] != usual[option.keyword])
+        ]
+        return "/".join([f"{head}@{_decimal(self.eps)}", *words])
+
+    def arguments(self) -> dict[str, Any]:
+        """The keywords of the attack's constructor."""
+        usual = _defaults(ATTACKS.get(self.name))
+        mine = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: mine.get(name, value) for name, value in usual.items()} | dict(self.options)
 
     def build(self) -> Attack:
         """The attack object."""
-        return ATTACKS.get(self.name)(  # type: ignore[call-arg]
-            eps=self.eps,
-            steps=self.steps,
-            step=self.step,
-            objective=self.objective,
-            norm=self.norm,
-            restarts=self.restarts,
-            start=self.start,
-            clip_first=self.clip_first,
-        )
+        return ATTACKS.get(self.name)(**self.arguments())
 
     def with_objective(self, objective: str) -> AttackSpec:
         """The same budget and steps on another objective, with that objective's own step rule."""
-        return dataclasses.replace(self, objective=objective, step=default_step(objective, self.eps, self.steps))
+        usual = ATTACKS.get(self.name).usual(objective, self.eps, self.steps)
+        return dataclasses.replace(self, objective=objective, step=usual.get("step", self.step))
+
+    def perturbing_all(self) -> AttackSpec:
+        """The same attack such that no image comes back as it was; itself where that is so anyway."""
+        if ATTACKS.get(self.name).perturbs_all:
+            return self
+        return dataclasses.replace(self, options=tuple(sorted({**dict(self.options), "every": True}.items())))
 
 
-def _decimal(value: float) -> str:
-    """The shortest decimal that is exactly this float, without an exponent."""
-    return f"{Decimal(repr(value)).normalize():f}"
+def _defaults(cls: type[Attack]) -> dict[str, Any]:
+    """The constructor's keywords and their defaults; those without one have None."""
+    found = inspect.signature(cls).parameters.values()
+    return {p.name: None if p.default is p.empty else p.default for p in found}
+
+
+def parse_all(text: str, profile: str = "sound") -> list[AttackSpec]:
+    """Every :class:`AttackSpec` of a text that may name several budgets, like ``pgd40-ce@1,2,4,8,16``.
+
+    Raises:
+        ConfigError: as :func:`parse`.
+    """
+    head, at, tail = text.partition("@")
+    budgets, slash, options = tail.partition("/")
+    return [parse(f"{head}{at}{budget.strip()}{slash}{options}", profile) for budget in budgets.split(",")]
 
 
 def parse(text: str, profile: str = "sound") -> AttackSpec:
@@ -90,42 +193,96 @@ def parse(text: str, profile: str = "sound") -> AttackSpec:
     Raises:
         ConfigError: the text does not follow the grammar; the message says where and gives examples.
     """
-    found = _SHAPE.match(text.strip().lower())
-    if not found:
-        raise ConfigError(f"attack {text!r} is not of the form NAME[STEPS][-OBJECTIVE]@EPS[/...]; examples: {EXAMPLES}")
     if profile not in PROFILES:
         raise ConfigError(unknown_name("profile", profile, PROFILES))
-    name, steps, objective, eps, rest = found.groups()
-    ATTACKS.get(name)
-    objective = objective.removeprefix("-") or "fkl"
-    if objective not in OBJECTIVES:
-        raise ConfigError(f"attack {text!r}: {unknown_name('objective', objective, OBJECTIVES)}")
-    options = [part for part in rest.split("/") if part]
-    if options[:1] == ["255"]:
-        options = options[1:]
-    budget, count = parse_eps(eps), int(steps or 40)
-    step, restarts, norm = None, 1, "linf"
-    start, clip_first = PROFILES[profile].start, PROFILES[profile].clip_first
-    for option in options:
-        if number := re.fullmatch(r"a(\d+(?:\.\d+)?)", option):
-            step = float(number[1])
-        elif number := re.fullmatch(r"r(\d+)", option):
-            restarts = int(number[1])
-        elif option in ("l2", "linf"):
-            norm = option
-        elif option in STARTS:
-            start = option
-        else:
-            raise ConfigError(
-                f"attack {text!r}: option {option!r} is not one of aSTEP, rRESTARTS, l2, {', '.join(STARTS)}"
-            )
-    if count < 1 or restarts < 1 or (step is not None and step <= 0):
+    head, at, tail = text.strip().lower().partition("@")
+    budget, *words = tail.split("/")
+    if not (at and budget) or ":" in text:
+        raise ConfigError(f"attack {text!r} is not of the form {GRAMMAR}; {_examples(text)}")
+    if "," in budget:
+        raise ConfigError(f"attack {text!r} names several budgets where one is needed; write the first as {head}@"
+                          f"{budget.split(',')[0]}")  # fmt: skip
+    name, steps, objective = _read_head(text, head)
+    eps = parse_eps(budget)
+    short = SHORT_NAMES.get(name)
+    cls = ATTACKS.get(short.name if short else name)
+    if steps and not cls.usual_steps:
+        raise ConfigError(f"attack {text!r}: {name} has no number of steps; write {name}@{_decimal(eps)}")
+    if short and short.steps == 1 and steps not in (None, 1):
+        raise ConfigError(
+            f"attack {text!r}: {name} takes one step; for {steps} write pgd{steps}-ce@{_decimal(eps)}/none"
+        )
+    if steps is not None and steps < 1:
         raise ConfigError(f"attack {text!r}: steps, restarts and step size must be above 0")
-    if step is None:
-        step = default_step(objective, budget, count)
-    spec = AttackSpec(name, objective, budget, count, step, restarts, norm, start, clip_first)
+    count = steps or (short.steps if short else cls.usual_steps)
+    given, named = _read_options(text, cls, words, count)
+    standing = dict(short.options) if short else cls.profiles(count).get(profile, {})
+    preset = dict(standing if named is None else named)
+    objective = objective or preset.pop("objective", None) or (short.objective if short else cls.usual_objective)
+    if objective not in cls.objectives:
+        known = [o for o in OBJECTIVES if o in cls.objectives]
+        raise ConfigError(f"attack {text!r}: {unknown_name('objective', objective, known)}")
+    values = _defaults(cls) | cls.usual(objective, eps, count)
+    if short and short.ratio is not None:
+        values["step"] = short.ratio * eps / count
+    values |= preset | given
+    own = {"name": cls.name, "objective": objective, "eps": eps, "steps": count if cls.usual_steps else 0}
+    fields = {f.name for f in dataclasses.fields(AttackSpec)} - own.keys()
+    usual = _defaults(cls)
+    rest = {k: v for k, v in values.items() if k not in fields | own.keys() and v != usual[k]}
+    spec = AttackSpec(**own, **{k: values[k] for k in fields if k in values}, options=tuple(sorted(rest.items())))
     try:
         spec.build()
     except AttackError as error:
         raise ConfigError(f"attack {text!r}: {error}") from None
     return spec
+
+
+def _examples(text: str) -> str:
+    near = difflib.get_close_matches(text.strip().lower(), EXAMPLES, n=4, cutoff=0.3)
+    return f"examples: {', '.join(near or EXAMPLES[:4])}"
+
+
+def _read_head(text: str, head: str) -> tuple[str, int | None, str]:
+    """Name, steps and objective ("" where there is none) of what stands before the @; the longest known name wins."""
+    known = [*ATTACKS, *SHORT_NAMES]
+    for name in sorted(known, key=len, reverse=True):
+        if found := re.fullmatch(rf"{re.escape(name)}(\d*)(?:-([a-z]+(?:-[a-z]+)*))?", head):
+            return name, int(found[1]) if found[1] else None, found[2] or ""
+    shape = re.fullmatch(r"([a-z]+(?:-[a-z]+)*?)(\d*)((?:-[a-z]+)*)", head)
+    if not shape:
+        raise ConfigError(f"attack {text!r} is not of the form {GRAMMAR}; {_examples(text)}")
+    raise ConfigError(
+        f"attack {text!r}: {unknown_name('attack', shape[1], known)}. The form is {GRAMMAR}; {_examples(text)}"
+    )
+
+
+def _read_options(
+    text: str, cls: type[Attack], words: list[str], steps: int
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The options that the words after the budget set one by one, and those of a profile named among them."""
+    takes = _defaults(cls)
+    options, profiles = [o for o in OPTIONS if o.keyword in takes], cls.profiles(steps)
+    given: dict[str, Any] = {}
+    named: dict[str, Any] | None = None
+    words = words[1:] if words[:1] == ["255"] else words
+    for word in filter(None, words):
+        if word in profiles:
+            named = profiles[word]
+            continue
+        for option in options:
+            if found := re.fullmatch(option.pattern, word):
+                break
+        else:
+            accepted = [*(o.form for o in options), *profiles]
+            near = difflib.get_close_matches(word, accepted, n=1)
+            raise ConfigError(
+                f"attack {text!r}: option {word!r} is not one of {', '.join(accepted)}"
+                + (f"; did you mean {near[0]!r}?" if near else "")
+            )
+        if option.keyword in given:
+            raise ConfigError(f"attack {text!r}: {option.form} is given twice")
+        given[option.keyword] = option.read(found[1])
+    if any(given.get(name, 1) <= 0 for name in ("step", "restarts")):
+        raise ConfigError(f"attack {text!r}: steps, restarts and step size must be above 0")
+    return given, named

@@ -57,9 +57,7 @@ def diverse(images: Tensor, kind: Diverse, noise: SampleNoise) -> list[Tensor]:
     return found
 
 
-def through_diverse(
-    forward: Callable[[Tensor], Tensor], images: Tensor, kind: Diverse, noise: SampleNoise
-) -> Tensor:
+def through_diverse(forward: Callable[[Tensor], Tensor], images: Tensor, kind: Diverse, noise: SampleNoise) -> Tensor:
     """``forward`` of diverse images, in their order; images of equal side go together."""
     seen = diverse(images, kind, noise)
     sides: dict[int, list[int]] = {}

@@ -166,7 +166,7 @@ _DECOMPRESSORS: dict[str, Any] = {
 
 
 def kind_of(file: IO[bytes], archive: Path) -> str:
-    """"zip", "gz", "bz2", "xz" or "tar", by content.
+    """ "zip", "gz", "bz2", "xz" or "tar", by content.
 
     Raises:
         DataError: if the file is empty, a web page, or none of these.
@@ -316,15 +316,15 @@ def make_folder(target: Path, parts: tuple[str, ...], archive: str) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise HostileArchive(f"{archive} uses {'/'.join(parts)!r} both as a file and as a folder. It is refused.") from None
+        raise HostileArchive(
+            f"{archive} uses {'/'.join(parts)!r} both as a file and as a folder. It is refused."
+        ) from None
     except OSError as error:
         raise DataError(f"{archive}: {'/'.join(parts)[:200]!r} cannot be made ({error}).") from error
     return path
 
 
-def write(
-    source: IO[bytes], target: Path, parts: tuple[str, ...], archive: str, budget: Budget, size: int
-) -> None:
+def write(source: IO[bytes], target: Path, parts: tuple[str, ...], archive: str, budget: Budget, size: int) -> None:
     """Write one member, counting what is really written.
 
     Raises:

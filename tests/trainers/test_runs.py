@@ -357,3 +357,14 @@ def test_every_shipped_yaml_resolves_to_what_its_name_says():
             imagenet = "imagenet" in path.stem
             assert (cfg.OPTIM.MAX_EPOCH, cfg.DATALOADER.TRAIN_X.BATCH_SIZE) == ((5, 512) if imagenet else (100, 32))
             assert (cfg.BANK.ATTACK, tuple(cfg.EVAL.ATTACKS)) == ("pgd10-fkl@8", ("pgd40-fkl@16",))
+
+
+def test_a_prompt_from_elsewhere_is_evaluated(world):
+    from advpt.prompts import exchange
+
+    world.run()
+    exchange.write_run(exchange.read(world.output), world.folder / "given")
+    flags = ("--eval-only", "--model-dir", str(world.folder / "given"))
+    world.run(flags=flags, output=world.folder / "eval")
+    mine, theirs = results(world.output), results(world.folder / "eval")
+    assert [r["prompt"] for r in mine.values()] == [r["prompt"] for r in theirs.values()]

@@ -1,0 +1,308 @@
+"""What lies in a data set's folder: the images its lists name, and a report on what is missing, extra or damaged."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from advpt.data import imagenet, listing, split
+from advpt.data.facts import DatasetFacts
+from advpt.data.split import PARTS, triple
+from advpt.errors import DataError
+
+Counts = tuple[int, int, int]
+Folders = dict[str, tuple[int, int]]
+"""Folder relative to the data set's -> number of images in it and their bytes together."""
+
+_EVEN = {"ImageNet": "images/val", "ImageNetV2": "imagenetv2-matched-frequency-format-val"}
+"""Parts in which every class has the same number of images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The state of a data set on disk. Paths are relative to its folder.
+
+    found:    images in train, val and test that are there (of those the lists name, where there are lists).
+    missing:  listed images, class folders (with a slash at the end) and other files that are not there.
+    extra:    images and class folders that no list names.
+    empty:    images of zero bytes.
+    problems: other differences, as sentences.
+    notes:    what is worth knowing but no difference.
+    broken:   parts of the layout (``Part.target``) that lack something.
+    """
+
+    facts: DatasetFacts
+    folder: Path
+    found: Counts
+    classes: int
+    missing: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    empty: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    broken: frozenset[str] = frozenset()
+    folders: Folders = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Nothing is missing or damaged; there may be more than expected."""
+        return not (self.missing or self.empty or self.problems)
+
+    @property
+    def ok(self) -> bool:
+        """Complete, and no more images beside the listed ones than the data set is known to have."""
+        return self.complete and not self.odd_extra
+
+    @property
+    def odd_extra(self) -> bool:
+        return self.facts.spare >= 0 and len(self.extra) > self.facts.spare
+
+    def lines(self) -> list[str]:
+        """The differences, one sentence each; [] if there is none."""
+        where = f"{self.facts.name} in {self.folder}"
+        lines = [f"{where}: {problem}" for problem in self.problems]
+        for what, paths in (("missing", self.missing), ("empty (0 bytes)", self.empty)):
+            if paths:
+                lines.append(f"{where}: {len(paths):,} {what}: {listing.some(paths)}")
+        if self.odd_extra:
+            known = f" ({self.facts.spare:,} are known to be spare)" if self.facts.spare else ""
+            lines.append(f"{where}: {len(self.extra):,} extra, in no list{known}: {listing.some(self.extra)}")
+        return lines
+
+
+def examine(facts: DatasetFacts, folder: Path) -> Report:
+    """Compare a data set's folder with its lists and the catalogue; nothing is changed."""
+    if facts.split is None and not _has_lists(facts):
+        return _examine_folders(facts, folder)
+    return _examine_listed(facts, folder)
+
+
+def image_folder(facts: DatasetFacts, folder: Path) -> Path:
+    return folder / facts.image_dir if facts.image_dir else folder
+
+
+def listed(facts: DatasetFacts, folder: Path) -> split.Split:
+    """The split of a data set that has lists.
+
+    Raises:
+        DataError: if a list is missing or damaged.
+    """
+    if facts.split is not None:
+        return split.read(folder / facts.split.filename)[0]
+    try:
+        variants = (folder / "variants.txt").read_text(encoding="utf-8").split("\n")
+        labels = {name.strip(): label for label, name in enumerate(variants) if name.strip()}
+        parts = []
+        for part in PARTS:
+            path = folder / f"images_variant_{part}.txt"
+            pairs = [
+                line.strip().partition(" ") for line in path.read_text(encoding="utf-8").split("\n") if line.strip()
+            ]
+            parts.append([[f"{image}.jpg", labels[name], name] for image, _, name in pairs])
+    except FileNotFoundError as error:
+        raise DataError(f"{error.filename} is missing.") from None
+    except KeyError as error:
+        raise DataError(f"{folder}/images_variant_*.txt name {error}, which variants.txt has not.") from None
+    return split.parse(dict(zip(PARTS, parts)), f"{folder}/images_variant_*.txt")
+
+
+def _has_lists(facts: DatasetFacts) -> bool:
+    return any(part.target == "variants.txt" for part in facts.parts)
+
+
+def _examine_listed(facts: DatasetFacts, folder: Path) -> Report:
+    images = image_folder(facts, folder)
+    absent = [part.target for part in facts.parts if not (folder / part.target).exists()]
+    prefix = f"{facts.image_dir}/" if facts.image_dir else ""
+    try:
+        lists = listed(facts, folder)
+    except DataError as error:
+        missing = [f"{target}{'' if '.' in target else '/'}" for target in absent]
+        return Report(facts, folder, (0, 0, 0), 0, tuple(missing), problems=(str(error),), broken=frozenset(absent))
+    problems, notes = _judge(facts, folder, lists)
+    parts = {name: [row[0] for row in rows] for name, rows in lists.parts().items()}
+    lacking = {name: listing.missing(images, paths) for name, paths in parts.items()}
+    missing = [f"{prefix}{path}" for paths in lacking.values() for path in paths]
+    found = (
+        len(parts["train"]) - len(lacking["train"]),
+        len(parts["val"]) - len(lacking["val"]),
+        len(parts["test"]) - len(lacking["test"]),
+    )
+    names = {f"{prefix}{path}" for paths in parts.values() for path in paths}
+    sizes = dict(_walk(facts, folder))
+    return Report(
+        facts,
+        folder,
+        found,
+        len({row[1] for rows in lists.parts().values() for row in rows}),
+        tuple(missing),
+        tuple(sorted(set(sizes) - names)),
+        tuple(sorted(path for path in names if sizes.get(path) == 0)),
+        problems,
+        notes,
+        frozenset(absent) | _owners(facts, missing) | _owners(facts, [p for p in names if sizes.get(p) == 0]),
+        _folders(sizes),
+    )
+
+
+def _owners(facts: DatasetFacts, paths: Sequence[str]) -> frozenset[str]:
+    """The parts that paths belong to."""
+    return frozenset(part.target for part in facts.parts if any(path.startswith(f"{part.target}/") for path in paths))
+
+
+def _judge(facts: DatasetFacts, folder: Path, lists: split.Split) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Problems and notes about the lists themselves."""
+    if facts.split is not None:
+        path = folder / facts.split.filename
+        verdict = split.judge(facts, lists, path.read_bytes(), path)
+        if not verdict.official and checkable(facts):
+            return (verdict.warning,), ()
+        notes = () if verdict.official else (verdict.warning,)
+    else:
+        notes = ()
+    if lists.counts() != facts.counts:
+        return (
+            f"the lists name {triple(lists.counts())} images in train / val / test, expected {triple(facts.counts)}",
+        ), notes
+    return (), notes
+
+
+def checkable(facts: DatasetFacts) -> bool:
+    """Whether a mark of the official split is on record."""
+    return facts.split is not None and bool(facts.split.git_blob or facts.split.content)
+
+
+def _walk(facts: DatasetFacts, folder: Path) -> Iterator[tuple[str, int]]:
+    """Relative path and size of every image in the parts of the layout; hidden files and folders are left out."""
+    for part in facts.parts:
+        if (folder / part.target).is_dir():
+            yield from walk(folder / part.target, f"{part.target}/")
+
+
+def walk(folder: Path, prefix: str = "") -> Iterator[tuple[str, int]]:
+    """Relative path (after ``prefix``) and size of the images below a folder."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from walk(Path(entry.path), f"{prefix}{entry.name}/")
+            elif listing.is_image(entry.name):
+                yield f"{prefix}{entry.name}", _size(entry)
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except OSError:  # a link to nothing
+        return 0
+
+
+def _folders(sizes: Mapping[str, int]) -> Folders:
+    found: Folders = {}
+    for path, size in sizes.items():
+        parent = path.rpartition("/")[0]
+        count, total = found.get(parent, (0, 0))
+        found[parent] = count + 1, total + size
+    return dict(sorted(found.items()))
+
+
+# --- data sets in class folders -----------------------------------------------------------------------------------
+
+
+def _examine_folders(facts: DatasetFacts, folder: Path) -> Report:
+    sizes: dict[str, int] = {}
+    missing: list[str] = []
+    extra: list[str] = []
+    problems: list[str] = []
+    broken: set[str] = set()
+    counts: dict[str, int] = {}
+    classes = 0
+    for part in facts.parts:
+        where = folder / part.target
+        known = _class_names(facts)
+        there = listing.folders(where)
+        mine = [name for name in there if (name in known if known else imagenet.is_wnid(name))]
+        extra += [f"{part.target}/{name}/" for name in there if name not in mine]
+        found = dict(walk_classes(where, mine, part.target))
+        sizes |= found
+        counts[part.target] = len(found)
+        classes = max(classes, len(mine))
+        state = _state(facts, part.target, where, mine, known, found)
+        problems += state
+        gone = [f"{part.target}/{name}/" for name in known if name not in mine] if where.is_dir() and mine else []
+        missing += gone if where.is_dir() else [f"{part.target}/"]
+        if state or gone or not where.is_dir():
+            broken.add(part.target)
+    empty = tuple(sorted(path for path, size in sizes.items() if size == 0))
+    values = list(counts.values())
+    total = (values[0], 0, values[1]) if len(values) == 2 else (0, 0, values[0])
+    return Report(
+        facts,
+        folder,
+        total,
+        classes,
+        tuple(missing),
+        tuple(extra),
+        empty,
+        tuple(problems),
+        (),
+        frozenset(broken) | _owners(facts, empty),
+        _folders(sizes),
+    )
+
+
+def walk_classes(folder: Path, classes: Sequence[str], prefix: str) -> Iterator[tuple[str, int]]:
+    for name in classes:
+        yield from walk(folder / name, f"{prefix}/{name}/")
+
+
+def _class_names(facts: DatasetFacts) -> list[str]:
+    """The class folders, where they are known: not for A and R, of which only a digest is."""
+    if not facts.class_folders:
+        return [str(number) for number in range(facts.classes)]
+    names = list(imagenet.shipped_names())
+    return names if imagenet.folders_digest(names) == facts.class_folders else []
+
+
+def _state(
+    facts: DatasetFacts, target: str, where: Path, mine: Sequence[str], known: Sequence[str], found: Mapping[str, int]
+) -> list[str]:
+    """What is wrong with one part, as sentences; a part that is not there at all is listed as missing instead."""
+    if not where.is_dir():
+        return []
+    if not mine:
+        return [f"{target} {_without_classes(where)}"]
+    problems = []
+    if not known and imagenet.folders_digest(mine) != facts.class_folders:
+        problems.append(f"{target} has {len(mine):,} class folders that are not the official {facts.classes:,}")
+    expected = facts.counts[0] if target.endswith("/train") else facts.counts[2]
+    if len(found) != expected:
+        problems.append(f"{target} has {len(found):,} images, expected {expected:,}")
+    per_class = {name: count for name, (count, _) in _folders(found).items()}
+    bare = [name for name in mine if f"{target}/{name}" not in per_class]
+    if bare:
+        problems.append(f"{target}: {len(bare):,} class folders without an image: {listing.some(bare, 5)}")
+    if _EVEN.get(facts.name) == target:
+        due = facts.counts[2] // facts.classes
+        odd = [f"{name.rpartition('/')[2]} ({count})" for name, count in per_class.items() if count != due]
+        if odd:
+            problems.append(f"{target}: {len(odd):,} classes have not {due} images: {listing.some(odd, 5)}")
+    return problems
+
+
+def _without_classes(where: Path) -> str:
+    tars = len(list(where.glob("n*.tar")))
+    loose = len(listing.images(where))
+    if tars:
+        return f"holds {tars:,} .tar files, one per class, that are not unpacked"
+    if loose:
+        return f"has {loose:,} files and no class folders"
+    return "has no class folders"
+
+
+def advice(facts: DatasetFacts, root: Path) -> str:
+    """What to say about known other layouts under ``root``; "" or sentences that begin with a space."""
+    return "".join(f" Found {hint.path}: {hint.advice}" for hint in facts.lookalikes if any(root.glob(hint.path)))

@@ -1,0 +1,65 @@
+"""The way by hand: what to fetch, from where, how to recognise it, where it goes and what to run then."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from advpt.data import download
+from advpt.data.entries import COLLECTION, DIGITS
+from advpt.data.facts import DatasetFacts, Source
+
+
+def command(facts: DatasetFacts, root: Path, *options: str) -> str:
+    """The ``prepare`` command for one data set, ready for a shell."""
+    return shlex.join(["python", "-m", "advpt", "prepare", facts.config, "--root", str(root), *options])
+
+
+def terms(facts: DatasetFacts) -> str:
+    """Name, size and terms of a data set, to be read before it is fetched."""
+    return f"{facts.name}: {facts.disk or 'size unknown'}; terms: {facts.licence or 'unknown'}"
+
+
+def manual(facts: DatasetFacts, root: Path) -> str:
+    """The steps to prepare a data set without this machine's network, several lines."""
+    if facts.name == DIGITS.name:
+        return f"{facts.name} needs no download. Run\n  {command(facts, root)}"
+    if not facts.parts:
+        return (
+            f"{facts.name} is your own data: put it under {root / facts.folder} as train/<class>/<image> and "
+            "test/<class>/<image> (val may be left out); nothing has to be prepared."
+        )
+    lines = [f"{facts.name} by hand (terms: {facts.licence or 'unknown'}; {facts.disk or 'size unknown'}):"]
+    lines.append("1. Fetch, in a browser if need be:")
+    needed: list[str] = []
+    for source in facts.sources:
+        if source.optional:
+            continue
+        again = source.filename in needed
+        if not again and source.address != COLLECTION:
+            needed.append(source.filename)
+        lines.append(f"   {'or ' if again or source.address == COLLECTION else ''}{_source(source)}")
+    if not any(source.address == COLLECTION for source in facts.sources) and facts.name != "ImageNet":
+        lines.append(f"   An unofficial collection of copies, checked by counts only: {COLLECTION}")
+    lines.append("2. Bring the files to this machine and, in their folder, run")
+    options = [word for filename in needed for word in ("--archive", filename)]
+    lines.append(f"   {command(facts, root, *options)}")
+    lines.append("   or, with the unpacked folder, its path after --from (and --link to link instead of copying).")
+    lines.append("3. That makes")
+    for part in facts.parts:
+        lines.append(f"   {root / facts.folder / part.target}")
+    if facts.split is not None:
+        lines.append(f"   {root / facts.folder / facts.split.filename}")
+    lines.append(f"   which `{command(facts, root, '--check')}` compares with what is known of the data set.")
+    return "\n".join(lines)
+
+
+def _source(source: Source) -> str:
+    address = download.drive_address(source.address) if source.where == "drive" else source.address
+    marks = [f"{source.size:,} bytes"] if source.size else []
+    for name, value in (("sha256", source.sha256), ("md5", source.md5), ("git blob", source.git_blob)):
+        if value:
+            marks.append(f"{name} {value}")
+            break
+    known = f" ({', '.join(marks)})" if marks else ""
+    return f"{source.filename} from {address}{known}{f': {source.note}' if source.note else ''}"

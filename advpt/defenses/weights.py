@@ -1,0 +1,75 @@
+"""Weight files of defenses: where they lie, where they come from, and how they are read without running anything."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from advpt.errors import WeightsError
+from advpt.files import file_digest
+
+
+def folder() -> Path:
+    """``$ADVPT_WEIGHTS``, else ``~/.cache/advpt``."""
+    return Path(os.environ.get("ADVPT_WEIGHTS") or Path.home() / ".cache" / "advpt")
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A published file. ``sha256`` is its SHA-256 or the beginning of it, as far as it is known."""
+
+    name: str
+    url: str
+    sha256: str
+
+    @property
+    def path(self) -> Path:
+        return folder() / self.name
+
+    def find(self) -> Path:
+        """The file's path. Raises WeightsError with path, source and hash when it is missing."""
+        if not self.path.is_file():
+            raise WeightsError(
+                f"{self.path} is not there. Fetch {self.url} and put it at that path (its SHA-256 is {self.sha256}"
+                f"{'...' if len(self.sha256) < 64 else ''}), or set ADVPT_WEIGHTS to the folder that has it"
+            )
+        return self.path
+
+    def read(self) -> dict[str, Tensor]:
+        """Its tensors, after comparing its SHA-256. Raises WeightsError when missing, different or damaged."""
+        path = self.find()
+        found = file_digest(path)
+        if not found.startswith(self.sha256):
+            raise WeightsError(
+                f"{path} has SHA-256 {found}, expected {self.sha256}; it is cut off or another file: "
+                f"delete it and fetch {self.url} again"
+            )
+        return read_tensors(path)
+
+
+def own_file(name: str) -> Path:
+    """A file of the user's own in :func:`folder`. Raises WeightsError when it is missing."""
+    path = folder() / name
+    if not path.is_file():
+        raise WeightsError(f"{path} is not there; put the file named by weights={name} there, or set ADVPT_WEIGHTS")
+    return path
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """A plain state dict from a torch or safetensors file; nothing in it is executed.
+
+    Raises:
+        WeightsError: damaged, or something else than named tensors.
+    """
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
+        raise WeightsError(f"{path} cannot be read ({str(error).splitlines()[0][:200]}); fetch it again") from error
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+        raise WeightsError(f"{path} holds no state dict of tensors")
+    return state

@@ -1,0 +1,67 @@
+"""Prompts travel between CoOp's, the official AdvPT's and our checkpoints."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from advpt.cli import main
+from advpt.errors import PromptError, WeightsError
+from advpt.prompts import exchange
+
+
+def coops_file(folder: Path, ctx: torch.Tensor, epoch: int = 50) -> Path:
+    """As CoOp and the official AdvPT save it: half precision, with the class tokens beside the context."""
+    path = folder / "prompt_learner" / f"model.pth.tar-{epoch}"
+    path.parent.mkdir(parents=True)
+    state = OrderedDict(ctx=ctx.half(), token_prefix=torch.zeros(3, 1, 8), token_suffix=torch.zeros(3, 60, 8))
+    torch.save({"state_dict": state, "epoch": epoch, "optimizer": {}, "scheduler": {}, "val_result": None}, path)
+    (path.parent / "checkpoint").write_text(path.name + "\n")
+    return path
+
+
+def load_as_coop(folder: Path, module: torch.nn.Module, epoch: int) -> None:
+    """CoOp's load_model: drop the class tokens, load what fits."""
+    saved = torch.load(folder / "prompt_learner" / f"model.pth.tar-{epoch}", map_location="cpu")
+    state = saved["state_dict"]
+    for name in ("token_prefix", "token_suffix"):
+        state.pop(name, None)
+    assert saved["epoch"] == epoch
+    module.load_state_dict(state, strict=False)
+
+
+@pytest.mark.parametrize("shape", [(4, 8), (3, 4, 8)])
+def test_in_and_out(tmp_path, shape, capsys):
+    ctx = torch.randn(shape).half()
+    path = coops_file(tmp_path / "theirs", ctx)
+    for source in (path, tmp_path / "theirs"):
+        found = exchange.read(source)
+        assert torch.equal(found.ctx, ctx.float()) and found.epoch == 50
+    assert main(["prompt", str(path), str(tmp_path / "ours")]) == 0
+    assert "4 context vectors of width 8" in capsys.readouterr().out
+
+    module = torch.nn.Module()
+    module.ctx = torch.nn.Parameter(torch.zeros(shape))
+    module.register_buffer("token_prefix", torch.ones(3, 1, 8))
+    load_as_coop(tmp_path / "ours", module, 50)
+    assert torch.equal(module.ctx.data, ctx.float())
+    assert torch.equal(exchange.read(tmp_path / "ours").ctx, ctx.float())
+
+
+def test_nothing_is_overwritten(tmp_path):
+    coops_file(tmp_path, torch.zeros(2, 3))
+    with pytest.raises(WeightsError, match="exists already"):
+        exchange.write_run(exchange.read(tmp_path), tmp_path)
+
+
+def test_what_is_no_prompt_is_refused(tmp_path):
+    torch.save({"state_dict": {"weight": torch.zeros(2)}}, tmp_path / "a.pth.tar")
+    with pytest.raises(PromptError, match="no context vectors"):
+        exchange.read(tmp_path / "a.pth.tar")
+    torch.save({"state_dict": {"ctx": torch.zeros(2)}}, tmp_path / "b.pth.tar")
+    with pytest.raises(PromptError, match="expected"):
+        exchange.read(tmp_path / "b.pth.tar")
+    with pytest.raises(WeightsError, match="no checkpoint"):
+        exchange.read(tmp_path / "nowhere.pth.tar")
