@@ -204,7 +204,7 @@ def _torch_records(path: Path) -> list[str] | None:
     """The names inside a file of torch's zip format; None for any other file."""
     try:
         return torch._C.PyTorchFileReader(str(path)).get_all_records()
-    except RuntimeError:
+    except (RuntimeError, UnicodeDecodeError):
         return None
 
 
@@ -224,12 +224,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise WeightsError(f"no checkpoint at {path}; name the folder of a finished run with --model-dir")
+    if is_torchscript(path):  # torch would hand it to torch.jit.load
+        raise WeightsError(f"{path} is a TorchScript archive; expected a checkpoint as Dassl writes it")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as refused:  # noqa: BLE001 - a damaged file can raise anything
-        # Only the zip format: torch hands archives to torch.jit.load, and its readers of older formats do more than
-        # call the unpickler.
-        if _torch_records(path) is None or is_torchscript(path):
+        # Only the zip format: torch's readers of older formats do more than call the unpickler.
+        if _torch_records(path) is None:
             raise WeightsError(
                 f"{path} cannot be read safely: {refused}. It is no checkpoint of torch 1.6 or later, or it is damaged"
             ) from refused

@@ -20,6 +20,7 @@ from advpt.errors import ConfigError, unknown_name
 
 PROFILES = ("sound", "released", "paper")
 PROTOCOLS = ("transfer", "transfer-all", "adaptive")
+SURROGATES = ("resnet50", "small-cnn")
 POSITIONS = ("end", "middle", "front")
 PRECISIONS = ("fp32", "amp", "fp16")
 
@@ -56,6 +57,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "DEFENSES": (),
         "SUBSET": 0,
         "SEED": 0,
+        "SURROGATE": "resnet50",  # the network of attacks that do not go through CLIP; "small-cnn" for small images
+        "SURROGATE_WEIGHTS": "",
     },
     "DATASET": {"SUBSAMPLE_CLASSES": "all", "TEST_SUBSET": ""},
 }
@@ -258,6 +261,18 @@ class BankSettings:
             node.VERIFY,
             node.SEED,
         )
+
+
+@dataclass(frozen=True)
+class SurrogateSettings:
+    """The attacker's own network: its name, and a file with its weights ("" = torchvision's by name)."""
+
+    network: str
+    weights: str
+
+    @classmethod
+    def from_cfg(cls, cfg: CfgNode) -> SurrogateSettings:
+        return cls(_choice("EVAL.SURROGATE", cfg.EVAL.SURROGATE, SURROGATES), cfg.EVAL.SURROGATE_WEIGHTS)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ PYTHON=${PYTHON:-python}
 project=.
 [ "${1:-}" = dev ] && project='.[dev]'
 "$PYTHON" -m pip install --quiet --disable-pip-version-check --editable "$project"
-found=$(cd / && "$PYTHON" -c 'import importlib.util as u; s = u.find_spec("dassl"); print(s.origin if s else "")')
+found=$("$PYTHON" -P -c 'import importlib.util as u; s = u.find_spec("dassl"); print(s.origin if s else "")')
 if [ -z "$found" ] || [ "$found" = "$PWD/dassl-lite/dassl/__init__.py" ]; then
   "$PYTHON" -m pip install --quiet --disable-pip-version-check --editable ./dassl-lite
 else

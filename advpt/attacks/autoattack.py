@@ -1,7 +1,7 @@
-"""AutoAttack (Croce and Hein, ICML 2020) through its authors' package ``pyautoattack``, which this file keeps in bounds.
+"""AutoAttack (Croce and Hein, ICML 2020) through its authors' package ``pyautoattack``, kept in bounds.
 
-AutoAttack leaves alone what it need not change: images that the attacked prompt misclassifies already, and images that it
-cannot break, come back bit-identical. ``every`` perturbs those too, with the iterate of highest loss of APGD-CE.
+AutoAttack leaves alone what it need not change: images that the attacked prompt misclassifies already, and images that
+it cannot break, come back bit-identical. ``every`` perturbs those too, with the iterate of highest loss of APGD-CE.
 
 The package's stages run one by one, each on the images that the earlier ones left, which is what its own
 ``run_standard_evaluation`` does with all of them; so every broken image has a stage. What it would do to its
@@ -85,6 +85,8 @@ class _Standard(Attack):
             logits = model(x)
         classes, alive = logits.shape[1], ~is_wrong(logits, y)
         images, stage = x.clone(), torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
+        if not bool(logits.isfinite().all()):  # the package would take them for misclassified; the base class does not
+            return images, torch.full((len(x),), float("nan")), stage
         with in_bounds() as notes:
             for index, name in stages_for(self.stages, classes):
                 rows = alive.nonzero().flatten()
@@ -208,8 +210,8 @@ class Notes(logging.Handler):
 
 @contextlib.contextmanager
 def in_bounds() -> Iterator[Notes]:
-    """Give back what the package takes: the global random state (of the CPU, and of the current CUDA device if CUDA is in
-    use), the trace function, and the counters of its check for dynamic defenses, which outlive a model otherwise."""
+    """Give back what the package takes: the global random state (of the CPU, and of the current CUDA device if CUDA is
+    in use), the trace function, and the counters of its check for dynamic defenses, which outlive a model otherwise."""
     counters = importlib.import_module(f"{package().__name__}.checks").funcs
     zeros, notes, logger = dict.fromkeys(counters, 0), Notes(), logging.getLogger(LOGGER)
     cuda = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
@@ -231,21 +233,21 @@ class _InputGradient(torch.autograd.Function):
     """A function whose backward pass reaches its input and nothing else."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         with torch.enable_grad():
             ctx.inner = x.detach().requires_grad_()
             ctx.output = function(ctx.inner)
         return ctx.output.detach().clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (found,) = torch.autograd.grad(ctx.output, ctx.inner, gradient, retain_graph=True)
         return found, None
 
 
 def input_gradients_only(forward: Forward) -> Forward:
-    """``forward`` such that ``backward()`` through it leaves no gradient on any parameter, and whose logits may be written
-    into (FAB does the one, Square the other)."""
+    """``forward`` such that ``backward()`` through it leaves no gradient on any parameter, and whose logits may be
+    written into (FAB does the one, Square the other)."""
 
     def model(x: Tensor) -> Tensor:
         if torch.is_grad_enabled() and x.requires_grad:

@@ -100,8 +100,8 @@ class Attack(ABC):
     def __call__(
         self, forward: Forward, x: Tensor, y: Tensor, generator: SampleNoise | torch.Generator
     ) -> AttackOutput:
-        """Attack ``x [b, 3, h, w]`` float32 in [0, 1] with labels ``y [b]`` through ``forward`` (pixels to embeddings or
-        logits, as the objective wants). No parameter keeps a gradient, no global random state is touched.
+        """Attack ``x [b, 3, h, w]`` float32 in [0, 1] with labels ``y [b]`` through ``forward`` (pixels to embeddings
+        or logits, as the objective wants). No parameter keeps a gradient, no global random state is touched.
 
         Raises:
             AttackError: pixels outside [0, 1] or not float32, a non-finite result, or a result outside the ball.

@@ -14,8 +14,8 @@ from advpt.errors import AttackError
 class SampleNoise:
     """One generator per image, seeded by its id and the attack seed alone.
 
-    Batch size, order, and number of workers do not change what an image gets; neither does the device, since the numbers
-    are drawn on the CPU.
+    Batch size, order, and number of workers do not change what an image gets; neither does the device, since the
+    numbers are drawn on the CPU.
     """
 
     def __init__(self, ids: Sequence[str], seed: int) -> None:

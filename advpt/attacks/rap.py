@@ -1,9 +1,10 @@
-"""RAP: reverse adversarial perturbation (Qin et al., NeurIPS 2022), a transfer attack through the attacker's own network.
+"""RAP: reverse adversarial perturbation (Qin et al., NeurIPS 2022), a transfer attack through a surrogate network.
 
 The outer loop is :class:`~advpt.attacks.pgd.PGD`'s; from step ``late_start`` on its gradient is taken at the neighbour
 that is worst for the attacker. It knows neither CLIP nor any prompt. Profiles:
 
-* ``rap-ls`` (default; also ``sound`` and ``paper``): cross-entropy, late start after a quarter of the steps (100 of 400).
+* ``rap-ls`` (default; also ``sound`` and ``paper``): cross-entropy, late start after a quarter of the steps (100 of
+  400).
 * ``advpt-released`` (also ``released``): what AdvPT's code runs under this name: no inner loop at all, logit objective,
   random start, shrinking diverse input. (Its surrogate in training mode with CLIP's normalisation is not imitated.)
 * ``di-logit``: the logit objective with the official enlarging diverse input, no inner loop.

@@ -3,9 +3,9 @@
     NAME[STEPS][-OBJECTIVE]@EPS[,EPS...][/255][/OPTION...]
 
 EPS, and every option that is a budget or a step, is in units of 1/255. Short forms expand (``pgd40@16`` is AdvPT's
-``pgd40-fkl@16/a0.5``, ``mifgsm10-ce@8`` is ``pgd10-ce@8/a0.8/none/mi``), and the expansion is what is printed and recorded.
-What a text leaves out is, in this order: what the profile says, what the attack's ``usual`` says, what its constructor
-says. In a list of attacks to evaluate, ``:PROTOCOL`` may follow (``advpt/evaluation/protocols.py``).
+``pgd40-fkl@16/a0.5``, ``mifgsm10-ce@8`` is ``pgd10-ce@8/a0.8/none/mi``), and the expansion is what is printed and
+recorded. What a text leaves out is, in this order: what the profile says, what the attack's ``usual`` says, what its
+constructor says. In a list of attacks to evaluate, ``:PROTOCOL`` may follow (``advpt/evaluation/protocols.py``).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _decimal(value: float) -> str:
 
 @dataclass(frozen=True)
 class Option:
-    """One word after the budget: the constructor's keyword it sets, how a value is read and written, and how to say it."""
+    """A word after the budget: the constructor's keyword, how its value is read and written, and how to say it."""
 
     keyword: str
     pattern: str
@@ -70,8 +70,7 @@ OPTIONS = (
     Option("norm", r"(l2|linf)", str, str, "l2"),
     Option("start", f"({'|'.join(STARTS)})", str, str, ", ".join(STARTS)),
     Option("clip_first", r"(unclipped)", lambda _: False, lambda _: "unclipped", "unclipped"),
-    Option("momentum", r"mi((?:\d+(?:\.\d+)?)?)", lambda v: float(v or 1), lambda v: "mi" if v == 1 else f"mi{_decimal(v)}",
-           "mi[DECAY]"),
+    Option("momentum", f"mi{_NUMBER}?", lambda v: float(v or 1), lambda v: "mi" + (_decimal(v) if v != 1 else ""), "mi"),
     Option("diverse", r"di-([a-z]+)", str, lambda v: f"di-{v}", "di-KIND"),
     Option("ti", r"(ti)", lambda _: True, lambda _: "ti", "ti"),
     Option("copies", r"si(\d+)", int, lambda v: f"si{v}", "siCOPIES"),
@@ -81,7 +80,7 @@ OPTIONS = (
 
 @dataclass(frozen=True)
 class ShortName:
-    """Another name for an attack with some options set; ``ratio``: its step in multiples of eps / steps (None: usual)."""
+    """Another name for an attack with options set; ``ratio``: its step as a multiple of eps / steps, None for usual."""
 
     name: str
     steps: int
@@ -226,11 +225,11 @@ def parse(text: str, profile: str = "sound") -> AttackSpec:
     if short and short.ratio is not None:
         values["step"] = short.ratio * eps / count
     values |= preset | given
-    own = {"name": cls.name, "objective": objective, "eps": eps, "steps": count if cls.usual_steps else 0}
-    fields = {f.name for f in dataclasses.fields(AttackSpec)} - own.keys()
-    usual = _defaults(cls)
-    rest = {k: v for k, v in values.items() if k not in fields | own.keys() and v != usual[k]}
-    spec = AttackSpec(**own, **{k: values[k] for k in fields if k in values}, options=tuple(sorted(rest.items())))
+    fields = {f.name for f in dataclasses.fields(AttackSpec)}
+    options = {k: v for k, v in values.items() if k not in fields and v != _defaults(cls)[k]}
+    values |= {"name": cls.name, "objective": objective, "eps": eps, "steps": count if cls.usual_steps else 0}
+    values |= {"options": tuple(sorted(options.items()))}
+    spec = AttackSpec(**{k: v for k, v in values.items() if k in fields})
     try:
         spec.build()
     except AttackError as error:
@@ -266,7 +265,7 @@ def _read_options(
     given: dict[str, Any] = {}
     named: dict[str, Any] | None = None
     words = words[1:] if words[:1] == ["255"] else words
-    for word in filter(None, words):
+    for word in words:
         if word in profiles:
             named = profiles[word]
             continue

@@ -18,8 +18,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from advpt.attacks.base import Attack
-from advpt.attacks.noise import SampleNoise
+from advpt.attacks.noise import SampleNoise, choose_targets
 from advpt.attacks.objectives import is_wrong
+from advpt.attacks.surrogate import Surrogate
 from advpt.bank.spec import AdversarialSet, BankSpec
 from advpt.bank.store import MANIFEST, shard_is_sound, shard_name, write_manifest, write_shard
 from advpt.data.images import ImageBatch, ImageSet
@@ -44,21 +45,23 @@ class View:
 
 @dataclass(frozen=True)
 class Attacker:
-    """Who makes the images: the attack, the encoder it goes through, and the prompt if its objective needs one."""
+    """Who makes the images: the attack, the encoder it goes through, the prompt if its objective needs one, and the
+    attacker's own network if it goes through that instead (``encode`` and ``classifier`` are not looked at then)."""
 
     attack: Attack | None
     encode: Encode
     classifier: Classifier | None
     device: torch.device
+    surrogate: Surrogate | None = None
 
     def __call__(self, batch: ImageBatch, ids: Sequence[str], seed: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Attacked pixels ``[b, 3, h, w]`` and the columns that describe them."""
         x, y = batch.pixels.to(self.device), batch.labels.to(self.device)
-        n = len(x)
+        n, model = len(x), self.logits()
         correct = torch.full((n,), -1, dtype=torch.int8)
-        if self.classifier is not None:
+        if model is not None:
             with torch.no_grad():
-                correct = (~is_wrong(self.classifier.logits(self.encode(x)), y)).to(torch.int8).cpu()
+                correct = (~is_wrong(model(x), y)).to(torch.int8).cpu()
         facts = {
             "clean_correct": correct,
             "perturbed": torch.zeros(n, dtype=torch.bool),
@@ -68,16 +71,35 @@ class Attacker:
         }
         if self.attack is None:
             return x, facts
-        forward = self.encode
+        forward: Encode = self.encode
         if self.attack.objective.space == "logits":
-            classifier = self.classifier
-            if classifier is None:
+            if model is None:
                 raise BankError(f"the attack {self.attack!r} needs a prompt to attack through, and none was given")
-            forward = lambda pixels: classifier.logits(self.encode(pixels))  # noqa: E731
+            forward = model
+        if self.attack.objective.aims:
+            y = choose_targets(y, self.classes, ids, seed)
         out = self.attack(forward, x, y, SampleNoise(ids, seed))
         linf = 255 * (out.images - x).abs().flatten(1).amax(1)
         facts |= {"perturbed": out.changed, "stage": out.stage, "loss": out.loss, "linf": linf}
         return out.images, {name: value.cpu() for name, value in facts.items()}
+
+    def logits(self) -> Encode | None:
+        """Pixels to the logits of whoever is attacked; None where the attack looks at no logits."""
+        if self.attack is None or self.attack.objective.space != "logits":
+            return None
+        if self.attack.attacks_through == "surrogate":
+            if self.surrogate is None:
+                raise BankError(f"the attack {self.attack!r} goes through a network of its own, and none was given")
+            return self.surrogate
+        classifier = self.classifier
+        return None if classifier is None else lambda pixels: classifier.logits(self.encode(pixels))
+
+    @property
+    def classes(self) -> int:
+        """How many classes the attacked logits have."""
+        if self.surrogate is not None:
+            return self.surrogate.classes
+        return len(self.classifier.features) if self.classifier is not None else 0
 
 
 def shard_rows(n: int, chunk: int) -> list[range]:
@@ -103,6 +125,7 @@ def build_banks(made_of: AdversarialSet, attacker: Attacker, views: Sequence[Vie
     Raises:
         BankError, DataError, AttackError: what stopped the build; finished shards stay.
     """
+    built_with = environment(attacker.device) | (attacker.attack.made_with() if attacker.attack else {})
     images, shards = made_of.images, shard_rows(len(made_of.images), made_of.chunk)
     if not len(images):
         raise BankError(f"{images.dataset}, {images.split}: there are no images to make a bank of")
@@ -117,7 +140,7 @@ def build_banks(made_of: AdversarialSet, attacker: Attacker, views: Sequence[Vie
             _fill(index, shards[index], made_of, attacker, views, workers, bar, wait=True)
     for view in views:
         if not (view.folder / MANIFEST).is_file():
-            write_manifest(view.folder, view.spec, [len(rows) for rows in shards], environment(attacker.device))
+            write_manifest(view.folder, view.spec, [len(rows) for rows in shards], built_with)
         for torn in view.folder.glob(".part-*.partial"):  # left by processes that were killed
             torn.unlink(missing_ok=True)
     locks = views[0].folder / ".locks"

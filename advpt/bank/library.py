@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from advpt.attacks.spec import AttackSpec
+from advpt.attacks.surrogate import Surrogate
 from advpt.backbones.clip import Backbone
 from advpt.bank.build import Attacker, View, build_banks
 from advpt.bank.spec import AdversarialSet, BankSpec
@@ -30,7 +31,8 @@ class Library:
     """Banks below ``root`` for one backbone.
 
     ``load``: gives a backbone with its image encoder, called only when something must be built; ``verify``: compare
-    checksums when opening; ``chunk``: images per forward pass; ``workers``: processes that read images.
+    checksums when opening; ``chunk``: images per forward pass; ``workers``: processes that read images;
+    ``load_surrogate``: gives the network of attacks that do not go through CLIP, called only for such an attack.
     """
 
     root: Path
@@ -39,15 +41,34 @@ class Library:
     chunk: int = 64
     verify: bool = True
     workers: int = 0
+    load_surrogate: Callable[[], Surrogate] | None = None
     built: list[str] = field(default_factory=list)  # keys built by this object, for the record
     _open: dict[str, Bank] = field(default_factory=dict, repr=False)  # opened and verified once
+    _surrogate: list[Surrogate] = field(default_factory=list, repr=False)  # at most one
+
+    @property
+    def surrogate(self) -> Surrogate:
+        """The attacker's own network.
+
+        Raises:
+            BankError: there is none. WeightsError: it cannot be loaded.
+        """
+        if not self._surrogate:
+            if self.load_surrogate is None:
+                raise BankError("this attack goes through a network of the attacker's own, and none was set up")
+            self._surrogate.append(self.load_surrogate())
+        return self._surrogate[0]
 
     def spec(self, images: ImageSet, attack: AttackSpec | None, classifier: Classifier | None, seed: int) -> BankSpec:
-        """What the bank of ``images`` under ``attack`` depends on. The prompt counts only where the attack sees it."""
+        """What the bank of ``images`` under ``attack`` depends on. The prompt counts only where the attack sees it, and
+        CLIP only as the encoder where the attack goes through a network of its own."""
         encoder = self.backbone.image_digest
         if attack is None:
             return BankSpec(AdversarialSet(images, None, None, None, None, self.chunk), encoder)
         built = attack.build()
+        if built.attacks_through == "surrogate":
+            made_of = AdversarialSet(images, built.parameters(), self.surrogate.digest, None, seed, self.chunk)
+            return BankSpec(made_of, encoder)
         text = None
         if built.objective.space == "logits":
             if classifier is None:
@@ -113,7 +134,9 @@ class Library:
                 f"INPUT.SIZE is {wanted}, but {backbone.name} reads {size[0]} x {size[1]} pixels; set INPUT.SIZE"
             )
         encode = backbone.require_image()
-        attacker = Attacker(attack.build() if attack else None, encode, classifier, backbone.device)
+        built = attack.build() if attack else None
+        own = self.surrogate if built and built.attacks_through == "surrogate" else None
+        attacker = Attacker(built, encode, classifier, backbone.device, own)
         build_banks(spec.made_of, attacker, [View(spec, folder, encode)], workers=self.workers)
 
     def _larger(self, spec: BankSpec) -> Bank | None:

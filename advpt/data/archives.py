@@ -253,6 +253,11 @@ def open_tar(stream: IO[bytes], archive: str) -> tarfile.TarFile:
     return tarfile.open(fileobj=cast("IO[bytes]", _Forward(stream, archive)), mode="r:")
 
 
+def forget(tar: tarfile.TarFile) -> None:
+    """Drop the members read so far: a million of them would stay in memory."""
+    tar.members = []  # type: ignore[attr-defined]
+
+
 def extract_tar(stream: IO[bytes], archive: str, target: Path, budget: Budget) -> None:
     """As :func:`extract`, from a stream; ``archive`` is named in errors."""
     links: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
@@ -275,10 +280,10 @@ def extract_tar(stream: IO[bytes], archive: str, target: Path, budget: Budget) -
                 links.append((parts, link_target((), member.linkname, archive)))
             else:
                 raise HostileArchive(
-                    f"{archive} holds {member.name!r}, a device or pipe (type {member.type!r}). The archive is refused. "
-                    "Nothing was kept."
+                    f"{archive} holds {member.name!r}, a device or pipe (type {member.type!r}). The archive is "
+                    "refused. Nothing was kept."
                 )
-            tar.members.clear()  # type: ignore[attr-defined] - else a million members stay in memory
+            forget(tar)
     copy_links(links, target, archive, budget)
 
 

@@ -47,7 +47,7 @@ def unpack_train(archive: Path, target: Path, budget: Budget) -> None:
                 if inner is not None and not (target / wnid).is_dir():
                     with _class_folder(target / wnid) as partial:
                         archives.extract_tar(inner, f"{archive.name}/{member.name}", partial, budget)
-                tar.members.clear()  # type: ignore[attr-defined]
+                archives.forget(tar)
         progress()
 
 
@@ -109,7 +109,7 @@ def truth(path: Path) -> Mapping[int, str]:
 
 
 def _truth_of_devkit(folder: Path, origin: Path) -> Mapping[int, str]:
-    from scipy.io import loadmat
+    from scipy.io import loadmat  # type: ignore[import-untyped]
 
     try:
         synsets: Any = loadmat(str(folder / "meta.mat"), squeeze_me=True)["synsets"]

@@ -105,8 +105,8 @@ def changes(folder: Path, report: Report) -> list[str]:
         was, now = before.get(name, (0, 0)), report.folders.get(name, (0, 0))
         if was != now:
             lines.append(
-                f"{name or '.'} has {now[0]:,} images with {now[1]:,} bytes; when it was prepared on {made.get('date')} "
-                f"it had {was[0]:,} with {was[1]:,}"
+                f"{name or '.'} has {now[0]:,} images with {now[1]:,} bytes; when it was prepared on "
+                f"{made.get('date')} it had {was[0]:,} with {was[1]:,}"
             )
     recorded = made.get("split", {}).get("sha256", "")
     if report.facts.split is not None and recorded:

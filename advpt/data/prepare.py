@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from advpt import files
-from advpt.data import archives, digits, download, imagenet, layout, listing, manifest, split, steps, verify
+from advpt.data import archives, digits, download, imagenet, layout, listing, manifest, split, staging, steps, verify
 from advpt.data import imagenet_archives as ilsvrc
 from advpt.data.archives import Budget
 from advpt.data.download import DownloadError, Network
@@ -76,7 +74,7 @@ def prepare(facts: DatasetFacts, root: Path, options: Options | None = None) -> 
     try:
         if facts.name == digits.DIGITS.name:
             digits.prepare(root)
-            return _Job(facts, root, options).finish("made")
+            return _Job(facts, root, options).finish("found" if (folder / manifest.NAME).is_file() else "made")
         with _locked(folder, facts.name):
             return _Job(facts, root, options).run()
     except OSError as error:
@@ -167,7 +165,7 @@ class _Job:
             if no_split and (again := self.ensure_split(self.work / "unpacked")):
                 raise DataError(again)
             self.judge(wanted, staged)
-            self.install(wanted, staged)
+            staging.install(self.facts, wanted, staged, self.folder, self.work)
         finally:
             archives.remove(staged)
             archives.remove(self.work / "unpacked")
@@ -276,7 +274,7 @@ class _Job:
         """Where the folder that the user named has a part."""
         if self.options.origin is None:
             return None
-        found = find_part(self.options.origin, part, self.facts)
+        found = staging.find_part(self.options.origin, part, self.facts)
         if found is None or found.resolve() == (self.folder / part.target).resolve():
             return None
         return found
@@ -321,22 +319,18 @@ class _Job:
                     if (unpacked / inner).is_file():
                         archives.extract(unpacked / inner, unpacked, self.budget)
         for part in parts:
-            place = find_part(unpacked, part, self.facts)
+            place = staging.find_part(unpacked, part, self.facts)
             if place is None:
                 raise DataError(self.not_in_archive(part, unpacked, list(found.values())))
             self.place(part, place, staged, "move")
 
     def not_in_archive(self, part: Part, unpacked: Path, paths: Sequence[Path]) -> str:
         top = sorted(path.name for path in unpacked.iterdir())
-        hints = [
-            hint.advice
-            for hint in self.facts.lookalikes
-            if any(unpacked.glob(PurePosixPath(hint.path).name)) or any(unpacked.glob(hint.path))
-        ]
         return (
             f"{self.facts.name}: {' and '.join(str(path) for path in paths)} holds no {part.target}; found at its top: "
             f"{listing.some(top)}. Expected {' or '.join((part.target, *part.inside))}."
-            f"{''.join(f' So {hint}' for hint in dict.fromkeys(hints))} Nothing was changed.\n{self.by_hand()}"
+            f"{''.join(f' But {hint}' for hint in staging.hints(self.facts, unpacked))} Nothing was changed.\n"
+            f"{self.by_hand()}"
         )
 
     @property
@@ -356,6 +350,8 @@ class _Job:
             if name == ilsvrc.SOLUTION or (source is not None and source.what != "images"):
                 continue
             if source is None and path.suffix == ".json":
+                continue
+            if source is not None and source.gives and not left & set(source.gives):
                 continue
             self.accept_given(path, source)
             found[source] = path
@@ -431,43 +427,16 @@ class _Job:
         report = layout.examine(self.facts, staged)
         if not report.complete:
             shown = dataclasses.replace(report, folder=self.folder)
-            hints = [hint for hint in self.facts.lookalikes if _in_staged(hint.path, self.facts.folder, staged)]
             raise DataError(
                 "\n".join(
                     [
                         f"{self.facts.name}: what came is not the whole data set, so nothing was changed.",
                         *shown.lines(),
-                        *(f"Found {hint.path}: {hint.advice}" for hint in hints),
+                        *(f"But {hint}" for hint in staging.hints(self.facts, staged)),
                         self.by_hand(),
                     ]
                 )
             )
-
-    def install(self, wanted: Sequence[Part], staged: Path) -> None:
-        """Give the staged parts their names. An older folder is replaced if all its files are in the new one.
-
-        Raises:
-            DataError: if an older folder has files of its own; nothing was changed then.
-        """
-        for part in wanted:
-            old = self.folder / part.target
-            own = sorted(_names(old) - _names(staged / part.target)) if old.exists() else []
-            if own:
-                raise DataError(
-                    f"{self.facts.name}: {old} is there but is not complete, and it has {len(own):,} files of its own: "
-                    f"{listing.some(own, 5)}. Move it away, then run the same command again. Nothing was changed."
-                )
-        for number, part in enumerate(wanted):
-            old = self.folder / part.target
-            replaced = self.work / f"replaced-{number}"
-            archives.remove(replaced)
-            old.parent.mkdir(parents=True, exist_ok=True)
-            if old.is_symlink() or old.is_file():
-                old.unlink()
-            elif old.exists():
-                _rename(old, replaced)
-            _rename(staged / part.target, old)
-            archives.remove(replaced)
 
     # --- ImageNet ---------------------------------------------------------------------------------------------------
 
@@ -513,54 +482,3 @@ class _Job:
 
     def by_hand(self) -> str:
         return steps.manual(self.facts, self.root)
-
-
-def find_part(base: Path, part: Part, facts: DatasetFacts) -> Path | None:
-    """A part of the layout in an unpacked archive or a user's folder: CoOp's, torchvision's or the archive's layout,
-    under up to three folders that hold nothing else, or ``base`` itself."""
-    names = (*part.inside, f"{facts.folder}/{part.target}", part.target)
-    wrapper = base
-    for _ in range(4):
-        for name in names:
-            if (wrapper / name).exists():
-                return wrapper / name
-        inner = [path for path in wrapper.iterdir() if not path.name.startswith(".")] if wrapper.is_dir() else []
-        if len(inner) != 1 or not inner[0].is_dir():
-            break
-        wrapper = inner[0]
-    if base.name in {PurePosixPath(name).name for name in names}:
-        return base
-    return None
-
-
-def _in_staged(path: str, folder: str, staged: Path) -> bool:
-    """Whether the path of a lookalike, relative to DATASET.ROOT, is in the staged folder."""
-    inner = path.removeprefix(f"{folder}/")
-    return inner != path and any(staged.glob(inner))
-
-
-def _names(path: Path) -> set[str]:
-    """Relative paths of all files below a folder, hidden ones left out; {""} for a file."""
-    if not path.is_dir():
-        return {""}
-    found: set[str] = set()
-    for where, folders, names in os.walk(path, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found |= {str(Path(where, name).relative_to(path)) for name in names if not name.startswith(".")}
-    return found
-
-
-def _rename(source: Path, target: Path) -> None:
-    """Rename, also to another disk (a folder of the layout may be a link): copied beside the target, then renamed."""
-    try:
-        source.rename(target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        partial = target.with_name(f".{target.name}.partial")
-        archives.remove(partial)
-        if source.is_dir():
-            shutil.copytree(source, partial, symlinks=True)
-        else:
-            shutil.copyfile(source, partial)
-        partial.rename(target)

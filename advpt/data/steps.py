@@ -23,7 +23,10 @@ def terms(facts: DatasetFacts) -> str:
 def manual(facts: DatasetFacts, root: Path) -> str:
     """The steps to prepare a data set without this machine's network, several lines."""
     if facts.name == DIGITS.name:
-        return f"{facts.name} needs no download. Run\n  {command(facts, root)}"
+        return (
+            f"{facts.name} needs no download: its images are made from scikit-learn's. If some are missing or damaged, "
+            f"delete {root / facts.folder}; then run\n   {command(facts, root)}"
+        )
     if not facts.parts:
         return (
             f"{facts.name} is your own data: put it under {root / facts.folder} as train/<class>/<image> and "

@@ -1,6 +1,7 @@
 """The contract of every defense: an image in, an image out, in [0, 1] and of the same size.
 
-A defense never sees the clean image, the label or the model, so nothing can be compared with or clamped to the clean image.
+A defense never sees the clean image, the label or the model, so nothing can be compared with or clamped to the clean
+image.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ OWN, STRAIGHT = "own", "straight through"
 
 
 class Defense(ABC):
-    """A map of pixels ``[b, 3, h, w]`` to pixels of the same shape. Subclasses write :meth:`apply` and :attr:`profiles`.
+    """A map of pixels ``[b, 3, h, w]`` to pixels of the same shape. Subclasses write :meth:`apply` and
+    :attr:`profiles`.
 
     Every option of the constructor is keyword-only and stands in every profile with a value of its type.
     """
@@ -31,13 +33,14 @@ class Defense(ABC):
     has_gradient: bool = True  # whether autograd through `apply` is worth following
     draws_noise: ClassVar[bool] = False  # whether two applications differ
     costly: ClassVar[bool] = False  # run on a recorded subset unless asked otherwise
-    linear: ClassVar[bool] = False  # affine in the image for fixed draws: passing gradients straight through gains nothing
-    gradient_note: ClassVar[str] = ""  # what is not exact about the gradient, for the record
+    linear: ClassVar[bool] = False  # affine in the image for fixed draws: nothing to gain from BPDA
+    gradient_note: str = ""  # what is not exact about the gradient, for the record
     profiles: ClassVar[Mapping[str, Mapping[str, Option]]]  # the first one is the default
 
     @abstractmethod
     def apply(self, pixels: Tensor, noise: SampleNoise | None) -> Tensor:
-        """The defended pixels; values outside [0, 1] are clipped by the caller. ``noise`` is there for random defenses."""
+        """The defended pixels; values outside [0, 1] are clipped by the caller. ``noise`` is there for random
+        defenses."""
 
     def parameters(self) -> dict[str, Any]:
         """Everything that determines the result, as JSON values: part of every bank's key."""
@@ -47,11 +50,11 @@ class Defense(ABC):
         """Move weights, if there are any."""
         return self
 
-    @classmethod
+    @classmethod  # noqa: B027 - nothing to check is fine
     def check(cls, options: Mapping[str, Option]) -> None:
         """Check the values of a full set of options. Raises DefenseError."""
 
-    @classmethod
+    @classmethod  # noqa: B027 - most need nothing
     def require(cls, options: Mapping[str, Option]) -> None:
         """Check before a long run that files and packages are there, without reading them.
 
@@ -114,8 +117,8 @@ def gradient_of(defense: Defense, bpda: bool = False) -> str:
 def attackable(
     defense: Defense, pixels: Tensor, generator: SampleNoise | torch.Generator | None = None, *, bpda: bool = False
 ) -> Tensor:
-    """Defended pixels with a usable gradient: the defense's own, or the identity's where it has none or ``bpda`` asks for
-    it (Athalye et al., ICML 2018)."""
+    """Defended pixels with a usable gradient: the defense's own, or the identity's where it has none or ``bpda``
+    asks for it (Athalye et al., ICML 2018)."""
     if gradient_of(defense, bpda) == OWN:
         return defense(pixels, generator)
     with torch.no_grad():

@@ -24,7 +24,8 @@ class Chain:
         return any(stage.draws_noise for stage in self.stages)
 
     def parameters(self, seed: int | None = None) -> list[dict[str, Any]]:
-        """What the result depends on, stage by stage, as JSON values; random stages carry the ``seed`` of their draws."""
+        """What the result depends on, stage by stage, as JSON values; random stages carry the ``seed`` of their
+        draws."""
         return [
             stage.parameters() | ({"seed": seed} if stage.draws_noise and seed is not None else {})
             for stage in self.stages
@@ -47,7 +48,8 @@ class Chain:
         return pixels
 
     def gradients(self, bpda: bool = False) -> dict[str, str]:
-        """For the record: how each stage is differentiated, ``{"1 super": "own", "2 diffpure": "straight through"}``."""
+        """For the record: how each stage is differentiated, ``{"1 super": "own", "2 diffpure": "straight
+        through"}``."""
         found = {}
         for place, stage in enumerate(self.stages, 1):
             kind = gradient_of(stage, bpda)

@@ -1,15 +1,16 @@
 """Random resizing and padding (Xie et al., ICLR 2018): the defense called Rescale in AdvPT's tables.
 
-The original resizes 299-pixel images to a random size r, pads them with grey to 331 at a random place and classifies the
-331-pixel canvas. All sizes scale with the input: for an image of n pixels the canvas has round(331 n / 299) of them (248 for
-224, 35 for 32), and since CLIP's position embedding fixes its input size, the canvas is resized back to n.
-AdvPT published no sizes; profiles:
+The original resizes 299-pixel images to a random size r, pads them with grey to 331 at a random place and classifies
+the 331-pixel canvas. All sizes scale with the input: for an image of n pixels the canvas has round(331 n / 299) of
+them (248 for 224, 35 for 32), and since CLIP's position embedding fixes its input size, the canvas is resized back
+to n. AdvPT published no sizes; profiles:
 
 * ``iclr`` (default): r from n to the canvas minus 1, the range of the paper's text.
-* ``competition``: r from 310/299 n on and a flip half of the time, as in the authors' NIPS 2017 entry (whose mean over 30
-  passes is not part of an image-to-image map: see the seeds of the defense in the record).
+* ``competition``: r from 310/299 n on and a flip half of the time, as in the authors' NIPS 2017 entry (whose mean
+  over 30 passes is not part of an image-to-image map: see the seeds of the defense in the record).
 
-One draw per image, where the original has one per batch: batches then decide nothing. At 32 pixels r takes three values only.
+One draw per image, where the original has one per batch: batches then decide nothing. At 32 pixels r takes three
+values only.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class RandomRescale(Defense):
             raise DefenseError(unknown_name("interpolation", str(options["interp"]), INTERPOLATIONS))
         low, canvas = float(options["low"]), float(options["canvas"])
         if not 0.1 <= low <= canvas <= 4:
-            raise DefenseError(f"low={low}, canvas={canvas}: expected 0.1 <= low <= canvas <= 4, in multiples of the input")
+            raise DefenseError(f"low={low}, canvas={canvas}: expected 0.1 <= low <= canvas <= 4 (times the input)")
 
     def sizes(self, n: int) -> tuple[int, int, int]:
         """(smallest r, largest r, canvas) in pixels for sides of ``n`` pixels: (224, 247, 248) for 224."""
@@ -114,7 +115,7 @@ class RandomRescale(Defense):
         """For each of the canvas's positions ``[b, canvas]``: the two source positions and the weight of the second."""
         at = torch.arange(canvas, device=r.device, dtype=r.dtype)[None] - place[:, None]
         if self.interp == "nearest":
-            first = (at * (n / r[:, None])).floor().clamp(0, n - 1)
+            first = torch.div(at * n, r[:, None], rounding_mode="floor").clamp(0, n - 1)
             return first.long(), first.long(), torch.zeros_like(first)
         source = ((at + 0.5) * (n / r[:, None]) - 0.5).clamp(0, n - 1)
         first = source.floor()

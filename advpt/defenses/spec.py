@@ -30,13 +30,13 @@ class Stage:
     def __str__(self) -> str:
         """The shortest text with this meaning: only options that differ from the profile's."""
         usual = DEFENSES.get(self.name).profiles[self.profile]
-        own = [f"{k}={_text(v)}" for k, v in self.options if v != usual[k]]
-        return "/".join([f"{self.name}:{self.profile}" if self.profile != _first(self.name) else self.name, *own])
+        own = [f"{k}={v}" for k, v in self.options if v != usual[k]]
+        return "/".join([f"{self.name}:{self.profile}", *own])
 
     @property
     def expanded(self) -> str:
         """Every option written out; parsing it gives the same stage back."""
-        return "/".join([f"{self.name}:{self.profile}", *(f"{k}={_text(v)}" for k, v in self.options)])
+        return "/".join([f"{self.name}:{self.profile}", *(f"{k}={v}" for k, v in self.options)])
 
     def require(self) -> None:
         """Check that files and packages are there. Raises WeightsError or DefenseError."""
@@ -86,7 +86,7 @@ def parse(text: str) -> DefenseSpec:
     """
     parts = [part.strip() for part in text.strip().split("+")]
     if not all(parts):
-        raise ConfigError(f"defense {text!r} is not of the form NAME[:PROFILE][/OPTION=VALUE][+...]; examples: {EXAMPLES}")
+        raise ConfigError(f"defense {text!r} is not of the form NAME[:PROFILE][/OPTION=VALUE][+...]; try {EXAMPLES}")
     return DefenseSpec(tuple(_stage(part) for part in parts))
 
 
@@ -123,10 +123,6 @@ def _value(text: str, key: str, value: str, like: Option) -> Option:
     except (ValueError, KeyError):
         kind = {bool: "True or False", int: "a whole number", float: "a number"}[type(like)]
         raise ConfigError(f"defense {text!r}: {key} is {value!r}; expected {kind}, for instance {like}") from None
-
-
-def _text(value: Option) -> str:
-    return str(value)
 
 
 def _first(name: str) -> str:

@@ -4,9 +4,9 @@ Profiles:
 
 * ``advpt`` (default): what AdvPT's code runs under this name: the wavelet stage alone, sigma 0.02. (Its paper says 0.2,
   which would blur images beyond recognition.)
-* ``mustafa``: sigma 0.01 in channel space, as scikit-image counted it in 2019, then EDSR x2 rounded to 8 bit. The original
-  hands its images on as JPEG files and classifies at twice the size; here there is no JPEG step, and the image is scaled
-  down to CLIP's input size (bicubic, antialiased).
+* ``mustafa``: sigma 0.01 in channel space, as scikit-image counted it in 2019, then EDSR x2 rounded to 8 bit. The
+  original hands its images on as JPEG files and classifies at twice the size; here there is no JPEG step, and the
+  image is scaled down to CLIP's input size (bicubic, antialiased).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ NETWORKS = ("none", "edsr")
 
 @DEFENSES.add
 class SuperResolution(Defense):
-    """Args: ``sigma`` of the wavelet stage (0: none), ``space`` it counts in (``rgb``, ``channel``); ``sr``: ``none`` or
-    ``edsr``; ``weights``: a file of your own for it, in the weights folder ("": the published one)."""
+    """Args: ``sigma`` of the wavelet stage (0: none), ``space`` it counts in (``rgb``, ``channel``); ``sr``:
+    ``none`` or ``edsr``; ``weights``: a file of your own for it, in the weights folder ("": the published one)."""
 
     name = "super"
     summary = "wavelet denoising, and EDSR x2 in profile mustafa (Mustafa et al., TIP 2020)"
@@ -43,16 +43,17 @@ class SuperResolution(Defense):
 
     def __init__(self, *, sigma: float = 0.02, space: str = "rgb", sr: str = "none", weights: str = "") -> None:
         self.check({"sigma": sigma, "space": space, "sr": sr, "weights": weights})
-        self.sigma, self.space, self.network = float(sigma), space, None
+        self.sigma, self.space = float(sigma), space
+        self.network: edsr.EDSR | None = None
         if sr == "edsr":
             state = read_tensors(own_file(weights)) if weights else edsr.PUBLISHED.read()
             self.use(edsr.from_state(state, weights or edsr.PUBLISHED.name))
 
     def use(self, network: edsr.EDSR) -> SuperResolution:
         """Scale up with this network."""
-        self.network: edsr.EDSR | None = network
+        self.network = network
         self.digest = tensor_digest(network.state_dict())
-        self.gradient_note = "rounding to 8 bit passed straight through"  # type: ignore[misc]
+        self.gradient_note = "rounding to 8 bit passed straight through"
         return self
 
     @classmethod

@@ -1,7 +1,7 @@
 """BayesShrink denoising with the Haar wavelet in YCbCr, batched and differentiable.
 
-The result is scikit-image's ``denoise_wavelet(image, sigma, wavelet="db1", convert2ycbcr=True, rescale_sigma=True)`` for
-float images (1e-15 in float64; scikit-image 0.26). Method: Chang, Yu and Vetterli, IEEE TIP 2000.
+The result is scikit-image's ``denoise_wavelet(image, sigma, wavelet="db1", convert2ycbcr=True, rescale_sigma=True)``
+for float images (1e-15 in float64; scikit-image 0.26). Method: Chang, Yu and Vetterli, IEEE TIP 2000.
 """
 
 from __future__ import annotations
@@ -83,4 +83,5 @@ def denoise(rgb: Tensor, sigma: float, sigma_space: str = "rgb") -> Tensor:
 def _transform(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """RGB to YCbCr, its inverse, and the norms of its rows."""
     matrix = torch.tensor(YCBCR, dtype=torch.float64)
-    return tuple(t.to(device, dtype) for t in (matrix, matrix.inverse(), matrix.norm(dim=1)))  # type: ignore[return-value]
+    inverse, norms = matrix.inverse(), matrix.norm(dim=1)
+    return matrix.to(device, dtype), inverse.to(device, dtype), norms.to(device, dtype)

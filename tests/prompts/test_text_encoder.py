@@ -30,7 +30,15 @@ ODD_NAMES = [
     "7-Eleven's (red) <tag>",
     "naïve café",
 ]
-WORDS = ["oak", "river", "great white shark", "electroencephalogram", "forget-me-not", "black-eyed_susan", "St. Bernard's"]
+WORDS = [
+    "oak",
+    "river",
+    "great white shark",
+    "electroencephalogram",
+    "forget-me-not",
+    "black-eyed_susan",
+    "St. Bernard's",
+]
 WORDS += ["747", "cat!", "a_very_long_name_that_goes_on_and_on_and_on_for_ever", "(red) <tag>", "hydrangea", "7-Eleven"]
 
 
