@@ -65,12 +65,13 @@ def doctor(args: argparse.Namespace) -> int:
 
 def attacks(args: argparse.Namespace) -> int:
     """Attacks and objectives, and what a specification expands to."""
-    from advpt.attacks import ATTACKS, parse
+    from advpt.attacks import ATTACKS, parse_all
     from advpt.attacks.objectives import OBJECTIVES
 
     if args.spec:
         for text in args.spec:
-            print(f"{text} = {parse(text)}: {parse(text).build()!r}")
+            for spec in parse_all(text):
+                print(f"{text} = {spec}: {spec.build()!r}")
         return 0
     print(tabulate([[n, ATTACKS.get(n).summary] for n in ATTACKS], headers=["attack", "what it does"]))
     rows = [[o.name, o.space, "yes" if o.uses_labels else "no", o.summary] for o in OBJECTIVES.values()]
@@ -215,6 +216,9 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.DEBUG if args.verbose else logging.INFO, format="%(message)s")
     try:
         return int(args.run(args))
+    except BrokenPipeError:  # the reader (head, a pager) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except AdvPTError as error:
         if args.verbose:
             raise

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from advpt import losses
 from advpt.attacks import parse
 from advpt.attacks.pgd import PROFILES
+from advpt.attacks.surrogate import load_surrogate
 from advpt.backbones.clip import PIXEL_MEAN, PIXEL_STD, load_backbone
 from advpt.bank.library import Library
 from advpt.bank.store import Bank
@@ -28,7 +29,15 @@ from advpt.prompts import exchange
 from advpt.prompts.classifier import Classifier, from_templates
 from advpt.prompts.learner import PromptLearner
 from advpt.prompts.text_encoder import TextEncoder
-from advpt.settings import BackboneSettings, BankSettings, ContextSettings, EvalSettings, extend_cfg, plain
+from advpt.settings import (
+    BackboneSettings,
+    BankSettings,
+    ContextSettings,
+    EvalSettings,
+    SurrogateSettings,
+    extend_cfg,
+    plain,
+)
 from advpt.tuning.loader import BankLoader
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
@@ -50,6 +59,7 @@ class PromptTrainer(TrainerX):
         """Every setting is read before anything is loaded; mistakes raise ConfigError."""
         ContextSettings.from_cfg(cfg.TRAINER[self.node])
         parse(BankSettings.from_cfg(cfg).attack, cfg.BANK.PROFILE)
+        SurrogateSettings.from_cfg(cfg)
         settings = EvalSettings.from_cfg(cfg)
         threats(settings.attacks, settings.protocols)
 
@@ -67,10 +77,17 @@ class PromptTrainer(TrainerX):
             chunk=self.bank_settings.chunk,
             verify=self.bank_settings.verify,
             workers=cfg.DATALOADER.NUM_WORKERS,
+            load_surrogate=self.load_surrogate,
         )
         self.templates = hand_templates(cfg)
         self.hand = from_templates(self.encoder, self.classnames, self.templates, self.backbone.logit_scale)
         self.build_prompts()
+
+    def load_surrogate(self):
+        """The attacker's own network for attacks that do not go through CLIP, fitted to the training images."""
+        folder = self.bank_settings.dir / self.cfg.DATASET.NAME / "surrogates"
+        settings, train = SurrogateSettings.from_cfg(self.cfg), self.image_set("train")
+        return load_surrogate(settings, train, folder, self.device, self.bank_settings.chunk)
 
     def build_prompts(self):
         """The learnable part: the prompt learner is all that Dassl registers, saves and switches to training."""
@@ -232,7 +249,7 @@ class AdvPT(PromptTrainer):
 
 # Leaves that may differ between equal runs: where things lie and how many processes read them.
 UNRECORDED = ("OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATALOADER.NUM_WORKERS", "DATASET.ROOT", "BANK.DIR",
-              "BANK.VERIFY", "TRAIN.PRINT_FREQ", "MODEL.WEIGHTS")  # fmt: skip
+              "BANK.VERIFY", "TRAIN.PRINT_FREQ", "MODEL.WEIGHTS", "EVAL.SURROGATE_WEIGHTS")  # fmt: skip
 
 
 def hand_templates(cfg) -> tuple[str, ...]:

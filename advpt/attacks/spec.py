@@ -70,7 +70,7 @@ OPTIONS = (
     Option("norm", r"(l2|linf)", str, str, "l2"),
     Option("start", f"({'|'.join(STARTS)})", str, str, ", ".join(STARTS)),
     Option("clip_first", r"(unclipped)", lambda _: False, lambda _: "unclipped", "unclipped"),
-    Option("momentum", f"mi{_NUMBER}?", lambda v: float(v or 1), lambda v: "mi" + (_decimal(v) if v != 1 else ""), "mi"),
+    Option("momentum", f"mi{_NUMBER}?", lambda v: float(v or 1), lambda v: f"mi{_decimal(v)}" * (v != 1) or "mi", "mi"),
     Option("diverse", r"di-([a-z]+)", str, lambda v: f"di-{v}", "di-KIND"),
     Option("ti", r"(ti)", lambda _: True, lambda _: "ti", "ti"),
     Option("copies", r"si(\d+)", int, lambda v: f"si{v}", "siCOPIES"),

@@ -1,7 +1,7 @@
 """Filling banks: attack the images once, embed them for everybody who asked, write finished shards.
 
-Work goes in fixed chunks, and what an image gets depends on its id, so a build that was killed and started again, or shared
-by several processes, ends with the same bytes.
+Work goes in fixed chunks, and what an image gets depends on its id, so a build that was killed and started again, or
+shared by several processes, ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from advpt.attacks.objectives import is_wrong
 from advpt.attacks.surrogate import Surrogate
 from advpt.bank.spec import AdversarialSet, BankSpec
 from advpt.bank.store import MANIFEST, shard_is_sound, shard_name, write_manifest, write_shard
-from advpt.data.images import ImageBatch, ImageSet
+from advpt.data.images import ImageBatch
 from advpt.errors import BankError
 from advpt.files import FileLock
 from advpt.prompts.classifier import Classifier
@@ -119,8 +119,8 @@ def environment(device: torch.device) -> dict[str, str | int]:
 
 
 def build_banks(made_of: AdversarialSet, attacker: Attacker, views: Sequence[View], *, workers: int = 0) -> None:
-    """Fill every view's bank, attacking each image once. Sound shards that are there already are kept; shards that another
-    process is working on are left to it and waited for at the end.
+    """Fill every view's bank, attacking each image once. Sound shards that are there already are kept; shards that
+    another process is working on are left to it and waited for at the end.
 
     Raises:
         BankError, DataError, AttackError: what stopped the build; finished shards stay.

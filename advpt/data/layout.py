@@ -31,6 +31,8 @@ class Report:
     problems: other differences, as sentences.
     notes:    what is worth knowing but no difference.
     broken:   parts of the layout (``Part.target``) that lack something.
+    folders:  number and bytes of the images in every folder.
+    known_extra: extra images that came with a verified archive.
     """
 
     facts: DatasetFacts
@@ -44,6 +46,7 @@ class Report:
     notes: tuple[str, ...] = ()
     broken: frozenset[str] = frozenset()
     folders: Folders = field(default_factory=dict)
+    known_extra: int = 0
 
     @property
     def complete(self) -> bool:
@@ -57,7 +60,7 @@ class Report:
 
     @property
     def odd_extra(self) -> bool:
-        return self.facts.spare >= 0 and len(self.extra) > self.facts.spare
+        return self.facts.spare >= 0 and len(self.extra) > max(self.facts.spare, self.known_extra)
 
     def lines(self) -> list[str]:
         """The differences, one sentence each; [] if there is none."""
@@ -137,7 +140,7 @@ def _examine_listed(facts: DatasetFacts, folder: Path) -> Report:
         folder,
         found,
         len({row[1] for rows in lists.parts().values() for row in rows}),
-        tuple(missing),
+        tuple(sorted(missing)),
         tuple(sorted(set(sizes) - names)),
         tuple(sorted(path for path in names if sizes.get(path) == 0)),
         problems,

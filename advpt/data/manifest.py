@@ -37,9 +37,10 @@ def manifest(folder: Path) -> dict[str, Any] | None:
     return content
 
 
-def source_entry(filename: str, came_from: str, marks: Marks, checked: Iterable[str]) -> dict[str, Any]:
+def source_entry(what: str, filename: str, came_from: str, marks: Marks, checked: Iterable[str]) -> dict[str, Any]:
     """One source in a manifest. ``checked``: marks that the catalogue knows and that agree; empty if it knows none."""
     return {
+        "what": what,
         "file": filename,
         "from": came_from,
         "size": marks.size,
@@ -89,6 +90,16 @@ def write(report: Report, sources: Iterable[dict[str, Any]], how: str) -> Path:
         }
     files.write_json(folder / NAME, content)
     return folder / NAME
+
+
+def known_extra(folder: Path) -> int:
+    """How many images beside the listed ones came with an archive whose hash was right; 0 without a manifest."""
+    try:
+        made = manifest(folder) or {}
+    except DataError:
+        return 0
+    verified = any(source.get("checked") and source.get("what") == "images" for source in made.get("sources", []))
+    return int(made.get("extra", 0)) if verified else 0
 
 
 def changes(folder: Path, report: Report) -> list[str]:

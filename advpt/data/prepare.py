@@ -129,7 +129,10 @@ class _Job:
                 if (place / source.filename).is_file() and place / source.filename != self.split_path:
                     self.given.setdefault(source.filename, place / source.filename)
         self.given |= {path.name: path for path in options.archives}
-        self.known = {source.filename: source for source in facts.sources}
+        self.known: dict[str, Source] = {}
+        for source in facts.sources:
+            if source.filename not in self.known or source.md5 or source.sha256:
+                self.known[source.filename] = source
 
     @property
     def split_path(self) -> Path | None:
@@ -248,7 +251,7 @@ class _Job:
             path.rename(aside)
         with files.atomic_path(path) as partial:
             shutil.copyfile(source, partial)
-        self.sources.append(manifest.source_entry(path.name, came_from, marks, checked))
+        self.sources.append(manifest.source_entry("split", path.name, came_from, marks, checked))
 
     # --- the images -------------------------------------------------------------------------------------------------
 
@@ -383,7 +386,9 @@ class _Job:
                     ) from None
                 log.warning("%s It is used all the same (--unverified).", error)
                 found = verify.marks(path)
-        self.sources.append(manifest.source_entry(path.name, "the user", found, checked))
+        self.sources.append(
+            manifest.source_entry(source.what if source else "images", path.name, "the user", found, checked)
+        )
 
     def fetch_part(self, target: str) -> tuple[Source, Path]:
         """Fetch the archive of one part from the first of its sources that works."""
@@ -399,7 +404,9 @@ class _Job:
             except DataError as error:
                 reasons.append(str(error))
                 continue
-            self.sources.append(manifest.source_entry(source.filename, source.address, got.marks, got.checked))
+            self.sources.append(
+                manifest.source_entry("images", source.filename, source.address, got.marks, got.checked)
+            )
             return source, got.path
         why = "".join(f"\n  - {reason}" for reason in reasons)
         raise DataError(f"{self.facts.name}: its images could not be fetched:{why}\n{self.by_hand()}")

@@ -45,10 +45,11 @@ class Threat:
 def threats(attacks: Sequence[str], protocols: Sequence[str]) -> list[Threat]:
     """Every attack under every protocol, each distinct threat once, the first attack of the first protocol first.
 
-    A text may name several budgets (``pgd40-ce@1,2,4``), and one protocol of its own (``aa@16:transfer-all``), which is then
-    its only one. Under ``transfer-all`` an attack that leaves images alone is told to perturb them all. Under ``adaptive``
-    an objective that ignores labels is replaced by cross-entropy through the learned prompt: an attacker who knows the
-    prompt would not use less. An attack through a network of its own has no prompt to adapt to and comes once.
+    A text may name several budgets (``pgd40-ce@1,2,4``), and one protocol of its own (``aa@16:transfer-all``), which is
+    then its only one. Under ``transfer-all`` an attack that leaves images alone is told to perturb them all. Under
+    ``adaptive`` an objective that ignores labels is replaced by cross-entropy through the learned prompt: an attacker
+    who knows the prompt would not use less. An attack through a network of its own has no prompt to adapt to and comes
+    once.
 
     Raises:
         ConfigError: a text that is not an attack, or not a protocol after its colon.
@@ -87,7 +88,9 @@ def carry_out(protocol: str, spec: AttackSpec) -> Threat:
         return Threat(protocol, spec, f"{asked}it goes through a surrogate network, which has no prompt to adapt to")
     if protocol == "transfer-all":
         every = spec.perturbing_all()
-        return Threat(protocol, every, "it perturbs every image anyway: the images of transfer" if every == spec else "")
+        return Threat(
+            protocol, every, "it perturbs every image anyway: the images of transfer" if every == spec else ""
+        )
     if protocol == "adaptive" and not OBJECTIVES[spec.objective].uses_labels:
         note = f"objective {spec.objective} replaced by ce: this attacker knows the learned prompt"
         return Threat(protocol, spec.with_objective("ce"), note)

@@ -34,14 +34,19 @@ class Group:
 
     @property
     def columns(self) -> list[Column]:
-        """The threats, transfer before adaptive, in the order of the records' attacks."""
+        """The threats, transfer before adaptive; in each by budget, AdvPT's own attack first, the worst case last."""
         rank = {"transfer": 0, "transfer-all": 1, "adaptive": 2}
+
+        def place(attack: dict[str, Any]) -> tuple[Any, ...]:
+            worst = attack.get("name") == "worst-case"
+            return attack.get("eps", 0.0), worst, attack["objective"] != "fkl", attack["spec"]
+
         found = {
-            (r.result["protocol"], r.result["attack"]["spec"]): r.result["attack"]["objective"] != "fkl"
-            for r in self.records
-            if r.result["robust"] is not None
+            (r["protocol"], r["attack"]["spec"]): (rank.get(r["protocol"], 9), *place(r["attack"]))
+            for r in (x.result for x in self.records)
+            if r["robust"] is not None
         }
-        return sorted(found, key=lambda c: (rank.get(c[0], 9), found[c], c[1]))
+        return sorted(found, key=found.__getitem__)
 
     def parts(self, method: str, column: Column | None) -> dict[int, dict[str, Any]]:
         """By seed, the clean (column None) or robust part of a method's records."""
@@ -69,12 +74,17 @@ def groups(found: Sequence[Record]) -> list[Group]:
 
 
 def cell(parts: dict[int, dict[str, Any]]) -> str:
-    """Mean over seeds in percent, with the standard deviation where there are several and they differ."""
+    """Mean over seeds in percent, with the standard deviation where there are several and they differ; where the attack
+    left images untouched, their share and the accuracy on the others."""
     if not parts:
         return "not run"
     values = np.array([part["accuracy"] for part in parts.values()])
     spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 and values.std() > 0 else ""
-    return f"{values.mean():.1f}{spread}"
+    text = f"{values.mean():.1f}{spread}"
+    if untouched := np.mean([part.get("untouched", 0.0) for part in parts.values()]):
+        perturbed = np.mean([part["on_perturbed"]["accuracy"] for part in parts.values()])
+        text += f" ({untouched:.0f} % untouched, {perturbed:.1f} on the others)"
+    return text
 
 
 def render(group: Group, style: str = "github") -> str:

@@ -185,7 +185,7 @@ def test_pixels_outside_the_box_are_refused(name, objective, norm, shift: float,
     for edge in (0.0, 1.0):
         pixels = torch.full((5, 3, 8, 8), edge)
         pixels[2, 1, 4, 4] += shift
-        if 0 <= pixels.min() and pixels.max() <= 1:
+        if pixels.min() >= 0 and pixels.max() <= 1:
             continue
         with pytest.raises(AttackError, match=r"need pixels in \[0, 1\], got"):
             make(name, objective, norm)(net, pixels, y, SampleNoise(IDS, 0))

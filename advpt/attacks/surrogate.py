@@ -1,0 +1,267 @@
+"""The network that a transfer attack goes through in CLIP's place: the attacker's own, trained on the same classes.
+
+``resnet50`` is torchvision's ResNet-50 with the weights IMAGENET1K_V1; on ImageNet's 1,000 classes with its own head,
+on any other data set with a linear head fitted to the pooled features of the training images (AdamW 1e-3, cosine, 90
+epochs, as AdvPT's code fine-tunes; on features it takes seconds). ``small-cnn`` is a stand-in for tests and DemoCLIP:
+four convolutions trained on the training images. What was trained is kept on disk under a key of all that determines it.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from advpt.data.images import ImageSet
+from advpt.errors import AttackError, ConfigError, WeightsError
+from advpt.files import atomic_path, digest, file_digest, tensor_digest
+from advpt.settings import SurrogateSettings
+
+log = logging.getLogger(__name__)
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, not CLIP's
+URL = "https://download.pytorch.org/models/resnet50-0676ba61.pth"  # IMAGENET1K_V1, torchvision's old `pretrained=True`
+SHA = "0676ba61"  # the first digits of its SHA-256
+OFFICIAL_CLASSES = 1000
+SMALL_SIDE = 64  # pixels: the training images of the stand-in are held in memory
+VERSION = 1  # of the two recipes below
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """AdamW with a cosine schedule to zero; ``batch`` images a step, in an order drawn from ``seed``."""
+
+    lr: float
+    weight_decay: float
+    epochs: int
+    batch: int
+    seed: int = 0
+
+
+HEAD = Recipe(lr=1e-3, weight_decay=0.01, epochs=90, batch=200)
+SMALL = Recipe(lr=3e-3, weight_decay=0.01, epochs=15, batch=64)
+
+
+class Surrogate(nn.Module):
+    """Pixels ``[b, 3, h, w]`` in [0, 1] to logits ``[b, K]``; frozen, in evaluation mode, normalisation inside."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str, body: nn.Module, head: nn.Linear, about: str) -> None:
+        super().__init__()
+        self.name, self.about, self.body, self.head = name, about, body, head
+        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None])
+        self.register_buffer("std", torch.tensor(STD)[:, None, None])
+        self.eval().requires_grad_(False)
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """``[b, F]`` pooled features."""
+        return self.body((pixels - self.mean) / self.std)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.head(self.features(pixels))
+
+    @property
+    def classes(self) -> int:
+        return self.head.out_features
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of body, head and normalisation: the attacked network in a bank's key."""
+        return tensor_digest(self.state_dict())
+
+    def facts(self) -> dict[str, Any]:
+        """For the record."""
+        return {"network": self.name, "about": self.about, "digest": self.digest}
+
+
+def load_surrogate(
+    settings: SurrogateSettings, train: ImageSet, folder: Path, device: torch.device | str = "cpu", chunk: int = 64
+) -> Surrogate:
+    """The attacker's network for the classes of ``train``, from ``folder`` or trained now on these images.
+
+    Raises:
+        WeightsError: weights that are missing, damaged or of another network. AttackError: no training images.
+    """
+    if settings.network == "small-cnn":
+        return _small(settings, train, folder, device)
+    state = read_resnet(settings.weights)
+    network = torchvision.models.resnet50()
+    _load(network, state, settings.weights or URL)
+    head, network.fc = network.fc, nn.Identity()
+    about = f"torchvision ResNet-50, {'weights from a file' if settings.weights else 'IMAGENET1K_V1'}"
+    if train.dataset.startswith("ImageNet") and len(train.classnames) == OFFICIAL_CLASSES:
+        return Surrogate("resnet50", network, head, f"{about}, its own head").to(device)
+    found = Surrogate("resnet50", network, head, "").to(device)
+    made_of = {"body": tensor_digest(network.state_dict()), **_determined_by("resnet50", train, HEAD)}
+
+    def fit() -> dict[str, Tensor]:
+        features, labels = _features(found, train, device, chunk)
+        return fit_linear(features, labels, len(train.classnames), HEAD)
+
+    state = _kept(folder, made_of, fit)
+    about += f", linear head fitted to {len(train)} training images"
+    return Surrogate("resnet50", found.body, linear(state), about).to(device)
+
+
+def read_resnet(path: str = "") -> dict[str, Tensor]:
+    """ResNet-50's state dict from a file, or torchvision's by name (cached where torch.hub keeps its files).
+
+    Raises:
+        WeightsError: naming the file, its address and its SHA-256.
+    """
+    target = Path(path).expanduser() if path else Path(torch.hub.get_dir(), "checkpoints", URL.rsplit("/", 1)[-1])
+    if path and not target.is_file():
+        raise WeightsError(f"EVAL.SURROGATE_WEIGHTS names {target}, and there is no such file")
+    if not path and (not target.is_file() or not file_digest(target).startswith(SHA)):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(URL, str(target), hash_prefix=SHA, progress=False)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise WeightsError(
+                f"the surrogate ResNet-50 is needed; {target} is missing or damaged, and downloading failed: {error}. "
+                f"Fetch {URL} on a machine with a network and put it there (its SHA-256 starts with {SHA}), or name "
+                "another file with EVAL.SURROGATE_WEIGHTS"
+            ) from error
+    try:
+        if target.suffix == ".safetensors":
+            return load_file(target)
+        state = torch.load(target, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
+        raise WeightsError(f"{target} cannot be read as weights of a ResNet-50 ({type(error).__name__})") from error
+    return state.get("state_dict", state) if isinstance(state, dict) else {}
+
+
+def small_cnn(classes: int) -> tuple[nn.Module, nn.Linear]:
+    """Body and head of the stand-in: four 3 x 3 convolutions with batch norm, three of them halving the resolution."""
+    layers: list[nn.Module] = []
+    width = 3
+    for wider, stride in ((16, 1), (32, 2), (64, 2), (64, 2)):
+        layers += [nn.Conv2d(width, wider, 3, stride, 1, bias=False), nn.BatchNorm2d(wider), nn.ReLU()]
+        width = wider
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), nn.Linear(width, classes)
+
+
+def linear(state: dict[str, Tensor]) -> nn.Linear:
+    """A linear layer with these weights."""
+    layer = nn.Linear(state["weight"].shape[1], state["weight"].shape[0])
+    layer.load_state_dict(state)
+    return layer
+
+
+def fit_linear(features: Tensor, labels: Tensor, classes: int, recipe: Recipe) -> dict[str, Tensor]:
+    """Weight ``[K, F]`` and bias ``[K]`` of a linear layer fitted to ``features [n, F]`` by cross-entropy."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        layer = nn.Linear(features.shape[1], classes).to(features.device)
+    _fit(layer, layer, features, labels.to(features.device), recipe)
+    return {name: value.detach().cpu() for name, value in layer.state_dict().items()}
+
+
+def _fit(whole: nn.Module, trained: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe) -> None:
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.epochs)
+    with torch.enable_grad():
+        for rows in _orders(len(inputs), recipe):
+            for part in rows.split(recipe.batch):
+                loss = F.cross_entropy(whole(inputs[part]), labels[part])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            schedule.step()
+
+
+def _orders(n: int, recipe: Recipe) -> Iterator[Tensor]:
+    generator = torch.Generator().manual_seed(recipe.seed)
+    for _ in range(recipe.epochs):
+        yield torch.randperm(n, generator=generator)
+
+
+def _small(settings: SurrogateSettings, train: ImageSet, folder: Path, device: torch.device | str) -> Surrogate:
+    if settings.weights:
+        raise ConfigError("EVAL.SURROGATE_WEIGHTS is for resnet50; small-cnn is trained on the data set's images")
+    if max(train.preprocessing.size) > SMALL_SIDE:
+        raise ConfigError(f"EVAL.SURROGATE small-cnn is for images of at most {SMALL_SIDE} pixels; use resnet50")
+    classes = len(train.classnames)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SMALL.seed)
+        body, head = small_cnn(classes)
+    about = f"a small CNN trained on {len(train)} training images: a stand-in for a ResNet-50"
+
+    def fit() -> dict[str, Tensor]:
+        pixels, labels = _pixels(train)
+        found = Surrogate("small-cnn", body, head, about).to(device).requires_grad_(True).train()
+        _fit(found, found, pixels.to(device), labels.to(device), SMALL)
+        return {name: value.detach().cpu().contiguous() for name, value in found.state_dict().items()}
+
+    state = _kept(folder, _determined_by("small-cnn", train, SMALL), fit)
+    found = Surrogate("small-cnn", body, head, about)
+    _load(found, state, str(folder))
+    return found.to(device).eval().requires_grad_(False)
+
+
+def _determined_by(network: str, train: ImageSet, recipe: Recipe) -> dict[str, Any]:
+    return {
+        "version": VERSION,
+        "network": network,
+        "images": train.list_digest,
+        "classnames": list(train.classnames),
+        "preprocessing": train.preprocessing,
+        "recipe": recipe,
+    }
+
+
+def _kept(folder: Path, made_of: dict[str, Any], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors from ``folder``, or made now and kept there."""
+    path = folder / f"{digest(made_of)}.safetensors"
+    if not path.is_file():
+        log.info("surrogate %s: training it", made_of["network"])
+        state = make()
+        with atomic_path(path) as partial:
+            save_file(state, partial)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is damaged ({error}); delete it, and it is made again") from error
+
+
+def _load(network: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, TypeError) as error:
+        first = str(error).splitlines()[0]
+        raise WeightsError(f"{source} does not hold the weights of {type(network).__name__}: {first}") from error
+
+
+def _batches(train: ImageSet, chunk: int) -> Iterator[Any]:
+    if not len(train):
+        raise AttackError(
+            f"{train.dataset} has no training images to fit a surrogate to; use a network with its own head"
+        )
+    return train.batches(range(len(train)), chunk)
+
+
+def _pixels(train: ImageSet) -> tuple[Tensor, Tensor]:
+    found = list(_batches(train, 256))
+    return torch.cat([b.pixels for b in found]), torch.cat([b.labels for b in found])
+
+
+@torch.no_grad()
+def _features(found: Surrogate, train: ImageSet, device: torch.device | str, chunk: int) -> tuple[Tensor, Tensor]:
+    """``[n, F]`` pooled features of the training images, and their labels."""
+    features, labels = [], []
+    for batch in _batches(train, chunk):
+        features.append(found.features(batch.pixels.to(device)))
+        labels.append(batch.labels)
+    return torch.cat(features), torch.cat(labels)

@@ -1,0 +1,99 @@
+"""From an unpacked archive or a user's folder to the layout: find its parts, and give them their names at the end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from advpt.data import archives, listing
+from advpt.data.facts import DatasetFacts, Part
+from advpt.errors import DataError
+
+
+def find_part(base: Path, part: Part, facts: DatasetFacts) -> Path | None:
+    """A part of the layout in an unpacked archive or a user's folder; None if it is not there.
+
+    Looked for are CoOp's, torchvision's and the archive's own layout, under up to three folders that hold nothing
+    else; ``base`` itself counts if it has the part's name.
+    """
+    names = (*part.inside, f"{facts.folder}/{part.target}", part.target)
+    wrapper = base
+    for _ in range(4):
+        for name in names:
+            if (wrapper / name).exists():
+                return wrapper / name
+        inner = [path for path in wrapper.iterdir() if not path.name.startswith(".")] if wrapper.is_dir() else []
+        if len(inner) != 1 or not inner[0].is_dir():
+            break
+        wrapper = inner[0]
+    if base.name in {PurePosixPath(name).name for name in names}:
+        return base
+    return None
+
+
+def hints(facts: DatasetFacts, folder: Path) -> list[str]:
+    """What to say about known other things found in an unpacked or staged folder."""
+    found = []
+    for hint in facts.lookalikes:
+        inner = hint.path.removeprefix(f"{facts.folder}/")
+        if any(any(folder.glob(pattern)) for pattern in (hint.path, inner)):
+            found.append(hint.advice)
+    return list(dict.fromkeys(found))
+
+
+def install(facts: DatasetFacts, wanted: Sequence[Part], staged: Path, folder: Path, work: Path) -> None:
+    """Give the staged parts their names in ``folder``. An older one is replaced if all its files are in the new one.
+
+    Raises:
+        DataError: if an older folder has files of its own; nothing was changed then.
+    """
+    for part in wanted:
+        old = folder / part.target
+        own = sorted(names_below(old) - names_below(staged / part.target)) if old.exists() else []
+        if own:
+            raise DataError(
+                f"{facts.name}: {old} is there but is not complete, and it has {len(own):,} files of its own: "
+                f"{listing.some(own, 5)}. Move it away, then run the same command again. Nothing was changed."
+            )
+    for number, part in enumerate(wanted):
+        old = folder / part.target
+        replaced = work / f"replaced-{number}"
+        archives.remove(replaced)
+        old.parent.mkdir(parents=True, exist_ok=True)
+        if old.is_symlink() or old.is_file():
+            old.unlink()
+        elif old.exists():
+            rename(old, replaced)
+        rename(staged / part.target, old)
+        archives.remove(replaced)
+
+
+def names_below(path: Path) -> set[str]:
+    """Relative paths of all files below a folder, hidden ones left out; {""} for a file."""
+    if not path.is_dir():
+        return {""}
+    found: set[str] = set()
+    for where, folders, names in os.walk(path, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found |= {str(Path(where, name).relative_to(path)) for name in names if not name.startswith(".")}
+    return found
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename, also to another disk (a folder of the layout may be a link): copied beside the target, then renamed."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        partial = target.with_name(f".{target.name}.partial")
+        archives.remove(partial)
+        if source.is_dir():
+            shutil.copytree(source, partial, symlinks=True)
+        else:
+            shutil.copyfile(source, partial)
+        partial.rename(target)
+        archives.remove(source)

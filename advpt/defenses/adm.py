@@ -1,0 +1,203 @@
+"""OpenAI's ADM diffusion models through ``diffusers``: the key map, the order of attention's rows, and strict loading.
+
+ADM keeps the query, key and value rows of an attention head together ([head][q, k, v][row]), diffusers keeps all
+queries together, then all keys, then all values. Cutting ADM's weight into three equal parts loads without complaint
+and is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from advpt.defenses.weights import WeightFile, own_file, read_tensors
+from advpt.errors import DefenseError, WeightsError
+
+PUBLISHED = WeightFile(
+    "256x256_diffusion_uncond.pt",
+    "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/256x256_diffusion_uncond.pt",
+    "a37c32fffd316cd494cf3f35b339936debdc1576dad13fe57c42399a5dbc78b1",  # as recorded in DiscoArt 0.12.1's model list
+)
+ADM_256: dict[str, Any] = {
+    "sample_size": 256,
+    "in_channels": 3,
+    "out_channels": 6,
+    "center_input_sample": False,
+    "time_embedding_type": "positional",
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "down_block_types": ["ResnetDownsampleBlock2D"] * 3 + ["AttnDownBlock2D"] * 3,
+    "up_block_types": ["AttnUpBlock2D"] * 3 + ["ResnetUpsampleBlock2D"] * 3,
+    "block_out_channels": [256, 256, 512, 512, 1024, 1024],
+    "layers_per_block": 2,
+    "downsample_type": "resnet",
+    "upsample_type": "resnet",
+    "resnet_time_scale_shift": "scale_shift",
+    "attention_head_dim": 64,
+    "norm_num_groups": 32,
+    "attn_norm_num_groups": 32,
+    "norm_eps": 1e-5,
+    "act_fn": "silu",
+    "mid_block_scale_factor": 1,
+    "add_attention": True,
+}
+CONFIG = "unet_config"  # the metadata entry of a safetensors file of one's own
+
+
+def build(config: Mapping[str, Any]) -> nn.Module:
+    """A randomly initialised ``diffusers.UNet2DModel``.
+
+    Raises:
+        DefenseError: diffusers is not installed. WeightsError: it refuses the configuration.
+    """
+    try:
+        from diffusers import UNet2DModel
+    except ImportError as error:
+        raise DefenseError(f'DiffPure needs diffusers ({error}); pip install "advpt[diffpure]"') from error
+    try:
+        return UNet2DModel(**config)
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"diffusers does not accept this UNet configuration: {error}") from error
+
+
+def key_map(config: Mapping[str, Any]) -> dict[str, str]:
+    """ADM's module paths and diffusers' for the same modules: residual blocks, attentions and single layers."""
+    found = {
+        "time_embed.0": "time_embedding.linear_1",
+        "time_embed.2": "time_embedding.linear_2",
+        "input_blocks.0.0": "conv_in",
+        "out.0": "conv_norm_out",
+        "out.2": "conv_out",
+        "middle_block.0": "mid_block.resnets.0",
+        "middle_block.1": "mid_block.attentions.0",
+        "middle_block.2": "mid_block.resnets.1",
+    }
+    layers, place = config["layers_per_block"], 1
+    last = len(config["down_block_types"]) - 1
+    for level, kind in enumerate(config["down_block_types"]):
+        for layer in range(layers):
+            found[f"input_blocks.{place}.0"] = f"down_blocks.{level}.resnets.{layer}"
+            if kind.startswith("Attn"):
+                found[f"input_blocks.{place}.1"] = f"down_blocks.{level}.attentions.{layer}"
+            place += 1
+        if level < last:
+            found[f"input_blocks.{place}.0"] = f"down_blocks.{level}.downsamplers.0"
+            place += 1
+    place = 0
+    for level, kind in enumerate(config["up_block_types"]):
+        attention = kind.startswith("Attn")
+        for layer in range(layers + 1):
+            found[f"output_blocks.{place}.0"] = f"up_blocks.{level}.resnets.{layer}"
+            if attention:
+                found[f"output_blocks.{place}.1"] = f"up_blocks.{level}.attentions.{layer}"
+            if layer == layers and level < last:
+                found[f"output_blocks.{place}.{2 if attention else 1}"] = f"up_blocks.{level}.upsamplers.0"
+            place += 1
+    return found
+
+
+_INSIDE = {  # of a residual block, then of an attention
+    "in_layers.0": "norm1",
+    "in_layers.2": "conv1",
+    "emb_layers.1": "time_emb_proj",
+    "out_layers.0": "norm2",
+    "out_layers.3": "conv2",
+    "skip_connection": "conv_shortcut",
+    "norm": "group_norm",
+    "proj_out": "to_out.0",
+}
+
+
+def split_qkv(fused: Tensor, head_dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    """ADM's fused ``[3 C, ...]`` rows, ordered [head][q, k, v][row], as q, k and v ``[C, ...]``, ordered
+    [head][row]."""
+    heads = len(fused) // (3 * head_dim)
+    parts = fused.reshape(heads, 3, head_dim, *fused.shape[1:]).transpose(0, 1)
+    q, k, v = (part.reshape(heads * head_dim, *fused.shape[1:]) for part in parts)
+    return q, k, v
+
+
+def convert(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """ADM's tensors under diffusers' names.
+
+    Raises:
+        WeightsError: a tensor that ADM of this configuration does not have.
+    """
+    return dict(_converted(state, config))
+
+
+def _converted(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    modules = key_map(config)
+    for name, value in state.items():
+        path, kind = name.rsplit(".", 1)
+        if path in modules:
+            yield f"{modules[path]}.{kind}", value
+            continue
+        inside = path.split(".")
+        owner, rest = next(
+            ((".".join(inside[:n]), ".".join(inside[n:])) for n in (3, 2) if ".".join(inside[:n]) in modules), ("", "")
+        )
+        if not owner or (rest not in _INSIDE and rest != "qkv"):
+            raise WeightsError(f"{name} belongs to no part of this diffusion model; is it the right checkpoint?")
+        if rest == "qkv":
+            for part, tensor in zip("qkv", split_qkv(_flat(value), config["attention_head_dim"])):
+                yield f"{modules[owner]}.to_{part}.{kind}", tensor
+        else:
+            yield f"{modules[owner]}.{_INSIDE[rest]}.{kind}", _flat(value) if rest == "proj_out" else value
+
+
+def _flat(weight: Tensor) -> Tensor:
+    """A convolution of width 1 over positions as a matrix."""
+    return weight.squeeze(-1) if weight.ndim == 3 else weight
+
+
+def load(weights: str = "") -> tuple[nn.Module, dict[str, Any]]:
+    """A frozen UNet and its configuration: OpenAI's 256 x 256 model, or a file of one's own from :func:`save`.
+
+    Raises:
+        WeightsError: missing, another hash, damaged, or tensors missing, unexpected or of another shape.
+        DefenseError: diffusers is not installed.
+    """
+    if weights:
+        path = own_file(weights)
+        config, state = _config_of(path), read_tensors(path)
+    else:
+        path, config = PUBLISHED.path, ADM_256
+        build({**config, "block_out_channels": [64] * 6})  # say that diffusers is missing before reading 2 GB
+        state = convert(PUBLISHED.read(), config)
+    return from_state(state, config, str(path)), config
+
+
+def from_state(state: Mapping[str, Tensor], config: Mapping[str, Any], source: str) -> nn.Module:
+    """A frozen UNet with these tensors, loaded strictly. Raises WeightsError."""
+    with torch.device("meta"):
+        model = build(config)
+    try:
+        model.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
+    except RuntimeError as error:
+        raise WeightsError(f"{source} does not fit its configuration: {str(error)[:600]}") from error
+    return model.eval().requires_grad_(False)
+
+
+def save(model: nn.Module, config: Mapping[str, Any], path: Path) -> None:
+    """Write a UNet of one's own as safetensors with its configuration, for ``weights=NAME``."""
+    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(tensors, path, metadata={CONFIG: json.dumps(dict(config), sort_keys=True)})
+
+
+def _config_of(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(json.loads((file.metadata() or {})[CONFIG]))
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise WeightsError(
+            f"{path} is not a diffusion model of this project (safetensors with a {CONFIG!r} entry in its metadata): "
+            f"{error}; write it with advpt.defenses.adm.save"
+        ) from error

@@ -1,0 +1,185 @@
+"""Who may import whom, read from the sources."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+LIBRARY = sorted((REPOSITORY / "advpt").rglob("*.py"))
+PLUGINS = sorted([*(REPOSITORY / "trainers").glob("*.py"), *(REPOSITORY / "datasets").glob("*.py")])
+
+# From the ground up; a module may import its own layer and those below.
+LAYERS = (
+    ("errors", "version", "files"),
+    ("settings", "data"),
+    ("backbones", "prompts", "losses"),
+    ("attacks", "defenses"),
+    ("bank",),
+    ("tuning", "evaluation"),
+    ("results",),
+    ("jobs",),
+    ("cli", "__main__"),
+)
+LEVEL = {part: level for level, layer in enumerate(LAYERS) for part in layer}
+TOP_FLOOR = ("cli", "__main__")
+
+# What CoOp-style plug-ins import from Dassl: any other name may be missing upstream.
+DASSL = {
+    "dassl.config": {"get_cfg_default", "clean_cfg", "cfg_default"},
+    "dassl.engine": {"TRAINER_REGISTRY", "TrainerX", "build_trainer"},
+    "dassl.optim": {"build_optimizer", "build_lr_scheduler"},
+    "dassl.metrics": {"compute_accuracy"},
+    "dassl.utils": {
+        "setup_logger",
+        "set_random_seed",
+        "collect_env_info",
+        "load_pretrained_weights",
+        "load_checkpoint",
+        "mkdir_if_missing",
+        "listdir_nohidden",
+        "read_json",
+        "write_json",
+        "check_isfile",
+    },
+    "dassl.data.datasets": {"DATASET_REGISTRY", "Datum", "DatasetBase"},
+    "dassl.data": {"DataManager", "DatasetWrapper"},
+    "dassl.data.transforms": {"build_transform", "INTERPOLATION_MODES"},
+}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(REPOSITORY).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> Iterator[tuple[str, tuple[str, ...], bool]]:
+    """(module, names, at the top of the file) of every import statement, relative ones resolved."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    top = set(map(id, tree.body))
+    here = module_name(path).split(".")
+    package = here if path.name == "__init__.py" else here[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, (), id(node) in top
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield module, tuple(alias.name for alias in node.names), id(node) in top
+
+
+MODULES = {module_name(path): path for path in LIBRARY}
+
+
+def targets(module: str, names: tuple[str, ...]) -> set[str]:
+    """The modules of the library that an import statement loads."""
+    found = {f"{module}.{name}" for name in names if f"{module}.{name}" in MODULES}
+    if module in MODULES and (not names or any(f"{module}.{name}" not in MODULES for name in names)):
+        found.add(module)
+    return found
+
+
+def part(module: str) -> str:
+    return module.split(".")[1] if "." in module else "version"  # `advpt` itself only knows its version
+
+
+def test_every_part_has_its_layer() -> None:
+    assert len(LIBRARY) > 30
+    unknown = {part(module) for module in MODULES} - LEVEL.keys()
+    assert not unknown, f"give {unknown} a layer in this test and in the design"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_its_own_layer_or_those_below(module: str) -> None:
+    for source, names, _ in imports(MODULES[module]):
+        for target in targets(source, names):
+            assert LEVEL[part(target)] <= LEVEL[part(module)], f"{module} imports {target}, which stands above it"
+    if part(module) == "files":
+        assert not any(target == "advpt.settings" for s, n, _ in imports(MODULES[module]) for target in targets(s, n))
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if part(m) not in TOP_FLOOR])
+def test_the_library_knows_no_trainer_no_dataset_and_no_dassl(module: str) -> None:
+    for source, _, _ in imports(MODULES[module]):
+        assert source.split(".")[0] not in ("trainers", "datasets", "dassl", "train"), f"{module} imports {source}"
+
+
+def test_no_cycles() -> None:
+    graph = {
+        module: {t for source, names, top in imports(path) if top for t in targets(source, names)} - {module}
+        for module, path in MODULES.items()
+    }
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, f"cycle: {' -> '.join((*trail[trail.index(module) :], module))}"
+        if module not in done:
+            for target in sorted(graph[module]):
+                # a package's __init__ that imports its own modules is entered before them, which is no cycle
+                if not module.startswith(f"{target}."):
+                    visit(target, (*trail, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def test_no_cycles_between_packages_of_one_layer() -> None:
+    edges = {
+        (part(module), part(target))
+        for module, path in MODULES.items()
+        for source, names, _ in imports(path)
+        for target in targets(source, names)
+    }
+    for one, other in edges:
+        assert one == other or (other, one) not in edges, f"{one} and {other} import each other"
+
+
+@pytest.mark.parametrize("path", [*LIBRARY, *PLUGINS], ids=lambda p: str(p.relative_to(REPOSITORY)))
+def test_no_star_imports(path: Path) -> None:
+    assert not any("*" in names for _, names, _ in imports(path))
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if part(m) not in TOP_FLOOR])
+def test_the_library_does_not_print(module: str) -> None:
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert not called & {"print", "breakpoint", "exec", "eval"}
+
+
+@pytest.mark.parametrize("path", PLUGINS, ids=lambda p: str(p.relative_to(REPOSITORY)))
+def test_plugins_use_only_what_every_dassl_has(path: Path) -> None:
+    for source, names, _ in imports(path):
+        if source.split(".")[0] == "dassl":
+            assert names, f"{path.name}: write 'from {source} import ...'"
+            assert set(names) <= DASSL.get(source, set()), f"{path.name} imports {names} from {source}"
+
+
+@pytest.mark.parametrize("path", PLUGINS, ids=lambda p: str(p.relative_to(REPOSITORY)))
+def test_plugins_do_not_know_the_other_kind(path: Path) -> None:
+    other = {"trainers": "datasets", "datasets": "trainers"}[path.parent.name]
+    assert not any(source.split(".")[0] in (other, "train") for source, _, _ in imports(path))
+
+
+def test_the_main_trainer_needs_the_library_and_dassl_alone() -> None:
+    import sys
+
+    known = set(sys.stdlib_module_names) | {"advpt", "dassl", "torch"}
+    assert {source.split(".")[0] for source, _, _ in imports(REPOSITORY / "trainers" / "advpt.py")} <= known
+
+
+def test_the_reader_of_imports_sees_them_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.REPOSITORY", tmp_path)
+    path = tmp_path / "advpt" / "bank" / "x.py"
+    path.parent.mkdir(parents=True)
+    path.write_text("import a.b\nfrom .y import c\nfrom .. import d\ndef f():\n    from e import *\n")
+    assert list(imports(path)) == [
+        ("a.b", (), True),
+        ("advpt.bank.y", ("c",), True),
+        ("advpt", ("d",), True),
+        ("e", ("*",), False),
+    ]

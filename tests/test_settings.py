@@ -1,0 +1,315 @@
+"""The configuration tree: what is added to Dassl's, how values are read, and what is said of mistakes."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from yacs.config import CfgNode
+
+from advpt.errors import AdvPTError, ConfigError, unknown_name
+from advpt.settings import (
+    BackboneSettings,
+    BankSettings,
+    ContextSettings,
+    EvalSettings,
+    extend_cfg,
+    leaves,
+    merge_overrides,
+    merge_yaml,
+    plain,
+)
+
+
+@pytest.fixture
+def cfg() -> CfgNode:
+    return make_cfg()
+
+
+def make_cfg() -> CfgNode:
+    """A host's tree with leaves of every kind, and ours on top."""
+    host = CfgNode(
+        {
+            "SEED": -1,
+            "OPTIM": {"LR": 0.002, "MAX_EPOCH": 10, "STEPSIZE": (-1,), "NAME": "sgd"},
+            "INPUT": {"SIZE": (224, 224), "TRANSFORMS": (), "PIXEL_MEAN": [0.1, 0.2, 0.3]},
+            "DATASET": {"ROOT": "", "NAME": ""},
+            "MODEL": {"BACKBONE": {"NAME": ""}},
+            "TRAINER": {"NAME": ""},
+        }
+    )
+    extend_cfg(host)
+    return host
+
+
+def value(cfg: CfgNode, key: str) -> Any:
+    return dict(leaves(cfg))[key]
+
+
+# --- the tree -------------------------------------------------------------------------------------------------------
+
+
+def test_our_nodes_have_the_documented_defaults(cfg: CfgNode) -> None:
+    assert cfg.TRAINER.ADVPT == {
+        "N_CTX": 32,
+        "CSC": False,
+        "CTX_INIT": "",
+        "CLASS_TOKEN_POSITION": "end",
+        "PREC": "fp32",
+    }
+    assert (cfg.BANK.DIR, cfg.BANK.ATTACK, cfg.BANK.PROFILE) == ("banks", "pgd10-fkl@8", "sound")
+    assert (cfg.BANK.CHUNK, cfg.BANK.LIMIT, cfg.BANK.VERIFY) == (64, 0, True)
+    assert cfg.EVAL.ATTACKS == ("pgd40-fkl@16",) and cfg.EVAL.PROTOCOLS == ("transfer",) and cfg.EVAL.DEFENSES == ()
+    assert (cfg.MODEL.WEIGHTS, cfg.MODEL.TRUST_ARCHIVE) == ("", False)
+    assert cfg.DATASET.SUBSAMPLE_CLASSES == "all"
+
+
+def test_what_is_there_already_keeps_its_value() -> None:
+    cfg = CfgNode(
+        {"TRAINER": {"COOP": {"N_CTX": 4}}, "DATASET": {"SUBSAMPLE_CLASSES": "new"}, "MODEL": {"WEIGHTS": "w"}}
+    )
+    extend_cfg(cfg)
+    assert cfg.TRAINER.COOP.N_CTX == 4 and cfg.TRAINER.COOP.PREC == "fp16"
+    assert cfg.DATASET.SUBSAMPLE_CLASSES == "new" and cfg.MODEL.WEIGHTS == "w"
+    merge_overrides(cfg, ["BANK.CHUNK", "7"])
+    before = plain(cfg)
+    extend_cfg(cfg)  # a second time changes nothing
+    assert plain(cfg) == before
+
+
+def test_two_configurations_share_nothing() -> None:
+    one, two = make_cfg(), make_cfg()
+    merge_overrides(one, ["BANK.DIR", "elsewhere", "EVAL.ATTACKS", "('aa@8',)"])
+    assert two.BANK.DIR == "banks" and two.EVAL.ATTACKS == ("pgd40-fkl@16",)
+
+
+def test_leaves_and_their_plain_form(cfg: CfgNode) -> None:
+    names = [name for name, _ in leaves(cfg)]
+    assert names == sorted(names, key=lambda n: n.split(".")) and "TRAINER.ADVPT.N_CTX" in names
+    assert plain(cfg)["INPUT.SIZE"] == [224, 224] and plain(cfg)["EVAL.DEFENSES"] == []
+
+
+# --- overrides ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "expected"),
+    (
+        ("OPTIM.LR", "1", 1.0),
+        ("OPTIM.LR", "1e-5", 1e-5),
+        ("OPTIM.LR", 3, 3.0),
+        ("OPTIM.MAX_EPOCH", "50", 50),
+        ("DATASET.ROOT", "123", "123"),
+        ("DATASET.ROOT", "1e5", "1e5"),
+        ("DATASET.ROOT", "/data/it's", "/data/it's"),
+        ("DATASET.ROOT", 123, "123"),
+        ("DATASET.ROOT", None, ""),  # `ROOT:` in a yaml file
+        ("DATASET.ROOT", "None", "None"),
+        ("DATASET.ROOT", "('a',)", "('a',)"),
+        ("MODEL.TRUST_ARCHIVE", "True", True),
+        ("MODEL.TRUST_ARCHIVE", "true", True),
+        ("MODEL.TRUST_ARCHIVE", "1", True),
+        ("MODEL.TRUST_ARCHIVE", 1, True),
+        ("BANK.VERIFY", "False", False),
+        ("BANK.VERIFY", "0", False),
+        ("INPUT.SIZE", "(32, 32)", (32, 32)),
+        ("INPUT.SIZE", "[32, 32]", (32, 32)),
+        ("INPUT.SIZE", [32, 32], (32, 32)),
+        ("INPUT.PIXEL_MEAN", "(1, 2, 3)", [1, 2, 3]),
+        ("EVAL.ATTACKS", "('pgd40@16','aa@16')", ("pgd40@16", "aa@16")),
+        ("EVAL.ATTACKS", "pgd40-fkl@16", ("pgd40-fkl@16",)),
+        ("EVAL.DEFENSES", "()", ()),
+    ),
+)
+def test_values_take_the_kind_of_the_default(cfg: CfgNode, key: str, text: Any, expected: Any) -> None:
+    merge_overrides(cfg, [key, text])
+    found = value(cfg, key)
+    assert found == expected and type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "says"),
+    (
+        ("OPTIM.LR", "x", "'x' is not a number"),
+        ("OPTIM.LR", "True", "'True' is not a number"),
+        ("OPTIM.LR", "nan", "'nan' is not a number"),
+        ("OPTIM.MAX_EPOCH", "5.5", "'5.5' is not a whole number"),
+        ("OPTIM.MAX_EPOCH", "True", "'True' is not a whole number"),
+        ("OPTIM.MAX_EPOCH", None, "None is not a whole number"),
+        ("BANK.VERIFY", "yes", "'yes' is not True or False"),
+        ("BANK.VERIFY", "2", "'2' is not True or False"),
+        ("INPUT.SIZE", "32", "'32' is not a list"),
+        ("INPUT.SIZE", "None", "'None' is not a list"),
+        ("DATASET.ROOT", ["a"], r"\['a'\] is not a text"),
+    ),
+)
+def test_values_of_another_kind(cfg: CfgNode, key: str, text: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key}: {says}"):
+        merge_overrides(cfg, [key, text])
+
+
+def test_all_mistakes_at_once_and_nothing_is_changed(cfg: CfgNode) -> None:
+    before = plain(cfg)
+    with pytest.raises(ConfigError) as caught:
+        merge_overrides(
+            cfg,
+            [
+                "BANK.CHNK",
+                "8",
+                "BANK.CHUNK",
+                "16",
+                "OPTIM.LR",
+                "x",
+                "QQQ",
+                "1",
+                "BANK",
+                "3",
+                "EVAL.SEED",
+                "1.5",
+                "LAST",
+            ],
+        )
+    assert str(caught.value).splitlines() == [
+        "bad settings:",
+        "  LAST: has no value; settings come in pairs KEY VALUE",
+        "  BANK.CHNK: no such key; did you mean BANK.CHUNK?",
+        "  OPTIM.LR: 'x' is not a number",
+        "  QQQ: no such key",
+        "  BANK: no such key; did you mean BANK.DIR?",
+        "  EVAL.SEED: '1.5' is not a whole number",
+    ]
+    assert plain(cfg) == before
+
+
+def test_the_last_of_two_values_counts(cfg: CfgNode) -> None:
+    merge_overrides(cfg, ["BANK.CHUNK", "3", "BANK.CHUNK", "5"])
+    assert cfg.BANK.CHUNK == 5
+    merge_overrides(cfg, [])
+
+
+@given(st.text(max_size=12))
+def test_any_text_is_taken_as_it_is_where_a_text_is_expected(text: str) -> None:
+    cfg = CfgNode({"A": ""})
+    merge_overrides(cfg, ["A", text])
+    assert text == cfg.A
+
+
+@given(st.text(max_size=12), st.sampled_from((1, 1.5, True, (1,), [2])))
+def test_any_text_gives_the_kind_of_the_default_or_one_message(text: str, default: Any) -> None:
+    cfg = CfgNode({"A": default})
+    try:
+        merge_overrides(cfg, ["A", text])
+    except ConfigError as error:
+        assert str(error).startswith("bad settings:\n  A: ")
+        assert default == cfg.A
+    else:
+        assert type(cfg.A) is type(default)
+
+
+# --- yaml -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_yaml_file(cfg: CfgNode, tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        "OPTIM:\n  LR: 1e-5\n  MAX_EPOCH: 5\nINPUT:\n  SIZE: (32, 32)\n  TRANSFORMS: [a, b]\nDATASET: {ROOT: 1}\n"
+    )
+    merge_yaml(cfg, path)
+    assert cfg.OPTIM.LR == 1e-5 and cfg.OPTIM.MAX_EPOCH == 5
+    assert cfg.INPUT.SIZE == (32, 32) and cfg.INPUT.TRANSFORMS == ("a", "b") and cfg.DATASET.ROOT == "1"
+    path.write_text("# nothing but a comment\n")
+    before = plain(cfg)
+    merge_yaml(cfg, path)
+    assert plain(cfg) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    (
+        (
+            b"OPTIM:\n  LRR: 1\nBANK:\n  CHUNK: x\n",
+            r"OPTIM.LRR: no such key; did you mean OPTIM.LR\?\n.*BANK.CHUNK: 'x'",
+        ),
+        (b"OPTIM: [1\n", "is not valid yaml"),
+        (b"- 1\n- 2\n", "expected a mapping of settings, found list"),
+        (b"\xff\xfe\x00", "is not valid yaml"),
+        (b"OPTIM: !!python/object/apply:os.system ['true']\n", "is not valid yaml"),
+    ),
+)
+def test_mistakes_in_a_yaml_file_name_the_file(content: bytes, says: str, cfg: CfgNode, tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"(?s)a\.yaml.*{says}"):
+        merge_yaml(cfg, path)
+
+
+def test_a_missing_yaml_file(cfg: CfgNode, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no configuration file at .*none.yaml"):
+        merge_yaml(cfg, tmp_path / "none.yaml")
+
+
+# --- dataclasses ----------------------------------------------------------------------------------------------------
+
+
+def test_typed_views_of_the_defaults(cfg: CfgNode) -> None:
+    assert ContextSettings.from_cfg(cfg.TRAINER.ADVPT) == ContextSettings(32, False, "", "end", "fp32")
+    assert BankSettings.from_cfg(cfg) == BankSettings(Path("banks"), "pgd10-fkl@8", "sound", 64, 0, True, 0)
+    assert BackboneSettings.from_cfg(cfg) == BackboneSettings("", "", False)
+    found = EvalSettings.from_cfg(cfg)
+    assert found.attacks == ("pgd40-fkl@16",) and found.protocols == ("transfer",) and found.subset == 0
+    for view in (found, BankSettings.from_cfg(cfg)):
+        field = dataclasses.fields(view)[0].name
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(view, field, None)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "says"),
+    (
+        ("TRAINER.ADVPT.N_CTX", "0", "N_CTX is 0; at least 1"),
+        (
+            "TRAINER.ADVPT.CLASS_TOKEN_POSITION",
+            "ends",
+            "CLASS_TOKEN_POSITION: unknown value 'ends'. Did you mean 'end'",
+        ),
+        ("TRAINER.ADVPT.PREC", "fp8", "PREC: unknown value 'fp8'"),
+        ("BANK.PROFILE", "official", "BANK.PROFILE: unknown value 'official'.*paper, released, sound"),
+        ("BANK.CHUNK", "0", "BANK.CHUNK is 0"),
+        ("BANK.LIMIT", "-1", "BANK.LIMIT -1"),
+        ("EVAL.SUBSET", "-5", "EVAL.SUBSET is -5"),
+        ("EVAL.PROTOCOLS", "('transfer','whitebox')", "EVAL.PROTOCOLS: unknown value 'whitebox'"),
+    ),
+)
+def test_values_out_of_range(cfg: CfgNode, key: str, text: str, says: str) -> None:
+    merge_overrides(cfg, [key, text])
+    with pytest.raises(ConfigError, match=says):
+        ContextSettings.from_cfg(cfg.TRAINER.ADVPT)
+        BankSettings.from_cfg(cfg)
+        EvalSettings.from_cfg(cfg)
+
+
+def test_a_home_folder_is_understood(cfg: CfgNode) -> None:
+    merge_overrides(cfg, ["BANK.DIR", "~/banks"])
+    assert BankSettings.from_cfg(cfg).dir == Path.home() / "banks"
+
+
+# --- errors ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_sentence_for_an_unknown_name() -> None:
+    assert (
+        unknown_name("fruit", "aple", ["pear", "apple"])
+        == "unknown fruit 'aple'. Did you mean 'apple'? Known: apple, pear"
+    )
+    assert unknown_name("fruit", "xyz", []) == "unknown fruit 'xyz'. Known: none"
+
+
+def test_one_except_clause_catches_all() -> None:
+    from advpt import errors
+
+    kinds = [v for v in vars(errors).values() if isinstance(v, type) and issubclass(v, Exception)]
+    assert len(kinds) > 5 and all(issubclass(kind, AdvPTError) for kind in kinds)
