@@ -47,9 +47,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def setup_cfg(args: argparse.Namespace):
     """Defaults, our nodes, data set yaml, trainer yaml, flags, KEY VALUE pairs; then frozen."""
+    from dassl.config import get_cfg_default
+
     from advpt.errors import ConfigError
     from advpt.settings import extend_cfg, merge_overrides, merge_yaml
-    from dassl.config import get_cfg_default
 
     cfg = get_cfg_default()
     extend_cfg(cfg)
@@ -105,7 +106,8 @@ def run(argv: list[str] | None = None) -> int:
 
     folder = Path(cfg.OUTPUT_DIR)
     claim(folder, cfg, evaluating=args.eval_only)
-    if args.skip_done and is_done(folder, cfg):
+    evaluated = str(Path(args.model_dir).absolute()) if args.eval_only else ""
+    if args.skip_done and is_done(folder, cfg, evaluated):
         print(f"done already: {folder} (its records are kept; delete the folder to run it again)")
         return 0
 
@@ -132,6 +134,8 @@ def run(argv: list[str] | None = None) -> int:
     if args.eval_only:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)
         trainer.test()
+        if str(folder.absolute()) != evaluated:  # a run's own folder says done when the run is, not when it is looked at
+            mark_done(folder, cfg, evaluated)
     elif not args.no_train:
         trainer.train()
         if not cfg.TEST.NO_TEST:
@@ -155,10 +159,15 @@ def main(argv: list[str] | None = None) -> int:
     except AdvPTError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (ValueError, TypeError, AssertionError, OSError) as error:
+    except (ValueError, TypeError, AssertionError, OSError, FloatingPointError) as error:
         if not from_host(error):
             raise
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ImportError as error:
+        if "dassl" not in str(error):
+            raise
+        print(f"error: {error}. Install what is missing with: make setup", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command continues where it was", file=sys.stderr)

@@ -79,6 +79,25 @@ def attacks(args: argparse.Namespace) -> int:
     return 0
 
 
+def defenses(args: argparse.Namespace) -> int:
+    """Defenses and their profiles, and what a chain expands to."""
+    from advpt.defenses import DEFENSES, parse
+
+    if args.spec:
+        for text in args.spec:
+            print(f"{text} = {parse(text).expanded}")
+        return 0
+    rows = []
+    for kind in map(DEFENSES.get, DEFENSES):
+        gradient = kind.gradient_note or "own"
+        for place, (profile, options) in enumerate(kind.profiles.items()):
+            said = "/".join(f"{k}={v}" for k, v in options.items())
+            about = [kind.summary, gradient, "yes" if kind.draws_noise else "no"] if not place else ["", "", ""]
+            rows.append([f"{kind.name}:{profile}", *about, said])
+    print(tabulate(rows, headers=["defense", "what it does", "gradient", "random", "options"], disable_numparse=True))
+    return 0
+
+
 def bank(args: argparse.Namespace) -> int:
     """List the banks below a folder, or verify them against their checksums."""
     from advpt.bank.store import MANIFEST, open_bank, read_manifest
@@ -176,6 +195,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("spec", nargs="*", help="specifications to expand, for instance pgd40@16")
     sub.set_defaults(run=attacks)
 
+    sub = verbs.add_parser("defenses", help="defenses and what a chain means", description=defenses.__doc__)
+    sub.add_argument("spec", nargs="*", help="chains to expand, for instance super:advpt+rescale")
+    sub.set_defaults(run=defenses)
+
     sub = verbs.add_parser("bank", help="list or verify banks", description=bank.__doc__)
     sub.add_argument("action", choices=["ls", "verify"])
     sub.add_argument("folder", type=Path, nargs="?", default=Path("banks"))
@@ -200,7 +223,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--check", action="store_true", help="only compare what is there with the lists; change nothing")
     sub.add_argument("--decode", action="store_true", help="also open every image and list the bad ones")
     sub.add_argument("--sort-val", action="store_true", help="imagenet: move loose val images into class folders")
-    sub.add_argument("--unverified", action="store_true", help="accept an archive or split of another hash")
+    sub.add_argument("--unverified", action="store_true", help="accept an archive of another hash")
     sub.add_argument("--keep-archives", action="store_true", help="keep what was downloaded in <data set>/.prepare")
     sub.set_defaults(run=prepare)
 

@@ -63,6 +63,10 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path``; on success it is flushed to disk and renamed, on failure removed."""
@@ -72,6 +76,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield partial
         with partial.open("rb") as file:
             os.fsync(file.fileno())
+        partial.chmod(0o666 & ~_UMASK)  # some writers make private files; colleagues share banks
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

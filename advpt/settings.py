@@ -41,6 +41,11 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "CLEAN_BANK": False,  # tune on embeddings of the centre crops instead of augmented images
     },
     "TRAINER.ZEROSHOTCLIP": {"TEMPLATE": "", "ENSEMBLE": False},
+    "TRAINER.LINEARPROBE": {"C": 0.0, "MAX_ITER": 1000},  # C 0: chosen on the validation split
+    "TRAINER.ADVTRAIN": {"ATTACK": "pgd10-ce@8"},
+    "TRAINER.FASTAT": {"ATTACK": "pgd1-ce@8/a10"},
+    "TRAINER.TRADESFT": {"ATTACK": "pgd10-kl@7.905/a0.765/gaussian", "BETA": 6.0},  # eps 0.031, step 0.003
+    "TRAIN": {"CURVE_FREQ": 0},  # measure accuracy every so many epochs, for figures over wall-clock; 0 never
     "MODEL": {"WEIGHTS": "", "TRUST_ARCHIVE": False},
     "BANK": {
         "DIR": "banks",
@@ -55,10 +60,16 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "ATTACKS": ("pgd40-fkl@16",),
         "PROTOCOLS": ("transfer",),
         "DEFENSES": (),
+        "DEFENSE_SEEDS": 3,  # draws of a random defense that are averaged
+        "COSTLY_SUBSET": 1000,  # images for costly defenses where SUBSET does not say how many, 0 = all
+        "EOT": 10,  # draws in every gradient of an adaptive attack on a random defense
+        "BPDA": False,  # adaptive attacks pass gradients straight through defenses that are not linear
         "SUBSET": 0,
         "SEED": 0,
         "SURROGATE": "resnet50",  # the network of attacks that do not go through CLIP; "small-cnn" for small images
         "SURROGATE_WEIGHTS": "",
+        "WORDS": 0,  # so many nearest words of each context vector go into the records
+        "PICTURES": 0,  # so many images under the first attack are kept as pictures
     },
     "DATASET": {"SUBSAMPLE_CLASSES": "all", "TEST_SUBSET": ""},
 }
@@ -160,8 +171,8 @@ def merge_overrides(cfg: CfgNode, pairs: Sequence[str]) -> None:
 
 
 def merge_yaml(cfg: CfgNode, path: Path) -> None:
-    """Merge a yaml file into ``cfg``; a top-level ``_BASE_: FILE`` (relative to it) is merged before, so a file states only
-    its difference.
+    """Merge a yaml file into ``cfg``; a top-level ``_BASE_: FILE`` (relative to it) is merged before, so a file states
+    only its difference.
 
     Raises:
         ConfigError: naming the file and every key that does not exist or has the wrong kind of value.
@@ -277,13 +288,23 @@ class SurrogateSettings:
 
 @dataclass(frozen=True)
 class EvalSettings:
-    """What is measured: attack specs, protocols, defense chains, a fixed subset size (0 = all), the attack seed."""
+    """What is measured: attack specs, protocols, defense chains, a fixed subset size (0 = all), the attack seed.
+
+    ``defense_seeds``: draws of a random defense; ``costly_subset``: images for costly ones; ``eot`` and ``bpda``: how
+    an adaptive attacker differentiates a defense; ``words`` per context vector, and ``pictures``, that are kept.
+    """
 
     attacks: tuple[str, ...]
     protocols: tuple[str, ...]
     defenses: tuple[str, ...]
     subset: int
     seed: int
+    defense_seeds: int = 3
+    costly_subset: int = 1000
+    eot: int = 10
+    bpda: bool = False
+    words: int = 0
+    pictures: int = 0
 
     @classmethod
     def from_cfg(cls, cfg: CfgNode) -> EvalSettings:
@@ -292,4 +313,23 @@ class EvalSettings:
             _choice("EVAL.PROTOCOLS", protocol, PROTOCOLS)
         if node.SUBSET < 0:
             raise ConfigError(f"EVAL.SUBSET is {node.SUBSET}; 0 means all images")
-        return cls(tuple(node.ATTACKS), tuple(node.PROTOCOLS), tuple(node.DEFENSES), node.SUBSET, node.SEED)
+        if node.WORDS < 0 or node.PICTURES < 0:
+            raise ConfigError(f"EVAL.WORDS is {node.WORDS} and EVAL.PICTURES {node.PICTURES}; 0 means none")
+        if node.DEFENSE_SEEDS < 1 or node.EOT < 1 or node.COSTLY_SUBSET < 0:
+            raise ConfigError(
+                f"EVAL.DEFENSE_SEEDS is {node.DEFENSE_SEEDS}, EVAL.EOT {node.EOT}, EVAL.COSTLY_SUBSET "
+                f"{node.COSTLY_SUBSET}; expected at least 1, 1 and 0"
+            )
+        return cls(
+            tuple(node.ATTACKS),
+            tuple(node.PROTOCOLS),
+            tuple(node.DEFENSES),
+            node.SUBSET,
+            node.SEED,
+            node.DEFENSE_SEEDS,
+            node.COSTLY_SUBSET,
+            node.EOT,
+            node.BPDA,
+            node.WORDS,
+            node.PICTURES,
+        )

@@ -17,11 +17,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from advpt.backbones.clip import OFFICIAL, Backbone, build
 from advpt.prompts.learner import PromptLearner
 from advpt.prompts.text_encoder import TextEncoder, tokenize
 from advpt.settings import ContextSettings
-from torch import Tensor
 
 
 def coop_forward(model, prompts: PromptLearner, names: list[str]) -> Tensor:
@@ -81,7 +82,8 @@ def main() -> None:
     model = Backbone("ViT-B/16", build(tower)).model
     rows = [measure(model, k, args.vectors, args.csc, args.repeats) for k in args.classes]
     for row in rows:
-        sys.stdout.write("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()) + "\n")
+        cells = (f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items())
+        sys.stdout.write("  ".join(cells) + "\n")
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1))
 

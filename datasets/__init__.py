@@ -2,6 +2,7 @@
 
 from . import (
     caltech101,
+    demo_digits,
     digits,
     dtd,
     eurosat,
@@ -22,6 +23,7 @@ from . import (
 
 __all__ = [
     "caltech101",
+    "demo_digits",
     "digits",
     "dtd",
     "eurosat",

@@ -385,6 +385,14 @@ def test_a_payload_in_place_of_the_whole_file(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
+def test_old_formats_are_left_to_torchs_own_safe_reader(tmp_path: Path) -> None:
+    """Its other readers look into source files and write patches before any unpickler is asked."""
+    path = tmp_path / "c"
+    torch.save({"state_dict": {}, "scheduler": Warmup}, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(WeightsError, match="no checkpoint of torch 1.6 or later"):
+        load_checkpoint(path)
+
+
 def test_optimizers_are_set_aside_not_built(tmp_path: Path) -> None:
     plant(tmp_path / "c", CallsNamed("torch.optim.no_such_module", "Anything", 1, "two"), 2)
     assert isinstance(load_checkpoint(tmp_path / "c")["scheduler"], Opaque)

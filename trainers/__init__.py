@@ -1,5 +1,9 @@
 """One file per method; importing this package registers them all in Dassl's TRAINER_REGISTRY."""
 
+from trainers import adv_train as adv_train  # noqa: F401
 from trainers import advpt as advpt  # noqa: F401
 from trainers import coop as coop  # noqa: F401
+from trainers import fast_at as fast_at  # noqa: F401
+from trainers import linear_probe as linear_probe  # noqa: F401
+from trainers import trades_ft as trades_ft  # noqa: F401
 from trainers import zsclip as zsclip  # noqa: F401

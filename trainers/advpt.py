@@ -1,31 +1,38 @@
 """AdvPT: tune the context words on a bank of adversarial image embeddings (Zhang et al., ECCV 2024).
 
-Needs ``advpt`` and ``dassl`` only. In somebody else's CoOp-style checkout: copy this file into ``trainers/``, import it in
-``train.py``, and call its :func:`extend_cfg` where the configuration is extended.
+Needs ``advpt`` and ``dassl`` only. In somebody else's CoOp-style checkout: copy this file into ``trainers/``, import it
+in ``train.py``, and call its :func:`extend_cfg` where the configuration is extended.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from dassl.engine import TRAINER_REGISTRY, TrainerX
+from dassl.optim import build_lr_scheduler, build_optimizer
+from torch import Tensor
+
 from advpt import losses
 from advpt.attacks import parse
 from advpt.attacks.pgd import PROFILES
 from advpt.attacks.surrogate import load_surrogate
-from advpt.backbones.clip import PIXEL_MEAN, PIXEL_STD, load_backbone
+from advpt.backbones import democlip
+from advpt.backbones.clip import load_backbone
+from advpt.bank.cost import timed
 from advpt.bank.library import Library
 from advpt.bank.store import Bank
 from advpt.data import catalog
 from advpt.data.images import ImageSet, Preprocessing
-from advpt.evaluation import evaluator, record
+from advpt.evaluation import defended, evaluator, pictures, record
 from advpt.evaluation.evaluator import Prompts, evaluate
 from advpt.evaluation.protocols import threats
-from advpt.files import digest, load_checkpoint, write_json
-from advpt.prompts import exchange
+from advpt.files import digest, load_checkpoint, read_json, write_json
+from advpt.prompts import exchange, words
 from advpt.prompts.classifier import Classifier, from_templates
 from advpt.prompts.learner import PromptLearner
 from advpt.prompts.text_encoder import TextEncoder
@@ -39,9 +46,8 @@ from advpt.settings import (
     plain,
 )
 from advpt.tuning.loader import BankLoader
-from dassl.engine import TRAINER_REGISTRY, TrainerX
-from dassl.optim import build_lr_scheduler, build_optimizer
-from torch import Tensor
+from advpt.tuning.progress import FILE as PROGRESS
+from advpt.tuning.progress import Progress
 
 __all__ = ["AdvPT", "PromptTrainer", "extend_cfg"]
 log = logging.getLogger(__name__)
@@ -52,6 +58,9 @@ class PromptTrainer(TrainerX):
     """What tuning text prompts of a frozen CLIP has in common; methods say where their training input comes from."""
 
     node = "ADVPT"  # of cfg.TRAINER with N_CTX, CSC, ...
+    progress: Progress | None = None  # while training, and until the evaluation that follows
+    input_seconds: float | None = 0.0  # what the training input cost, None where nobody knows
+    loaded: dict | None = None  # where an evaluated prompt came from
 
     # --- set-up -------------------------------------------------------------------------------------------------
 
@@ -62,6 +71,7 @@ class PromptTrainer(TrainerX):
         SurrogateSettings.from_cfg(cfg)
         settings = EvalSettings.from_cfg(cfg)
         threats(settings.attacks, settings.protocols)
+        defended.check(settings)
 
     def build_model(self):
         cfg = self.cfg
@@ -95,6 +105,7 @@ class PromptTrainer(TrainerX):
         self.seed = cfg.SEED if cfg.SEED >= 0 else torch.seed() % 2**31
         start = torch.Generator().manual_seed(self.seed)
         self.prompt_learner = PromptLearner(self.encoder, self.classnames, self.context, start).to(self.device)
+        self.untrained = self.prompt_learner.ctx.detach().clone()
         self.optim = build_optimizer(self.prompt_learner, cfg.OPTIM)
         self.sched = build_schedule(self.optim, cfg.OPTIM)
         self.register_model(MODEL_NAME, self.prompt_learner, self.optim, self.sched)
@@ -107,6 +118,41 @@ class PromptTrainer(TrainerX):
         return ImageSet.from_datums(cfg.DATASET.NAME, split, datums or [], self.classnames, cfg.DATASET.ROOT, pixels)
 
     # --- tuning -------------------------------------------------------------------------------------------------
+
+    def prepare_training(self):
+        """Get the training input, before the first epoch and never for an evaluation alone."""
+
+    def before_train(self):
+        self.prepare_training()
+        super().before_train()
+        self.progress = Progress(Path(self.output_dir, PROGRESS), self.start_epoch, self.input_seconds)
+
+    def run_epoch(self):
+        started = time.monotonic()
+        super().run_epoch()
+        self.progress.add(time.monotonic() - started)
+
+    def after_epoch(self):
+        """Measure where a curve over wall-clock is asked for, before the checkpoint: a killed run loses neither."""
+        done, every = self.epoch + 1, self.cfg.TRAIN.CURVE_FREQ
+        if every and (done % every == 0 or done == self.max_epoch):
+            self.progress.note(done, self.point())
+        if every:
+            self.progress.save()
+        super().after_epoch()
+
+    @torch.no_grad()
+    def point(self):
+        """Clean and robust accuracy as they are now, under the first attack of the first protocol."""
+        self.set_model_mode("eval")
+        asked = self.eval_settings
+        settings = dataclasses.replace(asked, attacks=asked.attacks[:1], protocols=asked.protocols[:1], defenses=())
+        split = "test" if self.cfg.TEST.SPLIT == "val" and not self.dm.dataset.val else self.cfg.TEST.SPLIT
+        r = evaluate(self.prompts(), self.image_set(split), self.library, settings, {})[0].result
+        parts = {name: dict(r[name]) for name in ("clean", "robust") if r[name] is not None}
+        for part in parts.values():
+            del part["outcome"]
+        return parts | {"protocol": r["protocol"], "attack": r["attack"]["spec"] if r["attack"] else None}
 
     def before_epoch(self):
         if isinstance(self.train_loader_x, BankLoader):
@@ -134,6 +180,10 @@ class PromptTrainer(TrainerX):
             text = self.encoder(self.prompt_learner())
         return Classifier(F.normalize(text, dim=-1), self.backbone.logit_scale)
 
+    def prompts(self):
+        """Who classifies, and through whom transfer attacks go."""
+        return Prompts(self.classifier(), self.hand, self.templates)
+
     @torch.no_grad()
     def test(self, split=None):
         """Clean accuracy as Dassl prints it, then the robust numbers, one record each. Returns the clean accuracy.
@@ -145,7 +195,7 @@ class PromptTrainer(TrainerX):
         if chosen == "val" and not self.dm.dataset.val:
             chosen = "test"
         images = self.image_set(chosen).first(self.eval_settings.subset)
-        prompts = Prompts(self.classifier(), self.hand, self.templates)
+        prompts = self.prompts()
         print(f"Evaluate on the *{chosen}* set")
         bank, _ = evaluator.evaluate_clean(prompts, images, self.library)
         self.evaluator.reset()
@@ -162,10 +212,17 @@ class PromptTrainer(TrainerX):
     def _robust(self, prompts, images):
         started = time.monotonic()
         records = evaluate(prompts, images, self.library, self.eval_settings, self.facts())
+        if self.progress is not None and self.progress.measured:
+            times = {"training": self.progress.times()}
+            records = [dataclasses.replace(found, observed=found.observed | times) for found in records]
         for found in records:
             record.write(found, Path(self.output_dir))
         for found in reversed(records):  # the first one last: result parsers take the last match
             print_robust(found.result, primary=found is records[0])
+        if self.eval_settings.pictures and self.eval_settings.attacks:
+            first = threats(self.eval_settings.attacks, self.eval_settings.protocols)[0]
+            n = self.eval_settings.pictures
+            pictures.take(prompts, images, self.library, first, records[0], n, Path(self.output_dir))
         log.info("\n%s", evaluator.card(records))
         log.info(
             "%d record(s) in %s (%.1f s)", len(records), Path(self.output_dir, "records"), time.monotonic() - started
@@ -185,13 +242,28 @@ class PromptTrainer(TrainerX):
             "prompt": self.classifier().digest,
             "split_digest": getattr(data, "split_digest", None),
             "comparable": bool(getattr(data, "comparable", True)),
-            "training": self.training_facts(),
-        }
+            "training": self.training_facts() | self.curve_facts() | ({"loaded": self.loaded} if self.loaded else {}),
+        } | self.word_facts()
 
     def training_facts(self):
         """Where the training input came from, for the record."""
         loader = self.train_loader_x
         return {"bank": loader.bank.key, "images": len(loader.bank)} if isinstance(loader, BankLoader) else {}
+
+    def curve_facts(self):
+        """What was measured while training."""
+        return {"curve": self.progress.curve()} if self.progress is not None and self.progress.measured else {}
+
+    def word_facts(self):
+        """The nearest words of each context vector, before and after tuning, where the settings ask for them."""
+        k, learner = self.eval_settings.words, getattr(self, "prompt_learner", None)
+        if not k or learner is None or learner.csc:
+            return {}
+        own = democlip.FILES.get(self.backbone.name)  # the other rows of its table were never trained
+        only = democlip.trained_token_ids(own) if own and not self.cfg.MODEL.WEIGHTS else None
+        table = self.encoder.token_embedding.weight.detach()
+        found = {"trained": learner.ctx.detach(), "untrained": self.untrained}
+        return {"words": {name: words.describe(ctx, table, k, only) for name, ctx in found.items()}}
 
     def model_inference(self, images):
         """Logits ``[b, K]`` of images as the host's loaders give them."""
@@ -225,6 +297,7 @@ class PromptTrainer(TrainerX):
         path = exchange.checkpoint_file(Path(directory, MODEL_NAME), epoch)
         saved = load_checkpoint(path)
         self.prompt_learner.load_context(saved["state_dict"], str(path))
+        self.loaded = {"epoch": saved.get("epoch")} | source_of(path)
         print(f'Loading weights to {MODEL_NAME} from "{path}" (epoch = {saved.get("epoch")})')
 
 
@@ -232,15 +305,17 @@ class PromptTrainer(TrainerX):
 class AdvPT(PromptTrainer):
     """The training input is a bank of adversarial embeddings; no pixel is touched while tuning."""
 
-    def build_model(self):
-        super().build_model()
+    def prepare_training(self):
         settings = self.bank_settings
         attack = parse(settings.attack, settings.profile)
         interpolation = self.cfg.INPUT.INTERPOLATION
         if settings.profile != "sound":
             interpolation = PROFILES[settings.profile].bank_interpolation
         images = self.image_set("train", interpolation).first(settings.limit)
-        bank = self.library.get(images, attack, self.hand, settings.seed)
+        folder = self.library.folder(self.library.spec(images, attack, self.hand, settings.seed))
+        bank, self.input_seconds = timed(
+            self.library, folder, lambda: self.library.get(images, attack, self.hand, settings.seed)
+        )
         self.train_loader_x = bank_loader(bank, self.cfg, self.seed)
         self.backbone.release_image_encoder()
 
@@ -257,6 +332,13 @@ def hand_templates(cfg) -> tuple[str, ...]:
     node, name = cfg.TRAINER.ZEROSHOTCLIP, cfg.DATASET.NAME
     own = node.TEMPLATE or catalog.template(name)
     return tuple(dict.fromkeys((own, *catalog.ensemble(name)))) if node.ENSEMBLE else (own,)
+
+
+def source_of(checkpoint: Path) -> dict:
+    """Which run a checkpoint is from, as far as the file beside it says: trainer, data set, seed."""
+    about = checkpoint.parent / "prompt.json"
+    said = read_json(about) if about.is_file() else {}
+    return {name: said[name] for name in ("trainer", "dataset", "seed") if name in said}
 
 
 def bank_loader(bank: Bank, cfg, seed: int) -> BankLoader:
@@ -278,14 +360,13 @@ def to_pixels(images: Tensor, cfg) -> Tensor:
 
 
 def half_precision(precision: str, device: torch.device):
-    """Autocast for the encoders where the device has it; the context itself stays float32."""
-    wanted = precision != "fp32" and device.type == "cuda"
-    kind = torch.bfloat16 if wanted and torch.cuda.is_bf16_supported() else torch.float16
-    return torch.autocast(device.type, dtype=kind, enabled=wanted and kind is torch.bfloat16)
+    """Autocast to bfloat16 for ``amp`` and ``fp16`` where the device has it; the context itself stays float32."""
+    wanted = precision != "fp32" and device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
 
 
 def build_schedule(optimizer, settings):
-    """Dassl's schedule; where the host's warm-up does not run on the installed torch, the same numbers from torch's own."""
+    """Dassl's schedule; where the host's warm-up does not run on this torch, the same numbers from torch's own."""
     try:
         return build_lr_scheduler(optimizer, settings)
     except TypeError:
@@ -296,11 +377,12 @@ def build_schedule(optimizer, settings):
 
 
 def print_robust(result, primary: bool) -> None:
-    """Dassl-style result lines. ``* robust_accuracy:`` is the first attack of the first protocol; others carry names."""
+    """Dassl-style result lines. ``* robust_accuracy:`` is the first attack of the first protocol; others have names."""
     if result["robust"] is None:
         return
     spec, robust = result["attack"]["spec"], result["robust"]
     low, high = robust["interval95"]
-    label = "robust_accuracy" if primary else f"robust_accuracy ({result['protocol']}, {spec})"
-    print(f"=> robust result: {result['protocol']}, {spec}\n* robust_total: {robust['n']:,}")
+    what = ", ".join([result["protocol"], spec, *(["+".join(result["defenses"])] if result["defenses"] else [])])
+    label = "robust_accuracy" if primary else f"robust_accuracy ({what})"
+    print(f"=> robust result: {what}\n* robust_total: {robust['n']:,}")
     print(f"* {label}: {robust['accuracy']:.1f}%  (95% interval {low:.1f} to {high:.1f})")

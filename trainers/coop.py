@@ -1,7 +1,7 @@
 """CoOp (Zhou et al., IJCV 2022): the same learnable context, tuned on clean images.
 
-By default on augmented images as in CoOp's code; with ``TRAINER.COOP.CLEAN_BANK True`` on a bank of the clean centre crops,
-so that AdvPT and CoOp differ in the attack alone. Builds on its neighbour ``trainers/advpt.py``.
+By default on augmented images as in CoOp's code; with ``TRAINER.COOP.CLEAN_BANK True`` on a bank of clean centre
+crops, so that AdvPT and CoOp differ in the attack alone. Builds on its neighbour ``trainers/advpt.py``.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from dassl.engine import TRAINER_REGISTRY
 
+from advpt.bank.cost import timed
 from trainers.advpt import PromptTrainer, bank_loader, to_pixels
 
 
@@ -16,10 +17,11 @@ from trainers.advpt import PromptTrainer, bank_loader, to_pixels
 class CoOp(PromptTrainer):
     node = "COOP"
 
-    def build_model(self):
-        super().build_model()
+    def prepare_training(self):
         if self.cfg.TRAINER.COOP.CLEAN_BANK:
-            bank = self.library.get(self.image_set("train").first(self.bank_settings.limit))
+            images = self.image_set("train").first(self.bank_settings.limit)
+            folder = self.library.folder(self.library.spec(images, None, None, 0))
+            bank, self.input_seconds = timed(self.library, folder, lambda: self.library.get(images))
             self.train_loader_x = bank_loader(bank, self.cfg, self.seed)
             self.backbone.release_image_encoder()
 

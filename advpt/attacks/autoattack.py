@@ -56,6 +56,7 @@ class _Standard(Attack):
     stages: ClassVar[tuple[str, ...]]
     kind: ClassVar[str] = "standard"  # of the package's versions: whose settings the stages take
     attacks_through = "encoder"
+    random_version = "aa-rand"
     perturbs_all = False
     objectives = ("margin",)
     usual_objective = "margin"

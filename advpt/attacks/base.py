@@ -50,6 +50,7 @@ class Attack(ABC):
     version: ClassVar[int] = 1  # of the algorithm: part of every bank's key
     summary: ClassVar[str] = ""
     attacks_through: ClassVar[str] = "encoder"  # or "surrogate": a network of the attacker's own, whatever is attacked
+    random_version: ClassVar[str] = ""  # the attack that takes its place where what is attacked draws noise
     perturbs_all: ClassVar[bool] = True  # False: images that need no change come back as they were
     objectives: ClassVar[tuple[str, ...]] = tuple(OBJECTIVES)  # that it can make large
     usual_objective: ClassVar[str] = "ce"  # where its text form names none

@@ -63,6 +63,7 @@ class PGD(Attack):
         diverse: of :data:`~advpt.attacks.transforms.DIVERSE` (DI), or ``none``.
         ti: smooth the gradient (TI).
         copies: mean gradient over the image divided by 1, 2, 4, ... (SI, Lin et al., ICLR 2020).
+        draws: mean gradient over so many forward passes, for models that draw noise (EOT, Athalye et al., ICML 2018).
     """
 
     name = "pgd"
@@ -85,13 +86,14 @@ class PGD(Attack):
         diverse: str = "none",
         ti: bool = False,
         copies: int = 1,
+        draws: int = 1,
     ) -> None:
         super().__init__(eps=eps, norm=norm, objective=objective)
         kinds = ["none", *(k for k, v in DIVERSE.items() if v.keeps_size or self.resizes)]
         if diverse not in kinds:
             raise AttackError(f"{self.name}: {unknown_name('diverse input', diverse, kinds)}")
-        if momentum < 0 or copies < 1:
-            raise AttackError(f"momentum={momentum}, copies={copies}: at least 0 and 1")
+        if momentum < 0 or copies < 1 or draws < 1:
+            raise AttackError(f"momentum={momentum}, copies={copies}, draws={draws}: at least 0, 1 and 1")
         if steps < 1 or restarts < 1 or start not in STARTS:
             raise AttackError(f"steps={steps}, restarts={restarts}, start={start!r}: at least 1, 1, one of {STARTS}")
         if start == "none" and objective in ("fkl", "kl"):
@@ -100,6 +102,7 @@ class PGD(Attack):
             raise AttackError("restarts need a random start")
         self.steps, self.restarts, self.start, self.clip_first = steps, restarts, start, clip_first
         self.momentum, self.diverse, self.ti, self.copies = float(momentum), diverse, ti, copies
+        self.draws = draws
         self.step = float(default_step(objective, eps, steps) if step is None else step)
         if not self.step > 0:
             raise AttackError(f"step={step}: give the step size in units of 1/255, above 0")
@@ -114,7 +117,8 @@ class PGD(Attack):
 
     def parameters(self) -> dict[str, Any]:
         tricks = {"momentum": self.momentum, "diverse": self.diverse, "ti": self.ti, "copies": self.copies}
-        plain = {"momentum": 0.0, "diverse": "none", "ti": False, "copies": 1}
+        tricks["draws"] = self.draws
+        plain = {"momentum": 0.0, "diverse": "none", "ti": False, "copies": 1, "draws": 1}
         used = {name: value for name, value in tricks.items() if value != plain[name]}
         return (
             super().parameters()
@@ -138,6 +142,9 @@ class PGD(Attack):
             with torch.no_grad():
                 output = forward(images)
                 loss = self.objective.loss(output, clean, y)
+                for _ in range(self.draws - 1):
+                    loss = loss + self.objective.loss(forward(images), clean, y)
+                loss = loss / self.draws
             better = loss > best_loss
             best = torch.where(better[:, None, None, None], images, best)
             best_loss = torch.where(better, loss, best_loss)
@@ -162,10 +169,10 @@ class PGD(Attack):
     def _gradient(
         self, forward: Forward, images: Tensor, y: Tensor, clean: Tensor, noise: SampleNoise, t: int
     ) -> Tensor:
-        """Of the objective in step ``t``, summed over scaled copies (only its direction counts)."""
+        """Of the objective in step ``t``, summed over scaled copies and over draws (only its direction counts)."""
         images = images.detach().requires_grad_()
         total = torch.zeros_like(images)
-        for copy in range(self.copies):
+        for copy in [copy for copy in range(self.copies) for _ in range(self.draws)]:
             seen = images / 2**copy if copy else images
             if self.diverse == "none":
                 output = forward(seen)

@@ -49,6 +49,10 @@ def _decimal(value: float) -> str:
     return f"{Decimal(repr(float(value))).normalize():f}"
 
 
+def _write_momentum(value: float) -> str:
+    return "mi" if value == 1 else f"mi{_decimal(value)}"
+
+
 @dataclass(frozen=True)
 class Option:
     """A word after the budget: the constructor's keyword, how its value is read and written, and how to say it."""
@@ -70,10 +74,11 @@ OPTIONS = (
     Option("norm", r"(l2|linf)", str, str, "l2"),
     Option("start", f"({'|'.join(STARTS)})", str, str, ", ".join(STARTS)),
     Option("clip_first", r"(unclipped)", lambda _: False, lambda _: "unclipped", "unclipped"),
-    Option("momentum", f"mi{_NUMBER}?", lambda v: float(v or 1), lambda v: f"mi{_decimal(v)}" * (v != 1) or "mi", "mi"),
+    Option("momentum", f"mi{_NUMBER}?", lambda v: float(v or 1), _write_momentum, "mi[DECAY]"),
     Option("diverse", r"di-([a-z]+)", str, lambda v: f"di-{v}", "di-KIND"),
     Option("ti", r"(ti)", lambda _: True, lambda _: "ti", "ti"),
     Option("copies", r"si(\d+)", int, lambda v: f"si{v}", "siCOPIES"),
+    Option("draws", r"eot(\d+)", int, lambda v: f"eot{v}", "eotDRAWS"),
     Option("every", r"(every)", lambda _: True, lambda _: "every", "every"),
 )  # fmt: skip
 
@@ -161,6 +166,15 @@ class AttackSpec:
         """The same budget and steps on another objective, with that objective's own step rule."""
         usual = ATTACKS.get(self.name).usual(objective, self.eps, self.steps)
         return dataclasses.replace(self, objective=objective, step=usual.get("step", self.step))
+
+    def for_random(self, draws: int) -> AttackSpec:
+        """The same attack on something that draws noise: gradients are means over ``draws`` forward passes (unless
+        the text says how many), or the attack's own version for that takes its place."""
+        if other := ATTACKS.get(self.name).random_version:
+            return dataclasses.replace(self, name=other)
+        if "draws" not in _defaults(ATTACKS.get(self.name)) or "draws" in dict(self.options) or draws == 1:
+            return self
+        return dataclasses.replace(self, options=tuple(sorted({**dict(self.options), "draws": draws}.items())))
 
     def perturbing_all(self) -> AttackSpec:
         """The same attack such that no image comes back as it was; itself where that is so anyway."""

@@ -3,7 +3,8 @@
 ``resnet50`` is torchvision's ResNet-50 with the weights IMAGENET1K_V1; on ImageNet's 1,000 classes with its own head,
 on any other data set with a linear head fitted to the pooled features of the training images (AdamW 1e-3, cosine, 90
 epochs, as AdvPT's code fine-tunes; on features it takes seconds). ``small-cnn`` is a stand-in for tests and DemoCLIP:
-four convolutions trained on the training images. What was trained is kept on disk under a key of all that determines it.
+four convolutions trained on the training images. What was trained is kept on disk under a key of all that determines
+it.
 """
 
 from __future__ import annotations

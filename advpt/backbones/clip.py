@@ -284,11 +284,11 @@ def load_backbone(settings: BackboneSettings, device: torch.device | str = "cpu"
         path = Path(settings.weights)
         state = read_state(path, trust_archive=settings.trust_archive)
         return from_state(name or path.stem, state, str(path), device)
-    if name == BUILT_IN:
+    if name in democlip.FILES:
         with torch.random.fork_rng(devices=[]):
-            return Backbone(name, democlip.load(), device)
+            return Backbone(name, democlip.load(democlip.FILES[name]), device)
     if name not in OFFICIAL:
-        known = unknown_name("backbone", name, [*OFFICIAL, BUILT_IN])
+        known = unknown_name("backbone", name, [*OFFICIAL, *democlip.FILES])
         raise WeightsError(f"MODEL.BACKBONE.NAME: {known}; for other weights add MODEL.WEIGHTS FILE")
     path = download(name)
     return from_state(name, read_state(path), str(path), device)

@@ -6,6 +6,10 @@ The weights beside this file were made by
 
     python -m advpt.backbones.democlip --out democlip.safetensors
 
+and those of its smaller sister DemoCLIP-S (width 64, 2 + 2 layers), so that a table can have two backbones, by
+
+    python -m advpt.backbones.democlip --width 64 --layers 2 --out democlip_small.safetensors
+
 The token table ships only the rows that pre-training has seen; the other rows follow :func:`untrained_rows`, a fixed
 rule with a version number, so they are the same everywhere.
 """
@@ -34,8 +38,9 @@ from advpt.errors import WeightsError
 
 log = logging.getLogger(__name__)
 
-NAME = "DemoCLIP"
+NAME, SMALL_NAME = "DemoCLIP", "DemoCLIP-S"
 WEIGHTS = Path(__file__).with_name("democlip.safetensors")
+FILES = {NAME: WEIGHTS, SMALL_NAME: Path(__file__).with_name("democlip_small.safetensors")}
 WIDTH, LAYERS, PATCH, CONTEXT, VOCABULARY = 128, 3, 4, 77, 49408
 RULE_VERSION = 1
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -137,7 +142,7 @@ def pretrain(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Pre-train from nothing. Returns the tensors to ship and the facts to write beside them.
 
-    ``steps`` of AdamW over ``batch`` captioned images drawn from ``drawn`` masks. Progress is shown and the loss logged.
+    ``steps`` of AdamW over ``batch`` captioned images drawn from ``drawn`` masks. Shows progress, logs the loss.
     """
     tokenize = import_clip().tokenize
     torch.manual_seed(seed)
@@ -196,10 +201,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("democlip.safetensors"))
     parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--width", type=int, default=WIDTH, help="of both towers and of the embedding")
+    parser.add_argument("--layers", type=int, default=LAYERS, help="of each tower")
     parser.add_argument("--save-every", type=int, default=0, help="also save after every so many steps")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    save(args.out, *pretrain(steps=args.steps, seed=args.seed, save_every=args.save_every, out=args.out))
+    size = {"width": args.width, "layers": args.layers}
+    save(args.out, *pretrain(steps=args.steps, seed=args.seed, save_every=args.save_every, out=args.out, **size))
     log.info("wrote %s (%.2f MB)", args.out, args.out.stat().st_size / 1e6)
 
 

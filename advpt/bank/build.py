@@ -7,9 +7,10 @@ shared by several processes, ends with the same bytes.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,41 +22,51 @@ from advpt.attacks.base import Attack
 from advpt.attacks.noise import SampleNoise, choose_targets
 from advpt.attacks.objectives import is_wrong
 from advpt.attacks.surrogate import Surrogate
+from advpt.bank.seen import UNDEFENDED, Encode, Seen, Through
 from advpt.bank.spec import AdversarialSet, BankSpec
 from advpt.bank.store import MANIFEST, shard_is_sound, shard_name, write_manifest, write_shard
 from advpt.data.images import ImageBatch
 from advpt.errors import BankError
-from advpt.files import FileLock
+from advpt.files import FileLock, digest
 from advpt.prompts.classifier import Classifier
 
 log = logging.getLogger(__name__)
 
 SHARD_ROWS = 256
-Encode = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class View:
-    """One bank to fill: its spec, its folder, and the function from (attacked) pixels to embeddings."""
+    """One bank to fill: its spec, its folder, the function from pixels to embeddings, and the defense before it."""
 
     spec: BankSpec
     folder: Path
     encode: Encode
+    seen: Seen = UNDEFENDED
+
+    def embed(self, pixels: Tensor, ids: Sequence[str]) -> Tensor:
+        """``[b, L]`` float32 on the CPU, of (attacked) pixels ``[b, 3, h, w]``."""
+        return self.encode(self.seen(pixels, ids)).float().cpu()
 
 
 @dataclass(frozen=True)
 class Attacker:
     """Who makes the images: the attack, the encoder it goes through, the prompt if its objective needs one, and the
-    attacker's own network if it goes through that instead (``encode`` and ``classifier`` are not looked at then)."""
+    attacker's own network if it goes through that instead (``encode`` and ``classifier`` are not looked at then).
+    ``through`` is the defense before the encoder, if the attacker knows it."""
 
     attack: Attack | None
     encode: Encode
     classifier: Classifier | None
     device: torch.device
     surrogate: Surrogate | None = None
+    through: Through | None = None
 
     def __call__(self, batch: ImageBatch, ids: Sequence[str], seed: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Attacked pixels ``[b, 3, h, w]`` and the columns that describe them."""
+        if self.through is not None:
+            encode = self.through.encoder(self.encode, ids, seed)
+            return dataclasses.replace(self, encode=encode, through=None)(batch, ids, seed)
         x, y = batch.pixels.to(self.device), batch.labels.to(self.device)
         n, model = len(x), self.logits()
         correct = torch.full((n,), -1, dtype=torch.int8)
@@ -131,6 +142,7 @@ def build_banks(made_of: AdversarialSet, attacker: Attacker, views: Sequence[Vie
         raise BankError(f"{images.dataset}, {images.split}: there are no images to make a bank of")
     waiting: list[int] = []
     what = f"{made_of.attack['name']} on {images.split}" if made_of.attack else f"embedding {images.split}"
+    what += "".join(f", {view.seen}" for view in views if view.seen.chain is not None)
     with tqdm(total=len(images), desc=what, unit="image", disable=None) as bar:
         for index in range(len(shards)):
             if not _fill(index, shards[index], made_of, attacker, views, workers, bar, wait=False):
@@ -141,13 +153,20 @@ def build_banks(made_of: AdversarialSet, attacker: Attacker, views: Sequence[Vie
     for view in views:
         if not (view.folder / MANIFEST).is_file():
             write_manifest(view.folder, view.spec, [len(rows) for rows in shards], built_with)
-        for torn in view.folder.glob(".part-*.partial"):  # left by processes that were killed
-            torn.unlink(missing_ok=True)
-    locks = views[0].folder / ".locks"
+        for pattern in (".part-*.partial", ".tmp*"):  # left by processes that were killed, the latter by safetensors
+            for torn in view.folder.glob(pattern):
+                torn.unlink(missing_ok=True)
+    locks = lock_folder(made_of, views)
     for lock in locks.glob("*"):
         lock.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # somebody else may still be looking
         locks.rmdir()
+        locks.parent.rmdir()
+
+
+def lock_folder(made_of: AdversarialSet, views: Sequence[View]) -> Path:
+    """Where who works on a shard is marked: in one place for all banks of these images, whoever fills which of them."""
+    return views[0].folder.parent / ".locks" / digest(made_of.fields())[:16]
 
 
 def _fill(
@@ -162,7 +181,7 @@ def _fill(
     wait: bool,
 ) -> bool:
     """Make one shard of every view that lacks it. False when another process holds it and ``wait`` is False."""
-    lock = FileLock(views[0].folder / ".locks" / str(index))
+    lock = FileLock(lock_folder(made_of, views) / str(index))
     if not lock.acquire(wait):
         return False
     try:
@@ -194,7 +213,7 @@ def _compute(
         pixels, facts = attacker(batch, names, made_of.seed or 0)
         with torch.no_grad():
             for view, parts in zip(views, embeddings):
-                parts.append(view.encode(pixels).float().cpu())
+                parts.append(view.embed(pixels, names))
         row = torch.arange(rows.start + done, rows.start + done + len(names))
         columns.append(facts | {"label": batch.labels, "row": row, "file_hash": batch.file_hash})
         done += len(names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from advpt.attacks.spec import AttackSpec
 from advpt.attacks.surrogate import Surrogate
 from advpt.backbones.clip import Backbone
 from advpt.bank.build import Attacker, View, build_banks
+from advpt.bank.seen import UNDEFENDED, Seen, Through
 from advpt.bank.spec import AdversarialSet, BankSpec
 from advpt.bank.store import MANIFEST, Bank, open_bank, read_manifest
 from advpt.data.images import ImageSet
@@ -59,23 +60,33 @@ class Library:
             self._surrogate.append(self.load_surrogate())
         return self._surrogate[0]
 
-    def spec(self, images: ImageSet, attack: AttackSpec | None, classifier: Classifier | None, seed: int) -> BankSpec:
-        """What the bank of ``images`` under ``attack`` depends on. The prompt counts only where the attack sees it, and
-        CLIP only as the encoder where the attack goes through a network of its own."""
-        encoder = self.backbone.image_digest
+    def spec(
+        self,
+        images: ImageSet,
+        attack: AttackSpec | None,
+        classifier: Classifier | None,
+        seed: int,
+        seen: Seen = UNDEFENDED,
+        through: Through | None = None,
+    ) -> BankSpec:
+        """What the bank of ``images`` under ``attack`` depends on. The prompt, and the defense that the attack goes
+        through, count only where it sees them, and CLIP only as the encoder where the attack goes through a network of
+        its own."""
+        encoder, defenses = self.backbone.image_digest, seen.parameters()
         if attack is None:
-            return BankSpec(AdversarialSet(images, None, None, None, None, self.chunk), encoder)
+            return BankSpec(AdversarialSet(images, None, None, None, None, self.chunk), encoder, defenses)
         built = attack.build()
         if built.attacks_through == "surrogate":
             made_of = AdversarialSet(images, built.parameters(), self.surrogate.digest, None, seed, self.chunk)
-            return BankSpec(made_of, encoder)
+            return BankSpec(made_of, encoder, defenses)
         text = None
         if built.objective.space == "logits":
             if classifier is None:
                 raise BankError(f"{attack} attacks logits: it needs the prompt to attack through")
             text = classifier.digest
-        made_of = AdversarialSet(images, built.parameters(), encoder, text, seed, self.chunk)
-        return BankSpec(made_of, encoder)
+        known = through.parameters() if through is not None else None
+        made_of = AdversarialSet(images, built.parameters(), encoder, text, seed, self.chunk, attacked_defense=known)
+        return BankSpec(made_of, encoder, defenses)
 
     def folder(self, spec: BankSpec) -> Path:
         return self.shelf(spec.made_of.images.dataset) / spec.key
@@ -96,26 +107,47 @@ class Library:
         Raises:
             BankError: a bank on disk is damaged (it is never silently replaced), or the build failed.
         """
-        spec = self.spec(images, attack, classifier, seed)
-        if spec.key not in self._open:
-            self._open[spec.key] = self._find(spec, attack, classifier)
-        return self._open[spec.key]
+        return self.get_all(images, attack, classifier, seed, [UNDEFENDED])[0]
 
-    def _find(self, spec: BankSpec, attack: AttackSpec | None, classifier: Classifier | None) -> Bank:
-        images, folder = spec.made_of.images, self.folder(spec)
-        what = str(attack) if attack else "clean"
-        if not is_complete(folder):
+    def get_all(
+        self,
+        images: ImageSet,
+        attack: AttackSpec | None,
+        classifier: Classifier | None,
+        seed: int,
+        seen: Sequence[Seen],
+        through: Through | None = None,
+    ) -> list[Bank]:
+        """The same images through several defenses, one bank each. What is not there is built in one pass, in which
+        every image is attacked once; with ``through`` the attack goes through that defense.
+
+        Raises:
+            BankError: as :meth:`get`.
+        """
+        specs = [self.spec(images, attack, classifier, seed, each, through) for each in seen]
+        missing: dict[str, tuple[BankSpec, Seen]] = {}
+        for spec, each in zip(specs, seen):
+            if spec.key in self._open or is_complete(self.folder(spec)):
+                continue
             larger = self._larger(spec)
-            if larger is not None:
-                log.info("bank     %s on %s: %d rows of %s", what, images.split, len(images), larger.key[:12])
-                return larger.select(images.ids)
-            self._build(spec, attack, classifier, folder)
-            self.built.append(spec.key)
-            verb = "built"
-        else:
-            verb = "reused"
+            if larger is None:
+                missing[spec.key] = (spec, each)
+                continue
+            log.info("bank     %s: %d rows of %s", _name(attack, images, each), len(images), larger.key[:12])
+            self._open[spec.key] = larger.select(images.ids)
+        if missing:
+            self._build(list(missing.values()), attack, classifier, through)
+            self.built += list(missing)
+        for spec, each in zip(specs, seen):
+            if spec.key not in self._open:
+                verb = "built" if spec.key in missing else "reused"
+                self._open[spec.key] = self._read(spec, _name(attack, images, each), verb)
+        return [self._open[spec.key] for spec in specs]
+
+    def _read(self, spec: BankSpec, what: str, verb: str) -> Bank:
+        images, folder = spec.made_of.images, self.folder(spec)
         bank = open_bank(folder, spec.fields(), verify=self.verify)
-        log.info("bank     %s on %s: %s %s, %d images", what, images.split, verb, spec.key[:12], len(bank))
+        log.info("bank     %s: %s %s, %d images", what, verb, spec.key[:12], len(bank))
         if self.verify and verb == "reused":
             check_images(bank, images, CHECKED_IMAGES)
         if list(bank.ids) != images.ids or not torch.equal(bank.labels, images.labels):
@@ -124,20 +156,28 @@ class Library:
             )
         return bank
 
-    def _build(self, spec: BankSpec, attack: AttackSpec | None, classifier: Classifier | None, folder: Path) -> None:
+    def _build(
+        self,
+        wanted: Sequence[tuple[BankSpec, Seen]],
+        attack: AttackSpec | None,
+        classifier: Classifier | None,
+        through: Through | None,
+    ) -> None:
+        spec = wanted[0][0]
         backbone = self.backbone if self.backbone.image is not None else self.load()
         if backbone.image_digest != spec.encoder:
             raise BankError("the weight file changed while the run was going on; start it again")
-        size, wanted = (backbone.architecture.resolution,) * 2, spec.made_of.images.preprocessing.size
-        if size != wanted:
+        size, given = (backbone.architecture.resolution,) * 2, spec.made_of.images.preprocessing.size
+        if size != given:
             raise DataError(
-                f"INPUT.SIZE is {wanted}, but {backbone.name} reads {size[0]} x {size[1]} pixels; set INPUT.SIZE"
+                f"INPUT.SIZE is {given}, but {backbone.name} reads {size[0]} x {size[1]} pixels; set INPUT.SIZE"
             )
         encode = backbone.require_image()
         built = attack.build() if attack else None
         own = self.surrogate if built and built.attacks_through == "surrogate" else None
-        attacker = Attacker(built, encode, classifier, backbone.device, own)
-        build_banks(spec.made_of, attacker, [View(spec, folder, encode)], workers=self.workers)
+        attacker = Attacker(built, encode, classifier, backbone.device, own, through)
+        views = [View(each, self.folder(each), encode, seen) for each, seen in wanted]
+        build_banks(spec.made_of, attacker, views, workers=self.workers)
 
     def _larger(self, spec: BankSpec) -> Bank | None:
         """A finished bank that differs in its image list alone and has all the images asked for, with their labels."""
@@ -157,6 +197,12 @@ class Library:
             if all(found.get(name) == label for name, label in labels.items()):
                 return bank
         return None
+
+
+def _name(attack: AttackSpec | None, images: ImageSet, seen: Seen) -> str:
+    """What a bank is, for people."""
+    defended = f" through {seen}" if seen.chain is not None else ""
+    return f"{attack or 'clean'} on {images.split}{defended}"
 
 
 def is_complete(folder: Path) -> bool:
@@ -183,7 +229,8 @@ def check_images(bank: Bank, images: ImageSet, most: int = 0) -> None:
         has, found = bytes(bank.columns["file_hash"][row].tolist()).hex(), file_digest(path)
         if has != found:
             raise BankMismatchError(
-                f"bank {bank.key[:12]} was made from other image files\n  file_hash of {path}: the bank has {has[:16]}, "
+                f"bank {bank.key[:12]} was made from other image files\n  file_hash of {path}: the bank has {has[:16]},"
+                f" "
                 f"the file is {found[:16]}; restore the file, or delete the bank and build it again"
             )
 

@@ -16,9 +16,10 @@ FORMAT = 1
 class AdversarialSet:
     """Which images, attacked how. ``attack`` None means the clean images.
 
-    ``attacked_image`` is the hash of the attacked image encoder; ``attacked_text`` that of the text features it was attacked
-    through, None for an objective that looks at embeddings only. Names of protocols are not part of it: two protocols that
-    make the same images share them.
+    ``attacked_image`` is the hash of the attacked image encoder; ``attacked_text`` that of the text features it was
+    attacked through, None for an objective that looks at embeddings only; ``attacked_defense`` what an attacker
+    through a defense differentiated. Names of protocols are not part of it: two protocols that make the same images
+    share them.
     """
 
     images: ImageSet
@@ -28,6 +29,7 @@ class AdversarialSet:
     seed: int | None
     chunk: int
     precision: str = "fp32"
+    attacked_defense: Mapping[str, Any] | None = None
 
     def fields(self) -> dict[str, Any]:
         """All that the pixels depend on, as JSON values."""
@@ -42,7 +44,11 @@ class AdversarialSet:
                 "interpolation": self.images.preprocessing.interpolation,
             },
             "attack": dict(self.attack) if self.attack is not None else None,
-            "attacked": {"image": self.attacked_image, "text": self.attacked_text},
+            "attacked": {
+                "image": self.attacked_image,
+                "text": self.attacked_text,
+                "defense": dict(self.attacked_defense) if self.attacked_defense is not None else None,
+            },
             "seed": self.seed,
             "chunk": self.chunk,
             "precision": self.precision,
@@ -51,11 +57,11 @@ class AdversarialSet:
 
 @dataclass(frozen=True)
 class BankSpec:
-    """An adversarial set seen through one encoder and one chain of defenses."""
+    """An adversarial set seen through one chain of defenses (the parameters of each, in order) and one encoder."""
 
     made_of: AdversarialSet
     encoder: str
-    defenses: tuple[str, ...] = ()
+    defenses: tuple[Mapping[str, Any], ...] = ()
     visual_prompt: str | None = None
     precision: str = "fp32"
 
@@ -68,7 +74,7 @@ class BankSpec:
                 "visual_prompt": self.visual_prompt,
                 "precision": self.precision,
             },
-            "defenses": list(self.defenses),
+            "defenses": [dict(stage) for stage in self.defenses],
         }
 
     @property

@@ -43,7 +43,7 @@ COLUMNS: dict[str, torch.dtype] = {
 
 @dataclass(frozen=True, eq=False)
 class Bank:
-    """Rows of a bank in memory. Column shapes and types as in :data:`COLUMNS`; ``ids`` by row; ``key`` of the whole bank."""
+    """Rows of a bank in memory: columns as in :data:`COLUMNS`, ``ids`` by row, ``key`` of the whole bank."""
 
     key: str
     ids: tuple[str, ...]

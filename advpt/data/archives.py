@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import errno
 import gzip
 import io
 import lzma
@@ -146,6 +147,8 @@ def opened(archive: Path) -> Iterator[tuple[str, IO[bytes], Any]]:
         except OSError as error:
             if error.errno is None:  # bz2 says so of bad data; a full disk has a number
                 raise damaged(archive, error) from error
+            if error.errno in (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ):
+                raise DataError(f"{archive} holds a name that this disk cannot have ({error.strerror}).") from error
             raise
         except (NotImplementedError, RuntimeError) as error:  # zipfile: a method it does not know, a password
             raise DataError(f"{archive} cannot be unpacked ({error}).") from error
@@ -324,8 +327,6 @@ def make_folder(target: Path, parts: tuple[str, ...], archive: str) -> Path:
         raise HostileArchive(
             f"{archive} uses {'/'.join(parts)!r} both as a file and as a folder. It is refused."
         ) from None
-    except OSError as error:
-        raise DataError(f"{archive}: {'/'.join(parts)[:200]!r} cannot be made ({error}).") from error
     return path
 
 
@@ -333,17 +334,16 @@ def write(source: IO[bytes], target: Path, parts: tuple[str, ...], archive: str,
     """Write one member, counting what is really written.
 
     Raises:
-        DataError: if it ends before its ``size``, or cannot be written.
+        HostileArchive: if there is a folder of that name, or the budget is spent.
+        EOFError: if it ends before its ``size``.
+        OSError: if it cannot be written.
     """
     make_folder(target, parts[:-1], archive)
     path = target.joinpath(*parts)
     if path.is_dir():
         raise HostileArchive(f"{archive} uses {'/'.join(parts)!r} both as a file and as a folder. It is refused.")
     written = 0
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
-    except OSError as error:
-        raise DataError(f"{archive}: {'/'.join(parts)[:200]!r} cannot be written ({error}).") from error
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
     with open(handle, "wb") as file:  # noqa: PTH123 - a handle, opened without following links
         while chunk := source.read(_CHUNK):
             budget.take(len(chunk), archive)

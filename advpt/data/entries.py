@@ -479,7 +479,7 @@ IMAGENET = DatasetFacts(
         Part("images/train", ("train", "ILSVRC/Data/CLS-LOC/train", "Data/CLS-LOC/train")),
         Part("images/val", ("val", "ILSVRC/Data/CLS-LOC/val", "Data/CLS-LOC/val")),
     ),
-    gigabytes=(145.0, 145.0),
+    gigabytes=(155.0, 155.0),
 )
 
 IMAGENET_V2 = DatasetFacts(

@@ -32,7 +32,7 @@ INTERPOLATIONS = {
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Dassl's test transform without normalisation: the shorter side to ``max(size)``, centre crop to ``size``, [0, 1]."""
+    """Dassl's test transform without normalisation: shorter side to ``max(size)``, centre crop to ``size``, [0, 1]."""
 
     size: tuple[int, int]
     interpolation: str
@@ -95,7 +95,7 @@ class ImageSet:
         root: str,
         preprocessing: Preprocessing,
     ) -> ImageSet:
-        """From Dassl's Datum objects (``impath``, ``label``); ids are paths below ``root``. Repeated images count once."""
+        """From Dassl's Datum objects (``impath``, ``label``); ids are paths below ``root``. Repeats count once."""
         top = os.path.abspath(Path(root).expanduser())
         samples: dict[str, Sample] = {}
         for datum in datums:

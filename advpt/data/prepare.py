@@ -74,7 +74,7 @@ def prepare(facts: DatasetFacts, root: Path, options: Options | None = None) -> 
     try:
         if facts.name == digits.DIGITS.name:
             digits.prepare(root)
-            return _Job(facts, root, options).finish("found" if (folder / manifest.NAME).is_file() else "made")
+            return _Job(facts, root, options).finish("made", anew=False)
         with _locked(folder, facts.name):
             return _Job(facts, root, options).run()
     except OSError as error:
@@ -129,6 +129,7 @@ class _Job:
                 if (place / source.filename).is_file() and place / source.filename != self.split_path:
                     self.given.setdefault(source.filename, place / source.filename)
         self.given |= {path.name: path for path in options.archives}
+        self.named = {*options.archives, *(path for path in self.given.values() if path.parent in origin)}
         self.known: dict[str, Source] = {}
         for source in facts.sources:
             if source.filename not in self.known or source.md5 or source.sha256:
@@ -139,15 +140,12 @@ class _Job:
         return self.folder / self.facts.split.filename if self.facts.split else None
 
     def run(self) -> Report:
-        report = layout.examine(self.facts, self.folder)
-        if not report.complete:
-            how = self.complete(report)
-        else:
+        if layout.examine(self.facts, self.folder).complete:
             log.info("%s is complete in %s; nothing to do.", self.facts.name, self.folder)
-            how = "found"
-        return self.finish(how)
+            return self.finish("found", anew=False)
+        return self.finish(self.complete(), anew=True)
 
-    def complete(self, report: Report) -> str:
+    def complete(self) -> str:
         """Bring what is missing; returns how the images came."""
         if self.facts.name == "ImageNet":
             self.repair_imagenet()
@@ -174,8 +172,8 @@ class _Job:
             archives.remove(self.work / "unpacked")
         return how
 
-    def finish(self, how: str) -> Report:
-        """Write class names and the manifest, and tidy up.
+    def finish(self, how: str, anew: bool) -> Report:
+        """Write class names and the manifest (where there is one, only if ``anew``), and tidy up.
 
         Raises:
             DataError: if the data set is not complete after all.
@@ -187,7 +185,7 @@ class _Job:
         if imagenet.CLASSNAMES in self.facts.other and not names.exists():
             text = "".join(f"{wnid} {name}\n" for wnid, name in imagenet.shipped_names().items())
             files.write_text(names, text)
-        if how != "found" or not (self.folder / manifest.NAME).is_file():
+        if anew or not (self.folder / manifest.NAME).is_file():
             manifest.write(report, self.sources, how)
         if not self.options.keep:
             archives.remove(self.work)
@@ -208,7 +206,7 @@ class _Job:
                     self.given.setdefault(path.name, candidate)
         if path.name in self.given:
             mine = self.given[path.name]
-            if self.split_is_right(mine) or (self.options.unverified and split.read(mine)):
+            if self.split_is_right(mine):
                 self.install_split(mine, path, "the user", verify.marks(mine), ())
                 return ""
             reasons.append(f"{mine} is not the official split; give another one or none.")
@@ -308,12 +306,10 @@ class _Job:
         unpacked.mkdir(parents=True)
         found = self.archives_for(parts)
         self.refuse_full_disk(self.facts.gigabytes[1] * 1e9)
+        train = self.work / "train"  # not removed on failure: classes that are complete are kept
         for source, path in found.items():
             if source is not None and source.filename == "ILSVRC2012_img_train.tar":
-                train = self.work / "train"  # not removed on failure: complete classes are kept
                 ilsvrc.unpack_train(path, train, self.budget)
-                (unpacked / "images").mkdir(exist_ok=True)
-                train.rename(unpacked / "images" / "train")
             elif source is not None and source.filename == "ILSVRC2012_img_val.tar":
                 archives.extract(path, unpacked / "images" / "val", self.budget)
             else:
@@ -321,6 +317,9 @@ class _Job:
                 for inner in source.inner if source else ():
                     if (unpacked / inner).is_file():
                         archives.extract(unpacked / inner, unpacked, self.budget)
+        if train.is_dir():
+            (unpacked / "images").mkdir(exist_ok=True)
+            train.rename(unpacked / "images" / "train")
         for part in parts:
             place = staging.find_part(unpacked, part, self.facts)
             if place is None:
@@ -334,6 +333,15 @@ class _Job:
             f"{listing.some(top)}. Expected {' or '.join((part.target, *part.inside))}."
             f"{''.join(f' But {hint}' for hint in staging.hints(self.facts, unpacked))} Nothing was changed.\n"
             f"{self.by_hand()}"
+        )
+
+    def not_there(self, targets: Sequence[str]) -> str:
+        origin = self.options.origin or self.folder
+        wanted = [name for part in self.facts.parts if part.target in targets for name in (part.target, *part.inside)]
+        there = sorted(path.name for path in origin.iterdir())
+        return (
+            f"{self.facts.name}: {origin} holds no {' and no '.join(targets)}; found there: {listing.some(there)}. "
+            f"Expected {' or '.join(wanted)} in it, or the archives; to fetch them leave --from out.\n{self.by_hand()}"
         )
 
     @property
@@ -356,10 +364,19 @@ class _Job:
                 continue
             if source is not None and source.gives and not left & set(source.gives):
                 continue
-            self.accept_given(path, source)
+            try:
+                self.accept_given(path, source)
+            except WrongFile as error:
+                if path in self.named:
+                    raise
+                log.info("%s It is left alone.", error)
+                continue
             found[source] = path
             left -= set(source.gives) if source is not None and source.gives else left
-        if left and not self.options.offline:
+        if left and self.options.origin is not None:
+            raise DataError(self.not_there(sorted(left)))
+        some = any(source.where != "manual" for target in left for source in self.sources_of(target))
+        if some and not self.options.offline:
             packed = sum(path.stat().st_size for path in self.work.glob("*") if path.is_file())
             self.refuse_full_disk(max(0.0, sum(self.facts.gigabytes) * 1e9 - packed))
         while left:
@@ -393,9 +410,7 @@ class _Job:
     def fetch_part(self, target: str) -> tuple[Source, Path]:
         """Fetch the archive of one part from the first of its sources that works."""
         reasons = []
-        for source in self.facts.sources:
-            if source.what != "images" or (source.gives and target not in source.gives):
-                continue
+        for source in self.sources_of(target):
             if source.where == "manual":
                 reasons.append(f"{source.filename} cannot be fetched by a program ({source.address}). {source.note}")
                 continue
@@ -410,6 +425,10 @@ class _Job:
             return source, got.path
         why = "".join(f"\n  - {reason}" for reason in reasons)
         raise DataError(f"{self.facts.name}: its images could not be fetched:{why}\n{self.by_hand()}")
+
+    def sources_of(self, target: str) -> list[Source]:
+        """The sources whose archive has a part, in the order in which they are tried."""
+        return [s for s in self.facts.sources if s.what == "images" and (not s.gives or target in s.gives)]
 
     def fetch(self, source: Source, accept: Any = None) -> download.Fetched:
         if self.options.offline:

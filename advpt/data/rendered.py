@@ -22,10 +22,15 @@ from tqdm import tqdm
 SIZE = 32
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-WORDS = (
-    "cat dog sun sea car bus cup hat bed box key map egg ice owl fox cow pig bee ant sky fog oak elm ivy "
-    "tea jam pie nut ham pen ink bag toy net log axe saw rug jar arm leg eye ear toe lip up on in at go we"
-).split()
+WORDS = tuple(
+    word
+    for line in (
+        "cat dog sun sea car bus cup hat bed box key map egg ice owl fox cow pig bee ant sky fog oak elm ivy",
+        "tea jam pie nut ham pen ink bag toy net log axe saw rug jar arm leg eye ear toe lip up on in at go",
+        "we",
+    )
+    for word in line.split()
+)
 COLOURS = {
     "red": (1.0, 0.1, 0.1),
     "green": (0.1, 1.0, 0.1),

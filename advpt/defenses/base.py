@@ -120,7 +120,10 @@ def attackable(
     """Defended pixels with a usable gradient: the defense's own, or the identity's where it has none or ``bpda``
     asks for it (Athalye et al., ICML 2018)."""
     if gradient_of(defense, bpda) == OWN:
-        return defense(pixels, generator)
+        out = defense(pixels, generator)
+        if torch.is_grad_enabled() and pixels.requires_grad and not out.requires_grad:
+            raise DefenseError(f"{defense.name} has no gradient although it says so; set has_gradient to False")
+        return out
     with torch.no_grad():
         defended = defense(pixels.detach(), generator)
     return _StraightThrough.apply(pixels, defended)

@@ -46,6 +46,7 @@ class DiffPure(Defense):
     summary = "diffusion purification (Nie et al., ICML 2022); needs diffusers and a 2.2 GB file"
     draws_noise = True
     costly = True
+    gradient_note = f"own up to {GRADIENT_CALLS} network calls"
     profiles = {
         "ddpm": {"t": 150, "sampler": "ddpm", "stride": 1, "dtype": "fp32", "weights": ""},
         "sde": {"t": 150, "sampler": "sde", "stride": 1, "dtype": "fp32", "weights": ""},

@@ -14,7 +14,8 @@ from advpt.bank.library import Library
 from advpt.bank.store import Bank
 from advpt.data.images import ImageSet
 from advpt.evaluation import record as records
-from advpt.evaluation.protocols import KNOWS, Threat, threats
+from advpt.evaluation.defended import Defended, over_seeds, plan
+from advpt.evaluation.protocols import Threat, threats
 from advpt.evaluation.record import Record
 from advpt.prompts.classifier import Classifier
 from advpt.settings import EvalSettings
@@ -53,76 +54,145 @@ def evaluate(
     settings: EvalSettings,
     facts: dict[str, Any],
 ) -> list[Record]:
-    """One record per attack and protocol (or one clean record where no attack is asked for), then one worst case per
-    protocol and budget that has several attacks; none is written yet.
+    """One record per attack, protocol and defense, no defense first (or clean records where no attack is asked for),
+    then one worst case per protocol, budget and defense that has several attacks; none is written yet. Images are
+    attacked once for all defenses that the attacker does not know.
 
     ``facts`` is what the caller knows about the run: dataset, trainer, seed, config and so on; it goes into ``result``.
     """
     images = images.first(settings.subset)
     started = time.monotonic()
-    bank, clean_correct = evaluate_clean(prompts, images, library)
+    device = library.backbone.device
+    rows = plan(settings, images, device)
+    prefetch(rows, None, prompts, library, settings)
+    bases = [(base | facts, correct) for base, correct in (base_of(row, prompts, library, settings) for row in rows)]
+    found: list[Record] = []
+
+    def add(result: dict[str, Any]) -> None:
+        nonlocal started
+        found.append(Record(result, records.observe(time.monotonic() - started, device)))
+        started = time.monotonic()
+
+    measured: list[list[Measured]] = [[] for _ in rows]
+    for threat in threats(settings.attacks, settings.protocols):
+        prefetch(rows, threat, prompts, library, settings)
+        for row, (base, clean_correct), done in zip(rows, bases, measured):
+            done.append(measure(threat, row, prompts, library, settings))
+            made = done[-1].threat
+            robust = over_seeds(robust_parts(done[-1], clean_correct), row.seen)
+            add(
+                base
+                | {
+                    "protocol": made.protocol,
+                    "attacker_knows": knows(made, row),
+                    "attack": made.attack.build().parameters()
+                    | {"spec": str(made.attack), "asked": str(threat.attack), "seed": settings.seed},
+                    "note": made.note,
+                    "defense": row.facts(made, settings.bpda),
+                    "robust": robust | surrogate_part(done[-1], library),
+                }
+            )
+    for row, (base, clean_correct), done in zip(rows, bases, measured):
+        for group in rivals(done):
+            add(base | worst_case(group, row, clean_correct, settings))
+    if not found:
+        nothing = {"protocol": None, "attacker_knows": None, "attack": None, "note": "", "robust": None}
+        for base, _ in bases:
+            add(base | nothing)
+    return found
+
+
+def prefetch(
+    rows: list[Defended], threat: Threat | None, prompts: Prompts, library: Library, settings: EvalSettings
+) -> None:
+    """Build what is missing of all rows that one pass over the images can serve, before each row asks for its own."""
+    together: dict[str, list[Defended]] = {}
+    for row in rows:
+        if threat is None or row.through(threat, settings.bpda) is None:
+            together.setdefault(row.images.list_digest, []).append(row)
+    for group in together.values():
+        if sum(len(row.seen) for row in group) > 1:
+            prompt = threat.attacked(prompts.learned, prompts.hand) if threat is not None else None
+            attack = threat.attack if threat is not None else None
+            seen = [each for row in group for each in row.seen]
+            library.get_all(group[0].images, attack, prompt, settings.seed if threat is not None else 0, seen)
+
+
+def base_of(
+    row: Defended, prompts: Prompts, library: Library, settings: EvalSettings
+) -> tuple[dict[str, Any], list[Tensor]]:
+    """What all records of a row have in common, and for each seed ``[n]`` bool, which clean images are correct."""
+    banks = library.get_all(row.images, None, None, 0, row.seen)
+    correct = [predict(prompts.learned, bank) == bank.labels for bank in banks]
+    parts = [records.accuracy(each) | {"bank": bank.key} for each, bank in zip(correct, banks)]
     base = {
-        "split": images.split,
-        "images": {"n": len(images), "digest": images.list_digest, "subset": settings.subset},
+        "split": row.images.split,
+        "images": {
+            "n": len(row.images),
+            "digest": row.images.list_digest,
+            "subset": len(row.images) if row.part else settings.subset,
+            "part": row.part,
+        },
         "backbone": {
             "name": library.backbone.name,
             "image": library.backbone.image_digest,
             "text": library.backbone.text_digest,
         },
-        "clean": records.accuracy(clean_correct) | {"bank": bank.key},
+        "clean": over_seeds(parts, row.seen),
         "hand_prompt": list(prompts.hand_text),
-        "defenses": [],
-        **facts,
+        "defenses": row.names,
+        "defense": row.facts(None, settings.bpda),
     }
-    found, measured = [], []
-    for threat in threats(settings.attacks, settings.protocols):
-        measured.append(measure(threat, prompts, images, library, settings.seed))
-        result = base | {
-            "protocol": threat.protocol,
-            "attacker_knows": threat.knows,
-            "attack": threat.attack.build().parameters() | {"spec": str(threat.attack), "seed": settings.seed},
-            "note": threat.note,
-            "robust": robust_part(measured[-1], clean_correct) | surrogate_part(measured[-1], library),
-        }
-        found.append(Record(result, records.observe(time.monotonic() - started, library.backbone.device)))
-        started = time.monotonic()
-    for group in rivals(measured):
-        result = base | worst_case(group, clean_correct, settings.seed)
-        found.append(Record(result, records.observe(time.monotonic() - started, library.backbone.device)))
-    if not found:
-        clean = base | {"protocol": None, "attacker_knows": None, "attack": None, "note": "", "robust": None}
-        found.append(Record(clean, records.observe(time.monotonic() - started, library.backbone.device)))
-    return found
+    return base, correct
+
+
+def knows(threat: Threat, row: Defended) -> str:
+    """What the attacker knows, in words."""
+    if row.chain is None or threat.own_network:
+        return threat.knows
+    return f"{threat.knows}, and the defense" if threat.protocol == "adaptive" else f"{threat.knows}; not the defense"
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a threat did to a prompt. ``correct [n]``, ``perturbed [n]`` bool per image."""
+    """What a threat did to a prompt behind a defense. For each seed of the defense: the bank, and ``correct [n]``
+    bool per image; ``perturbed [n]`` bool."""
 
     threat: Threat
-    bank: Bank
-    correct: Tensor
+    banks: list[Bank]
+    correct: list[Tensor]
     perturbed: Tensor
 
-
-def measure(threat: Threat, prompts: Prompts, images: ImageSet, library: Library, seed: int) -> Measured:
-    """The attacked images, from the bank or made now, classified by the learned prompt."""
-    bank = library.get(images, threat.attack, threat.attacked(prompts.learned, prompts.hand), seed)
-    correct = predict(prompts.learned, bank) == bank.labels
-    return Measured(threat, bank, correct, bank.columns["perturbed"])
+    @property
+    def bank(self) -> Bank:
+        return self.banks[0]
 
 
-def robust_part(found: Measured, clean_correct: Tensor) -> dict[str, Any]:
-    """Accuracy on all images, share left untouched by the attack, accuracy on those really perturbed, and where the
-    attack has stages, how many images each of them broke."""
-    part = _accuracies(found.correct, found.perturbed, clean_correct) | {
-        "bank": found.bank.key,
-        "largest_linf": round(float(found.bank.columns["linf"].max()), 4),
-    }
-    if names := found.threat.attack.build().parameters().get("stages"):
-        counts = {name: int((found.bank.columns["stage"] == i).sum()) for i, name in enumerate(names)}
-        part["stages"] = counts | {"none": len(found.correct) - sum(counts.values())}
-    return part
+def measure(threat: Threat, row: Defended, prompts: Prompts, library: Library, settings: EvalSettings) -> Measured:
+    """The attacked images, from the banks or made now, seen through the defense and classified by the learned
+    prompt."""
+    through, threat = row.through(threat, settings.bpda), row.against(threat, settings.eot)
+    attacked = threat.attacked(prompts.learned, prompts.hand)
+    banks = library.get_all(row.images, threat.attack, attacked, settings.seed, row.seen, through)
+    correct = [predict(prompts.learned, bank) == bank.labels for bank in banks]
+    return Measured(threat, banks, correct, banks[0].columns["perturbed"])
+
+
+def robust_parts(found: Measured, clean_correct: list[Tensor]) -> list[dict[str, Any]]:
+    """For each seed of the defense: accuracy on all images, share left untouched by the attack, accuracy on those
+    really perturbed, and where the attack has stages, how many images each of them broke."""
+    names = found.threat.attack.build().parameters().get("stages")
+    parts = []
+    for bank, correct, clean in zip(found.banks, found.correct, clean_correct):
+        part = _accuracies(correct, found.perturbed, clean) | {
+            "bank": bank.key,
+            "largest_linf": round(float(bank.columns["linf"].max()), 4),
+        }
+        if names:
+            counts = {name: int((bank.columns["stage"] == i).sum()) for i, name in enumerate(names)}
+            part["stages"] = counts | {"none": len(correct) - sum(counts.values())}
+        parts.append(part)
+    return parts
 
 
 def _accuracies(correct: Tensor, perturbed: Tensor, clean_correct: Tensor) -> dict[str, Any]:
@@ -136,7 +206,7 @@ def _accuracies(correct: Tensor, perturbed: Tensor, clean_correct: Tensor) -> di
 
 
 def surrogate_part(found: Measured, library: Library) -> dict[str, Any]:
-    """The attacker's own network, with its accuracy on these images before and after; empty for attacks through CLIP."""
+    """The attacker's own network, its accuracy on these images before and after; empty for attacks through CLIP."""
     attack = found.threat.attack.build()
     if attack.attacks_through != "surrogate":
         return {}
@@ -154,31 +224,40 @@ def rivals(measured: list[Measured]) -> list[list[Measured]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def worst_case(group: list[Measured], clean_correct: Tensor, seed: int) -> dict[str, Any]:
+def worst_case(
+    group: list[Measured], row: Defended, clean_correct: list[Tensor], settings: EvalSettings
+) -> dict[str, Any]:
     """The fields of a record in which an image counts as correct only if it survives every attack of the group."""
     protocol, spec = group[0].threat.protocol, group[0].threat.attack
-    correct = torch.stack([found.correct for found in group]).all(0)
+    survived = [torch.stack(each).all(0) for each in zip(*(found.correct for found in group))]
     perturbed = torch.stack([found.perturbed for found in group]).any(0)
     names = [str(found.threat.attack) for found in group]
+    name = f"{WORST_CASE}@{spec.eps:g}" + ("" if spec.norm == "linf" else f"/{spec.norm}")
+    parts = [
+        _accuracies(correct, perturbed, clean)
+        | {
+            "bank": None,
+            "largest_linf": round(max(float(found.bank.columns["linf"].max()) for found in group), 4),
+        }
+        for correct, clean in zip(survived, clean_correct)
+    ]
     return {
         "protocol": protocol,
-        "attacker_knows": KNOWS[protocol],
+        "attacker_knows": knows(group[0].threat, row),
         "attack": {
             "name": WORST_CASE,
             "version": 1,
             "objective": "any",
             "norm": spec.norm,
             "eps": spec.eps,
-            "spec": f"{WORST_CASE}@{spec.eps:g}" + ("" if spec.norm == "linf" else f"/{spec.norm}"),
-            "seed": seed,
+            "spec": name,
+            "asked": name,
+            "seed": settings.seed,
             "attacks": names,
         },
         "note": f"per image the worst of {len(names)} attacks",
-        "robust": _accuracies(correct, perturbed, clean_correct)
-        | {
-            "bank": None,
-            "largest_linf": round(max(float(found.bank.columns["linf"].max()) for found in group), 4),
-        },
+        "defense": row.facts(group[0].threat, settings.bpda),
+        "robust": over_seeds(parts, row.seen),
     }
 
 
@@ -188,7 +267,8 @@ def card(records_: list[Record]) -> str:
     for r in (x.result for x in records_):
         clean = f"clean {r['clean']['accuracy']:.1f} %"
         if r["robust"] is None:
-            lines.append(f"{clean} ({r['clean']['n']} images)")
+            defended = f"behind {'+'.join(r['defenses'])}: " if r["defenses"] else ""
+            lines.append(f"{defended}{clean} ({r['clean']['n']} images)")
             continue
         robust = r["robust"]
         about = [clean, f"{robust['n']} images", f"untouched {robust['untouched']:.1f} %"]
@@ -196,6 +276,12 @@ def card(records_: list[Record]) -> str:
             about.append(f"on the perturbed {robust['on_perturbed']['accuracy']:.1f} %")
         if stages := robust.get("stages"):
             about.append("broken by " + ", ".join(f"{name} {n}" for name, n in stages.items()))
+        if r["defenses"]:
+            about.append(f"behind {'+'.join(r['defenses'])}")
+        if "deviation" in robust:
+            about.append(f"± {robust['deviation']:.1f} over {len(robust['defense_seeds'])} seeds of the defense")
+        if gradient := (r.get("defense") or {}).get("gradient"):
+            about.append("attacked with gradients: " + ", ".join(f"{k} {v}" for k, v in gradient.items()))
         if own := robust.get("surrogate"):
             about.append(f"surrogate {own['network']} {own['accuracy']:.1f} % on the clean images")
         lines.append(

@@ -33,9 +33,14 @@ class Threat:
         return learned if self.protocol == "adaptive" else hand
 
     @property
+    def own_network(self) -> bool:
+        """Whether the attack goes through a network of the attacker's own."""
+        return _has_own_network(self.attack)
+
+    @property
     def knows(self) -> str:
         """What this attacker knows, in words."""
-        return KNOWS_NOTHING if _has_own_network(self.attack) else KNOWS[self.protocol]
+        return KNOWS_NOTHING if self.own_network else KNOWS[self.protocol]
 
     @property
     def label(self) -> str:

@@ -11,6 +11,7 @@ import platform
 import re
 import resource
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ class Record:
         r = self.result
         parts = [r["split"], r["protocol"] or "clean", r["attack"]["spec"] if r["attack"] else ""]
         parts += ["+".join(r["defenses"])] if r.get("defenses") else []
+        parts += [f"first{r['images']['n']}"] if (r.get("images") or {}).get("part") else []
         return re.sub(r"[^A-Za-z0-9@.+_-]+", "-", "_".join(p for p in parts if p))
 
 
@@ -103,6 +105,7 @@ def observe(seconds: float, device: torch.device, extra: dict[str, Any] | None =
     if device.type == "cuda":
         memory["cuda_mb"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
     return {
+        "finished": round(time.time(), 2),
         "seconds": round(seconds, 2),
         "memory": memory,
         "host": {"machine": platform.machine(), "cores": os.cpu_count(), "device": str(device)},

@@ -47,17 +47,35 @@ def evaluation_settings(cfg: CfgNode) -> dict[str, object]:
     return {k: v for k, v in plain(cfg).items() if k.startswith(FREE_NODES)}
 
 
-def mark_done(folder: Path, cfg: CfgNode) -> None:
-    """Say that the run is complete: which evaluation it had, and the id of each of its records."""
+def mark_done(folder: Path, cfg: CfgNode, model: str = "") -> None:
+    """Say that the run is complete: which evaluation it had, and the id of each of its records. ``model``: the folder
+    that an evaluation alone took what it evaluated from."""
     found = {path.name: records.read(path).id for path in sorted((folder / records.FOLDER).glob("*.json"))}
-    write_json(folder / DONE, {"evaluation": evaluation_settings(cfg), "records": found})
+    write_json(folder / DONE, {"evaluation": evaluation_settings(cfg), "records": found, "model": model})
 
 
-def is_done(folder: Path, cfg: CfgNode) -> bool:
+def is_done(folder: Path, cfg: CfgNode, model: str = "") -> bool:
     """Whether this configuration was trained and evaluated here, and all its records are still there and sound."""
+    if problems(folder):
+        return False
+    done = read_json(folder / DONE, RecordError)
+    return bool(done.get("evaluation") == evaluation_settings(cfg) and done.get("model", "") == model)
+
+
+def problems(folder: Path) -> list[str]:
+    """Why a run is not complete: one sentence for each thing that is missing or unsound; empty for a complete run."""
     try:
         done = read_json(folder / DONE, RecordError)
-        ids = {name: records.read(folder / records.FOLDER / Path(name).name).id for name in done["records"]}
-        return bool(ids) and ids == done["records"] and done["evaluation"] == evaluation_settings(cfg)
-    except (RecordError, KeyError, TypeError):
-        return False
+        listed = dict(done["records"])
+    except RecordError:
+        return [f"{folder} is not finished"]
+    except (KeyError, TypeError, ValueError):
+        return [f"{folder / DONE} is not what a finished run leaves; run it again"]
+    found = [] if listed else [f"{folder} finished without a record"]
+    for name, known in listed.items():
+        try:
+            if records.read(folder / records.FOLDER / Path(name).name).id != known:
+                found.append(f"{folder / records.FOLDER / name} is another record than the run wrote")
+        except RecordError as error:
+            found.append(str(error))
+    return found

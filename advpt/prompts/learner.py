@@ -1,8 +1,8 @@
 """Learnable context vectors in front of, between or behind the class names (CoOp's and AdvPT's prompts).
 
-Layout ``text``: ``[start, v1 .. vM, class tokens, ".", end]`` for position ``end``; the context is cut in two halves around
-the class name for ``middle``, and follows it for ``front`` (Zhou et al., IJCV 2022, eq. 2 and section 3.2). Shared by all
-classes, or one context per class (CSC).
+Layout ``text``: ``[start, v1 .. vM, class tokens, ".", end]`` for position ``end``; the context is cut in two halves
+around the class name for ``middle``, and follows it for ``front`` (Zhou et al., IJCV 2022, eq. 2 and section 3.2).
+Shared by all classes, or one context per class (CSC).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Methods x threats: clean and robust accuracy side by side, and how sure their differences are."""
+"""Methods (and defenses) x threats: clean and robust accuracy side by side, and how sure their differences are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tabulate import tabulate
 from advpt.evaluation.record import Record, outcome
 from advpt.evaluation.statistics import Difference, paired_bootstrap
 
-Column = tuple[str, str]  # protocol, attack spec
+Column = tuple[str, str]  # protocol, attack as it was asked for
 ORDER = ("ZeroshotCLIP", "CoOp", "AdvPT")
 
 
@@ -33,32 +33,46 @@ class Group:
         return [n for n in ORDER if n in names] + sorted(names - set(ORDER))
 
     @property
+    def defenses(self) -> list[str]:
+        """The chains of defenses, "" for none first, in the order of their names."""
+        return sorted({_defense(r.result) for r in self.records})
+
+    @property
     def columns(self) -> list[Column]:
         """The threats, transfer before adaptive; in each by budget, AdvPT's own attack first, the worst case last."""
         rank = {"transfer": 0, "transfer-all": 1, "adaptive": 2}
 
         def place(attack: dict[str, Any]) -> tuple[Any, ...]:
             worst = attack.get("name") == "worst-case"
-            return attack.get("eps", 0.0), worst, attack["objective"] != "fkl", attack["spec"]
+            return attack.get("eps", 0.0), worst, attack["objective"] != "fkl", _asked(attack)
 
         found = {
-            (r["protocol"], r["attack"]["spec"]): (rank.get(r["protocol"], 9), *place(r["attack"]))
+            (r["protocol"], _asked(r["attack"])): (rank.get(r["protocol"], 9), *place(r["attack"]))
             for r in (x.result for x in self.records)
             if r["robust"] is not None
         }
         return sorted(found, key=found.__getitem__)
 
-    def parts(self, method: str, column: Column | None) -> dict[int, dict[str, Any]]:
-        """By seed, the clean (column None) or robust part of a method's records."""
+    def parts(self, method: str, column: Column | None, defense: str = "") -> dict[int, dict[str, Any]]:
+        """By seed, the clean (column None) or robust part of a method's records behind a defense ("": none)."""
         found = {}
         for r in (x.result for x in self.records):
-            if r["trainer"] != method:
+            if r["trainer"] != method or _defense(r) != defense:
                 continue
             if column is None:
                 found[r["seed"]] = r["clean"]
-            elif r["robust"] is not None and (r["protocol"], r["attack"]["spec"]) == column:
+            elif r["robust"] is not None and (r["protocol"], _asked(r["attack"])) == column:
                 found[r["seed"]] = r["robust"]
         return found
+
+
+def _defense(result: dict[str, Any]) -> str:
+    return "+".join(result.get("defenses") or [])
+
+
+def _asked(attack: dict[str, Any]) -> str:
+    """The attack without what a defense made the attacker add."""
+    return str(attack.get("asked", attack["spec"]))
 
 
 def groups(found: Sequence[Record]) -> list[Group]:
@@ -74,12 +88,15 @@ def groups(found: Sequence[Record]) -> list[Group]:
 
 
 def cell(parts: dict[int, dict[str, Any]]) -> str:
-    """Mean over seeds in percent, with the standard deviation where there are several and they differ; where the attack
-    left images untouched, their share and the accuracy on the others."""
+    """Mean over seeds in percent, with the standard deviation where there are several and they differ (of a single run
+    behind a random defense, that over the defense's draws); where the attack left images untouched, their share and the
+    accuracy on the others."""
     if not parts:
         return "not run"
     values = np.array([part["accuracy"] for part in parts.values()])
     spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 and values.std() > 0 else ""
+    if len(values) == 1 and (deviation := next(iter(parts.values())).get("deviation")):
+        spread = f" ± {deviation:.1f}"
     text = f"{values.mean():.1f}{spread}"
     if untouched := np.mean([part.get("untouched", 0.0) for part in parts.values()]):
         perturbed = np.mean([part["on_perturbed"]["accuracy"] for part in parts.values()])
@@ -89,27 +106,36 @@ def cell(parts: dict[int, dict[str, Any]]) -> str:
 
 def render(group: Group, style: str = "github") -> str:
     """One table with its caption: what the numbers are, how many images and seeds, which budgets."""
-    heads = ["method", "seeds", "clean"] + [f"robust: {protocol}, {spec}" for protocol, spec in group.columns]
+    shown = group.defenses != [""]
+    heads = ["method", *(["defense"] if shown else []), "seeds", "clean"]
+    heads += [f"robust: {protocol}, {spec}" for protocol, spec in group.columns]
     rows = []
     for method in group.methods:
-        clean = group.parts(method, None)
-        rows.append(
-            [method, ",".join(str(s) for s in sorted(clean)), cell(clean)]
-            + [cell(group.parts(method, column)) for column in group.columns]
-        )
+        for defense in group.defenses:
+            clean = group.parts(method, None, defense)
+            if defense and not clean:
+                continue
+            rows.append(
+                [method, *([defense or "none"] if shown else []), ",".join(str(s) for s in sorted(clean)), cell(clean)]
+                + [cell(group.parts(method, column, defense)) for column in group.columns]
+            )
     text = tabulate(rows, headers=heads, tablefmt=style, disable_numparse=True)
     banks = sorted({r.result["config"]["BANK.ATTACK"] for r in group.records if r.result["trainer"] == "AdvPT"})
     caption = (
-        f"{group.dataset}, {group.split} split, {group.images} images, {group.backbone}; accuracy in %, mean ± standard "
+        f"{group.dataset}, {group.split} split, {group.images} images, {group.backbone}; accuracy in %, mean ± standard"
+        f" "
         f"deviation over seeds. Budgets in 1/255" + (f"; AdvPT's training bank: {', '.join(banks)}." if banks else ".")
     )
+    if shown:
+        caption += " Transfer attackers do not know the defense, adaptive ones attack through it."
     if not all(r.result.get("comparable", True) for r in group.records):
         caption += " Not the official split: these numbers compare with nothing published."
     return f"{caption}\n\n{text}"
 
 
 def compare(group: Group, one: str, other: str, column: Column | None) -> Difference | None:
-    """Paired difference ``one - other`` over their common seeds; a method without a seed of its own is paired with all."""
+    """Paired difference ``one - other`` over their common seeds; a method without a seed of its own is paired with
+    all."""
     a, b = group.parts(one, column), group.parts(other, column)
     if not a or not b:
         return None

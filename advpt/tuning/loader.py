@@ -13,8 +13,8 @@ from advpt.bank.store import Bank
 class BankLoader:
     """Shuffled batches ``{"img": [b, L] embeddings, "label": [b]}`` of a bank; no image is read.
 
-    The order of an epoch depends on ``seed`` and ``epoch`` alone, so a run that continues sees what an uninterrupted one
-    saw. As Dassl's training loaders, it drops a last incomplete batch unless that is all there is.
+    The order of an epoch depends on ``seed`` and ``epoch`` alone, so a run that continues sees what an uninterrupted
+    one saw. As Dassl's training loaders, it drops a last incomplete batch unless that is all there is.
     """
 
     def __init__(self, bank: Bank, *, batch_size: int, seed: int) -> None:

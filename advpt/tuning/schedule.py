@@ -14,7 +14,7 @@ from advpt.errors import ConfigError
 def learning_rate(epoch: int, settings: Any) -> float:
     """The learning rate of an epoch (from 0): warm-up first, then the inner schedule from its beginning.
 
-    ``settings`` is Dassl's OPTIM node. The cosine ends at MAX_EPOCH, counted without the warm-up epochs, as Dassl has it.
+    ``settings`` is Dassl's OPTIM node. The cosine ends at MAX_EPOCH, not counting warm-up epochs, as Dassl has it.
 
     Raises:
         ConfigError: a schedule or warm-up that Dassl does not have either, or WARMUP_RECOUNT False.

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from advpt.backbones.clip import Architecture, Backbone, build
 from advpt.bank.library import Library
 from advpt.data.images import ImageSet, Preprocessing, Sample
-from PIL import Image
 
 TINY = Architecture(32, 16, 1, 64, 8, 77, 49408, 64, 1)
 

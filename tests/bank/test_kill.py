@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest_bank import make_clip, make_images
+
 from advpt.attacks import parse
 from advpt.bank import build as build_module
 from advpt.bank.library import Library
-from conftest_bank import make_clip, make_images
 
 FKL = parse("pgd3-fkl@8")
 
@@ -30,7 +31,7 @@ def child(work) -> int:
             torch.set_num_threads(1)
             work()
             os._exit(0)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - a fork must not return into pytest
             os._exit(1)
     return pid
 

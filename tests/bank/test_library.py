@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest_bank import make_clip, make_images
+from PIL import Image
+
 from advpt.attacks import parse
 from advpt.bank import build as build_module
 from advpt.bank.library import Library, check_images
@@ -18,8 +21,6 @@ from advpt.bank.store import content_digest, open_bank
 from advpt.errors import BankError, BankMismatchError, DataError
 from advpt.files import canonical_json
 from advpt.prompts.classifier import Classifier
-from conftest_bank import make_clip, make_images
-from PIL import Image
 
 FKL, CE = parse("pgd2-fkl@8"), parse("pgd2-ce@8")
 
@@ -78,7 +79,8 @@ def test_the_second_time_nothing_is_built(library, again, pictures, monkeypatch)
         ("attack.start", lambda lib, img: (lib.spec(img, parse("pgd2-fkl@8", "released"), None, 0))),
         ("seed", lambda lib, img: (lib.spec(img, FKL, None, 1))),
         ("data.n", lambda lib, img: (lib.spec(img.first(5), FKL, None, 0))),
-        ("data.classnames", lambda lib, img: lib.spec(dataclasses.replace(img, classnames=("x", "y", "z")), FKL, None, 0)),
+        ("data.classnames", lambda lib, img: lib.spec(dataclasses.replace(img, classnames=("x", "y", "z")), FKL, None, 0)  # noqa: E501
+         ),
         ("preprocessing.interpolation", lambda lib, img: lib.spec(
             dataclasses.replace(img, preprocessing=dataclasses.replace(img.preprocessing, interpolation="nearest")),
             FKL, None, 0)),

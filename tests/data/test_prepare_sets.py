@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from prepare_world import (
     network,
     options,
     picture,
+    rows,
     small,
     solution,
     tarred,
@@ -31,7 +33,9 @@ from yacs.config import CfgNode
 import datasets  # noqa: F401 - registers all data sets
 from advpt.data import layout, manifest
 from advpt.data.catalog import get
+from advpt.data.facts import DatasetFacts, Part, SplitFacts
 from advpt.data.prepare import Options, prepare
+from datasets.split_file import SplitDataset
 
 
 def load(made: Small, root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -131,8 +135,8 @@ def test_from_a_folder_in_another_layout(
 
 
 def _content(made: Small) -> dict[str, bytes]:
-    rows = layout.split.parse(layout.split.json.loads(made.split), "x").parts().values()
-    return {row[0]: picture(i) for i, row in enumerate(row for part in rows for row in part)}
+    parts = json.loads(made.split).values()
+    return {row[0]: picture(i) for i, row in enumerate(row for part in parts for row in part)}
 
 
 def test_from_the_images_folder_itself_and_from_a_folder_of_archives(server: Server, tmp_path: Path) -> None:
@@ -187,6 +191,36 @@ def test_a_split_of_another_text_but_the_same_content_is_accepted(server: Server
     assert prepare(facts, tmp_path, options()).ok
 
 
+@pytest.mark.filterwarnings("ignore:.*not comparable")
+def test_ones_own_set_as_datasets_md_says(tmp_path: Path) -> None:
+    class Birds(SplitDataset):
+        info = DatasetFacts(
+            name="Birds",
+            aliases=("birds",),
+            folder="birds",
+            image_dir="images",
+            classes=2,
+            counts=(6, 2, 4),
+            split=SplitFacts("split_birds.json"),
+            parts=(Part("images"),),
+        )
+
+    content = rows([("owl/{}.jpg", "owl"), ("wren/{}.jpg", "wren")])
+    for path in (row[0] for part in content.values() for row in part):
+        target = tmp_path / "birds" / "images" / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(picture())
+    (tmp_path / "birds" / "split_birds.json").write_text(json.dumps(content))
+    cfg = CfgNode({"SEED": 1, "DATASET": {"NAME": "Birds", "ROOT": str(tmp_path), "NUM_SHOTS": 1}})
+    data = Birds(cfg)
+    assert data.classnames == ["owl", "wren"]
+    assert len(data.train_x) == 2
+    assert prepare(Birds.info, tmp_path, options()).ok
+    marked = SplitFacts("split_birds.json", content=data.split_digest)
+    Birds.info = dataclasses.replace(Birds.info, split=marked)
+    assert Birds(cfg).comparable
+
+
 # --- ImageNet -----------------------------------------------------------------------------------------------------
 
 
@@ -236,6 +270,8 @@ def test_sort_val_in_place(helper: str, tmp_path: Path) -> None:
     given = options(sort_val=True, archives=(tmp_path / "mine" / helper,))
     assert prepare(made.facts, tmp_path, given).ok
     assert {path.parent.name for path in val.rglob("*.JPEG")} == {wnid_of(n) for n in range(1, 9)}
+    folder = tmp_path / "imagenet"
+    assert manifest.changes(folder, layout.examine(made.facts, folder)) == []
 
 
 @pytest.mark.parametrize("link", [False, True])

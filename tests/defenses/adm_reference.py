@@ -1,7 +1,8 @@
 """ADM's network by hand, under its own tensor names and its own order of attention's rows: an oracle for the map.
 
 Written from the paper (Dhariwal and Nichol, NeurIPS 2021) and the names and shapes in a checkpoint: residual blocks
-with scale and shift, residual down- and upsampling, attention with all of a head's q, k, v rows together. Random weights.
+with scale and shift, residual down- and upsampling, attention with all of a head's q, k, v rows together. Random
+weights.
 """
 
 from __future__ import annotations

@@ -163,6 +163,15 @@ def test_bpda_replaces_all_but_linear_gradients(pixels):
     assert not torch.allclose(bpda, own)
 
 
+def test_a_gradient_that_is_not_there_is_noticed(pixels):
+    class Cut(SuperResolution):
+        def apply(self, x, noise):
+            return x.detach()
+
+    with pytest.raises(DefenseError, match="has_gradient"):
+        attackable(Cut(), pixels.requires_grad_())
+
+
 def test_stages_of_a_chain_share_one_stream(pixels):
     chain = Chain("x", (RandomRescale(), RandomRescale()))
     draws = noise()

@@ -269,3 +269,13 @@ def test_missing_diffusers_is_explained(monkeypatch):
     monkeypatch.setattr("advpt.defenses.diffpure.find_spec", lambda name: None)
     with pytest.raises(DefenseError, match=r'pip install "advpt\[diffpure\]"'):
         parse("diffpure").require()
+
+
+def test_the_small_random_model_is_a_diffpure(diffusers, tmp_path, monkeypatch):
+    from advpt.defenses import tiny
+
+    monkeypatch.setenv("ADVPT_WEIGHTS", str(tmp_path / "new"))
+    tiny.write("tiny.safetensors")
+    chain = parse("diffpure/t=2/weights=tiny.safetensors").build()
+    assert chain(picture(size=32), noise()).shape == (2, 3, 32, 32)
+    assert chain.parameters() == parse("diffpure/t=2/weights=tiny.safetensors").build().parameters()

@@ -6,11 +6,12 @@ import json
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
 from advpt.errors import RecordError
 from advpt.evaluation import record as records
 from advpt.evaluation.record import Record, accuracy, outcome
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def result(**changes):

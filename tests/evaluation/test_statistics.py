@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from advpt.evaluation.statistics import paired_bootstrap, wilson
 from hypothesis import given
 from hypothesis import strategies as st
+
+from advpt.evaluation.statistics import paired_bootstrap, wilson
 
 
 @given(st.integers(1, 5000), st.data())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from advpt.cli import main
 from advpt.errors import PromptError, WeightsError
 from advpt.prompts import exchange

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+
 from advpt.cli import main
 from advpt.errors import RecordError
 from advpt.evaluation import record as records
@@ -43,7 +44,8 @@ def folder(tmp_path):
 def test_table_shows_means_spread_and_what_was_not_run(folder):
     (group,) = groups(collect([folder]))
     text = render(group)
-    rows = {line.split("|")[1].strip(): [c.strip() for c in line.split("|")[2:-1]] for line in text.splitlines() if "|" in line}
+    lines = [[c.strip() for c in line.split("|")[1:-1]] for line in text.splitlines() if "|" in line]
+    rows = {first: rest for first, *rest in lines}
     assert rows["AdvPT"] == ["1,2,3", "84.0 ± 4.0", "62.0 ± 2.0", "2.0"]
     assert rows["ZeroshotCLIP"] == ["1", "50.0", "30.0", "not run"]
     assert list(rows)[2:] == ["ZeroshotCLIP", "CoOp", "AdvPT"]

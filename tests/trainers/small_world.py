@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from advpt.backbones.clip import Architecture, build
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 from PIL import Image
+
+from advpt.backbones.clip import Architecture, build
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))

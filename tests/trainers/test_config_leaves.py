@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from advpt.bank.store import MANIFEST, content_digest, open_bank
-from advpt.settings import extend_cfg, leaves
 from dassl.config import get_cfg_default
 from small_world import TINY, World
+
+from advpt.bank.store import MANIFEST, content_digest, open_bank
+from advpt.settings import extend_cfg, leaves
 
 
 def all_leaves() -> dict[str, object]:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_world import ROOT
+
 from advpt.backbones.clip import ImageEncoder
 from advpt.evaluation import record as records
 from advpt.evaluation.record import outcome
 from advpt.files import load_checkpoint
-from small_world import ROOT
 
 
 def results(folder: Path) -> dict[str, dict]:
@@ -43,7 +44,7 @@ def test_one_seed_twice_gives_equal_results(world):
     shutil.rmtree(world.folder / "banks")
     world.run(output=world.folder / "fresh")  # building the banks must not disturb the run
     one = results(world.output)
-    assert len(one) == 3 and one == results(world.folder / "again") == results(world.folder / "fresh")
+    assert len(one) == 4 and one == results(world.folder / "again") == results(world.folder / "fresh")
     assert torch.equal(context(world.output), context(world.folder / "fresh"))
 
 
@@ -150,7 +151,8 @@ def test_evaluation_only_takes_other_attacks(world):
     flags = ("--eval-only", "--model-dir", str(world.output))
     world.run("EVAL.ATTACKS", "('pgd3-ce@2',)", flags=flags)
     found = results(world.output)
-    assert "test_transfer_pgd3-ce@2-a1.667.json" in found and len(found) == 5
+    assert "test_transfer_pgd3-ce@2-a1.667.json" in found and len(found) == 6
+    assert len(list((world.folder / "banks").glob("**/manifest.json"))) == 7, "evaluating builds no training bank"
     # what was learned is what is evaluated
     trained = found["test_adaptive_pgd2-ce@8-a8.json"]["prompt"]
     assert found["test_adaptive_pgd3-ce@2-a1.667.json"]["prompt"] == trained
@@ -247,7 +249,7 @@ def test_default_output_folder_follows_coop(world, monkeypatch):
     import train
 
     monkeypatch.chdir(world.folder)
-    argv = [a for a in world.argv("EVAL.ATTACKS", "()", "DATASET.NUM_SHOTS", "2")]
+    argv = world.argv("EVAL.ATTACKS", "()", "DATASET.NUM_SHOTS", "2")
     at = argv.index("--output-dir")
     assert train.main(argv[:at] + argv[at + 2 :]) == 0
     run = world.folder / "output/tinyphotos/AdvPT/tiny_2shots/nctx4_cscFalse_ctpend/seed1"
@@ -313,10 +315,11 @@ def test_as_a_plugin_in_somebody_elses_checkout(world, tmp_path):
         [sys.executable, "train.py", "--root", str(world.folder / "data"), "--output-dir", str(tmp_path / "out"),
          "--config-file", str(world.folder / "tiny.yaml"), "MODEL.WEIGHTS", str(world.weights), "SEED", "1",
          "BANK.DIR", str(tmp_path / "b")],
-        cwd=checkout, capture_output=True, text=True, env={"PYTHONPATH": str(site), "PATH": "/usr/bin:/bin"}, check=False,
+        cwd=checkout, capture_output=True, text=True, check=False,
+        env={"PYTHONPATH": str(site), "PATH": "/usr/bin:/bin"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "* robust_accuracy:" in done.stdout and len(results(tmp_path / "out")) == 3
+    assert "* robust_accuracy:" in done.stdout and len(results(tmp_path / "out")) == 4
 
 
 def test_our_schedule_steps_in_where_the_hosts_does_not_run(world, monkeypatch):
@@ -346,16 +349,16 @@ def test_every_shipped_yaml_resolves_to_what_its_name_says():
 
     names = {"vit_b16": "ViT-B/16", "vit_b32": "ViT-B/32", "vit_l14": "ViT-L/14", "rn50": "RN50", "rn101": "RN101"}
     for path in sorted((ROOT / "configs" / "trainers").glob("*/*.yaml")):
-        trainer, (backbone, _, dataset) = path.parent.name, path.stem.partition("_imagenet")
+        trainer, backbone = path.parent.name, path.stem.removesuffix("_imagenet")
         cfg = train.setup_cfg(train.parse_args(["--trainer", trainer, "--config-file", str(path)]))
         expected = names.get(backbone, "DemoCLIP")
         assert expected == cfg.MODEL.BACKBONE.NAME, path
         assert cfg.INPUT.INTERPOLATION == "bicubic" and "normalize" in cfg.INPUT.TRANSFORMS
         if trainer == "AdvPT" and backbone in ("vit_b16", "vit_l14"):  # the paper's settings
             assert cfg.TRAINER.ADVPT.N_CTX == 32 and cfg.OPTIM.NAME == "sgd" and cfg.OPTIM.LR_SCHEDULER == "cosine"
-            assert cfg.OPTIM.LR == {"vit_b16": 0.005, "vit_l14": 0.002}[backbone]
+            assert {"vit_b16": 0.005, "vit_l14": 0.002}[backbone] == cfg.OPTIM.LR
             imagenet = "imagenet" in path.stem
-            assert (cfg.OPTIM.MAX_EPOCH, cfg.DATALOADER.TRAIN_X.BATCH_SIZE) == ((5, 512) if imagenet else (100, 32))
+            assert ((5, 512) if imagenet else (100, 32)) == (cfg.OPTIM.MAX_EPOCH, cfg.DATALOADER.TRAIN_X.BATCH_SIZE)
             assert (cfg.BANK.ATTACK, tuple(cfg.EVAL.ATTACKS)) == ("pgd10-fkl@8", ("pgd40-fkl@16",))
 
 
@@ -368,3 +371,16 @@ def test_a_prompt_from_elsewhere_is_evaluated(world):
     world.run(flags=flags, output=world.folder / "eval")
     mine, theirs = results(world.output), results(world.folder / "eval")
     assert [r["prompt"] for r in mine.values()] == [r["prompt"] for r in theirs.values()]
+
+
+def test_a_prompt_is_evaluated_over_other_classes_unless_it_is_class_specific(world):
+    world.run()
+    flags = ("--eval-only", "--model-dir", str(world.output))
+    world.run("DATASET.SUBSAMPLE_CLASSES", "base", flags=flags, output=world.folder / "base")
+    assert results(world.folder / "base")["test_transfer_pgd2-fkl@8-a5.json"]["clean"]["n"] == 8  # two of three classes
+    world.run("TRAINER.ADVPT.CSC", "True", output=world.folder / "csc")
+    flags = ("--eval-only", "--model-dir", str(world.folder / "csc"))
+    code, printed = world.call(
+        "TRAINER.ADVPT.CSC", "True", "DATASET.SUBSAMPLE_CLASSES", "base", flags=flags, output=world.folder / "csc_base"
+    )
+    assert code == 2 and "fits only the class list it was tuned on" in printed

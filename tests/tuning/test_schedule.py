@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+
 from advpt.bank.store import Bank
 from advpt.errors import ConfigError
 from advpt.tuning.loader import BankLoader

@@ -1,0 +1,66 @@
+"""How images are seen: through which chain of defenses and draws, by the encoder and by an attacker who knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advpt.attacks.noise import SampleNoise
+from advpt.defenses.chain import Chain
+
+Encode = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A chain of defenses, None for the plain image, and the ``seed`` of its draws (None where it draws nothing)."""
+
+    chain: Chain | None = None
+    seed: int | None = None
+
+    def __call__(self, pixels: Tensor, ids: Sequence[str]) -> Tensor:
+        """Defended pixels; what an image draws depends on its id and the seed alone, never on the attack's draws."""
+        if self.chain is None:
+            return pixels
+        return self.chain(pixels, SampleNoise([f"defense {name}" for name in ids], self.seed or 0))
+
+    def parameters(self) -> tuple[Mapping[str, Any], ...]:
+        """For the bank's key."""
+        return tuple(self.chain.parameters(self.seed)) if self.chain is not None else ()
+
+    def __str__(self) -> str:
+        if self.chain is None:
+            return "no defense"
+        return self.chain.text + (f" (seed {self.seed})" if self.seed is not None else "")
+
+
+UNDEFENDED = Seen()
+
+
+@dataclass(frozen=True, eq=False)
+class Through:
+    """What an adaptive attacker differentiates: the chain, straight through its stages where they have no gradient or
+    ``bpda`` asks for it. Every forward pass draws anew, and none of it is what the evaluation draws."""
+
+    chain: Chain
+    bpda: bool = False
+
+    def encoder(self, encode: Encode, ids: Sequence[str], seed: int) -> Encode:
+        """Pixels to embeddings of defended images. A part of the batch, as some attacks pass it on, draws from a
+        generator of the whole batch."""
+        noise = SampleNoise([f"attacker {name}" for name in ids], seed)
+        rest = torch.Generator().manual_seed(noise.batch_seed)
+
+        def forward(pixels: Tensor) -> Tensor:
+            draws = noise if len(pixels) == len(noise) else rest
+            return encode(self.chain.attackable(pixels, draws, bpda=self.bpda))
+
+        return forward
+
+    def parameters(self) -> dict[str, Any]:
+        """For the bank's key."""
+        return {"stages": self.chain.parameters(), "gradient": self.chain.gradients(self.bpda)}

@@ -1,0 +1,29 @@
+"""A linear head on embeddings, in the place of text features: what a linear probe classifies with."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from advpt.files import tensor_digest
+from advpt.prompts.classifier import Classifier
+
+
+@dataclass(frozen=True, eq=False)
+class LinearClassifier(Classifier):
+    """``features [K, L]`` are the weights of a linear layer with ``bias [K]``, on embeddings that are not normalised
+    (Radford et al., ICML 2021; CoOp's ``lpclip``)."""
+
+    bias: Tensor
+
+    def logits(self, embeddings: Tensor) -> Tensor:
+        """``[b, K]`` of embeddings ``[b, L]``."""
+        return embeddings @ self.features.T + self.bias
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of weights and bias."""
+        return tensor_digest({"weight": self.features, "bias": self.bias, "kind": torch.zeros(0)})

@@ -1,0 +1,79 @@
+"""Nearest words: which tokens of the vocabulary lie closest to learned context vectors (CoOp's and AdvPT's Table 5).
+
+Euclidean distance in float32 between a context vector and the rows of the token table of the same backbone. The paper
+lists five words per data set without saying by which rule; both readings are given: the words nearest to each vector,
+and the five nearest of all (each vector's nearest word, the five smallest distances). Near-zero vectors are close to any
+small token, so the untrained vectors stand beside the trained ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advpt.backbones.shim import import_clip
+from advpt.errors import PromptError
+
+SPECIAL = 2  # start and end, the last rows of the table
+LATIN = re.compile(r"[\x21-\x7e\u00a1-\u024f]+")
+
+
+def word(token: int) -> str:
+    """A token in letters, without its end-of-word mark; ``N/A`` where it is not in Latin letters, digits or signs."""
+    tokenizer = import_clip().clip._tokenizer
+    data = bytearray(tokenizer.byte_decoder[c] for c in tokenizer.decoder[token].replace("</w>", ""))
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return "N/A"
+    return text if LATIN.fullmatch(text) else "N/A"
+
+
+def nearest(vectors: Tensor, table: Tensor, k: int, only: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+    """The ``k`` nearest tokens of each vector.
+
+    Args:
+        vectors: ``[M, d]`` context. table: ``[V, d]`` token embeddings, start and end in the last two rows.
+        only: token ids to search, None for all.
+
+    Returns:
+        ids ``[M, k]`` int64 and distances ``[M, k]`` float32, nearest first.
+
+    Raises:
+        PromptError: vectors of another width than the table's: it belongs to another backbone.
+    """
+    if vectors.dim() != 2 or vectors.shape[1] != table.shape[1]:
+        raise PromptError(
+            f"context of shape {list(vectors.shape)} cannot be compared with a token table of width {table.shape[1]}: "
+            "shared context of the same backbone is needed"
+        )
+    allowed = torch.arange(len(table) - SPECIAL)
+    if only is not None:
+        wanted = torch.tensor(sorted(set(only)), dtype=torch.int64)
+        allowed = wanted[wanted < len(table) - SPECIAL]
+    k = min(k, len(allowed))
+    distances = torch.cdist(
+        vectors.float().cpu(), table.float().cpu()[allowed], compute_mode="donot_use_mm_for_euclid_dist"
+    )
+    found = distances.topk(k, dim=1, largest=False)
+    return allowed[found.indices], found.values
+
+
+def describe(vectors: Tensor, table: Tensor, k: int, only: Sequence[int] | None = None) -> dict[str, Any]:
+    """Both readings, for a record: ``per_vector`` (for each vector ``k`` pairs of word and distance) and ``overall`` (each
+    vector's nearest word, the ``k`` smallest distances, a word once); ``searched``: how many tokens were looked at."""
+    ids, distances = nearest(vectors, table, k, only)
+    per_vector = [
+        [[word(token), round(distance, 4)] for token, distance in zip(*pair)]
+        for pair in zip(ids.tolist(), distances.tolist())
+    ]
+    overall: dict[int, float] = {}
+    for distance, token in sorted(zip(distances[:, 0].tolist(), ids[:, 0].tolist())):
+        overall.setdefault(token, distance)
+    best = [[word(token), round(distance, 4)] for token, distance in list(overall.items())[:k]]
+    searched = len(table) - SPECIAL if only is None else len({t for t in only if t < len(table) - SPECIAL})
+    return {"per_vector": per_vector, "overall": best, "searched": searched}

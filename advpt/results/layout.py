@@ -1,0 +1,132 @@
+"""What stands where in a table or a figure, before any number is known: cells name runs and which of their records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from advpt.defenses import parse as parse_defense
+from advpt.evaluation.protocols import threats
+from advpt.results.published import Key
+
+
+@dataclass(frozen=True)
+class Which:
+    """One number of a run: its clean accuracy (``protocol`` None), or that under an attack as it was asked for.
+
+    ``attack`` and ``defense`` are expansions, as records hold them; see :func:`robust`.
+    """
+
+    protocol: str | None = None
+    attack: str = ""
+    defense: str = ""
+
+    def __str__(self) -> str:
+        text = "clean" if self.protocol is None else f"{self.protocol} {self.attack}"
+        return text + (f" behind {self.defense}" if self.defense else "")
+
+
+CLEAN = Which()
+
+
+def robust(attack: str, protocol: str = "transfer", defense: str = "") -> Which:
+    """The accuracy under an attack in its short form.
+
+    Raises:
+        ConfigError: not an attack, a protocol or a defense.
+    """
+    found = threats((attack,), (protocol,))[0]
+    return Which(found.protocol, str(found.attack), str(parse_defense(defense)) if defense else "")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number over the seeds: the runs it comes from (ids), which of their numbers, and where the paper prints it."""
+
+    runs: tuple[str, ...]
+    which: Which
+    paper: Key | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table: what its numbers have in common, and one cell per column (None: no such cell)."""
+
+    backbone: str
+    method: str
+    defense: str
+    attack: str
+    protocol: str
+    cells: tuple[Cell | None, ...]
+
+    @property
+    def rivals(self) -> tuple[str, ...]:
+        """Rows that are equal in this differ in the method alone."""
+        return (self.backbone, self.defense, self.attack, self.protocol)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows by columns (data sets), with what to know about it."""
+
+    name: str
+    title: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class WordColumn:
+    """Nearest words of one run; ``dataset`` as the paper writes it."""
+
+    dataset: str
+    backbone: str
+    run: str
+
+
+@dataclass(frozen=True)
+class WordTable:
+    name: str
+    title: str
+    caption: str
+    columns: tuple[WordColumn, ...]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point of a figure. ``x``: a number, or a cell whose mean it is; ``label``: what the point stands for."""
+
+    panel: str
+    series: str
+    label: str
+    x: float | Cell
+    y: Cell
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Accuracy over the wall-clock of training runs: ``part`` is ``clean`` or ``robust``."""
+
+    panel: str
+    series: str
+    runs: tuple[str, ...]
+    part: Literal["clean", "robust"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """``kind``: ``points`` (a scatter with labels), ``lines``, ``bars`` (``label`` is the group) or ``clock``."""
+
+    name: str
+    title: str
+    caption: str
+    kind: Literal["points", "lines", "bars", "clock"]
+    x: str
+    y: str
+    marks: tuple[Mark, ...] = ()
+    clocks: tuple[Clock, ...] = ()
+    log_x: bool = False
+
+
+Exhibit = Table | WordTable | Figure

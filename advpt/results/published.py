@@ -1,0 +1,73 @@
+"""The numbers that papers print, shipped beside the code: ``paper/*.csv``.
+
+``advpt_tables.csv`` holds Tables 1 to 4 and the domain shift of Zhang et al. (ECCV 2024), ``advpt_table5_words.csv`` its
+nearest words, ``tapt_tables.csv`` the comparison of TAPT's authors. Published numbers come without intervals.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).with_name("paper")
+
+
+@dataclass(frozen=True, order=True)
+class Key:
+    """Where a number stands in the paper. ``table``: 1 to 4 or ``shift``; ``method``: vanilla, AdvPT, linear_probe."""
+
+    table: str
+    backbone: str
+    dataset: str
+    method: str
+    defense: str
+    attack: str
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of Table 5 and its distance."""
+
+    rank: int
+    word: str
+    distance: float
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    with (FOLDER / name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@functools.cache
+def numbers() -> dict[Key, float]:
+    """All accuracies in percent of the paper's Tables 1 to 4 and of its domain shift."""
+    return {
+        Key(r["table"], r["backbone"], r["dataset"], r["method"], r["defense"], r["attack"]): float(r["accuracy"])
+        for r in _rows("advpt_tables.csv")
+    }
+
+
+def number(key: Key | None) -> float | None:
+    """The published accuracy in percent, None where the paper has no such cell."""
+    return numbers().get(key) if key is not None else None
+
+
+@functools.cache
+def words(dataset: str) -> tuple[Word, ...]:
+    """Table 5's words for a data set, in the paper's order; empty where it has none. ``N/A`` stands in the paper too."""
+    return tuple(
+        Word(int(r["rank"]), r["word"], float(r["distance"]))
+        for r in _rows("advpt_table5_words.csv")
+        if r["dataset"] == dataset
+    )
+
+
+@functools.cache
+def tapt() -> dict[tuple[str, str, str, str, str, float], float]:
+    """TAPT's tables: (table, backbone, dataset, method, attack, eps in 1/255) to accuracy in percent."""
+    return {
+        (r["table"], r["backbone"], r["dataset"], r["method"], r["attack"], float(r["eps_255"])): float(r["accuracy"])
+        for r in _rows("tapt_tables.csv")
+    }

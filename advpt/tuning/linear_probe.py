@@ -1,0 +1,91 @@
+"""The linear probe of CLIP's embeddings: L2 logistic regression, its strength chosen on a validation split.
+
+CoOp's ``lpclip``: projected embeddings, not normalised, of centre crops; multinomial L-BFGS, at most 1,000 iterations; C
+from a coarse grid of powers of 100, then eight rounds that halve the distance in log C around the best one.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from advpt.errors import DataError
+
+GRID = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
+ROUNDS = 8
+MAX_ITERATIONS = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A fitted head: ``weight [K, L]`` and ``bias [K]`` float32, its C, and whether L-BFGS converged."""
+
+    weight: Tensor
+    bias: Tensor
+    c: float
+    converged: bool
+
+    def accuracy(self, features: Tensor, labels: Tensor) -> float:
+        """Percent of ``features [n, L]`` whose arg-max is the label ``[n]``."""
+        return 100 * float(((features @ self.weight.T + self.bias).argmax(1) == labels).float().mean())
+
+
+def fit(features: Tensor, labels: Tensor, classes: int, c: float, iterations: int = MAX_ITERATIONS) -> Probe:
+    """Logistic regression on ``features [n, L]`` with ``labels [n]`` in 0 .. ``classes`` - 1.
+
+    Raises:
+        DataError: a class has no image.
+    """
+    seen = sorted(set(labels.tolist()))
+    if seen != list(range(classes)):
+        absent = sorted(set(range(classes)) - set(seen))
+        raise DataError(
+            f"a linear probe needs images of every class; {len(absent)} of {classes} have none, the first is class "
+            f"number {absent[0]}"
+        )
+    model = LogisticRegression(C=c, max_iter=iterations)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(features.double().numpy(), labels.numpy())
+    weight, bias = torch.from_numpy(model.coef_).float(), torch.from_numpy(model.intercept_).float()
+    if classes == 2:  # scikit-learn keeps the difference of the two rows
+        weight, bias = torch.cat([torch.zeros_like(weight), weight]), torch.cat([torch.zeros_like(bias), bias])
+    return Probe(weight, bias, c, not any(issubclass(w.category, ConvergenceWarning) for w in caught))
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Embeddings ``[n, L]`` and labels ``[n]`` to fit on and to choose C by, and how many classes there are."""
+
+    features: Tensor
+    labels: Tensor
+    val_features: Tensor
+    val_labels: Tensor
+    classes: int
+
+
+def search(data: Data, iterations: int = MAX_ITERATIONS) -> tuple[Probe, list[tuple[float, float]]]:
+    """The probe with the best validation accuracy (the first found of equal ones), and every (C, accuracy) tried."""
+    tried: dict[float, tuple[float, Probe]] = {}
+
+    def score(c: float) -> float:
+        if c not in tried:
+            probe = fit(data.features, data.labels, data.classes, c, iterations)
+            tried[c] = (probe.accuracy(data.val_features, data.val_labels), probe)
+        return tried[c][0]
+
+    peak = max(GRID, key=score)
+    left, right = 0.1 * peak, 10 * peak
+    for _ in range(ROUNDS):
+        if score(left) < score(right):
+            left = math.sqrt(left * right)
+        else:
+            right = math.sqrt(left * right)
+    best = max(tried, key=lambda c: tried[c][0])
+    return tried[best][1], [(c, accuracy) for c, (accuracy, _) in tried.items()]

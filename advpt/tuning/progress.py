@@ -1,0 +1,56 @@
+"""Accuracy over wall-clock: what each epoch of a run took and what it reached, kept so that a killed run goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from advpt.errors import RecordError
+from advpt.files import read_json, write_json
+
+FILE = "progress.json"
+
+
+class Progress:
+    """Epochs done (counted from 1), seconds spent training in each, and what was measured after some of them.
+
+    The file is written before the epoch's checkpoint, and rows behind the checkpoint that a run goes on from are dropped:
+    so the times are those of the epochs that count, whatever was killed in between. Time for measuring is not counted.
+    """
+
+    def __init__(self, path: Path, done: int = 0, before: float | None = 0.0) -> None:
+        """``done``: epochs of the checkpoint gone on from; ``before``: seconds for the training input, None if unknown."""
+        self.path, self.before = path, before
+        self.seconds: list[float] = []
+        self.measured: dict[int, dict[str, Any]] = {}
+        if done and path.is_file():
+            saved = read_json(path, RecordError)
+            self.seconds = saved["seconds"][:done]
+            self.measured = {int(e): found for e, found in saved["measured"].items() if int(e) <= done}
+            self.before = saved["before"]
+
+    def add(self, seconds: float) -> None:
+        """An epoch of training is over."""
+        self.seconds.append(round(seconds, 4))
+
+    def note(self, epoch: int, found: dict[str, Any]) -> None:
+        """What was measured after an epoch."""
+        self.measured[epoch] = found
+
+    def save(self) -> None:
+        write_json(self.path, {"seconds": self.seconds, "measured": self.measured, "before": self.before})
+
+    def curve(self) -> list[dict[str, Any]]:
+        """For a record's ``result``: the epoch and what was measured after it."""
+        return [{"epoch": epoch} | found for epoch, found in sorted(self.measured.items())]
+
+    def times(self) -> dict[str, Any]:
+        """For a record's ``observed``: seconds for the training input, and for each epoch."""
+        return {"before": self.before, "epochs": self.seconds}
+
+
+def wall_clock(times: dict[str, Any], epoch: int) -> float | None:
+    """Seconds from the start to the end of an epoch, the training input included; None where they are not known."""
+    if times.get("before") is None or epoch > len(times["epochs"]):
+        return None
+    return float(times["before"]) + sum(times["epochs"][:epoch])

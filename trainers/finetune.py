@@ -1,0 +1,112 @@
+"""What adversarial training of CLIP's image encoder has in common: the opposite of AdvPT, which never touches it.
+
+The classifier is 100 cos(E(x), T) with the text features of the hand-written prompt frozen (TeCoA's form, Mao et al.,
+ICLR 2023); all parameters of the image tower are trained, in float32. Methods say how images are attacked and which loss
+they get. Evaluation makes its attacks anew on the tuned encoder: its hash is in the key of every bank. So here a
+``transfer`` attacker, who knows both encoders, knows all there is. Builds on its neighbour ``trainers/advpt.py``.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+from pathlib import Path
+
+import torch
+from dassl.engine import TrainerX
+from dassl.optim import build_optimizer
+from torch import Tensor
+
+from advpt.attacks import parse
+from advpt.backbones.clip import Backbone
+from advpt.files import load_checkpoint
+from advpt.prompts import exchange
+from trainers.advpt import PromptTrainer, build_schedule, to_pixels
+
+log = logging.getLogger(__name__)
+MODEL_NAME = "image_encoder"  # the checkpoint folder
+
+
+class EncoderTrainer(PromptTrainer):
+    own = ""  # the method's node of cfg.TRAINER
+
+    def check_cfg(self, cfg):
+        super().check_cfg(cfg)
+        parse(cfg.TRAINER[self.own].ATTACK)
+
+    def build_prompts(self):
+        cfg = self.cfg
+        self.seed = cfg.SEED if cfg.SEED >= 0 else torch.seed() % 2**31
+        self.spec = parse(cfg.TRAINER[self.own].ATTACK)
+        self.attack = self.spec.build()
+        self.image_encoder = self.backbone.require_image().requires_grad_(True)
+        self.optim = build_optimizer(self.image_encoder, cfg.OPTIM)
+        self.sched = build_schedule(self.optim, cfg.OPTIM)
+        self.register_model(MODEL_NAME, self.image_encoder, self.optim, self.sched)
+
+    def classifier(self):
+        return self.hand
+
+    # --- training -----------------------------------------------------------------------------------------------
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """``[b, K]`` of the hand-written prompts, differentiable in pixels and encoder."""
+        return self.hand.logits(self.image_encoder(pixels))
+
+    def perturb(self, pixels: Tensor, labels: Tensor, seed: int, attack=None) -> Tensor:
+        """Attacked pixels; the encoder is frozen and in evaluation mode meanwhile."""
+        attack, encoder = attack or self.attack, self.image_encoder
+        training = encoder.training
+        encoder.eval().requires_grad_(False)
+        forward = self.logits if attack.objective.space == "logits" else encoder
+        found = attack(forward, pixels, labels, torch.Generator().manual_seed(seed)).images
+        encoder.train(training).requires_grad_(True)
+        return found
+
+    def loss(self, pixels: Tensor, attacked: Tensor, labels: Tensor) -> Tensor:
+        """The method's loss, a scalar; gradients for the parameters of the encoder."""
+        raise NotImplementedError
+
+    def forward_backward(self, batch):
+        images, labels = self.parse_batch_test(batch)
+        pixels = to_pixels(images, self.cfg)
+        seed = (self.seed * 1_000_003 + self.epoch) * 1_000_003 + self.batch_idx
+        loss = self.loss(pixels, self.perturb(pixels, labels, seed % 2**63), labels)
+        self.model_backward_and_update(loss)
+        if self.batch_idx + 1 == self.num_batches:
+            self.update_lr()
+        return {"loss": loss.item()}
+
+    def training_facts(self):
+        return {"attack": str(self.spec), "images": len(self.dm.dataset.train_x)}
+
+    # --- evaluation ---------------------------------------------------------------------------------------------
+
+    def use_encoder_as_it_is(self):
+        """Evaluate a frozen copy with a hash of its own, so that its banks are nobody else's."""
+        frozen = Backbone(self.backbone.name, copy.deepcopy(self.backbone.model), self.device)
+        self.library = dataclasses.replace(self.library, backbone=frozen, load=lambda: frozen, _open={})
+
+    def point(self):
+        self.use_encoder_as_it_is()
+        return super().point()
+
+    def test(self, split=None):
+        self.use_encoder_as_it_is()
+        return super().test(split)
+
+    # --- checkpoints --------------------------------------------------------------------------------------------
+
+    def save_model(self, epoch, directory, *args, **kwargs):
+        TrainerX.save_model(self, epoch, directory, *args, **kwargs)  # there is no prompt to describe
+
+    def load_model(self, directory, epoch=None):
+        if not directory:
+            print("Note that load_model() is skipped as no pretrained model is given")
+            return
+        path = exchange.checkpoint_file(Path(directory, MODEL_NAME), epoch)
+        saved = load_checkpoint(path)
+        self.image_encoder.load_state_dict(saved["state_dict"])
+        self.loaded = {"epoch": saved.get("epoch")}
+        print(f'Loading weights to {MODEL_NAME} from "{path}" (epoch = {saved.get("epoch")})')

@@ -1,0 +1,80 @@
+"""Linear-probe CLIP (section 5.6, Table 4): logistic regression on the embeddings of the frozen image encoder.
+
+On the whole training split, or on ``DATASET.NUM_SHOTS`` images of each class. Robust accuracy is by default under the
+embedding-KL attack, on the very images of Table 1 (the paper does not say which PGD its Table 4 means); ``adaptive``
+attackers go through the head with cross-entropy. Builds on its neighbour ``trainers/advpt.py``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from dassl.engine import TRAINER_REGISTRY
+from safetensors.torch import load_file, save_file
+
+from advpt.errors import WeightsError
+from advpt.files import atomic_path
+from advpt.prompts.linear import LinearClassifier
+from advpt.tuning.linear_probe import Data, Probe, fit, search
+from trainers.advpt import PromptTrainer
+
+FILE = Path("linear_probe", "probe.safetensors")
+HELD_OUT = 5  # every so manieth image of a class chooses C where there is no validation split
+
+
+@TRAINER_REGISTRY.register()
+class LinearProbe(PromptTrainer):
+    probe: Probe | None = None
+
+    def build_prompts(self):
+        self.seed = self.cfg.SEED
+
+    def classifier(self):
+        if self.probe is None:
+            raise WeightsError("the linear probe is neither trained nor loaded; train it, or name --model-dir")
+        return LinearClassifier(self.probe.weight.to(self.device), 1.0, self.probe.bias.to(self.device))
+
+    def data(self) -> Data:
+        """Embeddings to fit on and to choose C by. A validation split that shares images with the test split (ImageNet's
+        does) is not looked at: a fifth of the training images takes its place."""
+        train = self.library.get(self.image_set("train").first(self.bank_settings.limit))
+        val, test = self.image_set("val"), self.image_set("test")
+        classes = len(self.classnames)
+        if len(val) and not set(val.ids) & set(test.ids):
+            held = self.library.get(val)
+            return Data(train.embeddings, train.labels, held.embeddings, held.labels, classes)
+        place = torch.zeros(len(train), dtype=torch.int64)  # of each image within its class
+        for label in range(classes):
+            rows = (train.labels == label).nonzero().squeeze(1)
+            place[rows] = torch.arange(len(rows))
+        out = place % HELD_OUT == HELD_OUT - 1
+        if not out.any():
+            out = torch.zeros_like(out)
+            return Data(train.embeddings, train.labels, train.embeddings, train.labels, classes)
+        return Data(train.embeddings[~out], train.labels[~out], train.embeddings[out], train.labels[out], classes)
+
+    def train(self):
+        node, data = self.cfg.TRAINER.LINEARPROBE, self.data()
+        if node.C > 0:
+            self.probe = fit(data.features, data.labels, data.classes, node.C, node.MAX_ITER)
+        else:
+            self.probe, tried = search(data, node.MAX_ITER)
+            print(f"C = {self.probe.c:.4g}, the best of {len(tried)} on the validation images")
+        tensors = {"weight": self.probe.weight, "bias": self.probe.bias, "c": torch.tensor(self.probe.c).double()}
+        with atomic_path(Path(self.output_dir) / FILE) as partial:
+            save_file({name: value.contiguous() for name, value in tensors.items()}, partial)
+        self.fitted = {"images": len(data.labels), "c": self.probe.c, "converged": self.probe.converged}
+        print("Finish training")
+        self.test()
+
+    def training_facts(self):
+        return getattr(self, "fitted", {})
+
+    def load_model(self, directory, epoch=None):
+        path = Path(directory) / FILE
+        if not path.is_file():
+            raise WeightsError(f"no linear probe at {path}; name the folder of a finished run with --model-dir")
+        saved = load_file(path)
+        self.probe = Probe(saved["weight"], saved["bias"], float(saved["c"]), True)
+        self.loaded = {"trainer": "LinearProbe"}
