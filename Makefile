@@ -1,4 +1,5 @@
 # make demo   environment + the main job on the embedded default, one table at the end
+# make demo-full  the same with standard AutoAttack instead of APGD-CE+T
 # make test   environment + all tests
 # make lint   ruff and mypy
 # VENV=  (empty) uses the environment that is active
@@ -13,11 +14,14 @@ endif
 SOURCES := setup.py dassl-lite/pyproject.toml scripts/setup.sh
 export PYTHON
 
-.PHONY: setup demo test lint format clean
+.PHONY: setup demo demo-full test lint format clean
 setup: $(STAMPS)/base
 
 demo: $(STAMPS)/base
 	scripts/advpt/demo.sh
+
+demo-full: $(STAMPS)/base
+	OUTPUT=output/demo_full AA=aa@4 scripts/advpt/demo.sh
 
 test: $(STAMPS)/dev
 	$(PYTHON) -m pytest -n 2 tests dassl-lite/tests
