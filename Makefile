@@ -21,7 +21,7 @@ demo: $(STAMPS)/base
 	scripts/advpt/demo.sh
 
 demo-full: $(STAMPS)/base
-	OUTPUT=output/demo_full AA=aa@4 scripts/advpt/demo.sh
+	OUTPUT=output/demo_full AA=aa@8 scripts/advpt/demo.sh
 
 test: $(STAMPS)/dev
 	$(PYTHON) -m pytest -n 2 tests dassl-lite/tests

@@ -134,7 +134,9 @@ def run(argv: list[str] | None = None) -> int:
     if args.eval_only:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)
         trainer.test()
-        if str(folder.absolute()) != evaluated:  # a run's own folder says done when the run is, not when it is looked at
+        if (
+            str(folder.absolute()) != evaluated
+        ):  # a run's own folder says done when the run is, not when it is looked at
             mark_done(folder, cfg, evaluated)
     elif not args.no_train:
         trainer.train()

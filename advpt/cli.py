@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
@@ -182,6 +183,167 @@ def report(args: argparse.Namespace) -> int:
     return 0
 
 
+def _repository() -> Path:
+    """The checkout with train.py and the yaml files.
+
+    Raises:
+        ConfigError: the library is installed without it.
+    """
+    found = Path(__file__).resolve().parents[1]
+    for folder in (Path.cwd(), found):
+        if (folder / "train.py").is_file() and (folder / "configs" / "trainers").is_dir():
+            return folder
+    raise ConfigError("this verb starts train.py and reads its yaml files: run it in the root of the repository")
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.replace(",", " ").split() if word]
+
+
+def _whole_numbers(name: str, text: str) -> list[int]:
+    try:
+        return [int(word) for word in _words(text)]
+    except ValueError:
+        raise ConfigError(f"{name} is {text!r}; give whole numbers with commas, for instance 1,2,3") from None
+
+
+def _execute(plan: Any, places: Any, jobs: int) -> tuple[Any, list[str]]:
+    """Run what is missing of a plan; the summary and one line per failure."""
+    import signal
+
+    from advpt.jobs import reproduce as steps
+    from advpt.jobs.local import Executor
+
+    slots, gpus = steps.slots_here(jobs)
+    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    summary = Executor(
+        plan, places, slots=slots, gpus=gpus, tell=lambda line: print(line, file=sys.stderr, flush=True)
+    ).run()
+    return summary, steps.failures(plan, places, summary)
+
+
+def _tell_plan(plan: Any, places: Any, jobs: int, verbose: bool) -> None:
+    from advpt.jobs import reproduce as steps
+    from advpt.jobs.local import command
+
+    print(tabulate(steps.plan_rows(plan, places), headers=steps.PLAN_HEADS, disable_numparse=True))
+    print(steps.estimate(plan, places, steps.slots_here(jobs)[0]))
+    if verbose:
+        for label, users in plan.shared_banks.items():
+            print(f"bank      {label}: {len(users)} runs, built by {plan.by_id[users[0]].label}")
+        for job in plan.jobs:
+            print(f"{job.id}  {' '.join(command(job, plan, places))}")
+
+
+def reproduce(args: argparse.Namespace) -> int:
+    """Tables and figures of the paper: print the plan of the runs they need, run what is missing, write the report.
+    Returns 1 where a run failed."""
+    from advpt.jobs import needs
+    from advpt.jobs import reproduce as steps
+    from advpt.jobs.local import Places
+    from advpt.jobs.studies import STUDIES, study
+    from advpt.jobs.world import DEMO, PAPER
+
+    if not args.names:
+        raise ConfigError(f"name at least one of {', '.join(STUDIES)}, or all")
+    world = (DEMO if args.demo else PAPER).narrowed(
+        _words(args.only), _words(args.backbones), _whole_numbers("--seeds", args.seeds)
+    )
+    repository = _repository()
+    output = args.output or Path("output", "reproduce-demo" if args.demo else "reproduce")
+    places = Places(
+        repository=repository,
+        output=output.absolute(),
+        root=Path(args.root or os.environ.get("ADVPT_DATA") or "data").expanduser().absolute(),
+        banks=(args.banks or output / "banks").absolute(),
+        weights=steps.weights(args.weights),
+    )
+    wanted = study(args.names, world, repository, [tuple(pair) for pair in args.set])
+    _tell_plan(wanted.plan, places, args.jobs, args.verbose)
+    absent = needs.missing_data(wanted.plan, places)
+    for line in needs.missing_weights(wanted.plan, places):
+        print(f"weights   {line}")
+    for line in absent:
+        print(f"missing   {line}")
+    if args.dry_run:
+        return 0
+    summary, failed = None, list[str]()
+    if not args.report_only:
+        if absent:
+            raise ConfigError(
+                f"{len(absent)} data sets are not under {places.root} (listed above); prepare them, leave them out "
+                f"with "
+                "--only, or see it all small with --demo"
+            )
+        summary, failed = _execute(wanted.plan, places, args.jobs)
+    made = steps.report(
+        wanted,
+        places,
+        title="AdvPT: the paper's tables and figures" + (", as a demo" if args.demo else ""),
+        about=world.said.get("all", "Our numbers beside the published ones; protocols say what the attacker knew."),
+    )
+    for note in made.notes:
+        print(f"{note.kind:10}{note.text}")
+    if summary is not None:
+        print(f"{len(summary.done)} runs in {steps.in_words(summary.seconds)}, {len(summary.there)} were done before")
+    for line in failed:
+        print(f"FAILED    {line}")
+    print(f"cells: {', '.join(f'{n} {word}' for word, n in sorted(made.words.items())) or 'none'}")
+    print(f"report    {made.page}")
+    return 1 if failed else 0
+
+
+def sweep(args: argparse.Namespace) -> int:
+    """Data sets x backbones x trainers x shots x seeds as one plan of runs that may be started again at any time.
+    Returns 1 where a run failed."""
+    from advpt.jobs import needs, studies
+    from advpt.jobs import reproduce as steps
+    from advpt.jobs.local import Places, is_complete
+    from advpt.results.collect import collect
+    from advpt.results.table import groups, render
+
+    repository, output = _repository(), args.output.absolute()
+    places = Places(
+        repository,
+        output,
+        Path(args.root or os.environ.get("ADVPT_DATA") or "data").expanduser().absolute(),
+        args.banks.absolute(),
+        steps.weights(args.weights),
+    )
+    shots = [
+        -1 if word == "all" else n
+        for word in _words(args.shots)
+        for n in _whole_numbers("--shots", word.replace("all", "-1"))
+    ]
+    plan = studies.sweep(
+        args.names,
+        _words(args.backbones),
+        _words(args.trainers),
+        shots,
+        _whole_numbers("--seeds", args.seeds),
+        repository,
+        [tuple(pair) for pair in args.set],
+    )
+    _tell_plan(plan, places, args.jobs, args.verbose)
+    for line in needs.missing_weights(plan, places):
+        print(f"weights   {line}")
+    absent = needs.missing_data(plan, places)
+    for line in absent:
+        print(f"missing   {line}")
+    if args.dry_run:
+        return 0
+    if absent:
+        raise ConfigError(f"{len(absent)} data sets are not under {places.root} (listed above); prepare them first")
+    summary, failed = _execute(plan, places, args.jobs)
+    if done := [places.folder(job) for job in plan.jobs if is_complete(job, places)]:
+        for group in groups(collect(done)):
+            print(f"\n{render(group)}\n")
+    print(f"{len(summary.done)} runs in {steps.in_words(summary.seconds)}, {len(summary.there)} were done before")
+    for line in failed:
+        print(f"FAILED    {line}")
+    return 1 if failed else 0
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m advpt", description=__doc__)
     top.add_argument("--verbose", action="store_true", help="more log lines, and tracebacks for errors")
@@ -227,11 +389,44 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--keep-archives", action="store_true", help="keep what was downloaded in <data set>/.prepare")
     sub.set_defaults(run=prepare)
 
+    sub = verbs.add_parser("reproduce", help="the paper's tables and figures", description=reproduce.__doc__)
+    sub.add_argument("names", nargs="*", help="table1 to table5, fig3 to fig7, curves, or all")
+    sub.add_argument("--demo", action="store_true", help="all of it small: DemoCLIP and digits, no download")
+    sub.add_argument("--only", default="", help="data sets, for instance pets,dtd")
+    sub.add_argument("--backbones", default="", help="for instance vit_b16")
+    sub.add_argument("--seeds", default="", help="for instance 1,2,3 (the default)")
+    sub.add_argument("--report-only", action="store_true", help="run nothing; write the report of what is there")
+    sub.add_argument("--output", type=Path, default=None, help="default: output/reproduce or output/reproduce-demo")
+    sub.add_argument("--banks", type=Path, default=None, help="default: banks below the output folder")
+    _plan_options(sub)
+    sub.set_defaults(run=reproduce)
+
+    sub = verbs.add_parser("sweep", help="data sets x backbones x trainers x shots x seeds", description=sweep.__doc__)
+    sub.add_argument("names", nargs="+", metavar="dataset", help="yaml names, for instance pets dtd")
+    sub.add_argument("--backbones", default="vit_b16", help="yaml names, for instance vit_b16,vit_l14")
+    sub.add_argument("--trainers", default="ZeroshotCLIP,CoOp,AdvPT")
+    sub.add_argument("--shots", default="all", help="for instance 1,4,16,all")
+    sub.add_argument("--seeds", default="1,2,3")
+    sub.add_argument("--output", type=Path, default=Path("output", "sweep"))
+    sub.add_argument("--banks", type=Path, default=Path("banks"))
+    _plan_options(sub)
+    sub.set_defaults(run=sweep)
+
     sub = verbs.add_parser("report", help="tables of records", description=report.__doc__)
     sub.add_argument("folders", type=Path, nargs="+", help="output folders of finished runs")
     sub.add_argument("--format", default="github", choices=["github", "plain", "latex_booktabs", "tsv"])
     sub.set_defaults(run=report)
     return top
+
+
+def _plan_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--root", default="", help="folder of all data sets (default: $ADVPT_DATA or data)")
+    sub.add_argument("--dry-run", action="store_true", help="print the plan, run nothing")
+    sub.add_argument("--jobs", type=int, default=0, help="runs at a time (default: one per GPU, else up to two)")
+    sub.add_argument(
+        "--weights", action="append", default=[], metavar="BACKBONE=FILE", help="instead of OpenAI's by name"
+    )
+    sub.add_argument("--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="for every run")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -242,6 +437,9 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (head, a pager) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except KeyboardInterrupt:
+        print("stopped; the same command continues where it was", file=sys.stderr)
+        return 130
     except AdvPTError as error:
         if args.verbose:
             raise

@@ -8,6 +8,7 @@ Random weights purify nothing; this measures time and memory of the path. At t =
 from __future__ import annotations
 
 import argparse
+import logging
 import resource
 import time
 from pathlib import Path
@@ -20,12 +21,13 @@ from advpt.data.images import Preprocessing, read_image
 from advpt.defenses import adm
 from advpt.defenses.diffpure import DiffPure, UNet
 
+log = logging.getLogger(__name__)
 STEPS = 150
 
 
 def say(what: str, since: float) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{what}: {time.monotonic() - since:.1f} s, peak memory {peak:.1f} GiB", flush=True)
+    log.info("%s: %.1f s, peak memory %.1f GiB", what, time.monotonic() - since, peak)
 
 
 def main() -> None:
@@ -33,6 +35,7 @@ def main() -> None:
     parser.add_argument("photos", nargs="+", type=Path)
     parser.add_argument("--calls", type=int, default=2)
     args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.manual_seed(0)
     started = time.monotonic()
     pixels = torch.stack([read_image(path, Preprocessing((224, 224), "bicubic"))[0] for path in args.photos])
@@ -49,7 +52,9 @@ def main() -> None:
         say(f"purified with {args.calls} calls (stride {stride}) at {torch.get_num_threads()} threads", started)
         embedded = clip.require_image()(purified)
     each = (time.monotonic() - started) / args.calls / len(pixels)
-    print(f"embeddings {list(embedded.shape)}; {each:.1f} s per call and image, {each * STEPS / 60:.0f} min an image")
+    log.info(
+        "embeddings %s; %.1f s per call and image, %.0f min an image", list(embedded.shape), each, each * STEPS / 60
+    )
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ from advpt.bank.library import Library
 from advpt.bank.store import Bank
 from advpt.data import catalog
 from advpt.data.images import ImageSet, Preprocessing
+from advpt.data.manifest import manifest
+from advpt.errors import PromptError
 from advpt.evaluation import defended, evaluator, pictures, record
 from advpt.evaluation.evaluator import Prompts, evaluate
 from advpt.evaluation.protocols import threats
@@ -215,6 +217,9 @@ class PromptTrainer(TrainerX):
         if self.progress is not None and self.progress.measured:
             times = {"training": self.progress.times()}
             records = [dataclasses.replace(found, observed=found.observed | times) for found in records]
+        if prepared := manifest(Path(str(getattr(self.dm.dataset, "dataset_dir", "")))):
+            made = {"prepared_data": {"manifest": digest(prepared), "date": prepared.get("date")}}
+            records = [dataclasses.replace(found, observed=found.observed | made) for found in records]
         for found in records:
             record.write(found, Path(self.output_dir))
         for found in reversed(records):  # the first one last: result parsers take the last match
@@ -296,6 +301,14 @@ class PromptTrainer(TrainerX):
             return
         path = exchange.checkpoint_file(Path(directory, MODEL_NAME), epoch)
         saved = load_checkpoint(path)
+        about = path.parent / "prompt.json"
+        if self.context.csc and about.is_file():
+            tuned_on = read_json(about).get("classnames", self.classnames)
+            if tuned_on != self.classnames:
+                raise PromptError(
+                    f"{path} holds class-specific context (CSC) tuned on {tuned_on[:3]}..., this run has "
+                    f"{self.classnames[:3]}...; it fits only the class list it was tuned on"
+                )
         self.prompt_learner.load_context(saved["state_dict"], str(path))
         self.loaded = {"epoch": saved.get("epoch")} | source_of(path)
         print(f'Loading weights to {MODEL_NAME} from "{path}" (epoch = {saved.get("epoch")})')

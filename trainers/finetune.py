@@ -1,8 +1,8 @@
 """What adversarial training of CLIP's image encoder has in common: the opposite of AdvPT, which never touches it.
 
 The classifier is 100 cos(E(x), T) with the text features of the hand-written prompt frozen (TeCoA's form, Mao et al.,
-ICLR 2023); all parameters of the image tower are trained, in float32. Methods say how images are attacked and which loss
-they get. Evaluation makes its attacks anew on the tuned encoder: its hash is in the key of every bank. So here a
+ICLR 2023); all parameters of the image tower are trained, in float32. Methods say how images are attacked and which
+loss they get. Evaluation makes its attacks anew on the tuned encoder: its hash is in the key of every bank. So here a
 ``transfer`` attacker, who knows both encoders, knows all there is. Builds on its neighbour ``trainers/advpt.py``.
 """
 
@@ -99,7 +99,11 @@ class EncoderTrainer(PromptTrainer):
     # --- checkpoints --------------------------------------------------------------------------------------------
 
     def save_model(self, epoch, directory, *args, **kwargs):
+        """The latest checkpoint only: with the optimizer's state each is three times the encoder."""
         TrainerX.save_model(self, epoch, directory, *args, **kwargs)  # there is no prompt to describe
+        for path in Path(directory, MODEL_NAME).glob("model.pth.tar-*"):
+            if path.name != f"model.pth.tar-{epoch + 1}":
+                path.unlink()
 
     def load_model(self, directory, epoch=None):
         if not directory:

@@ -36,8 +36,8 @@ class LinearProbe(PromptTrainer):
         return LinearClassifier(self.probe.weight.to(self.device), 1.0, self.probe.bias.to(self.device))
 
     def data(self) -> Data:
-        """Embeddings to fit on and to choose C by. A validation split that shares images with the test split (ImageNet's
-        does) is not looked at: a fifth of the training images takes its place."""
+        """Embeddings to fit on and to choose C by. A validation split that shares images with the test split
+        (ImageNet's does) is not looked at: a fifth of the training images takes its place."""
         train = self.library.get(self.image_set("train").first(self.bank_settings.limit))
         val, test = self.image_set("val"), self.image_set("test")
         classes = len(self.classnames)

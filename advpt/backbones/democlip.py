@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 from advpt.backbones.shim import import_clip
 from advpt.data import rendered
-from advpt.errors import WeightsError
+from advpt.errors import ConfigError, WeightsError
 
 log = logging.getLogger(__name__)
 
@@ -144,6 +144,8 @@ def pretrain(
 
     ``steps`` of AdamW over ``batch`` captioned images drawn from ``drawn`` masks. Shows progress, logs the loss.
     """
+    if steps < 3:
+        raise ConfigError(f"steps is {steps}; the learning-rate schedule needs at least 3")
     tokenize = import_clip().tokenize
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)

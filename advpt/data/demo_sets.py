@@ -61,7 +61,11 @@ def _rendered_split() -> Split:
     for part, n in zip(("train", "val", "test"), COUNTS):
         per = n // len(DIGIT_NAMES)
         parts.append(
-            tuple((f"{part}/{name}/{i:04d}.png", label, name) for label, name in enumerate(DIGIT_NAMES) for i in range(per))
+            tuple(
+                (f"{part}/{name}/{i:04d}.png", label, name)
+                for label, name in enumerate(DIGIT_NAMES)
+                for i in range(per)
+            )
         )
     return Split(*parts)
 
@@ -74,7 +78,7 @@ def _draw_rendered(root: Path, row: Row) -> Image.Image:
     pick = torch.randint(2**20, (2,), generator=generator).tolist()
     ink = list(rendered.COLOURS.values())[pick[0] % len(rendered.COLOURS)]
     paper = list(rendered.BACKGROUNDS.values())[pick[1] % len(rendered.BACKGROUNDS)]
-    pixels = rendered.warp(torch.from_numpy(mask)[None, None].float() / 255, generator)
+    pixels = rendered.warp(torch.from_numpy(mask.copy())[None, None].float() / 255, generator)
     pixels = rendered.colour(pixels, torch.tensor([ink]), torch.tensor([paper]), generator)
     return Image.fromarray((pixels[0].permute(1, 2, 0) * 255).round().byte().numpy())
 

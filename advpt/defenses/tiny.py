@@ -30,7 +30,7 @@ SHAPE: dict[str, Any] = adm.ADM_256 | {
 
 
 def make(seed: int = 0) -> nn.Module:
-    """ADM's design at 32 pixels with a third of a million random weights."""
+    """ADM's design at 32 pixels with 0.8 million random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return adm.build(SHAPE).eval().requires_grad_(False)

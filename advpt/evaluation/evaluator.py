@@ -229,6 +229,7 @@ def worst_case(
 ) -> dict[str, Any]:
     """The fields of a record in which an image counts as correct only if it survives every attack of the group."""
     protocol, spec = group[0].threat.protocol, group[0].threat.attack
+    most = next((found.threat for found in group if not found.threat.own_network), group[0].threat)  # who knows most
     survived = [torch.stack(each).all(0) for each in zip(*(found.correct for found in group))]
     perturbed = torch.stack([found.perturbed for found in group]).any(0)
     names = [str(found.threat.attack) for found in group]
@@ -243,7 +244,7 @@ def worst_case(
     ]
     return {
         "protocol": protocol,
-        "attacker_knows": knows(group[0].threat, row),
+        "attacker_knows": knows(most, row),
         "attack": {
             "name": WORST_CASE,
             "version": 1,

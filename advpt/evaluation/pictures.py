@@ -21,7 +21,9 @@ FOLDER, FILE = "pictures", "pictures.json"
 KINDS = ("clean", "attacked", "change")
 
 
-def take(prompts: Prompts, images: ImageSet, library: Library, threat: Threat, record: Record, n: int, run: Path) -> Path:
+def take(
+    prompts: Prompts, images: ImageSet, library: Library, threat: Threat, record: Record, n: int, run: Path
+) -> Path:
     """Attack ``n`` images as the record's evaluation did and keep them, lossless, below the run's folder.
 
     The change is shown around grey and magnified such that the budget fills the range. An image is attacked as it was

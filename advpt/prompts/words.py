@@ -2,8 +2,8 @@
 
 Euclidean distance in float32 between a context vector and the rows of the token table of the same backbone. The paper
 lists five words per data set without saying by which rule; both readings are given: the words nearest to each vector,
-and the five nearest of all (each vector's nearest word, the five smallest distances). Near-zero vectors are close to any
-small token, so the untrained vectors stand beside the trained ones.
+and the five nearest of all (each vector's nearest word, the five smallest distances). Near-zero vectors are close to
+any small token, so the untrained vectors stand beside the trained ones.
 """
 
 from __future__ import annotations
@@ -64,8 +64,9 @@ def nearest(vectors: Tensor, table: Tensor, k: int, only: Sequence[int] | None =
 
 
 def describe(vectors: Tensor, table: Tensor, k: int, only: Sequence[int] | None = None) -> dict[str, Any]:
-    """Both readings, for a record: ``per_vector`` (for each vector ``k`` pairs of word and distance) and ``overall`` (each
-    vector's nearest word, the ``k`` smallest distances, a word once); ``searched``: how many tokens were looked at."""
+    """Both readings, for a record: ``per_vector`` (for each vector ``k`` pairs of word and distance) and ``overall``
+    (each vector's nearest word, the ``k`` smallest distances, a word once); ``searched``: how many tokens were looked
+    at."""
     ids, distances = nearest(vectors, table, k, only)
     per_vector = [
         [[word(token), round(distance, 4)] for token, distance in zip(*pair)]

@@ -1,10 +1,12 @@
 """Figures from cells: PNG and PDF, and beside them a CSV with every point, its interval and its records.
 
-Colours are from Okabe and Ito's palette, which colour-blind readers can tell apart; every series also has its own marker.
+Colours are from Okabe and Ito's palette, which colour-blind readers can tell apart; every series also has its own
+marker.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +21,8 @@ from advpt.tuning.progress import wall_clock
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-HEADS = ("figure", "panel", "series", "label", "x", "x_low", "x_high", "y", "y_low", "y_high", "paper", "seeds", "images",
-         "records")  # fmt: skip
+HEADS = ("figure", "panel", "series", "label", "x", "x_low", "x_high", "y", "y_low", "y_high", "paper", "seeds",
+         "images", "records")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,9 @@ def _clock(clock: Clock, shelf: Shelf) -> list[Point]:
         run = shelf.runs.get(run_id)
         found = [r for r in shelf.of(run).values() if (r.result.get("training") or {}).get("curve")] if run else []
         if run is None or not found:
-            words.append("failed" if run and run.state == "failed" else "missing" if run and run.state == "done" else "not run")
+            words.append(
+                "failed" if run and run.state == "failed" else "missing" if run and run.state == "done" else "not run"
+            )
             continue
         record = found[0]
         shelf.used[record.id] = (record, run)
@@ -113,6 +117,8 @@ def table_of(figure: Figure, found: Sequence[Point]) -> str:
 def draw(figure: Figure, found: Sequence[Point], folder: Path) -> list[Path]:
     """``<name>.png``, ``<name>.pdf`` and ``<name>.csv`` in ``folder``; panels without a number say so."""
     import matplotlib
+
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells every step of embedding a font in a PDF
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
@@ -144,7 +150,9 @@ def draw(figure: Figure, found: Sequence[Point], folder: Path) -> list[Path]:
             for handle, label in zip(*axis.get_legend_handles_labels()):
                 handles.setdefault(label, handle)
         if handles:
-            canvas.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(4, len(handles)), fontsize=8)
+            canvas.legend(
+                handles.values(), handles.keys(), loc="outside lower center", ncols=min(4, len(handles)), fontsize=8
+            )
         paths = []
         for kind in ("png", "pdf"):
             path = folder / f"{figure.name}.{kind}"
@@ -195,7 +203,9 @@ def _bars(axis: Any, mine: Sequence[Point], series: Sequence[str]) -> None:
         x = [labels.index(p.label) + (i - (len(series) - 1) / 2) * wide for p in drawn]
         errors = [[max(0.0, p.y.mean - p.y.low) for p in drawn], [max(0.0, p.y.high - p.y.mean) for p in drawn]]
         axis.bar(x, [p.y.mean for p in drawn], wide, color=style["color"], label=name)
-        axis.errorbar(x, [p.y.mean for p in drawn], yerr=errors, fmt="none", ecolor="#333333", capsize=2, elinewidth=0.7)
+        axis.errorbar(
+            x, [p.y.mean for p in drawn], yerr=errors, fmt="none", ecolor="#333333", capsize=2, elinewidth=0.7
+        )
         paper = [(at, p.y.paper) for at, p in zip(x, drawn) if p.y.paper is not None]
         if paper:
             axis.plot([at for at, _ in paper], [v for _, v in paper], linestyle="none", marker="_", color="black",

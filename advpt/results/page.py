@@ -82,7 +82,8 @@ def plain(text: Any, kind: str = "") -> str:
 def section(name: str, title: str, body: str, files: Sequence[str] = ()) -> str:
     """A section with links to the files that lie beside the page."""
     also = " · ".join(f'<a href="{escape(file, quote=True)}">{escape(Path(file).name)}</a>' for file in files)
-    return f'<section><h2 id="{escape(name, quote=True)}">{escape(title)}</h2>{body}{f"<p>{also}</p>" if also else ""}</section>'
+    head_ = f'<h2 id="{escape(name, quote=True)}">{escape(title)}</h2>'
+    return f"<section>{head_}{body}{f'<p>{also}</p>' if also else ''}</section>"
 
 
 def table_section(table: Table, values: Sequence[Sequence[Value]], files: Sequence[str]) -> str:
@@ -142,11 +143,14 @@ def picture_section(runs: Iterable[Run], shelf: Shelf) -> str:
         about = read_json(path)
         known = {record.id: record for record in shelf.of(run).values()}
         if about["record"] not in known:
-            shelf.note("missing", f"the pictures of {run.label or run.id} belong to a record that is not there any more")
+            shelf.note(
+                "missing", f"the pictures of {run.label or run.id} belong to a record that is not there any more"
+            )
             continue
         shelf.used[about["record"]] = (known[about["record"]], run)
-        head_ = f"<h3>{escape(run.label or run.id)}{links([about['record']])}</h3><p class=about>{escape(about['protocol'])}, "
-        head_ += f"{escape(about['attack'])}; change magnified {about['magnified']:.0f} times around grey.</p>"
+        head_ = f"<h3>{escape(run.label or run.id)}{links([about['record']])}</h3><p class=about>"
+        head_ += f"{escape(about['protocol'])}, {escape(about['attack'])}; change magnified "
+        head_ += f"{about['magnified']:.0f} times around grey.</p>"
         shown.append(f'{head_}<div class="pictures">{"".join(_picture(run, p) for p in about["pictures"])}</div>')
     return section("pictures", "Pictures of the attack", "".join(shown)) if shown else ""
 
@@ -196,5 +200,6 @@ def page(title: str, about: str, sections: Sequence[str], entries: Sequence[tupl
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><h1>{escape(title)}</h1>"
-        f'<p>{escape(about)}</p><p class="about">{escape(LEGEND)}</p><nav>{nav}</nav>{"".join(sections)}</body></html>\n'
+        f'<p>{escape(about)}</p><p class="about">{escape(LEGEND)}</p><nav>{nav}</nav>'
+        f"{''.join(sections)}</body></html>\n"
     )

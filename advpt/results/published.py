@@ -1,7 +1,7 @@
 """The numbers that papers print, shipped beside the code: ``paper/*.csv``.
 
-``advpt_tables.csv`` holds Tables 1 to 4 and the domain shift of Zhang et al. (ECCV 2024), ``advpt_table5_words.csv`` its
-nearest words, ``tapt_tables.csv`` the comparison of TAPT's authors. Published numbers come without intervals.
+``advpt_tables.csv`` holds Tables 1 to 4 and the domain shift of Zhang et al. (ECCV 2024), ``advpt_table5_words.csv``
+its nearest words, ``tapt_tables.csv`` the comparison of TAPT's authors. Published numbers come without intervals.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def number(key: Key | None) -> float | None:
 
 @functools.cache
 def words(dataset: str) -> tuple[Word, ...]:
-    """Table 5's words for a data set, in the paper's order; empty where it has none. ``N/A`` stands in the paper too."""
+    """Table 5's words for a data set, in the paper's order; empty where it has none. ``N/A`` stands in the paper
+    too."""
     return tuple(
         Word(int(r["rank"]), r["word"], float(r["distance"]))
         for r in _rows("advpt_table5_words.csv")

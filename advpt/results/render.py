@@ -14,12 +14,15 @@ from advpt.results.published import words as published_words
 from advpt.results.shelf import Shelf
 from advpt.results.values import NO_CELL, Value
 
-COLUMNS = ("table", "backbone", "dataset", "method", "defense", "protocol", "attack", "ours", "low95", "high95", "paper",
-           "difference", "seeds", "images", "untouched", "on_perturbed", "comparable", "better", "notes", "records")  # fmt: skip
+COLUMNS = ("table", "backbone", "dataset", "method", "defense", "protocol", "attack", "ours", "low95", "high95",
+           "paper", "difference", "seeds", "images", "untouched", "on_perturbed", "comparable", "better", "notes",
+           "records")  # fmt: skip
 LEGEND = (
     "Accuracy in % [95 % interval: of the images for one seed, over seeds for several]. "
-    "n/a: the paper has no such cell; not run, failed, missing (the run is done, its record is gone) and refused (a record "
-    "of another schema, or changed) mean what they say. Bold: a paired interval over the same images and seeds excludes 0. "
+    "n/a: the paper has no such cell; not run, failed, missing (the run is done, its record is gone) and refused (a "
+    "record "
+    "of another schema, or changed) mean what they say. Bold: a paired interval over the same images and seeds "
+    "excludes 0. "
     "Published numbers have no interval."
 )
 
@@ -101,7 +104,8 @@ def to_csv(heads: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
 
 
 _LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
-          "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "<": r"\textless{}", ">": r"\textgreater{}"}  # fmt: skip
+          "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "<": r"\textless{}",
+          ">": r"\textgreater{}"}  # fmt: skip
 
 
 def latex_text(text: str) -> str:
@@ -131,16 +135,28 @@ def latex(table: Table, values: Sequence[Sequence[Value]]) -> str:
     spec = "l" * len(HEADS) + "r" * len(table.columns)
     about = latex_text(caption(table, values)) + (" In brackets: the paper." if paper else "")
     return "\n".join(
-        [r"\begin{table}", r"\centering", rf"\caption{{{about}}}", rf"\label{{tab:{table.name}}}",
-         rf"\begin{{tabular}}{{{spec}}}", r"\toprule", heads, r"\midrule", *lines, r"\bottomrule", r"\end{tabular}",
-         r"\end{table}", ""]  # fmt: skip
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{about}}}",
+            rf"\label{{tab:{table.name}}}",
+            rf"\begin{{tabular}}{{{spec}}}",
+            r"\toprule",
+            heads,
+            r"\midrule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]  # fmt: skip
     )
 
 
 # --- nearest words --------------------------------------------------------------------------------------------------
 
-WORD_HEADS = ("dataset", "backbone", "reading", "vector", "rank", "word", "distance", "untrained_word", "untrained_distance",
-              "paper_word", "paper_distance", "record")  # fmt: skip
+WORD_HEADS = ("dataset", "backbone", "reading", "vector", "rank", "word", "distance", "untrained_word",
+              "untrained_distance", "paper_word", "paper_distance", "record")  # fmt: skip
 
 
 def word_rows(table: WordTable, shelf: Shelf) -> tuple[list[list[Any]], dict[str, str]]:
@@ -152,9 +168,13 @@ def word_rows(table: WordTable, shelf: Shelf) -> tuple[list[list[Any]], dict[str
         run = shelf.runs.get(column.run)
         found = [r for r in shelf.of(run).values() if "words" in r.result] if run is not None else []
         if run is None or not found:
-            why[name] = "not run" if run is None or run.state == "not run" else "failed" if run.state == "failed" else "missing"
+            why[name] = (
+                "not run" if run is None or run.state == "not run" else "failed" if run.state == "failed" else "missing"
+            )
             if why[name] == "missing":
-                shelf.note("missing", f"the run {column.run} is done, but no record of it has nearest words: run it again")
+                shelf.note(
+                    "missing", f"the run {column.run} is done, but no record of it has nearest words: run it again"
+                )
             continue
         record = found[0]
         shelf.used[record.id] = (record, run)
@@ -171,7 +191,19 @@ def word_rows(table: WordTable, shelf: Shelf) -> tuple[list[list[Any]], dict[str
         for vector, (near, near_before) in enumerate(zip(trained["per_vector"], untrained["per_vector"]), start=1):
             for rank, ((word, distance), before) in enumerate(zip(near, near_before), start=1):
                 lines.append(
-                    [column.dataset, column.backbone, "per vector", vector, rank, word, distance, *before, "", "", record.id]
+                    [
+                        column.dataset,
+                        column.backbone,
+                        "per vector",
+                        vector,
+                        rank,
+                        word,
+                        distance,
+                        *before,
+                        "",
+                        "",
+                        record.id,
+                    ]
                 )
     return lines, why
 

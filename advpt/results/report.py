@@ -26,7 +26,13 @@ class Report:
 
 
 def write(
-    exhibits: Sequence[Exhibit], runs: Mapping[str, Run], folder: Path, *, title: str, about: str, top: Path | None = None
+    exhibits: Sequence[Exhibit],
+    runs: Mapping[str, Run],
+    folder: Path,
+    *,
+    title: str,
+    about: str,
+    top: Path | None = None,
 ) -> Report:
     """Write the report of ``exhibits`` into ``folder``.
 

@@ -110,7 +110,9 @@ class Shelf:
             return None, "refused"
         if run.state == "not run":
             return None, "not run"
-        self.note("missing", f"the run {run.label or run.id} is done, but its record of {which} is missing: run it again")
+        self.note(
+            "missing", f"the run {run.label or run.id} is done, but its record of {which} is missing: run it again"
+        )
         return None, "missing"
 
     def strays(self, folders: Iterable[Path]) -> None:
@@ -121,7 +123,9 @@ class Shelf:
                 {p.parent for p in folder.glob(f"**/{records.FOLDER}/*.json") if p.parent.resolve() not in known}
             )
             for parent in nobody:
-                self.note("stray", f"the records in {self.name(parent)} belong to no run of this report; they are not used")
+                self.note(
+                    "stray", f"the records in {self.name(parent)} belong to no run of this report; they are not used"
+                )
 
 
 def measurement(record: Record) -> tuple[Any, ...]:

@@ -1,4 +1,5 @@
-"""Cells to numbers: means over seeds with their intervals, the published number beside them, the records behind them."""
+"""Cells to numbers: means over seeds with their intervals, the published number beside them, the records behind
+them."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from advpt.results.shelf import Shelf, part
 
 # Student's t, 97.5 %, for 1, 2, ... degrees of freedom; the normal's beyond.
 T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-        2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)  # fmt: skip
+        2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045,
+        2.042)  # fmt: skip
 WORDS = ("not run", "failed", "missing", "refused")
 NO_CELL = "n/a"
 
@@ -123,7 +125,8 @@ def value(cell: Cell | None, shelf: Shelf) -> Value:
 
 
 def compare(one: Value, other: Value) -> Difference | None:
-    """Paired difference ``one - other`` over common seeds and the same images; a single run is paired with all seeds."""
+    """Paired difference ``one - other`` over common seeds and the same images; a single run is paired with all
+    seeds."""
     if one.state != "value" or other.state != "value" or not one.images_digest:
         return None
     if one.images_digest != other.images_digest or one.images != other.images:

@@ -1,7 +1,7 @@
 """The linear probe of CLIP's embeddings: L2 logistic regression, its strength chosen on a validation split.
 
-CoOp's ``lpclip``: projected embeddings, not normalised, of centre crops; multinomial L-BFGS, at most 1,000 iterations; C
-from a coarse grid of powers of 100, then eight rounds that halve the distance in log C around the best one.
+CoOp's ``lpclip``: projected embeddings, not normalised, of centre crops; multinomial L-BFGS, at most 1,000 iterations;
+C from a coarse grid of powers of 100, then eight rounds that halve the distance in log C around the best one.
 """
 
 from __future__ import annotations

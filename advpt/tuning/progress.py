@@ -14,12 +14,14 @@ FILE = "progress.json"
 class Progress:
     """Epochs done (counted from 1), seconds spent training in each, and what was measured after some of them.
 
-    The file is written before the epoch's checkpoint, and rows behind the checkpoint that a run goes on from are dropped:
-    so the times are those of the epochs that count, whatever was killed in between. Time for measuring is not counted.
+    The file is written before the epoch's checkpoint, and rows behind the checkpoint that a run goes on from are
+    dropped: so the times are those of the epochs that count, whatever was killed in between. Time for measuring is not
+    counted.
     """
 
     def __init__(self, path: Path, done: int = 0, before: float | None = 0.0) -> None:
-        """``done``: epochs of the checkpoint gone on from; ``before``: seconds for the training input, None if unknown."""
+        """``done``: epochs of the checkpoint gone on from; ``before``: seconds for the training input, None if
+        unknown."""
         self.path, self.before = path, before
         self.seconds: list[float] = []
         self.measured: dict[int, dict[str, Any]] = {}

@@ -195,7 +195,7 @@ def test_pre_training_follows_its_seed(tmp_path: Path) -> None:
 
 def test_the_command_writes_a_file_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = democlip.pretrain
-    monkeypatch.setattr(democlip, "pretrain", lambda **given: real(**given, batch=4, **SHORT))
+    monkeypatch.setattr(democlip, "pretrain", lambda **given: real(**(given | SHORT | {"batch": 4})))
     path = tmp_path / "made.safetensors"
     democlip.main(["--out", str(path), "--steps", "3", "--seed", "3", "--save-every", "2"])
     assert democlip.load(path).visual.input_resolution == 32

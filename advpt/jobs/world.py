@@ -1,0 +1,172 @@
+"""What is reproduced: the paper's data sets, backbones, attacks and defenses, and the demo's small stand-ins for
+them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from advpt.errors import ConfigError, unknown_name
+
+CONTEXTS = (1, 2, 4, 8, 16, 32, 50)
+
+
+@dataclass(frozen=True)
+class World:
+    """Names are those of the yaml files; ``names`` maps them to the paper's. Attacks are in their short form.
+
+    datasets: of Tables 1 to 5 and Figure 3; ``probed``: of Table 4. source, targets: of the domain shift.
+    timed, timed_backbones: of the figures over wall-clock and over the number of context vectors.
+    pgd, rap, aa: the paper's attackers, who do not know the learned prompt; ``adaptive``, ``aa_adaptive``: who do.
+    budgets: of the curve over eps, in 1/255. together: one evaluation serves Tables 2 and 3.
+    common: settings of every run. contexts: numbers of context vectors.
+    """
+
+    name: str
+    datasets: tuple[str, ...]
+    probed: tuple[str, ...]
+    source: str
+    targets: tuple[str, ...]
+    backbones: tuple[str, ...]
+    timed: tuple[str, ...]
+    timed_backbones: tuple[str, ...]
+    names: Mapping[str, str]
+    seeds: tuple[int, ...]
+    pgd: str
+    rap: str
+    aa: str
+    adaptive: str
+    aa_adaptive: str
+    bank: str
+    budgets: tuple[str, ...]
+    budget_steps: int
+    defenses: Mapping[str, str]
+    together: bool
+    surrogate: str
+    common: tuple[tuple[str, str], ...]
+    contexts: tuple[int, ...]
+    curve_every: Mapping[str, int]
+    subset: int = 0
+    defended_subset: int = 0
+    said: Mapping[str, str] = dataclasses.field(default_factory=dict)  # what captions add, by exhibit
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def column(self, name: str) -> str:
+        """The paper's name of a data set or backbone."""
+        return self.names.get(name, name)
+
+    def narrowed(self, only: Sequence[str], backbones: Sequence[str], seeds: Sequence[int]) -> World:
+        """The same with some data sets, backbones or seeds only.
+
+        Raises:
+            ConfigError: an unknown name, with the known ones.
+        """
+        known = (*self.datasets, *self.targets, *self.timed)
+        for name in only:
+            if name not in known:
+                raise ConfigError(f"--only: {unknown_name('data set', name, set(known))}")
+        for name in backbones:
+            if name not in self.backbones:
+                raise ConfigError(f"--backbones: {unknown_name('backbone', name, self.backbones)}")
+
+        def keep(names: tuple[str, ...], wanted: Sequence[str]) -> tuple[str, ...]:
+            return tuple(name for name in names if not wanted or name in wanted)
+
+        return dataclasses.replace(
+            self,
+            datasets=keep(self.datasets, only),
+            probed=keep(self.probed, only),
+            targets=keep(self.targets, only) if set(only) & set(self.targets) else self.targets,
+            timed=keep(self.timed, only),
+            backbones=keep(self.backbones, backbones),
+            timed_backbones=keep(self.timed_backbones, backbones),
+            seeds=tuple(seeds) or self.seeds,
+        )
+
+
+PAPER = World(
+    name="paper",
+    datasets=("flowers", "pets", "food101", "sun397", "dtd", "eurosat", "ucf101", "imagenet"),
+    probed=("flowers", "pets", "food101", "sun397", "dtd", "eurosat", "ucf101"),
+    source="imagenet",
+    targets=("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"),
+    backbones=("vit_b16", "vit_l14"),
+    timed=("pets",),
+    timed_backbones=("vit_b16", "vit_l14"),
+    names={
+        "flowers": "Flowers", "pets": "Pets", "food101": "Food101", "sun397": "SUN397", "dtd": "DTD",
+        "eurosat": "EuroSAT", "ucf101": "UCF101", "imagenet": "ImageNet", "imagenetv2": "ImageNetV2",
+        "imagenet_sketch": "ImageNetSketch", "imagenet_a": "ImageNetA", "imagenet_r": "ImageNetR",
+        "vit_b16": "ViT-B/16", "vit_l14": "ViT-L/14"
+        ,
+    },
+    seeds=(1, 2, 3),
+    pgd="pgd40-fkl@16",
+    rap="rap400@16",
+    aa="aa@16",
+    adaptive="pgd40-ce@16",
+    aa_adaptive="apgd-ce-t@16",
+    bank="pgd10-fkl@8",
+    budgets=("1", "2", "4", "8", "16"),
+    budget_steps=40,
+    defenses={"super": "super:mustafa", "rescale": "rescale", "diffpure": "diffpure"},
+    together=False,
+    surrogate="resnet50",
+    common=(("BANK.PROFILE", "paper"),),
+    contexts=CONTEXTS,
+    curve_every={"AdvPT": 10, "AdvTrain": 1, "FastAT": 1, "TradesFT": 1},
+)  # fmt: skip
+
+DEMO = World(
+    name="demo",
+    datasets=("digits", "rendered_digits"),
+    probed=("digits", "rendered_digits"),
+    source="rendered_digits",
+    targets=("digits", "noisy_digits", "rotated_digits"),
+    backbones=("democlip", "democlip_s"),
+    timed=("digits",),
+    timed_backbones=("democlip_s",),
+    names={
+        "digits": "Digits", "rendered_digits": "RenderedDigits", "noisy_digits": "NoisyDigits",
+        "rotated_digits": "RotatedDigits", "democlip": "DemoCLIP", "democlip_s": "DemoCLIP-S",
+    },
+    seeds=(1, 2, 3),
+    pgd="pgd40-fkl@8",
+    rap="rap40@8",
+    aa="apgd-ce-t@8",
+    adaptive="pgd10-ce@2",
+    aa_adaptive="pgd10-ce@2",
+    bank="pgd10-fkl@4",
+    budgets=("0.5", "1", "2", "4", "8"),
+    budget_steps=10,
+    defenses={"super": "super:advpt/sigma=0.05", "rescale": "rescale", "diffpure": "super:advpt/sigma=0.15+rescale"},
+    together=True,
+    surrogate="small-cnn",
+    common=(
+        ("BANK.PROFILE", "paper"),
+        ("BANK.LIMIT", "500"),
+        ("EVAL.SURROGATE", "small-cnn"),
+        ("TRAIN.PRINT_FREQ", "1000"),
+    ),
+    contexts=CONTEXTS,
+    curve_every={"AdvPT": 4, "AdvTrain": 1, "FastAT": 1, "TradesFT": 1},
+    subset=200,
+    defended_subset=100,
+    said={
+        "all": "Demo: DemoCLIP in two sizes, real handwritten and rendered printed digits, a part of the test images, "
+        "attacks at half the paper's budget. It shows the machinery and the protocols, not the paper's numbers.",
+        "table1": "RAP's surrogate is a stand-in: a small CNN trained on the digits, and 40 steps, in place of a "
+        "ResNet-50 "
+        "and 400.",
+        "table2": "The column diffpure is a stand-in: wavelet denoising and random rescaling in place of a diffusion "
+        "model; "
+        "super denoises and does not scale up.",
+        "table3": "AutoAttack is cut to its two APGD stages here, and diffpure is the stand-in of Table 2.",
+        "fig6": "Tuned on rendered digits, tested on real ones, and on real ones under noise and turned by 20 to 45 "
+        "degrees.",
+    },
+)  # fmt: skip
+WORLDS = {world.name: world for world in (PAPER, DEMO)}

@@ -1,0 +1,196 @@
+"""Plans: which runs a table needs, which banks they share, and that every published number has its cell."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from advpt.cli import main
+from advpt.errors import ConfigError
+from advpt.jobs.local import Places, command
+from advpt.jobs.plan import Job, Plan
+from advpt.jobs.studies import STUDIES, study, sweep
+from advpt.jobs.world import DEMO, PAPER
+from advpt.results.layout import Figure, Table, WordTable
+from advpt.results.published import numbers
+
+ROOT = Path(__file__).resolve().parents[2]
+PETS = PAPER.narrowed(["pets"], ["vit_b16"], [1, 2, 3])
+
+
+def kinds(names: list[str], world=PETS) -> Counter:
+    return Counter((job.trainer, job.purpose, bool(job.model)) for job in study(names, world, ROOT).plan.jobs)
+
+
+ZS, ADV, COOP = "ZeroshotCLIP", "AdvPT", "CoOp"
+NEEDED = {
+    "table1": {(ZS, "main", False): 1, (ADV, "main", False): 3},
+    "table2": {(ZS, "defended", False): 1, (ADV, "main", False): 3, (ADV, "defended", True): 3},
+    "table3": {
+        (ZS, "autoattack", False): 1, (ZS, "diffpure", False): 1, (ADV, "main", False): 3, (ADV, "autoattack", True): 3,
+        (ADV, "diffpure", True): 3,
+    },
+    "table4": {("LinearProbe", "main", False): 1, (ADV, "main", False): 3},
+    "table5": {(ADV, "main", False): 3},
+    "fig3": {(ZS, "main", False): 1, (COOP, "main", False): 3, (ADV, "main", False): 3},
+    "fig4": {(trainer, "clock", False): 3 for trainer in (ADV, "AdvTrain", "FastAT", "TradesFT")},
+    "fig5": {(trainer, "clock", False): 3 for trainer in (ADV, "AdvTrain", "FastAT", "TradesFT")},
+    "fig6": {(ZS, "shift", False): 4, (ADV, "main", False): 3, (ADV, "shift", True): 12},
+    "fig7": {(ADV, f"nctx{n}", False): 3 for n in PAPER.contexts},
+    "curves": {
+        (ZS, "budgets", False): 1, (COOP, "main", False): 3, (ADV, "main", False): 3, (COOP, "budgets", True): 3,
+        (ADV, "budgets", True): 3,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(STUDIES))
+def test_the_runs_that_a_table_needs(name):
+    assert kinds([name]) == NEEDED[name]
+
+
+def test_tables_share_their_runs():
+    together = study(["table1", "table5", "table2", "fig3"], PETS, ROOT).plan
+    assert len(together.jobs) == 4 + 4 + 3  # Table 1's; Table 2's evaluations; CoOp's
+    assert study(["all"], PETS, ROOT).plan.jobs == study(list(STUDIES), PETS, ROOT).plan.jobs
+
+
+def test_one_bank_for_all_prompts_and_seeds():
+    plan = study(["table1"], PETS, ROOT).plan
+    vanilla, *tuned = [job.id for job in plan.jobs]
+    shared = plan.shared_banks
+    assert shared["pets, vit_b16: pgd40-fkl@16/a0.5 on test"] == (vanilla, *tuned)
+    assert shared["pets, vit_b16: pgd10-fkl@8/a1 on train, profile paper"] == tuple(tuned)
+    assert not any("adaptive" in label or "-ce@16/a1 on test" in label for label in shared), "each prompt has its own"
+    assert plan.waits_for[vanilla] == () and plan.waits_for[tuned[0]] == (vanilla,)
+    assert plan.waits_for[tuned[1]] == (vanilla, tuned[0])
+
+
+def test_work_counts_a_shared_bank_once():
+    plan = study(["table1"], PETS, ROOT).plan
+    whole, size = plan.work()
+    banks = {bank.label: bank for job in plan.jobs for bank in job.banks}
+    assert size == sum(b.images * b.size for b in banks.values()) + sum(job.size for job in plan.jobs)
+    rest, _ = plan.work([plan.jobs[0].id])
+    made = sum(b.images * b.gflop for b in plan.jobs[0].banks)
+    assert rest == pytest.approx(whole - made - plan.jobs[0].gflop)
+
+
+def test_every_published_number_has_its_cell_and_no_cell_invents_one():
+    exhibits = study(["table1", "table2", "table3", "table4", "fig6"], PAPER, ROOT).exhibits
+    found = Counter()
+    for table in (e for e in exhibits if isinstance(e, Table)):
+        for row in table.rows:
+            assert len(row.cells) == len(table.columns)
+            found.update(cell.paper for cell in row.cells if cell is not None and cell.paper is not None)
+    assert set(found) == set(numbers()), "keys that only one side has"
+    assert all(n == 1 for key, n in found.items() if key.table != "1")
+
+
+def test_adaptive_rows_stand_beside_nothing_published():
+    (table,) = study(["table1"], PETS, ROOT).exhibits
+    adaptive = [row for row in table.rows if row.protocol == "adaptive"]
+    assert len(adaptive) == 2 and all(cell.paper is None for row in adaptive for cell in row.cells)
+
+
+def test_the_demo_has_every_exhibit():
+    found = study(["all"], DEMO, ROOT)
+    names = [e.name for e in found.exhibits]
+    assert names == [*(n for n in STUDIES if n not in ("fig7", "curves")), "fig6_table", "fig7", "curves"]
+    assert all("Demo" in e.caption for e in found.exhibits)
+    assert {type(e) for e in found.exhibits} == {Table, WordTable, Figure}
+    assert "stand-in" in next(e for e in found.exhibits if e.name == "table2").caption
+    assert {job.backbone for job in found.plan.jobs} == {"democlip", "democlip_s"}
+
+
+def test_an_id_is_what_the_run_does_and_not_where_it_lies(tmp_path):
+    plan = study(["table1"], PETS, ROOT).plan
+    job = plan.jobs[1]
+    changes = {"seed": 9, "dataset": "dtd", "settings": (("A", "1"),), "shots": 4, "model": "x", "config": "other.yaml"}
+    ids = {dataclasses.replace(job, **{name: value}).id for name, value in changes.items()}
+    assert len(ids) == len(changes) and job.id not in ids
+    assert dataclasses.replace(job, banks=(), gflop=1.0, size=3).id == job.id
+    here, there = (Places(ROOT, tmp_path / x, tmp_path / x, tmp_path / x) for x in "ab")
+    assert command(job, plan, here) != command(job, plan, there)
+    assert study(["table1", "table2"], PETS, ROOT).plan.jobs[1].id == job.id
+
+
+def test_a_command_says_it_all(tmp_path):
+    plan = study(["table2"], PETS, ROOT).plan
+    job = next(job for job in plan.jobs if job.model)
+    places = Places(ROOT, tmp_path, Path("/data"), Path("/banks"), {"vit_b16": "file.pt"})
+    words = command(job, plan, places)
+    assert words[words.index("--model-dir") + 1] == str(tmp_path / plan.by_id[job.model].folder)
+    assert "--eval-only" in words and words[words.index("MODEL.WEIGHTS") + 1] == "file.pt"
+    assert words[words.index("EVAL.DEFENSES") + 1] == "('super:mustafa','rescale','diffpure',)"
+    assert words[words.index("BANK.PROFILE") + 1] == "paper"
+
+
+@pytest.mark.parametrize("name", sorted(STUDIES))
+@pytest.mark.parametrize("world", [PETS, DEMO], ids=lambda w: w.name)
+def test_every_command_is_one_that_train_takes(name, world, tmp_path):
+    import train
+
+    plan = study([name], world, ROOT).plan
+    seen = set()
+    for job in plan.jobs:
+        key = (job.trainer, job.purpose, job.backbone)
+        if key in seen:
+            continue
+        seen.add(key)
+        words = command(job, plan, Places(ROOT, tmp_path, tmp_path, tmp_path))[2:]
+        cfg = train.setup_cfg(train.parse_args(words))
+        assert job.seed == cfg.SEED and cfg.BANK.PROFILE == "paper" and job.trainer == cfg.TRAINER.NAME
+        from advpt.evaluation.protocols import threats
+
+        threats(cfg.EVAL.ATTACKS, cfg.EVAL.PROTOCOLS)
+
+
+def test_a_plan_is_in_order_and_has_no_job_twice():
+    job = Job("AdvPT", "pets", "vit_b16", -1, 1, "main", "a.yaml", "b.yaml")
+    with pytest.raises(ConfigError, match="twice"):
+        Plan((job, job))
+    with pytest.raises(ConfigError, match="does not stand before it"):
+        Plan((dataclasses.replace(job, model="0" * 12), job))
+
+
+def test_names_that_are_not_there():
+    with pytest.raises(ConfigError, match="unknown table or figure 'tabel1'. Did you mean 'table1'"):
+        study(["tabel1"], PETS, ROOT)
+    with pytest.raises(ConfigError, match="--only: unknown data set 'pest'. Did you mean 'pets'"):
+        PAPER.narrowed(["pest"], [], [])
+    with pytest.raises(ConfigError, match="--backbones"):
+        PAPER.narrowed([], ["vit_b61"], [])
+    with pytest.raises(ConfigError, match="nothing left"):
+        study(["fig7"], PAPER.narrowed(["dtd"], [], []), ROOT)
+
+
+def test_a_sweep_is_the_product_and_zero_shot_clip_stands_once():
+    plan = sweep(["pets", "dtd"], ["vit_b16"], [ZS, COOP, ADV], [1, -1], [1, 2], ROOT)
+    assert Counter(job.trainer for job in plan.jobs) == {ZS: 2, COOP: 8, ADV: 8}
+    assert {job.folder.name for job in plan.jobs} and len({job.folder for job in plan.jobs}) == 18
+    with pytest.raises(ConfigError, match="there is no configs/trainers/AdvPT/vit_b61.yaml"):
+        sweep(["pets"], ["vit_b61"], [ADV], [-1], [1], ROOT)
+
+
+def test_dry_run_prints_the_plan_and_what_is_missing_and_runs_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("ADVPT_CLIP_CACHE", str(tmp_path / "none"))
+    words = ["reproduce", "table1", "--only", "pets,dtd", "--backbones", "vit_b16", "--root", str(tmp_path), "--output"]
+    assert main([*words, str(tmp_path / "out"), "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "8 of 8 runs to do" in printed and "GB of disk" in printed
+    assert f"missing   OxfordPets: {tmp_path / 'oxford_pets' / 'images'}" in printed and "advpt prepare pets" in printed
+    assert "weights   ViT-B/16" in printed and not (tmp_path / "out").exists()
+    assert main([*words, str(tmp_path / "out")]) == 2
+    assert "2 data sets are not under" in capsys.readouterr().err
+
+
+def test_a_report_of_nothing_says_not_run(tmp_path, capsys):
+    words = ["reproduce", "table1", "table5", "fig3", "--demo", "--report-only", "--root", str(tmp_path)]
+    assert main([*words, "--output", str(tmp_path / "out")]) == 0
+    assert "not run" in capsys.readouterr().out
+    page = (tmp_path / "out" / "report" / "index.html").read_text()
+    assert "not run" in page and (tmp_path / "out" / "report" / "figures" / "fig3.png").is_file()
