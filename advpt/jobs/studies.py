@@ -176,9 +176,14 @@ class Builder:
             gflop += effort.training_cost(backbone, epochs, self.train_images(dataset), passes)
             gflop += (epochs + 1) * n * effort.attack_cost(world.pgd, backbone)
         elif trainer in (LEARNED, CLASSIC) and not evaluates:
-            epochs = int(settings.get("OPTIM.MAX_EPOCH", "100"))
+            usual = 5 if dataset == "imagenet" else 200 if trainer == CLASSIC else 100
+            epochs = int(settings.get("OPTIM.MAX_EPOCH", usual))
             context = int(settings.get("TRAINER.ADVPT.N_CTX", "32"))
             gflop += effort.tuning_cost(dataset, backbone, epochs, 32, self.train_images(dataset), context)
+            if trainer == CLASSIC and not backbone.startswith(
+                "democlip"
+            ):  # it looks at augmented images in every epoch
+                gflop += epochs * self.train_images(dataset) * effort.network(backbone).image
         if trainer not in (VANILLA, *TRAINED):
             own = [a for a in settings["EVAL.ATTACKS"].split("'") if a.endswith(":adaptive")]
             gflop += sum(n * effort.attack_cost(a, backbone) for a in own)

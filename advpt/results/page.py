@@ -17,7 +17,7 @@ from advpt.evaluation.record import Record
 from advpt.files import read_json
 from advpt.results.layout import Figure, Table, WordTable
 from advpt.results.published import words as published_words
-from advpt.results.render import HEADS, LEGEND, any_published, head, seeds_of, word_rows
+from advpt.results.render import LEGEND, any_published, seeds_of, word_rows
 from advpt.results.shelf import Note, Run, Shelf
 from advpt.results.values import NO_CELL, Value
 
@@ -28,7 +28,8 @@ h1{font-size:1.5rem}h2{font-size:1.2rem;margin-top:2.5rem;border-bottom:1px soli
 nav a{display:inline-block;margin:0 .8rem .3rem 0}a{color:#0b5cad}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.82rem}caption{text-align:left;padding:.3rem 0}
 th,td{border-bottom:1px solid var(--line);padding:.25rem .5rem;text-align:left;vertical-align:top;white-space:nowrap}
-th{background:var(--shade)}td.wrap{white-space:normal;min-width:12rem;overflow-wrap:anywhere}
+th{background:var(--shade)}th.group{padding-top:.8rem;font-size:.9rem}td.narrow{white-space:normal;max-width:9rem}
+td.wrap{white-space:normal;min-width:12rem;overflow-wrap:anywhere}
 .word{color:#9a3412}.sub{display:block;color:var(--soft);font-size:.75rem}.better{font-weight:700}
 p.about{color:var(--soft);font-size:.85rem;max-width:75ch}img{max-width:100%;height:auto}
 .pictures{display:flex;flex-wrap:wrap;gap:1rem}.pictures figure{margin:0;max-width:21rem}
@@ -45,7 +46,7 @@ def anchor(record_id: str) -> str:
 
 def links(ids: Iterable[str]) -> str:
     """One small link per record."""
-    return "".join(
+    return " ".join(
         f'<sup><a href="#{anchor(i)}" title="record {escape(i[:16])}">{n}</a></sup>' for n, i in enumerate(ids, start=1)
     )
 
@@ -89,12 +90,19 @@ def section(name: str, title: str, body: str, files: Sequence[str] = ()) -> str:
 def table_section(table: Table, values: Sequence[Sequence[Value]], files: Sequence[str]) -> str:
     paper = any_published(values)
     note = "" if paper else " Paper: n/a for every cell, the paper has no such data sets or backbones."
-    rows = [
-        [*(plain(text) for text in head(row, seeds_of(line))), *(cell(value, paper) for value in line)]
-        for row, line in zip(table.rows, values)
-    ]
+    rows: list[list[str]] = []
+    for i, (row, line) in enumerate(zip(table.rows, values)):
+        if not i or row.backbone != table.rows[i - 1].backbone:
+            rows.append(
+                [f'<th class="group" colspan="{len(table.columns) + 2}" scope="rowgroup">{escape(row.backbone)}</th>']
+            )
+        what = [row.protocol] if row.protocol != "-" else []
+        what += [f"behind {row.defense}"] if row.defense != "none" else []
+        first = f'<td class="narrow">{escape(row.attack)}<span class="sub">{escape(", ".join(what))}</span></td>'
+        second = f'<td>{escape(row.method)}<span class="sub">seeds {escape(seeds_of(line))}</span></td>'
+        rows.append([first, second, *(cell(value, paper) for value in line)])
     about = f'<p class="about">{escape(table.caption)}{note}</p>'
-    return section(table.name, table.title, about + grid([*HEADS, *table.columns], rows), files)
+    return section(table.name, table.title, about + grid(["attack", "method", *table.columns], rows), files)
 
 
 def word_section(table: WordTable, shelf: Shelf, files: Sequence[str]) -> str:
@@ -170,19 +178,23 @@ def _picture(run: Run, picture: Mapping[str, Any]) -> str:
 
 def record_section(used: Mapping[str, tuple[Record, Run]], shelf: Shelf) -> str:
     """The list that every number links to."""
-    heads = ["record", "run", "seed", "protocol", "attack", "defense", "clean", "robust", "images", "seconds", "where"]
+    heads = ["record", "run and file", "seed", "protocol and attack", "clean", "robust", "images", "seconds"]
     rows = []
     for record_id, (record, run) in sorted(used.items(), key=lambda x: (x[1][1].label, x[1][1].seed, x[0])):
         r = record.result
         attack = (r.get("attack") or {}).get("spec", "")
         robust = r.get("robust")
         where = shelf.name(record.path) if record.path is not None else ""
+        behind = f", behind {'+'.join(r['defenses'])}" if r.get("defenses") else ""
         rows.append(
             [f'<td id="{anchor(record_id)}"><code title="{escape(record_id)}">{escape(record_id[:16])}</code></td>']
-            + [plain(run.label), plain(r.get("seed")), plain(r.get("protocol") or "-"), plain(attack)]
-            + [plain("+".join(r.get("defenses") or []) or "none"), plain(f"{r['clean']['accuracy']:.1f}")]
-            + [plain(f"{robust['accuracy']:.1f}" if robust else "-"), plain(r["clean"]["n"])]
-            + [plain(record.observed.get("seconds", "")), plain(where, "wrap")]
+            + [
+                f'<td class="wrap">{escape(run.label)}<span class="sub">{escape(where)}</span></td>',
+                plain(r.get("seed")),
+            ]
+            + [f'<td class="wrap">{escape(r.get("protocol") or "clean")} {escape(attack)}{escape(behind)}</td>']
+            + [plain(f"{r['clean']['accuracy']:.1f}"), plain(f"{robust['accuracy']:.1f}" if robust else "-")]
+            + [plain(r["clean"]["n"]), plain(record.observed.get("seconds", ""))]
         )
     return section("records", "Records", grid(heads, rows))
 
