@@ -1,0 +1,100 @@
+"""scripts/advpt/main.sh on generated JPEGs and a small tower: runs, continues, stops; and ImageNet's 1,000 to 200 classes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_world import ROOT, World
+
+from advpt.data import imagenet
+from advpt.evaluation import record as records
+
+
+def picture(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (18, 22, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, format="JPEG")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for split, n in (("train", 4), ("val", 1), ("test", 2)):
+        for label, name in enumerate(("fox", "owl", "sea")):
+            for i in range(n):
+                picture(tmp_path / "data" / "image_folder" / split / name / f"{i}.jpg", 100 * label + i + len(split))
+    return tmp_path
+
+
+def main_sh(folder: Path, weights: Path, *more: str, seeds: str = "1 2", start=subprocess.run, **how):
+    env = os.environ | {
+        "PYTHON": sys.executable, "SEEDS": seeds, "DATA": str(folder / "data"), "OUTPUT": str(folder / "out"),
+        "WEIGHTS": str(weights), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    words = ["MODEL.BACKBONE.NAME", "tiny", "INPUT.SIZE", "(16, 16)", "BANK.DIR", str(folder / "banks"),
+             "DATALOADER.NUM_WORKERS", "0", "OPTIM.MAX_EPOCH", "2", "BANK.ATTACK", "pgd2-fkl@8", "TRAINER.ADVPT.N_CTX", "4",
+             "DATALOADER.TRAIN_X.BATCH_SIZE", "4", "EVAL.ATTACKS", "('pgd2-fkl@16',)"]  # fmt: skip
+    script = ["bash", str(ROOT / "scripts/advpt/main.sh"), "image_folder", "vit_b16", *words, *more]
+    return start(script, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **how)
+
+
+def test_main_continues_after_a_kill_says_done_and_refuses_another_configuration(folder, tiny_file):
+    first = folder / "out/image_folder/AdvPT/vit_b16_allshots/seed1/done.json"
+    running = main_sh(folder, tiny_file, start=subprocess.Popen, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not first.is_file() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    assert first.is_file()
+
+    again = main_sh(folder, tiny_file)
+    assert again.returncode == 0, again.stdout
+    assert "seed1 ... done already" in again.stdout and "seed2 ... done already" not in again.stdout
+    assert "1,2" in again.stdout and "ImageFolder, test split, 6 images, tiny" in again.stdout
+
+    finished = main_sh(folder, tiny_file)
+    assert finished.returncode == 0 and finished.stdout.count("done already") == 2
+
+    other = main_sh(folder, tiny_file, "OPTIM.LR", "0.5", seeds="1")
+    assert other.returncode != 0 and "OPTIM.LR: the folder has 0.005, this run 0.5" in other.stdout
+
+
+def test_missing_things_stop_main_at_once_with_the_command_that_gets_them(folder, tiny_file):
+    nothing = main_sh(folder, folder / "nowhere.pt", seeds="1")
+    assert nothing.returncode != 0 and "no such file" in nothing.stdout
+    unknown = subprocess.run(
+        ["bash", str(ROOT / "scripts/advpt/main.sh"), "petz", "vit_b16"], capture_output=True, text=True, check=False
+    )
+    assert unknown.returncode == 2 and "there is no configs/datasets/petz.yaml" in unknown.stderr
+
+
+@pytest.mark.filterwarnings("ignore:.*not comparable")
+@pytest.mark.parametrize(("name", "place"), [("ImageNetA", "imagenet-adversarial/imagenet-a"),
+                                             ("ImageNetR", "imagenet-rendition/imagenet-r")])  # fmt: skip
+def test_a_prompt_of_a_thousand_classes_is_evaluated_over_two_hundred(tmp_path, tiny_file, name, place):
+    world = World(tmp_path, tiny_file)
+    wnids = list(imagenet.shipped_names())
+    for k, wnid in enumerate(wnids):
+        picture(world.folder / "data/imagenet/images/train" / wnid / f"{wnid}_0.JPEG", k)
+        picture(world.folder / "data/imagenet/images/val" / wnid / f"ILSVRC2012_val_{k:08d}.JPEG", k)
+    for wnid in wnids[::5]:
+        picture(world.folder / "data" / place / wnid / "0.jpg", int(wnid[1:]))
+    quick = ("OPTIM.MAX_EPOCH", "1", "BANK.ATTACK", "pgd1-fkl@4", "EVAL.ATTACKS", "('pgd1-fkl@8',)", "BANK.LIMIT", "50",
+             "EVAL.SUBSET", "20", "DATALOADER.TRAIN_X.BATCH_SIZE", "25", "BANK.CHUNK", "64")  # fmt: skip
+    world.run("DATASET.NAME", "ImageNet", "DATASET.TEST_SUBSET", "paper1000", *quick)
+    flags = ("--eval-only", "--model-dir", str(world.output))
+    world.run("DATASET.NAME", name, "BANK.DIR", str(tmp_path / "b"), *quick, flags=flags, output=tmp_path / "shift")
+    (path,) = (tmp_path / "shift" / "records").glob("*transfer*.json")
+    found = records.read(path).result
+    (own,) = (world.output / "records").glob("*transfer*.json")
+    assert found["dataset"] == name and found["clean"]["n"] == 20
+    assert records.read(own).result["dataset"] == "ImageNet"
+    assert found["prompt"] != records.read(own).result["prompt"], "200 features, not 1,000"
