@@ -1,4 +1,4 @@
-"""scripts/advpt/main.sh on generated JPEGs and a small tower: runs, continues, stops; and ImageNet's 1,000 to 200 classes."""
+"""scripts/advpt/main.sh on generated JPEGs and a small tower; and ImageNet's 1,000 to 200 classes."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def main_sh(folder: Path, weights: Path, *more: str, seeds: str = "1 2", start=s
         "WEIGHTS": str(weights), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     words = ["MODEL.BACKBONE.NAME", "tiny", "INPUT.SIZE", "(16, 16)", "BANK.DIR", str(folder / "banks"),
-             "DATALOADER.NUM_WORKERS", "0", "OPTIM.MAX_EPOCH", "2", "BANK.ATTACK", "pgd2-fkl@8", "TRAINER.ADVPT.N_CTX", "4",
-             "DATALOADER.TRAIN_X.BATCH_SIZE", "4", "EVAL.ATTACKS", "('pgd2-fkl@16',)"]  # fmt: skip
+             "DATALOADER.NUM_WORKERS", "0", "OPTIM.MAX_EPOCH", "2", "BANK.ATTACK", "pgd2-fkl@8",
+             "TRAINER.ADVPT.N_CTX", "4", "DATALOADER.TRAIN_X.BATCH_SIZE", "4", "EVAL.ATTACKS", "('pgd2-fkl@16',)"]  # fmt: skip
     script = ["bash", str(ROOT / "scripts/advpt/main.sh"), "image_folder", "vit_b16", *words, *more]
     return start(script, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **how)
 
