@@ -40,7 +40,8 @@ def main_sh(folder: Path, weights: Path, *more: str, seeds: str = "1 2", start=s
     }  # fmt: skip
     words = ["MODEL.BACKBONE.NAME", "tiny", "INPUT.SIZE", "(16, 16)", "BANK.DIR", str(folder / "banks"),
              "DATALOADER.NUM_WORKERS", "0", "OPTIM.MAX_EPOCH", "2", "BANK.ATTACK", "pgd2-fkl@8",
-             "TRAINER.ADVPT.N_CTX", "4", "DATALOADER.TRAIN_X.BATCH_SIZE", "4", "EVAL.ATTACKS", "('pgd2-fkl@16',)"]  # fmt: skip
+             "TRAINER.ADVPT.N_CTX", "4", "DATALOADER.TRAIN_X.BATCH_SIZE", "4",
+             "EVAL.ATTACKS", "('pgd2-fkl@16',)"]  # fmt: skip
     script = ["bash", str(ROOT / "scripts/advpt/main.sh"), "image_folder", "vit_b16", *words, *more]
     return start(script, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **how)
 
