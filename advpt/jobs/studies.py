@@ -426,8 +426,10 @@ def _clocked(b: Builder, trainer: str, dataset: str, backbone: str) -> tuple[str
         settings += b.demo_epochs()
     elif w.name == "demo":
         settings += [("OPTIM.MAX_EPOCH", "5")]
+    attacks = [f"{w.pgd}:transfer"]
     return tuple(
-        b.job(trainer, dataset, backbone, seed, "clock", settings, attacks=[f"{w.pgd}:transfer"]) for seed in w.seeds
+        b.job(trainer, dataset, backbone, seed, "clock", settings, attacks=attacks, subset=w.clock_subset)
+        for seed in w.seeds[: w.clock_seeds or None]
     )
 
 
