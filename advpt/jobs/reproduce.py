@@ -49,8 +49,7 @@ def estimate(plan: Plan, places: Places, slots: int, rate: float | None = None) 
     shared = sum(1 for _ in plan.shared_banks)
     return (
         f"{left} of {len(plan.jobs)} runs to do, {shared} banks shared between runs; very roughly {in_words(seconds)} "
-        f"at "
-        f"{rate:,.0f} GFLOP/s ({device}) and {size / 1e9:.1f} GB of disk ({free / 1e9:.0f} GB are free)"
+        f"at {rate:,.0f} GFLOP/s ({device}) and {size / 1e9:.1f} GB of disk ({free / 1e9:.0f} GB are free)"
     )
 
 

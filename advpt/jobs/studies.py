@@ -314,8 +314,8 @@ def table2(b: Builder) -> list[Exhibit]:
     listed = ", ".join(f"{name} is {defense}" for name, defense in w.defenses.items())
     caption = (
         f"PGD is {w.pgd} against the undefended encoder; {listed}. The attacker does not know the defense, and "
-        f"nothing is "
-        f"clamped to the clean image. Costly defenses are evaluated on a part of the images. {said(w, 'table2')}"
+        "nothing is clamped to the clean image. Costly defenses are evaluated on a part of the images. "
+        f"{said(w, 'table2')}"
     )
     return [Table("table2", "Table 2: behind input defenses", caption, tuple(map(w.column, w.datasets)), tuple(rows))]
 
@@ -344,8 +344,7 @@ def table3(b: Builder) -> list[Exhibit]:
             rows.append(_row(b, "3", backbone, trainer, "autoattack", adaptive, w.datasets, runs))
     caption = (
         f"AutoAttack is {w.aa}, the adaptive attacker {w.aa_adaptive}; {TRANSFER}. AutoAttack leaves images alone "
-        f"that the "
-        "attacked prompt gets wrong: their share, and the accuracy on the others, stand below each number. "
+        "that the attacked prompt gets wrong: their share, and the accuracy on the others, stand below each number. "
         f"{said(w, 'table3')}"
     )
     return [Table("table3", "Table 3: AutoAttack", caption, tuple(map(w.column, w.datasets)), tuple(rows))]
@@ -363,10 +362,8 @@ def table4(b: Builder) -> list[Exhibit]:
             rows.append(_row(b, "1", backbone, LEARNED, attack, which, w.probed, learned))
     caption = (
         f"Logistic regression on all training images; PGD is {w.pgd} on the very images of Table 1 (the paper does "
-        f"not say "
-        f"which PGD), the adaptive attacker goes through the head or the prompt. AdvPT's published numbers are Table "
-        f"1's. "
-        f"{said(w, 'table4')}"
+        "not say which PGD), the adaptive attacker goes through the head or the prompt. AdvPT's published numbers "
+        f"are Table 1's. {said(w, 'table4')}"
     )
     return [Table("table4", "Table 4: linear probe", caption, tuple(map(w.column, w.probed)), tuple(rows))]
 
@@ -379,12 +376,10 @@ def table5(b: Builder) -> list[Exhibit]:
         for d in w.datasets
     )
     caption = (
-        "Euclidean distance to the token table of the same backbone, seed "
-        f"{w.seeds[0]}. The paper does not say how it chose its five words, nor for which backbone; here they are the "
-        f"five "
-        "smallest distances between a vector and its nearest word, and each vector's own nearest word. Beside them the "
-        "words of the same vectors before tuning: a vector near zero is close to any small token. "
-        f"{said(w, 'table5')}"
+        f"Euclidean distance to the token table of the same backbone, seed {w.seeds[0]}. The paper does not say how "
+        "it chose its five words, nor for which backbone; here they are the five smallest distances between a vector "
+        "and its nearest word, and each vector's own nearest word. Beside them the words of the same vectors before "
+        f"tuning: a vector near zero is close to any small token. {said(w, 'table5')}"
     )
     if w.name == "demo":
         caption += " Only tokens that DemoCLIP's pre-training has seen are searched."
@@ -486,8 +481,7 @@ def fig6(b: Builder) -> list[Exhibit]:
                         marks.append(Mark(w.column(backbone), series, w.column(dataset), at, cell))
     caption = (
         f"Tuned on {w.column(w.source)} alone; heads have the classes of each target. PGD is {w.pgd}, made on each "
-        f"target. "
-        f"{said(w, 'fig6')}"
+        f"target. {said(w, 'fig6')}"
     )
     title = "Figure 6: domain shift"
     return [

@@ -165,8 +165,7 @@ DEMO = World(
         "table1": "RAP's surrogate is a stand-in: a small CNN trained on the digits, and 20 steps, in place of a "
         "ResNet-50 and 400.",
         "table2": "The column diffpure is a stand-in: wavelet denoising and random rescaling in place of a diffusion "
-        "model; "
-        "super denoises and does not scale up.",
+        "model; super denoises and does not scale up.",
         "table3": "AutoAttack is cut to its two APGD stages here, and diffpure is the stand-in of Table 2.",
         "fig6": "Tuned on rendered digits, tested on real ones, and on real ones under noise and turned by 20 to 45 "
         "degrees.",

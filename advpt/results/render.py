@@ -18,12 +18,10 @@ COLUMNS = ("table", "backbone", "dataset", "method", "defense", "protocol", "att
            "paper", "difference", "seeds", "images", "untouched", "on_perturbed", "comparable", "better", "notes",
            "records")  # fmt: skip
 LEGEND = (
-    "Accuracy in % [95 % interval: of the images for one seed, over seeds for several]. "
-    "n/a: the paper has no such cell; not run, failed, missing (the run is done, its record is gone) and refused (a "
-    "record "
-    "of another schema, or changed) mean what they say. Bold: a paired interval over the same images and seeds "
-    "excludes 0. "
-    "Published numbers have no interval."
+    "Accuracy in % [95 % interval: of the images for one seed, over seeds for several]. n/a: the paper has no such "
+    "cell; not run, failed, missing (the run is done, its record is gone) and refused (a record of another schema, "
+    "or changed) mean what they say. Bold: a paired interval over the same images and seeds excludes 0. Published "
+    "numbers have no interval."
 )
 
 
