@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -102,6 +103,13 @@ def run(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     cfg = setup_cfg(args)
 
+    from advpt.evaluation.run_folder import held
+
+    with contextlib.nullcontext() if args.eval_only else held(Path(cfg.OUTPUT_DIR)):
+        return run_in_folder(args, cfg)
+
+
+def run_in_folder(args: argparse.Namespace, cfg) -> int:
     from advpt.evaluation.run_folder import claim, is_done, mark_done
 
     folder = Path(cfg.OUTPUT_DIR)
@@ -153,27 +161,47 @@ def from_host(error: BaseException) -> bool:
     return trace is not None and trace.tb_frame.f_globals.get("__name__", "").split(".")[0] == "dassl"
 
 
+def sentence(error: Exception) -> str:
+    """An error's own words; what a process that loads images wraps around them is left out."""
+    said = str(error).strip()
+    if said.startswith("Caught ") and "worker process" in said:
+        said = said.splitlines()[-1].partition(": ")[2] or said
+    return said
+
+
 def main(argv: list[str] | None = None) -> int:
-    from advpt.errors import AdvPTError
+    from advpt.errors import AdvPTError, out_of_memory
+    from advpt.signals import TERMINATED, Terminated, stoppable
 
     try:
-        return run(argv)
-    except AdvPTError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (ValueError, TypeError, AssertionError, OSError, FloatingPointError) as error:
-        if not from_host(error):
-            raise
-        print(f"error: {error}", file=sys.stderr)
+        with stoppable():
+            return run(argv)
+    except (AdvPTError, OSError) as error:  # the system's errors name the file and the reason
+        print(f"error: {sentence(error)}", file=sys.stderr)
         return 2
     except ImportError as error:
         if "dassl" not in str(error):
             raise
         print(f"error: {error}. Install what is missing with: make setup", file=sys.stderr)
         return 2
+    except Terminated:
+        print("stopped by SIGTERM; the same command continues where it was", file=sys.stderr)
+        return TERMINATED
     except KeyboardInterrupt:
         print("stopped; the same command continues where it was", file=sys.stderr)
         return 130
+    except Exception as error:
+        if said := out_of_memory(error):
+            print(
+                f"error: out of memory ({said}). What was finished is kept. Use a smaller DATALOADER.TRAIN_X.BATCH_SIZE "
+                "or BANK.CHUNK (it makes other banks), or fewer runs at a time, and run the same command again",
+                file=sys.stderr,
+            )
+            return 1
+        if not isinstance(error, ValueError | TypeError | AssertionError | ArithmeticError) or not from_host(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

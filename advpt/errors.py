@@ -46,9 +46,24 @@ class RecordError(AdvPTError):
     """A result record or output folder that belongs to another configuration or schema."""
 
 
+class StorageError(AdvPTError, OSError):
+    """A file that cannot be written: disk full, read-only, no permission. What was there before is unharmed."""
+
+
+class TrainingError(AdvPTError, ArithmeticError):
+    """Tuning that cannot go on: a gradient or a parameter is not finite. No file was written from it."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """The sentence for an unknown name: the nearest match, then all known names."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}"
+
+
+def out_of_memory(error: BaseException) -> str:
+    """What the system said where an error means that memory ran out (of the machine or a device), else ""."""
+    said = (str(error).splitlines() or [""])[0]
+    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return (said or "MemoryError") if known or "can't allocate memory" in said or "out of memory" in said else ""

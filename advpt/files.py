@@ -6,11 +6,15 @@ import _codecs
 import collections
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import pickle
+import re
+import secrets
 import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -20,7 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advpt.errors import AdvPTError, WeightsError
+from advpt.errors import AdvPTError, StorageError, WeightsError
+
+log = logging.getLogger(__name__)
 
 
 def canonical_json(value: Any) -> str:
@@ -67,19 +73,60 @@ _UMASK = os.umask(0)
 os.umask(_UMASK)
 
 
+# What to do where a file cannot be written, by the system's reason.
+_FREE = "free some space (or give another folder) and run the same command again: what was finished is kept"
+_ELSEWHERE = "give a folder that can be written; what was there is unharmed"
+_ADVICE = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _FREE) | dict.fromkeys(
+    (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG), _ELSEWHERE
+)
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn what the system, torch and safetensors raise where ``path`` cannot be written into one sentence.
+
+    Raises:
+        StorageError: naming the file, the system's reason, and what to do.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(_unwritten(path, error.errno, error.strerror or str(error))) from error
+    except Exception as error:
+        found = re.search(r"os error (\d+)", str(error))  # safetensors' way of saying it
+        if found or "PytorchStreamWriter" in str(error) or "inline_container" in str(error):  # torch's
+            code = int(found[1]) if found else None
+            why = os.strerror(code) if code else "the file system took only a part of it"
+            raise StorageError(_unwritten(path, code, why)) from error
+        raise
+
+
+def _unwritten(path: Path, code: int | None, why: str) -> str:
+    return f"{path} could not be written: {why[:1].lower()}{why[1:]}; {_ADVICE.get(code or errno.ENOSPC, _FREE)}"
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path``; on success it is flushed to disk and renamed, on failure removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.chmod(0o666 & ~_UMASK)  # some writers make private files; colleagues share banks
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """A temporary name beside ``path``; on success it is flushed to disk and renamed, on failure removed.
+
+    Raises:
+        StorageError: it cannot be written; ``path`` is as it was.
+    """
+    # no other process, on this machine or another that has the folder too, has the same name
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.chmod(0o666 & ~_UMASK)  # some writers make private files; colleagues share banks
+            partial.replace(path)
+        finally:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -107,6 +154,34 @@ def read_json(path: Path, error: type[AdvPTError] = AdvPTError) -> Any:
         raise error(f"{path} is not valid JSON ({cause}); delete it and make it again") from cause
 
 
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
+
+
+def open_locked(path: Path, *, wait: bool) -> int | None:
+    """An open file that nobody else has locked, or None where somebody has and ``wait`` is False. Closing it frees it.
+
+    On a file system without locks (some network mounts) the file is given out all the same, with a warning: then two
+    processes may do the same work twice. Files are whole and have the same content whoever writes them.
+
+    Raises:
+        StorageError: the file cannot be made.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            os.close(handle)
+            raise StorageError(f"{path} could not be locked: {error.strerror}") from error
+        log.warning("the file system of %s has no locks: processes that share it may do the same work twice", path)
+    return handle
+
+
 class FileLock:
     """An advisory lock on a file, free again when its holder ends, however it ends."""
 
@@ -115,16 +190,9 @@ class FileLock:
         self._file: int | None = None
 
     def acquire(self, wait: bool) -> bool:
-        """Take the lock; with ``wait`` False give up at once when somebody holds it."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            return False
-        self._file = handle
-        return True
+        """Take the lock; with ``wait`` False give up at once when somebody holds it. See :func:`open_locked`."""
+        self._file = open_locked(self.path, wait=wait)
+        return self._file is not None
 
     def release(self) -> None:
         if self._file is not None:

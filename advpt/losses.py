@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+KL_DIRECTIONS = ("target_is_reference", "reverse")
 
 
 def advpt(features: Tensor, text: Tensor, scale: float, labels: Tensor) -> Tensor:
@@ -36,3 +41,102 @@ def trades(clean: Tensor, attacked: Tensor, labels: Tensor, beta: float) -> Tens
     """
     kl = F.kl_div(attacked.log_softmax(-1), clean.log_softmax(-1), reduction="batchmean", log_target=True)
     return F.cross_entropy(clean, labels) + beta * kl
+
+
+def divergence(reference: Tensor, attacked: Tensor, direction: str = "target_is_reference") -> Tensor:
+    """``[b]`` KL(p(reference) || p(attacked)), or with ``reverse`` KL(p(attacked) || p(reference)), of ``[b, K]``
+    logits; summed over classes, in float32. The gradient at ``attacked`` of the first is p(attacked) - p(reference).
+    """
+    p, q = reference.float().log_softmax(-1), attacked.float().log_softmax(-1)
+    if direction == "reverse":
+        p, q = q, p
+    return F.kl_div(q, p, reduction="none", log_target=True).sum(-1)
+
+
+def fap(
+    clean: Tensor, attacked: Tensor, clean_features: Tensor, attacked_features: Tensor, labels: Tensor, weight: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """CE(clean) + weight * mean((1 + cos) KL(p(clean) || p(attacked))) (FAP, Zhou et al., NeurIPS 2024).
+
+    The factor pushes image features apart while the KL keeps predictions together; both branches have gradients.
+
+    Args:
+        clean, attacked: ``[b, K]`` logits. clean_features, attacked_features: ``[b, L]``. labels: ``[b]`` int64.
+
+    Returns:
+        the loss, and its parts for the log: ``ce``, ``kl`` (mean, without the factor).
+    """
+    kl = divergence(clean, attacked)
+    factor = 1 + F.cosine_similarity(clean_features, attacked_features, dim=-1)
+    ce = F.cross_entropy(clean, labels)
+    return ce + weight * (factor * kl).mean(), {"ce": ce.detach(), "kl": kl.mean().detach()}
+
+
+def capt(
+    clean: Tensor,
+    attacked: Tensor,
+    frozen: Tensor,
+    labels: Tensor,
+    alpha: Tensor,
+    *,
+    weight: float,
+    direction: str = "target_is_reference",
+    temperature: float = 1.0,
+    detach_clean: bool = False,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """CE(clean) + weight * mean((1 - alpha) KL_train + alpha KL_frozen) (CAPT, Yang et al., arXiv 2405.11154).
+
+    KL_train is between the tuned model on the clean and on the attacked image, KL_frozen between the frozen model on
+    the clean and the tuned one on the attacked image. Of the paper only the form of the sum is known to us; what stands
+    in it (the definition of KL_train, the direction, the rule for alpha) is a documented choice, not the paper's.
+    alpha 0 is TRADES, alpha 1 distillation from the frozen model, weight 0 clean tuning.
+
+    Args:
+        clean, attacked, frozen: ``[b, K]`` logits. labels: ``[b]`` int64. alpha: ``[b]`` in [0, 1], without gradient.
+        temperature: what logits are divided by in both KL terms. detach_clean: no gradient through KL_train's clean
+            branch.
+
+    Returns:
+        the loss, and its parts for the log: ``ce``, ``kl`` (of the tuned model's two predictions), ``kl_frozen``,
+        ``alpha``, means all.
+    """
+    own = (clean.detach() if detach_clean else clean) / temperature
+    train = divergence(own, attacked / temperature, direction)
+    guided = divergence(frozen.detach() / temperature, attacked / temperature, direction)
+    ce = F.cross_entropy(clean, labels)
+    loss = ce + weight * ((1 - alpha) * train + alpha * guided).mean()
+    parts = {"ce": ce, "kl": train.mean(), "kl_frozen": guided.mean(), "alpha": alpha.mean()}
+    return loss, {name: value.detach() for name, value in parts.items()}
+
+
+def _by_confidence(clean: Tensor, frozen: Tensor, labels: Tensor) -> Tensor:
+    c, f = (logits.softmax(-1).gather(1, labels[:, None]).squeeze(1) for logits in (clean, frozen))
+    return f / (f + c).clamp_min(1e-12)
+
+
+def _by_loss(clean: Tensor, frozen: Tensor, labels: Tensor) -> Tensor:
+    c, f = (F.cross_entropy(logits, labels) for logits in (clean, frozen))
+    return (c / (c + f).clamp_min(1e-12)).expand(len(labels))
+
+
+def _by_entropy(clean: Tensor, frozen: Tensor, labels: Tensor) -> Tensor:
+    c, f = (-(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1) for logits in (clean, frozen))
+    return c / (c + f).clamp_min(1e-12)
+
+
+# How much CAPT follows the frozen model: (clean, frozen) logits [b, K] and labels [b] to alpha [b]. The paper's rule is
+# not known. confidence: p_f[y] / (p_f[y] + p_c[y]), per image; loss: CE_c / (CE_c + CE_f), of the batch; entropy: H_c /
+# (H_c + H_f), per image, without labels.
+ALPHA_RULES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "confidence": _by_confidence,
+    "loss": _by_loss,
+    "entropy": _by_entropy,
+}
+
+
+@torch.no_grad()
+def capt_alpha(rule: str, clean: Tensor, frozen: Tensor, labels: Tensor, given: float) -> Tensor:
+    """CAPT's ``alpha [b]`` in [0, 1] by one of :data:`ALPHA_RULES`; by any other name it is ``given`` for all."""
+    if rule not in ALPHA_RULES:
+        return torch.full((len(labels),), given, device=clean.device)
+    return ALPHA_RULES[rule](clean.detach().float(), frozen.detach().float(), labels)

@@ -7,6 +7,7 @@ pairs and reports every mistake at once, and the dataclasses are what the rest o
 from __future__ import annotations
 
 import ast
+import dataclasses
 import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ PROTOCOLS = ("transfer", "transfer-all", "adaptive")
 SURROGATES = ("resnet50", "small-cnn")
 POSITIONS = ("end", "middle", "front")
 PRECISIONS = ("fp32", "amp", "fp16")
+LAYOUTS = ("text", "text_deep", "visual", "independent", "t2v", "v2t")
+COUPLED = ("t2v", "v2t")
+BANK_PRECISIONS = ("fp32", "tf32", "amp")
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "TRAINER.ADVPT": {
@@ -52,6 +56,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "ATTACK": "pgd10-fkl@8",
         "PROFILE": "sound",
         "CHUNK": 64,
+        "PREC": "fp32",  # of every bank's encoder, training and test: tf32 and amp (bfloat16) are for GPUs
         "LIMIT": 0,
         "VERIFY": True,
         "SEED": 0,
@@ -228,31 +233,75 @@ class BackboneSettings:
 
 @dataclass(frozen=True)
 class ContextSettings:
-    """Learnable context: M vectors, class-specific or not, initial words, where the class name stands, precision."""
+    """Learnable context: M vectors, class-specific or not, initial words, where the class name stands, precision.
+
+    ``layout``: which towers have prompts, and which are made of others (:mod:`advpt.prompts.learner`); ``n_vision``
+    visual tokens; the depths count the input layer; ``shared_coupling``: one linear map for all deeper layers.
+    """
 
     n_ctx: int
     csc: bool
     ctx_init: str
     position: str
     precision: str
+    layout: str = "text"
+    n_vision: int = 2
+    depth_text: int = 1
+    depth_vision: int = 1
+    shared_coupling: bool = False
 
     @classmethod
     def from_cfg(cls, node: CfgNode) -> ContextSettings:
+        """From a trainer's node; nodes without ``LAYOUT`` have prompts in the text alone.
+
+        Raises:
+            ConfigError: a value, or values together, that no prompt can have.
+        """
         if node.N_CTX < 1:
             raise ConfigError(f"N_CTX is {node.N_CTX}; at least 1 context vector is needed")
         _choice("CLASS_TOKEN_POSITION", node.CLASS_TOKEN_POSITION, POSITIONS)
         _choice("PREC", node.PREC, PRECISIONS)
-        return cls(node.N_CTX, node.CSC, node.CTX_INIT, node.CLASS_TOKEN_POSITION, node.PREC)
+        plain = cls(node.N_CTX, node.CSC, node.CTX_INIT, node.CLASS_TOKEN_POSITION, node.PREC)
+        if "LAYOUT" not in node or node.LAYOUT == "text":
+            return plain
+        layout = _choice("LAYOUT", node.LAYOUT, LAYOUTS)
+        if min(node.N_VISION, node.DEPTH_TEXT, node.DEPTH_VISION) < 1:
+            raise ConfigError(
+                f"N_VISION is {node.N_VISION}, DEPTH_TEXT {node.DEPTH_TEXT}, DEPTH_VISION {node.DEPTH_VISION}; each is "
+                "at least 1 (depths count the input layer)"
+            )
+        if layout in COUPLED and (node.N_VISION, node.DEPTH_VISION) != (node.N_CTX, node.DEPTH_TEXT):
+            raise ConfigError(
+                f"LAYOUT {layout} makes one tower's prompts of the other's: N_CTX {node.N_CTX} and N_VISION "
+                f"{node.N_VISION} must be equal, and DEPTH_TEXT {node.DEPTH_TEXT} and DEPTH_VISION {node.DEPTH_VISION}"
+            )
+        if layout in (*COUPLED, "visual") and node.CSC:
+            raise ConfigError(f"CSC True does not go with LAYOUT {layout}: visual prompts cannot be those of a class")
+        if layout != "visual" and node.CLASS_TOKEN_POSITION != "end":
+            raise ConfigError(
+                f"LAYOUT {layout} has deep prompts right behind the start token; it needs CLASS_TOKEN_POSITION end, "
+                f"not {node.CLASS_TOKEN_POSITION}"
+            )
+        return dataclasses.replace(
+            plain,
+            layout=layout,
+            n_vision=node.N_VISION,
+            depth_text=node.DEPTH_TEXT,
+            depth_vision=node.DEPTH_VISION,
+            shared_coupling=node.SHARED_COUPLING,
+        )
 
 
 @dataclass(frozen=True)
 class BankSettings:
-    """How the training bank is made. ``limit``: at most so many images (0 = all); ``chunk``: images per forward."""
+    """How banks are made. ``limit``: at most so many images in the training bank (0 = all); ``chunk``: images per
+    forward; ``precision``: of the encoder's arithmetic."""
 
     dir: Path
     attack: str
     profile: str
     chunk: int
+    precision: str
     limit: int
     verify: bool
     seed: int
@@ -261,6 +310,7 @@ class BankSettings:
     def from_cfg(cls, cfg: CfgNode) -> BankSettings:
         node = cfg.BANK
         _choice("BANK.PROFILE", node.PROFILE, PROFILES)
+        _choice("BANK.PREC", node.PREC, BANK_PRECISIONS)
         if node.CHUNK < 1 or node.LIMIT < 0:
             raise ConfigError(f"BANK.CHUNK is {node.CHUNK} and BANK.LIMIT {node.LIMIT}; expected >= 1 and >= 0")
         return cls(
@@ -268,6 +318,7 @@ class BankSettings:
             node.ATTACK,
             node.PROFILE,
             node.CHUNK,
+            node.PREC,
             node.LIMIT,
             node.VERIFY,
             node.SEED,

@@ -50,7 +50,7 @@ def measure(model, classes: int, vectors: int, csc: bool, repeats: int) -> dict[
         F.cross_entropy(100 * features @ text.T, labels).backward()
         return text.detach(), prompts.ctx.grad.clone(), time.perf_counter() - started
 
-    ways = {"coop": lambda: coop_forward(model, prompts, names), "shared": lambda: encoder(prompts())}
+    ways = {"coop": lambda: coop_forward(model, prompts, names), "shared": lambda: encoder(prompts().text)}
     (a, grad_a, _), (b, grad_b, _) = step(ways["coop"]), step(ways["shared"])
     seconds = {name: [] for name in ways}
     for _ in range(repeats):

@@ -23,12 +23,14 @@ from advpt.attacks.pgd import PROFILES
 from advpt.attacks.surrogate import load_surrogate
 from advpt.backbones import democlip
 from advpt.backbones.clip import load_backbone
+from advpt.backbones.precision import half_precision
 from advpt.bank.cost import timed
 from advpt.bank.library import Library
 from advpt.bank.store import Bank
 from advpt.data import catalog
 from advpt.data.images import ImageSet, Preprocessing
 from advpt.data.manifest import manifest
+from advpt.detectors import LossWatch
 from advpt.errors import PromptError
 from advpt.evaluation import defended, evaluator, pictures, record
 from advpt.evaluation.evaluator import Prompts, evaluate
@@ -50,6 +52,8 @@ from advpt.settings import (
 from advpt.tuning.loader import BankLoader
 from advpt.tuning.progress import FILE as PROGRESS
 from advpt.tuning.progress import Progress
+from advpt.tuning.rolling import FILE as ROLLING
+from advpt.tuning.rolling import Rolling, require_finite
 
 __all__ = ["AdvPT", "PromptTrainer", "extend_cfg"]
 log = logging.getLogger(__name__)
@@ -89,6 +93,7 @@ class PromptTrainer(TrainerX):
             chunk=self.bank_settings.chunk,
             verify=self.bank_settings.verify,
             workers=cfg.DATALOADER.NUM_WORKERS,
+            precision=self.bank_settings.precision,
             load_surrogate=self.load_surrogate,
         )
         self.templates = hand_templates(cfg)
@@ -127,21 +132,29 @@ class PromptTrainer(TrainerX):
     def before_train(self):
         self.prepare_training()
         super().before_train()
-        self.progress = Progress(Path(self.output_dir, PROGRESS), self.start_epoch, self.input_seconds)
+        watch = LossWatch(len(self.classnames))
+        self.rolling = Rolling(Path(self.output_dir, ROLLING), watch)
+        self.start_epoch = self.rolling.restore(self)
+        self.progress = Progress(Path(self.output_dir, PROGRESS), self.start_epoch, self.input_seconds, watch)
 
     def run_epoch(self):
-        started = time.monotonic()
-        super().run_epoch()
-        self.progress.add(time.monotonic() - started)
+        with self.rolling.epoch(self):
+            super().run_epoch()
+        self.progress.add(self.rolling.seconds)
+
+    def model_backward(self, loss):
+        super().model_backward(loss)
+        require_finite(self, gradients=True)
 
     def after_epoch(self):
         """Measure where a curve over wall-clock is asked for, before the checkpoint: a killed run loses neither."""
         done, every = self.epoch + 1, self.cfg.TRAIN.CURVE_FREQ
         if every and (done % every == 0 or done == self.max_epoch):
             self.progress.note(done, self.point())
-        if every:
-            self.progress.save()
+        self.progress.save()
         super().after_epoch()
+        if done == self.max_epoch:
+            self.rolling.clear()
 
     @torch.no_grad()
     def point(self):
@@ -167,7 +180,7 @@ class PromptTrainer(TrainerX):
     def forward_backward(self, batch):
         features, labels = self.embed_batch(batch)
         with half_precision(self.context.precision, self.device):
-            text = self.encoder(self.prompt_learner())
+            text = self.encoder(self.prompt_learner().text)
         loss = losses.advpt(features.float(), text.float(), self.backbone.logit_scale, labels)
         self.model_backward_and_update(loss)
         if self.batch_idx + 1 == self.num_batches:
@@ -179,7 +192,7 @@ class PromptTrainer(TrainerX):
     def classifier(self) -> Classifier:
         """The learned prompts as they are now."""
         with torch.no_grad():
-            text = self.encoder(self.prompt_learner())
+            text = self.encoder(self.prompt_learner().text)
         return Classifier(F.normalize(text, dim=-1), self.backbone.logit_scale)
 
     def prompts(self):
@@ -370,12 +383,6 @@ def to_pixels(images: Tensor, cfg) -> Tensor:
         torch.tensor(v, device=images.device)[:, None, None] for v in (cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD)
     )
     return (images * std + mean).clamp(0, 1)
-
-
-def half_precision(precision: str, device: torch.device):
-    """Autocast to bfloat16 for ``amp`` and ``fp16`` where the device has it; the context itself stays float32."""
-    wanted = precision != "fp32" and device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
 
 
 def build_schedule(optimizer, settings):

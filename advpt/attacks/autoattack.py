@@ -58,6 +58,7 @@ class _Standard(Attack):
     attacks_through = "encoder"
     random_version = "aa-rand"
     perturbs_all = False
+    beside_itself = False
     objectives = ("margin",)
     usual_objective = "margin"
 

@@ -52,6 +52,7 @@ class Attack(ABC):
     attacks_through: ClassVar[str] = "encoder"  # or "surrogate": a network of the attacker's own, whatever is attacked
     random_version: ClassVar[str] = ""  # the attack that takes its place where what is attacked draws noise
     perturbs_all: ClassVar[bool] = True  # False: images that need no change come back as they were
+    beside_itself: ClassVar[bool] = True  # False: it needs the process's random state, so never two at once
     objectives: ClassVar[tuple[str, ...]] = tuple(OBJECTIVES)  # that it can make large
     usual_objective: ClassVar[str] = "ce"  # where its text form names none
     usual_steps: ClassVar[int] = 0  # where its text form names none; 0: it has no such number

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import itertools
 import logging
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +25,8 @@ from advpt.attacks.base import Attack
 from advpt.attacks.noise import SampleNoise, choose_targets
 from advpt.attacks.objectives import is_wrong
 from advpt.attacks.surrogate import Surrogate
+from advpt.backbones.precision import tf32
+from advpt.bank.flight import MOST, Flight
 from advpt.bank.seen import UNDEFENDED, Encode, Seen, Through
 from advpt.bank.spec import AdversarialSet, BankSpec
 from advpt.bank.store import MANIFEST, shard_is_sound, shard_name, write_manifest, write_shard
@@ -44,9 +49,25 @@ class View:
     encode: Encode
     seen: Seen = UNDEFENDED
 
-    def embed(self, pixels: Tensor, ids: Sequence[str]) -> Tensor:
-        """``[b, L]`` float32 on the CPU, of (attacked) pixels ``[b, 3, h, w]``."""
-        return self.encode(self.seen(pixels, ids)).float().cpu()
+    def embed(self, pixels: Tensor, ids: Sequence[str], encode: Encode | None = None) -> Tensor:
+        """``[b, L]`` float32 on the CPU, of (attacked) pixels ``[b, 3, h, w]``; ``encode``: in place of its own."""
+        return (encode or self.encode)(self.seen(pixels, ids)).float().cpu()
+
+
+class Remembering:
+    """An encoder that does not repeat its last pass without gradients: attacks end with the pass that the bank needs,
+    and begin with one that tells who was right."""
+
+    def __init__(self, encode: Encode) -> None:
+        self.encode = encode
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return self.encode(pixels)
+        if self._last is None or not torch.equal(self._last[0], pixels):
+            self._last = pixels.clone(), self.encode(pixels)
+        return self._last[1]
 
 
 @dataclass(frozen=True)
@@ -67,7 +88,8 @@ class Attacker:
         if self.through is not None:
             encode = self.through.encoder(self.encode, ids, seed)
             return dataclasses.replace(self, encode=encode, through=None)(batch, ids, seed)
-        x, y = batch.pixels.to(self.device), batch.labels.to(self.device)
+        x = batch.pixels.to(self.device, non_blocking=True)
+        y = batch.labels.to(self.device, non_blocking=True)
         n, model = len(x), self.logits()
         correct = torch.full((n,), -1, dtype=torch.int8)
         if model is not None:
@@ -129,36 +151,92 @@ def environment(device: torch.device) -> dict[str, str | int]:
     }
 
 
-def build_banks(made_of: AdversarialSet, attacker: Attacker, views: Sequence[View], *, workers: int = 0) -> None:
-    """Fill every view's bank, attacking each image once. Sound shards that are there already are kept; shards that
-    another process is working on are left to it and waited for at the end.
+@dataclass(frozen=True, eq=False)
+class Work:
+    """One pass over a set of images: who attacks them, the banks that see them, the image rows of each shard, and how
+    many processes read images."""
+
+    made_of: AdversarialSet
+    attacker: Attacker
+    views: tuple[View, ...]
+    shards: tuple[range, ...]
+    workers: int = 0
+
+    @functools.cached_property
+    def flight(self) -> Flight:
+        attack = self.attacker.attack
+        return Flight(self.attacker.device, MOST if attack is None or attack.beside_itself else 1)
+
+    def lock(self, index: int) -> FileLock:
+        """Held by whoever works on a shard."""
+        return FileLock(lock_folder(self.made_of, self.views) / str(index))
+
+    def built_with(self) -> dict[str, Any]:
+        """What the bits depend on besides the keys, where this process fills shards."""
+        attack = self.attacker.attack
+        return environment(self.attacker.device) | (attack.made_with() if attack else {})
+
+    def fill(self, index: int, tell: Callable[[int], object]) -> None:
+        """Make one shard of every bank that lacks it; ``tell`` is called with numbers of images that are done."""
+        rows = self.shards[index]
+        lacking = [view for view in self.views if not shard_is_sound(view.folder, index, view.spec.key)]
+        if not lacking:
+            tell(len(rows))
+            return
+        with tf32(lacking[0].spec.precision == "tf32"):
+            _compute(index, rows, self, lacking, tell)
+
+
+# Fills all shards of a work, moves the bar, and says what the shards were made with.
+Fill = Callable[[Work, tqdm], Mapping[str, Any]]
+
+
+def fill_here(work: Work, bar: tqdm) -> Mapping[str, Any]:
+    """Fill the shards one by one in this process. Those that another process is working on are left to it and waited
+    for at the end."""
+
+    def fill(index: int, wait: bool) -> bool:
+        lock = work.lock(index)
+        if not lock.acquire(wait):
+            return False
+        try:
+            work.fill(index, bar.update)
+        finally:
+            lock.release()
+        return True
+
+    for index in [index for index in range(len(work.shards)) if not fill(index, wait=False)]:
+        log.info("waiting for another process that works on %s", shard_name(index))
+        fill(index, wait=True)
+    return work.built_with()
+
+
+def build_banks(
+    made_of: AdversarialSet, attacker: Attacker, views: Sequence[View], *, workers: int = 0, fill: Fill = fill_here
+) -> None:
+    """Fill every view's bank, attacking each image once. Sound shards that are there already are kept. ``fill``: who
+    does the work, this process or a cluster (:mod:`advpt.bank.on_ray`).
 
     Raises:
         BankError, DataError, AttackError: what stopped the build; finished shards stay.
     """
-    built_with = environment(attacker.device) | (attacker.attack.made_with() if attacker.attack else {})
-    images, shards = made_of.images, shard_rows(len(made_of.images), made_of.chunk)
+    images = made_of.images
     if not len(images):
         raise BankError(f"{images.dataset}, {images.split}: there are no images to make a bank of")
-    waiting: list[int] = []
+    work = Work(made_of, attacker, tuple(views), tuple(shard_rows(len(images), made_of.chunk)), workers)
     what = f"{made_of.attack['name']} on {images.split}" if made_of.attack else f"embedding {images.split}"
     what += "".join(f", {view.seen}" for view in views if view.seen.chain is not None)
     with tqdm(total=len(images), desc=what, unit="image", disable=None) as bar:
-        for index in range(len(shards)):
-            if not _fill(index, shards[index], made_of, attacker, views, workers, bar, wait=False):
-                waiting.append(index)
-        for index in waiting:
-            log.info("waiting for another process that works on %s", shard_name(index))
-            _fill(index, shards[index], made_of, attacker, views, workers, bar, wait=True)
+        built_with = fill(work, bar)
     for view in views:
         if not (view.folder / MANIFEST).is_file():
-            write_manifest(view.folder, view.spec, [len(rows) for rows in shards], built_with)
+            write_manifest(view.folder, view.spec, [len(rows) for rows in work.shards], built_with)
         for pattern in (".part-*.partial", ".tmp*"):  # left by processes that were killed, the latter by safetensors
             for torn in view.folder.glob(pattern):
                 torn.unlink(missing_ok=True)
     locks = lock_folder(made_of, views)
-    for lock in locks.glob("*"):
-        lock.unlink(missing_ok=True)
+    for path in locks.glob("*"):
+        path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # somebody else may still be looking
         locks.rmdir()
         locks.parent.rmdir()
@@ -169,59 +247,34 @@ def lock_folder(made_of: AdversarialSet, views: Sequence[View]) -> Path:
     return views[0].folder.parent / ".locks" / digest(made_of.fields())[:16]
 
 
-def _fill(
-    index: int,
-    rows: range,
-    made_of: AdversarialSet,
-    attacker: Attacker,
-    views: Sequence[View],
-    workers: int,
-    bar: tqdm,
-    *,
-    wait: bool,
-) -> bool:
-    """Make one shard of every view that lacks it. False when another process holds it and ``wait`` is False."""
-    lock = FileLock(lock_folder(made_of, views) / str(index))
-    if not lock.acquire(wait):
-        return False
-    try:
-        lacking = [view for view in views if not shard_is_sound(view.folder, index, view.spec.key)]
-        if lacking:
-            _compute(index, rows, made_of, attacker, lacking, workers, bar)
-        else:
-            bar.update(len(rows))
-    finally:
-        lock.release()
-    return True
-
-
-def _compute(
-    index: int,
-    rows: range,
-    made_of: AdversarialSet,
-    attacker: Attacker,
-    views: Sequence[View],
-    workers: int,
-    bar: tqdm,
-) -> None:
+def _compute(index: int, rows: range, work: Work, views: Sequence[View], tell: Callable[[int], object]) -> None:
+    made_of, attacker = work.made_of, work.attacker
     ids = [made_of.images.samples[row].id for row in rows]
     embeddings: list[list[Tensor]] = [[] for _ in views]
     columns: list[dict[str, Tensor]] = []
-    done = 0
-    for batch in made_of.images.batches(rows, made_of.chunk, workers):
-        names = ids[done : done + len(batch.labels)]
-        pixels, facts = attacker(batch, names, made_of.seed or 0)
+
+    def attack_and_embed(item: tuple[int, ImageBatch]) -> tuple[list[Tensor], dict[str, Tensor]]:
+        first, batch = item
+        names, encode = ids[first : first + len(batch.labels)], Remembering(attacker.encode)
+        pixels, facts = dataclasses.replace(attacker, encode=encode)(batch, names, made_of.seed or 0)
         with torch.no_grad():
-            for view, parts in zip(views, embeddings):
-                parts.append(view.embed(pixels, names))
-        row = torch.arange(rows.start + done, rows.start + done + len(names))
-        columns.append(facts | {"label": batch.labels, "row": row, "file_hash": batch.file_hash})
-        done += len(names)
-        bar.update(len(names))
+            seen = [
+                view.embed(pixels, names, encode if view.encode is attacker.encode else view.encode) for view in views
+            ]
+        row = torch.arange(rows.start + first, rows.start + first + len(names))
+        return seen, facts | {"label": batch.labels, "row": row, "file_hash": batch.file_hash}
+
+    cuda = attacker.device.type == "cuda"
+    batches = made_of.images.batches(rows, made_of.chunk, work.workers, pin_memory=cuda)
+    for seen, facts in work.flight.run(attack_and_embed, zip(itertools.count(0, made_of.chunk), batches)):
+        for parts, part in zip(embeddings, seen):
+            parts.append(part)
+        columns.append(facts)
+        tell(len(facts["label"]))
     together = {name: torch.cat([part[name] for part in columns]) for name in columns[0]}
     for view, parts in zip(views, embeddings):
-        seen = torch.cat(parts)
-        if not bool(torch.isfinite(seen).all()):
-            bad = ids[int((~torch.isfinite(seen).all(1)).nonzero()[0])]
+        whole = torch.cat(parts)
+        if not bool(torch.isfinite(whole).all()):
+            bad = ids[int((~torch.isfinite(whole).all(1)).nonzero()[0])]
             raise BankError(f"the embedding of {bad} is not finite; check the weights, nothing was written")
-        write_shard(view.folder, index, view.spec.key, ids, together | {"embeddings": seen})
+        write_shard(view.folder, index, view.spec.key, ids, together | {"embeddings": whole})

@@ -13,7 +13,8 @@ import torch
 from advpt.attacks.spec import AttackSpec
 from advpt.attacks.surrogate import Surrogate
 from advpt.backbones.clip import Backbone
-from advpt.bank.build import Attacker, View, build_banks
+from advpt.backbones.precision import in_precision
+from advpt.bank.build import Attacker, Fill, View, build_banks, fill_here
 from advpt.bank.seen import UNDEFENDED, Seen, Through
 from advpt.bank.spec import AdversarialSet, BankSpec
 from advpt.bank.store import MANIFEST, Bank, open_bank, read_manifest
@@ -33,7 +34,8 @@ class Library:
 
     ``load``: gives a backbone with its image encoder, called only when something must be built; ``verify``: compare
     checksums when opening; ``chunk``: images per forward pass; ``workers``: processes that read images;
-    ``load_surrogate``: gives the network of attacks that do not go through CLIP, called only for such an attack.
+    ``load_surrogate``: gives the network of attacks that do not go through CLIP, called only for such an attack;
+    ``fill``: who does the work of a build, this process or a cluster (:func:`advpt.bank.on_ray.filler`).
     """
 
     root: Path
@@ -42,7 +44,9 @@ class Library:
     chunk: int = 64
     verify: bool = True
     workers: int = 0
+    precision: str = "fp32"  # of the encoder's arithmetic, for attacks and embeddings: fp32, tf32 or amp
     load_surrogate: Callable[[], Surrogate] | None = None
+    fill: Fill = fill_here
     built: list[str] = field(default_factory=list)  # keys built by this object, for the record
     _open: dict[str, Bank] = field(default_factory=dict, repr=False)  # opened and verified once
     _surrogate: list[Surrogate] = field(default_factory=list, repr=False)  # at most one
@@ -74,19 +78,23 @@ class Library:
         its own."""
         encoder, defenses = self.backbone.image_digest, seen.parameters()
         if attack is None:
-            return BankSpec(AdversarialSet(images, None, None, None, None, self.chunk), encoder, defenses)
+            clean = AdversarialSet(images, None, None, None, None, self.chunk)
+            return BankSpec(clean, encoder, defenses, precision=self.precision)
         built = attack.build()
         if built.attacks_through == "surrogate":
-            made_of = AdversarialSet(images, built.parameters(), self.surrogate.digest, None, seed, self.chunk)
-            return BankSpec(made_of, encoder, defenses)
+            own = self.surrogate.digest
+            made_of = AdversarialSet(images, built.parameters(), own, None, seed, self.chunk, self.precision)
+            return BankSpec(made_of, encoder, defenses, precision=self.precision)
         text = None
         if built.objective.space == "logits":
             if classifier is None:
                 raise BankError(f"{attack} attacks logits: it needs the prompt to attack through")
             text = classifier.digest
         known = through.parameters() if through is not None else None
-        made_of = AdversarialSet(images, built.parameters(), encoder, text, seed, self.chunk, attacked_defense=known)
-        return BankSpec(made_of, encoder, defenses)
+        made_of = AdversarialSet(
+            images, built.parameters(), encoder, text, seed, self.chunk, self.precision, attacked_defense=known
+        )
+        return BankSpec(made_of, encoder, defenses, precision=self.precision)
 
     def folder(self, spec: BankSpec) -> Path:
         return self.shelf(spec.made_of.images.dataset) / spec.key
@@ -172,12 +180,12 @@ class Library:
             raise DataError(
                 f"INPUT.SIZE is {given}, but {backbone.name} reads {size[0]} x {size[1]} pixels; set INPUT.SIZE"
             )
-        encode = backbone.require_image()
+        encode = in_precision(backbone.require_image(), self.precision, backbone.device)
         built = attack.build() if attack else None
         own = self.surrogate if built and built.attacks_through == "surrogate" else None
         attacker = Attacker(built, encode, classifier, backbone.device, own, through)
         views = [View(each, self.folder(each), encode, seen) for each, seen in wanted]
-        build_banks(spec.made_of, attacker, views, workers=self.workers)
+        build_banks(spec.made_of, attacker, views, workers=self.workers, fill=self.fill)
 
     def _larger(self, spec: BankSpec) -> Bank | None:
         """A finished bank that differs in its image list alone and has all the images asked for, with their labels."""

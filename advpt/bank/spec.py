@@ -17,8 +17,8 @@ class AdversarialSet:
     """Which images, attacked how. ``attack`` None means the clean images.
 
     ``attacked_image`` is the hash of the attacked image encoder; ``attacked_text`` that of the text features it was
-    attacked through, None for an objective that looks at embeddings only; ``attacked_defense`` what an attacker
-    through a defense differentiated. Names of protocols are not part of it: two protocols that make the same images
+    attacked through, None for an objective that looks at embeddings only; ``attacked_visual`` that of the visual
+    prompts in the attacked encoder; ``attacked_defense`` what an attacker through a defense differentiated. Names of protocols are not part of it: two protocols that make the same images
     share them.
     """
 
@@ -30,6 +30,7 @@ class AdversarialSet:
     chunk: int
     precision: str = "fp32"
     attacked_defense: Mapping[str, Any] | None = None
+    attacked_visual: str | None = None
 
     def fields(self) -> dict[str, Any]:
         """All that the pixels depend on, as JSON values."""
@@ -48,6 +49,7 @@ class AdversarialSet:
                 "image": self.attacked_image,
                 "text": self.attacked_text,
                 "defense": dict(self.attacked_defense) if self.attacked_defense is not None else None,
+                **({"visual_prompt": self.attacked_visual} if self.attacked_visual is not None else {}),
             },
             "seed": self.seed,
             "chunk": self.chunk,

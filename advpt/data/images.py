@@ -66,6 +66,10 @@ class ImageBatch:
     labels: Tensor
     file_hash: Tensor
 
+    def pin_memory(self) -> ImageBatch:
+        """In page-locked memory (what PyTorch's loaders call)."""
+        return ImageBatch(self.pixels.pin_memory(), self.labels.pin_memory(), self.file_hash)
+
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -136,8 +140,11 @@ class ImageSet:
         keep = sorted(turns[:n])
         return dataclasses.replace(self, samples=tuple(self.samples[i] for i in keep))
 
-    def batches(self, rows: Sequence[int], chunk: int, workers: int = 0) -> Iterator[ImageBatch]:
-        """The images of ``rows``, ``chunk`` at a time, in order; read and decoded in ``workers`` processes.
+    def batches(
+        self, rows: Sequence[int], chunk: int, workers: int = 0, *, pin_memory: bool = False
+    ) -> Iterator[ImageBatch]:
+        """The images of ``rows``, ``chunk`` at a time, in order; read and decoded in ``workers`` processes, ahead of
+        their use; ``pin_memory``: in page-locked memory, which CUDA copies from while it computes.
 
         Raises:
             DataError: an image that is missing or cannot be decoded, with its path.
@@ -147,6 +154,7 @@ class ImageSet:
             batch_size=chunk,
             num_workers=workers if len(rows) > 2 * chunk else 0,
             collate_fn=_collate,
+            pin_memory=pin_memory,
             generator=torch.Generator(),  # a loader draws from the global state otherwise
         )
         yield from loader

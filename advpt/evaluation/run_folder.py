@@ -2,23 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 from yacs.config import CfgNode
 
 from advpt.errors import RecordError
 from advpt.evaluation import record as records
-from advpt.files import read_json, write_json
+from advpt.files import open_locked, read_json, write_json
 from advpt.settings import plain
 
 FILE = "config.json"
 DONE = "done.json"
+LOCK = ".lock"
 # May change between two starts of one run: where things lie, what is printed, and what is evaluated.
 FREE = (
     "OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATALOADER.NUM_WORKERS", "TRAIN.PRINT_FREQ", "BANK.VERIFY",
     "BANK.DIR", "DATASET.ROOT",
 )  # fmt: skip
 FREE_NODES = ("EVAL.", "TEST.")
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Within the block no other process trains in this folder; the lock goes with the process, however it ends.
+
+    Raises:
+        RecordError: another process is at work there. StorageError: the folder cannot be written.
+    """
+    handle = open_locked(folder / LOCK, wait=False)
+    if handle is None:
+        who = (folder / LOCK).read_text(encoding="utf-8", errors="replace").strip()[:200] or "another process"
+        raise RecordError(
+            f"{folder} is in use: {who} trains in it. Wait for its end (this command then continues or finds it done), "
+            "or give another --output-dir"
+        )
+    try:
+        with contextlib.suppress(OSError):  # for people; the lock is what counts
+            os.truncate(handle, 0)
+            os.pwrite(handle, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(handle)
 
 
 def claim(folder: Path, cfg: CfgNode, *, evaluating: bool = False) -> None:

@@ -8,7 +8,6 @@ it.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import signal
@@ -22,7 +21,7 @@ from typing import Any
 
 from advpt.errors import RecordError
 from advpt.evaluation import run_folder
-from advpt.files import read_json, write_json
+from advpt.files import open_locked, read_json, write_json
 from advpt.jobs.plan import Job, Plan
 from advpt.results.shelf import Run, State
 
@@ -158,7 +157,7 @@ class Executor:
             before = (*self.plan.waits_for[job.id], *([job.model] if job.model else []))
             if any(i in waiting for i in before):
                 continue
-            lock = _lock(self._path(job, "lock"))
+            lock = open_locked(self._path(job, "lock"), wait=False)
             if lock is None:
                 if job.id not in self._told:
                     self._told.add(job.id)
@@ -256,17 +255,6 @@ class Executor:
             self._path(job, "json"),
             about | {"state": state, "attempt": attempt, "seconds": round(seconds, 1), "why": why},
         )
-
-
-def _lock(path: Path) -> int | None:
-    """An open file that nobody else has locked, or None."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return None
-    return handle
 
 
 def is_complete(job: Job, places: Places) -> bool:

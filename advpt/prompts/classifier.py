@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +17,15 @@ from advpt.prompts.text_encoder import TextEncoder
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """``features [K, L]`` float32 of unit length, detached; ``scale`` the logit scale (100 for OpenAI's CLIP)."""
+    """``features [K, L]`` float32 of unit length, detached; ``scale`` the logit scale (100 for OpenAI's CLIP).
+
+    ``visual``: the prompts ``[J, n, D_v]`` through which the image encoder has to look for this classifier, None for
+    the encoder as it is.
+    """
 
     features: Tensor
     scale: float
+    visual: Tensor | None = field(default=None, kw_only=True)
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """``[b, K]`` logits: scale x cosine of embeddings ``[b, L]`` (normalised here) and text features."""
@@ -28,8 +33,9 @@ class Classifier:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of features and scale: who attacks through this prompt attacks exactly this."""
-        return tensor_digest({"features": self.features, "scale": torch.tensor(self.scale, dtype=torch.float64)})
+        """SHA-256 of features, scale and visual prompts: who attacks through this prompt attacks exactly this."""
+        parts = {"features": self.features, "scale": torch.tensor(self.scale, dtype=torch.float64)}
+        return tensor_digest(parts | ({"visual": self.visual} if self.visual is not None else {}))
 
 
 def from_templates(

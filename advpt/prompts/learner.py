@@ -1,41 +1,100 @@
-"""Learnable context vectors in front of, between or behind the class names (CoOp's and AdvPT's prompts).
+"""Learnable prompts of a frozen CLIP: context vectors in the text, tokens in the image, or both.
 
 Layout ``text``: ``[start, v1 .. vM, class tokens, ".", end]`` for position ``end``; the context is cut in two halves
 around the class name for ``middle``, and follows it for ``front`` (Zhou et al., IJCV 2022, eq. 2 and section 3.2).
 Shared by all classes, or one context per class (CSC).
+
+The other layouts, with prompts of J layers (J counts the input layer):
+
+=============  ==================  ==================  ==================  ==================
+layout         text, input         text, deeper        image, input        image, deeper
+=============  ==================  ==================  ==================  ==================
+text_deep      learned             learned             --                  --
+visual         --                  --                  learned             learned
+independent    learned             learned             learned             learned
+t2v            learned             learned             linear(text)        linear(text)
+v2t            learned             linear(image)       linear(text)        learned
+=============  ==================  ==================  ==================  ==================
+
+``t2v`` is MaPLe's coupling (Khattak et al., CVPR 2023, section 3.3), ``v2t`` FAP's (Zhou et al., NeurIPS 2024). In
+them N_CTX says how many of the words of CTX_INIT are learned; the words behind stay as they are, so that ``a photo of
+a`` with 2 vectors starts as the hand-written prompt.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from advpt.backbones.clip import Architecture
 from advpt.errors import PromptError
 from advpt.prompts.text_encoder import PromptBatch, TextEncoder, tokenize, word_tokens
-from advpt.settings import ContextSettings
+from advpt.settings import COUPLED, ContextSettings
 
 INIT_STD = 0.02
+WITH_VISUAL = ("visual", "independent", *COUPLED)
+
+
+@dataclass(frozen=True)
+class PromptState:
+    """Prompts as tensors, ready for the two encoders.
+
+    text:   the prompts of all classes; None in layout ``visual``, whose text is the hand-written prompt.
+    visual: ``[J, n, D_v]`` float32 tokens of the image tower's first J blocks, None where it has none.
+
+    With a leading dimension S these are the prompts of S samples.
+    """
+
+    text: PromptBatch | None
+    visual: Tensor | None = None
+
+
+def check_layout(settings: ContextSettings, model: Architecture, name: str) -> None:
+    """Whether this CLIP can have these prompts.
+
+    Raises:
+        PromptError: visual prompts for a ResNet, or more layers than the towers have.
+    """
+    if settings.layout in WITH_VISUAL and not isinstance(model.vision_layers, int):
+        raise PromptError(
+            f"LAYOUT {settings.layout} puts prompts among the tokens of the image, and {name} is a ResNet, which has "
+            "none; choose a ViT, or LAYOUT text or text_deep"
+        )
+    depths = []
+    if settings.layout in WITH_VISUAL and isinstance(model.vision_layers, int):
+        depths.append(("DEPTH_VISION", settings.depth_vision, model.vision_layers))
+    if settings.layout not in ("text", "visual"):
+        depths.append(("DEPTH_TEXT", settings.depth_text, model.text_layers))
+    for leaf, depth, blocks in depths:
+        if depth > blocks:
+            raise PromptError(f"{leaf} is {depth}, and {name} has {blocks} blocks; set at most {leaf} {blocks}")
 
 
 class PromptLearner(nn.Module):
-    """Context ``ctx``: ``[M, d]`` (shared) or ``[K, M, d]`` (CSC), float32 master weights.
+    """Context ``ctx``: ``[M, d]`` (shared) or ``[K, M, d]`` (CSC), and by layout ``ctx_deep [J - 1, M, d]``, ``visual
+    [n, D_v]``, ``visual_deep [J - 1, n, D_v]`` and the linear maps ``couple_*``; float32 master weights.
 
     Everything that depends on the class names is rebuilt from them and never saved.
 
     Args:
         encoder: the frozen text tower whose token table and width are used.
         classnames: K names; underscores are read as spaces.
-        settings: M, CSC, initial words, position.
-        generator: source of the random initial context (normal, standard deviation 0.02).
+        settings: M, CSC, initial words, position, layout.
+        generator: source of the random initial values (normal, standard deviation 0.02; linear maps as
+            ``torch.nn.Linear``, those of deeper layers all the same).
+        architecture: of the whole CLIP, for layouts other than ``text``.
 
     Raises:
-        PromptError: when the longest prompt has more tokens than CLIP reads; it says how many vectors fit.
+        PromptError: when the longest prompt has more tokens than CLIP reads (it says how many vectors fit), or when
+            this CLIP cannot have prompts of this layout.
     """
 
     ctx: nn.Parameter
     start: Tensor
+    fixed: Tensor
     class_rows: Tensor
     eos: Tensor
 
@@ -45,18 +104,38 @@ class PromptLearner(nn.Module):
         classnames: Sequence[str],
         settings: ContextSettings,
         generator: torch.Generator | None = None,
+        architecture: Architecture | None = None,
     ) -> None:
         super().__init__()
         if not classnames:
             raise PromptError("a prompt needs at least one class name, and the list is empty")
-        names = [name.replace("_", " ") for name in classnames]
+        self.settings, self.layout = settings, settings.layout
+        self.csc, self.position, self.classnames = settings.csc, settings.position, tuple(classnames)
+        self.n_ctx = 0
+        if self.layout != "visual":
+            self._build_text(encoder, generator)
+        if self.layout != "text":
+            if architecture is None:
+                raise PromptError(f"LAYOUT {self.layout} needs to know the size of both towers of CLIP")
+            check_layout(settings, architecture, "this CLIP")
+            self._build_other(encoder.width, architecture.vision_width, generator)
+
+    def _build_text(self, encoder: TextEncoder, generator: torch.Generator | None) -> None:
+        settings, names = self.settings, [name.replace("_", " ") for name in self.classnames]
         words = settings.ctx_init.replace("_", " ").strip()
         init = word_tokens(words) if words else []
+        fixed: list[int] = []
+        if init and self.layout != "text":
+            init, fixed = init[: settings.n_ctx], init[settings.n_ctx :]
+            if len(init) < settings.n_ctx:
+                raise PromptError(
+                    f"CTX_INIT {words!r} has {len(init)} tokens, and N_CTX asks for {settings.n_ctx}; give more words, "
+                    "fewer vectors, or CTX_INIT '' for a random start"
+                )
         self.n_ctx = len(init) or settings.n_ctx
-        self.csc, self.position, self.classnames = settings.csc, settings.position, tuple(classnames)
         tokens = [word_tokens(f"{name}.") for name in names]
         longest = max(range(len(tokens)), key=lambda i: len(tokens[i]))
-        room = encoder.context_length - 2 - len(tokens[longest])
+        room = encoder.context_length - 2 - len(fixed) - len(tokens[longest])
         if self.n_ctx > room:
             raise PromptError(
                 f"{self.n_ctx} context vectors do not fit: CLIP reads {encoder.context_length} tokens, and the longest "
@@ -64,14 +143,15 @@ class PromptLearner(nn.Module):
                 f"At most {max(0, room)} fit: set N_CTX {max(0, room)} or shorten the name"
             )
         self.name_lengths = [len(word_tokens(name)) for name in names]
-        self.settings = settings
 
         with torch.no_grad():
             device = encoder.positional_embedding.device
             padded = tokenize([f"{name}." for name in names], encoder.context_length).to(device)
             rows = encoder.embed(padded)  # start, name, ".", end, padding
             longest_rest = max(len(t) for t in tokens) + 1
+            behind = encoder.embed(torch.tensor(fixed, dtype=torch.int64, device=device))
             self.register_buffer("start", rows[0, :1].clone(), persistent=False)
+            self.register_buffer("fixed", behind.clone(), persistent=False)
             self.register_buffer("class_rows", rows[:, 1 : 1 + longest_rest].clone(), persistent=False)
             self.register_buffer("eos", torch.tensor([len(t) for t in tokens], device=device), persistent=False)
             if init:
@@ -82,14 +162,65 @@ class PromptLearner(nn.Module):
                 context = torch.randn(shape, generator=generator).to(device) * INIT_STD
         self.ctx = nn.Parameter(context.float())
 
-    def forward(self) -> PromptBatch:
+    def _build_other(self, text: int, vision: int, generator: torch.Generator | None) -> None:
+        """Deep text prompts, visual prompts and linear maps between towers of widths ``text`` and ``vision``."""
+        s, layout = self.settings, self.layout
+        deep_text, deep_vision = s.depth_text - 1, s.depth_vision - 1
+
+        def tokens(name: str, *shape: int) -> None:
+            if 0 not in shape:
+                setattr(self, name, nn.Parameter(INIT_STD * torch.randn(shape, generator=generator)))
+
+        def linear(name: str, layers: int, inside: int, outside: int) -> None:
+            """``layers`` equal maps, as ``torch.nn.Linear`` starts: uniform within 1 / sqrt(width)."""
+            if layers:
+                both = (2 * torch.rand(outside, inside + 1, generator=generator) - 1) / inside**0.5
+                setattr(self, f"{name}_weight", nn.Parameter(both[:, :-1].repeat(layers, 1, 1)))
+                setattr(self, f"{name}_bias", nn.Parameter(both[:, -1].repeat(layers, 1)))
+
+        if layout in ("text_deep", "independent", "t2v"):
+            tokens("ctx_deep", deep_text, s.n_ctx, text)
+        if layout in ("visual", "independent"):
+            tokens("visual", s.n_vision, vision)
+        if layout in ("visual", "independent", "v2t"):
+            tokens("visual_deep", deep_vision, s.n_vision, vision)
+        if layout in COUPLED:
+            maps = 1 if s.shared_coupling and deep_vision else deep_vision
+            linear("couple_input", 1, text, vision)
+            linear("couple_deep", maps, *((text, vision) if layout == "t2v" else (vision, text)))
+
+    def forward(self, values: Mapping[str, Tensor] | None = None) -> PromptState:
+        """The prompts as they are now.
+
+        Args:
+            values: tensors in the place of the parameters, by name. With a leading dimension S in every one of them the
+                state is that of S samples (position ``end`` only).
+        """
+        at = dict(self.named_parameters()) if values is None else values
+        deep, visual = at.get("ctx_deep"), None
+        if self.layout in ("visual", "independent"):
+            visual = _stack(at["visual"], at.get("visual_deep"))
+        elif self.layout == "t2v":
+            below = _linear(at, "couple_deep", deep) if deep is not None else None
+            visual = _stack(_linear(at, "couple_input", at["ctx"].unsqueeze(-3)).squeeze(-3), below)
+        elif self.layout == "v2t":
+            below = at.get("visual_deep")
+            deep = _linear(at, "couple_deep", below) if below is not None else None
+            visual = _stack(_linear(at, "couple_input", at["ctx"].unsqueeze(-3)).squeeze(-3), below)
+        text = None if self.layout == "visual" else self._text(at["ctx"], deep)
+        return PromptState(text, visual)
+
+    def _text(self, ctx: Tensor, deep: Tensor | None) -> PromptBatch:
         """The prompts of all classes, sharing as long a prefix as their layout allows."""
         k, m = len(self.classnames), self.n_ctx
         if self.position == "end":
+            lead = ctx.shape[: -3 if self.csc else -2]
+            start, fixed = (part.expand(*lead, -1, -1) for part in (self.start, self.fixed))
             if not self.csc:
-                return PromptBatch(torch.cat([self.start, self.ctx]), self.class_rows, self.eos)
-            return PromptBatch(self.start, torch.cat([self.ctx, self.class_rows], 1), self.eos + m)
-        context = self.ctx if self.csc else self.ctx.expand(k, -1, -1)
+                return PromptBatch(torch.cat([start, ctx, fixed], -2), self.class_rows, self.eos, deep)
+            own = torch.cat([ctx, *(part.expand(*lead, k, -1, -1) for part in (self.fixed, self.class_rows))], -2)
+            return PromptBatch(self.start, own, self.eos + m + len(self.fixed), deep)
+        context = ctx if self.csc else ctx.expand(k, -1, -1)
         before = m // 2 if self.position == "middle" else 0
         rest = torch.stack(
             [
@@ -99,28 +230,53 @@ class PromptLearner(nn.Module):
         )
         if self.csc or not before:
             return PromptBatch(self.start, rest, self.eos + m)
-        prefix = torch.cat([self.start, self.ctx[:before]])
+        prefix = torch.cat([self.start, ctx[:before]])
         return PromptBatch(prefix, rest[:, before:], self.eos + m - before)
 
     def load_context(self, state: Mapping[str, Tensor], source: str) -> None:
-        """Take ``ctx`` from a CoOp-style state dict (``token_prefix`` and ``token_suffix`` are not needed).
+        """Take the prompts from a state dict; CoOp's has ``ctx`` (its ``token_prefix`` and ``token_suffix`` are not
+        needed). Nothing is changed unless everything fits.
 
         Raises:
-            PromptError: no context in it, another shape, or a class-specific one for another class list.
+            PromptError: a tensor is missing or of another shape, or a class-specific one is for another class list.
         """
         state = {key.removeprefix("prompt_learner."): value for key, value in state.items()}
-        if "ctx" not in state:
+        own = dict(self.named_parameters())
+        for name, wanted in own.items():
+            if name not in state:
+                what = "context vectors" if name == "ctx" else f"prompts of layout {self.layout}"
+                raise PromptError(
+                    f"{source} holds no {what} ({name!r}); found: {', '.join(sorted(state)) or 'nothing'}"
+                )
+            found = state[name]
+            if found.shape != wanted.shape:
+                why = ""
+                if name == "ctx" and found.dim() == 3:
+                    why = "; it is class-specific (CSC), so it fits only the class list it was tuned on"
+                what = "context" if name == "ctx" else name
+                kind = " ([classes,] vectors, width)" if name == "ctx" else ""
+                raise PromptError(
+                    f"{source} holds {what} of shape {list(found.shape)}, this run has {list(wanted.shape)}{kind}"
+                    f"{why}. Use the N_CTX, CSC and backbone that it was tuned with"
+                    + (", and its LAYOUT and depths" if self.layout != "text" else "")
+                )
+        known = {"ctx_deep", "visual", "visual_deep", *(k for k in state if k.startswith("couple_"))}
+        if more := sorted(state.keys() & known - own.keys()):
             raise PromptError(
-                f"{source} holds no context vectors ('ctx'); found: {', '.join(sorted(state)) or 'nothing'}"
-            )
-        found = state["ctx"]
-        if found.shape != self.ctx.shape:
-            why = ""
-            if found.dim() == 3:
-                why = "; it is class-specific (CSC), so it fits only the class list it was tuned on"
-            raise PromptError(
-                f"{source} holds context of shape {list(found.shape)}, this run has {list(self.ctx.shape)} "
-                f"([classes,] vectors, width){why}. Use the N_CTX, CSC and backbone that it was tuned with"
+                f"{source} also holds {', '.join(more)}, which LAYOUT {self.layout} has no place for; use the LAYOUT "
+                "and depths that it was tuned with"
             )
         with torch.no_grad():
-            self.ctx.copy_(found.float())
+            for name, wanted in own.items():
+                wanted.copy_(state[name].float())
+
+
+def _stack(first: Tensor, deeper: Tensor | None) -> Tensor:
+    """``[J, n, D]`` of the input layer's ``[n, D]`` and those below ``[J - 1, n, D]``."""
+    first = first.unsqueeze(-3)
+    return first if deeper is None else torch.cat([first, deeper], -3)
+
+
+def _linear(at: Mapping[str, Tensor], name: str, tokens: Tensor) -> Tensor:
+    """``tokens [layers, n, inside]`` through one linear map for each layer, or one for all."""
+    return tokens @ at[f"{name}_weight"].transpose(-1, -2) + at[f"{name}_bias"].unsqueeze(-2)

@@ -1,10 +1,11 @@
-"""Accuracy over wall-clock: what each epoch of a run took and what it reached, kept so that a killed run goes on."""
+"""What each epoch of a run took, what its losses were and what it reached, kept so that a killed run goes on."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from advpt.detectors import LossWatch
 from advpt.errors import RecordError
 from advpt.files import read_json, write_json
 
@@ -19,17 +20,30 @@ class Progress:
     counted.
     """
 
-    def __init__(self, path: Path, done: int = 0, before: float | None = 0.0) -> None:
+    def __init__(
+        self, path: Path, done: int = 0, before: float | None = 0.0, watch: LossWatch | None = None
+    ) -> None:
         """``done``: epochs of the checkpoint gone on from; ``before``: seconds for the training input, None if
-        unknown."""
-        self.path, self.before = path, before
+        unknown; ``watch``: what has seen the losses.
+
+        Raises:
+            RecordError: the file of the epochs that are done is damaged.
+        """
+        self.path, self.before, self.watch = path, before, watch or LossWatch()
         self.seconds: list[float] = []
         self.measured: dict[int, dict[str, Any]] = {}
         if done and path.is_file():
             saved = read_json(path, RecordError)
-            self.seconds = saved["seconds"][:done]
-            self.measured = {int(e): found for e, found in saved["measured"].items() if int(e) <= done}
-            self.before = saved["before"]
+            try:
+                self.seconds = [float(value) for value in saved["seconds"][:done]]
+                self.measured = {int(e): dict(found) for e, found in saved["measured"].items() if int(e) <= done}
+                self.before = saved["before"] if saved["before"] is None else float(saved["before"])
+                self.watch.go_on(saved.get("losses", {}), done)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise RecordError(
+                    f"{path} is not what a run leaves (found {error!r} where times and losses of epochs were expected); "
+                    "delete it: times and losses are then those of the epochs to come"
+                ) from error
 
     def add(self, seconds: float) -> None:
         """An epoch of training is over."""
@@ -40,7 +54,8 @@ class Progress:
         self.measured[epoch] = found
 
     def save(self) -> None:
-        write_json(self.path, {"seconds": self.seconds, "measured": self.measured, "before": self.before})
+        said = {"seconds": self.seconds, "measured": self.measured, "before": self.before}
+        write_json(self.path, said | {"losses": self.watch.state()})
 
     def curve(self) -> list[dict[str, Any]]:
         """For a record's ``result``: the epoch and what was measured after it."""

@@ -62,6 +62,19 @@ def test_attacked_rows_describe_the_attack(library, pictures):
     torch.testing.assert_close(bank.columns["loss"], losses, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("attack", "passes"), [(None, 1), (FKL, 4), (CE, 4)])
+def test_no_pass_through_the_encoder_is_repeated(library, pictures, clip_model, attack, passes):
+    """Clean, two steps, and one pass at the result that serves the loss and the bank, for each of three chunks."""
+    seen = []
+    hook = clip_model.require_image().register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    try:
+        features = F.normalize(torch.randn(3, 32, generator=torch.Generator().manual_seed(0)), dim=-1)
+        library.get(pictures, attack, Classifier(features, 10.0))
+    finally:
+        hook.remove()
+    assert len(seen) == 3 * passes
+
+
 def test_the_second_time_nothing_is_built(library, again, pictures, monkeypatch):
     library.get(pictures, FKL)
     monkeypatch.setattr(build_module, "write_shard", lambda *a: pytest.fail("built again"))

@@ -41,7 +41,7 @@ def test_the_largest_number_of_vectors_is_named_and_fits(encoder: TextEncoder, p
     ) as caught:
         make(encoder, m=77, csc=csc, position=position)
     room = int(str(caught.value).split("At most ")[1].split()[0])
-    encoder(make(encoder, m=room, csc=csc, position=position)())
+    encoder(make(encoder, m=room, csc=csc, position=position)().text)
     with pytest.raises(PromptError, match=f"{room + 1} context vectors do not fit"):
         make(encoder, m=room + 1, csc=csc, position=position)
 
@@ -67,7 +67,7 @@ def test_initial_words(encoder: TextEncoder, init: str) -> None:
 def test_a_context_of_words_is_the_hand_written_prompt(encoder: TextEncoder) -> None:
     learner = make(encoder, init="a photo of a")
     with torch.no_grad():
-        features = encoder(learner())
+        features = encoder(learner().text)
         expected = encoder.encode_texts([f"a photo of a {name.replace('_', ' ')}." for name in NAMES])
     assert torch.allclose(features, expected, atol=1e-5)
 

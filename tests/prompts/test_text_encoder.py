@@ -102,7 +102,7 @@ def loss_of(features: Tensor) -> Tensor:
 
 def compare(model: Any, encoder: TextEncoder, names: list[str], m: int, position: str, csc: bool) -> None:
     ours = learner(encoder, names, m, position, csc)
-    features = encoder(ours())
+    features = encoder(ours().text)
     theirs_ctx = ours.ctx.detach().clone().requires_grad_()
     expected = coop(model, names, theirs_ctx, position)
     worst = (F.normalize(features, dim=-1) - F.normalize(expected, dim=-1)).abs().max()
@@ -186,7 +186,7 @@ def test_prompts_where_one_is_the_beginning_of_another(towers) -> None:
 
 def test_nothing_behind_the_end_token_matters(towers) -> None:
     _, encoder = towers
-    prompts = learner(encoder, names_for(5), 4, "end", False)()
+    prompts = learner(encoder, names_for(5), 4, "end", False)().text
     noisy = prompts.rest.clone()
     for row, end in enumerate(prompts.eos.tolist()):
         noisy[row, end + 1 :] = 1e3
@@ -215,7 +215,7 @@ def test_every_split_of_the_same_prompt_gives_the_same_feature(towers) -> None:
 def test_no_gradient_reaches_the_frozen_tower(towers) -> None:
     model, encoder = towers
     ours = learner(encoder, names_for(3), 4, "end", False)
-    loss_of(encoder(ours())).backward()
+    loss_of(encoder(ours().text)).backward()
     assert ours.ctx.grad is not None
     assert all(p.grad is None and not p.requires_grad for p in model.parameters())
     assert not any(p.requires_grad for p in encoder.parameters())

@@ -324,7 +324,7 @@ class SimpleTrainer(TrainerBase):
         writer_dir = Path(self.output_dir) / "tensorboard"
         writer_dir.mkdir(parents=True, exist_ok=True)
         self.init_writer(str(writer_dir))
-        self.time_start = time.time()
+        self.time_start = time.monotonic()
 
     def after_train(self) -> None:
         print("Finish training")
@@ -335,7 +335,7 @@ class SimpleTrainer(TrainerBase):
             else:
                 print("Deploy the last-epoch model")
             self.test()
-        elapsed = datetime.timedelta(seconds=round(time.time() - self.time_start))
+        elapsed = datetime.timedelta(seconds=round(time.monotonic() - self.time_start))
         print(f"Elapsed: {elapsed}")
         self.close_writer()
 
@@ -393,14 +393,14 @@ class _Progress:
         self.losses = MetricMeter()
         self.batch_time = AverageMeter()
         self.data_time = AverageMeter()
-        self.end = time.time()
+        self.end = time.monotonic()
 
     def data_ready(self) -> None:
-        self.data_time.update(time.time() - self.end)
+        self.data_time.update(time.monotonic() - self.end)
 
     def step_done(self, losses: dict[str, Any] | None) -> None:
         trainer = self.trainer
-        self.batch_time.update(time.time() - self.end)
+        self.batch_time.update(time.monotonic() - self.end)
         self.losses.update(losses)
         done, total = trainer.batch_idx + 1, trainer.num_batches
         frequency = trainer.cfg.TRAIN.PRINT_FREQ
@@ -410,7 +410,7 @@ class _Progress:
         for name, meter in self.losses.meters.items():
             trainer.write_scalar(f"train/{name}", meter.avg, step)
         trainer.write_scalar("train/lr", trainer.get_current_lr(), step)
-        self.end = time.time()
+        self.end = time.monotonic()
 
     def line(self, done: int, total: int) -> str:
         trainer = self.trainer

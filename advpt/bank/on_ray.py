@@ -1,0 +1,214 @@
+"""Fill banks on a Ray cluster: shards are tasks, and each worker is an actor that receives the networks once.
+
+Workers write finished shards to the shared folder as a local build does; nothing but their numbers comes back. Ray says
+when a worker or its machine is lost, and where there is room for another; a shard that was lost is given to somebody
+else, and making one twice gives the same bytes. As many shards are under way as there are workers. The bits are those
+of a local build with as many threads as a worker has, on the same kind of processor with the same versions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from advpt.backbones.shim import import_clip
+from advpt.bank.build import Fill, Work, fill_here
+from advpt.bank.store import shard_name
+from advpt.cluster import Cluster, Engine
+from advpt.errors import AdvPTError, BankError
+from advpt.files import FileLock
+
+log = logging.getLogger(__name__)
+
+TICK = 1.0  # seconds between looks at who joined
+DEATHS = 3  # of workers on a sound machine that one shard may cost
+
+
+def filler(engine: Engine) -> Fill:
+    """Who fills banks under this engine."""
+    return fill_here if engine.name == "local" else functools.partial(fill_on_ray, engine=engine)
+
+
+def pack(work: Work) -> bytes:
+    """A work for other machines. Networks travel as plain tensors, so the worker needs no weight file."""
+    import cloudpickle  # type: ignore[import-untyped]  # comes with Ray
+
+    views = tuple(dataclasses.replace(view, folder=view.folder.absolute()) for view in work.views)
+    parcel = io.BytesIO()
+    torch.save(dataclasses.replace(work, views=views), parcel, pickle_module=cloudpickle)
+    return parcel.getvalue()
+
+
+def unpack(parcel: bytes, device: torch.device) -> Work:
+    """The work, its networks on ``device``."""
+    import_clip()  # CLIP's classes are in the parcel, and its import wants help
+    work: Work = torch.load(io.BytesIO(parcel), map_location=device, weights_only=False)
+    return dataclasses.replace(work, attacker=dataclasses.replace(work.attacker, device=device))
+
+
+class Worker:
+    """The actor."""
+
+    def __init__(self, threads: int, gpus: float) -> None:
+        torch.set_num_threads(threads)
+        self.device = torch.device("cuda" if gpus and torch.cuda.is_available() else "cpu")
+        self.work: Work | None = None
+
+    def prepare(self, parcel: bytes) -> tuple[str, dict[str, Any]]:
+        """Receive the work; the machine's id, and what shards are made with here."""
+        import ray
+
+        self.work = unpack(parcel, self.device)
+        return ray.get_runtime_context().get_node_id(), self.work.built_with()
+
+    def fill(self, index: int) -> None:
+        if self.work is None:
+            raise BankError("a worker was asked for a shard before it had the networks")
+        self.work.fill(index, lambda n: None)
+
+
+@dataclass
+class _Hand:
+    """A worker as the driver sees it: what it does (``shard`` None: it is being set up), and where it is."""
+
+    actor: Any
+    shard: int | None = None
+    lock: FileLock | None = None
+    machine: str = ""
+
+    def release(self) -> None:
+        if self.lock is not None:
+            self.lock.release()
+        self.shard = self.lock = None
+
+
+def fill_on_ray(work: Work, bar: tqdm, engine: Engine) -> Mapping[str, Any]:
+    """Fill the shards of ``work`` on a cluster (:class:`~advpt.cluster.Cluster`). Machines may leave and join.
+
+    Raises:
+        BankError: workers that differ in what the bits depend on; a shard that ends its workers again and again.
+        AdvPTError: what a worker raised; finished shards stay.
+    """
+    return _Crew(work, bar, Cluster(engine)).run()
+
+
+class _Crew:
+    def __init__(self, work: Work, bar: tqdm, cluster: Cluster) -> None:
+        self.work, self.bar, self.cluster, self.ray = work, bar, cluster, cluster.ray
+        self.parcel = self.ray.put(pack(work))
+        self.kind = self.ray.remote(Worker).options(**cluster.resources, max_restarts=0)
+        self.todo = deque(range(len(work.shards)))
+        self.hands: dict[Any, _Hand] = {}  # by the answer that is waited for
+        self.idle: list[_Hand] = []
+        self.built_with: dict[str, Any] = {}
+        self.deaths: Counter[int | None] = Counter()
+        self.machines = set(cluster.nodes())
+        self.told = False
+
+    def run(self) -> Mapping[str, Any]:
+        looked = 0.0
+        try:
+            while self.todo or any(hand.shard is not None for hand in self.hands.values()):
+                if time.monotonic() - looked > TICK:
+                    self.recruit()
+                    looked = time.monotonic()
+                self.hand_out()
+                ended, _ = self.ray.wait(list(self.hands), timeout=TICK) if self.hands else ([], time.sleep(TICK))
+                for answer in ended:
+                    self.take(answer)
+            return self.built_with
+        finally:
+            for hand in (*self.hands.values(), *self.idle):
+                hand.release()
+                self.ray.kill(hand.actor)
+
+    def recruit(self) -> None:
+        """As many workers as there is room for and work left; those without room wait in Ray's queue."""
+        busy = sum(hand.shard is not None for hand in self.hands.values())
+        wanted = min(max(1, self.cluster.room()), len(self.todo) + busy)
+        for _ in range(wanted - len(self.hands) - len(self.idle)):
+            actor = self.kind.remote(self.cluster.threads, self.cluster.gpus)
+            self.hands[actor.prepare.remote(self.parcel)] = _Hand(actor)
+
+    def hand_out(self) -> None:
+        """A shard for each idle worker, but for those that another process is working on."""
+        for _ in range(len(self.todo)):
+            if not self.idle:
+                return
+            index = self.todo.popleft()
+            lock = self.work.lock(index)
+            if not lock.acquire(wait=False):
+                self.todo.append(index)
+                if not self.told:
+                    self.told = True
+                    log.info("another process works on %s; its shards are left to it", shard_name(index))
+                continue
+            hand = self.idle.pop()
+            hand.shard, hand.lock = index, lock
+            self.hands[hand.actor.fill.remote(index)] = hand
+
+    def take(self, answer: Any) -> None:
+        """The end of a shard, or of a worker's set-up, or of a worker."""
+        hand = self.hands.pop(answer)
+        try:
+            found = self.ray.get(answer)
+        except self.ray.exceptions.RayTaskError as error:
+            self.idle.append(hand)  # to be ended with the others
+            if isinstance(error.cause, AdvPTError):
+                raise error.cause from None
+            raise
+        except self.ray.exceptions.RayActorError:
+            self.lost(hand)
+            return
+        if hand.shard is None:
+            hand.machine, built_with = found
+            self.compare(hand.machine, built_with)
+        else:
+            self.bar.update(len(self.work.shards[hand.shard]))
+            hand.release()
+        self.idle.append(hand)
+        self.bar.set_postfix_str(f"{sum(bool(h.machine) for h in (*self.hands.values(), *self.idle))} workers")
+
+    def lost(self, hand: _Hand) -> None:
+        """Its shard goes to somebody else, unless it is the shard that ends workers."""
+        now = set(self.cluster.nodes())
+        gone = hand.machine not in now if hand.machine else bool(self.machines - now)
+        self.machines = now
+        shard = hand.shard
+        hand.release()
+        what = f"its {shard_name(shard)} goes to another" if shard is not None else "another takes its place"
+        log.warning("a worker was lost%s; %s", " with its machine" if gone else "", what)
+        if shard is not None:
+            self.todo.appendleft(shard)
+        self.deaths[shard] += not gone
+        if self.deaths[shard] > DEATHS:
+            what = f"make {shard_name(shard)}" if shard is not None else "receive the networks"
+            raise BankError(
+                f"{self.deaths[shard]} workers of {self.cluster.size} ended when they were to {what}: there may not be "
+                "enough memory. Give more cores (or GPU) to a worker, so that fewer share a machine; finished shards "
+                "are kept"
+            )
+
+    def compare(self, machine: str, built_with: dict[str, Any]) -> None:
+        """All workers make the same bits, or none do."""
+        self.built_with = self.built_with or built_with
+        different = [
+            f"{name} is {built_with.get(name)!r} there and {value!r} elsewhere"
+            for name, value in self.built_with.items()
+            if built_with.get(name) != value
+        ]
+        if different:
+            raise BankError(
+                f"the worker on machine {machine[:12]} would make other bits: {'; '.join(different)}. Use machines of one "
+                "kind with the same versions; finished shards are kept"
+            )

@@ -1,0 +1,128 @@
+"""Who does the work: this machine (``local``), or a Ray cluster (``ray``), and how much of it a worker gets.
+
+Ray is an extra; nothing here imports it before it is asked for. The address of a running cluster is in ``RAY_ADDRESS``;
+without it a cluster of this machine alone is started, for as long as the process lives.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from advpt.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+ENGINES = ("local", "ray")
+MOST_CPUS = 8  # for one worker, where nobody says
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Which engine, and cores and GPUs of each worker on Ray: fractions of a GPU are shares, 0 leaves it to us (one GPU
+    where the cluster has some, then its cores per GPU, else one core)."""
+
+    name: str = "local"
+    cpus: float = 0.0
+    gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.name not in ENGINES:
+            raise ConfigError(f"the engine is {self.name!r}; expected one of {', '.join(ENGINES)}")
+        if self.cpus < 0 or self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus)):
+            raise ConfigError(
+                f"a worker is to have {self.cpus:g} cores and {self.gpus:g} GPUs; expected 0 or more, GPUs as a part of "
+                "one or as a whole number"
+            )
+
+
+def ray_module() -> Any:
+    """Ray.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError(
+            'the engine ray needs Ray, which is not installed: pip install "advpt[ray]" (in a checkout: '
+            'pip install -e ".[ray]"), or use --engine local'
+        ) from None
+    return ray
+
+
+class Cluster:
+    """A connection to Ray, and how many workers of one size it holds.
+
+    Raises:
+        ConfigError: Ray is not installed, cannot be reached, or no machine of our own cluster has room for a worker.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.ray = ray_module()
+        address = os.environ.get("RAY_ADDRESS", "")
+        if not self.ray.is_initialized():
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if not address else {}
+            try:
+                self.ray.init(
+                    address or "local", log_to_driver=False, logging_level=logging.ERROR, **own
+                )
+            except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
+                where = f"the Ray cluster at RAY_ADDRESS={address} cannot be used" if address else "Ray does not start"
+                raise ConfigError(
+                    f"{where}: {str(error).splitlines()[0]}. Check `ray status` there, that Python and Ray have the same "
+                    "versions everywhere, or use --engine local"
+                ) from error
+        total = self.ray.cluster_resources()
+        self.gpus = engine.gpus or (1.0 if total.get("GPU") else 0.0)
+        per_gpu = total.get("CPU", 1.0) // total["GPU"] if self.gpus and total.get("GPU") else 1.0
+        self.cpus = engine.cpus or float(max(1, math.floor(min(MOST_CPUS, per_gpu * min(1.0, self.gpus or 1.0)))))
+        if not self.room():
+            said = (
+                f"no machine of the Ray cluster has room for a worker of {self.size}; it has "
+                f"{total.get('CPU', 0):g} cores and {total.get('GPU', 0):g} GPUs in all"
+            )
+            if not address:
+                raise ConfigError(f"{said}. Give smaller --cpus-per-worker and --gpus-per-worker")
+            log.warning("%s. Waiting for one that joins", said)
+
+    @property
+    def size(self) -> str:
+        """Of a worker, for people."""
+        return f"{self.cpus:g} core(s)" + (f" and {self.gpus:g} GPU" if self.gpus else "")
+
+    @property
+    def threads(self) -> int:
+        """Of a worker, the same for all."""
+        return max(1, int(self.cpus))
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """As Ray's options name them."""
+        return {"num_cpus": self.cpus, "num_gpus": self.gpus}
+
+    @property
+    def address(self) -> str:
+        """For other processes of the same cluster."""
+        return str(self.ray.get_runtime_context().gcs_address)
+
+    def nodes(self) -> dict[str, dict[str, float]]:
+        """Machines that are there now, by id, with all that they have."""
+        return {node["NodeID"]: node["Resources"] for node in self.ray.nodes() if node["Alive"]}
+
+    def room(self) -> int:
+        """How many workers fit on the machines that are there now, if nobody else uses them."""
+        held = 0
+        for has in self.nodes().values():
+            fits = has.get("CPU", 0.0) / self.cpus
+            if self.gpus:  # shares of one GPU lie on one GPU
+                gpus = has.get("GPU", 0.0)
+                share = gpus * math.floor(1 / self.gpus + 1e-6) if self.gpus <= 1 else gpus // self.gpus
+                fits = min(fits, share)
+            held += math.floor(fits + 1e-6)
+        return held

@@ -1,0 +1,153 @@
+"""Signs that something failed without an error. Pure rules: numbers in, a sentence out, "" where all is well.
+
+The sentences go into ``warnings`` of a record's ``result``, and from there into logs, tables and the report page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+STUCK = 1e-3  # relative change of the training loss over all epochs
+STUCK_EPOCHS = 3  # warm-up and one more are too few to judge by
+CHANCE, CONSISTENT = 0.95, 0.01
+CLEAN_CE, CONSISTENCY = "ce_clean", "consistency"  # what a trainer calls these two among the losses of a batch
+ROWS_AT_ONCE = 8192
+
+
+def collapsed(clean_ce: Sequence[float], consistency: Sequence[float], classes: int) -> str:
+    """The collapse of adversarial prompt tuning: in every batch of a whole epoch the clean cross-entropy is that of
+    guessing, above 0.95 ln C, while clean and attacked predictions agree, a consistency loss below 0.01 (the signature
+    in FAP's issue 3: EuroSAT, C = 10, 2.27 to 2.30 against ln 10 = 2.3026).
+
+    Args:
+        clean_ce, consistency: one value per batch of the epoch, natural logarithms. classes: C.
+    """
+    if not clean_ce or len(clean_ce) != len(consistency) or classes < 2:
+        return ""
+    if min(clean_ce) > CHANCE * math.log(classes) and max(consistency) < CONSISTENT:
+        return (
+            f"tuning collapsed: for a whole epoch the clean cross-entropy stayed at {min(clean_ce):.4g} or above (guessing "
+            f"among {classes} classes has {math.log(classes):.4g}) while clean and attacked predictions agreed "
+            f"(consistency below {CONSISTENT}): every image gets the same answer. Lower OPTIM.LR or the weight of the "
+            "consistency term"
+        )
+    return ""
+
+
+def stuck(losses: Sequence[float]) -> str:
+    """A training loss that does not move. ``losses``: the mean of each epoch, from the first."""
+    if len(losses) < STUCK_EPOCHS or max(losses) - min(losses) > STUCK * abs(losses[0]):
+        return ""
+    return (
+        f"the training loss did not move: {losses[0]:.6g} in the first epoch, {losses[-1]:.6g} after {len(losses)}; "
+        "look at OPTIM.LR, and whether gradients reach the prompt"
+    )
+
+
+def bank_rows(embeddings: Tensor, ids: Sequence[str]) -> list[str]:
+    """Rows of a bank that say nothing (norm 0, or not finite) or say the same as another row.
+
+    Args:
+        embeddings: ``[n, L]`` float32. ids: of the images, by row.
+    """
+    found = []
+    norms = embeddings.norm(dim=1)
+    if dull := (~torch.isfinite(norms)).nonzero().flatten().tolist():
+        found.append(f"{len(dull)} of {len(ids)} embeddings are not finite, the first of {ids[dull[0]]}")
+    if dull := (norms == 0).nonzero().flatten().tolist():
+        found.append(f"{len(dull)} of {len(ids)} embeddings have norm 0, the first of {ids[dull[0]]}")
+    if twice := repeats(embeddings):
+        one, other = twice[0]
+        found.append(
+            f"{len(twice)} of {len(ids)} embeddings equal another one bit by bit, {ids[other]} that of {ids[one]}: "
+            "the same image twice, or an encoder that looks away"
+        )
+    return found
+
+
+def repeats(embeddings: Tensor) -> list[tuple[int, int]]:
+    """(earlier row, row) for every row of ``[n, L]`` float32 that repeats an earlier one exactly."""
+    if not len(embeddings):
+        return []
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randint(-(2**62), 2**62, (embeddings.shape[1],), generator=generator)
+    bits = embeddings.contiguous().view(torch.int32)
+    keys = torch.cat([(part.long() * weights).sum(1) for part in bits.split(ROWS_AT_ONCE)])
+    first: dict[int, int] = {}
+    found = []
+    for row, key in enumerate(keys.tolist()):
+        if (earlier := first.setdefault(key, row)) != row and torch.equal(bits[earlier], bits[row]):
+            found.append((earlier, row))
+    return found
+
+
+def evaluation(clean: Mapping[str, Any], robust: Mapping[str, Any], what: str) -> list[str]:
+    """What cannot be right about a robust number beside the clean one of the same images.
+
+    Args:
+        clean, robust: parts of a record (:func:`advpt.evaluation.record.accuracy` and what an evaluation adds).
+        what: the attack, for people.
+    """
+    found = []
+    if robust["accuracy"] > clean["accuracy"]:
+        found.append(
+            f"robust above clean: {robust['accuracy']:.2f} % under {what}, {clean['accuracy']:.2f} % without an attack"
+        )
+    if not clean["n"]:
+        return found
+    if robust.get("untouched", 0.0) == 100 or robust.get("largest_linf", 1.0) == 0:
+        found.append(f"the attack changed nothing: {what} gave back every image as it was")
+    elif clean["correct"] and clean.get("outcome") == robust.get("outcome"):
+        found.append(f"the attack changed nothing: under {what} every image is classified as well or badly as without")
+    return found
+
+
+@dataclass
+class LossWatch:
+    """Looks at the losses of every batch of a run: :func:`stuck` and :func:`collapsed`.
+
+    ``epochs``: mean loss of each finished epoch; ``collapse``: the first epoch (from 1, 0 for none) that showed a
+    collapse, and the sentence; ``batches``: the losses of the epoch that is going on. All are plain values, so that a
+    run which goes on has seen what an uninterrupted one saw.
+    """
+
+    classes: int = 0
+    epochs: list[float] = field(default_factory=list)
+    collapse: tuple[int, str] = (0, "")
+    batches: dict[str, list[float]] = field(default_factory=dict)
+
+    def batch(self, losses: Mapping[str, Any] | None) -> None:
+        """The losses of a batch, as a trainer's ``forward_backward`` returns them."""
+        for name in ("loss", CLEAN_CE, CONSISTENCY):
+            if losses and name in losses:
+                self.batches.setdefault(name, []).append(float(losses[name]))
+
+    def epoch_over(self) -> None:
+        """An epoch is over."""
+        loss = self.batches.get("loss", [])
+        self.epochs.append(math.fsum(loss) / max(1, len(loss)))
+        said = collapsed(self.batches.get(CLEAN_CE, []), self.batches.get(CONSISTENCY, []), self.classes)
+        if said and not self.collapse[0]:
+            self.collapse = len(self.epochs), said
+        self.batches = {}
+
+    def state(self) -> dict[str, Any]:
+        """What :meth:`go_on` reads, as JSON values; a loss that is not finite as None."""
+        finite = [value if math.isfinite(value) else None for value in self.epochs]
+        return {"epochs": finite, "collapse": list(self.collapse)}
+
+    def go_on(self, saved: Mapping[str, Any], done: int) -> None:
+        """Take what was seen in the first ``done`` epochs."""
+        self.epochs = [math.nan if value is None else float(value) for value in saved.get("epochs", [])][:done]
+        epoch, said = saved.get("collapse", (0, ""))
+        self.collapse = (int(epoch), str(said)) if 0 < int(epoch) <= done else (0, "")
+
+    def warnings(self) -> list[str]:
+        epoch, said = self.collapse
+        return [s for s in (stuck(self.epochs), f"epoch {epoch}: {said}" if said else "") if s]

@@ -1,0 +1,67 @@
+"""Being told to stop: SIGTERM ends a run as Ctrl-C does, and both can be held back until a state is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import NoReturn
+
+TERMINATED = 143  # exit status, as shells have it: 128 + SIGTERM
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived. Files are whole; the same command goes on from them."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Within the block SIGTERM raises :class:`Terminated`, where by default it ends the process on the spot."""
+    if not _in_main_thread():  # only there Python may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def held() -> Iterator[Callable[[], KeyboardInterrupt | None]]:
+    """Within the block a first SIGTERM or Ctrl-C waits until the block ends; a second Ctrl-C is obeyed at once.
+
+    Yields:
+        A function that gives the exception that is waiting to be raised, if any.
+    """
+    waiting: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and signal.SIGINT in waiting:
+            raise KeyboardInterrupt
+        waiting.append(number)
+
+    def told() -> KeyboardInterrupt | None:
+        return (Terminated() if signal.SIGTERM in waiting else KeyboardInterrupt()) if waiting else None
+
+    if not _in_main_thread():
+        yield told
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if stop := told():
+        raise stop
