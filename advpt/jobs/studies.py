@@ -195,14 +195,11 @@ class Builder:
         w = self.world
         return [f"{w.pgd}:transfer", f"{w.rap}:transfer", f"{w.adaptive}:adaptive"]
 
-    def demo_epochs(self) -> list[tuple[str, str]]:
-        return [("OPTIM.MAX_EPOCH", "20")] if self.world.name == "demo" else []
-
     def main(self, trainer: str, dataset: str, backbone: str) -> tuple[str, ...]:
         """Train on the whole split and evaluate as Table 1 does; zero-shot CLIP needs one seed only."""
         found = []
         for seed in self.seeds(trainer):
-            settings = self.demo_epochs() if trainer in (LEARNED, CLASSIC) else []
+            settings: list[tuple[str, str]] = []
             if trainer == LEARNED:
                 settings = [*settings, ("EVAL.WORDS", str(WORDS))]
                 settings += [("EVAL.PICTURES", str(PICTURES))] if seed == self.world.seeds[0] else []
@@ -417,9 +414,7 @@ def fig3(b: Builder) -> list[Exhibit]:
 def _clocked(b: Builder, trainer: str, dataset: str, backbone: str) -> tuple[str, ...]:
     w = b.world
     settings = [("TRAIN.CURVE_FREQ", str(w.curve_every[trainer]))]
-    if trainer == LEARNED:
-        settings += b.demo_epochs()
-    elif w.name == "demo":
+    if w.name == "demo" and trainer != LEARNED:
         settings += [("OPTIM.MAX_EPOCH", "5")]
     attacks = [f"{w.pgd}:transfer"]
     return tuple(
@@ -500,7 +495,7 @@ def fig7(b: Builder) -> list[Exhibit]:
     for dataset in w.timed:
         for backbone in w.timed_backbones:
             for n in w.contexts:
-                settings = [*b.demo_epochs(), ("TRAINER.ADVPT.N_CTX", str(n))]
+                settings = [("TRAINER.ADVPT.N_CTX", str(n))]
                 attacks = [f"{w.pgd}:transfer", f"{w.adaptive}:adaptive"]
                 runs = tuple(
                     b.job(LEARNED, dataset, backbone, s, f"nctx{n}", settings, attacks=attacks) for s in w.seeds

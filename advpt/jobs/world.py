@@ -149,12 +149,11 @@ DEMO = World(
     surrogate="small-cnn",
     common=(
         ("BANK.PROFILE", "paper"),
-        ("BANK.LIMIT", "500"),
         ("EVAL.SURROGATE", "small-cnn"),
         ("TRAIN.PRINT_FREQ", "1000"),
     ),
     contexts=(1, 4, 16, 50),
-    curve_every={"AdvPT": 4, "AdvTrain": 1, "FastAT": 1, "TradesFT": 1},
+    curve_every={"AdvPT": 8, "AdvTrain": 1, "FastAT": 1, "TradesFT": 1},
     subset=200,
     defended_subset=100,
     clock_subset=100,

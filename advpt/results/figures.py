@@ -188,7 +188,12 @@ def _plot(axis: Any, figure: Figure, mine: Sequence[Point], series: Sequence[str
             for p in drawn:
                 axis.annotate(p.label, (p.x, p.y.mean), textcoords="offset points", xytext=(5, 4), fontsize=7)
     if figure.log_x:
+        from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_ylim(-2, 102)
 
 
