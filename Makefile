@@ -1,6 +1,8 @@
 # make demo   environment + the main job on the embedded default, one table at the end
 # make demo-full  the same with standard AutoAttack instead of APGD-CE+T
 # make test   environment + all tests
+# make bench  the speed table: every hot path beside what people run today (about ten minutes)
+# make faults the fault-injection suite at full length (under 20 minutes), one table at the end and in output/faults.md
 # make lint   ruff and mypy
 # VENV=  (empty) uses the environment that is active
 VENV ?= .venv
@@ -14,7 +16,7 @@ endif
 SOURCES := setup.py dassl-lite/pyproject.toml scripts/setup.sh
 export PYTHON
 
-.PHONY: setup demo demo-full test lint format clean
+.PHONY: setup demo demo-full test bench faults lint format clean
 setup: $(STAMPS)/base
 
 demo: $(STAMPS)/base
@@ -25,6 +27,12 @@ demo-full: $(STAMPS)/base
 
 test: $(STAMPS)/dev
 	$(PYTHON) -m pytest -n 2 tests dassl-lite/tests
+
+bench: $(STAMPS)/base
+	$(PYTHON) benchmarks/bench.py
+
+faults: $(STAMPS)/dev
+	ADVPT_FAULTS=1 ADVPT_FAULTS_TABLE=output/faults.md $(PYTHON) -m pytest -n 2 tests/faults
 
 lint: $(STAMPS)/dev
 	$(PYTHON) -m ruff check .

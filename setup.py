@@ -38,6 +38,6 @@ setup(
     extras_require={
         "diffpure": ["diffusers"],
         "ray": ["ray"],
-        "dev": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "scikit-image", "PyWavelets"],
+        "dev": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "scikit-image", "PyWavelets", "ray"],
     },
 )

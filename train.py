@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import logging
 import os
+import pickle
 import sys
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output-dir", default="", help="default: output/<dataset>/<Trainer>/<cfg>_<shots>shots/...")
     parser.add_argument("--resume", default="", help="folder of a run to continue (default: the output folder itself)")
     parser.add_argument("--seed", type=int, default=None, help="0 is a seed; -1 draws one (default: 1)")
+    parser.add_argument("--seeds", default="", help="for instance 1,2,3: tuned in one batch; folders seed1, ... inside")
     parser.add_argument("--source-domains", nargs="+", help="Dassl's source domains")
     parser.add_argument("--target-domains", nargs="+", help="Dassl's target domains")
     parser.add_argument("--transforms", nargs="+", help="training transforms, replacing the config's")
@@ -37,6 +39,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--trainer", default="", help="AdvPT, CoOp, ZeroshotCLIP, ...")
     parser.add_argument("--backbone", default="", help="CLIP's name, for instance ViT-B/16")
     parser.add_argument("--head", default="", help="Dassl's head name (unused by prompt trainers)")
+    parser.add_argument("--engine", choices=("local", "ray"), help="who builds banks: this machine, or a Ray cluster")
+    parser.add_argument("--cpus-per-worker", type=float, help="of the cluster, for --engine ray (default: our choice)")
+    parser.add_argument("--gpus-per-worker", type=float, help="of the cluster, for --engine ray; 0.5: two share one")
     parser.add_argument("--eval-only", action="store_true", help="load --model-dir and evaluate")
     parser.add_argument("--model-dir", default="", help="folder of the run to load, for --eval-only")
     parser.add_argument("--load-epoch", type=int, help="which checkpoint to load (default: best, else last)")
@@ -74,6 +79,9 @@ def setup_cfg(args: argparse.Namespace):
         ("transforms", cfg.INPUT, "TRANSFORMS"),
         ("backbone", cfg.MODEL.BACKBONE, "NAME"),
         ("head", cfg.MODEL.HEAD, "NAME"),
+        ("engine", cfg.BANK, "ENGINE"),
+        ("cpus_per_worker", cfg.BANK, "CPUS_PER_WORKER"),
+        ("gpus_per_worker", cfg.BANK, "GPUS_PER_WORKER"),
     ):
         if getattr(args, name):
             node[leaf] = getattr(args, name)
@@ -101,6 +109,8 @@ def run_folder(cfg, config_name: str, top: Path) -> Path:
 
 def run(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
+    if args.seeds:
+        return run_together(args)
     cfg = setup_cfg(args)
 
     from advpt.evaluation.run_folder import held
@@ -110,35 +120,15 @@ def run(argv: list[str] | None = None) -> int:
 
 
 def run_in_folder(args: argparse.Namespace, cfg) -> int:
-    from advpt.evaluation.run_folder import claim, is_done, mark_done
+    from advpt.evaluation.run_folder import claim, mark_done
 
     folder = Path(cfg.OUTPUT_DIR)
     claim(folder, cfg, evaluating=args.eval_only)
     evaluated = str(Path(args.model_dir).absolute()) if args.eval_only else ""
-    if args.skip_done and is_done(folder, cfg, evaluated):
-        print(f"done already: {folder} (its records are kept; delete the folder to run it again)")
+    if done_already(args, cfg, evaluated):
         return 0
-
-    import dassl
-    import torch
-    from dassl.engine import build_trainer
-    from dassl.utils import collect_env_info, set_random_seed, setup_logger
-
-    import datasets  # noqa: F401 - registers the data sets
-    import trainers  # noqa: F401 - registers the trainers
-
-    if cfg.SEED >= 0:
-        print(f"Setting fixed seed: {cfg.SEED}")
-        set_random_seed(cfg.SEED)
-    setup_logger(cfg.OUTPUT_DIR)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
-    print(f"dassl {getattr(dassl, '__version__', 'of unknown version')} from {Path(dassl.__file__).parent}")
-    if torch.cuda.is_available() and cfg.USE_CUDA:
-        torch.backends.cudnn.benchmark = True
-    if cfg.VERBOSE:
-        print(f"** Arguments **\n{vars(args)}\n** Config **\n{cfg}\n** System info **\n{collect_env_info()}")
-
-    trainer = build_trainer(cfg)
+    open_log(cfg.OUTPUT_DIR)
+    trainer = build(args, cfg)
     if args.eval_only:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)
         trainer.test()
@@ -151,6 +141,85 @@ def run_in_folder(args: argparse.Namespace, cfg) -> int:
         if not cfg.TEST.NO_TEST:
             mark_done(folder, cfg)
     return 0
+
+
+def run_together(args: argparse.Namespace) -> int:
+    """Several seeds in one process, each with the folder and the records it would have alone."""
+    from advpt.errors import ConfigError
+    from advpt.evaluation.run_folder import claim, held, mark_done
+
+    if args.seed is not None or args.eval_only or args.resume:
+        raise ConfigError("--seeds does not go with --seed, --eval-only or --resume; evaluate runs one by one")
+    try:
+        seeds = list(dict.fromkeys(int(word) for word in args.seeds.replace(",", " ").split()))
+    except ValueError:
+        raise ConfigError(f"--seeds {args.seeds!r}: give whole numbers, for instance --seeds 1,2,3") from None
+    if not seeds or min(seeds) < 0:
+        raise ConfigError(f"--seeds {args.seeds!r}: give seeds of 0 or more, for instance --seeds 1,2,3")
+    cfgs, top = [], args.output_dir
+    for args.seed in seeds:
+        args.output_dir = str(Path(top, f"seed{args.seed}")) if top else ""
+        cfgs.append(setup_cfg(args))
+    with contextlib.ExitStack() as stack:
+        for cfg in cfgs:
+            stack.enter_context(held(Path(cfg.OUTPUT_DIR)))
+            claim(Path(cfg.OUTPUT_DIR), cfg)
+        cfgs = [cfg for cfg in cfgs if not done_already(args, cfg)]
+        if not cfgs:
+            return 0
+        open_log(Path(cfgs[0].OUTPUT_DIR, "together.txt"))
+        built = [build(args, cfg) for cfg in cfgs]
+        if args.no_train:
+            return 0
+
+        from trainers.together import train_together
+
+        def finish(trainer) -> None:
+            open_log(trainer.cfg.OUTPUT_DIR)  # its results go into its own log
+            trainer.after_train()
+            if not trainer.cfg.TEST.NO_TEST:
+                mark_done(Path(trainer.cfg.OUTPUT_DIR), trainer.cfg)
+
+        train_together(built, finish)
+    return 0
+
+
+def done_already(args: argparse.Namespace, cfg, evaluated: str = "") -> bool:
+    from advpt.evaluation.run_folder import is_done
+
+    if not (args.skip_done and is_done(Path(cfg.OUTPUT_DIR), cfg, evaluated)):
+        return False
+    print(f"done already: {cfg.OUTPUT_DIR} (its records are kept; delete the folder to run it again)")
+    return True
+
+
+def open_log(where: str | Path) -> None:
+    """From now on everything printed and logged goes into this file, or ``log.txt`` of this folder, too."""
+    from dassl.utils import setup_logger
+
+    setup_logger(where)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+
+
+def build(args: argparse.Namespace, cfg):
+    """The trainer of a configuration, seeded; the log begins with what it runs on."""
+    import dassl
+    import torch
+    from dassl.engine import build_trainer
+    from dassl.utils import collect_env_info, set_random_seed
+
+    import datasets  # noqa: F401 - registers the data sets
+    import trainers  # noqa: F401 - registers the trainers
+
+    if cfg.SEED >= 0:
+        print(f"Setting fixed seed: {cfg.SEED}")
+        set_random_seed(cfg.SEED)
+    print(f"dassl {getattr(dassl, '__version__', 'of unknown version')} from {Path(dassl.__file__).parent}")
+    if torch.cuda.is_available() and cfg.USE_CUDA:
+        torch.backends.cudnn.benchmark = True
+    if cfg.VERBOSE:
+        print(f"** Arguments **\n{vars(args)}\n** Config **\n{cfg}\n** System info **\n{collect_env_info()}")
+    return build_trainer(cfg)
 
 
 def from_host(error: BaseException) -> bool:
@@ -193,12 +262,14 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if said := out_of_memory(error):
             print(
-                f"error: out of memory ({said}). What was finished is kept. Use a smaller DATALOADER.TRAIN_X.BATCH_SIZE "
-                "or BANK.CHUNK (it makes other banks), or fewer runs at a time, and run the same command again",
+                f"error: out of memory ({said}). What was finished is kept. Use a smaller "
+                "DATALOADER.TRAIN_X.BATCH_SIZE or BANK.CHUNK (it makes other banks), or fewer runs at a time, "
+                "and run the same command again",
                 file=sys.stderr,
             )
             return 1
-        if not isinstance(error, ValueError | TypeError | AssertionError | ArithmeticError) or not from_host(error):
+        kinds = (ValueError, TypeError, AssertionError, ArithmeticError, pickle.UnpicklingError)
+        if not isinstance(error, kinds) or not from_host(error):
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2

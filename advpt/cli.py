@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import logging
 import os
@@ -13,6 +14,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from advpt.cluster import ENGINES
 from advpt.errors import AdvPTError, ConfigError
 from advpt.version import __version__
 
@@ -101,6 +103,7 @@ def defenses(args: argparse.Namespace) -> int:
 
 def bank(args: argparse.Namespace) -> int:
     """List the banks below a folder, or verify them against their checksums."""
+    from advpt.bank.statistics import KIND, is_statistics, open_statistics
     from advpt.bank.store import MANIFEST, open_bank, read_manifest
     from advpt.errors import BankError
 
@@ -108,7 +111,12 @@ def bank(args: argparse.Namespace) -> int:
     rows, bad = [], 0
     for folder in folders:
         try:
-            made = read_manifest(folder)["spec"]["adversarial_set"]
+            manifest = read_manifest(folder)
+            made = manifest["spec"]["adversarial_set"]
+            if is_statistics(manifest):
+                state = "ok" if args.action == "verify" and open_statistics(folder).count else ""
+                rows.append([str(folder.relative_to(args.folder))[:70], KIND, made["data"]["n"], state])
+                continue
             attack = made["attack"]
             what = "clean" if attack is None else f"{attack['name']}-{attack['objective']}@{attack['eps']:g}"
             state = "ok" if args.action == "verify" and len(open_bank(folder, None, verify=True)) else ""
@@ -171,6 +179,50 @@ def prepare(args: argparse.Namespace) -> int:
     return status
 
 
+def statistics(args: argparse.Namespace) -> int:
+    """Statistics bank of a run's visual prompts, for TAPT: mean and variance of every token at the input of every
+    block, over the clean training images of the run's data set."""
+    from advpt.errors import RecordError
+    from advpt.evaluation import run_folder
+    from advpt.files import read_json
+    from advpt.prompts.exchange import FOLDER, checkpoint_file
+    from advpt.settings import extend_cfg, merge_overrides
+
+    if str(_repository()) not in sys.path:
+        sys.path.insert(0, str(_repository()))
+    from dassl.config import get_cfg_default
+    from dassl.engine import build_trainer
+
+    from advpt.bank.statistics import Source, build, folder_of
+
+    for package in ("datasets", "trainers"):  # importing them registers them
+        importlib.import_module(package)
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    saved = read_json(args.folder / run_folder.FILE, RecordError)
+    merge_overrides(cfg, [word for pair in saved.items() for word in pair])
+    merge_overrides(
+        cfg,
+        ["BANK.DIR", str(args.banks), "DATASET.ROOT", args.root or os.environ.get("ADVPT_DATA") or "data"]
+        + ["DATALOADER.NUM_WORKERS", str(min(4, os.cpu_count() or 1))],
+    )
+    for name, value in (("DATASET.NUM_SHOTS", args.shots), ("MODEL.WEIGHTS", args.weights), ("BANK.CHUNK", args.chunk)):
+        merge_overrides(cfg, [name, str(value)] if value else [])
+    cfg.freeze()
+    trainer = build_trainer(cfg)
+    trainer.load_model(str(args.folder))
+    visual = trainer.prompt_learner().visual
+    if visual is None:
+        raise ConfigError(f"the prompts of {args.folder} are in the text alone; statistics are of those in the image")
+    source = Source(trainer.image_set("train").first(args.limit), args.crops, args.seed, cfg.BANK.CHUNK)
+    shelf = trainer.library.shelf(cfg.DATASET.NAME)
+    about = read_json(checkpoint_file(args.folder / FOLDER).parent / "prompt.json")
+    said = {name: about[name] for name in ("trainer", "dataset", "seed") if name in about}
+    made = build(trainer.backbone, visual.detach(), source, shelf, about=said, workers=cfg.DATALOADER.NUM_WORKERS)
+    print(f"statistics of {made.count} images in {folder_of(shelf, made.spec)}")
+    return 0
+
+
 def report(args: argparse.Namespace) -> int:
     """Tables of all records below the folders."""
     from advpt.results.collect import collect
@@ -207,32 +259,55 @@ def _whole_numbers(name: str, text: str) -> list[int]:
         raise ConfigError(f"{name} is {text!r}; give whole numbers with commas, for instance 1,2,3") from None
 
 
-def _execute(plan: Any, places: Any, jobs: int) -> tuple[Any, list[str]]:
+def _engine(args: argparse.Namespace) -> Any:
+    from advpt.cluster import Engine
+
+    return Engine(args.engine, args.cpus_per_worker, args.gpus_per_worker)
+
+
+def _execute(plan: Any, places: Any, args: argparse.Namespace) -> tuple[Any, list[str]]:
     """Run what is missing of a plan; the summary and one line per failure."""
     import signal
 
     from advpt.jobs import reproduce as steps
-    from advpt.jobs.local import Executor
+    from advpt.jobs.local import Executor, Slots
+    from advpt.jobs.on_ray import Tasks
 
-    slots, gpus = steps.slots_here(jobs)
+    engine = _engine(args)
+    hands = Tasks(engine, args.jobs) if engine.name == "ray" else Slots(*steps.slots_here(args.jobs))
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
-    summary = Executor(
-        plan, places, slots=slots, gpus=gpus, tell=lambda line: print(line, file=sys.stderr, flush=True)
-    ).run()
+    summary = Executor(plan, places, hands=hands, tell=lambda line: print(line, file=sys.stderr, flush=True)).run()
     return summary, steps.failures(plan, places, summary)
 
 
-def _tell_plan(plan: Any, places: Any, jobs: int, verbose: bool) -> None:
+def _tell_plan(plan: Any, places: Any, args: argparse.Namespace) -> None:
     from advpt.jobs import reproduce as steps
     from advpt.jobs.local import command
 
     print(tabulate(steps.plan_rows(plan, places), headers=steps.PLAN_HEADS, disable_numparse=True))
-    print(steps.estimate(plan, places, steps.slots_here(jobs)[0]))
-    if verbose:
+    if args.cluster:
+        _tell_model(plan, places, args)
+    else:
+        print(steps.estimate(plan, places, steps.slots_here(args.jobs)[0]))
+    if args.verbose:
         for label, users in plan.shared_banks.items():
             print(f"bank      {label}: {len(users)} runs, built by {plan.by_id[users[0]].label}")
         for job in plan.jobs:
             print(f"{job.id}  {' '.join(command(job, plan, places))}")
+
+
+def _tell_model(plan: Any, places: Any, args: argparse.Namespace) -> None:
+    """Time and disk of what is not done of a plan, on the cluster of ``--cluster``."""
+    from advpt.jobs import model
+    from advpt.jobs.local import is_complete
+    from advpt.jobs.reproduce import in_words
+
+    workers, device = model.cluster(args.cluster)
+    precision = dict(tuple(pair) for pair in args.set).get("BANK.PREC", "fp32")
+    rates = model.rates_for(device, plan, places.repository, precision)
+    played = model.play(plan, rates, workers, [job.id for job in plan.jobs if is_complete(job, places)])
+    print(tabulate(model.rows(played), headers=model.HEADS, disable_numparse=True))
+    print("\n".join(model.sentences(played, rates, in_words)))
 
 
 def reproduce(args: argparse.Namespace) -> int:
@@ -259,7 +334,7 @@ def reproduce(args: argparse.Namespace) -> int:
         weights=steps.weights(args.weights),
     )
     wanted = study(args.names, world, repository, [tuple(pair) for pair in args.set])
-    _tell_plan(wanted.plan, places, args.jobs, args.verbose)
+    _tell_plan(wanted.plan, places, args)
     absent = needs.missing_data(wanted.plan, places)
     for line in needs.missing_weights(wanted.plan, places):
         print(f"weights   {line}")
@@ -275,7 +350,7 @@ def reproduce(args: argparse.Namespace) -> int:
                 f"with "
                 "--only, or see it all small with --demo"
             )
-        summary, failed = _execute(wanted.plan, places, args.jobs)
+        summary, failed = _execute(wanted.plan, places, args)
     made = steps.report(
         wanted,
         places,
@@ -295,10 +370,12 @@ def reproduce(args: argparse.Namespace) -> int:
 
 def sweep(args: argparse.Namespace) -> int:
     """Data sets x backbones x trainers x shots x seeds as one plan of runs that may be started again at any time.
-    Returns 1 where a run failed."""
+    With ``plan`` before the data sets nothing is run; ``plan`` alone is the whole paper. Returns 1 where a run failed.
+    """
     from advpt.jobs import needs, studies
     from advpt.jobs import reproduce as steps
     from advpt.jobs.local import Places, is_complete
+    from advpt.jobs.world import PAPER
     from advpt.results.collect import collect
     from advpt.results.table import groups, render
 
@@ -310,13 +387,18 @@ def sweep(args: argparse.Namespace) -> int:
         args.banks.absolute(),
         steps.weights(args.weights),
     )
+    only_plan, names = args.names[0] == "plan", args.names[args.names[0] == "plan" :]
+    if only_plan and not names:
+        plan = studies.study(["all"], PAPER, repository, [tuple(pair) for pair in args.set]).plan
+        _tell_plan(plan, places, args)
+        return 0
     shots = [
         -1 if word == "all" else n
         for word in _words(args.shots)
         for n in _whole_numbers("--shots", word.replace("all", "-1"))
     ]
     plan = studies.sweep(
-        args.names,
+        names,
         _words(args.backbones),
         _words(args.trainers),
         shots,
@@ -324,17 +406,17 @@ def sweep(args: argparse.Namespace) -> int:
         repository,
         [tuple(pair) for pair in args.set],
     )
-    _tell_plan(plan, places, args.jobs, args.verbose)
+    _tell_plan(plan, places, args)
     for line in needs.missing_weights(plan, places):
         print(f"weights   {line}")
     absent = needs.missing_data(plan, places)
     for line in absent:
         print(f"missing   {line}")
-    if args.dry_run:
+    if args.dry_run or only_plan:
         return 0
     if absent:
         raise ConfigError(f"{len(absent)} data sets are not under {places.root} (listed above); prepare them first")
-    summary, failed = _execute(plan, places, args.jobs)
+    summary, failed = _execute(plan, places, args)
     if done := [places.folder(job) for job in plan.jobs if is_complete(job, places)]:
         for group in groups(collect(done)):
             print(f"\n{render(group)}\n")
@@ -402,7 +484,9 @@ def parser() -> argparse.ArgumentParser:
     sub.set_defaults(run=reproduce)
 
     sub = verbs.add_parser("sweep", help="data sets x backbones x trainers x shots x seeds", description=sweep.__doc__)
-    sub.add_argument("names", nargs="+", metavar="dataset", help="yaml names, for instance pets dtd")
+    sub.add_argument(
+        "names", nargs="+", metavar="dataset", help="yaml names, for instance pets dtd; see above for plan"
+    )
     sub.add_argument("--backbones", default="vit_b16", help="yaml names, for instance vit_b16,vit_l14")
     sub.add_argument("--trainers", default="ZeroshotCLIP,CoOp,AdvPT")
     sub.add_argument("--shots", default="all", help="for instance 1,4,16,all")
@@ -411,6 +495,18 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--banks", type=Path, default=Path("banks"))
     _plan_options(sub)
     sub.set_defaults(run=sweep)
+
+    sub = verbs.add_parser("statistics", help="statistics bank of a run's prompts", description=statistics.__doc__)
+    sub.add_argument("folder", type=Path, metavar="RUN", help="folder of a finished run with prompts in the image")
+    sub.add_argument("--root", default="", help="folder of all data sets (default: $ADVPT_DATA or data)")
+    sub.add_argument("--banks", type=Path, default=Path("banks"))
+    sub.add_argument("--crops", default="centre", choices=["centre", "random"], help="of each image")
+    sub.add_argument("--shots", type=int, default=0, help="images per class, -1 for all (default: the run's)")
+    sub.add_argument("--limit", type=int, default=0, help="images at most (default: no limit)")
+    sub.add_argument("--chunk", type=int, default=0, help="images per forward pass (default: the run's BANK.CHUNK)")
+    sub.add_argument("--seed", type=int, default=0, help="of random crops")
+    sub.add_argument("--weights", default="", help="a file instead of OpenAI's weights by name (default: the run's)")
+    sub.set_defaults(run=statistics)
 
     sub = verbs.add_parser("report", help="tables of records", description=report.__doc__)
     sub.add_argument("folders", type=Path, nargs="+", help="output folders of finished runs")
@@ -421,8 +517,14 @@ def parser() -> argparse.ArgumentParser:
 
 def _plan_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--root", default="", help="folder of all data sets (default: $ADVPT_DATA or data)")
+    sub.add_argument(
+        "--cluster", default="", metavar="8xH200", help="what the plan takes there; 2xhere: as this machine"
+    )
     sub.add_argument("--dry-run", action="store_true", help="print the plan, run nothing")
     sub.add_argument("--jobs", type=int, default=0, help="runs at a time (default: one per GPU, else up to two)")
+    sub.add_argument("--engine", default="local", choices=ENGINES, help="ray: on a cluster, see docs/clusters.md")
+    sub.add_argument("--cpus-per-worker", type=float, default=0.0, help="cores of each run on ray (default: we choose)")
+    sub.add_argument("--gpus-per-worker", type=float, default=0.0, help="its GPUs on ray; 0.5: two runs share one")
     sub.add_argument(
         "--weights", action="append", default=[], metavar="BACKBONE=FILE", help="instead of OpenAI's by name"
     )

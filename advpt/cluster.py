@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +36,8 @@ class Engine:
             raise ConfigError(f"the engine is {self.name!r}; expected one of {', '.join(ENGINES)}")
         if self.cpus < 0 or self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus)):
             raise ConfigError(
-                f"a worker is to have {self.cpus:g} cores and {self.gpus:g} GPUs; expected 0 or more, GPUs as a part of "
-                "one or as a whole number"
+                f"a worker is to have {self.cpus:g} cores and {self.gpus:g} GPUs; expected 0 or more, GPUs as a part "
+                "of one or as a whole number"
             )
 
 
@@ -67,17 +69,18 @@ class Cluster:
         address = os.environ.get("RAY_ADDRESS", "")
         if not self.ray.is_initialized():
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            told_to_stop = signal.getsignal(signal.SIGTERM)
             own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if not address else {}
             try:
-                self.ray.init(
-                    address or "local", log_to_driver=False, logging_level=logging.ERROR, **own
-                )
+                self.ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
             except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
                 where = f"the Ray cluster at RAY_ADDRESS={address} cannot be used" if address else "Ray does not start"
                 raise ConfigError(
-                    f"{where}: {str(error).splitlines()[0]}. Check `ray status` there, that Python and Ray have the same "
-                    "versions everywhere, or use --engine local"
+                    f"{where}: {str(error).splitlines()[0]}. Check `ray status` there and that Python and Ray have the "
+                    "same versions everywhere, or use --engine local"
                 ) from error
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, told_to_stop)  # Ray has put its own there
         total = self.ray.cluster_resources()
         self.gpus = engine.gpus or (1.0 if total.get("GPU") else 0.0)
         per_gpu = total.get("CPU", 1.0) // total["GPU"] if self.gpus and total.get("GPU") else 1.0

@@ -30,9 +30,10 @@ def collapsed(clean_ce: Sequence[float], consistency: Sequence[float], classes: 
     """
     if not clean_ce or len(clean_ce) != len(consistency) or classes < 2:
         return ""
-    if min(clean_ce) > CHANCE * math.log(classes) and max(consistency) < CONSISTENT:
+    least = min(clean_ce)
+    if least > CHANCE * math.log(classes) and max(consistency) < CONSISTENT:
         return (
-            f"tuning collapsed: for a whole epoch the clean cross-entropy stayed at {min(clean_ce):.4g} or above (guessing "
+            f"tuning collapsed: for a whole epoch the clean cross-entropy was {least:.4g} or more (guessing "
             f"among {classes} classes has {math.log(classes):.4g}) while clean and attacked predictions agreed "
             f"(consistency below {CONSISTENT}): every image gets the same answer. Lower OPTIM.LR or the weight of the "
             "consistency term"
@@ -42,7 +43,9 @@ def collapsed(clean_ce: Sequence[float], consistency: Sequence[float], classes: 
 
 def stuck(losses: Sequence[float]) -> str:
     """A training loss that does not move. ``losses``: the mean of each epoch, from the first."""
-    if len(losses) < STUCK_EPOCHS or max(losses) - min(losses) > STUCK * abs(losses[0]):
+    if len(losses) < STUCK_EPOCHS or not all(map(math.isfinite, losses)):
+        return ""
+    if max(losses) - min(losses) > STUCK * abs(losses[0]):
         return ""
     return (
         f"the training loss did not move: {losses[0]:.6g} in the first epoch, {losses[-1]:.6g} after {len(losses)}; "

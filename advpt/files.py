@@ -13,12 +13,13 @@ import json
 import logging
 import os
 import pickle
+import platform
 import re
 import secrets
 import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -107,6 +108,10 @@ def _unwritten(path: Path, code: int | None, why: str) -> str:
     return f"{path} could not be written: {why[:1].lower()}{why[1:]}; {_ADVICE.get(code or errno.ENOSPC, _FREE)}"
 
 
+_THIS_MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+_DAY = 86_400  # seconds
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path``; on success it is flushed to disk and renamed, on failure removed.
@@ -115,7 +120,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         StorageError: it cannot be written; ``path`` is as it was.
     """
     # no other process, on this machine or another that has the folder too, has the same name
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    partial = path.with_name(f".{path.name}.{_THIS_MACHINE}-{os.getpid()}-{secrets.token_hex(4)}.partial")
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -129,6 +134,28 @@ def atomic_path(path: Path) -> Iterator[Path]:
                 partial.unlink(missing_ok=True)
 
 
+def remove_torn(folder: Path) -> None:
+    """Remove what killed writers left in a folder: temporary files of this machine's processes that are gone, and of
+    other machines a day behind the folder's newest file (its file system's clock, not ours)."""
+    found = [path for pattern in (".*.partial", ".tmp*") for path in folder.glob(pattern)]  # the latter: safetensors
+    with contextlib.suppress(OSError):  # read-only, or somebody else was first: nothing depends on it
+        for path in found:
+            name = re.fullmatch(rf".*\.{_THIS_MACHINE}-(\d+)-[0-9a-f]+\.partial", path.name)
+            newest = max(other.stat().st_mtime for other in folder.iterdir())
+            if (name and not _is_alive(int(name[1]))) or path.stat().st_mtime < newest - _DAY:
+                path.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file or nothing."""
     with atomic_path(path) as partial:
@@ -140,6 +167,10 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n")
 
 
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
 def read_json(path: Path, error: type[AdvPTError] = AdvPTError) -> Any:
     """The JSON in ``path``.
 
@@ -147,13 +178,24 @@ def read_json(path: Path, error: type[AdvPTError] = AdvPTError) -> Any:
         error: when the file is missing or is not JSON; the message names the file.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except FileNotFoundError as cause:
         raise error(f"{path} does not exist") from cause
-    except (json.JSONDecodeError, UnicodeDecodeError) as cause:
+    except OSError as cause:
+        raise error(f"{path} cannot be read: {cause.strerror or cause}") from cause
+    except (ValueError, RecursionError) as cause:
         raise error(f"{path} is not valid JSON ({cause}); delete it and make it again") from cause
 
 
+def read_object(path: Path, error: type[AdvPTError] = AdvPTError) -> dict[str, Any]:
+    """The JSON object in ``path``. Raises ``error`` as :func:`read_json`, and for JSON of another kind."""
+    found = read_json(path, error)
+    if not isinstance(found, dict):
+        raise error(f"{path} holds {type(found).__name__}, expected an object with names; delete it and make it again")
+    return found
+
+
+ATTEMPTS = 10
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 
 
@@ -167,8 +209,14 @@ def open_locked(path: Path, *, wait: bool) -> int | None:
         StorageError: the file cannot be made.
     """
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        for attempt in range(ATTEMPTS):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+                break
+            except FileNotFoundError:  # somebody who is done removed the folder in this moment
+                if attempt + 1 == ATTEMPTS:
+                    raise
     try:
         fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -180,6 +228,14 @@ def open_locked(path: Path, *, wait: bool) -> int | None:
             raise StorageError(f"{path} could not be locked: {error.strerror}") from error
         log.warning("the file system of %s has no locks: processes that share it may do the same work twice", path)
     return handle
+
+
+def unlock(handle: int) -> None:
+    """Free a file of :func:`open_locked` for everybody at once: processes that were forked meanwhile (those that load
+    images) have it open too, and closing it here alone would leave it locked until they end."""
+    with contextlib.suppress(OSError):  # no locks here
+        fcntl.flock(handle, fcntl.LOCK_UN)
+    os.close(handle)
 
 
 class FileLock:
@@ -196,7 +252,7 @@ class FileLock:
 
     def release(self) -> None:
         if self._file is not None:
-            os.close(self._file)
+            unlock(self._file)
             self._file = None
 
 
@@ -297,10 +353,22 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise WeightsError(f"no checkpoint at {path}; name the folder of a finished run with --model-dir")
+    loaded = load_tensors(path)
+    if not isinstance(loaded, dict) or not isinstance(loaded.get("state_dict"), dict):
+        raise WeightsError(f"{path} holds no 'state_dict'; expected a checkpoint as Dassl writes it")
+    return loaded
+
+
+def load_tensors(path: Path) -> Any:
+    """What a file of ``torch.save`` holds, as :func:`load_checkpoint` reads it.
+
+    Raises:
+        WeightsError: when the file is damaged, or asks for any other name.
+    """
     if is_torchscript(path):  # torch would hand it to torch.jit.load
         raise WeightsError(f"{path} is a TorchScript archive; expected a checkpoint as Dassl writes it")
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as refused:  # noqa: BLE001 - a damaged file can raise anything
         # Only the zip format: torch's readers of older formats do more than call the unpickler.
         if _torch_records(path) is None:
@@ -313,12 +381,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             load=lambda file, **kw: _ShortListUnpickler(file, **kw).load(),
         )
         try:
-            loaded = torch.load(path, map_location="cpu", weights_only=False, pickle_module=restricted)
+            return torch.load(path, map_location="cpu", weights_only=False, pickle_module=restricted)
         except Exception as cause:  # noqa: BLE001 - whatever a damaged or hostile file raises, the answer is the same
             raise WeightsError(
                 f"{path} cannot be read safely: {cause}. Only tensors, numbers and Dassl's schedulers are accepted; "
                 "if you trust the file, save its state_dict anew with torch.save"
             ) from cause
-    if not isinstance(loaded, dict) or not isinstance(loaded.get("state_dict"), dict):
-        raise WeightsError(f"{path} holds no 'state_dict'; expected a checkpoint as Dassl writes it")
-    return loaded

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -39,8 +40,14 @@ def trades(clean: Tensor, attacked: Tensor, labels: Tensor, beta: float) -> Tens
     Args:
         clean, attacked: ``[b, K]`` logits. labels: ``[b]`` int64. beta: weight of the KL, 6 in most of the paper.
     """
+    return trades_parts(clean, attacked, labels, beta)[0]
+
+
+def trades_parts(clean: Tensor, attacked: Tensor, labels: Tensor, beta: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """:func:`trades`, and its parts for the log: ``ce`` of the clean images and ``kl``."""
     kl = F.kl_div(attacked.log_softmax(-1), clean.log_softmax(-1), reduction="batchmean", log_target=True)
-    return F.cross_entropy(clean, labels) + beta * kl
+    ce = F.cross_entropy(clean, labels)
+    return ce + beta * kl, {"ce": ce.detach(), "kl": kl.detach()}
 
 
 def divergence(reference: Tensor, attacked: Tensor, direction: str = "target_is_reference") -> Tensor:
@@ -140,3 +147,62 @@ def capt_alpha(rule: str, clean: Tensor, frozen: Tensor, labels: Tensor, given: 
     if rule not in ALPHA_RULES:
         return torch.full((len(labels),), given, device=clean.device)
     return ALPHA_RULES[rule](clean.detach().float(), frozen.detach().float(), labels)
+
+
+ALIGN_FORMS = ("mean", "norm")
+
+
+def averaged_entropy(logits: Tensor) -> Tensor:
+    """``[...]`` entropy (nats) of the mean prediction over views, of logits ``[..., views, K]`` (TAPT, eq. 3; Shu et
+    al., NeurIPS 2022). It is at least the mean of the entropies and at most log K."""
+    log_p = logits.log_softmax(-1).logsumexp(-2) - math.log(logits.shape[-2])
+    return -(log_p.exp() * log_p).sum(-1)
+
+
+def alignment(tokens: Tensor, reference: tuple[Tensor, Tensor], *, form: str = "mean", unbiased: bool = True) -> Tensor:
+    """``[...]`` L1 distance of a layer's statistics over views to stored ones, means and variances (TAPT, eq. 6 to 8).
+
+    Args:
+        tokens: ``[..., views, T, D]`` the input of a block. reference: mean and variance, each ``[T, D]``.
+        form: ``norm`` sums over tokens and channels (the paper); ``mean`` is half the mean difference of the means plus
+            half that of the variances (the released code).
+        unbiased: variance over views - 1; a single view has variance 0 either way.
+    """
+    mean = tokens.mean(-3)
+    views = tokens.shape[-3]
+    variance = (tokens - mean.unsqueeze(-3)).square().sum(-3) / (views - 1 if unbiased and views > 1 else views)
+    distances = [(found - stored).abs().flatten(-2) for found, stored in zip((mean, variance), reference)]
+    return sum((0.5 * d.mean(-1) if form == "mean" else d.sum(-1) for d in distances), tokens.new_zeros(()))
+
+
+def tapt(
+    logits: Tensor,
+    tokens: Sequence[Tensor],
+    adversarial: Sequence[tuple[Tensor, Tensor]],
+    clean: Sequence[tuple[Tensor, Tensor]],
+    *,
+    alpha: float = 0.5,
+    align_weight: float = 1.0,
+    entropy_weight: float = 1.0,
+    form: str = "mean",
+    unbiased: bool = True,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Entropy of the averaged prediction + alignment to two sets of statistics (TAPT, eq. 5 and 8).
+
+    ``entropy_weight * H + align_weight * sum over blocks (alpha L_adv + (1 - alpha) L_clean)``, for each sample.
+
+    Args:
+        logits: ``[..., views, K]`` of the selected views. tokens: for each aligned block ``[..., views, T, D]``.
+        adversarial, clean: for each aligned block its stored mean and variance, ``[T, D]`` each, without gradient.
+
+    Returns:
+        the loss ``[...]`` of every sample, and its parts: ``entropy``, ``align_adv``, ``align_clean`` (before weights).
+    """
+    entropy = averaged_entropy(logits)
+    nothing = torch.zeros_like(entropy)
+    adv, own = (
+        sum((alignment(x, r, form=form, unbiased=unbiased) for x, r in zip(tokens, bank, strict=True)), nothing)
+        for bank in (adversarial, clean)
+    )
+    loss = entropy_weight * entropy + align_weight * (alpha * adv + (1 - alpha) * own)
+    return loss, {"entropy": entropy.detach(), "align_adv": adv.detach(), "align_clean": own.detach()}

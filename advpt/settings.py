@@ -7,8 +7,13 @@ pairs and reports every mistake at once, and the dataclasses are what the rest o
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import difflib
+import functools
+import json
+import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +22,31 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode
 
+from advpt.cluster import Engine
 from advpt.errors import ConfigError, unknown_name
 
 PROFILES = ("sound", "released", "paper")
-PROTOCOLS = ("transfer", "transfer-all", "adaptive")
+PROTOCOLS = ("transfer", "transfer-all", "static", "tuned", "adaptive")
 SURROGATES = ("resnet50", "small-cnn")
 POSITIONS = ("end", "middle", "front")
 PRECISIONS = ("fp32", "amp", "fp16")
 LAYOUTS = ("text", "text_deep", "visual", "independent", "t2v", "v2t")
 COUPLED = ("t2v", "v2t")
 BANK_PRECISIONS = ("fp32", "tf32", "amp")
+
+# Prompts of several layers in one or both towers; the numbers are those of the MaPLe family.
+_DEEP: dict[str, Any] = {
+    "N_CTX": 2,
+    "CSC": False,
+    "CTX_INIT": "a photo of a",
+    "CLASS_TOKEN_POSITION": "end",
+    "PREC": "fp32",
+    "N_VISION": 2,
+    "DEPTH_TEXT": 9,  # layers with prompts, the input layer included
+    "DEPTH_VISION": 9,
+    "SHARED_COUPLING": False,  # one linear map for all deeper layers
+}
+_MULTIMODAL = _DEEP | {"ATTACK": "pgd2-ce@1/a1", "LOSS": "adv_half", "BETA": 1.0}
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "TRAINER.ADVPT": {
@@ -49,8 +69,71 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "TRAINER.ADVTRAIN": {"ATTACK": "pgd10-ce@8"},
     "TRAINER.FASTAT": {"ATTACK": "pgd1-ce@8/a10"},
     "TRAINER.TRADESFT": {"ATTACK": "pgd10-kl@7.905/a0.765/gaussian", "BETA": 6.0},  # eps 0.031, step 0.003
+    "TRAINER.APT": {
+        "N_CTX": 16,
+        "CSC": False,
+        "CTX_INIT": "",
+        "CLASS_TOKEN_POSITION": "end",
+        "PREC": "fp32",
+        "ATTACK": "pgd3-ce@4/a2.667",
+        "PROMPT_MODE": "onfly",
+        "PERTURB_STEP": 0.1,  # times the gradient, for PROMPT_MODE perturbed
+    },
+    "TRAINER.FAP": _DEEP | {"LAYOUT": "v2t", "ATTACK": "pgd2-kl@1/a1", "LAMBDA": 1.5},
+    "TRAINER.CAPT": _DEEP
+    | {
+        "LAYOUT": "t2v",
+        "ATTACK": "pgd3-ce@4/a2.667",
+        "LAMBDA": 1.0,
+        "ALPHA_RULE": "confidence",  # or loss, entropy, const, schedule
+        "ALPHA_CONST": 0.5,
+        "ALPHA_START": 1.0,  # of the schedule, linear over the epochs
+        "ALPHA_END": 0.0,
+        "KL_DIRECTION": "target_is_reference",
+        "KL_TEMPERATURE": 1.0,
+        "DETACH_CLEAN": False,
+        "FROZEN_WEIGHTS": "same",  # or openai (by the backbone's name), or a file
+        "FROZEN_TEMPLATE": "",  # the data set's
+    },
+    "TRAINER.TRADESPT": _DEEP | {"LAYOUT": "t2v", "ATTACK": "pgd3-kl@4/a2.667", "BETA": 1.0},
+    "TRAINER.ADVVPT": _MULTIMODAL,
+    "TRAINER.ADVIVLP": _MULTIMODAL,
+    "TRAINER.ADVMAPLE": _MULTIMODAL,
+    "TRAINER.TAPT": _DEEP
+    | {
+        # "", (), and -1 leave a value to the profile
+        "PROFILE": "sound",
+        "RESET_SOURCE": (),  # loaded, constructed (what the released code restores), or both, one row of results each
+        "RESET_EVERY": 1,  # images that share their prompts, one after the other
+        "VIEWS": 64,
+        "RHO": 0.1,  # part of the views that is kept
+        "STEPS": 1,
+        "LR": 5e-4,
+        "ENTROPY_W": 1.0,
+        "ALPHA": 0.5,  # of the adversarial statistics; the rest is of the clean ones
+        "ALIGN_W": -1.0,  # of the sum over blocks
+        "ALIGN_FORM": "",  # mean or norm
+        "BLOCKS": (),  # that are aligned, counted from 0
+        "VARIANCE": "",  # unbiased or biased, over the kept views
+        "TEXT": "",  # of the design without text prompts: plain ("a photo of a {}.") or dataset
+        "VIEWS_FROM": "",  # what views of clean images are cropped from: tensor (the model's input) or file
+        "TUNE_PREC": "",  # fp32 or amp; attacks and statistics are always float32
+        "STATISTICS_CROPS": "",  # centre or random
+        "STATISTICS_LIMIT": 0,  # images, where they are made in passing; 0 = all of the training split
+        "CLEAN_RUN": "",  # folder of the run that was tuned on clean images
+        "ADV_STATISTICS": "",  # folders of statistics banks, where several belong to the same prompts
+        "CLEAN_STATISTICS": "",
+        "BATCH": 8,  # images tuned in one forward pass
+        "SEED": 0,  # of the views
+    },
     "TRAIN": {"CURVE_FREQ": 0},  # measure accuracy every so many epochs, for figures over wall-clock; 0 never
-    "MODEL": {"WEIGHTS": "", "TRUST_ARCHIVE": False},
+    "MODEL": {
+        "WEIGHTS": "",
+        "TRUST_ARCHIVE": False,
+        "COMPILE": False,  # torch.compile for the encoders: a minute first, faster steps then; its banks are its own
+        "IMAGE_WEIGHTS": "",  # a robust image tower (TeCoA, FARE) in the place of the backbone's own
+        "IMAGE_ACTIVATION": "quickgelu",  # that it was trained with
+    },
     "BANK": {
         "DIR": "banks",
         "ATTACK": "pgd10-fkl@8",
@@ -60,6 +143,9 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "LIMIT": 0,
         "VERIFY": True,
         "SEED": 0,
+        "ENGINE": "local",  # or "ray": a cluster builds banks; the next two are of each worker, 0 leaves it to us
+        "CPUS_PER_WORKER": 0.0,
+        "GPUS_PER_WORKER": 0.0,
     },
     "EVAL": {
         "ATTACKS": ("pgd40-fkl@16",),
@@ -120,7 +206,7 @@ def _coerce(old: Any, text: Any) -> Any:
     if isinstance(text, str):
         try:
             value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
             value = {"true": True, "false": False, "none": None}.get(text.lower(), text)
     kind = type(old).__name__
     if isinstance(old, bool):
@@ -128,7 +214,7 @@ def _coerce(old: Any, text: Any) -> Any:
             return bool(value)
         raise ValueError(f"{text!r} is not True or False")
     if isinstance(old, float):
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < sys.float_info.max:
             return float(value)
         raise ValueError(f"{text!r} is not a number")
     if isinstance(old, int):
@@ -138,10 +224,17 @@ def _coerce(old: Any, text: Any) -> Any:
     if isinstance(old, tuple | list):
         if isinstance(value, str):
             value = (value,)
-        if isinstance(value, tuple | list):
+        if isinstance(value, tuple | list) and _is_plain(value):
             return type(old)(value)
         raise ValueError(f"{text!r} is not a list like {kind}(...), for instance \"('a','b')\"")
     return value
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is made of texts, finite numbers, True, False and lists of them: what a record can say."""
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def merge_overrides(cfg: CfgNode, pairs: Sequence[str]) -> None:
@@ -186,13 +279,14 @@ def merge_yaml(cfg: CfgNode, path: Path) -> None:
 
 
 def _merge_yaml(cfg: CfgNode, path: Path, inside: tuple[Path, ...]) -> None:
-    if not path.is_file():
+    if "\0" in str(path) or not path.is_file():
         raise ConfigError(f"no configuration file at {path}" + (f" (_BASE_ of {inside[-1]})" if inside else ""))
     if path.resolve() in inside:
         raise ConfigError(f"{path}: _BASE_ leads in a circle: {' -> '.join(str(p) for p in inside)}")
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        json.dumps(tree, default=str, skipkeys=True)  # refuses a tree that contains itself
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         raise ConfigError(f"{path} is not valid yaml: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, found {type(tree).__name__}")
@@ -212,6 +306,37 @@ def _merge_yaml(cfg: CfgNode, path: Path, inside: tuple[Path, ...]) -> None:
         raise ConfigError(f"{path}: {error}") from None
 
 
+def recipe(path: Path, more: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
+    """What a yaml file and KEY VALUE pairs say, by dotted name, on top of this project's defaults; for looking ahead,
+    where no host is there to say what it knows besides."""
+    found = {f"{node}.{name}": value for node, values in _DEFAULTS.items() for name, value in values.items()}
+    for name, value in (*_pairs(path, path.stat().st_mtime_ns), *more):
+        with contextlib.suppress(ValueError, SyntaxError):  # the run itself says what is wrong
+            value = _coerce(found[name], value) if name in found else ast.literal_eval(str(value))
+        found[name] = value
+    return found
+
+
+@functools.cache
+def _pairs(path: Path, changed: int) -> tuple[tuple[str, Any], ...]:
+    """The leaves of a yaml file that was last changed then, those of its base first."""
+    found: list[tuple[str, Any]] = []
+
+    def add(tree: dict[str, Any], prefix: str = "") -> None:
+        for name, value in tree.items():
+            if isinstance(value, dict):
+                add(value, f"{prefix}{name}.")
+            else:
+                found.append((f"{prefix}{name}", value))
+
+    tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    if base := tree.pop("_BASE_", None):
+        above = path.parent / str(base)
+        found += _pairs(above, above.stat().st_mtime_ns)
+    add(tree)
+    return tuple(found)
+
+
 def _choice(name: str, value: str, known: Sequence[str]) -> str:
     if value not in known:
         raise ConfigError(f"{name}: {unknown_name('value', value, known)}")
@@ -220,15 +345,21 @@ def _choice(name: str, value: str, known: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class BackboneSettings:
-    """Which CLIP: OpenAI's name or a label for the file, the file ("" = by name), and whether its code is trusted."""
+    """Which CLIP: OpenAI's name or a label for the file, the file ("" = by name), and whether its code is trusted.
+
+    ``image_weights``: a file with a robust image tower in the place of its own, and the activation it was trained with.
+    """
 
     name: str
     weights: str
     trust_archive: bool
+    image_weights: str = ""
+    image_activation: str = "quickgelu"
 
     @classmethod
     def from_cfg(cls, cfg: CfgNode) -> BackboneSettings:
-        return cls(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.WEIGHTS, cfg.MODEL.TRUST_ARCHIVE)
+        node = cfg.MODEL
+        return cls(node.BACKBONE.NAME, node.WEIGHTS, node.TRUST_ARCHIVE, node.IMAGE_WEIGHTS, node.IMAGE_ACTIVATION)
 
 
 @dataclass(frozen=True)
@@ -251,8 +382,9 @@ class ContextSettings:
     shared_coupling: bool = False
 
     @classmethod
-    def from_cfg(cls, node: CfgNode) -> ContextSettings:
-        """From a trainer's node; nodes without ``LAYOUT`` have prompts in the text alone.
+    def from_cfg(cls, node: CfgNode, layout: str = "") -> ContextSettings:
+        """From a trainer's node; ``layout`` in place of its ``LAYOUT``. Nodes without one have prompts in the text
+        alone.
 
         Raises:
             ConfigError: a value, or values together, that no prompt can have.
@@ -262,9 +394,9 @@ class ContextSettings:
         _choice("CLASS_TOKEN_POSITION", node.CLASS_TOKEN_POSITION, POSITIONS)
         _choice("PREC", node.PREC, PRECISIONS)
         plain = cls(node.N_CTX, node.CSC, node.CTX_INIT, node.CLASS_TOKEN_POSITION, node.PREC)
-        if "LAYOUT" not in node or node.LAYOUT == "text":
+        layout = _choice("LAYOUT", layout or node.get("LAYOUT", "text"), LAYOUTS)
+        if layout == "text":
             return plain
-        layout = _choice("LAYOUT", node.LAYOUT, LAYOUTS)
         if min(node.N_VISION, node.DEPTH_TEXT, node.DEPTH_VISION) < 1:
             raise ConfigError(
                 f"N_VISION is {node.N_VISION}, DEPTH_TEXT {node.DEPTH_TEXT}, DEPTH_VISION {node.DEPTH_VISION}; each is "
@@ -295,7 +427,7 @@ class ContextSettings:
 @dataclass(frozen=True)
 class BankSettings:
     """How banks are made. ``limit``: at most so many images in the training bank (0 = all); ``chunk``: images per
-    forward; ``precision``: of the encoder's arithmetic."""
+    forward; ``precision``: of the encoder's arithmetic; ``engine``: who builds them."""
 
     dir: Path
     attack: str
@@ -305,6 +437,7 @@ class BankSettings:
     limit: int
     verify: bool
     seed: int
+    engine: Engine
 
     @classmethod
     def from_cfg(cls, cfg: CfgNode) -> BankSettings:
@@ -318,10 +451,11 @@ class BankSettings:
             node.ATTACK,
             node.PROFILE,
             node.CHUNK,
-            node.PREC,
+            node.PREC + ("+compiled" if cfg.MODEL.COMPILE else ""),
             node.LIMIT,
             node.VERIFY,
             node.SEED,
+            Engine(node.ENGINE, node.CPUS_PER_WORKER, node.GPUS_PER_WORKER),
         )
 
 

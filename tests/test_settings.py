@@ -257,7 +257,9 @@ def test_a_missing_yaml_file(cfg: CfgNode, tmp_path: Path) -> None:
 
 def test_typed_views_of_the_defaults(cfg: CfgNode) -> None:
     assert ContextSettings.from_cfg(cfg.TRAINER.ADVPT) == ContextSettings(32, False, "", "end", "fp32")
-    assert BankSettings.from_cfg(cfg) == BankSettings(Path("banks"), "pgd10-fkl@8", "sound", 64, "fp32", 0, True, 0)
+    bank = BankSettings.from_cfg(cfg)
+    assert bank == BankSettings(Path("banks"), "pgd10-fkl@8", "sound", 64, "fp32", 0, True, 0, bank.engine)
+    assert bank.engine.name == "local"
     assert BackboneSettings.from_cfg(cfg) == BackboneSettings("", "", False)
     found = EvalSettings.from_cfg(cfg)
     assert found.attacks == ("pgd40-fkl@16",) and found.protocols == ("transfer",) and found.subset == 0

@@ -22,23 +22,25 @@ from advpt.attacks import parse
 from advpt.attacks.pgd import PROFILES
 from advpt.attacks.surrogate import load_surrogate
 from advpt.backbones import democlip
-from advpt.backbones.clip import load_backbone
+from advpt.backbones.clip import OFFICIAL, load_backbone
 from advpt.backbones.precision import half_precision
 from advpt.bank.cost import timed
 from advpt.bank.library import Library
+from advpt.bank.on_ray import filler
 from advpt.bank.store import Bank
 from advpt.data import catalog
 from advpt.data.images import ImageSet, Preprocessing
 from advpt.data.manifest import manifest
-from advpt.detectors import LossWatch
-from advpt.errors import PromptError
+from advpt.detectors import LossWatch, bank_rows
+from advpt.errors import PromptError, WeightsError
 from advpt.evaluation import defended, evaluator, pictures, record
 from advpt.evaluation.evaluator import Prompts, evaluate
 from advpt.evaluation.protocols import threats
-from advpt.files import digest, load_checkpoint, read_json, write_json
+from advpt.files import digest, load_checkpoint, read_object, write_json
 from advpt.prompts import exchange, words
 from advpt.prompts.classifier import Classifier, from_templates
-from advpt.prompts.learner import PromptLearner
+from advpt.prompts.image_encoder import seen_through
+from advpt.prompts.learner import PromptLearner, check_layout
 from advpt.prompts.text_encoder import TextEncoder
 from advpt.settings import (
     BackboneSettings,
@@ -64,15 +66,19 @@ class PromptTrainer(TrainerX):
     """What tuning text prompts of a frozen CLIP has in common; methods say where their training input comes from."""
 
     node = "ADVPT"  # of cfg.TRAINER with N_CTX, CSC, ...
+    layout = ""  # of its prompts, where the method says and not its node
     progress: Progress | None = None  # while training, and until the evaluation that follows
     input_seconds: float | None = 0.0  # what the training input cost, None where nobody knows
     loaded: dict | None = None  # where an evaluated prompt came from
+    tuned_with: tuple[int, ...] = ()  # the seeds that were tuned in one batch with this one
 
     # --- set-up -------------------------------------------------------------------------------------------------
 
     def check_cfg(self, cfg):
         """Every setting is read before anything is loaded; mistakes raise ConfigError."""
-        ContextSettings.from_cfg(cfg.TRAINER[self.node])
+        context, name = ContextSettings.from_cfg(cfg.TRAINER[self.node], self.layout), cfg.MODEL.BACKBONE.NAME
+        if name in OFFICIAL:
+            check_layout(context, OFFICIAL[name], name)
         parse(BankSettings.from_cfg(cfg).attack, cfg.BANK.PROFILE)
         SurrogateSettings.from_cfg(cfg)
         settings = EvalSettings.from_cfg(cfg)
@@ -81,7 +87,7 @@ class PromptTrainer(TrainerX):
 
     def build_model(self):
         cfg = self.cfg
-        self.context = ContextSettings.from_cfg(cfg.TRAINER[self.node])
+        self.context = ContextSettings.from_cfg(cfg.TRAINER[self.node], self.layout)
         self.bank_settings, self.eval_settings = BankSettings.from_cfg(cfg), EvalSettings.from_cfg(cfg)
         self.classnames = list(self.dm.dataset.classnames)
         self.backbone = load_backbone(BackboneSettings.from_cfg(cfg), self.device)
@@ -95,9 +101,12 @@ class PromptTrainer(TrainerX):
             workers=cfg.DATALOADER.NUM_WORKERS,
             precision=self.bank_settings.precision,
             load_surrogate=self.load_surrogate,
+            fill=filler(self.bank_settings.engine),
         )
         self.templates = hand_templates(cfg)
         self.hand = from_templates(self.encoder, self.classnames, self.templates, self.backbone.logit_scale)
+        if cfg.MODEL.COMPILE:
+            self.encoder.compile()
         self.build_prompts()
 
     def load_surrogate(self):
@@ -111,8 +120,10 @@ class PromptTrainer(TrainerX):
         cfg = self.cfg
         self.seed = cfg.SEED if cfg.SEED >= 0 else torch.seed() % 2**31
         start = torch.Generator().manual_seed(self.seed)
-        self.prompt_learner = PromptLearner(self.encoder, self.classnames, self.context, start).to(self.device)
-        self.untrained = self.prompt_learner.ctx.detach().clone()
+        architecture = self.backbone.architecture
+        learner = PromptLearner(self.encoder, self.classnames, self.context, start, architecture)
+        self.prompt_learner = learner.to(self.device)
+        self.untrained = learner.ctx.detach().clone() if learner.n_ctx else None
         self.optim = build_optimizer(self.prompt_learner, cfg.OPTIM)
         self.sched = build_schedule(self.optim, cfg.OPTIM)
         self.register_model(MODEL_NAME, self.prompt_learner, self.optim, self.sched)
@@ -178,22 +189,33 @@ class PromptTrainer(TrainerX):
         return batch["img"].to(self.device), batch["label"].to(self.device)
 
     def forward_backward(self, batch):
-        features, labels = self.embed_batch(batch)
         with half_precision(self.context.precision, self.device):
             text = self.encoder(self.prompt_learner().text)
-        loss = losses.advpt(features.float(), text.float(), self.backbone.logit_scale, labels)
-        self.model_backward_and_update(loss)
+        loss = self.loss(batch, text)
+        self.model_zero_grad()
+        self.model_backward(loss)
+        self.step()
+        return {"loss": loss.item()}
+
+    def loss(self, batch, text: Tensor) -> Tensor:
+        """Of a training batch, with the text features ``[K, L]`` of the prompts as they are now."""
+        features, labels = self.embed_batch(batch)
+        return losses.advpt(features.float(), text.float(), self.backbone.logit_scale, labels)
+
+    def step(self):
+        """Take the optimizer's step, and the schedule's after the last batch of an epoch."""
+        self.model_update()
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
-        return {"loss": loss.item()}
 
     # --- evaluation ---------------------------------------------------------------------------------------------
 
     def classifier(self) -> Classifier:
         """The learned prompts as they are now."""
         with torch.no_grad():
-            text = self.encoder(self.prompt_learner().text)
-        return Classifier(F.normalize(text, dim=-1), self.backbone.logit_scale)
+            state = self.prompt_learner()
+            text = F.normalize(self.encoder(state.text), dim=-1) if state.text else self.hand.features
+        return Classifier(text, self.backbone.logit_scale, visual=state.visual)
 
     def prompts(self):
         """Who classifies, and through whom transfer attacks go."""
@@ -212,10 +234,10 @@ class PromptTrainer(TrainerX):
         images = self.image_set(chosen).first(self.eval_settings.subset)
         prompts = self.prompts()
         print(f"Evaluate on the *{chosen}* set")
-        bank, _ = evaluator.evaluate_clean(prompts, images, self.library)
+        reader, bank = self.clean(prompts, images)
         self.evaluator.reset()
         for part, labels in zip(bank.embeddings.split(1024), bank.labels.split(1024)):
-            self.evaluator.process(prompts.learned.logits(part.to(self.device)), labels.to(self.device))
+            self.evaluator.process(reader.logits(part.to(self.device)), labels.to(self.device))
         results = self.evaluator.evaluate()
         for name, value in results.items():
             if not isinstance(value, list | tuple):
@@ -224,9 +246,21 @@ class PromptTrainer(TrainerX):
             self._robust(prompts, images)
         return next(iter(results.values()))
 
+    def clean(self, prompts, images) -> tuple[Classifier, Bank]:
+        """Who classifies clean images, and the bank that holds what it reads."""
+        return prompts.learned, evaluator.evaluate_clean(prompts, images, self.library)[0]
+
+    def rows(self, images):
+        """Rows of results before those that the settings ask for: what a method does at test time."""
+        return ()
+
+    def observed(self):
+        """What a record says besides of how the evaluation went."""
+        return {}
+
     def _robust(self, prompts, images):
-        started = time.monotonic()
-        records = evaluate(prompts, images, self.library, self.eval_settings, self.facts())
+        started, rows = time.monotonic(), self.rows(images)
+        records = evaluate(prompts, images, self.library, self.eval_settings, self.facts(), rows)
         if self.progress is not None and self.progress.measured:
             times = {"training": self.progress.times()}
             records = [dataclasses.replace(found, observed=found.observed | times) for found in records]
@@ -234,7 +268,7 @@ class PromptTrainer(TrainerX):
             made = {"prepared_data": {"manifest": digest(prepared), "date": prepared.get("date")}}
             records = [dataclasses.replace(found, observed=found.observed | made) for found in records]
         for found in records:
-            record.write(found, Path(self.output_dir))
+            record.write(dataclasses.replace(found, observed=found.observed | self.observed()), Path(self.output_dir))
         for found in reversed(records):  # the first one last: result parsers take the last match
             print_robust(found.result, primary=found is records[0])
         if self.eval_settings.pictures and self.eval_settings.attacks:
@@ -261,12 +295,21 @@ class PromptTrainer(TrainerX):
             "split_digest": getattr(data, "split_digest", None),
             "comparable": bool(getattr(data, "comparable", True)),
             "training": self.training_facts() | self.curve_facts() | ({"loaded": self.loaded} if self.loaded else {}),
+            "warnings": self.warnings(),
         } | self.word_facts()
 
     def training_facts(self):
         """Where the training input came from, for the record."""
         loader = self.train_loader_x
-        return {"bank": loader.bank.key, "images": len(loader.bank)} if isinstance(loader, BankLoader) else {}
+        found = {"bank": loader.bank.key, "images": len(loader.bank)} if isinstance(loader, BankLoader) else {}
+        return found | ({"together": list(self.tuned_with)} if self.tuned_with else {})
+
+    def warnings(self):
+        """Signs that the tuning failed without an error (:mod:`advpt.detectors`), for the record."""
+        loader = self.train_loader_x
+        rows = bank_rows(loader.bank.embeddings, loader.bank.ids) if isinstance(loader, BankLoader) else []
+        losses = self.progress.watch.warnings() if self.progress is not None else []
+        return [f"training bank {loader.bank.key[:12]}: {line}" for line in rows] + losses
 
     def curve_facts(self):
         """What was measured while training."""
@@ -275,7 +318,7 @@ class PromptTrainer(TrainerX):
     def word_facts(self):
         """The nearest words of each context vector, before and after tuning, where the settings ask for them."""
         k, learner = self.eval_settings.words, getattr(self, "prompt_learner", None)
-        if not k or learner is None or learner.csc:
+        if not k or learner is None or learner.csc or not learner.n_ctx:
             return {}
         own = democlip.FILES.get(self.backbone.name)  # the other rows of its table were never trained
         only = democlip.trained_token_ids(own) if own and not self.cfg.MODEL.WEIGHTS else None
@@ -288,7 +331,8 @@ class PromptTrainer(TrainerX):
         if self.backbone.image is None:
             self.backbone = self.library.backbone = self.library.load()
             self.encoder = TextEncoder(self.backbone.model)
-        return self.classifier().logits(self.backbone.require_image()(to_pixels(images, self.cfg)))
+        found = self.classifier()
+        return found.logits(seen_through(self.backbone.require_image(), found.visual)(to_pixels(images, self.cfg)))
 
     # --- checkpoints --------------------------------------------------------------------------------------------
 
@@ -299,10 +343,16 @@ class PromptTrainer(TrainerX):
             "trainer": self.cfg.TRAINER.NAME,
             "dataset": self.cfg.DATASET.NAME,
             "classnames": self.classnames,
-            "backbone": {"name": self.backbone.name, "text": self.backbone.text_digest},
+            "backbone": {
+                "name": self.backbone.name,
+                "image": self.backbone.image_digest,
+                "text": self.backbone.text_digest,
+            },
             "n_ctx": self.prompt_learner.n_ctx,
             "csc": self.context.csc,
             "class_token_position": self.context.position,
+            "prompt": dataclasses.asdict(self.context),
+            "training": self.training_facts(),
             "seed": self.cfg.SEED,
         }
         write_json(Path(directory, MODEL_NAME, "prompt.json"), about)
@@ -316,7 +366,7 @@ class PromptTrainer(TrainerX):
         saved = load_checkpoint(path)
         about = path.parent / "prompt.json"
         if self.context.csc and about.is_file():
-            tuned_on = read_json(about).get("classnames", self.classnames)
+            tuned_on = read_object(about, WeightsError).get("classnames", self.classnames)
             if tuned_on != self.classnames:
                 raise PromptError(
                     f"{path} holds class-specific context (CSC) tuned on {tuned_on[:3]}..., this run has "
@@ -350,7 +400,7 @@ class AdvPT(PromptTrainer):
 
 # Leaves that may differ between equal runs: where things lie and how many processes read them.
 UNRECORDED = ("OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATALOADER.NUM_WORKERS", "DATASET.ROOT", "BANK.DIR",
-              "BANK.VERIFY", "TRAIN.PRINT_FREQ", "MODEL.WEIGHTS", "EVAL.SURROGATE_WEIGHTS")  # fmt: skip
+              "BANK.VERIFY", "BANK.ENGINE", "BANK.CPUS_PER_WORKER", "BANK.GPUS_PER_WORKER", "TRAIN.PRINT_FREQ", "MODEL.WEIGHTS", "MODEL.IMAGE_WEIGHTS", "EVAL.SURROGATE_WEIGHTS")  # fmt: skip
 
 
 def hand_templates(cfg) -> tuple[str, ...]:
@@ -363,7 +413,7 @@ def hand_templates(cfg) -> tuple[str, ...]:
 def source_of(checkpoint: Path) -> dict:
     """Which run a checkpoint is from, as far as the file beside it says: trainer, data set, seed."""
     about = checkpoint.parent / "prompt.json"
-    said = read_json(about) if about.is_file() else {}
+    said = read_object(about, WeightsError) if about.is_file() else {}
     return {name: said[name] for name in ("trainer", "dataset", "seed") if name in said}
 
 

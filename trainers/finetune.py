@@ -20,6 +20,7 @@ from torch import Tensor
 
 from advpt.attacks import parse
 from advpt.backbones.clip import Backbone
+from advpt.errors import WeightsError
 from advpt.files import load_checkpoint
 from advpt.prompts import exchange
 from trainers.advpt import PromptTrainer, build_schedule, to_pixels
@@ -111,6 +112,10 @@ class EncoderTrainer(PromptTrainer):
             return
         path = exchange.checkpoint_file(Path(directory, MODEL_NAME), epoch)
         saved = load_checkpoint(path)
-        self.image_encoder.load_state_dict(saved["state_dict"])
+        try:
+            self.image_encoder.load_state_dict(saved["state_dict"])
+        except (RuntimeError, TypeError, AttributeError) as error:
+            first = str(error).splitlines()[0]
+            raise WeightsError(f"{path} does not hold the image tower of {self.backbone.name}: {first}") from error
         self.loaded = {"epoch": saved.get("epoch")}
         print(f'Loading weights to {MODEL_NAME} from "{path}" (epoch = {saved.get("epoch")})')

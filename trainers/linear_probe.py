@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from dassl.engine import TRAINER_REGISTRY
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from advpt.errors import WeightsError
@@ -75,6 +76,14 @@ class LinearProbe(PromptTrainer):
         path = Path(directory) / FILE
         if not path.is_file():
             raise WeightsError(f"no linear probe at {path}; name the folder of a finished run with --model-dir")
-        saved = load_file(path)
-        self.probe = Probe(saved["weight"], saved["bias"], float(saved["c"]), True)
+        try:
+            saved = load_file(path)
+            self.probe = Probe(saved["weight"], saved["bias"], float(saved["c"]), True)
+        except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as error:
+            raise WeightsError(f"{path} is not a linear probe, or damaged ({error}); train it again") from error
+        want = (len(self.classnames), self.backbone.architecture.embed_dim)
+        if saved["weight"].shape != want or saved["bias"].shape != want[:1]:
+            raise WeightsError(
+                f"{path} holds a probe of shape {list(saved['weight'].shape)}, this run needs {list(want)}"
+            )
         self.loaded = {"trainer": "LinearProbe"}

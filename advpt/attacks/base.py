@@ -37,6 +37,31 @@ class AttackOutput:
     stage: Tensor
 
 
+class Watched:
+    """A model that remembers whether an output, or a gradient that came back to its pixels, was not finite. The sign of
+    NaN is 0: an attack would stand still and never say so."""
+
+    def __init__(self, forward: Forward) -> None:
+        self.forward = forward
+        self._finite: Tensor | None = None  # on the device: asked for once, at the end
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        if pixels.requires_grad:
+            pixels.register_hook(self._look)
+        output = self.forward(pixels)
+        self._look(output.detach())
+        return output
+
+    def _look(self, value: Tensor) -> None:
+        finite = torch.isfinite(value).all()
+        self._finite = finite if self._finite is None else self._finite & finite
+
+    @property
+    def finite(self) -> bool:
+        """Whether all was finite so far."""
+        return self._finite is None or bool(self._finite)
+
+
 class Attack(ABC):
     """An attack within a norm ball in pixel space. Subclasses write :meth:`run` only.
 
@@ -116,15 +141,16 @@ class Attack(ABC):
             raise AttackError(
                 f"attacks need pixels in [0, 1], got [{low:.3f}, {high:.3f}]; normalisation belongs inside the model"
             )
+        watched = Watched(forward)
         with torch.enable_grad():
-            images, loss, stage = self.run(forward, x, y, as_noise(generator, len(x)))
+            images, loss, stage = self.run(watched, x, y, as_noise(generator, len(x)))
         if images.shape != x.shape:
             raise AttackError(f"{self.name} returned shape {list(images.shape)} for images {list(x.shape)}")
         images = self.project(images.detach().float(), x)
         distance = self.measure(images - x)
-        if not bool(torch.isfinite(images).all() and torch.isfinite(loss).all()):
+        if not (watched.finite and bool(torch.isfinite(images).all() and torch.isfinite(loss).all())):
             raise AttackError(
-                f"{self.name}: a non-finite image or objective; check the encoder's weights and precision"
+                f"{self.name}: a non-finite image, objective or gradient; check the encoder's weights and precision"
             )
         worst = float(distance.max()) if len(x) else 0.0
         if worst > self.eps + 255 * TOLERANCE * (1 if self.norm == "linf" else x[0].numel() ** 0.5):

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from advpt.backbones import democlip
+from advpt.backbones import democlip, robust
 from advpt.backbones.shim import import_clip
 from advpt.errors import WeightsError, unknown_name
 from advpt.files import file_digest, is_torchscript, tensor_digest
@@ -150,6 +150,7 @@ class Backbone:
         self.model = model.to(device)
         self.image: ImageEncoder | None = ImageEncoder(model.visual).to(device).eval()
         self.logit_scale = float(model.logit_scale.exp())
+        self.image_file: dict[str, str] | None = None  # where a robust image tower came from, for records
         self.device = torch.device(device)
 
     @functools.cached_property
@@ -274,11 +275,22 @@ def from_state(name: str, state: Mapping[str, Tensor], source: str, device: torc
 
 
 def load_backbone(settings: BackboneSettings, device: torch.device | str = "cpu") -> Backbone:
-    """The CLIP that the settings name: a file when ``weights`` is given, DemoCLIP, or one of OpenAI's by name.
+    """The CLIP that the settings name: a file when ``weights`` is given, DemoCLIP, or one of OpenAI's by name; with a
+    robust image tower in it when ``image_weights`` is given.
 
     Raises:
         WeightsError: unknown name, missing file, no network, damaged or untrusted file, wrong architecture.
     """
+    made = _load(settings, device)
+    if settings.image_weights:
+        path = Path(settings.image_weights).expanduser()
+        tower = robust.tower_for(made.model.state_dict(), made.name, path, settings.image_activation)
+        made.model.visual.load_state_dict(tower)
+        made.image_file = {"sha256": file_digest(path), "activation": settings.image_activation}
+    return made
+
+
+def _load(settings: BackboneSettings, device: torch.device | str) -> Backbone:
     name = settings.name
     if settings.weights:
         path = Path(settings.weights)

@@ -20,13 +20,18 @@ def half_precision(precision: str, device: torch.device) -> torch.autocast:
 def in_precision(
     encode: Callable[[Tensor], Tensor], precision: str, device: torch.device
 ) -> Callable[[Tensor], Tensor]:
-    """An encoder that computes in ``precision`` and gives float32; differentiable. ``tf32`` needs :func:`tf32` too."""
+    """An encoder that computes in ``precision`` and gives float32; differentiable. ``tf32`` needs :func:`tf32` too.
+    With ``+compiled`` behind it, by ``torch.compile``: rounding differs, so it is another precision."""
+    kind, _, compiled = precision.partition("+")
     if precision in ("fp32", "tf32"):
         return encode
+    fast: list[Callable[[Tensor], Tensor]] = [] if compiled else [encode]  # compiled where it is used, not sent around
 
     def encoded(x: Tensor) -> Tensor:
-        with half_precision(precision, x.device):  # a worker of a cluster may have another than who sent the encoder
-            return encode(x).float()
+        if not fast:
+            fast.append(torch.compile(encode))
+        with half_precision(kind, x.device):  # a worker of a cluster may have another than who sent the encoder
+            return fast[0](x).float()
 
     return encoded
 

@@ -27,12 +27,12 @@ from advpt.attacks.objectives import is_wrong
 from advpt.attacks.surrogate import Surrogate
 from advpt.backbones.precision import tf32
 from advpt.bank.flight import MOST, Flight
-from advpt.bank.seen import UNDEFENDED, Encode, Seen, Through
+from advpt.bank.seen import UNDEFENDED, Encode, Known, Seen
 from advpt.bank.spec import AdversarialSet, BankSpec
 from advpt.bank.store import MANIFEST, shard_is_sound, shard_name, write_manifest, write_shard
 from advpt.data.images import ImageBatch
 from advpt.errors import BankError
-from advpt.files import FileLock, digest
+from advpt.files import FileLock, digest, remove_torn
 from advpt.prompts.classifier import Classifier
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,10 @@ class View:
 
     def embed(self, pixels: Tensor, ids: Sequence[str], encode: Encode | None = None) -> Tensor:
         """``[b, L]`` float32 on the CPU, of (attacked) pixels ``[b, 3, h, w]``; ``encode``: in place of its own."""
-        return (encode or self.encode)(self.seen(pixels, ids)).float().cpu()
+        seen = self.seen(pixels, ids)
+        if self.seen.reader is not None:
+            return self.seen.reader(seen, ids, self.spec.made_of.attack is None).float().cpu()
+        return (encode or self.encode)(seen).float().cpu()
 
 
 class Remembering:
@@ -81,12 +84,12 @@ class Attacker:
     classifier: Classifier | None
     device: torch.device
     surrogate: Surrogate | None = None
-    through: Through | None = None
+    through: Known | None = None
 
     def __call__(self, batch: ImageBatch, ids: Sequence[str], seed: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Attacked pixels ``[b, 3, h, w]`` and the columns that describe them."""
         if self.through is not None:
-            encode = self.through.encoder(self.encode, ids, seed)
+            encode = self.through.encoder(self.encode, ids, seed, batch.pixels.to(self.device))
             return dataclasses.replace(self, encode=encode, through=None)(batch, ids, seed)
         x = batch.pixels.to(self.device, non_blocking=True)
         y = batch.labels.to(self.device, non_blocking=True)
@@ -183,7 +186,7 @@ class Work:
         if not lacking:
             tell(len(rows))
             return
-        with tf32(lacking[0].spec.precision == "tf32"):
+        with tf32(lacking[0].spec.precision.startswith("tf32")):
             _compute(index, rows, self, lacking, tell)
 
 
@@ -225,15 +228,13 @@ def build_banks(
         raise BankError(f"{images.dataset}, {images.split}: there are no images to make a bank of")
     work = Work(made_of, attacker, tuple(views), tuple(shard_rows(len(images), made_of.chunk)), workers)
     what = f"{made_of.attack['name']} on {images.split}" if made_of.attack else f"embedding {images.split}"
-    what += "".join(f", {view.seen}" for view in views if view.seen.chain is not None)
+    what += "".join(f", {view.seen}" for view in views if not view.seen.plain)
     with tqdm(total=len(images), desc=what, unit="image", disable=None) as bar:
         built_with = fill(work, bar)
     for view in views:
         if not (view.folder / MANIFEST).is_file():
             write_manifest(view.folder, view.spec, [len(rows) for rows in work.shards], built_with)
-        for pattern in (".part-*.partial", ".tmp*"):  # left by processes that were killed, the latter by safetensors
-            for torn in view.folder.glob(pattern):
-                torn.unlink(missing_ok=True)
+        remove_torn(view.folder)
     locks = lock_folder(made_of, views)
     for path in locks.glob("*"):
         path.unlink(missing_ok=True)

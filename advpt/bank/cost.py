@@ -33,7 +33,7 @@ def timed(library: Library, folder: Path, get: Callable[[], Bank]) -> tuple[Bank
     try:
         cost = read_json(path, BankError)
         return bank, float(cost["seconds"]) * len(bank) / max(1, int(cost["images"]))
-    except (BankError, KeyError, ValueError):
+    except (BankError, KeyError, ValueError, TypeError, OverflowError):
         return bank, None
 
 

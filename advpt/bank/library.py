@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,19 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from advpt.attacks.spec import AttackSpec
 from advpt.attacks.surrogate import Surrogate
 from advpt.backbones.clip import Backbone
 from advpt.backbones.precision import in_precision
 from advpt.bank.build import Attacker, Fill, View, build_banks, fill_here
-from advpt.bank.seen import UNDEFENDED, Seen, Through
+from advpt.bank.seen import UNDEFENDED, Known, Seen
 from advpt.bank.spec import AdversarialSet, BankSpec
 from advpt.bank.store import MANIFEST, Bank, open_bank, read_manifest
 from advpt.data.images import ImageSet
 from advpt.errors import BankError, BankMismatchError, DataError
 from advpt.files import file_digest
 from advpt.prompts.classifier import Classifier
+from advpt.prompts.image_encoder import seen_through, visual_digest
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +38,8 @@ class Library:
     ``load``: gives a backbone with its image encoder, called only when something must be built; ``verify``: compare
     checksums when opening; ``chunk``: images per forward pass; ``workers``: processes that read images;
     ``load_surrogate``: gives the network of attacks that do not go through CLIP, called only for such an attack;
+    ``visual``: prompts through which the encoder sees the images of all banks. An attack goes through those of the
+    attacked classifier;
     ``fill``: who does the work of a build, this process or a cluster (:func:`advpt.bank.on_ray.filler`).
     """
 
@@ -47,6 +52,7 @@ class Library:
     precision: str = "fp32"  # of the encoder's arithmetic, for attacks and embeddings: fp32, tf32 or amp
     load_surrogate: Callable[[], Surrogate] | None = None
     fill: Fill = fill_here
+    visual: Tensor | None = None
     built: list[str] = field(default_factory=list)  # keys built by this object, for the record
     _open: dict[str, Bank] = field(default_factory=dict, repr=False)  # opened and verified once
     _surrogate: list[Surrogate] = field(default_factory=list, repr=False)  # at most one
@@ -64,6 +70,10 @@ class Library:
             self._surrogate.append(self.load_surrogate())
         return self._surrogate[0]
 
+    def seen_through(self, visual: Tensor | None) -> Library:
+        """The same shelf, its banks seen through these visual prompts ``[J, n, D_v]`` (None: through none)."""
+        return self if visual is self.visual else dataclasses.replace(self, visual=visual)
+
     def spec(
         self,
         images: ImageSet,
@@ -71,30 +81,31 @@ class Library:
         classifier: Classifier | None,
         seed: int,
         seen: Seen = UNDEFENDED,
-        through: Through | None = None,
+        through: Known | None = None,
     ) -> BankSpec:
         """What the bank of ``images`` under ``attack`` depends on. The prompt, and the defense that the attack goes
         through, count only where it sees them, and CLIP only as the encoder where the attack goes through a network of
         its own."""
-        encoder, defenses = self.backbone.image_digest, seen.parameters()
+        encoder, defenses, visual = self.backbone.image_digest, seen.parameters(), visual_digest(self.visual)
         if attack is None:
             clean = AdversarialSet(images, None, None, None, None, self.chunk)
-            return BankSpec(clean, encoder, defenses, precision=self.precision)
+            return BankSpec(clean, encoder, defenses, visual, self.precision)
         built = attack.build()
         if built.attacks_through == "surrogate":
             own = self.surrogate.digest
             made_of = AdversarialSet(images, built.parameters(), own, None, seed, self.chunk, self.precision)
-            return BankSpec(made_of, encoder, defenses, precision=self.precision)
+            return BankSpec(made_of, encoder, defenses, visual, self.precision)
         text = None
         if built.objective.space == "logits":
             if classifier is None:
                 raise BankError(f"{attack} attacks logits: it needs the prompt to attack through")
             text = classifier.digest
         known = through.parameters() if through is not None else None
+        attacked = visual_digest(classifier.visual) if classifier is not None else None
         made_of = AdversarialSet(
-            images, built.parameters(), encoder, text, seed, self.chunk, self.precision, attacked_defense=known
+            images, built.parameters(), encoder, text, seed, self.chunk, self.precision, known, attacked
         )
-        return BankSpec(made_of, encoder, defenses, precision=self.precision)
+        return BankSpec(made_of, encoder, defenses, visual, self.precision)
 
     def folder(self, spec: BankSpec) -> Path:
         return self.shelf(spec.made_of.images.dataset) / spec.key
@@ -124,7 +135,7 @@ class Library:
         classifier: Classifier | None,
         seed: int,
         seen: Sequence[Seen],
-        through: Through | None = None,
+        through: Known | None = None,
     ) -> list[Bank]:
         """The same images through several defenses, one bank each. What is not there is built in one pass, in which
         every image is attacked once; with ``through`` the attack goes through that defense.
@@ -169,7 +180,7 @@ class Library:
         wanted: Sequence[tuple[BankSpec, Seen]],
         attack: AttackSpec | None,
         classifier: Classifier | None,
-        through: Through | None,
+        through: Known | None,
     ) -> None:
         spec = wanted[0][0]
         backbone = self.backbone if self.backbone.image is not None else self.load()
@@ -180,10 +191,14 @@ class Library:
             raise DataError(
                 f"INPUT.SIZE is {given}, but {backbone.name} reads {size[0]} x {size[1]} pixels; set INPUT.SIZE"
             )
-        encode = in_precision(backbone.require_image(), self.precision, backbone.device)
+        encoder, precision = backbone.require_image(), self.precision
+        encode = in_precision(seen_through(encoder, self.visual), precision, backbone.device)
+        attacked, visual = encode, classifier.visual if classifier is not None else None
+        if visual_digest(visual) != visual_digest(self.visual):
+            attacked = in_precision(seen_through(encoder, visual), precision, backbone.device)
         built = attack.build() if attack else None
         own = self.surrogate if built and built.attacks_through == "surrogate" else None
-        attacker = Attacker(built, encode, classifier, backbone.device, own, through)
+        attacker = Attacker(built, attacked, classifier, backbone.device, own, through)
         views = [View(each, self.folder(each), encode, seen) for each, seen in wanted]
         build_banks(spec.made_of, attacker, views, workers=self.workers, fill=self.fill)
 
@@ -209,7 +224,7 @@ class Library:
 
 def _name(attack: AttackSpec | None, images: ImageSet, seen: Seen) -> str:
     """What a bank is, for people."""
-    defended = f" through {seen}" if seen.chain is not None else ""
+    defended = f" through {seen}" if not seen.plain else ""
     return f"{attack or 'clean'} on {images.split}{defended}"
 
 

@@ -13,7 +13,7 @@ import functools
 import io
 import logging
 import time
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +31,8 @@ from advpt.files import FileLock
 log = logging.getLogger(__name__)
 
 TICK = 1.0  # seconds between looks at who joined
-DEATHS = 3  # of workers on a sound machine that one shard may cost
+DEATHS = 3  # of workers, on machines that are still there, that one shard may cost
+STARTS = 20  # workers in a row that may be lost before they are up
 
 
 def filler(engine: Engine) -> Fill:
@@ -64,12 +65,16 @@ class Worker:
         self.device = torch.device("cuda" if gpus and torch.cuda.is_available() else "cpu")
         self.work: Work | None = None
 
-    def prepare(self, parcel: bytes) -> tuple[str, dict[str, Any]]:
-        """Receive the work; the machine's id, and what shards are made with here."""
+    def where(self) -> str:
+        """The machine's id."""
         import ray
 
+        return str(ray.get_runtime_context().get_node_id())
+
+    def prepare(self, parcel: bytes) -> dict[str, Any]:
+        """Receive the work; what shards are made with here."""
         self.work = unpack(parcel, self.device)
-        return ray.get_runtime_context().get_node_id(), self.work.built_with()
+        return self.work.built_with()
 
     def fill(self, index: int) -> None:
         if self.work is None:
@@ -79,12 +84,13 @@ class Worker:
 
 @dataclass
 class _Hand:
-    """A worker as the driver sees it: what it does (``shard`` None: it is being set up), and where it is."""
+    """A worker as the driver sees it: where it is ("" until it is up), whether it has the networks, and its shard."""
 
     actor: Any
+    machine: str = ""
+    ready: bool = False
     shard: int | None = None
     lock: FileLock | None = None
-    machine: str = ""
 
     def release(self) -> None:
         if self.lock is not None:
@@ -111,8 +117,8 @@ class _Crew:
         self.hands: dict[Any, _Hand] = {}  # by the answer that is waited for
         self.idle: list[_Hand] = []
         self.built_with: dict[str, Any] = {}
-        self.deaths: Counter[int | None] = Counter()
-        self.machines = set(cluster.nodes())
+        self.deaths: dict[int | None, list[str]] = defaultdict(list)  # machines where workers ended, by their shard
+        self.unborn = 0
         self.told = False
 
     def run(self) -> Mapping[str, Any]:
@@ -123,8 +129,10 @@ class _Crew:
                     self.recruit()
                     looked = time.monotonic()
                 self.hand_out()
-                ended, _ = self.ray.wait(list(self.hands), timeout=TICK) if self.hands else ([], time.sleep(TICK))
-                for answer in ended:
+                if not self.hands:  # all that is left is in other hands
+                    time.sleep(TICK)
+                    continue
+                for answer in self.ray.wait(list(self.hands), timeout=TICK)[0]:
                     self.take(answer)
             return self.built_with
         finally:
@@ -138,7 +146,7 @@ class _Crew:
         wanted = min(max(1, self.cluster.room()), len(self.todo) + busy)
         for _ in range(wanted - len(self.hands) - len(self.idle)):
             actor = self.kind.remote(self.cluster.threads, self.cluster.gpus)
-            self.hands[actor.prepare.remote(self.parcel)] = _Hand(actor)
+            self.hands[actor.where.remote()] = _Hand(actor)
 
     def hand_out(self) -> None:
         """A shard for each idle worker, but for those that another process is working on."""
@@ -167,37 +175,46 @@ class _Crew:
             if isinstance(error.cause, AdvPTError):
                 raise error.cause from None
             raise
-        except self.ray.exceptions.RayActorError:
-            self.lost(hand)
+        except self.ray.exceptions.RayError as error:
+            self.lost(hand, error)
+            return
+        if not hand.machine:
+            hand.machine, self.unborn = found, 0
+            self.hands[hand.actor.prepare.remote(self.parcel)] = hand
             return
         if hand.shard is None:
-            hand.machine, built_with = found
-            self.compare(hand.machine, built_with)
+            self.compare(hand.machine, found)
+            hand.ready = True
         else:
             self.bar.update(len(self.work.shards[hand.shard]))
             hand.release()
         self.idle.append(hand)
-        self.bar.set_postfix_str(f"{sum(bool(h.machine) for h in (*self.hands.values(), *self.idle))} workers")
+        self.bar.set_postfix_str(f"{sum(h.ready for h in (*self.hands.values(), *self.idle))} workers")
 
-    def lost(self, hand: _Hand) -> None:
+    def lost(self, hand: _Hand, error: Exception) -> None:
         """Its shard goes to somebody else, unless it is the shard that ends workers."""
-        now = set(self.cluster.nodes())
-        gone = hand.machine not in now if hand.machine else bool(self.machines - now)
-        self.machines = now
+        self.ray.kill(hand.actor)
+        if not hand.machine:
+            self.unborn += 1
+            if self.unborn > STARTS:
+                raise BankError(f"no worker comes up on the cluster: {error}") from error
+            return
         shard = hand.shard
         hand.release()
         what = f"its {shard_name(shard)} goes to another" if shard is not None else "another takes its place"
-        log.warning("a worker was lost%s; %s", " with its machine" if gone else "", what)
+        log.warning("a worker was lost; %s", what)
         if shard is not None:
             self.todo.appendleft(shard)
-        self.deaths[shard] += not gone
-        if self.deaths[shard] > DEATHS:
+        self.deaths[shard].append(hand.machine)
+        there = self.cluster.nodes()  # a lost machine may be noticed later than its workers
+        deaths = sum(machine in there for machine in self.deaths[shard])
+        if deaths > DEATHS:
             what = f"make {shard_name(shard)}" if shard is not None else "receive the networks"
             raise BankError(
-                f"{self.deaths[shard]} workers of {self.cluster.size} ended when they were to {what}: there may not be "
+                f"{deaths} workers of {self.cluster.size} ended when they were to {what}: there may not be "
                 "enough memory. Give more cores (or GPU) to a worker, so that fewer share a machine; finished shards "
                 "are kept"
-            )
+            ) from error
 
     def compare(self, machine: str, built_with: dict[str, Any]) -> None:
         """All workers make the same bits, or none do."""
@@ -209,6 +226,6 @@ class _Crew:
         ]
         if different:
             raise BankError(
-                f"the worker on machine {machine[:12]} would make other bits: {'; '.join(different)}. Use machines of one "
-                "kind with the same versions; finished shards are kept"
+                f"the worker on machine {machine[:12]} would make other bits: {'; '.join(different)}. Use machines of "
+                "one kind with the same versions; finished shards are kept"
             )

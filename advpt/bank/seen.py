@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,12 +15,34 @@ from advpt.defenses.chain import Chain
 Encode = Callable[[Tensor], Tensor]
 
 
+class Reader(Protocol):
+    """What classifies images one by one, each in its own way, in the place of an encoder: test-time tuning."""
+
+    def __call__(self, pixels: Tensor, ids: Sequence[str], clean: bool) -> Tensor:
+        """Logits ``[b, K]`` of ``pixels [b, 3, h, w]``; ``clean``: they are those of the image files."""
+
+    def parameters(self) -> dict[str, Any]:
+        """Everything that determines the logits, as JSON values."""
+
+
+class Known(Protocol):
+    """What an adaptive attacker differentiates before or in the place of the encoder."""
+
+    def encoder(self, encode: Encode, ids: Sequence[str], seed: int, clean: Tensor) -> Encode:
+        """Pixels to what the attacked prompt reads; ``clean [b, 3, h, w]``: these images as they are."""
+
+    def parameters(self) -> dict[str, Any]:
+        """For the bank's key."""
+
+
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """A chain of defenses, None for the plain image, and the ``seed`` of its draws (None where it draws nothing)."""
+    """A chain of defenses, None for the plain image, and the ``seed`` of its draws (None where it draws nothing).
+    ``reader``: who looks in the place of the encoder; the bank then holds its logits."""
 
     chain: Chain | None = None
     seed: int | None = None
+    reader: Reader | None = None
 
     def __call__(self, pixels: Tensor, ids: Sequence[str]) -> Tensor:
         """Defended pixels; what an image draws depends on its id and the seed alone, never on the attack's draws."""
@@ -30,9 +52,17 @@ class Seen:
 
     def parameters(self) -> tuple[Mapping[str, Any], ...]:
         """For the bank's key."""
-        return tuple(self.chain.parameters(self.seed)) if self.chain is not None else ()
+        own = (self.reader.parameters(),) if self.reader is not None else ()
+        return (*(self.chain.parameters(self.seed) if self.chain is not None else ()), *own)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is the encoder that looks, and at the image as it is."""
+        return self.chain is None and self.reader is None
 
     def __str__(self) -> str:
+        if self.reader is not None:
+            return str(self.reader.parameters()["name"])
         if self.chain is None:
             return "no defense"
         return self.chain.text + (f" (seed {self.seed})" if self.seed is not None else "")
@@ -49,7 +79,7 @@ class Through:
     chain: Chain
     bpda: bool = False
 
-    def encoder(self, encode: Encode, ids: Sequence[str], seed: int) -> Encode:
+    def encoder(self, encode: Encode, ids: Sequence[str], seed: int, clean: Tensor | None = None) -> Encode:
         """Pixels to embeddings of defended images. A part of the batch, as some attacks pass it on, draws from a
         generator of the whole batch."""
         noise = SampleNoise([f"attacker {name}" for name in ids], seed)

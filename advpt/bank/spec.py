@@ -18,8 +18,8 @@ class AdversarialSet:
 
     ``attacked_image`` is the hash of the attacked image encoder; ``attacked_text`` that of the text features it was
     attacked through, None for an objective that looks at embeddings only; ``attacked_visual`` that of the visual
-    prompts in the attacked encoder; ``attacked_defense`` what an attacker through a defense differentiated. Names of protocols are not part of it: two protocols that make the same images
-    share them.
+    prompts in the attacked encoder; ``attacked_defense`` what an attacker through a defense differentiated.
+    Names of protocols are not part of it: two protocols that make the same images share them.
     """
 
     images: ImageSet

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from advpt.bank.spec import FORMAT, BankSpec, differences
@@ -90,7 +91,7 @@ def write_shard(folder: Path, index: int, key: str, ids: Sequence[str], columns:
     about = {"format": FORMAT, "key": key, "content": tensor_digest(tensors)}
     with atomic_path(folder / shard_name(index)) as partial:
         # One entry only: safetensors writes several in an order that changes from process to process.
-        save_file(tensors, partial, metadata={"bank": json.dumps(about, sort_keys=True)})
+        partial.write_bytes(save(tensors, metadata={"bank": json.dumps(about, sort_keys=True)}))
 
 
 def read_shard(path: Path, key: str, *, check: bool) -> tuple[list[str], dict[str, Tensor]]:
@@ -103,6 +104,7 @@ def read_shard(path: Path, key: str, *, check: bool) -> tuple[list[str], dict[st
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {}).get("bank", "{}"))
+            about = about if isinstance(about, dict) else {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except FileNotFoundError:
         raise BankError(f"{path} is missing; {again}") from None
@@ -152,7 +154,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     manifest = read_json(folder / MANIFEST, BankError)
     if not isinstance(manifest, dict) or not {"key", "spec", "shards"} <= manifest.keys():
         raise BankError(f"{folder / MANIFEST} is not a bank manifest; delete the folder and build the bank again")
-    found = (manifest["spec"] or {}).get("format")
+    if problem := _problem(manifest):
+        raise BankError(f"{folder / MANIFEST} is damaged: {problem}; delete the folder and build the bank again")
+    found = manifest["spec"].get("format")
     if found != FORMAT:
         raise BankError(f"{folder} has bank format {found}; this version reads format {FORMAT}: build the bank again")
     if digest(manifest["spec"]) != manifest["key"]:
@@ -161,6 +165,30 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             "build. Delete the folder and build the bank again"
         )
     return manifest
+
+
+def _problem(manifest: Mapping[str, Any]) -> str:
+    """What is wrong with the form of a manifest: the field, what was found, what was expected; "" for a sound one."""
+    spec, shards = manifest["spec"], manifest["shards"]
+    if not isinstance(spec, dict):
+        return f"spec is {spec!r:.60}, expected an object"
+    if not isinstance(manifest["key"], str):
+        return f"key is {manifest['key']!r:.60}, expected a SHA-256"
+    kinds = {"file": str, "rows": int, "sha256": str}
+    if not isinstance(shards, list) or not all(
+        isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in kinds.items())
+        for entry in shards
+    ):
+        return f"shards is {shards!r:.60}, expected a list with file, rows and sha256 of each"
+    if bad := [entry["file"] for entry in shards if not re.fullmatch(r"part-\d{5,}\.safetensors", entry["file"])]:
+        return f"shards has the file {bad[0]!r:.60}, expected names like {shard_name(0)}"
+    made_of: Any = spec.get("adversarial_set")
+    data = made_of.get("data") if isinstance(made_of, dict) else None
+    if not isinstance(data, dict) or not isinstance(data.get("n"), int) or "classnames" not in data:
+        return f"adversarial_set.data is {data!r:.60}, expected an object with n and classnames"
+    if not isinstance(made_of.get("attack"), dict | None):
+        return f"adversarial_set.attack is {made_of['attack']!r:.60}, expected an object or null"
+    return ""
 
 
 def open_bank(folder: Path, wanted: Mapping[str, Any] | None, *, verify: bool) -> Bank:

@@ -85,7 +85,7 @@ def record(subset: FewShot, path: Path, *, split_digest: str, shots: int, seed: 
 def _difference(found: bytes, wanted: dict[str, object]) -> str:
     try:
         content = json.loads(found)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "it is not valid JSON"
     if not isinstance(content, dict):
         return "it is not a few-shot list"

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import InterpolationMode
@@ -28,6 +29,26 @@ INTERPOLATIONS = {
     "bicubic": InterpolationMode.BICUBIC,
     "nearest": InterpolationMode.NEAREST,
 }
+
+
+MOST_PIXELS = 89_478_485  # Pillow's own limit before it warns of a decompression bomb: 256 MiB of RGB
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Eight bits for each of red, green and blue. Pillow cuts 16-bit grey off at 255; here it is scaled.
+
+    Raises:
+        ValueError: too many pixels, or 32 bits per pixel of one colour, whose range nobody knows.
+    """
+    if image.size[0] * image.size[1] > MOST_PIXELS:
+        raise ValueError(
+            f"it is {image.size[0]} x {image.size[1]} pixels; at most {MOST_PIXELS // 10**6} million are read"
+        )
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its pixels have 32 bits (mode {image.mode}); expected 8 or 16 bits per colour")
+    return image.convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -45,7 +66,13 @@ class Preprocessing:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """``[3, h, w]`` float32 in [0, 1]."""
-        image = TF.resize(image.convert("RGB"), max(self.size), INTERPOLATIONS[self.interpolation])
+        width, height = image.size
+        if width * height * (max(self.size) / max(1, min(width, height))) ** 2 > MOST_PIXELS:
+            raise ValueError(
+                f"it is {width} x {height} pixels; with a shorter side of {max(self.size)} it would have more than "
+                f"{MOST_PIXELS // 10**6} million pixels. Crop it"
+            )
+        image = TF.resize(as_rgb(image), max(self.size), INTERPOLATIONS[self.interpolation])
         return TF.to_tensor(TF.center_crop(image, list(self.size)))
 
 
@@ -157,7 +184,14 @@ class ImageSet:
             pin_memory=pin_memory,
             generator=torch.Generator(),  # a loader draws from the global state otherwise
         )
-        yield from loader
+        found = iter(loader)
+        try:
+            yield from found
+        except DataError as error:  # of a worker: its words are in a traceback
+            raise DataError(str(error).rsplit(f"{DataError.__name__}: ", 1)[-1].strip()) from error
+        finally:  # now, and not when nobody looks at an error and its frames any more
+            if (end_workers := getattr(found, "_shutdown_workers", None)) is not None:
+                end_workers()
 
 
 class _Rows(Dataset):
@@ -187,8 +221,9 @@ def read_image(path: Path, preprocessing: Preprocessing) -> tuple[Tensor, bytes]
         raise DataError(
             f"the image {path} is missing; check the data set with: python -m advpt prepare --check"
         ) from None
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        raise DataError(f"the image {path} cannot be read ({error}); replace it with an intact copy") from error
+    except Exception as error:  # noqa: BLE001 - Pillow's decoders raise many kinds for damaged files
+        why = str(error) or type(error).__name__
+        raise DataError(f"the image {path} cannot be read ({why}); replace it with an intact copy") from error
 
 
 def _collate(items: list[tuple[Tensor, int, bytes]]) -> ImageBatch:

@@ -34,7 +34,26 @@ def manifest(folder: Path) -> dict[str, Any] | None:
         raise DataError(
             f"{path} is not a manifest of format {FORMAT}; delete it and run `python -m advpt prepare` again."
         )
+    for name, value in content.items():
+        if problem := _problem(name, value):
+            raise DataError(f"{path}: {name} {problem}; delete it and run `python -m advpt prepare` again.")
     return content
+
+
+def _problem(name: str, value: Any) -> str:
+    """What is wrong with a field of a manifest; "" for those that nobody reads again."""
+    if name == "sources" and not (isinstance(value, list) and all(isinstance(x, dict) for x in value)):
+        return f"is {value!r:.60}, expected a list of objects"
+    if name == "split" and not (isinstance(value, dict) and isinstance(value.get("sha256", ""), str)):
+        return f"is {value!r:.60}, expected an object with a SHA-256"
+    if name == "extra" and (not isinstance(value, int) or isinstance(value, bool)):
+        return f"is {value!r:.60}, expected a whole number"
+    if name == "folders" and not (
+        isinstance(value, dict)
+        and all(isinstance(x, list) and len(x) == 2 and all(isinstance(n, int) for n in x) for x in value.values())
+    ):
+        return f"is {value!r:.60}, expected two whole numbers for each folder"
+    return ""
 
 
 def source_entry(what: str, filename: str, came_from: str, marks: Marks, checked: Iterable[str]) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def read(path: Path) -> tuple[Split, bytes]:
         )
     try:
         content = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(
             f"{path} is not valid JSON ({error}; {len(data)} bytes): damaged or cut short. "
             "Delete it and fetch it again."

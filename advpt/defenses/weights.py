@@ -69,7 +69,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
-        raise WeightsError(f"{path} cannot be read ({str(error).splitlines()[0][:200]}); fetch it again") from error
+        why = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise WeightsError(f"{path} cannot be read ({why}); fetch it again") from error
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise WeightsError(f"{path} holds no state dict of tensors")
     return state

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from advpt.bank.seen import UNDEFENDED, Seen, Through
+from advpt.bank.seen import UNDEFENDED, Known, Seen, Through
 from advpt.data.images import ImageSet
 from advpt.defenses.chain import Chain
 from advpt.defenses.spec import DefenseSpec, parse_all
 from advpt.evaluation.protocols import Threat
 from advpt.evaluation.statistics import wilson
+from advpt.prompts.classifier import Classifier
 from advpt.settings import EvalSettings
 
 
@@ -38,7 +39,15 @@ class Defended:
         """Its stages, for people and for the record's name."""
         return [str(stage) for stage in self.spec.stages] if self.spec is not None else []
 
-    def through(self, threat: Threat, bpda: bool) -> Through | None:
+    def reads(self, learned: Classifier) -> Classifier:
+        """Who classifies what its banks hold."""
+        return learned
+
+    def faces(self, threat: Threat) -> bool:
+        """Whether it is measured under this threat."""
+        return True
+
+    def through(self, threat: Threat, bpda: bool) -> Known | None:
         """What the attacker attacks through: the chain under ``adaptive``, else nothing but the encoder."""
         if self.chain is None or threat.protocol != "adaptive" or threat.own_network:
             return None

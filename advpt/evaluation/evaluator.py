@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from advpt import detectors
 from advpt.bank.library import Library
 from advpt.bank.store import Bank
 from advpt.data.images import ImageSet
@@ -43,7 +45,7 @@ def predict(classifier: Classifier, bank: Bank, chunk: int = 4096) -> Tensor:
 
 def evaluate_clean(prompts: Prompts, images: ImageSet, library: Library) -> tuple[Bank, Tensor]:
     """The bank of clean embeddings and ``[n]`` bool, which of its rows are classified correctly."""
-    bank = library.get(images)
+    bank = library.seen_through(prompts.learned.visual).get(images)
     return bank, predict(prompts.learned, bank) == bank.labels
 
 
@@ -53,30 +55,46 @@ def evaluate(
     library: Library,
     settings: EvalSettings,
     facts: dict[str, Any],
+    rows: Sequence[Defended] = (),
 ) -> list[Record]:
     """One record per attack, protocol and defense, no defense first (or clean records where no attack is asked for),
     then one worst case per protocol, budget and defense that has several attacks; none is written yet. Images are
     attacked once for all defenses that the attacker does not know.
 
     ``facts`` is what the caller knows about the run: dataset, trainer, seed, config and so on; it goes into ``result``.
+    ``rows``: what stands before those of the settings (test-time tuning, :mod:`advpt.evaluation.tuned`), of the same
+    images.
     """
     images = images.first(settings.subset)
+    library = library.seen_through(prompts.learned.visual)
     started = time.monotonic()
     device = library.backbone.device
-    rows = plan(settings, images, device)
+    rows = [*rows, *plan(settings, images, device)]
     prefetch(rows, None, prompts, library, settings)
     bases = [(base | facts, correct) for base, correct in (base_of(row, prompts, library, settings) for row in rows)]
     found: list[Record] = []
+    doubts: dict[str, list[str]] = {}  # about the rows of a bank, by its key
 
-    def add(result: dict[str, Any]) -> None:
+    def add(result: dict[str, Any], *banks: Bank) -> None:
         nonlocal started
+        said = list(facts.get("warnings", []))
+        for bank in banks:
+            if bank.key not in doubts:
+                doubts[bank.key] = detectors.bank_rows(bank.embeddings, bank.ids)
+            said += [f"bank {bank.key[:12]}: {line}" for line in doubts[bank.key]]
+        if result["robust"] is not None:
+            what = f"{result['protocol']} {result['attack']['spec']}"
+            said += detectors.evaluation(result["clean"], result["robust"], what)
+        result["warnings"] = list(dict.fromkeys(said))
         found.append(Record(result, records.observe(time.monotonic() - started, device)))
         started = time.monotonic()
 
     measured: list[list[Measured]] = [[] for _ in rows]
     for threat in threats(settings.attacks, settings.protocols):
-        prefetch(rows, threat, prompts, library, settings)
+        prefetch([row for row in rows if row.faces(threat)], threat, prompts, library, settings)
         for row, (base, clean_correct), done in zip(rows, bases, measured):
+            if not row.faces(threat):
+                continue
             done.append(measure(threat, row, prompts, library, settings))
             made = done[-1].threat
             robust = over_seeds(robust_parts(done[-1], clean_correct), row.seen)
@@ -90,7 +108,8 @@ def evaluate(
                     "note": made.note,
                     "defense": row.facts(made, settings.bpda),
                     "robust": robust | surrogate_part(done[-1], library),
-                }
+                },
+                *done[-1].banks,
             )
     for row, (base, clean_correct), done in zip(rows, bases, measured):
         for group in rivals(done):
@@ -123,7 +142,7 @@ def base_of(
 ) -> tuple[dict[str, Any], list[Tensor]]:
     """What all records of a row have in common, and for each seed ``[n]`` bool, which clean images are correct."""
     banks = library.get_all(row.images, None, None, 0, row.seen)
-    correct = [predict(prompts.learned, bank) == bank.labels for bank in banks]
+    correct = [predict(row.reads(prompts.learned), bank) == bank.labels for bank in banks]
     parts = [records.accuracy(each) | {"bank": bank.key} for each, bank in zip(correct, banks)]
     base = {
         "split": row.images.split,
@@ -137,6 +156,7 @@ def base_of(
             "name": library.backbone.name,
             "image": library.backbone.image_digest,
             "text": library.backbone.text_digest,
+            **({"image_file": library.backbone.image_file} if library.backbone.image_file else {}),
         },
         "clean": over_seeds(parts, row.seen),
         "hand_prompt": list(prompts.hand_text),
@@ -173,8 +193,9 @@ def measure(threat: Threat, row: Defended, prompts: Prompts, library: Library, s
     prompt."""
     through, threat = row.through(threat, settings.bpda), row.against(threat, settings.eot)
     attacked = threat.attacked(prompts.learned, prompts.hand)
+    attacked = row.reads(attacked) if through is not None else attacked
     banks = library.get_all(row.images, threat.attack, attacked, settings.seed, row.seen, through)
-    correct = [predict(prompts.learned, bank) == bank.labels for bank in banks]
+    correct = [predict(row.reads(prompts.learned), bank) == bank.labels for bank in banks]
     return Measured(threat, banks, correct, banks[0].columns["perturbed"])
 
 
@@ -289,4 +310,5 @@ def card(records_: list[Record]) -> str:
             f"{r['protocol']:12} {r['attack']['spec']:28} robust {robust['accuracy']:.1f} %, {', '.join(about)}; "
             f"attacker knows {r['attacker_knows']}" + (f" ({r['note']})" if r["note"] else "")
         )
+    lines += [f"WARNING {text}" for text in dict.fromkeys(w for x in records_ for w in x.result.get("warnings", []))]
     return "\n".join(lines)

@@ -16,6 +16,7 @@ from advpt.evaluation.evaluator import Prompts
 from advpt.evaluation.protocols import Threat
 from advpt.evaluation.record import Record
 from advpt.files import atomic_path, write_json
+from advpt.prompts.image_encoder import seen_through
 
 FOLDER, FILE = "pictures", "pictures.json"
 KINDS = ("clean", "attacked", "change")
@@ -33,7 +34,8 @@ def take(
     backbone = library.backbone if library.backbone.image is not None else library.load()
     encode, attack = backbone.require_image(), threat.attack.build()
     own = library.surrogate if attack.attacks_through == "surrogate" else None
-    attacker = Attacker(attack, encode, threat.attacked(prompts.learned, prompts.hand), backbone.device, own)
+    attacked_prompt = threat.attacked(prompts.learned, prompts.hand)
+    attacker = Attacker(attack, seen_through(encode, attacked_prompt.visual), attacked_prompt, backbone.device, own)
     folder, shown = run / FOLDER, []
     seed = record.result["attack"]["seed"]
     for i, batch in enumerate(some.batches(range(len(some)), 1)):
@@ -44,12 +46,12 @@ def take(
         for kind, pixels in zip(KINDS, (batch.pixels, attacked, change)):
             files[kind] = f"{i:02d}-{kind}.png"
             _save(pixels[0], folder / files[kind])
+        said: dict[str, dict[str, str]] = {"hand": {}, "learned": {}}
         with torch.no_grad():
-            seen = {"clean": encode(batch.pixels.to(backbone.device)), "attacked": encode(attacked.to(backbone.device))}
-        said = {
-            name: {kind: some.classnames[int(prompt.logits(e).argmax(1))] for kind, e in seen.items()}
-            for name, prompt in (("hand", prompts.hand), ("learned", prompts.learned))
-        }
+            for name, prompt in (("hand", prompts.hand), ("learned", prompts.learned)):
+                for kind, image in (("clean", batch.pixels), ("attacked", attacked)):
+                    logits = prompt.logits(seen_through(encode, prompt.visual)(image.to(backbone.device)))
+                    said[name][kind] = some.classnames[int(logits.argmax(1))]
         shown.append(
             {"id": some.samples[i].id, "label": some.classnames[some.samples[i].label], "files": files, "said": said}
         )

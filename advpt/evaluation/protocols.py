@@ -15,8 +15,11 @@ from advpt.settings import PROTOCOLS
 KNOWS = {
     "transfer": "both encoders and the hand-written prompt, not the learned one (the paper's attacker)",
     "transfer-all": "as transfer, and every image is perturbed",
+    "static": "the encoders and the learned prompt, not what is done to it at test time (TAPT's attacker)",
+    "tuned": "also what tuning at test time makes of the prompt on the clean image",
     "adaptive": "everything, the learned prompt included",
 }
+KNOW_THE_PROMPT = ("static", "tuned", "adaptive")  # equal where nothing is tuned at test time
 KNOWS_NOTHING = "neither CLIP nor any prompt: it attacks a network of its own"
 
 
@@ -30,7 +33,7 @@ class Threat:
 
     def attacked(self, learned: Classifier, hand: Classifier) -> Classifier:
         """The prompt that the attacker attacks through."""
-        return learned if self.protocol == "adaptive" else hand
+        return learned if self.protocol in KNOW_THE_PROMPT else hand
 
     @property
     def own_network(self) -> bool:
@@ -52,9 +55,9 @@ def threats(attacks: Sequence[str], protocols: Sequence[str]) -> list[Threat]:
 
     A text may name several budgets (``pgd40-ce@1,2,4``), and one protocol of its own (``aa@16:transfer-all``), which is
     then its only one. Under ``transfer-all`` an attack that leaves images alone is told to perturb them all. Under
-    ``adaptive`` an objective that ignores labels is replaced by cross-entropy through the learned prompt: an attacker
-    who knows the prompt would not use less. An attack through a network of its own has no prompt to adapt to and comes
-    once.
+    ``adaptive``, ``static`` and ``tuned`` an objective that ignores labels is replaced by cross-entropy through the
+    learned prompt: an attacker who knows the prompt would not use less. An attack through a network of its own has no
+    prompt to adapt to and comes once.
 
     Raises:
         ConfigError: a text that is not an attack, or not a protocol after its colon.
@@ -96,7 +99,7 @@ def carry_out(protocol: str, spec: AttackSpec) -> Threat:
         return Threat(
             protocol, every, "it perturbs every image anyway: the images of transfer" if every == spec else ""
         )
-    if protocol == "adaptive" and not OBJECTIVES[spec.objective].uses_labels:
+    if protocol in KNOW_THE_PROMPT and not OBJECTIVES[spec.objective].uses_labels:
         note = f"objective {spec.objective} replaced by ce: this attacker knows the learned prompt"
         return Threat(protocol, spec.with_objective("ce"), note)
     return Threat(protocol, spec)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import os
 import platform
 import re
@@ -93,10 +94,99 @@ def read(path: Path) -> Record:
     result = result if isinstance(result, dict) else {}
     if missing := [name for name in _REQUIRED if name not in result]:
         raise RecordError(f"{path} is not a complete record: {missing[0]} is missing; evaluate the run again")
-    record = Record(result, data.get("observed") or {}, path)
+    if problem := _problem(result):
+        raise RecordError(f"{path} is not a sound record: {problem}; evaluate the run again")
+    observed = data.get("observed")
+    record = Record(result, observed if isinstance(observed, dict) else {}, path)
     if data.get("id") != record.id:
         raise RecordError(f"{path} was changed after it was written (its id does not match); evaluate the run again")
     return record
+
+
+def _is(value: Any, *kinds: type) -> bool:
+    """Whether a JSON value is of these kinds; True and False are no numbers, and NaN and infinity are none either."""
+    if isinstance(value, bool):
+        return bool in kinds
+    return isinstance(value, kinds) and not (isinstance(value, float) and not math.isfinite(value))
+
+
+# Fields that tables and reports read, where a record has them: their kinds, and how a message calls these.
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "split": ((str,), "a text"),
+    "dataset": ((str,), "a text"),
+    "trainer": ((str,), "a text"),
+    "seed": ((int,), "a whole number"),
+    "backbone": ((dict,), "an object"),
+    "config": ((dict,), "an object"),
+    "clean": ((dict,), "an object"),
+    "robust": ((dict, type(None)), "an object or null"),
+    "attack": ((dict, type(None)), "an object or null"),
+    "protocol": ((str, type(None)), "a text or null"),
+    "images": ((dict,), "an object"),
+    "defenses": ((list, type(None)), "a list"),
+    "warnings": ((list,), "a list of texts"),
+    "training": ((dict,), "an object"),
+}
+
+
+def _problem(result: dict[str, Any]) -> str:
+    """What is wrong with the form of a result: the field, what was found, what was expected; "" for a sound one."""
+    for name, (kinds, called) in _KINDS.items():
+        if name in result and not _is(result[name], *kinds):
+            return f"{name} is {_shown(result[name])}, expected {called}"
+    images = result.get("images", {})
+    for name, kind in (("digest", str), ("n", int), ("part", bool)):
+        if not _is(images.get(name, kind()), kind):
+            return f"images.{name} is {_shown(images[name])}, expected {kind.__name__}"
+    for name in ("warnings", "defenses"):
+        if bad := [x for x in result.get(name) or [] if not isinstance(x, str)]:
+            return f"{name} holds {_shown(bad[0])}, expected texts"
+    attack, robust = result.get("attack"), result.get("robust")
+    if (robust is None) != (attack is None):
+        return f"attack is {_shown(attack)} and robust {_shown(robust)}, expected both or neither"
+    if attack is not None and not (_is(attack.get("spec"), str) and _is(attack.get("asked", ""), str)):
+        return f"attack.spec is {_shown(attack.get('spec'))}, expected a text"
+    if attack is not None and not _is(result.get("protocol"), str):
+        return f"protocol is {_shown(result.get('protocol'))}, expected a text beside an attack"
+    if not _is(result["backbone"].get("name"), str):
+        return f"backbone.name is {_shown(result['backbone'].get('name'))}, expected a text"
+    for name, part in (("clean", result["clean"]), ("robust", robust), *_on_perturbed(robust)):
+        if part is not None and (problem := _part_problem(part, outcome_too=name != "robust.on_perturbed")):
+            return f"{name}.{problem}"
+    return ""
+
+
+def _on_perturbed(robust: dict[str, Any] | None) -> list[tuple[str, Any]]:
+    if robust is None or "on_perturbed" not in robust:
+        return []
+    part = robust["on_perturbed"]
+    return [("robust.on_perturbed", part if isinstance(part, dict) else {})]
+
+
+def _part_problem(part: dict[str, Any], outcome_too: bool) -> str:
+    for name in ("accuracy", "untouched", "deviation", "lost"):
+        value = part.get(name, 0.0)
+        if (name == "accuracy" and name not in part) or not _is(value, int, float) or not 0 <= value <= 100:
+            return f"{name} is {_shown(part.get(name))}, expected a number from 0 to 100"
+    for name in ("n", "correct"):
+        if not _is(part.get(name), int) or part[name] < 0:
+            return f"{name} is {_shown(part.get(name))}, expected a whole number from 0"
+    interval = part.get("interval95")
+    if not isinstance(interval, list) or len(interval) != 2 or not all(_is(x, int, float) for x in interval):
+        return f"interval95 is {_shown(interval)}, expected two numbers"
+    if outcome_too:
+        try:
+            bits = len(base64.b64decode(part["outcome"], validate=True))
+        except (KeyError, TypeError, ValueError):
+            bits = -1
+        if bits != (part["n"] + 7) // 8:
+            return f"outcome is {_shown(part.get('outcome'))}, expected one bit for each of {part['n']} images"
+    return ""
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def observe(seconds: float, device: torch.device, extra: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -108,7 +198,12 @@ def observe(seconds: float, device: torch.device, extra: dict[str, Any] | None =
         "finished": round(time.time(), 2),
         "seconds": round(seconds, 2),
         "memory": memory,
-        "host": {"machine": platform.machine(), "cores": os.cpu_count(), "device": str(device)},
+        "host": {
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+            "device": str(device),
+            "threads": torch.get_num_threads(),  # with machine and versions: what the bits depend on
+        },
         "versions": {"advpt": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "revision": revision(),
         **(extra or {}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,16 +13,17 @@ from yacs.config import CfgNode
 
 from advpt.errors import RecordError
 from advpt.evaluation import record as records
-from advpt.files import open_locked, read_json, write_json
+from advpt.files import open_locked, read_json, read_object, unlock, write_json
 from advpt.settings import plain
 
 FILE = "config.json"
 DONE = "done.json"
 LOCK = ".lock"
+PATIENCE = 8.0  # seconds: the processes that load images outlive a killed run by up to 5
 # May change between two starts of one run: where things lie, what is printed, and what is evaluated.
 FREE = (
     "OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATALOADER.NUM_WORKERS", "TRAIN.PRINT_FREQ", "BANK.VERIFY",
-    "BANK.DIR", "DATASET.ROOT",
+    "BANK.DIR", "BANK.ENGINE", "BANK.CPUS_PER_WORKER", "BANK.GPUS_PER_WORKER", "DATASET.ROOT",
 )  # fmt: skip
 FREE_NODES = ("EVAL.", "TEST.")
 
@@ -33,7 +35,9 @@ def held(folder: Path) -> Iterator[None]:
     Raises:
         RecordError: another process is at work there. StorageError: the folder cannot be written.
     """
-    handle = open_locked(folder / LOCK, wait=False)
+    patience = time.monotonic() + PATIENCE
+    while (handle := open_locked(folder / LOCK, wait=False)) is None and time.monotonic() < patience:
+        time.sleep(0.2)
     if handle is None:
         who = (folder / LOCK).read_text(encoding="utf-8", errors="replace").strip()[:200] or "another process"
         raise RecordError(
@@ -44,9 +48,12 @@ def held(folder: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):  # for people; the lock is what counts
             os.truncate(handle, 0)
             os.pwrite(handle, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
+        for torn in folder.glob("**/.*partial*"):  # what killed runs left
+            if torn.parent.name != records.FOLDER:  # where an evaluation may be writing
+                torn.unlink(missing_ok=True)
         yield
     finally:
-        os.close(handle)
+        unlock(handle)
 
 
 def claim(folder: Path, cfg: CfgNode, *, evaluating: bool = False) -> None:
@@ -60,7 +67,7 @@ def claim(folder: Path, cfg: CfgNode, *, evaluating: bool = False) -> None:
     if not path.is_file():
         write_json(path, mine)
         return
-    theirs = read_json(path, RecordError)
+    theirs = read_object(path, RecordError)
     names = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
     if names and not evaluating:
         lines = "".join(f"\n  {k}: the folder has {theirs.get(k)!r}, this run {mine.get(k)!r}" for k in names)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -12,9 +14,11 @@ from advpt.attacks.base import ATTACKS
 from advpt.data import catalog, demo_sets
 from advpt.defenses import parse as parse_defense
 from advpt.evaluation.protocols import split_protocol
-from advpt.jobs.plan import BankNeed
+from advpt.jobs.plan import BankNeed, Tuning
 
-ROW = 80  # bytes of a bank's row besides the embedding
+WORDS = 6  # tokens of a class name, its full stop and the end
+ROW = 100  # bytes of a bank's row besides the embedding, its share of headers included
+RUN, RECORD, CHECKPOINT = 40_000, 13_000, 18_000  # bytes: a run's log and settings, a record, a checkpoint's frame
 START = 6.0  # seconds in which a run imports its libraries
 BACKWARD = 1.0  # gradient with respect to the pixels of a frozen network, in forward passes
 EFFICIENCY = 0.35  # of a large matrix product's rate that such networks reach
@@ -41,7 +45,8 @@ NETWORKS = {
 }
 UNKNOWN = Network(35.2, 0.076, 512, 345_000_000)
 SURROGATES = {"resnet50": 8.2, "small-cnn": 0.03}  # GFLOP of one image forward
-DIFFPURE = 336_000.0
+DIFFPURE = 336_000.0  # GFLOP of one image
+COSTLY_SUBSET = 1000  # images behind such a defense, as EVAL.COSTLY_SUBSET has it
 
 
 def network(backbone: str) -> Network:
@@ -104,16 +109,25 @@ def _some(images: int, dataset: str, split: str) -> str:
     return "" if images == whole else f" ({images} images)"
 
 
-def tuning_cost(dataset: str, backbone: str, epochs: int, batch: int, images: int, context: int) -> float:
-    """GFLOP of tuning a prompt on embeddings: forward and backward through the text tower, its prefix shared."""
-    steps = epochs * max(1, images // batch)
-    tokens = 1 + context + classes(dataset) * 6
-    return steps * tokens * network(backbone).token * 3
+def tuning(dataset: str, backbone: str, epochs: int, batch: int, images: int, context: int) -> Tuning:
+    """Tuning a prompt on embeddings: forward and backward through the text tower, its prefix shared."""
+    tokens = 1 + context + classes(dataset) * WORDS
+    return Tuning(epochs * max(1, images // batch), tokens * network(backbone).token * 3)
 
 
 def training_cost(backbone: str, epochs: int, images: int, passes: int) -> float:
     """GFLOP of training the image encoder: ``passes`` steps of an attack and one of training, for each image."""
     return epochs * images * network(backbone).image * (passes * (1 + BACKWARD) + 4)
+
+
+def run_size(backbone: str, recipe: Mapping[str, Any], context: int, records: int, own_rows: int) -> int:
+    """Bytes that a run of a prompt trainer leaves: checkpoints (context and momentum), records, and rows of banks that
+    no other run reads. ``context``: its vectors, 0 for a run that tunes nothing."""
+    width = network(backbone).width
+    epochs, every = recipe.get("OPTIM.MAX_EPOCH", 10), recipe.get("TRAIN.CHECKPOINT_FREQ", 0)
+    saved = max(1, epochs // every) if every else 1
+    kept = saved * (CHECKPOINT + 2 * 4 * context * min(width, 768)) if context else 0
+    return RUN + records * RECORD + kept + own_rows * (4 * width + ROW)
 
 
 def defense_label(text: str) -> str:

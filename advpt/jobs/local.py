@@ -1,4 +1,4 @@
-"""Execute a plan on one machine: ``train.py`` as subprocesses, one after the other or several at a time.
+"""Execute a plan: ``train.py`` as subprocesses, one after the other or several at a time, on this machine or a cluster.
 
 A run is done when its own records say so, so a plan can be stopped or killed at any time and started again. Every run
 holds a lock for as long as its process lives, also when the process that started it does not any more: nobody starts
@@ -8,6 +8,7 @@ it.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import signal
@@ -17,18 +18,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from advpt.errors import RecordError
 from advpt.evaluation import run_folder
 from advpt.files import open_locked, read_json, write_json
 from advpt.jobs.plan import Job, Plan
+from advpt.jobs.process import POLL, Call, Ended, start
 from advpt.results.shelf import Run, State
 
 log = logging.getLogger(__name__)
 
 FOLDER = "jobs"
-POLL = 0.1  # seconds
 USERS_MISTAKE = 2  # train.py's exit status where trying again would not help
 
 
@@ -57,6 +58,7 @@ def command(job: Job, plan: Plan, places: Places) -> list[str]:
     words += ["VERBOSE", "False", "BANK.DIR", str(places.banks), "DATASET.NUM_SHOTS", str(job.shots)]
     if weights := places.weights.get(job.backbone):
         words += ["MODEL.WEIGHTS", weights]
+    words += [word for key, other in job.runs for word in (key, str(places.folder(plan.by_id[other])))]
     return words + [word for pair in job.settings for word in pair]
 
 
@@ -75,24 +77,79 @@ class Summary:
         return not self.failed and not self.blocked
 
 
-@dataclass
-class _Running:
-    job: Job
-    process: subprocess.Popen[bytes]
-    lock: int
-    slot: int
-    attempt: int
-    started: float
+class Hands(Protocol):
+    """Who runs processes: slots of this machine (:class:`Slots`), or a cluster (:mod:`advpt.jobs.on_ray`)."""
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What a process is told, besides where it runs."""
+
+    def room(self) -> int:
+        """How many more processes may begin now."""
+
+    def begin(self, call: Call, lock: int) -> None:
+        """Begin one; from now on the open file ``lock`` belongs to the hands."""
+
+    def ended(self) -> list[Ended]:
+        """Those that ended since the last call."""
+
+    def end(self) -> None:
+        """End all that are at work."""
+
+
+class Slots:
+    """Processes on this machine.
+
+    Args:
+        n: at a time. gpus: each process gets one GPU, in turn; 0: none is handed out.
+    """
+
+    def __init__(self, n: int = 1, gpus: int = 0) -> None:
+        self.n, self.gpus = n, gpus
+        self._at_work: dict[int, tuple[Call, subprocess.Popen[bytes], float]] = {}  # by slot
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // n))
+        self.environment = {**os.environ, "OMP_NUM_THREADS": threads}
+
+    def room(self) -> int:
+        return self.n - len(self._at_work)
+
+    def begin(self, call: Call, lock: int) -> None:
+        """The lock is held by the process for as long as it lives, whatever becomes of this one."""
+        slot = min(set(range(self.n)) - self._at_work.keys())
+        if self.gpus:
+            gpu = {"CUDA_VISIBLE_DEVICES": str(slot % self.gpus)}
+            call = dataclasses.replace(call, environment={**call.environment, **gpu})
+        self._at_work[slot] = (call, start(call, lock), time.monotonic())
+        os.close(lock)
+
+    def ended(self) -> list[Ended]:
+        found = []
+        for slot, (call, process, begun) in list(self._at_work.items()):
+            if (status := process.poll()) is not None:
+                del self._at_work[slot]
+                found.append(Ended(call.id, status, time.monotonic() - begun))
+        return found
+
+    def end(self) -> None:
+        for _, process, _ in self._at_work.values():
+            process.terminate()
+        for _, process, _ in self._at_work.values():
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._at_work.clear()
 
 
 class Executor:
     """Runs a plan's jobs; see :meth:`run`.
 
     Args:
+        hands: who runs the processes, one at a time on this machine if not given.
         start: gives the words of a job's process (:func:`command`).
-        slots: processes at a time. retries: further attempts after a failure.
+        retries: further attempts after a failure.
         tell: takes one line for people whenever something begins or ends.
-        gpus: processes get one GPU each, in turn; 0: none is handed out.
     """
 
     def __init__(
@@ -100,22 +157,15 @@ class Executor:
         plan: Plan,
         places: Places,
         *,
+        hands: Hands | None = None,
         start: Callable[[Job], Sequence[str]] | None = None,
-        slots: int = 1,
         retries: int = 1,
         tell: Callable[[str], None] = log.info,
-        gpus: int = 0,
     ) -> None:
-        self.plan, self.places, self.slots, self.retries, self.tell, self.gpus = (
-            plan,
-            places,
-            slots,
-            retries,
-            tell,
-            gpus,
-        )
+        self.plan, self.places, self.retries, self.tell = plan, places, retries, tell
+        self.hands: Hands = hands or Slots()
         self.start = start or (lambda job: command(job, plan, places))
-        self._running: dict[str, _Running] = {}
+        self._running: set[str] = set()
         self._attempts: dict[str, int] = {}
         self._told: set[str] = set()
 
@@ -133,7 +183,7 @@ class Executor:
                 if pending or self._running:
                     time.sleep(POLL)
         except BaseException:
-            self._end_all()
+            self.hands.end()
             raise
         summary.seconds = time.monotonic() - started
         return summary
@@ -146,15 +196,15 @@ class Executor:
 
     def _launch(self, summary: Summary, pending: list[Job]) -> None:
         for job in list(pending):
-            if len(self._running) >= self.slots:
+            if self.hands.room() < 1:
                 return
             if why := self._blocked(job, summary):
                 pending.remove(job)
                 summary.blocked[job.id] = why
                 self.tell(f"left out  {job.label}: {why}")
                 continue
-            waiting = {other.id for other in pending} | self._running.keys()
-            before = (*self.plan.waits_for[job.id], *([job.model] if job.model else []))
+            waiting = {other.id for other in pending} | self._running
+            before = (*self.plan.waits_for[job.id], *job.needs)
             if any(i in waiting for i in before):
                 continue
             lock = open_locked(self._path(job, "lock"), wait=False)
@@ -172,54 +222,37 @@ class Executor:
             self._begin(job, lock)
 
     def _blocked(self, job: Job, summary: Summary) -> str:
-        if job.model in summary.failed or job.model in summary.blocked:
-            return f"it evaluates the prompt of a run that failed ({self.plan.by_id[job.model].label})"
+        for other in job.needs:
+            if other in summary.failed or other in summary.blocked:
+                return f"it evaluates the prompt of a run that failed ({self.plan.by_id[other].label})"
         return ""
 
     def _begin(self, job: Job, lock: int) -> None:
         attempt = self._attempts[job.id] = self._attempts.get(job.id, 0) + 1
-        slot = min(set(range(self.slots)) - {r.slot for r in self._running.values()})
-        environment = dict(os.environ)
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.slots)))
-        if self.gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = str(slot % self.gpus)
         self._write(job, "running", attempt, 0.0, "")
-        os.set_inheritable(lock, True)  # held for as long as the run's process lives, whatever becomes of this one
-        with self._path(job, "log").open("ab") as output:
-            process = subprocess.Popen(  # noqa: S603 - the words are ours
-                list(self.start(job)),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                cwd=self.places.repository,
-                env=environment,
-                pass_fds=(lock,),
-            )
-        os.close(lock)
-        self._running[job.id] = _Running(job, process, lock, slot, attempt, time.monotonic())
+        words, log_file = tuple(self.start(job)), self._path(job, "log")
+        self._running.add(job.id)
+        self.hands.begin(Call(job.id, words, log_file, self.places.repository, self.hands.environment), lock)
         self.tell(f"started   {job.label} ({job.id})" + (f", attempt {attempt}" if attempt > 1 else ""))
 
     def _collect(self, summary: Summary, pending: list[Job]) -> None:
-        for run in list(self._running.values()):
-            status = run.process.poll()
-            if status is None:
+        for end in self.hands.ended():
+            job, attempt = self.plan.by_id[end.id], self._attempts[end.id]
+            self._running.remove(job.id)
+            problems = run_folder.problems(self.places.folder(job)) if end.status == 0 else []
+            if end.status == 0 and not problems:
+                summary.done.append(job.id)
+                self._write(job, "done", attempt, end.seconds, "")
+                self.tell(f"done      {job.label} ({end.seconds:.0f} s)")
                 continue
-            del self._running[run.job.id]
-            seconds = time.monotonic() - run.started
-            problems = run_folder.problems(self.places.folder(run.job)) if status == 0 else []
-            if status == 0 and not problems:
-                summary.done.append(run.job.id)
-                self._write(run.job, "done", run.attempt, seconds, "")
-                self.tell(f"done      {run.job.label} ({seconds:.0f} s)")
+            why = end.why or (problems[0] if problems else self._reason(job, end.status))
+            if attempt <= self.retries and end.status != USERS_MISTAKE:
+                pending.insert(0, job)
+                self.tell(f"again     {job.label}: {why}")
                 continue
-            why = problems[0] if problems else self._reason(run.job, status)
-            if run.attempt <= self.retries and status != USERS_MISTAKE:
-                pending.insert(0, run.job)
-                self.tell(f"again     {run.job.label}: {why}")
-                continue
-            summary.failed[run.job.id] = why
-            self._write(run.job, "failed", run.attempt, seconds, why)
-            self.tell(f"FAILED    {run.job.label}: {why}; log: {self._path(run.job, 'log')}")
+            summary.failed[job.id] = why
+            self._write(job, "failed", attempt, end.seconds, why)
+            self.tell(f"FAILED    {job.label}: {why}; log: {self._path(job, 'log')}")
 
     def _reason(self, job: Job, status: int) -> str:
         """The last ``error:`` line of the log, or how the process ended."""
@@ -232,17 +265,6 @@ class Executor:
             if said
             else next((x for x in reversed(lines) if x.strip()), f"status {status}")
         )
-
-    def _end_all(self) -> None:
-        for run in self._running.values():
-            run.process.terminate()
-        for run in self._running.values():
-            try:
-                run.process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                run.process.kill()
-                run.process.wait()
-        self._running.clear()
 
     def _path(self, job: Job, ending: str) -> Path:
         folder = self.places.output / FOLDER

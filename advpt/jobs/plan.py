@@ -26,12 +26,21 @@ class BankNeed:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """Steps of tuning on embeddings, and what one of them costs (GFLOP)."""
+
+    steps: int = 0
+    gflop: float = 0.0
+
+
+@dataclass(frozen=True)
 class Job:
     """One run of ``train.py``.
 
     ``dataset`` and ``backbone`` are names of yaml files; ``config`` and ``dataset_config`` those files, relative to the
     repository; ``purpose`` what is measured; ``settings`` are KEY VALUE pairs. ``model``: id of the job whose prompt is
-    evaluated, "" for a run that trains its own. What follows ``model`` says how much work it is, and is not in the id.
+    evaluated, "" for a run that trains its own; ``runs``: settings whose values are folders of other jobs, by id. What
+    follows them says how much work it is, and is not in the id.
     """
 
     trainer: str
@@ -44,8 +53,10 @@ class Job:
     dataset_config: str
     settings: tuple[tuple[str, str], ...] = ()
     model: str = ""
+    runs: tuple[tuple[str, str], ...] = ()
     banks: tuple[BankNeed, ...] = field(default=(), compare=False)
-    gflop: float = field(default=0.0, compare=False)  # besides the banks
+    gflop: float = field(default=0.0, compare=False)  # through the image encoder, besides the banks
+    tuning: Tuning = field(default=Tuning(), compare=False)
     size: int = field(default=0, compare=False)  # bytes besides the banks
 
     def fields(self) -> dict[str, Any]:
@@ -59,7 +70,12 @@ class Job:
             "dataset_config": self.dataset_config,
             "settings": [list(pair) for pair in self.settings],
             "model": self.model,
-        }
+        } | ({"runs": [list(pair) for pair in self.runs]} if self.runs else {})
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Ids of the jobs whose folders it reads."""
+        return (*([self.model] if self.model else []), *(other for _, other in self.runs))
 
     @functools.cached_property
     def id(self) -> str:
@@ -92,8 +108,9 @@ class Plan:
         for job in self.jobs:
             if job.id in seen:
                 raise ConfigError(f"the plan has {job.label} twice")
-            if job.model and job.model not in seen:
-                raise ConfigError(f"{job.label} evaluates run {job.model}, which does not stand before it in the plan")
+            for other in job.needs:
+                if other not in seen:
+                    raise ConfigError(f"{job.label} evaluates run {other}, which does not stand before it in the plan")
             seen.add(job.id)
 
     @functools.cached_property
@@ -128,7 +145,7 @@ class Plan:
         for job in self.jobs:
             if job.id in finished:
                 continue
-            gflop, size = gflop + job.gflop, size + job.size
+            gflop, size = gflop + job.gflop + job.tuning.steps * job.tuning.gflop, size + job.size
             for bank in job.banks:
                 if bank.label not in built:
                     built.add(bank.label)

@@ -7,13 +7,19 @@ attacks on images are shared through banks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from advpt.errors import ConfigError, unknown_name
+from advpt.evaluation.protocols import threats
 from advpt.jobs import effort
-from advpt.jobs.plan import BankNeed, Job, Plan, Planner
+from advpt.jobs.plan import BankNeed, Job, Plan, Planner, Tuning
+from advpt.jobs.tapt import TRAINERS as TEST_TIME
+from advpt.jobs.tapt import cost as test_time_cost
+from advpt.jobs.tapt import tapt
 from advpt.jobs.world import World
 from advpt.results.layout import (
     CLEAN,
@@ -30,8 +36,13 @@ from advpt.results.layout import (
     robust,
 )
 from advpt.results.published import Key
+from advpt.settings import recipe as settings_of
 
 VANILLA, LEARNED, CLASSIC, PROBE = "ZeroshotCLIP", "AdvPT", "CoOp", "LinearProbe"
+PIXEL_PEERS, VISUAL_PEERS = ("APT",), ("FAP", "AdvIVLP", "CAPT")  # the latter see images through prompts of their own
+PEERS = (VANILLA, CLASSIC, LEARNED, *PIXEL_PEERS, *VISUAL_PEERS)
+MULTIMODAL = ("AdvVPT", "AdvMaPLe")
+PEER_SHOTS = 16
 TRAINED = ("AdvTrain", "FastAT", "TradesFT")
 METHODS = {VANILLA: "vanilla", PROBE: "linear_probe"}  # the paper's names where they differ
 NO = "none"
@@ -76,17 +87,20 @@ class Builder:
         defenses: Sequence[str] = (),
         subset: int | None = None,
         shots: int = -1,
+        runs: Sequence[tuple[str, str]] = (),
+        more_banks: Sequence[BankNeed] = (),
     ) -> str:
         """The id of a run that evaluates ``attacks``, each under the protocol behind its colon, in turn with
         ``defenses``."""
         world = self.world
         subset = world.subset if subset is None else subset
-        name = trainer if not model else self.jobs[model].trainer
+        name = trainer
         chosen = [*world.common, ("EVAL.ATTACKS", quoted(*attacks)), ("EVAL.PROTOCOLS", quoted("transfer"))]
         chosen += [("EVAL.DEFENSES", quoted(*defenses))] if defenses else []
         chosen += [("EVAL.SUBSET", str(subset))] if subset else []
         chosen += [*settings, *self.more]
         config, own = self.config(name, backbone, dataset)
+        recipe = settings_of(self.repository / config, (*own, *chosen))
         made = Job(
             trainer=name,
             dataset=dataset,
@@ -98,9 +112,14 @@ class Builder:
             dataset_config=self.dataset_config(dataset),
             settings=(*own, *chosen),
             model=model,
-            banks=self.banks(name, dataset, backbone, attacks, defenses, subset, bool(model)),
-            gflop=self.cost(name, dataset, backbone, bool(model), dict(chosen)),
-            size=2_000_000 if name not in TRAINED else 3 * effort.network(backbone).bytes,
+            runs=tuple(runs),
+            banks=(
+                *self.banks(name, dataset, backbone, attacks, defenses, subset, bool(model) or shots > 0),
+                *more_banks,
+            ),
+            gflop=self.cost(name, dataset, backbone, bool(model), recipe, shots),
+            tuning=self.tuning(name, dataset, backbone, shots, recipe) if not model else Tuning(),
+            size=self.size(name, backbone, recipe, self.test_images(dataset, subset), bool(model), len(attacks)),
         )
         self.jobs[made.id] = made
         return self.planner.add(made)
@@ -141,59 +160,93 @@ class Builder:
         attacks: Sequence[str],
         defenses: Sequence[str],
         subset: int,
-        evaluates: bool,
+        alone: bool,
     ) -> tuple[BankNeed, ...]:
         """Banks that other runs may share: not those of an adaptive attack on a prompt, nor of an encoder of its
-        own."""
-        if trainer in TRAINED:
+        own. ``alone``: it needs no bank of training images that others have."""
+        if trainer in (*TRAINED, *VISUAL_PEERS, *MULTIMODAL, *TEST_TIME):
             return ()
         world, n = self.world, self.test_images(dataset, subset)
         found = [effort.clean_bank(dataset, backbone, "test", n)]
-        if not evaluates and trainer == LEARNED:
+        if not alone and trainer == LEARNED:
             profile = dict(world.common).get("BANK.PROFILE", "sound")
             found.append(
                 effort.attacked_bank(
                     dataset, backbone, "train", self.train_images(dataset), world.bank, extra=f"profile {profile}"
                 )
             )
-        if not evaluates and trainer in (PROBE, CLASSIC):
+        if not alone and trainer in (PROBE, CLASSIC):
             found.append(effort.clean_bank(dataset, backbone, "train", self.train_images(dataset)))
         for attack in attacks:
             if attack.endswith(":adaptive") and trainer != VANILLA:
                 continue
             for extra in ("", *map(effort.defense_label, defenses)):
-                found.append(
-                    effort.attacked_bank(dataset, backbone, "test", n, attack, extra=extra, surrogate=world.surrogate)
-                )
+                some, own = min(n, effort.COSTLY_SUBSET) if "diffpure" in extra else n, world.surrogate
+                found.append(effort.attacked_bank(dataset, backbone, "test", some, attack, extra=extra, surrogate=own))
         return tuple(found)
 
-    def cost(self, trainer: str, dataset: str, backbone: str, evaluates: bool, settings: dict[str, str]) -> float:
-        """GFLOP besides shared banks: tuning, and attacks that only this run makes."""
-        world, n = self.world, self.test_images(dataset, int(settings.get("EVAL.SUBSET", "0")))
-        gflop = 0.0
+    def cost(
+        self,
+        trainer: str,
+        dataset: str,
+        backbone: str,
+        evaluates: bool,
+        recipe: Mapping[str, Any],
+        shots: int,
+    ) -> float:
+        """GFLOP through the image encoder besides shared banks: training, and attacks that only this run makes."""
+        world, n = self.world, self.test_images(dataset, recipe["EVAL.SUBSET"])
+        images = min(self.train_images(dataset), shots * effort.classes(dataset) if shots > 0 else 10**9)
+        epochs, gflop = recipe.get("OPTIM.MAX_EPOCH", 200), 0.0
         if trainer in TRAINED:
-            epochs, passes = 5, {"AdvTrain": 10, "FastAT": 1, "TradesFT": 11}[trainer]
-            gflop += effort.training_cost(backbone, epochs, self.train_images(dataset), passes)
+            passes = {"AdvTrain": 10, "FastAT": 1, "TradesFT": 11}[trainer]
+            gflop += effort.training_cost(backbone, epochs, images, passes)
             gflop += (epochs + 1) * n * effort.attack_cost(world.pgd, backbone)
-        elif trainer in (LEARNED, CLASSIC) and not evaluates:
-            usual = 5 if dataset == "imagenet" else 200 if trainer == CLASSIC else 100
-            epochs = int(settings.get("OPTIM.MAX_EPOCH", usual))
-            context = int(settings.get("TRAINER.ADVPT.N_CTX", "32"))
-            gflop += effort.tuning_cost(dataset, backbone, epochs, 32, self.train_images(dataset), context)
-            if trainer == CLASSIC and not backbone.startswith(
-                "democlip"
-            ):  # it looks at augmented images in every epoch
-                gflop += epochs * self.train_images(dataset) * effort.network(backbone).image
-        if trainer not in (VANILLA, *TRAINED):
-            own = [a for a in settings["EVAL.ATTACKS"].split("'") if a.endswith(":adaptive")]
+        elif trainer in TEST_TIME:
+            return test_time_cost(n, backbone, list(recipe["EVAL.ATTACKS"]))
+        elif trainer in (*PIXEL_PEERS, *VISUAL_PEERS, *MULTIMODAL) and not evaluates:
+            gflop += effort.training_cost(backbone, epochs, images, 3)
+        elif trainer == CLASSIC and not evaluates and not recipe["TRAINER.COOP.CLEAN_BANK"]:  # augmented images
+            gflop += epochs * images * effort.network(backbone).image
+        if trainer not in (VANILLA, *TRAINED):  # what others may have made too is among the banks
+            ends = (":adaptive", ":transfer") if trainer in VISUAL_PEERS else ":adaptive"
+            own = [a for a in recipe["EVAL.ATTACKS"] if a.endswith(ends)]
             gflop += sum(n * effort.attack_cost(a, backbone) for a in own)
         return gflop
+
+    def size(
+        self, trainer: str, backbone: str, recipe: Mapping[str, Any], images: int, evaluates: bool, attacks: int
+    ) -> int:
+        """Bytes that a run leaves, and those of the banks of attacks on its own prompt, in the worst case all."""
+        if trainer in TRAINED:
+            return 3 * effort.network(backbone).bytes
+        context = 0 if evaluates else recipe.get(f"TRAINER.{trainer.upper()}.N_CTX", 0)
+        own = sum(a.endswith(":adaptive") for a in recipe["EVAL.ATTACKS"]) if trainer != VANILLA else 0
+        records = attacks * (1 + len(recipe["EVAL.DEFENSES"]))
+        return effort.run_size(backbone, recipe, context, records, own * images)
+
+    def tuning(self, trainer: str, dataset: str, backbone: str, shots: int, recipe: Mapping[str, Any]) -> Tuning:
+        """The steps that tune a prompt on embeddings, if the run does that."""
+        if trainer not in (LEARNED, CLASSIC):
+            return Tuning()
+        images = min(self.train_images(dataset), shots * effort.classes(dataset) if shots > 0 else 10**9)
+        limit = recipe["BANK.LIMIT"] if trainer == LEARNED else 0
+        images, context = min(images, limit or images), recipe[f"TRAINER.{trainer.upper()}.N_CTX"]
+        epochs, batch = recipe.get("OPTIM.MAX_EPOCH", 10), recipe.get("DATALOADER.TRAIN_X.BATCH_SIZE", 32)
+        return effort.tuning(dataset, backbone, epochs, batch, images, context)
 
     # --- the runs -----------------------------------------------------------------------------------------------
 
     def main_attacks(self) -> list[str]:
         w = self.world
         return [f"{w.pgd}:transfer", f"{w.rap}:transfer", f"{w.adaptive}:adaptive"]
+
+    def peer_settings(self, trainer: str) -> list[tuple[str, str]]:
+        """Of a run in the comparison with peers."""
+        w = self.world
+        words = [(f"TRAINER.{trainer.upper()}.CTX_INIT", w.peers_words)] if w.peers_words else []
+        rate = [("OPTIM.LR", w.peers_rates[trainer])] if trainer in w.peers_rates else []
+        return [*w.peers_settings, *words, *rate]
 
     def main(self, trainer: str, dataset: str, backbone: str) -> tuple[str, ...]:
         """Train on the whole split and evaluate as Table 1 does; zero-shot CLIP needs one seed only."""
@@ -544,8 +597,48 @@ def curves(b: Builder) -> list[Exhibit]:
     ]
 
 
+def peers(b: Builder) -> list[Exhibit]:
+    """Not in the paper: methods that tune prompts against attacks, for attackers who know the prompts and who do
+    not."""
+    w, rows, marks = b.world, [], []
+    attacks = [f"{w.bank}:transfer", f"{w.peers}:transfer", f"{w.peers}:adaptive"]
+    measured = (CLEAN, robust(w.bank), robust(w.peers), robust(w.peers, "adaptive"))
+    for backbone in w.timed_backbones[:1] if w.name == "paper" else w.backbones[:1]:
+        runs: dict[str, list[tuple[str, ...]]] = {trainer: [] for trainer in PEERS}
+        for trainer, dataset in itertools.product(PEERS, w.timed):
+            settings, shots = ([], -1) if trainer == VANILLA else (b.peer_settings(trainer), PEER_SHOTS)
+            runs[trainer].append(
+                tuple(
+                    b.job(trainer, dataset, backbone, seed, "peers", settings, attacks=attacks, shots=shots)
+                    for seed in b.seeds(trainer)
+                )
+            )
+        for which in measured:
+            for trainer in PEERS:
+                cells = tuple(Cell(each, which) for each in runs[trainer])
+                method = METHODS.get(trainer, trainer)
+                rows.append(Row(w.column(backbone), method, NO, which.attack or "clean", which.protocol or "-", cells))
+        for i, dataset in enumerate(w.timed):
+            for which in measured[2:]:
+                panel = f"{w.column(dataset)}, {w.column(backbone)}, {which.protocol}"
+                for trainer in PEERS:
+                    x, y = Cell(runs[trainer][i], CLEAN), Cell(runs[trainer][i], which)
+                    marks.append(Mark(panel, METHODS.get(trainer, trainer), "", x, y))
+    title = "AdvPT and its peers"
+    caption = (
+        f"{PEER_SHOTS} images of each class, AdvPT's bank {w.bank}; {TRANSFER}. Methods with visual prompts see what "
+        "was made on CLIP without them under transfer. CAPT has our choices where its paper is not known to us: no "
+        f"reproduction of its numbers. Not in the paper. {said(w, 'peers')}"
+    )
+    axes = ("clean accuracy (%)", f"accuracy under {w.peers} (%)")
+    return [
+        Table("peers", title, caption, tuple(map(w.column, w.timed)), tuple(rows)),
+        Figure("peers_figure", f"{title}: trade-off", caption, "points", *axes, tuple(marks)),
+    ]
+
+
 STUDIES: dict[str, Callable[[Builder], list[Exhibit]]] = {
-    f.__name__: f for f in (table1, table2, table3, table4, table5, fig3, fig4, fig5, fig6, fig7, curves)
+    f.__name__: f for f in (table1, table2, table3, table4, table5, fig3, fig4, fig5, fig6, fig7, curves, peers, tapt)
 }
 
 
@@ -596,7 +689,9 @@ def sweep(
                 builder = Builder(_ANY, repository)
                 config, own = builder.config(trainer, backbone, dataset)
                 one = trainer == VANILLA
+                recipe = settings_of(repository / config, (*own, *more))
                 for n in shots[:1] if one else shots:
+                    banks, gflop, size = _sweep_work(builder, trainer, dataset, backbone, n, recipe)
                     for seed in seeds[:1] if one else seeds:
                         planner.add(
                             Job(
@@ -609,20 +704,43 @@ def sweep(
                                 config=config,
                                 dataset_config=builder.dataset_config(dataset),
                                 settings=(*own, *more),
-                                banks=_sweep_banks(trainer, dataset, backbone),
-                                size=2_000_000,
+                                banks=banks,
+                                gflop=gflop,
+                                tuning=builder.tuning(trainer, dataset, backbone, n, recipe),
+                                size=size,
                             )
                         )
     return planner.plan()
 
 
-def _sweep_banks(trainer: str, dataset: str, backbone: str) -> tuple[BankNeed, ...]:
-    train, _, test = effort.counts(dataset)
-    attack, eps = ("pgd10-fkl@4", "8") if backbone.startswith("democlip") else ("pgd10-fkl@8", "16")
-    found = [effort.attacked_bank(dataset, backbone, "test", test, f"pgd40-fkl@{eps}")]
+def _sweep_work(
+    builder: Builder, trainer: str, dataset: str, backbone: str, shots: int, recipe: Mapping[str, Any]
+) -> tuple[tuple[BankNeed, ...], float, int]:
+    """The banks that a run shares with others, the GFLOP of what it does for itself, and the bytes it leaves."""
+    train, n = effort.counts(dataset)[0], builder.test_images(dataset, recipe["EVAL.SUBSET"])
+    if shots > 0:
+        train = min(train, shots * effort.classes(dataset))
+    surrogate, gflop, own = recipe["EVAL.SURROGATE"], 0.0, 0
+    own_encoder = trainer in (*TRAINED, *VISUAL_PEERS)
+    found = [] if own_encoder else [effort.clean_bank(dataset, backbone, "test", n)]
+    asked = threats(recipe["EVAL.ATTACKS"], recipe["EVAL.PROTOCOLS"])
+    for threat in asked:
+        attack = str(threat.attack)
+        if own_encoder or (threat.protocol == "adaptive" and trainer != VANILLA):
+            own += n
+            gflop += n * effort.attack_cost(attack, backbone, surrogate)
+        else:
+            found.append(effort.attacked_bank(dataset, backbone, "test", n, attack, surrogate=surrogate))
     if trainer == LEARNED:
-        found.append(effort.attacked_bank(dataset, backbone, "train", train, attack))
-    return tuple(found)
+        limit = recipe["BANK.LIMIT"] or train
+        attack = recipe["BANK.ATTACK"]
+        found.append(effort.attacked_bank(dataset, backbone, "train", min(limit, train), attack))
+    elif trainer == CLASSIC and recipe["TRAINER.COOP.CLEAN_BANK"]:
+        found.append(effort.clean_bank(dataset, backbone, "train", train))
+    elif trainer == CLASSIC:  # augmented images in every epoch
+        gflop += recipe.get("OPTIM.MAX_EPOCH", 200) * train * effort.network(backbone).image
+    context = recipe.get(f"TRAINER.{trainer.upper()}.N_CTX", 0)
+    return tuple(found), gflop, effort.run_size(backbone, recipe, context, len(asked), own)
 
 
 _ANY = World(

@@ -21,6 +21,8 @@ class World:
     pgd, rap, aa: the paper's attackers, who do not know the learned prompt; ``adaptive``, ``aa_adaptive``: who do.
     budgets: of the curve over eps, in 1/255. together: one evaluation serves Tables 2 and 3.
     common: settings of every run. contexts: numbers of context vectors.
+    peers: the attack, under both protocols, of the comparison with AdvPT's peers; peers_settings: of its runs.
+    peers_words: what all prompts start as there, "" for each method's own start; peers_rates: learning rates.
     """
 
     name: str
@@ -51,6 +53,12 @@ class World:
     defended_subset: int = 0
     clock_subset: int = 0
     clock_seeds: int = 0  # so many of the seeds for the figures over wall-clock, 0 = all
+    peers: str = "pgd100-ce@4/a1"
+    peers_settings: tuple[tuple[str, str], ...] = ()
+    peers_words: str = ""
+    peers_rates: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    tuned: tuple[str, ...] = ()  # data sets and backbones of the comparison with TAPT (advpt/jobs/tapt.py)
+    tuned_backbones: tuple[str, ...] = ()
     said: Mapping[str, str] = dataclasses.field(default_factory=dict)  # what captions add, by exhibit
 
     def __hash__(self) -> int:
@@ -66,13 +74,14 @@ class World:
         Raises:
             ConfigError: an unknown name, with the known ones.
         """
-        known = (*self.datasets, *self.targets, *self.timed)
+        known = (*self.datasets, *self.targets, *self.timed, *self.tuned)
         for name in only:
             if name not in known:
                 raise ConfigError(f"--only: {unknown_name('data set', name, set(known))}")
         for name in backbones:
-            if name not in self.backbones:
-                raise ConfigError(f"--backbones: {unknown_name('backbone', name, self.backbones)}")
+            if name not in (*self.backbones, *self.tuned_backbones):
+                both = {*self.backbones, *self.tuned_backbones}
+                raise ConfigError(f"--backbones: {unknown_name('backbone', name, both)}")
 
         def keep(names: tuple[str, ...], wanted: Sequence[str]) -> tuple[str, ...]:
             return tuple(name for name in names if not wanted or name in wanted)
@@ -85,6 +94,8 @@ class World:
             timed=keep(self.timed, only),
             backbones=keep(self.backbones, backbones),
             timed_backbones=keep(self.timed_backbones, backbones),
+            tuned=keep(self.tuned, only),
+            tuned_backbones=keep(self.tuned_backbones, backbones),
             seeds=tuple(seeds) or self.seeds,
         )
 
@@ -120,6 +131,9 @@ PAPER = World(
     common=(("BANK.PROFILE", "paper"),),
     contexts=CONTEXTS,
     curve_every={"AdvPT": 10, "AdvTrain": 1, "FastAT": 1, "TradesFT": 1},
+    tuned=("imagenet", "caltech101", "dtd", "eurosat", "pets", "fgvc_aircraft", "food101", "flowers", "stanford_cars",
+           "sun397", "ucf101"),
+    tuned_backbones=("vit_b16", "vit_b32"),
 )  # fmt: skip
 
 DEMO = World(
@@ -158,6 +172,12 @@ DEMO = World(
     defended_subset=100,
     clock_subset=100,
     clock_seeds=1,
+    tuned=("digits",),
+    tuned_backbones=("democlip",),
+    peers="pgd10-ce@2",
+    peers_settings=(("OPTIM.MAX_EPOCH", "10"), ("DATALOADER.TRAIN_X.BATCH_SIZE", "16")),
+    peers_words="a photo of the digit",
+    peers_rates={"CoOp": "0.05", "AdvPT": "0.02", "APT": "0.05", "FAP": "0.02", "AdvIVLP": "0.05", "CAPT": "0.05"},
     said={
         "all": "Demo: DemoCLIP in two sizes, real handwritten and rendered printed digits, a part of the test images, "
         "attacks at half the paper's budget. It shows the machinery and the protocols, not the paper's numbers.",
@@ -166,6 +186,8 @@ DEMO = World(
         "table2": "The column diffpure is a stand-in: wavelet denoising and random rescaling in place of a diffusion "
         "model; super denoises and does not scale up.",
         "table3": "AutoAttack is cut to its two APGD stages here, and diffpure is the stand-in of Table 2.",
+        "peers": "All start as the hand-written words and take 100 steps of 16 images; training attacks are PGD-2 at "
+        "2/255. Learning rates are from one grid, on the validation split.",
         "fig6": "Tuned on rendered digits, tested on real ones, and on real ones under noise and turned by 20 to 45 "
         "degrees.",
     },

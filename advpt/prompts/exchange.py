@@ -51,6 +51,11 @@ def read(path: Path) -> SavedPrompt:
     state = {key.removeprefix("prompt_learner."): value for key, value in saved["state_dict"].items()}
     if "ctx" not in state:
         raise PromptError(f"{path} holds no context vectors ('ctx'); found: {', '.join(sorted(state)[:8])}")
+    if deeper := sorted(key for key in state if key.startswith(("ctx_deep", "visual", "couple_"))):
+        raise PromptError(
+            f"{path} also holds {', '.join(deeper)}: prompts of several layers or of the image, which CoOp's "
+            "checkpoints have no place for. Evaluate it with --eval-only --model-dir and its own trainer"
+        )
     if state["ctx"].dim() not in (2, 3):
         raise PromptError(f"{path}: context of shape {list(state['ctx'].shape)}; expected [M, d] or [classes, M, d]")
     epoch = saved.get("epoch")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from advpt.backbones.clip import ImageEncoder
@@ -20,7 +21,12 @@ from advpt.files import tensor_digest
 
 
 def image_features(
-    encoder: ImageEncoder, pixels: Tensor, visual: Tensor | None = None, taps: list[Tensor] | None = None
+    encoder: ImageEncoder,
+    pixels: Tensor,
+    visual: Tensor | None = None,
+    taps: list[Tensor] | None = None,
+    *,
+    read_only: bool = False,
 ) -> Tensor:
     """Features ``[b, L]`` float32 of ``pixels [b, 3, h, w]`` in [0, 1], projected, not normalised.
 
@@ -31,11 +37,13 @@ def image_features(
             first b / S images are seen through the first prompts, and so on.
         taps: gets one tensor ``[b, tokens, D_v]`` for each block, its input after prompts were put in (the first is the
             output of ``ln_pre``), and at last the output of the last block. Tokens: class, patches, prompts.
+        read_only: leave out what the feature is not read from: all tokens but the class token behind the keys and
+            values of the last block. The same numbers to rounding; the last tap has the class token alone.
 
     Raises:
         PromptError: the image encoder is a ResNet, or images cannot be shared out among S prompts.
     """
-    if visual is None and taps is None:
+    if visual is None and taps is None and not read_only:
         return encoder(pixels)
     tower: Any = encoder.visual
     if not hasattr(tower, "transformer"):
@@ -50,10 +58,25 @@ def image_features(
             x = torch.cat([x[:-n], prompts[i].permute(1, 0, 2)])
         if taps is not None:
             taps.append(x.permute(1, 0, 2))
-        x = block(x)
+        x = _at_class_token(block, x) if read_only and i + 1 == len(tower.transformer.resblocks) else block(x)
     if taps is not None:
         taps.append(x.permute(1, 0, 2))
     return tower.ln_post(x[0]) @ tower.proj
+
+
+def _at_class_token(block: Any, x: Tensor) -> Tensor:
+    """``[1, b, D]``: what a block of CLIP makes at the first of tokens ``x [T, b, D]``."""
+    weight, bias, heads, d = block.attn.in_proj_weight, block.attn.in_proj_bias, block.attn.num_heads, x.shape[-1]
+
+    def split(part: Tensor) -> Tensor:
+        return part.unflatten(-1, (heads, d // heads)).permute(1, 2, 0, 3)  # [b, heads, tokens, D / heads]
+
+    normed = block.ln_1(x)
+    query = F.linear(normed[:1], weight[:d], bias[:d])
+    keys, values = F.linear(normed, weight[d:], bias[d:]).split(d, -1)
+    attended = F.scaled_dot_product_attention(split(query), split(keys), split(values))
+    first = x[:1] + block.attn.out_proj(attended.permute(2, 0, 1, 3).flatten(-2))
+    return first + block.mlp(block.ln_2(first))
 
 
 def _of_each_image(visual: Tensor, images: int) -> tuple[Tensor, ...]:

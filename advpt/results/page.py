@@ -12,9 +12,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from advpt.errors import RecordError
 from advpt.evaluation import pictures
 from advpt.evaluation.record import Record
-from advpt.files import read_json
+from advpt.files import read_object
 from advpt.results.layout import Figure, Table, WordTable
 from advpt.results.published import words as published_words
 from advpt.results.render import LEGEND, any_published, seeds_of, word_rows
@@ -148,18 +149,23 @@ def picture_section(runs: Iterable[Run], shelf: Shelf) -> str:
         path = run.folder / pictures.FOLDER / pictures.FILE
         if not path.is_file():
             continue
-        about = read_json(path)
-        known = {record.id: record for record in shelf.of(run).values()}
-        if about["record"] not in known:
-            shelf.note(
-                "missing", f"the pictures of {run.label or run.id} belong to a record that is not there any more"
-            )
+        try:
+            about = read_object(path, RecordError)
+            known = {record.id: record for record in shelf.of(run).values()}
+            if about["record"] not in known:
+                shelf.note(
+                    "missing", f"the pictures of {run.label or run.id} belong to a record that is not there any more"
+                )
+                continue
+            head_ = f"<h3>{escape(run.label or run.id)}{links([about['record']])}</h3><p class=about>"
+            head_ += f"{escape(about['protocol'])}, {escape(about['attack'])}; change magnified "
+            head_ += f"{about['magnified']:.0f} times around grey.</p>"
+            found = f'{head_}<div class="pictures">{"".join(_picture(run, p) for p in about["pictures"])}</div>'
+        except (RecordError, KeyError, TypeError, ValueError, AttributeError) as error:
+            shelf.note("refused", f"{shelf.name(path)} is not what a run leaves ({error!r}); make the pictures again")
             continue
         shelf.used[about["record"]] = (known[about["record"]], run)
-        head_ = f"<h3>{escape(run.label or run.id)}{links([about['record']])}</h3><p class=about>"
-        head_ += f"{escape(about['protocol'])}, {escape(about['attack'])}; change magnified "
-        head_ += f"{about['magnified']:.0f} times around grey.</p>"
-        shown.append(f'{head_}<div class="pictures">{"".join(_picture(run, p) for p in about["pictures"])}</div>')
+        shown.append(found)
     return section("pictures", "Pictures of the attack", "".join(shown)) if shown else ""
 
 

@@ -34,7 +34,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Note:
-    """Something that a reader of the report must know. ``kind``: missing, refused, duplicate, stray or failed."""
+    """Something that a reader of the report must know. ``kind``: missing, refused, duplicate, stray,
+    failed or warning."""
 
     kind: str
     text: str
@@ -147,7 +148,10 @@ def _holds(key: tuple[Any, ...], record: Record, which: Which) -> bool:
 
 def _age(record: Record) -> tuple[float, float]:
     path = record.path
-    return float(record.observed.get("finished") or 0.0), path.stat().st_mtime if path is not None else 0.0
+    finished = record.observed.get("finished")
+    return float(finished) if isinstance(
+        finished, int | float
+    ) else 0.0, path.stat().st_mtime if path is not None else 0.0
 
 
 def part(record: Record, which: Which) -> dict[str, Any]:

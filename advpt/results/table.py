@@ -44,7 +44,7 @@ class Group:
 
         def place(attack: dict[str, Any]) -> tuple[Any, ...]:
             worst = attack.get("name") == "worst-case"
-            return attack.get("eps", 0.0), worst, attack["objective"] != "fkl", _asked(attack)
+            return _eps(attack), worst, attack.get("objective") != "fkl", _asked(attack)
 
         found = {
             (r["protocol"], _asked(r["attack"])): (rank.get(r["protocol"], 9), *place(r["attack"]))
@@ -70,6 +70,11 @@ def _defense(result: dict[str, Any]) -> str:
     return "+".join(result.get("defenses") or [])
 
 
+def _eps(attack: dict[str, Any]) -> float:
+    eps = attack.get("eps", 0.0)
+    return float(eps) if isinstance(eps, int | float) else 0.0
+
+
 def _asked(attack: dict[str, Any]) -> str:
     """The attack without what a defense made the attacker add."""
     return str(attack.get("asked", attack["spec"]))
@@ -80,9 +85,10 @@ def groups(found: Sequence[Record]) -> list[Group]:
     by: dict[tuple[str, str, str, str], list[Record]] = defaultdict(list)
     for record in found:
         r = record.result
-        by[r["dataset"], r["split"], r["backbone"]["name"], r["images"]["digest"]].append(record)
+        images = r.get("images") or {}
+        by[r["dataset"], r["split"], r["backbone"]["name"], str(images.get("digest", ""))].append(record)
     return [
-        Group(dataset, split, backbone, members[0].result["images"]["n"], tuple(members))
+        Group(dataset, split, backbone, members[0].result["clean"]["n"], tuple(members))
         for (dataset, split, backbone, _), members in sorted(by.items())
     ]
 
@@ -99,8 +105,9 @@ def cell(parts: dict[int, dict[str, Any]]) -> str:
         spread = f" ± {deviation:.1f}"
     text = f"{values.mean():.1f}{spread}"
     if untouched := np.mean([part.get("untouched", 0.0) for part in parts.values()]):
-        perturbed = np.mean([part["on_perturbed"]["accuracy"] for part in parts.values()])
-        text += f" ({untouched:.0f} % untouched, {perturbed:.1f} on the others)"
+        others = [part["on_perturbed"]["accuracy"] for part in parts.values() if part.get("on_perturbed")]
+        rest = f", {np.mean(others):.1f} on the others" if others else ""
+        text += f" ({untouched:.0f} % untouched{rest})"
     return text
 
 
@@ -120,7 +127,8 @@ def render(group: Group, style: str = "github") -> str:
                 + [cell(group.parts(method, column, defense)) for column in group.columns]
             )
     text = tabulate(rows, headers=heads, tablefmt=style, disable_numparse=True)
-    banks = sorted({r.result["config"]["BANK.ATTACK"] for r in group.records if r.result["trainer"] == "AdvPT"})
+    advpt = [r.result["config"] for r in group.records if r.result["trainer"] == "AdvPT"]
+    banks = sorted({str(config["BANK.ATTACK"]) for config in advpt if "BANK.ATTACK" in config})
     caption = (
         f"{group.dataset}, {group.split} split, {group.images} images, {group.backbone}; accuracy in %, mean ± standard"
         f" "
@@ -130,7 +138,12 @@ def render(group: Group, style: str = "github") -> str:
         caption += " Transfer attackers do not know the defense, adaptive ones attack through it."
     if not all(r.result.get("comparable", True) for r in group.records):
         caption += " Not the official split: these numbers compare with nothing published."
-    return f"{caption}\n\n{text}"
+    said = dict.fromkeys(
+        f"WARNING {r['trainer']}, seed {r['seed']}: {line}"
+        for r in (x.result for x in group.records)
+        for line in r.get("warnings", [])
+    )
+    return "\n\n".join([caption, text, *(["\n".join(said)] if said else [])])
 
 
 def compare(group: Group, one: str, other: str, column: Column | None) -> Difference | None:

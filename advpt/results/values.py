@@ -23,6 +23,7 @@ T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2
         2.042)  # fmt: skip
 WORDS = ("not run", "failed", "missing", "refused")
 NO_CELL = "n/a"
+WARNED = "warning, see notes"
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,9 @@ def value(cell: Cell | None, shelf: Shelf) -> Value:
         ids.append(record.id)
         digests.add((record.result.get("images") or {}).get("digest", ""))
         comparable = comparable and bool(record.result.get("comparable", True))
+        for text in record.result.get("warnings", []):
+            notes += [WARNED] if WARNED not in notes else []
+            shelf.note("warning", f"{shelf.runs[run_id].label or run_id}: {text}")
     if not parts:
         worst = next((w for w in ("failed", "refused", "missing", "not run") if w in words), "not run")
         return Value(worst, paper=published)

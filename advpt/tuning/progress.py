@@ -20,9 +20,7 @@ class Progress:
     counted.
     """
 
-    def __init__(
-        self, path: Path, done: int = 0, before: float | None = 0.0, watch: LossWatch | None = None
-    ) -> None:
+    def __init__(self, path: Path, done: int = 0, before: float | None = 0.0, watch: LossWatch | None = None) -> None:
         """``done``: epochs of the checkpoint gone on from; ``before``: seconds for the training input, None if
         unknown; ``watch``: what has seen the losses.
 
@@ -41,7 +39,7 @@ class Progress:
                 self.watch.go_on(saved.get("losses", {}), done)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise RecordError(
-                    f"{path} is not what a run leaves (found {error!r} where times and losses of epochs were expected); "
+                    f"{path} is not what a run leaves (found {error!r} where times and losses were expected); "
                     "delete it: times and losses are then those of the epochs to come"
                 ) from error
 

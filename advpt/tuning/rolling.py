@@ -93,27 +93,39 @@ class Rolling:
         if found:
             set_random_state(before)
         began, step = time.monotonic() - (self.seconds if found else 0.0), trainer.forward_backward
+        position = saved = done  # batches; None within one, where nothing is whole
         with held() as told:
 
+            def save() -> None:
+                nonlocal saved
+                self.save(trainer, position or 0, before, time.monotonic() - began)
+                saved = position
+
             def watched(*batches: Any) -> Any:
+                nonlocal position
                 i = trainer.batch_idx
                 if i < done:
                     if found and i + 1 == done:
                         set_random_state(found["now"])
                     return None
+                position = None
                 losses = step(*batches)
                 self.watch.batch(losses)
-                stop = told()
-                if stop or time.monotonic() >= self._next:
-                    self.save(trainer, i + 1, before, time.monotonic() - began)
-                if stop:
-                    log.info("told to stop: saved after batch %d of epoch %d", i + 1, trainer.epoch + 1)
+                position = i + 1
+                if time.monotonic() >= self._next:
+                    save()
+                if stop := told():
+                    log.info("told to stop after batch %d of epoch %d", i + 1, trainer.epoch + 1)
                     raise stop
                 return losses
 
             trainer.forward_backward = watched
             try:
                 yield
+            except KeyboardInterrupt:  # from here, or from a run that is tuned together with this one
+                if position is not None and position != saved:
+                    save()
+                raise
             finally:
                 del trainer.forward_backward
         require_finite(trainer)

@@ -4,11 +4,12 @@
 #   bash scripts/advpt/main.sh pets vit_b16
 #   SEEDS="1 2 3" SHOTS="1 4 16 all" TRAINER=CoOp DATA=/data bash scripts/advpt/main.sh dtd vit_l14 BANK.LIMIT 200
 #
-# By environment: SEEDS, SHOTS, TRAINER, DATA (root of the data sets), OUTPUT, WEIGHTS (a file instead of OpenAI's by name).
+# By environment: SEEDS, SHOTS, TRAINER, DATA (root of the data sets), OUTPUT, WEIGHTS (a file instead of OpenAI's by name),
+# TOGETHER=1 (tune all seeds in one process and one batch: faster, the same numbers to rounding; AdvPT on its bank only).
 # Words after the backbone are KEY VALUE settings. Runs whose records say done are skipped, broken ones continue.
 set -euo pipefail
 if [ $# -lt 2 ]; then
-  sed -n '2,8s/^# \{0,1\}//p' "$0"
+  sed -n '2,9s/^# \{0,1\}//p' "$0"
   echo "data sets: $(cd "$(dirname "$0")/../../configs/datasets" && ls | sed 's/\.yaml$//' | tr '\n' ' ')"
   exit 2
 fi
@@ -31,11 +32,14 @@ folders=()
 for shots in ${SHOTS:-all}; do
   number=$shots
   [ "$shots" = all ] && number=-1
-  for seed in ${SEEDS:-1 2 3}; do
-    folder=$top/$(basename "$config" .yaml)_${shots}shots/seed$seed
-    run_one "$folder" --root "$DATA" --seed "$seed" --trainer "$TRAINER" --dataset-config-file "configs/datasets/$dataset.yaml" \
-      --config-file "$config" VERBOSE False DATASET.NUM_SHOTS "$number" "${settings[@]}" "$@"
-  done
+  folder=$top/$(basename "$config" .yaml)_${shots}shots seeds=${SEEDS:-1 2 3}
+  common=(--root "$DATA" --trainer "$TRAINER" --dataset-config-file "configs/datasets/$dataset.yaml" --config-file "$config")
+  common+=(VERBOSE False DATASET.NUM_SHOTS "$number" "${settings[@]}" "$@")
+  if [ -n "${TOGETHER:-}" ]; then
+    run_one "$folder" --seeds "${seeds// /,}" "${common[@]}"
+  else
+    for seed in $seeds; do run_one "$folder/seed$seed" --seed "$seed" "${common[@]}"; done
+  fi
   echo
-  "$PYTHON" -m advpt report "$top/$(basename "$config" .yaml)_${shots}shots"
+  "$PYTHON" -m advpt report "$folder"
 done

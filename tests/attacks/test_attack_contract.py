@@ -201,7 +201,7 @@ def test_half_precision_images_are_refused(name: str, objective: str, norm: str,
 def test_damaged_weights_are_noticed(name: str, objective: str, norm: str, net, x, y) -> None:
     with torch.no_grad():
         net.first[3, 3] = float("nan")
-    with pytest.raises(AttackError, match=f"{name}: a non-finite image or objective; check the encoder"):
+    with pytest.raises(AttackError, match=f"{name}: a non-finite image, objective or gradient; check the encoder"):
         make(name, objective, norm)(net, x, y, SampleNoise(IDS, 0))
 
 
@@ -301,3 +301,25 @@ def test_registry() -> None:
         registry.add(Reckless)
     with pytest.raises(ConfigError, match="unknown attack 'wreckless'. Did you mean 'reckless'"):
         registry.get("wreckless")
+
+
+@pytest.mark.parametrize("where", ["output", "gradient"])
+def test_a_gradient_that_is_not_a_number_is_an_error_and_not_a_step_of_nothing(where: str) -> None:
+    """sign(NaN) is 0 in torch: without a look at it the images would stay at their random start."""
+    attack = make("pgd", "ce", "linf", steps=3)
+    calls = 0
+
+    def forward(pixels: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        out = pixels.flatten(1)[:, :5] * 3
+        if calls == 2:  # the first step's
+            if where == "gradient":
+                out.register_hook(lambda gradient: gradient * float("nan"))
+            else:
+                out = out * float("nan")
+        return out
+
+    generator = torch.Generator().manual_seed(0)
+    with pytest.raises(AttackError, match="non-finite"):
+        attack(forward, torch.rand(2, 3, 8, 8, generator=generator), torch.tensor([0, 1]), generator)

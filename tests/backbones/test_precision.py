@@ -1,5 +1,7 @@
 """The arithmetic of the frozen encoders."""
 
+import functools
+
 import pytest
 import torch
 
@@ -24,6 +26,20 @@ def test_amp_is_close_float32_and_differentiable(tiny_clip):
     (a,), (b,) = torch.autograd.grad(plain.sum(), x), torch.autograd.grad(half.sum(), x)
     assert b.dtype == torch.float32
     assert float((a - b).norm() / a.norm()) < 5e-2
+
+
+@pytest.mark.parametrize("precision", ["fp32+compiled", "amp+compiled"])
+def test_compiled_is_close_and_differentiable(tiny_clip, precision, monkeypatch):
+    """With the backend that needs no compiler; the graph and its gradient are those of every backend."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    encode, tolerance = tiny_clip.require_image(), 1e-5 if precision.startswith("fp32") else 5e-2
+    x = torch.rand(4, 3, *(tiny_clip.architecture.resolution,) * 2).requires_grad_()
+    fast = in_precision(encode, precision, CPU)
+    assert fast is not encode
+    plain, found = encode(x), fast(x)
+    assert torch.allclose(plain, found, atol=tolerance, rtol=tolerance)
+    (a,), (b,) = torch.autograd.grad(plain.sum(), x), torch.autograd.grad(found.sum(), x)
+    assert (a - b).norm() / a.norm() < tolerance
 
 
 @pytest.mark.parametrize(("precision", "enabled"), [("fp32", False), ("amp", True), ("fp16", False)])

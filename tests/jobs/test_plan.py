@@ -15,7 +15,7 @@ from advpt.jobs.plan import Job, Plan
 from advpt.jobs.studies import STUDIES, study, sweep
 from advpt.jobs.world import DEMO, PAPER
 from advpt.results.layout import Figure, Table, WordTable
-from advpt.results.published import numbers
+from advpt.results.published import number, numbers, tapt
 
 ROOT = Path(__file__).resolve().parents[2]
 PETS = PAPER.narrowed(["pets"], ["vit_b16"], [1, 2, 3])
@@ -44,7 +44,15 @@ NEEDED = {
         (ZS, "budgets", False): 1, (COOP, "main", False): 3, (ADV, "main", False): 3, (COOP, "budgets", True): 3,
         (ADV, "budgets", True): 3,
     },
+    "peers": {(ZS, "peers", False): 1}
+    | {(trainer, "peers", False): 3 for trainer in (COOP, ADV, "APT", "FAP", "AdvIVLP", "CAPT")},
+    "tapt": {(trainer, purpose, False): 1 for trainer in ("AdvVPT", "AdvIVLP", "AdvMaPLe")
+             for purpose in ("defensive", "clean")}
+    | {(trainer, "tuned", True): 2 for trainer in ("TAPTV", "TAPTVLI", "TAPTVLJ")},  # imagenet makes the statistics
 }  # fmt: skip
+
+
+LAST = ("fig7", "curves", "peers", "tapt")
 
 
 @pytest.mark.parametrize("name", sorted(STUDIES))
@@ -99,7 +107,7 @@ def test_adaptive_rows_stand_beside_nothing_published():
 def test_the_demo_has_every_exhibit():
     found = study(["all"], DEMO, ROOT)
     names = [e.name for e in found.exhibits]
-    assert names == [*(n for n in STUDIES if n not in ("fig7", "curves")), "fig6_table", "fig7", "curves"]
+    assert names == [*(n for n in STUDIES if n not in LAST), "fig6_table", *LAST[:-1], "peers_figure", LAST[-1]]
     assert all("Demo" in e.caption for e in found.exhibits)
     assert {type(e) for e in found.exhibits} == {Table, WordTable, Figure}
     assert "stand-in" in next(e for e in found.exhibits if e.name == "table2").caption
@@ -194,3 +202,26 @@ def test_a_report_of_nothing_says_not_run(tmp_path, capsys):
     assert "not run" in capsys.readouterr().out
     page = (tmp_path / "out" / "report" / "index.html").read_text()
     assert "not run" in page and (tmp_path / "out" / "report" / "figures" / "fig3.png").is_file()
+
+
+def test_tapts_tables_have_their_cells(tmp_path):
+    found = study(["tapt"], PAPER, ROOT)
+    (table,) = found.exhibits
+    assert len(table.columns) == 11 and all(len(row.cells) == 11 for row in table.rows)
+    cells = Counter(cell.paper for row in table.rows for cell in row.cells if cell.paper is not None)
+    wanted = {key for key in tapt() if key[2] != "Avg" and key[3] != "Vanilla"}
+    assert {(k.table.split()[1], k.backbone, k.dataset, k.method, k.attack) for k in cells if number(k) is not None} == {
+        key[:5] for key in wanted
+    }
+    known = [row for row in table.rows if row.protocol in ("tuned", "adaptive")]
+    assert len(known) == 2 * 2 * 3 * 2 and not any(cell.paper for row in known for cell in row.cells)
+    assert {row.defense for row in table.rows if row.method == "TAPT-VLI"} == {"tapt", "tapt:constructed"}
+    plan, places = found.plan, Places(ROOT, tmp_path, tmp_path, tmp_path)
+    job = next(job for job in plan.jobs if job.trainer == "TAPTVLJ" and job.dataset == "pets")
+    words = command(job, plan, places)
+    clean = plan.by_id[dict(job.runs)["TRAINER.TAPT.CLEAN_RUN"]]
+    assert words[words.index("TRAINER.TAPT.CLEAN_RUN") + 1] == str(tmp_path / clean.folder)
+    assert ("TRAINER.ADVMAPLE.LOSS", "clean") in clean.settings and clean.trainer == "AdvMaPLe"
+    first = plan.by_id[plan.waits_for[job.id][0]]
+    assert (first.trainer, first.dataset, first.backbone) == ("TAPTVLJ", "imagenet", job.backbone)
+    assert job.id != dataclasses.replace(job, runs=()).id

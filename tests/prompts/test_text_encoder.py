@@ -259,5 +259,6 @@ def test_classifier_digest_depends_on_features_and_scale() -> None:
         Classifier(features, 50.0).digest,
         Classifier(features[[1, 0, 2]], 100.0).digest,
     }
-    assert len(digests) == 3
+    digests |= {Classifier(features, 100.0, visual=torch.full((1, 2, 4), value)).digest for value in (0.0, 1.0)}
+    assert len(digests) == 5
     assert Classifier(features.clone(), 100.0).digest in digests

@@ -98,9 +98,12 @@ class World:
         return printed
 
     def call(self, *more: str, **how) -> tuple[int, str]:
+        return self.call_words(self.argv(*more, **how))
+
+    def call_words(self, words: list[str]) -> tuple[int, str]:
         out = io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-            code = train.main(self.argv(*more, **how))
+            code = train.main(words)
         return code, out.getvalue()
 
 

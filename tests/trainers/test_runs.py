@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
@@ -384,3 +385,13 @@ def test_a_prompt_is_evaluated_over_other_classes_unless_it_is_class_specific(wo
         "TRAINER.ADVPT.CSC", "True", "DATASET.SUBSAMPLE_CLASSES", "base", flags=flags, output=world.folder / "csc_base"
     )
     assert code == 2 and "fits only the class list it was tuned on" in printed
+
+
+def test_a_compiled_run_is_close_and_has_banks_of_its_own(world, monkeypatch):
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    world.run("EVAL.ATTACKS", "()")
+    plain = next((world.folder / "banks").glob("TinyPhotos/tiny/*/manifest.json")).parents[1]
+    before = {path.name for path in plain.iterdir()}
+    world.run("EVAL.ATTACKS", "()", "MODEL.COMPILE", "True", output=world.folder / "compiled")
+    assert torch.allclose(context(world.output), context(world.folder / "compiled"), atol=1e-4)
+    assert len({path.name for path in plain.iterdir()} - before) == 2  # of training and test images

@@ -46,7 +46,7 @@ def main_sh(folder: Path, weights: Path, *more: str, seeds: str = "1 2", start=s
     return start(script, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **how)
 
 
-def test_main_continues_after_a_kill_says_done_and_refuses_another_configuration(folder, tiny_file):
+def test_main_continues_after_a_kill_says_done_and_refuses_another_configuration(folder, tiny_file, monkeypatch):
     first = folder / "out/image_folder/AdvPT/vit_b16_allshots/seed1/done.json"
     running = main_sh(folder, tiny_file, start=subprocess.Popen, start_new_session=True)
     deadline = time.monotonic() + 120
@@ -66,6 +66,12 @@ def test_main_continues_after_a_kill_says_done_and_refuses_another_configuration
 
     other = main_sh(folder, tiny_file, "OPTIM.LR", "0.5", seeds="1")
     assert other.returncode != 0 and "OPTIM.LR: the folder has 0.005, this run 0.5" in other.stdout
+
+    monkeypatch.setenv("TOGETHER", "1")
+    more = main_sh(folder, tiny_file, seeds="1 2 3")
+    assert more.returncode == 0 and "done already" not in more.stdout and "| 1,2,3 " in more.stdout, more.stdout
+    assert records.read(next((first.parents[1] / "seed3/records").glob("*.json"))).result["seed"] == 3
+    assert "done already" in main_sh(folder, tiny_file, seeds="1 2 3").stdout
 
 
 def test_missing_things_stop_main_at_once_with_the_command_that_gets_them(folder, tiny_file):

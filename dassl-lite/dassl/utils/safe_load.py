@@ -104,7 +104,7 @@ def safe_load(path: str | Path, map_location: Any = None) -> Any:
     """
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError:
+    except Exception:  # noqa: BLE001 - the second attempt says what is wrong
         pass
     try:
         return torch.load(path, map_location=map_location, weights_only=False, pickle_module=_RESTRICTED)
@@ -112,5 +112,5 @@ def safe_load(path: str | Path, map_location: Any = None) -> Any:
         raise UnsafeCheckpointError(
             f"{path}: refused to load: {error}. A checkpoint needs no such thing; it may be hostile."
         ) from None
-    except pickle.UnpicklingError as error:
+    except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
         raise pickle.UnpicklingError(f"{path}: not a checkpoint, or a damaged one ({error})") from error

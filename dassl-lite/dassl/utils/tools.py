@@ -97,15 +97,15 @@ def read_image(path: str | Path) -> Image.Image:
     """Read an image file as RGB.
 
     Raises:
-        OSError: if it is missing, truncated or no image; the message holds the path.
+        OSError: if it is missing, damaged, too large or no image; the message holds the path.
     """
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
-    except OSError as error:
-        if str(path) in str(error):
+    except Exception as error:  # noqa: BLE001 - Pillow's decoders raise many kinds for damaged files
+        if isinstance(error, OSError) and str(path) in str(error):
             raise
-        raise OSError(f"{path}: {error}") from error
+        raise OSError(f"{path}: {error or type(error).__name__}") from error
 
 
 def collect_env_info() -> str:

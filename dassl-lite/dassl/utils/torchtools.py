@@ -109,19 +109,30 @@ def read_latest(fdir: str | Path) -> tuple[Path, dict[str, Any]]:
     pointer = folder / POINTER
     if not pointer.is_file():
         raise FileNotFoundError(f'no file "{pointer}" to say which checkpoint to resume from')
-    path = folder / pointer.read_text().strip()
+    path = folder / Path(pointer.read_text().strip()).name  # never a file elsewhere
     return path, load_checkpoint(path)
 
 
 def restore(checkpoint: dict[str, Any], model: nn.Module, optimizer: Any = None, scheduler: Any = None) -> int:
-    """Put a checkpoint into live objects; returns the number of epochs done."""
+    """Put a checkpoint into live objects; returns the number of epochs done.
+
+    Raises:
+        ValueError: if it is of another model.
+    """
+    try:
+        return _restore(checkpoint, model, optimizer, scheduler)
+    except (KeyError, TypeError, RuntimeError, AttributeError, IndexError) as error:
+        raise ValueError(f"the checkpoint does not fit this model, optimizer or scheduler: {error}") from error
+
+
+def _restore(checkpoint: dict[str, Any], model: nn.Module, optimizer: Any, scheduler: Any) -> int:
     model.load_state_dict(checkpoint["state_dict"])
     print("Loaded model weights")
     for name, live in (("optimizer", optimizer), ("scheduler", scheduler)):
         if live is None or name not in checkpoint:
             continue
         if checkpoint[name] is None:
-            warnings.warn(f"the checkpoint holds no {name} state; the {name} starts anew", stacklevel=3)
+            warnings.warn(f"the checkpoint holds no {name} state; the {name} starts anew", stacklevel=4)
             continue
         live.load_state_dict(checkpoint[name])
         print(f"Loaded {name}")

@@ -1,0 +1,94 @@
+"""Adversarially trained image towers in the place of a CLIP's own: the formats of TeCoA and FARE.
+
+Files hold the tensors of OpenAI's ``visual``, bare (FARE and TeCoA of RobustVLM), under ``vision_encoder_state_dict``
+(TeCoA's training code, APT) or ``state_dict``, each name perhaps behind ``module.`` or ``visual.``; or a whole CLIP in
+OpenAI's or open_clip's names. What they were trained from cannot be seen in the tensors: OpenAI's towers need QuickGELU
+and those of LAION's CLIPs GELU, which load into each other without a message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advpt.errors import WeightsError
+from advpt.files import load_tensors, tensor_digest
+
+ACTIVATION = "quickgelu"  # of OpenAI's model code
+TEXT = ("token_embedding", "transformer", "ln_final", "positional_embedding", "text_projection")
+WRAPPERS = ("vision_encoder_state_dict", "state_dict", "model")
+SOURCES = (
+    "TeCoA, ViT-B/32 and RN50: the folder named in the README of github.com/TreeLLi/APT (vitb32_eps4.pth.tar, ...), "
+    "or github.com/cvlab-columbia/ZSRobust4FoundationModel; TeCoA and FARE, ViT-B/32 and ViT-L/14: the README of "
+    "github.com/chs20/RobustVLM (vitb32_tecoa_eps_4.pt, ...)"
+)
+
+
+def read_tower(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Tensors of the image tower in ``path``, and of the text tower if there is one, by OpenAI's names.
+
+    Raises:
+        WeightsError: missing or damaged file, or one that holds no image tower.
+    """
+    if not path.is_file():
+        raise WeightsError(
+            f"MODEL.IMAGE_WEIGHTS names {path}, and there is no such file. Where they come from: {SOURCES}"
+        )
+    found: Any = load_tensors(path)
+    for name in WRAPPERS:
+        if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
+            found = found[name]
+    if not isinstance(found, Mapping):
+        raise WeightsError(f"{path} holds no tensors by name; expected a robust image tower. {SOURCES}")
+    tensors = {k: v for k, v in found.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    visual = {name.removeprefix("visual."): value for name, value in tensors.items() if name.startswith("visual.")}
+    if not visual:
+        return tensors, {}
+    other = {name: value for name, value in tensors.items() if not name.startswith("visual.")}
+    return visual, {name: value for name, value in other.items() if name.split(".")[0] in TEXT}
+
+
+def tower_for(clip: Mapping[str, Tensor], name: str, path: Path, activation: str = ACTIVATION) -> dict[str, Tensor]:
+    """The tensors in ``path`` for the image tower of a CLIP, by the names within ``visual``; every one of them fits.
+
+    Args:
+        clip: all tensors of the CLIP called ``name``. activation: what the tower was trained with, as its source says.
+
+    Raises:
+        WeightsError: another architecture, names that are missing or left over, a text tower that is not this CLIP's,
+            values that are not finite, or another activation than OpenAI's model code has.
+    """
+    if activation != ACTIVATION:
+        raise WeightsError(
+            f"MODEL.IMAGE_ACTIVATION is {activation!r}; OpenAI's model code has {ACTIVATION}. Towers made from LAION's "
+            "CLIPs need gelu and those CLIPs' own text tower: they cannot stand in an OpenAI CLIP"
+        )
+    tower, text = read_tower(path)
+    own = {key.removeprefix("visual."): value for key, value in clip.items() if key.startswith("visual.")}
+    if own.keys() != tower.keys():
+        lacking, more = sorted(own.keys() - tower.keys()), sorted(tower.keys() - own.keys())
+        raise WeightsError(
+            f"{path} is no image tower of {name}: {len(lacking)} of {len(own)} tensors are missing"
+            f"{f' (the first is {lacking[0]})' if lacking else ''}, {len(more)} are unknown"
+            f"{f' (the first is {more[0]})' if more else ''}; name the backbone that it was trained from"
+        )
+    for key, value in own.items():
+        if value.shape != tower[key].shape:
+            raise WeightsError(
+                f"{path} is no image tower of {name}: {key} has shape {list(tower[key].shape)}, expected "
+                f"{list(value.shape)}; name the backbone that it was trained from"
+            )
+        if not bool(torch.isfinite(tower[key]).all()):
+            raise WeightsError(f"{path} is damaged: {key} is not finite; compare its SHA-256 with its source's")
+    mine = {key: value for key, value in clip.items() if key.split(".")[0] in TEXT}
+    if text and tensor_digest(text) != tensor_digest(mine):
+        raise WeightsError(
+            f"{path} holds a whole CLIP whose text tower is not that of {name}: it was made from another CLIP, which "
+            "may need another activation too. Robust towers of OpenAI's CLIP leave the text tower as it was"
+        )
+    return {key: value.float() if value.is_floating_point() else value for key, value in tower.items()}

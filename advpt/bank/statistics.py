@@ -1,0 +1,245 @@
+"""Statistics banks: mean and variance of every token and channel at the input of every block of the image tower.
+
+TAPT aligns an image's views to them (Wang et al., CVPR 2025, section 3.2): once for prompts that were tuned on attacked
+images and once for cleanly tuned ones, both over *clean* training images.
+
+    <BANK.DIR>/<dataset>/<backbone>/statistics/<key>/manifest.json
+                                                     part-00000.safetensors
+
+One pass, means and sums of squares merged chunk by chunk in float64 (Welford; Chan et al., 1979). The key is made of
+everything that determines the numbers: images, crops, weights and visual prompts. Block l has its input after prompts
+were put in, so the rows of prompts of deeper layers have the prompt itself as mean, and variance 0.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+from tqdm import tqdm
+
+from advpt.backbones.clip import Backbone
+from advpt.bank.build import environment
+from advpt.bank.spec import FORMAT, AdversarialSet, differences
+from advpt.bank.store import MANIFEST, read_manifest, shard_name
+from advpt.data import views
+from advpt.data.images import ImageSet
+from advpt.errors import BankError, BankMismatchError, ConfigError, unknown_name
+from advpt.files import FileLock, atomic_path, digest, file_digest, tensor_digest, write_json
+from advpt.prompts.image_encoder import image_features, visual_digest
+
+log = logging.getLogger(__name__)
+
+FOLDER, KIND, VERSION = "statistics", "token statistics", 1
+FILE = shard_name(0)
+CROPS = ("centre", "random")
+
+
+class TokenStatistics:
+    """Mean and variance of tensors that come in parts, all of one shape, as if they had come at once; float64."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = self.m2 = torch.zeros((), dtype=torch.float64)
+
+    def update(self, part: Tensor) -> None:
+        """Add ``part [n, ...]``."""
+        part = part.double()
+        other = TokenStatistics()
+        other.count, other.mean = len(part), part.mean(0)
+        other.m2 = (part - other.mean).square().sum(0)
+        self.merge(other)
+
+    def merge(self, other: TokenStatistics) -> None:
+        """Add everything that ``other`` has seen."""
+        if not other.count:
+            return
+        total, gap = self.count + other.count, other.mean - self.mean
+        self.m2 = self.m2 + other.m2 + gap.square() * (self.count * other.count / total)
+        self.mean = self.mean + gap * (other.count / total)
+        self.count = total
+
+    @property
+    def variance(self) -> Tensor:
+        """Over count - 1.
+
+        Raises:
+            BankError: fewer than two images were seen.
+        """
+        if self.count < 2:
+            raise BankError(f"a variance needs at least 2 images; there are {self.count}")
+        return self.m2 / (self.count - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """``mean`` and ``variance``, ``[blocks, tokens, D_v]`` float32; ``count`` images; ``spec`` what determines them."""
+
+    key: str
+    mean: Tensor
+    variance: Tensor
+    count: int
+    spec: Mapping[str, Any]
+
+    def of(self, blocks: tuple[int, ...], device: torch.device | str = "cpu") -> list[tuple[Tensor, Tensor]]:
+        """Mean and variance ``[tokens, D_v]`` of each of these blocks."""
+        return [(self.mean[i].to(device), self.variance[i].to(device)) for i in blocks]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What statistics are taken over: images, whole (``centre``) or one random crop of each, drawn by ``seed``."""
+
+    images: ImageSet
+    crops: str = "centre"
+    seed: int = 0
+    chunk: int = 64
+
+    def __post_init__(self) -> None:
+        if self.crops not in CROPS:
+            raise ConfigError(f"crops of statistics: {unknown_name('kind', self.crops, CROPS)}")
+
+    def fields(self) -> dict[str, Any]:
+        drawn, seed = self.crops == "random", self.seed if self.crops == "random" else None
+        areas = {"scale": list(views.SCALE), "ratio": list(views.RATIO)} if drawn else {}
+        clean = AdversarialSet(self.images, None, None, None, seed, self.chunk)
+        return {"adversarial_set": clean.fields(), "crops": {"kind": self.crops} | areas}
+
+    def batches(self, workers: int = 0) -> Iterator[Tensor]:
+        """Pixels ``[b, 3, h, w]`` in [0, 1], ``chunk`` at a time."""
+        if self.crops == "centre":
+            yield from (b.pixels for b in self.images.batches(range(len(self.images)), self.chunk, workers))
+            return
+        pixels = self.images.preprocessing
+        for start in range(0, len(self.images), self.chunk):
+            some = self.images.samples[start : start + self.chunk]
+            draws = [views.generator_of(self.seed, "crop", sample.id) for sample in some]
+            yield torch.cat(
+                [
+                    views.crops_of_file(Path(sample.path), pixels.size, 1, draw, pixels.interpolation)
+                    for sample, draw in zip(some, draws)
+                ]
+            )
+
+
+def looked_through(backbone: Backbone, visual: Tensor) -> dict[str, Any]:
+    """The fields of whose statistics they are: weights and prompts ``[J, n, D_v]``, and the shape that follows."""
+    arch = backbone.architecture
+    patches = (arch.resolution // arch.patch) ** 2 if arch.patch else 0
+    return {
+        "encoder": {"image": backbone.image_digest, "visual_prompt": visual_digest(visual)},
+        "blocks": arch.vision_layers,
+        "tokens": 1 + patches + visual.shape[1],
+    }
+
+
+def spec(backbone: Backbone, visual: Tensor, source: Source) -> dict[str, Any]:
+    """Everything that determines a bank, as JSON values; its SHA-256 is the key."""
+    return {"format": FORMAT, "kind": KIND, "version": VERSION} | looked_through(backbone, visual) | source.fields()
+
+
+def folder_of(shelf: Path, wanted: Mapping[str, Any]) -> Path:
+    """Where a bank lies. ``shelf``: of all banks of its data set and backbone."""
+    return shelf / FOLDER / digest(wanted)
+
+
+@torch.no_grad()
+def measure(backbone: Backbone, visual: Tensor, source: Source, workers: int = 0) -> TokenStatistics:
+    """Statistics ``[blocks, tokens, D_v]`` of the images in one pass."""
+    found, encoder = TokenStatistics(), backbone.require_image()
+    with tqdm(total=len(source.images), desc="statistics", unit="image", disable=None) as bar:
+        for pixels in source.batches(workers):
+            taps: list[Tensor] = []
+            image_features(encoder, pixels.to(backbone.device), visual, taps)
+            found.update(torch.stack([tap.cpu() for tap in taps[:-1]], 1))  # the last is behind the blocks
+            bar.update(len(pixels))
+    return found
+
+
+def build(
+    backbone: Backbone, visual: Tensor, source: Source, shelf: Path, *, about: Mapping[str, Any] = {}, workers: int = 0
+) -> Statistics:  # noqa: B006, E501 - never changed
+    """The bank from disk, or made now. ``about``: what people should know of its prompts; not part of the key.
+
+    Raises:
+        BankError: it is there and damaged, or its numbers would not be finite.
+    """
+    wanted = spec(backbone, visual, source)
+    folder = folder_of(shelf, wanted)
+    lock = FileLock(folder / ".lock")
+    lock.acquire(True)
+    try:
+        if (folder / MANIFEST).is_file():
+            return open_statistics(folder, wanted)
+        found = measure(backbone, visual, source, workers)
+        tensors = {"mean": found.mean.float(), "variance": found.variance.float()}
+        if not all(bool(t.isfinite().all()) for t in tensors.values()):
+            raise BankError("statistics that are not finite; check the weights and the prompts. Nothing was written")
+        key = digest(wanted)
+        own = {"format": FORMAT, "key": key, "content": tensor_digest(tensors)}
+        with atomic_path(folder / FILE) as partial:
+            partial.write_bytes(save(tensors, metadata={"bank": json.dumps(own, sort_keys=True)}))
+        shards = [{"file": FILE, "rows": found.count, "sha256": file_digest(folder / FILE)}]
+        built_with = environment(backbone.device)
+        manifest = {"key": key, "spec": wanted, "shards": shards, "built_with": built_with, "about": dict(about)}
+        write_json(folder / MANIFEST, manifest)
+        log.info("bank     statistics of %d images: built %s", found.count, key[:12])
+        return Statistics(key, tensors["mean"], tensors["variance"], found.count, wanted)
+    finally:
+        lock.release()
+
+
+def is_statistics(manifest: Mapping[str, Any]) -> bool:
+    return bool(manifest["spec"].get("kind") == KIND)
+
+
+def open_statistics(folder: Path, wanted: Mapping[str, Any] | None = None) -> Statistics:
+    """Read a bank and compare it with its checksums.
+
+    Args:
+        wanted: fields it must have; see :func:`spec` and :func:`looked_through`.
+
+    Raises:
+        BankMismatchError: it is of other prompts, weights or images; every differing field is named.
+        BankError: missing or damaged.
+    """
+    manifest = read_manifest(folder)
+    if not is_statistics(manifest):
+        raise BankError(f"{folder} is a bank of embeddings; expected statistics (python -m advpt statistics RUN)")
+    if wanted is not None:
+        has = {name: manifest["spec"].get(name) for name in wanted}
+        if lines := differences(has, wanted):
+            raise BankMismatchError(f"the statistics in {folder} cannot be used\n  " + "\n  ".join(lines))
+    path, entry = folder / FILE, manifest["shards"][0]
+    again = f"delete {folder} and make it again: python -m advpt statistics RUN"
+    if not path.is_file() or file_digest(path) != entry["sha256"]:
+        state = "damaged: its SHA-256 differs from the manifest's" if path.is_file() else "missing"
+        raise BankError(f"{path} is {state}; {again}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            mean, variance = file.get_tensor("mean"), file.get_tensor("variance")
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BankError(f"{path} is damaged ({error}); {again}") from error
+    return Statistics(manifest["key"], mean, variance, int(entry["rows"]), manifest["spec"])
+
+
+def find(root: Path, backbone: Backbone, visual: Tensor, crops: str = "centre") -> list[Path]:
+    """Folders of all banks below ``root`` that are of these weights and prompts."""
+    wanted, found = looked_through(backbone, visual), []
+    for path in sorted(root.glob(f"*/{backbone.folder}/{FOLDER}/*/{MANIFEST}")):
+        try:
+            made = read_manifest(path.parent)["spec"]
+        except BankError as error:
+            log.warning("not used: %s", error)
+            continue
+        if all(made.get(name) == value for name, value in wanted.items()) and made["crops"]["kind"] == crops:
+            found.append(path.parent)
+    return found

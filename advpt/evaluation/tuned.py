@@ -1,0 +1,155 @@
+"""Test-time tuning in an evaluation: a row of its own beside the prompts as they were learned, and who attacks it.
+
+Three attackers, as far as they know more than the hand-written prompt: ``static`` attacks the learned prompts and knows
+nothing of the tuning (what TAPT's authors measure); ``tuned`` attacks through the prompts that the tuning makes of the
+clean image, with the evaluation's own views; ``adaptive`` differentiates through the tuning itself, with views of its
+own, and takes means over them (EOT).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from advpt.attacks.noise import SampleNoise
+from advpt.attacks.spec import AttackSpec
+from advpt.bank.seen import Encode, Known, Seen
+from advpt.data.images import ImageSet
+from advpt.errors import AttackError, ConfigError
+from advpt.evaluation.defended import Defended
+from advpt.evaluation.protocols import Threat, threats
+from advpt.prompts.classifier import Classifier
+from advpt.settings import EvalSettings
+from advpt.tuning.test_time import Tuner
+
+_ONE_AT_A_TIME = threading.Lock()  # the choice of a kernel is the process's
+GRADIENT = {
+    "tuned": "through the prompts found on the clean image",
+    "adaptive": "through views and steps, AdamW's step as a smooth sign",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class AsLogits(Classifier):
+    """What banks of logits are read with: they are the answer."""
+
+    def logits(self, embeddings: Tensor) -> Tensor:
+        return embeddings
+
+
+@dataclass(frozen=True, eq=False)
+class AtTuned:
+    """What an attacker who knows the tuning attacks (:class:`~advpt.bank.seen.Known`)."""
+
+    tuner: Tuner
+    protocol: str
+
+    def encoder(self, encode: Encode, ids: Sequence[str], seed: int, clean: Tensor) -> Encode:
+        """Pixels of all these images to their logits."""
+        if self.protocol == "tuned":
+            seen = self.tuner.views(clean, ids)
+            values = self.tuner.tune(seen, ids=ids) if self.tuner.how.steps else self.tuner.untouched(len(ids))
+            return lambda pixels: self.tuner.attackable(values, self._all(pixels, ids))
+        draws = torch.Generator().manual_seed(SampleNoise([f"attacker {name}" for name in ids], seed).batch_seed)
+
+        def forward(pixels: Tensor) -> Tensor:
+            own = int(torch.randint(2**31, (), generator=draws))
+            if not torch.is_grad_enabled():
+                return self.tuner.unrolled(self._all(pixels, ids), ids, own)
+            with _ONE_AT_A_TIME, sdpa_kernel(SDPBackend.MATH):  # the only one with a second derivative
+                return self.tuner.unrolled(self._all(pixels, ids), ids, own)
+
+        return forward
+
+    def _all(self, pixels: Tensor, ids: Sequence[str]) -> Tensor:
+        if len(pixels) != len(ids):
+            raise AttackError(
+                f"an attack through test-time tuning looks at all images of a batch at once; this one gave "
+                f"{len(pixels)} of {len(ids)}"
+            )
+        return pixels
+
+    def parameters(self) -> dict[str, Any]:
+        return {"tuner": self.tuner.parameters(), "knows": self.protocol}
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned(Defended):
+    """A row of results: the prompts tuned on every image. Made by :func:`rows`. ``beside``: it stands beside
+    another row, as its authors measured it; attackers who know the tuning are left to that one."""
+
+    tuner: Tuner | None = None
+    beside: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        return [self._tuner.name]
+
+    @property
+    def _tuner(self) -> Tuner:
+        if self.tuner is None:
+            raise ConfigError("a row of test-time tuning needs its tuner")
+        return self.tuner
+
+    def reads(self, learned: Classifier) -> Classifier:
+        return AsLogits(learned.features, learned.scale, visual=learned.visual)
+
+    def faces(self, threat: Threat) -> bool:
+        return not (self.beside and _knows_tuning(threat))
+
+    def through(self, threat: Threat, bpda: bool) -> Known | None:
+        return AtTuned(self._tuner, threat.protocol) if _knows_tuning(threat) else None
+
+    def against(self, threat: Threat, draws: int) -> Threat:
+        if threat.protocol != "adaptive" or threat.own_network:
+            return threat
+        attack = threat.attack.for_random(draws)
+        note = f"{threat.note}; " if threat.note else ""
+        return dataclasses.replace(
+            threat, attack=attack, note=f"{note}every gradient a mean over {draws} draws of views"
+        )
+
+    def facts(self, threat: Threat | None, bpda: bool) -> dict[str, Any] | None:
+        known = threat is not None and _knows_tuning(threat)
+        return {
+            "spec": self._tuner.name,
+            "expanded": self._tuner.name,
+            "stages": [self._tuner.parameters()],
+            "seeds": [None],
+            "gradient": {self._tuner.name: GRADIENT[threat.protocol]} if threat is not None and known else None,
+        }
+
+
+def rows(tuners: Sequence[Tuner], images: ImageSet) -> list[Tuned]:
+    """A row for each tuner on these images."""
+    return [Tuned(None, None, (Seen(reader=t),), images, tuner=t, beside=i > 0) for i, t in enumerate(tuners)]
+
+
+def check(settings: EvalSettings) -> None:
+    """Refuse attacks that cannot go through test-time tuning.
+
+    Raises:
+        ConfigError: an attack that looks at parts of a batch, under a protocol whose attacker knows the tuning.
+    """
+    for threat in threats(settings.attacks, settings.protocols):
+        if _knows_tuning(threat) and not _whole_batches(threat.attack):
+            raise ConfigError(
+                f"{threat.attack} under {threat.protocol} cannot go through prompts that differ from image to image; "
+                f"use pgd under {threat.protocol}, and {threat.attack}:static for the attacker who does not know the "
+                "tuning"
+            )
+
+
+def _knows_tuning(threat: Threat) -> bool:
+    return threat.protocol in GRADIENT and not threat.own_network
+
+
+def _whole_batches(attack: AttackSpec) -> bool:
+    return attack.name == "pgd"

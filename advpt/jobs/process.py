@@ -1,0 +1,100 @@
+"""One job's process, wherever it runs. Light on purpose: a worker of a cluster imports this file alone."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+POLL = 0.1  # seconds
+DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux' prctl
+
+
+@dataclass(frozen=True)
+class Call:
+    """The words of a job's process, the file that its output is added to, where it starts, and its environment."""
+
+    id: str
+    words: tuple[str, ...]
+    log: Path
+    folder: Path
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A job's process ended: its exit status (negative: the signal), seconds, and why where no log can say."""
+
+    id: str
+    status: int
+    seconds: float
+    why: str = ""
+
+
+def start(call: Call, lock: int, *, tied: bool = False) -> subprocess.Popen[bytes]:
+    """Start the process; it holds the open file ``lock`` for as long as it lives. ``tied``: it ends when this process
+    does, however that ends (Linux)."""
+    os.set_inheritable(lock, True)
+    with call.log.open("ab") as output:
+        return subprocess.Popen(  # noqa: S603 - the words are ours
+            list(call.words),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            cwd=call.folder,
+            env=dict(call.environment),
+            pass_fds=(lock,),
+            preexec_fn=_end_with_parent if tied and sys.platform == "linux" else None,
+        )
+
+
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _end_with_parent() -> None:
+    if _libc is not None:
+        _libc.prctl(DEATH_SIGNAL, signal.SIGKILL)
+
+
+def attend(call: Call) -> Ended:
+    """Run a job's process on this machine to its end. A process of the same job that is still at work here, because
+    whoever started it was lost, is waited for first; the job's own records then say that nothing is left to do."""
+    inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
+    call = Call(call.id, call.words, call.log, call.folder, inherited | dict(call.environment))
+    with _alone(call) as lock:
+        begun = time.monotonic()
+        process = start(call, lock, tied=True)
+        try:
+            status = process.wait()
+        finally:
+            process.kill()
+    return Ended(call.id, status, time.monotonic() - begun)
+
+
+@contextlib.contextmanager
+def _alone(call: Call) -> Iterator[int]:
+    """The lock of a job on this machine. Not in the shared folder: there it might outlive a machine that was lost."""
+    top = Path(tempfile.gettempdir(), f"advpt-{os.getuid()}")
+    top.mkdir(mode=0o700, exist_ok=True)
+    path = top / hashlib.sha256(str(call.log).encode()).hexdigest()[:24]
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(POLL)
+        yield handle
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)

@@ -1,0 +1,119 @@
+"""A prompt-tuning step: CoOp's 77-token forward against the prefix-sharing text encoder, ViT-B/16's text tower.
+
+Also how far the step is from the floor: the products over the tokens that must be computed, at the machine's measured
+matrix rate; and three seeds in one batched step against three steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from common import Row, alternate, device, matrix_rate, median, peak_memory
+from torch import Tensor
+
+from advpt.backbones.clip import OFFICIAL, Backbone, build
+from advpt.backbones.precision import half_precision
+from advpt.prompts.learner import PromptLearner
+from advpt.prompts.text_encoder import TextEncoder, tokenize
+from advpt.settings import ContextSettings
+
+WANTED = {37: 8.0, 101: 8.0, 397: 15.0}
+BATCH = 32
+
+
+def text_tower(name: str = "ViT-B/16"):
+    """A CLIP with the text tower of ``name`` and one block of the image tower, which is not looked at here."""
+    torch.manual_seed(0)
+    return Backbone(name, build(dataclasses.replace(OFFICIAL[name], vision_layers=1)), device()).model
+
+
+def coop_forward(model, prompts: PromptLearner, names: list[str]) -> Tensor:
+    """What CoOp computes, with the context at the end position: every prompt over all 77 positions."""
+    tokens = tokenize([" ".join(["X"] * prompts.n_ctx) + f" {name}." for name in names]).to(prompts.ctx.device)
+    rows = model.token_embedding(tokens)
+    context = prompts.ctx if prompts.csc else prompts.ctx.expand(len(names), -1, -1)
+    x = torch.cat([rows[:, :1], context, rows[:, 1 + prompts.n_ctx :]], 1) + model.positional_embedding
+    x = model.transformer(x.permute(1, 0, 2)).permute(1, 0, 2)
+    return model.ln_final(x)[torch.arange(len(names)), tokens.argmax(-1)] @ model.text_projection
+
+
+class Step:
+    """A tuning step with random embeddings: text features, logits, cross-entropy, gradient of the context."""
+
+    def __init__(self, model, classes: int, vectors: int, seed: int = 0, precision: str = "fp32") -> None:
+        self.model, self.names, self.precision = model, [f"class name {i}" for i in range(classes)], precision
+        self.encoder = TextEncoder(model)
+        generator = torch.Generator().manual_seed(seed)
+        settings = ContextSettings(vectors, False, "", "end", precision)
+        self.prompts = PromptLearner(self.encoder, self.names, settings, generator).to(device())
+        self.features = F.normalize(torch.randn(BATCH, model.text_projection.shape[1], generator=generator), dim=-1)
+        self.features = self.features.to(device())
+        self.labels = torch.randint(classes, (BATCH,), generator=generator).to(device())
+
+    def ours(self) -> tuple[Tensor, Tensor]:
+        with half_precision(self.precision, device()):
+            text = self.encoder(self.prompts().text)
+        return self.backward(text)
+
+    def coop(self) -> tuple[Tensor, Tensor]:
+        return self.backward(coop_forward(self.model, self.prompts, self.names))
+
+    def loss(self, text: Tensor) -> Tensor:
+        return F.cross_entropy(100 * self.features @ F.normalize(text.float(), dim=-1).T, self.labels)
+
+    def backward(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        self.prompts.zero_grad()
+        self.loss(text).backward()
+        return text.detach(), self.prompts.ctx.grad.clone()
+
+    def tokens(self) -> int:
+        """That must be computed: the shared prefix once, and each class up to its end token."""
+        batch = self.prompts().text
+        return len(batch.prefix) + int((batch.eos + 1).sum())
+
+    def flops(self) -> float:
+        """Of forward and backward to the inputs: the products of every block over the tokens that must be computed,
+        and attention over what each of them sees."""
+        batch, d = self.prompts().text, self.encoder.width
+        prefix, own = len(batch.prefix), batch.eos + 1
+        seen = prefix * (prefix + 1) / 2 + float((own * prefix + own * (own + 1) / 2).sum())
+        forward = len(self.encoder.transformer.resblocks) * (2 * 12 * d * d * self.tokens() + 2 * 2 * d * seen)
+        return 2 * forward
+
+
+def three_seeds(model, classes: int, vectors: int, repeats: int) -> Row:
+    steps = [Step(model, classes, vectors, seed) for seed in (1, 2, 3)]
+
+    def together() -> None:
+        values = {"ctx": torch.stack([step.prompts.ctx for step in steps])}
+        text = steps[0].encoder(steps[0].prompts(values).text)
+        torch.stack([step.loss(part) for step, part in zip(steps, text)]).sum().backward()
+
+    seconds = alternate({"alone": lambda: [step.ours() for step in steps], "together": together}, repeats)
+    alone, one = median(seconds["alone"]), median(seconds["together"])
+    how = f"K = {classes}, M = {vectors}, median of {repeats}"
+    return Row("three seeds in one step", "three steps", one, alone, alone / one, "", None, how)
+
+
+def run(quick: bool = False) -> list[Row]:
+    model, rate, rows = text_tower(), matrix_rate(), []
+    for classes, repeats in ((37, 2 if quick else 5), (101, 1) if quick else (397, 1)):
+        step = Step(model, classes, 32)
+        (a, grad_a), (b, grad_b) = step.coop(), step.ours()
+        seconds = alternate({"coop": step.coop, "ours": step.ours}, repeats, warm=False)
+        ours, coop = median(seconds["ours"]), median(seconds["coop"])
+        apart, relative = float((a - b).abs().max()), float((grad_a - grad_b).norm() / grad_a.norm())
+        how = (
+            f"K = {classes}, M = 32, batch {BATCH}, float32, median of {repeats}; features differ by {apart:.1e}, "
+            f"context gradient by {relative:.1e} relative; {step.tokens()} tokens of {77 * classes}"
+        )
+        wanted = WANTED[classes]
+        rows.append(
+            Row("tuning step", "CoOp's 77-token step", ours, coop, coop / ours, f"{wanted:g}x", coop / ours >= wanted,
+                how, floor=step.flops() / rate, memory=peak_memory())
+        )  # fmt: skip
+    rows.append(three_seeds(model, 37, 32, 2 if quick else 5))
+    rows.append(three_seeds(model, 10, 16, 5 if quick else 10))
+    return rows

@@ -1,0 +1,120 @@
+"""Who attacks test-time tuning: what each protocol's attacker goes through, and what cannot go through it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from advpt.attacks import parse
+from advpt.attacks.noise import SampleNoise
+from advpt.backbones.clip import Backbone
+from advpt.errors import AttackError, ConfigError
+from advpt.evaluation import tuned
+from advpt.evaluation.protocols import KNOWS, Threat, threats
+from advpt.prompts.classifier import Classifier, from_templates
+from advpt.prompts.image_encoder import image_features
+from advpt.prompts.learner import PromptLearner
+from advpt.prompts.text_encoder import TextEncoder
+from advpt.settings import ContextSettings, EvalSettings
+from advpt.tuning.test_time import Model, Tuner, Tuning
+
+NAMES, IDS = ["cat", "owl", "sea"], ["a", "b"]
+TOKENS = 1 + 16 + 2
+
+
+def make(clip: Backbone, **how: object) -> Tuner:
+    encoder = TextEncoder(clip.model)
+    settings = dataclasses.replace(
+        ContextSettings(2, False, "a photo of a", "end", "fp32"), layout="independent", depth_text=2, depth_vision=2
+    )
+    learner = PromptLearner(encoder, NAMES, settings, torch.Generator().manual_seed(0), clip.architecture)
+    fixed = from_templates(encoder, NAMES, ["a photo of a {}."], clip.logit_scale).features
+    g = torch.Generator().manual_seed(1)
+    banks = [[(torch.randn(TOKENS, 64, generator=g), torch.rand(TOKENS, 64, generator=g))] * 2 for _ in range(2)]
+    model = Model(clip.require_image(), encoder, learner, fixed, clip.logit_scale)
+    chosen = Tuning(views=8, rho=0.5, blocks=(0, 1), align_weight=50.0, batch=2, **how)
+    return Tuner(model, dict(learner.named_parameters()), chosen, *banks)
+
+
+def pixels() -> Tensor:
+    return torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(7))
+
+
+def test_the_read_only_forward_has_the_same_features(tiny_clip: Backbone) -> None:
+    x, visual = pixels(), torch.randn(2, 3, 64, generator=torch.Generator().manual_seed(0))
+    whole, part = list[Tensor](), list[Tensor]()
+    expected = image_features(tiny_clip.require_image(), x, visual, whole)
+    found = image_features(tiny_clip.require_image(), x, visual, part, read_only=True)
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert all(torch.equal(a, b) for a, b in zip(whole[:-1], part[:-1])) and part[-1].shape == (2, 1, 64)
+    assert torch.allclose(part[-1][:, 0], whole[-1][:, 0], atol=1e-5)
+
+
+def test_the_tuned_attacker_goes_through_the_prompts_of_the_clean_image(tiny_clip: Backbone) -> None:
+    tuner, x = make(tiny_clip), pixels()
+    forward = tuned.AtTuned(tuner, "tuned").encoder(lambda p: p, IDS, 0, x)
+    assert torch.allclose(forward(x), tuner(x, IDS), atol=1e-5)
+    values = tuner.tune(tuner.views(x, IDS))
+    assert torch.allclose(forward(1 - x), tuner.attackable(values, 1 - x), atol=1e-5)
+    assert not torch.allclose(forward(1 - x), tuner(1 - x, IDS), atol=1e-3), "the evaluation tunes anew"
+    idle = make(tiny_clip, steps=0)
+    assert torch.allclose(tuned.AtTuned(idle, "tuned").encoder(lambda p: p, IDS, 0, x)(x), idle(x, IDS), atol=1e-5)
+
+
+def test_the_adaptive_attacker_draws_views_of_its_own(tiny_clip: Backbone) -> None:
+    tuner, x = make(tiny_clip), pixels()
+    at = tuned.AtTuned(tuner, "adaptive")
+
+    def run() -> list[Tensor]:
+        forward = at.encoder(lambda p: p, IDS, 0, x)
+        with torch.no_grad():
+            return [forward(x), forward(x)]
+
+    one, other = run()
+    assert not torch.equal(one, other) and not torch.equal(one, tuner(x, IDS))
+    assert torch.equal(torch.stack(run()), torch.stack([one, other])), "the same draws for the same images and seed"
+    attack, y = parse("pgd2-ce@8/eot2").build(), torch.tensor([0, 1])
+    forward = at.encoder(lambda p: p, IDS, 0, x)
+    out = attack(forward, x, y, SampleNoise(IDS, 0))
+    assert bool(out.changed.all()) and float(out.distance.max()) <= 8.001
+    assert all(not p.requires_grad or p.grad is None for p in tuner.model.learner.parameters())
+
+
+def test_parts_of_a_batch_cannot_go_through_it(tiny_clip: Backbone) -> None:
+    x = pixels()
+    for protocol in ("tuned", "adaptive"):
+        forward = tuned.AtTuned(make(tiny_clip), protocol).encoder(lambda p: p, IDS, 0, x)
+        with pytest.raises(AttackError, match="looks at all images of a batch at once; this one gave 1 of 2"):
+            forward(x[:1])
+    settings = EvalSettings(("pgd2-ce@4", "aa@4:static"), ("static", "tuned", "adaptive"), (), 0, 0)
+    tuned.check(settings)
+    tuned.check(dataclasses.replace(settings, attacks=("rap8@4:adaptive", "aa@4:transfer")))
+    with pytest.raises(ConfigError, match="apgd-ce-t@4 under tuned cannot .* apgd-ce-t@4:static"):
+        tuned.check(dataclasses.replace(settings, attacks=("apgd-ce-t@4:tuned",)))
+
+
+def test_rows_and_their_threats(tiny_clip: Backbone, images) -> None:
+    first, second = make(tiny_clip), make(tiny_clip)
+    second.name = "tapt:constructed"
+    rows = tuned.rows([first, second], images(4))
+    assert [row.names for row in rows] == [["tapt"], ["tapt:constructed"]]
+    found = {t.protocol: t for t in threats(["pgd2-ce@4"], ["transfer", "static", "tuned", "adaptive"])}
+    assert [rows[1].faces(t) for t in found.values()] == [True, True, False, False]
+    assert all(rows[0].faces(t) for t in found.values())
+    assert {p: rows[0].through(t, False) is not None for p, t in found.items()} == {
+        "transfer": False, "static": False, "tuned": True, "adaptive": True,
+    }  # fmt: skip
+    assert str(rows[0].against(found["adaptive"], 3).attack) == "pgd2-ce@4/a4/eot3"
+    assert rows[0].against(found["tuned"], 3) == found["tuned"]
+    keys = {str(rows[0].through(found[p], False).parameters()) for p in ("tuned", "adaptive")}
+    assert len(keys) == 2
+    learned, hand = (Classifier(torch.eye(3)[i:], 1.0) for i in (0, 1))
+    attacked = {p: t.attacked(learned, hand) is learned for p, t in found.items()}
+    assert attacked == {"transfer": False, "static": True, "tuned": True, "adaptive": True}
+    assert rows[0].reads(learned).digest == learned.digest
+    logits = torch.randn(2, 3)
+    assert torch.equal(rows[0].reads(learned).logits(logits), logits)
+    assert Threat("static", found["static"].attack).knows == KNOWS["static"]

@@ -1,0 +1,115 @@
+"""Processes to be killed, and how often: forked after the imports, so that start-up costs nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+
+SCALE = float(os.environ.get("ADVPT_FAULTS", "0.1"))
+at_full_length = pytest.mark.skipif(SCALE < 0.5, reason="make faults runs it")  # a variant of what the short run has
+
+
+def times(full: int) -> int:
+    """How often something is done in this run, where ``make faults`` does it ``full`` times."""
+    return max(1, round(full * SCALE))
+
+
+def forked(work: Callable[[], object], log: Path | None = None) -> int:
+    """The id of a child process that does ``work``: its exit status is what ``work`` returns (None: 0), 99 for an
+    exception. What it prints goes to ``log``."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 99
+    try:
+        os.setpgid(0, 0)
+        out = os.open(log or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115, PTH123 - pytest's own stand-ins stay with the parent
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115, PTH123
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        torch.set_num_threads(1)
+        status = int(work() or 0)  # type: ignore[call-overload]
+    except BaseException:  # noqa: BLE001 - a fork must not return into pytest
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def outcome(pid: int) -> int:
+    """The exit status of a child, negative where a signal ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def run(work: Callable[[], object], log: Path | None = None) -> int:
+    """``work`` in a child of its own, to the end."""
+    return outcome(forked(work, log))
+
+
+@dataclass
+class Count:
+    """What became of the kills: how many, after how many of them the work was later finished, and wrong endings."""
+
+    injected: int = 0
+    rounds: int = 0
+    wrong: int = 0
+    why: list[str] = field(default_factory=list)
+
+
+def kill_at_random(
+    top: Path,
+    work: Callable[[Path], object],
+    sound: Callable[[Path], str],
+    *,
+    kills: int,
+    longest: float,
+    seed: int = 0,
+    number: int = signal.SIGKILL,
+    ends: tuple[int, ...] = (-signal.SIGKILL,),
+) -> Count:
+    """Start ``work(folder)`` again and again, each time signalled after at most ``longest`` seconds, until it ends by
+    itself; then look with ``sound`` (a sentence for what is wrong) and begin anew in another folder, until there were
+    so many kills. A signal counts when the process ended with one of ``ends``."""
+    rng, count = random.Random(seed), Count()
+    while count.injected < kills:
+        folder, log = top / f"round{count.rounds}", top / f"round{count.rounds}.log"
+        top.mkdir(parents=True, exist_ok=True)
+        count.rounds += 1
+        while True:
+            pid = forked(lambda folder=folder: work(folder), log)
+            if count.injected < kills:
+                time.sleep(rng.uniform(0, longest))
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            status = outcome(pid)
+            if status in ends and status != 0:
+                count.injected += 1
+                continue
+            break
+        said = sound(folder) if status == 0 else f"status {status}: {log.read_text()[-2000:]}"
+        if said:
+            count.wrong += 1
+            count.why.append(said)
+    return count
+
+
+def content(top: Path, *patterns: str) -> dict[str, bytes]:
+    """The bytes of the files below a folder that match."""
+    found = {path for pattern in patterns or ("**/*",) for path in top.glob(pattern) if path.is_file()}
+    return {path.relative_to(top).as_posix(): path.read_bytes() for path in sorted(found)}

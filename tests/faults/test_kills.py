@@ -1,0 +1,206 @@
+"""Killed at random moments and started again, everything ends with the bits of an uninterrupted run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from conftest_bank import make_clip, make_images
+from injection import at_full_length, content, forked, kill_at_random, outcome, run, times
+from small_world import World, train
+
+from advpt.attacks import parse
+from advpt.bank import build as build_module
+from advpt.bank.library import Library
+from advpt.evaluation import record as records
+from advpt.files import load_checkpoint, tensor_digest
+from advpt.jobs import local
+from advpt.jobs.local import Executor, Places, Slots
+from advpt.jobs.plan import Job, Plan
+from advpt.jobs.process import Call
+from advpt.signals import TERMINATED, stoppable
+from advpt.tuning import rolling
+
+FKL = parse("pgd3-fkl@8")
+
+
+def test_killed_bank_builds(tmp_path, tally, monkeypatch):
+    monkeypatch.setattr(build_module, "SHARD_ROWS", 4)
+    pictures, backbone = make_images(tmp_path / "images", 60), make_clip()
+
+    def build(root: Path) -> None:
+        Library(root, backbone, lambda: backbone, chunk=2).get(pictures, FKL)
+
+    started = time.monotonic()
+    assert run(lambda: build(tmp_path / "whole")) == 0
+    whole, longest = content(tmp_path / "whole"), (time.monotonic() - started) / 3
+
+    def sound(root: Path) -> str:
+        return "" if content(root) == whole else "other files than an uninterrupted build"
+
+    count = kill_at_random(tmp_path / "killed", build, sound, kills=times(100), longest=longest)
+    tally("SIGKILL while a bank is built", count.injected, lost=0, wrong=count.wrong)
+
+
+def learned(folder: Path, last: int) -> dict[str, object]:
+    """What counts of a run: parameters, optimizer and schedule after the last epoch, and the result of each record."""
+    saved = load_checkpoint(folder / "prompt_learner" / f"model.pth.tar-{last}")
+    states = saved["optimizer"]["state"]
+    momentum = {str(k): v["momentum_buffer"] for k, v in states.items()}
+    return {
+        "parameters": tensor_digest(saved["state_dict"]),
+        "optimizer": tensor_digest(momentum),
+        "rates": [group["lr"] for group in saved["optimizer"]["param_groups"]],
+        "schedule": saved["scheduler"]["last_epoch"],
+        "records": {p.name: records.read(p).id for p in sorted((folder / "records").glob("*.json"))},
+    }
+
+
+KINDS = {
+    # a bank: the order of an epoch depends on seed and epoch; every batch is saved
+    "bank, every batch saved": ("AdvPT", 0.0, ("TRAIN.CHECKPOINT_FREQ", "2")),
+    # augmented images: every generator's state counts
+    "images, every batch saved": ("CoOp", 0.0, ("TRAIN.CHECKPOINT_FREQ", "2", "EVAL.ATTACKS", "()")),
+    # Dassl's checkpoints alone, after whole epochs
+    "images, whole epochs saved": ("CoOp", 1e9, ("EVAL.ATTACKS", "()")),
+}
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=at_full_length if "whole" in kind else ()) for kind in KINDS]
+)
+def test_killed_tuning(world: World, tally, monkeypatch, kind):
+    trainer, every, more = KINDS[kind]
+    monkeypatch.setattr(rolling, "EVERY", every)
+    monkeypatch.setattr(rolling, "SHARE", 0)
+    more = ("OPTIM.MAX_EPOCH", "4", "DATALOADER.TRAIN_X.BATCH_SIZE", "2", "EVAL.PROTOCOLS", "('transfer',)", *more)
+
+    def tune(folder: Path) -> int:
+        return train.main(world.argv(*more, trainer=trainer, output=folder))
+
+    world.run(
+        *more, trainer=trainer, output=world.folder / "whole"
+    )  # in this process: all is imported, banks are there
+    started = time.monotonic()
+    assert run(lambda: tune(world.folder / "again")) == 0
+    whole, longest = learned(world.folder / "whole", 4), (time.monotonic() - started) / 2
+    assert learned(world.folder / "again", 4) == whole
+
+    def sound(folder: Path) -> str:
+        if torn := [str(p) for p in folder.glob("**/.*partial*") if p.parent.name != "records"]:
+            return f"left behind: {torn}"
+        mine = learned(folder, 4)
+        return "" if mine == whole else f"{mine} is not {whole}"
+
+    for name, full, ends in (("SIGKILL", 20, ()), ("SIGTERM", 15, (TERMINATED,))):
+        number = getattr(signal, name)
+        count = kill_at_random(
+            world.folder / name, tune, sound, kills=times(full), longest=longest, number=number, ends=(-number, *ends)
+        )
+        print(name, count, longest)
+        tally(f"{name} while prompts are tuned", count.injected, wrong=count.wrong)
+
+
+# --- sweeps ---------------------------------------------------------------------------------------------------------
+
+
+class Forked:
+    """A run of ``train.py`` in place of a subprocess: the imports are there already."""
+
+    def __init__(self, call: Call, lock: int, notes: Path) -> None:
+        self.pid, self.status = forked(lambda: train.main(list(call.words)), call.log), None
+        with notes.open("a") as file:
+            file.write(f"{self.pid}\n")
+
+    def poll(self) -> int | None:
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.status = os.waitstatus_to_exitcode(status) if pid else None
+        return self.status
+
+    def wait(self, timeout: float = 10.0) -> int | None:
+        while self.poll() is None:
+            time.sleep(0.01)
+        return self.status
+
+    def terminate(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
+
+    kill = terminate
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (one that ended and was not waited for does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_killed_sweeps(world: World, tally, monkeypatch):
+    """Real runs that share banks, two at a time; killed: the sweep, one of its runs, or all of them."""
+    monkeypatch.setattr(local, "POLL", 0.02)
+    monkeypatch.setattr(rolling, "EVERY", 0.0)
+    jobs = [Job("AdvPT", "d", "b", -1, seed, "main", "a", "b") for seed in (1, 2)]
+    jobs.append(Job("ZeroshotCLIP", "d", "b", -1, 1, "main", "a", "b"))
+    plan = Plan(tuple(jobs))
+
+    def sweep(top: Path) -> int:
+        places = Places(top, top / "out", top, top / "banks")
+
+        def words(job: Job) -> list[str]:
+            flags, out = ("--skip-done",), places.folder(job)
+            more = ("BANK.DIR", str(top / "banks"), "EVAL.ATTACKS", "('pgd2-ce@8',)")
+            return world.argv(*more, trainer=job.trainer, seed=job.seed, output=out, flags=flags)
+
+        top.mkdir(exist_ok=True)
+        monkeypatch.setattr(local, "start", lambda call, lock: Forked(call, lock, top / "pids"))
+        with stoppable():
+            summary = Executor(plan, places, hands=Slots(2), start=words, retries=99, tell=print).run()
+        print(summary)
+        return 0 if summary.ok else 1
+
+    def ending(top: Path) -> dict[str, object]:
+        folders = {job.id: top / "out" / job.folder for job in jobs}
+        ids = {name: {p.name: records.read(p).id for p in f.glob("records/*.json")} for name, f in folders.items()}
+        tuned = {job.id: learned(folders[job.id], 3) for job in jobs if job.trainer == "AdvPT"}
+        return {"records": ids, "tuned": tuned, "banks": content(top / "banks", "**/*.safetensors", "**/manifest.json")}
+
+    world.run()  # all is imported
+    started = time.monotonic()
+    assert run(lambda: sweep(world.folder / "whole"), world.folder / "log") == 0, (world.folder / "log").read_text()
+    whole, longest = ending(world.folder / "whole"), (time.monotonic() - started) / 2
+    assert all(whole["records"].values()) and len(whole["banks"]) > 4
+
+    rng, kills, done, wrong, rounds = random.Random(0), times(60), 0, [], 0
+    while done < kills:
+        top = world.folder / f"sweep{rounds}"
+        rounds += 1
+        executor = forked(lambda top=top: sweep(top), world.folder / "log")
+        while True:
+            if done < kills:
+                time.sleep(rng.uniform(0, longest))
+                notes = (top / "pids").read_text().split() if (top / "pids").is_file() else []
+                at_work = [pid for pid in map(int, notes) if alive(pid)]
+                victims = rng.choice(([executor], at_work[:1], [executor, *at_work]))
+                for pid in victims:
+                    if alive(pid):
+                        os.kill(pid, signal.SIGKILL)
+                        done += 1
+                if alive(executor):
+                    continue
+            status = outcome(executor)
+            if status == -signal.SIGKILL:
+                executor = forked(lambda top=top: sweep(top), world.folder / "log")
+                continue
+            break
+        if status != 0 or ending(top) != whole:
+            wrong.append(f"{top}: {status}, {(world.folder / 'log').read_text()[-1500:]}")
+    print(rounds, wrong)
+    tally("SIGKILL while a sweep runs (sweep, run, or all)", done, wrong=len(wrong))

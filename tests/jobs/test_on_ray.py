@@ -1,0 +1,222 @@
+"""Banks and sweeps on a Ray cluster of several nodes that come and go: the bytes of a local build, each run once."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from advpt.attacks import parse
+from advpt.bank import build as build_module
+from advpt.bank.library import Library
+from advpt.bank.on_ray import filler, pack, unpack
+from advpt.cli import main
+from advpt.cluster import Engine
+from advpt.errors import ConfigError, DataError
+from advpt.evaluation import run_folder
+from advpt.jobs.local import Executor, Places
+from advpt.jobs.on_ray import Tasks
+from advpt.jobs.plan import BankNeed, Job, Plan
+from advpt.jobs.process import Call, attend
+
+HERE = Path(__file__).parent
+SHARED = BankNeed("the bank", 10, 1.0, 10)
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+
+
+class Nodes:
+    """The cluster of shaky_nodes.py."""
+
+    def __init__(self) -> None:
+        words = [sys.executable, str(HERE / "shaky_nodes.py"), "3", "3", "0.7", "1.5"]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, bufsize=1)
+        self.address = self.process.stdout.readline().strip()
+        self.events: Counter[str] = Counter()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        self.events.update(map(str.strip, self.process.stdout))
+
+    def say(self, word: str) -> None:
+        self.process.stdin.write(f"{word}\n")
+        self.process.stdin.flush()
+
+    def end(self) -> None:
+        self.process.stdin.close()
+        self.process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray's name for: stay on loopback
+        found = Nodes()
+        patch.setenv("RAY_ADDRESS", found.address)
+        yield found
+        import ray
+
+        ray.shutdown()
+        found.end()
+
+
+def bank_files(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.glob("**/*")) if p.is_file()}
+
+
+ENGINE = Engine("ray", cpus=1)
+
+
+@needs_ray
+def test_nodes_come_and_go_and_nothing_is_lost_or_done_twice(tmp_path, monkeypatch, tiny_clip, images, nodes):
+    monkeypatch.setattr(build_module, "SHARD_ROWS", 8)
+    pictures, attack = images(48, 2), parse("pgd80-fkl@8")
+    shelf = Library(tmp_path / "local", tiny_clip, lambda: tiny_clip, chunk=4)
+    shelf.get(pictures, attack)
+
+    nodes.say("shake 1")
+    on_ray = Library(tmp_path / "ray", tiny_clip, lambda: tiny_clip, chunk=4, fill=filler(ENGINE))
+    on_ray.get(pictures, attack)
+    nodes.say("shake 2")
+    plan = Plan(
+        tuple(Job("T", "d", "b", -1, s, "main", "a", "b", banks=(SHARED,) if s < 4 else ()) for s in range(1, 13))
+    )
+    places, log = Places(HERE, tmp_path / "out", tmp_path, tmp_path), tmp_path / "log.txt"
+
+    def start(job: Job) -> list[str]:
+        words = [sys.executable, "-S", str(HERE / "fake_train.py"), str(places.folder(job)), job.id, str(log)]
+        return [*words, "on-cluster"]
+
+    summary = Executor(plan, places, hands=Tasks(ENGINE), start=start, tell=lambda line: None).run()
+    nodes.say("rest")
+    assert nodes.events["killed"] >= 2  # one while the bank was built, one while the jobs ran
+    assert bank_files(tmp_path / "ray") == bank_files(tmp_path / "local")
+    assert summary.ok and len(summary.done) == 12
+    lines = log.read_text().splitlines()
+    assert Counter(line for line in lines if line.startswith("end")) == {f"end {job.id}": 1 for job in plan.jobs}
+    for job in plan.jobs:
+        assert not run_folder.problems(places.folder(job))
+        assert len(list((places.folder(job) / "records").iterdir())) == 1
+    first, *others = [job.id for job in plan.jobs[:3]]
+    assert all(lines.index(f"start {other}") > lines.index(f"end {first}") for other in others), "the bank comes first"
+
+
+@needs_ray
+def test_what_a_worker_finds_wrong_is_the_users_sentence(tmp_path, tiny_clip, images, nodes):
+    pictures = images(4, 2)
+    gone = Path(pictures.samples[2].path)
+    gone.unlink()
+    shelf = Library(tmp_path / "banks", tiny_clip, lambda: tiny_clip, chunk=2, fill=filler(ENGINE))
+    with pytest.raises(DataError, match=f"the image {gone} is missing") as caught:
+        shelf.get(pictures, None)
+    assert "Traceback" not in str(caught.value)
+    plan = Plan((Job("T", "d", "b", -1, 1, "main", "a", "b"),))
+    places = Places(HERE, tmp_path / "out", tmp_path, tmp_path)
+    words = [sys.executable, "-S", "-c", "import os; print('error: ' + os.environ['OMP_NUM_THREADS']); exit(2)"]
+    summary = Executor(plan, places, hands=Tasks(Engine("ray", 1)), start=lambda job: words).run()
+    assert list(summary.failed.values()) == ["1"]
+
+
+# --- without a cluster --------------------------------------------------------------------------------------------
+
+
+def test_without_ray_the_engine_says_what_to_install(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    words = ["sweep", "digits", "--backbones", "democlip", "--seeds", "1", "--output", str(tmp_path / "out")]
+    assert main([*words, "--engine", "ray"]) == 2
+    assert 'pip install "advpt[ray]"' in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="not installed"):
+        Tasks(ENGINE)
+    assert main([*words, "--dry-run"]) == 0
+
+
+@pytest.mark.parametrize(("cpus", "gpus"), [(-1, 0), (0, -1), (1, 1.5)])
+def test_a_worker_that_cannot_be(cpus, gpus):
+    with pytest.raises(ConfigError, match="a worker is to have"):
+        Engine("ray", cpus, gpus)
+
+
+def test_an_engine_that_nobody_knows():
+    with pytest.raises(ConfigError, match="expected one of local, ray"):
+        Engine("slurm")
+
+
+@needs_ray
+def test_a_work_survives_its_journey(tmp_path, monkeypatch, tiny_clip, images):
+    """Visual prompts, precision and defenses are closures and modules of many kinds; the spec travels too."""
+    found = []
+    monkeypatch.setattr(build_module, "write_manifest", lambda *a: None)
+    shelf = Library(tmp_path, tiny_clip, lambda: tiny_clip, chunk=2, precision="amp", visual=torch.zeros(1, 2, 64))
+    shelf.fill = lambda work, bar: found.append(work) or {}
+    with pytest.raises(Exception, match="manifest"):
+        shelf.get(images(2, 2), parse("pgd1-fkl@8"))
+    (work,) = found
+    there = unpack(pack(work), torch.device("cpu"))
+    assert [view.spec.key for view in there.views] == [view.spec.key for view in work.views]
+    assert there.views[0].folder.is_absolute() and there.shards == work.shards
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(there.views[0].encode(x), work.views[0].encode(x))
+    batch = next(work.made_of.images.batches(range(2), 2))
+    one, two = (w.attacker(batch, work.made_of.images.ids, 0)[0] for w in (work, there))
+    assert torch.equal(one, two)
+
+
+def test_a_process_waits_for_one_of_the_same_job_that_was_left_behind(tmp_path):
+    words = (sys.executable, "-S", "-c", "import time; time.sleep(0.4); print('done')")
+    call = Call("x", words, tmp_path / "log", tmp_path, {})
+    threads = [threading.Thread(target=attend, args=(call,)) for _ in range(2)]
+    begun = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert time.monotonic() - begun >= 0.8 and (tmp_path / "log").read_text() == "done\ndone\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone ends a process with its parent")
+def test_a_process_ends_with_the_worker_that_started_it(tmp_path):
+    words = (sys.executable, "-S", "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)")
+    call = Call("x", words, tmp_path / "log", tmp_path, {})
+    child = os.fork()
+    if child == 0:
+        attend(call)
+        os._exit(0)
+    while not (tmp_path / "log").is_file() or not (tmp_path / "log").read_text().strip():
+        time.sleep(0.02)
+    pid = int((tmp_path / "log").read_text())
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        state = Path(f"/proc/{pid}/stat")
+        if not state.is_file() or state.read_text().split()[2] == "Z":
+            break
+        time.sleep(0.02)
+    else:
+        pytest.fail("the process goes on alone")
+
+
+def test_the_slurm_script_starts_ray_everywhere_and_the_command_once(tmp_path):
+    """With stand-ins for SLURM's and Ray's programs: what they are asked for."""
+    script = HERE.parents[1] / "scripts" / "slurm" / "ray.sbatch"
+    for name, does in {"srun": 'echo "srun $*"', "scontrol": "echo node7; echo node8", "ray": "echo token"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    slurm = {"SUBMIT_DIR": str(tmp_path), "JOB_NODELIST": "node[7-8]", "JOB_ID": "12345", "JOB_NUM_NODES": "2"}
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path), "SLURM_CPUS_ON_NODE": "64"}
+    env |= {f"SLURM_{name}": value for name, value in slurm.items()}
+    said = subprocess.run(["bash", script, "python", "x.py", "a b"], env=env, capture_output=True, text=True, check=True)
+    words = said.stdout.split()
+    assert words[0] == "srun" and "--nodes=2" in words and "symmetric-run" in words and "token" not in words
+    assert words[words.index("--address") + 1] == "node7:22345" and words[words.index("--num-cpus") + 1] == "64"
+    assert said.stdout.rstrip().endswith("-- env RAY_ADDRESS=node7:22345 python x.py a b")
+    assert subprocess.run(["bash", script], env=env, capture_output=True, check=False).returncode == 2

@@ -1,0 +1,177 @@
+"""TAPT through ``train.py``: pre-training, statistics, tuning at test time, its rows, attackers and refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from small_world import World
+
+from advpt.bank.statistics import FOLDER as STATISTICS
+from advpt.cli import main
+from advpt.evaluation import record
+
+DESIGNS = {"TAPTV": "AdvVPT", "TAPTVLI": "AdvIVLP", "TAPTVLJ": "AdvMaPLe"}
+SHALLOW = [word for node in ("ADVVPT", "ADVIVLP", "ADVMAPLE", "TAPT") for leaf in ("DEPTH_TEXT", "DEPTH_VISION")
+           for word in (f"TRAINER.{node}.{leaf}", "1")]  # fmt: skip
+QUICK = ("TRAINER.TAPT.VIEWS", "8", "TRAINER.TAPT.RHO", "0.5", "EVAL.EOT", "1")
+ATTACKS = "('pgd2-ce@8:static','apgd-ce-t@4:static','pgd2-ce@8:tuned','pgd2-ce@8:adaptive')"
+
+
+def records(folder: Path) -> dict[tuple[str | None, str, str], dict]:
+    """By protocol, attack's name and defense."""
+    found = {}
+    for path in (folder / "records").glob("*.json"):
+        r = record.read(path).result
+        found[r["protocol"], (r["attack"] or {}).get("name", ""), "+".join(r["defenses"])] = r
+    return found
+
+
+def pretrain(world: World, trainer: str) -> tuple[Path, Path]:
+    """The runs that are tuned on attacked and on clean images; one epoch, strong enough to move the prompts."""
+    folders = world.folder / "adv", world.folder / "clean"
+    for folder, loss in zip(folders, ("adv_half", "clean")):
+        world.run(
+            *SHALLOW, "OPTIM.MAX_EPOCH", "1", "OPTIM.LR", "5.0", "OPTIM.WARMUP_EPOCH", "-1", "EVAL.ATTACKS", "()",
+            f"TRAINER.{DESIGNS[trainer].upper()}.LOSS", loss, trainer=DESIGNS[trainer], output=folder,
+        )  # fmt: skip
+    return folders
+
+
+@pytest.fixture
+def arguments(world):
+    """What is the same in all evaluations of a world: a function of the runs."""
+
+    def make(trainer: str, adv: Path, clean: Path, *more: str, name: str = "tapt") -> tuple[tuple[str, ...], dict]:
+        words = (*SHALLOW, *QUICK, "TRAINER.TAPT.CLEAN_RUN", str(clean), *more)
+        flags = ("--eval-only", "--model-dir", str(adv))
+        return words, {"trainer": trainer, "output": world.folder / name, "flags": flags}
+
+    return make
+
+
+@pytest.mark.parametrize("trainer", DESIGNS)
+def test_from_pre_training_to_records(world, arguments, trainer, monkeypatch):
+    from advpt.attacks import autoattack
+
+    make = autoattack._Standard._package_attack
+
+    def short(self, *args):
+        attack = make(self, *args)
+        attack.apgd.n_iter = attack.apgd_targeted.n_iter = 5
+        return attack
+
+    monkeypatch.setattr(autoattack._Standard, "_package_attack", short)
+    adv, clean = pretrain(world, trainer)
+    both = ("TRAINER.TAPT.RESET_SOURCE", "('loaded','constructed')", "EVAL.ATTACKS", ATTACKS)
+    words, how = arguments(trainer, adv, clean, *both)
+    printed = world.run(*words, **how)
+    assert len(list((world.folder / "banks" / "TinyPhotos" / "tiny" / STATISTICS).glob("*/manifest.json"))) == 2
+    found = records(world.folder / "tapt")
+    rows = {defense for _, _, defense in found}
+    assert rows == {"", "tapt", "tapt:constructed"}
+    facing = {p for p, _, d in found if d == "tapt:constructed"}
+    assert facing == {"static"} and {p for p, _, d in found if d == "tapt"} == {"static", "tuned", "adaptive"}
+    assert found["static", "apgd-ce-t", "tapt"]["robust"]["untouched"] >= 0
+    assert "gradient" in found["adaptive", "pgd", "tapt"]["defense"]
+    assert found["adaptive", "pgd", "tapt"]["note"] == "every gradient a mean over 1 draws of views"
+    assert "not what is done to it at test time" in found["static", "pgd", "tapt"]["attacker_knows"]
+    static = [found["static", "pgd", d]["robust"] for d in ("", "tapt")]
+    assert static[0]["n"] == static[1]["n"] == 12 and static[0]["largest_linf"] == static[1]["largest_linf"]
+    statistics = found["static", "pgd", "tapt"]["tuning"]["statistics"]
+    assert len(set(statistics.values())) == 2, "prompts tuned on clean and on attacked images have a bank each"
+    said = [line for line in printed.splitlines() if line.startswith("* accuracy")]
+    assert said == [f"* accuracy: {found['static', 'pgd', 'tapt']['clean']['accuracy']:.1f}%"]
+    stages = [found["static", "pgd", d]["defense"]["stages"] for d in ("tapt", "tapt:constructed")]
+    start, constructed = (one["start"] for (one,) in stages)
+    assert (start == constructed) == (trainer == "TAPTVLJ"), "what the released code's reset forgets"
+    observed = json.loads(next((world.folder / "tapt" / "records").glob("*.json")).read_text())["observed"]
+    assert observed["tuning"]["tapt"] == {"not_finite": 0}
+    assert world.run(*words, **how | {"output": world.folder / "again"})
+    again = records(world.folder / "again")
+    assert {k: r["robust"] for k, r in again.items()} == {k: r["robust"] for k, r in found.items()}
+
+
+def test_no_step_is_the_run_itself_and_a_reset_to_constructed_is_not(world, arguments):
+    adv, clean = pretrain(world, "TAPTVLI")
+    one = ("EVAL.ATTACKS", "('pgd2-ce@8:static',)")
+    words, how = arguments("TAPTVLI", adv, clean, "TRAINER.TAPT.STEPS", "0", *one)
+    world.run(*words, **how)
+    found = records(world.folder / "tapt")
+    banks = {d: found["static", "pgd", d]["robust"]["bank"] for d in ("", "tapt")}
+    assert found["static", "pgd", "tapt"]["robust"]["outcome"] == found["static", "pgd", ""]["robust"]["outcome"]
+    assert banks[""] != banks["tapt"]
+    changes = (("TRAINER.TAPT.SEED", "1"), ("TRAINER.TAPT.LR", "0.001"), ("TRAINER.TAPT.PROFILE", "paper"),
+               ("TRAINER.TAPT.RESET_SOURCE", "constructed"))  # fmt: skip
+    seen = {banks["tapt"]}
+    for i, change in enumerate(changes):
+        words, how = arguments("TAPTVLI", adv, clean, *change, *one, name=f"other{i}")
+        world.run(*words, **how)
+        other = records(world.folder / f"other{i}")
+        (key,) = [r["robust"]["bank"] for (_, _, d), r in other.items() if d]
+        assert key not in seen, f"{change} is not in the key"
+        seen.add(key)
+        assert other["static", "pgd", ""]["robust"]["bank"] == banks[""]
+
+
+def test_statistics_are_made_by_a_command_and_found_by_their_prompts(world, arguments, capsys, monkeypatch):
+    monkeypatch.setenv("ADVPT_DATA", str(world.folder / "data"))
+    adv, clean = pretrain(world, "TAPTV")
+    banks = ["--banks", str(world.folder / "banks")]
+    assert main(["statistics", str(adv), *banks]) == 0
+    assert "statistics of 15 images in " in capsys.readouterr().out
+    words, how = arguments("TAPTV", adv, clean, "EVAL.ATTACKS", "()", "DATASET.NUM_SHOTS", "2")
+    world.run(*words, **how)
+    found = records(world.folder / "tapt")[None, "", "tapt"]
+    (made,) = [p.parent.name for p in world.folder.glob(f"banks/*/*/{STATISTICS}/*/manifest.json")
+               if json.loads(p.read_text())["about"]["trainer"] == "AdvVPT"
+               and json.loads(p.read_text())["spec"]["adversarial_set"]["data"]["n"] == 15]  # fmt: skip
+    assert found["tuning"]["statistics"]["adversarial"] == made
+    assert main(["statistics", str(adv), *banks, "--shots", "2", "--crops", "random"]) == 0
+    world.run(*words, **how | {"output": world.folder / "same"})  # random crops are another kind
+    assert main(["statistics", str(adv), *banks, "--limit", "9"]) == 0
+    code, printed = world.call(*words, **how | {"output": world.folder / "unclear"})
+    assert code == 2 and "several banks hold statistics of the prompts of" in printed and made in printed
+    folder = next(world.folder.glob(f"banks/*/*/{STATISTICS}/{made}"))
+    world.run("TRAINER.TAPT.ADV_STATISTICS", str(folder), *words, **how | {"output": world.folder / "named"})
+    both = ("TRAINER.TAPT.ADV_STATISTICS", str(folder), "TRAINER.TAPT.CLEAN_STATISTICS", str(folder))
+    code, printed = world.call(*both, *words, **how | {"output": world.folder / "wrong"})
+    assert code == 2 and "encoder.visual_prompt: the bank has" in printed
+    capsys.readouterr()
+    assert main(["statistics", str(world.folder / "nowhere")]) == 2 and "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    (
+        (("EVAL.ATTACKS", "('aa@8:adaptive',)"), "aa@8 under adaptive cannot go through prompts that differ"),
+        (("TRAINER.TAPT.RESET_EVERY", "3"), "RESET_EVERY is 3 and BANK.CHUNK 4"),
+        (("TRAINER.TAPT.RESET_SOURCE", "load"), "Did you mean 'loaded'"),
+        (("TRAINER.TAPT.BLOCKS", "(1,)"), "blocks are counted from 0, and the image tower has 1"),
+        (("TRAINER.TAPT.CLEAN_RUN", ""), "--trainer AdvVPT ... TRAINER.ADVVPT.LOSS clean makes one"),
+        (("TRAINER.TAPT.CLEAN_RUN", "nowhere"), "no checkpoint at nowhere"),
+        (("DATASET.NAME", "TinyPhotos", "TRAINER.TAPT.N_VISION", "3"), "this run has"),
+    ),
+)
+def test_what_it_refuses(world, arguments, more, said):
+    adv = world.folder / "adv"
+    world.run(*SHALLOW, "OPTIM.MAX_EPOCH", "1", "EVAL.ATTACKS", "()", trainer="AdvVPT", output=adv)
+    words, how = arguments("TAPTV", adv, adv, *more)
+    code, printed = world.call(*words, **how)
+    assert code == 2 and said in printed and "Traceback" not in printed
+
+
+def test_it_does_not_train(world):
+    code, printed = world.call(*SHALLOW, trainer="TAPTVLJ")
+    assert code == 2 and "--trainer AdvMaPLe" in printed and "--eval-only --model-dir RUN" in printed
+
+
+def test_without_clean_statistics(world, arguments):
+    adv = world.folder / "adv"
+    world.run(*SHALLOW, "OPTIM.MAX_EPOCH", "1", "EVAL.ATTACKS", "()", trainer="AdvVPT", output=adv)
+    words, how = arguments("TAPTV", adv, "", "TRAINER.TAPT.ALPHA", "1", "EVAL.ATTACKS", "()")
+    world.run(*words, **how)
+    found = records(world.folder / "tapt")[None, "", "tapt"]
+    assert found["tuning"]["statistics"]["clean"] is None and torch.tensor(found["clean"]["n"]) == 12

@@ -1,0 +1,121 @@
+"""Several seeds tuned in one batch give what each gives alone."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from small_world import train
+
+from advpt.evaluation import record as records
+from advpt.evaluation.record import outcome
+from advpt.files import load_checkpoint
+from trainers.together import backward
+
+
+def together(world, *more, seeds="1,2,3", flags=(), **how) -> tuple[int, str]:
+    words = world.argv(*more, flags=("--seeds", seeds, *flags), **how)
+    at = words.index("--seed")
+    del words[at : at + 2]
+    return world.call_words(words)
+
+
+def files(folder):
+    return sorted(path.name for path in (folder / "records").glob("*.json"))
+
+
+def context(folder, epoch=3):
+    return load_checkpoint(folder / "prompt_learner" / f"model.pth.tar-{epoch}")["state_dict"]["ctx"]
+
+
+def test_each_seed_has_the_folder_prompt_and_records_it_would_have_alone(world):
+    code, printed = together(world)
+    assert code == 0, printed
+    for seed in (1, 2, 3):
+        alone, beside = world.folder / f"alone{seed}", world.output / f"seed{seed}"
+        world.run(seed=seed, output=alone)
+        assert torch.allclose(context(alone), context(beside), atol=1e-6)
+        assert files(alone) == files(beside)
+        for name in files(alone):
+            a, b = (records.read(folder / "records" / name).result for folder in (alone, beside))
+            assert b["seed"] == seed and b["training"]["together"] == [1, 2, 3] and "together" not in a["training"]
+            for part in ("clean", "robust"):
+                if a[part] is not None:
+                    equal = np.mean(outcome(a[part]) == outcome(b[part]))
+                    assert equal >= 0.995, (name, part)
+        assert "* accuracy:" in (beside / "log.txt").read_text()
+    assert not torch.allclose(context(world.output / "seed1"), context(world.output / "seed2"))
+    assert len(re.findall(r"losses \S+ \S+ \S+\n", printed)) > 0
+
+
+@pytest.mark.parametrize("csc", [False, True])
+def test_losses_and_gradients_are_those_of_running_alone(world, csc):
+    """Different seeds and different numbers of shots in one batch."""
+    built = []
+    for seed, shots in ((1, -1), (2, 2), (0, 1)):
+        words = world.argv("TRAINER.ADVPT.CSC", str(csc), "DATASET.NUM_SHOTS", str(shots),
+                           seed=seed, output=world.folder / f"s{seed}")  # fmt: skip
+        args = train.parse_args(words)
+        trainer = train.build(args, train.setup_cfg(args))
+        trainer.prepare_training()
+        built.append(trainer)
+    batches = [next(iter(t.train_loader_x)) for t in built]
+    losses = backward(built, batches)
+    joint = [t.prompt_learner.ctx.grad.clone() for t in built]
+    for trainer, batch, loss, gradient in zip(built, batches, losses, joint):
+        trainer.prompt_learner.zero_grad()
+        alone = trainer.loss(batch, trainer.encoder(trainer.prompt_learner().text))
+        alone.backward()
+        assert abs(loss - alone.item()) < 1e-5
+        assert torch.allclose(gradient, trainer.prompt_learner.ctx.grad, rtol=1e-3, atol=1e-7)
+    assert len({round(loss, 6) for loss in losses}) == 3
+
+
+def test_interrupted_runs_go_on_together(world, monkeypatch):
+    from trainers import advpt
+
+    code, _ = together(world, output=world.folder / "whole")
+    assert code == 0
+    saved = advpt.PromptTrainer.after_epoch
+
+    def stop_after_two(self):
+        saved(self)
+        if self.epoch == 1 and self.cfg.SEED == 2:  # seed 3 has done one epoch only
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(advpt.PromptTrainer, "after_epoch", stop_after_two)
+    assert together(world)[0] == 130
+    monkeypatch.setattr(advpt.PromptTrainer, "after_epoch", saved)
+    code, printed = together(world)
+    assert code == 0, printed
+    for seed in (1, 2, 3):
+        whole, again = context(world.folder / "whole" / f"seed{seed}"), context(world.output / f"seed{seed}")
+        assert torch.allclose(whole, again, atol=1e-6)  # seed 3 was alone for an epoch: rounding differs
+    code, printed = together(world, flags=("--skip-done",))
+    assert code == 0 and printed.count("done already") == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "how", "says"),
+    [
+        ((), {"trainer": "CoOp"}, "reads images while it trains"),
+        ((), {"trainer": "ZeroshotCLIP"}, "cannot tune several seeds"),
+        (("TRAINER.ADVPT.CLASS_TOKEN_POSITION", "middle"), {}, "'end' only"),
+        ((), {"seeds": "1,x"}, "whole numbers"),
+        ((), {"seeds": "2,-1"}, "0 or more"),
+        ((), {"flags": ("--seed", "3")}, "does not go with --seed"),
+    ],
+)
+def test_what_cannot_be_done_is_said(world, words, how, says):
+    code, printed = together(world, *words, **how)
+    assert code == 2 and says in printed, printed
+
+
+def test_clean_banks_of_coop_go_together(world):
+    code, printed = together(world, "TRAINER.COOP.CLEAN_BANK", "True", trainer="CoOp", seeds="1,2")
+    assert code == 0, printed
+    found = json.loads(next((world.output / "seed2" / "records").glob("*.json")).read_text())
+    assert found["result"]["trainer"] == "CoOp" and found["result"]["training"]["together"] == [1, 2]

@@ -1,0 +1,106 @@
+"""What tuning prompts on attacked pixels has in common: APT, FAP, CAPT and the multimodal designs (AdvPT's peers).
+
+Each step attacks a batch through the prompts as they are, then takes one gradient step on the method's loss. Text
+features do not depend on the image: they are computed once per step, with their graph for the loss and detached for
+the attack. Methods say which layout, who is attacked, and which loss. Builds on its neighbour ``trainers/advpt.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from advpt.attacks import parse
+from advpt.attacks.base import Forward
+from advpt.backbones.precision import half_precision
+from advpt.errors import ConfigError
+from advpt.prompts.classifier import Classifier
+from advpt.prompts.image_encoder import image_features, seen_through
+from advpt.prompts.learner import PromptState
+from trainers.advpt import PromptTrainer, to_pixels
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training batch: ``pixels`` and ``attacked [b, 3, h, w]``, ``labels [b]``, the prompts with their graph, and
+    ``text [K, L]`` of unit length."""
+
+    pixels: Tensor
+    attacked: Tensor
+    labels: Tensor
+    state: PromptState
+    text: Tensor
+
+
+class AttackedTrainer(PromptTrainer):
+    def check_cfg(self, cfg):
+        super().check_cfg(cfg)
+        attack = parse(cfg.TRAINER[self.node].ATTACK).build()
+        if attack.objective.space != "logits" or attack.attacks_through == "surrogate" or attack.objective.aims:
+            raise ConfigError(
+                f"TRAINER.{self.node}.ATTACK is {cfg.TRAINER[self.node].ATTACK}; training attacks go through the tuned "
+                "prompts, for instance pgd3-ce@4, or pgd2-kl@1 for the KL to the clean prediction"
+            )
+
+    def build_prompts(self):
+        super().build_prompts()
+        self.settings = self.cfg.TRAINER[self.node]
+        self.attack_spec = parse(self.settings.ATTACK)
+        self.attack = self.attack_spec.build()
+        self.image_encoder = self.backbone.require_image()
+
+    # --- a step -------------------------------------------------------------------------------------------------
+
+    def forward_backward(self, batch):
+        images, labels = self.parse_batch_test(batch)
+        pixels, state = to_pixels(images, self.cfg), self.prompt_learner()
+        text = self.text_features(state)
+        step = Step(pixels, self.perturb(pixels, labels, state, text.detach()), labels, state, text)
+        loss, said = self.step_loss(step)
+        self.model_zero_grad()
+        self.model_backward(loss)
+        self.step()
+        return {"loss": loss.item(), **{name: float(value) for name, value in said.items()}}
+
+    def step_loss(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        """The method's loss, and what the log shows beside it."""
+        raise NotImplementedError
+
+    def text_features(self, state: PromptState) -> Tensor:
+        """``[K, L]`` of unit length; the hand-written prompt's where the layout has no text."""
+        if state.text is None:
+            return self.hand.features
+        with half_precision(self.context.precision, self.device):
+            return F.normalize(self.encoder(state.text).float(), dim=-1)
+
+    def features(self, step: Step, *images: Tensor) -> tuple[Tensor, ...]:
+        """``[b, L]`` of each batch of images, not normalised, through the visual prompts, in one pass."""
+        with half_precision(self.context.precision, self.device):
+            found = image_features(self.image_encoder, torch.cat(images), step.state.visual).float()
+        return found.split([len(part) for part in images])
+
+    def logits(self, step: Step, features: Tensor) -> Tensor:
+        """``[b, K]`` of features ``[b, L]``."""
+        return self.backbone.logit_scale * F.normalize(features, dim=-1) @ step.text.T
+
+    def perturb(self, pixels: Tensor, labels: Tensor, state: PromptState, text: Tensor) -> Tensor:
+        """Attacked pixels; float32, and no gradient reaches a prompt."""
+        seed = (self.seed * 1_000_003 + self.epoch) * 1_000_003 + self.batch_idx
+        generator = torch.Generator().manual_seed(seed % 2**63)
+        return self.attack(self.attacked_model(labels, state, text), pixels, labels, generator).images
+
+    def attacked_model(self, labels: Tensor, state: PromptState, text: Tensor) -> Forward:
+        """Pixels to the logits that the training attack looks at: those of the prompts as they are."""
+        visual = state.visual.detach() if state.visual is not None else None
+        return self.through(Classifier(text, self.backbone.logit_scale, visual=visual))
+
+    def through(self, prompt: Classifier) -> Forward:
+        """Pixels to the logits of a prompt."""
+        encode = seen_through(self.image_encoder, prompt.visual)
+        return lambda pixels: prompt.logits(encode(pixels))
+
+    def training_facts(self):
+        return {"attack": str(self.attack_spec), "images": len(self.dm.dataset.train_x)}

@@ -1,0 +1,192 @@
+"""TAPT (Wang et al., CVPR 2025): defensive prompts that are tuned once more on every test image, without its label.
+
+For evaluation only: ``--eval-only --model-dir RUN``, where RUN is one of AdvVPT (for TAPTV), AdvIVLP (TAPTVLI) or
+AdvMaPLe (TAPTVLJ), with the depths it was tuned with, and ``TRAINER.TAPT.CLEAN_RUN`` its twin with ``LOSS clean``. The
+statistics of both come from ``BANK.DIR``: ``python -m advpt statistics RUN`` makes them, and runs on the data set that
+the prompts were tuned on make what is missing in passing. Results have a row for each of ``RESET_SOURCE`` (attackers
+who know the tuning attack the first one) and one for the prompts as they were tuned. Builds on its neighbour
+``trainers/advpt.py``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from dassl.engine import TRAINER_REGISTRY
+
+from advpt.backbones.clip import OFFICIAL
+from advpt.bank import statistics
+from advpt.errors import BankError, ConfigError
+from advpt.evaluation import tuned
+from advpt.files import load_checkpoint
+from advpt.prompts import exchange
+from advpt.prompts.classifier import from_templates
+from advpt.prompts.learner import PromptLearner
+from advpt.settings import ContextSettings, EvalSettings
+from advpt.tuning.test_time import Model, Tuner, Tuning, released_reset
+from trainers.advpt import MODEL_NAME, PromptTrainer, source_of
+
+PLAIN = "a photo of a {}."
+
+
+class TestTimeTrainer(PromptTrainer):
+    __test__ = False  # not one of pytest's
+    node, trained_by = "TAPT", ""
+    _rows = ()
+
+    def check_cfg(self, cfg):
+        super().check_cfg(cfg)
+        context = ContextSettings.from_cfg(cfg.TRAINER.TAPT, self.layout)
+        architecture = OFFICIAL.get(cfg.MODEL.BACKBONE.NAME)
+        Tuning.from_cfg(cfg.TRAINER.TAPT, context, architecture.vision_layers if architecture else None)
+        tuned.check(EvalSettings.from_cfg(cfg))
+        if cfg.BANK.CHUNK % cfg.TRAINER.TAPT.RESET_EVERY:
+            raise ConfigError(
+                f"TRAINER.TAPT.RESET_EVERY is {cfg.TRAINER.TAPT.RESET_EVERY} and BANK.CHUNK {cfg.BANK.CHUNK}; images "
+                "are tuned a chunk at a time, so BANK.CHUNK must be a multiple of it (for prompts that are never "
+                "reset, both the number of images)"
+            )
+
+    def build_prompts(self):
+        super().build_prompts()
+        cfg, values = self.cfg, dict(self.prompt_learner.named_parameters())
+        self.constructed = {name: value.detach().clone() for name, value in values.items()}
+        self.how = Tuning.from_cfg(cfg.TRAINER.TAPT, self.context, self.backbone.architecture.vision_layers)
+        plain = from_templates(self.encoder, self.classnames, (PLAIN,), self.backbone.logit_scale)
+        self.fixed = (plain if self.how.text == "plain" else self.hand).features
+        self.banks = {}
+
+    def train(self, *args, **kwargs):
+        raise ConfigError(
+            f"{self.cfg.TRAINER.NAME} tunes prompts at test time: train them first (--trainer {self.trained_by}), then "
+            "add --eval-only --model-dir RUN"
+        )
+
+    def classifier(self):
+        found = super().classifier()
+        return dataclasses.replace(found, features=self.fixed) if not self.prompt_learner.n_ctx else found
+
+    # --- prompts and their statistics ---------------------------------------------------------------------------
+
+    def load_model(self, directory, epoch=None):
+        super().load_model(directory, epoch)
+        if not directory:
+            raise ConfigError("TAPT needs prompts that were tuned before: --model-dir RUN")
+        node, cleanly = self.cfg.TRAINER.TAPT, self.prompt_learner
+        self.banks = {"adversarial": None, "clean": None}
+        if self.how.alpha > 0:
+            self.banks["adversarial"] = self.bank(self.prompt_learner, node.ADV_STATISTICS, Path(directory))
+        if self.how.alpha < 1:
+            if not node.CLEAN_RUN and not node.CLEAN_STATISTICS:
+                raise ConfigError(
+                    "TAPT also aligns to the statistics of cleanly tuned prompts: name their run with "
+                    f"TRAINER.TAPT.CLEAN_RUN (--trainer {self.trained_by} ... TRAINER.{self.trained_by.upper()}.LOSS "
+                    "clean makes one), or leave them out with TRAINER.TAPT.ALPHA 1"
+                )
+            if node.CLEAN_RUN:
+                cleanly = self.learner_of(Path(node.CLEAN_RUN))
+            self.banks["clean"] = self.bank(cleanly, node.CLEAN_STATISTICS, Path(node.CLEAN_RUN), bool(node.CLEAN_RUN))
+
+    def learner_of(self, run):
+        """The prompts of another run of the same design."""
+        path = exchange.checkpoint_file(run / MODEL_NAME)
+        learner = PromptLearner(self.encoder, self.classnames, self.context, None, self.backbone.architecture)
+        learner = learner.to(self.device)
+        learner.load_context(load_checkpoint(path)["state_dict"], str(path))
+        return learner
+
+    def bank(self, learner, given, run, known=True):
+        """Statistics of a run's prompts: the folder that was given, the one bank there is, or made now where the run
+        was tuned on this data set. ``known`` False: of prompts that nobody named, so that only weights are compared."""
+        visual = learner().visual.detach()
+        if given:
+            wanted = statistics.looked_through(self.backbone, visual)
+            if not known:
+                has = statistics.open_statistics(Path(given)).spec["encoder"]
+                wanted["encoder"] = wanted["encoder"] | {"visual_prompt": has["visual_prompt"]}
+            return statistics.open_statistics(Path(given), wanted)
+        root, crops = self.library.root, self.how.crops
+        found = statistics.find(root, self.backbone, visual, crops)
+        if len(found) == 1:
+            return statistics.open_statistics(found[0], statistics.looked_through(self.backbone, visual))
+        source = self.source(self.cfg.TRAINER.TAPT.STATISTICS_LIMIT, crops)
+        shelf = self.library.shelf(self.cfg.DATASET.NAME)
+        own = statistics.folder_of(shelf, statistics.spec(self.backbone, visual, source))
+        about = source_of(exchange.checkpoint_file(run / MODEL_NAME))
+        if own in found or (not found and about.get("dataset") == self.cfg.DATASET.NAME):
+            return self.make(visual, source, about)
+        if found:
+            several = "".join(f"\n  {folder}" for folder in found)
+            raise BankError(
+                f"several banks hold statistics of the prompts of {run}; name one with TRAINER.TAPT.ADV_STATISTICS or "
+                f"CLEAN_STATISTICS:{several}"
+            )
+        raise BankError(
+            f"below {root} are no statistics of the prompts of {run} ({crops} crops), which were tuned on "
+            f"{about.get('dataset', 'a data set that is not known')} and not on {self.cfg.DATASET.NAME}; make them: "
+            f"python -m advpt statistics {run} --banks {root}"
+        )
+
+    def source(self, limit, crops):
+        """The training images, for statistics."""
+        images = self.image_set("train").first(limit)
+        return statistics.Source(images, crops, self.bank_settings.seed, self.bank_settings.chunk)
+
+    def make(self, visual, source, about):
+        """The statistics of prompts ``visual [J, n, D_v]``, from disk or made now."""
+        shelf, workers = self.library.shelf(self.cfg.DATASET.NAME), self.cfg.DATALOADER.NUM_WORKERS
+        return statistics.build(self.backbone, visual, source, shelf, about=about, workers=workers)
+
+    # --- evaluation ---------------------------------------------------------------------------------------------
+
+    def tuner(self, reset, images):
+        """What tunes on every image, starting from the prompts of the run or from those of a released reset."""
+        learner, how = self.prompt_learner, self.how
+        start = {name: value.detach() for name, value in learner.named_parameters()}
+        if reset == "constructed":
+            start = released_reset(self.layout, start, self.constructed)
+        model = Model(self.backbone.require_image(), self.encoder, learner, self.fixed, self.backbone.logit_scale)
+        adversarial, clean = (
+            bank.of(how.blocks, self.device) if bank is not None else () for bank in self.banks.values()
+        )
+        files = {sample.id: Path(sample.path) for sample in images.samples}
+        # prompts that go from image to image make it matter which images these are
+        chain = {"images": images.list_digest} if how.reset_every > 1 else {}
+        name = "tapt" if reset == "loaded" else f"tapt:{reset}"
+        return Tuner(model, start, how, adversarial, clean, name=name, files=files, made_with=chain)
+
+    def rows(self, images):
+        if not self.banks:
+            raise ConfigError("TAPT needs prompts that were tuned before: --eval-only --model-dir RUN")
+        if not self._rows or self._rows[0].images is not images:
+            self._rows = tuned.rows([self.tuner(reset, images) for reset in self.how.resets], images)
+        return self._rows
+
+    def clean(self, prompts, images):
+        first = self.rows(images)[0]
+        library = self.library.seen_through(prompts.learned.visual)
+        bank = library.get_all(images, None, None, 0, [each for row in self.rows(images) for each in row.seen])[0]
+        return first.reads(prompts.learned), bank
+
+    def observed(self):
+        return {"tuning": {row.tuner.name: {"not_finite": len(row.tuner.not_finite)} for row in self._rows}}
+
+    def facts(self):
+        banks = {kind: bank.key if bank is not None else None for kind, bank in self.banks.items()}
+        return super().facts() | {"tuning": dataclasses.asdict(self.how) | {"statistics": banks}}
+
+
+@TRAINER_REGISTRY.register()
+class TAPTV(TestTimeTrainer):
+    layout, trained_by = "visual", "AdvVPT"
+
+
+@TRAINER_REGISTRY.register()
+class TAPTVLI(TestTimeTrainer):
+    layout, trained_by = "independent", "AdvIVLP"
+
+
+@TRAINER_REGISTRY.register()
+class TAPTVLJ(TestTimeTrainer):
+    layout, trained_by = "t2v", "AdvMaPLe"
