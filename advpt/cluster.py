@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import signal
+import socket
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +22,7 @@ log = logging.getLogger(__name__)
 
 ENGINES = ("local", "ray")
 MOST_CPUS = 8  # for one worker, where nobody says
+PATIENCE = 10  # seconds in which a cluster answers
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,9 @@ class Cluster:
             told_to_stop = signal.getsignal(signal.SIGTERM)
             own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if not address else {}
             try:
+                if re.fullmatch(r"[^:/]+:\d+", address):  # Ray itself asks for minutes before it gives up
+                    host, port = address.split(":")
+                    socket.create_connection((host, int(port)), timeout=PATIENCE).close()
                 self.ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
             except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
                 where = f"the Ray cluster at RAY_ADDRESS={address} cannot be used" if address else "Ray does not start"

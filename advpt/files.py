@@ -97,7 +97,8 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise StorageError(_unwritten(path, error.errno, error.strerror or str(error))) from error
     except Exception as error:
         found = re.search(r"os error (\d+)", str(error))  # safetensors' way of saying it
-        if found or "PytorchStreamWriter" in str(error) or "inline_container" in str(error):  # torch's
+        torchs = any(name in str(error) for name in ("PytorchStreamWriter", "inline_container", "iostream error"))
+        if found or torchs:
             code = int(found[1]) if found else None
             why = os.strerror(code) if code else "the file system took only a part of it"
             raise StorageError(_unwritten(path, code, why)) from error

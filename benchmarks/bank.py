@@ -122,7 +122,7 @@ def run(quick: bool = False) -> list[Row]:
 def half_precision_row(clip: Backbone, pixels: torch.Tensor, repeats: int) -> list[Row]:
     """The same passes in bfloat16 (BANK.PREC amp), and how far its embeddings are from float32's."""
     plain = clip.require_image()
-    half = in_precision(plain, "amp", device())
+    half = in_precision(plain, "amp")
     with torch.no_grad():
         a, b = plain(pixels), half(pixels)
     seconds = alternate({"plain": lambda: step(plain, pixels), "half": lambda: step(half, pixels)}, repeats)
@@ -140,7 +140,8 @@ def step(encode, pixels: torch.Tensor) -> None:
 def image_flops(clip: Backbone) -> float:
     """Of one image's forward pass: the products of its blocks and its patch embedding."""
     arch = clip.architecture
-    assert isinstance(arch.vision_layers, int) and arch.patch is not None
+    if not isinstance(arch.vision_layers, int) or arch.patch is None:
+        raise TypeError(f"{clip.name} is no ViT")
     d, tokens = arch.vision_width, (arch.resolution // arch.patch) ** 2 + 1
     blocks = arch.vision_layers * (2 * 12 * d * d * tokens + 2 * 2 * d * tokens * tokens)
     return blocks + 2 * 3 * arch.patch**2 * d * (tokens - 1)

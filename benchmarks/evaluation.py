@@ -79,7 +79,7 @@ def second_seed(quick: bool) -> list[Row]:
                                      "EVAL.SUBSET", "60" if quick else "0"])  # fmt: skip
             if status:
                 raise RuntimeError(out.getvalue())
-            found = [path for path in Path(folder, name, "records").glob("*.json")]
+            found = list(Path(folder, name, "records").glob("*.json"))
             observed = json.loads(found[0].read_text())["observed"]
             spent[name] = float(observed.get("seconds", time.perf_counter() - start))
     rows = []

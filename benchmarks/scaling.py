@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import torch
@@ -18,16 +19,17 @@ def run(quick: bool = False) -> dict[str, list[dict[str, float]]]:
     tuning = []
     for k in classes:
         for m in VECTORS:
-            work = Step(model, k, m)
-            seconds = median(alternate({"ours": work.ours}, 1 if k > 100 else 3, warm=k <= 100)["ours"])
-            floor = work.flops() / rate
+            tuned = Step(model, k, m)
+            seconds = median(alternate({"ours": tuned.ours}, 1 if k > 100 else 3, warm=k <= 100)["ours"])
+            floor = tuned.flops() / rate
             tuning.append({"classes": k, "vectors": m, "seconds": seconds, "floor": floor, "of_floor": seconds / floor})
     clip = backbone("ViT-B/32")
     sizes = (*chunks, 64, 128, 256) if torch.cuda.is_available() else chunks
     rates = []
     for chunk in sizes:
         pixels = torch.rand(chunk, 3, 224, 224, device=device())
-        seconds = median(alternate({"bank": lambda: step(clip.require_image(), pixels)}, 2)["bank"])
+        work = functools.partial(step, clip.require_image(), pixels)
+        seconds = median(alternate({"bank": work}, 2)["bank"])
         rates.append({"chunk": chunk, "images_per_second": chunk / seconds})
     return {"tuning": tuning, "bank": rates}
 

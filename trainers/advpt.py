@@ -399,8 +399,10 @@ class AdvPT(PromptTrainer):
 # --- small parts that the trainers share ----------------------------------------------------------------------------
 
 # Leaves that may differ between equal runs: where things lie and how many processes read them.
-UNRECORDED = ("OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATALOADER.NUM_WORKERS", "DATASET.ROOT", "BANK.DIR",
-              "BANK.VERIFY", "BANK.ENGINE", "BANK.CPUS_PER_WORKER", "BANK.GPUS_PER_WORKER", "TRAIN.PRINT_FREQ", "MODEL.WEIGHTS", "MODEL.IMAGE_WEIGHTS", "EVAL.SURROGATE_WEIGHTS")  # fmt: skip
+UNRECORDED = ("OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATALOADER.NUM_WORKERS", "DATASET.ROOT",
+              "BANK.DIR", "BANK.VERIFY", "BANK.ENGINE", "BANK.CPUS_PER_WORKER", "BANK.GPUS_PER_WORKER",
+              "TRAIN.PRINT_FREQ", "MODEL.WEIGHTS", "MODEL.IMAGE_WEIGHTS", "EVAL.SURROGATE_WEIGHTS",
+              "TRAINER.TAPT.CLEAN_RUN", "TRAINER.TAPT.ADV_STATISTICS", "TRAINER.TAPT.CLEAN_STATISTICS")  # fmt: skip
 
 
 def hand_templates(cfg) -> tuple[str, ...]:

@@ -101,8 +101,10 @@ def architecture_of(state: Mapping[str, Tensor]) -> Architecture:
         raise WeightsError(
             f"these are not CLIP weights: tensor {missing} is not among the {len(state)} found"
         ) from None
-    except IndexError:
-        raise WeightsError("these are not CLIP weights: a tensor has fewer dimensions than CLIP's") from None
+    except (IndexError, TypeError, ValueError):
+        raise WeightsError(
+            "these are not CLIP weights: a tensor has fewer dimensions, or is smaller, than CLIP's"
+        ) from None
 
 
 def build(arch: Architecture) -> nn.Module:

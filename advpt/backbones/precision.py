@@ -17,9 +17,7 @@ def half_precision(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision in ("amp", "fp16") and able)
 
 
-def in_precision(
-    encode: Callable[[Tensor], Tensor], precision: str, device: torch.device
-) -> Callable[[Tensor], Tensor]:
+def in_precision(encode: Callable[[Tensor], Tensor], precision: str) -> Callable[[Tensor], Tensor]:
     """An encoder that computes in ``precision`` and gives float32; differentiable. ``tf32`` needs :func:`tf32` too.
     With ``+compiled`` behind it, by ``torch.compile``: rounding differs, so it is another precision."""
     kind, _, compiled = precision.partition("+")

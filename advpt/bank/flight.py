@@ -1,4 +1,4 @@
-"""Several chunks of work at once on one device, results in order; out of memory means fewer at once, never other bits."""
+"""Several chunks of work at once on one device, results in order. Out of memory means fewer at once, not other bits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import torch
 from advpt.errors import BankError
 
 log = logging.getLogger(__name__)
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 MOST = 4  # chunks at once; more has nothing to gain where one fills a quarter of the device
 

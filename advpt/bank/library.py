@@ -192,10 +192,10 @@ class Library:
                 f"INPUT.SIZE is {given}, but {backbone.name} reads {size[0]} x {size[1]} pixels; set INPUT.SIZE"
             )
         encoder, precision = backbone.require_image(), self.precision
-        encode = in_precision(seen_through(encoder, self.visual), precision, backbone.device)
+        encode = in_precision(seen_through(encoder, self.visual), precision)
         attacked, visual = encode, classifier.visual if classifier is not None else None
         if visual_digest(visual) != visual_digest(self.visual):
-            attacked = in_precision(seen_through(encoder, visual), precision, backbone.device)
+            attacked = in_precision(seen_through(encoder, visual), precision)
         built = attack.build() if attack else None
         own = self.surrogate if built and built.attacks_through == "surrogate" else None
         attacker = Attacker(built, attacked, classifier, backbone.device, own, through)

@@ -56,6 +56,10 @@ def read(path: Path) -> SavedPrompt:
             f"{path} also holds {', '.join(deeper)}: prompts of several layers or of the image, which CoOp's "
             "checkpoints have no place for. Evaluate it with --eval-only --model-dir and its own trainer"
         )
+    if not isinstance(state["ctx"], Tensor):
+        raise PromptError(
+            f"{path}: 'ctx' is {type(state['ctx']).__name__}, expected a tensor [M, d] or [classes, M, d]"
+        )
     if state["ctx"].dim() not in (2, 3):
         raise PromptError(f"{path}: context of shape {list(state['ctx'].shape)}; expected [M, d] or [classes, M, d]")
     epoch = saved.get("epoch")

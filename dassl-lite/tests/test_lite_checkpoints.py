@@ -281,3 +281,17 @@ def test_resume_with_a_missing_optimizer_state_warns(parts, tmp_path):
         assert resume_from_checkpoint(tmp_path, model, optimizer, scheduler) == 3
     with pytest.raises(FileNotFoundError, match="checkpoint"):
         resume_from_checkpoint(tmp_path / "empty", model)
+
+
+def test_killed_between_the_first_checkpoint_and_its_pointer(parts, tmp_path):
+    model, optimizer, scheduler = parts()
+    epoch(model, optimizer, scheduler)
+    state = {"state_dict": model.state_dict(), "epoch": 1, "optimizer": None, "scheduler": None}
+    save_checkpoint(dict(state), tmp_path)
+    (tmp_path / "checkpoint").unlink()
+    fresh, *_ = parts()
+    assert resume_from_checkpoint(tmp_path, fresh) == 1 and torch.equal(fresh.weight, model.weight)
+    save_checkpoint(dict(state) | {"epoch": 2}, tmp_path)
+    (tmp_path / "checkpoint").unlink()
+    with pytest.raises(FileNotFoundError, match="which checkpoint"):
+        resume_from_checkpoint(tmp_path, fresh)

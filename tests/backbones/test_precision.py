@@ -12,14 +12,14 @@ CPU = torch.device("cpu")
 
 def test_fp32_is_the_encoder_itself(tiny_clip):
     encode = tiny_clip.require_image()
-    assert in_precision(encode, "fp32", CPU) is encode
-    assert in_precision(encode, "tf32", CPU) is encode
+    assert in_precision(encode, "fp32") is encode
+    assert in_precision(encode, "tf32") is encode
 
 
 def test_amp_is_close_float32_and_differentiable(tiny_clip):
     encode = tiny_clip.require_image()
     x = torch.rand(4, 3, *(tiny_clip.architecture.resolution,) * 2).requires_grad_()
-    plain, half = encode(x), in_precision(encode, "amp", CPU)(x)
+    plain, half = encode(x), in_precision(encode, "amp")(x)
     assert half.dtype == torch.float32
     assert not torch.equal(plain, half)
     assert float((plain - half).norm() / plain.norm()) < 1e-2
@@ -34,7 +34,7 @@ def test_compiled_is_close_and_differentiable(tiny_clip, precision, monkeypatch)
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     encode, tolerance = tiny_clip.require_image(), 1e-5 if precision.startswith("fp32") else 5e-2
     x = torch.rand(4, 3, *(tiny_clip.architecture.resolution,) * 2).requires_grad_()
-    fast = in_precision(encode, precision, CPU)
+    fast = in_precision(encode, precision)
     assert fast is not encode
     plain, found = encode(x), fast(x)
     assert torch.allclose(plain, found, atol=tolerance, rtol=tolerance)

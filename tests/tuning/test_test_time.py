@@ -106,7 +106,7 @@ def test_an_image_does_not_depend_on_its_company(clip: Backbone, design: str, ba
 
 
 def test_prompts_go_on_within_an_interval(clip: Backbone) -> None:
-    how = dataclasses.replace(HOW, reset_every=3, batch=2)
+    how = dataclasses.replace(HOW, reset_every=3, batch=3)
     made, x = tuner(clip, "VLI", how), pixels(8)
     found = made(x, IDS[:8])
     alone = tuner(clip, "VLI")(x, IDS[:8])
@@ -185,13 +185,14 @@ def test_views_of_clean_images_may_come_from_their_files(clip: Backbone, tmp_pat
 
     path = tmp_path / "large.png"
     to_pil_image(torch.rand(3, 80, 60, generator=torch.Generator().manual_seed(0))).save(path)
-    made = tuner(clip, "V", dataclasses.replace(HOW, source="file"), files={IDS[0]: path})
+    made = tuner(clip, "V", dataclasses.replace(HOW, source="file"), files={IDS[0]: path, IDS[1]: path})
     x = pixels(1)
     clean, attacked = made.views(x, IDS[:1], clean=True), made.views(x, IDS[:1])
     assert clean.shape == attacked.shape == (1, 10, 3, 32, 32) and torch.equal(clean[:, 0], x)
     assert not torch.equal(clean[:, 1:], attacked[:, 1:])
     assert torch.equal(attacked, tuner(clip, "V").views(x, IDS[:1], clean=True)), "the default takes the tensor"
     assert not torch.equal(made(x, IDS[:1], clean=True), made(x, IDS[:1]))
+    assert not torch.equal(made.views(x, IDS[1:2], clean=True)[:, 1:], clean[:, 1:]), "another id, other crops"
 
 
 def test_half_precision_is_close(clip: Backbone) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints and layers."""
 
+import contextlib
 import os
 import random
 import uuid
@@ -42,8 +43,12 @@ def write_whole(path: Path, write: Callable[[Any], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+    except RuntimeError as error:  # how torch's writer says that a file did not take it all
+        why = error.__context__ if isinstance(error.__context__, OSError) else str(error).splitlines()[0]
+        raise OSError(f"{path} could not be written ({why}); free some space and run the same command again") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _without_module(state_dict: dict[str, Any]) -> "OrderedDict[str, Any]":
@@ -103,11 +108,14 @@ def read_latest(fdir: str | Path) -> tuple[Path, dict[str, Any]]:
     """The checkpoint a folder's ``checkpoint`` file points at, and its path.
 
     Raises:
-        FileNotFoundError: if either file is absent.
+        FileNotFoundError: if either file is absent, unless there is one checkpoint alone.
     """
     folder = Path(fdir)
     pointer = folder / POINTER
     if not pointer.is_file():
+        only = list(folder.glob("model*.pth.tar*"))
+        if len(only) == 1:  # killed between its first checkpoint and the pointer to it; checkpoints are whole
+            return only[0], load_checkpoint(only[0])
         raise FileNotFoundError(f'no file "{pointer}" to say which checkpoint to resume from')
     path = folder / Path(pointer.read_text().strip()).name  # never a file elsewhere
     return path, load_checkpoint(path)
