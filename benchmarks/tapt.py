@@ -134,12 +134,12 @@ def compare(backbone: Backbone, design: str, classes: int, depth: int, images: T
 def run(quick: bool = False) -> list[Row]:
     rows = []
     demo = load_backbone(BackboneSettings("DemoCLIP", "", False), device())
-    images = digits(8 if quick else 16)
+    images = digits(8)
     for design in DESIGNS:
         tuner = make(demo, design, 10, 3, 8)
-        some = digits(16 if quick else 200)
+        some = digits(16 if quick else 100)
         said = agreement(tuner, demo.model, some, [f"digit {i}" for i in range(len(some))])
-        rows.append(compare(demo, design, 10, 3, images, 2 if quick else 5, said))
+        rows.append(compare(demo, design, 10, 3, images, 2 if quick else 3, said))
     if not quick or torch.cuda.is_available():
         torch.manual_seed(0)
         large = Backbone("ViT-B/32", build(OFFICIAL["ViT-B/32"]), device())

@@ -640,15 +640,17 @@ def peers(b: Builder) -> list[Exhibit]:
 STUDIES: dict[str, Callable[[Builder], list[Exhibit]]] = {
     f.__name__: f for f in (table1, table2, table3, table4, table5, fig3, fig4, fig5, fig6, fig7, curves, peers, tapt)
 }
+OWN = ("peers", "tapt")  # not in AdvPT's paper, so not in `all`
 
 
 def study(names: Sequence[str], world: World, repository: Path, more: Sequence[tuple[str, str]] = ()) -> Study:
-    """The exhibits of a request (``all``: every one) and the plan of what they need.
+    """The exhibits of a request (``all``: those of AdvPT's paper) and the plan of what they need.
 
     Raises:
         ConfigError: an unknown exhibit, or one that has no data set or backbone left.
     """
-    wanted = list(STUDIES) if "all" in names else list(dict.fromkeys(names))
+    paper = [name for name in STUDIES if name not in OWN]
+    wanted = list(dict.fromkeys(part for name in names for part in (paper if name == "all" else [name])))
     for name in wanted:
         if name not in STUDIES:
             raise ConfigError(f"{unknown_name('table or figure', name, [*STUDIES, 'all'])}")
