@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from pathlib import Path
 
@@ -92,7 +93,8 @@ def compare(world, base_banks, folder, *more, **how) -> tuple[int, set[str]]:
 
 
 @pytest.mark.parametrize("name", sorted(set(LEAVES) - SEPARATE - OTHERS))
-def test_key_or_rows(base, tmp_path, name):
+def test_key_or_rows(base, tmp_path, name, monkeypatch):
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))  # in seconds
     world, base_banks = base
     compare(world, base_banks, tmp_path, name, changed(name, LEAVES[name]))
 
