@@ -346,9 +346,9 @@ def test_images_already_in_the_unit_range_are_left_alone(world):
 
 
 def test_every_shipped_yaml_resolves_to_what_its_name_says():
-    import train
     from dassl.engine import TRAINER_REGISTRY
 
+    import train
     from trainers.attacked import AttackedTrainer
 
     names = {"vit_b16": "ViT-B/16", "vit_b32": "ViT-B/32", "vit_l14": "ViT-L/14", "rn50": "RN50", "rn101": "RN101"}
