@@ -472,7 +472,7 @@ def parser() -> argparse.ArgumentParser:
     sub.set_defaults(run=prepare)
 
     sub = verbs.add_parser("reproduce", help="the paper's tables and figures", description=reproduce.__doc__)
-    sub.add_argument("names", nargs="*", help="table1 to table5, fig3 to fig7, curves, or all")
+    sub.add_argument("names", nargs="*", help="table1 to table5, fig3 to fig7, curves, all of these; peers, tapt")
     sub.add_argument("--demo", action="store_true", help="all of it small: DemoCLIP and digits, no download")
     sub.add_argument("--only", default="", help="data sets, for instance pets,dtd")
     sub.add_argument("--backbones", default="", help="for instance vit_b16")

@@ -4,8 +4,9 @@
 #   bash scripts/advpt/reproduce.sh table1 --only pets,dtd --backbones vit_b16 --dry-run
 #   bash scripts/advpt/reproduce.sh all --demo
 #
-# Names: table1 to table5, fig3 to fig7 (fig6 is the domain shift), curves, all. It can be stopped and started again.
+# Names: table1 to table5, fig3 to fig7 (fig6 is the domain shift), curves, all of these; peers, tapt.
+# It can be stopped and started again.
 set -euo pipefail
 source "$(dirname "$0")/common.sh"
-[ $# -ge 1 ] || { sed -n '2,7s/^# \{0,1\}//p' scripts/advpt/reproduce.sh; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,8s/^# \{0,1\}//p' scripts/advpt/reproduce.sh; exit 2; }
 exec "$PYTHON" -m advpt reproduce "$@"
