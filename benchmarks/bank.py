@@ -80,7 +80,7 @@ def trainable(clip: Backbone):
 
 
 def run(quick: bool = False) -> list[Row]:
-    n, repeats = (2, 1) if quick else (2, 3)
+    n, repeats = (2, 1) if quick else (2, 2)
     if torch.cuda.is_available():
         n, repeats = 256, 3
     chunk = min(n, 64)

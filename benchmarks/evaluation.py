@@ -40,7 +40,7 @@ with tempfile.TemporaryDirectory() as folder:
 
 
 def memory(quick: bool) -> Row:
-    few, many = (64, 256) if quick else (200, 1000)
+    few, many = (64, 256) if quick else (200, 600)
 
     def median_peak(n: int, how: str) -> float:
         return median([float(in_process(PEAK, str(n), how).splitlines()[-1]) for _ in range(1 if quick else 3)])
