@@ -179,7 +179,11 @@ def read_json(path: Path, error: type[AdvPTError] = AdvPTError) -> Any:
         error: when the file is missing or is not JSON; the message names the file.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+        text = path.read_text(encoding="utf-8")
+        found = json.loads(text, parse_constant=_no_number)
+        if r"\ud" in text.lower():  # halves of characters can be escaped in JSON, and written nowhere again
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
     except FileNotFoundError as cause:
         raise error(f"{path} does not exist") from cause
     except OSError as cause:

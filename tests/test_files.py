@@ -456,3 +456,12 @@ def test_files_without_a_checkpoint(tmp_path: Path) -> None:
         torch.save(content, tmp_path / "c")
         with pytest.raises(WeightsError, match="holds no 'state_dict'"):
             load_checkpoint(tmp_path / "c")
+
+
+def test_half_a_character_in_json_is_refused_and_a_whole_one_is_not(tmp_path):
+    path = tmp_path / "record.json"
+    path.write_text('{"protocol": "\\ud800"}')
+    with pytest.raises(BankError, match="record.json is not valid JSON.*surrogates"):
+        read_json(path, BankError)
+    path.write_text('{"protocol": "\\ud83d\\ude00"}')
+    assert read_json(path, BankError) == {"protocol": "\U0001f600"}
