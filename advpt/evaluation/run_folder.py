@@ -6,11 +6,13 @@ import contextlib
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from yacs.config import CfgNode
 
+from advpt import additions
 from advpt.errors import RecordError
 from advpt.evaluation import record as records
 from advpt.files import open_locked, read_json, read_object, unlock, write_json
@@ -62,12 +64,12 @@ def claim(folder: Path, cfg: CfgNode, *, evaluating: bool = False) -> None:
     Raises:
         RecordError: the folder holds another configuration; each differing setting is shown. Nothing is changed.
     """
-    mine = {k: v for k, v in plain(cfg).items() if k not in FREE and not k.startswith(FREE_NODES)}
+    mine = _identity(plain(cfg))
     path = folder / FILE
     if not path.is_file():
         write_json(path, mine)
         return
-    theirs = read_object(path, RecordError)
+    theirs, mine = (_identity(additions.complete(each)) for each in (read_object(path, RecordError), mine))
     names = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
     if names and not evaluating:
         lines = "".join(f"\n  {k}: the folder has {theirs.get(k)!r}, this run {mine.get(k)!r}" for k in names)
@@ -75,6 +77,11 @@ def claim(folder: Path, cfg: CfgNode, *, evaluating: bool = False) -> None:
             f"{folder} holds a run with another configuration:{lines}\n"
             "Give another --output-dir, or delete the folder if its results are not needed"
         )
+
+
+def _identity(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that must not change between two starts of one run."""
+    return {k: v for k, v in settings.items() if k not in FREE and not k.startswith(FREE_NODES)}
 
 
 def evaluation_settings(cfg: CfgNode) -> dict[str, object]:
@@ -94,7 +101,9 @@ def is_done(folder: Path, cfg: CfgNode, model: str = "") -> bool:
     if problems(folder):
         return False
     done = read_json(folder / DONE, RecordError)
-    return bool(done.get("evaluation") == evaluation_settings(cfg) and done.get("model", "") == model)
+    then, now = done.get("evaluation"), evaluation_settings(cfg)
+    same = isinstance(then, dict) and additions.complete(then) == additions.complete(now)
+    return same and bool(done.get("model", "") == model)
 
 
 def problems(folder: Path) -> list[str]:
