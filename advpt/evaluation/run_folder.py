@@ -7,17 +7,19 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from yacs.config import CfgNode
 
-from advpt.data import listing
+from advpt import additions
 from advpt.data.lists import DataLists
 from advpt.data.split import PARTS
 from advpt.errors import RecordError
 from advpt.evaluation import record as records
 from advpt.files import open_locked, read_json, read_object, unlock, write_json
+from advpt.prompts import exchange
 from advpt.settings import plain
 
 FILE = "config.json"
@@ -73,7 +75,8 @@ def check(folder: Path, cfg: CfgNode, *, evaluating: bool = False) -> None:
     path = folder / FILE
     if not path.is_file() or evaluating or _is_untouched(folder):
         return
-    mine, theirs = _identity(cfg), read_object(path, RecordError)
+    mine = _identity(plain(cfg))
+    theirs, mine = (_identity(additions.complete(each)) for each in (read_object(path, RecordError), mine))
     names = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
     if names:
         lines = "".join(f"\n  {k}: the folder has {theirs.get(k)!r}, this run {mine.get(k)!r}" for k in names)
@@ -102,9 +105,14 @@ def check_data(folder: Path, cfg: CfgNode, data: DataLists, *, evaluating: bool 
     elif evaluating and _is_trained(folder):
         return
     else:
-        different = _other_classes(folder, data)
+        beside = [
+            exchange.other_classes(exchange.about(path), data.classnames) for path in folder.glob("*/prompt.json")
+        ]
+        different = next((f"of its prompt, {other}" for other in beside if other), "")
         if not different:
-            log.info("%s does not say on which data its run is; they are taken to be those in %s", folder, data.folder)
+            log.warning(
+                "%s does not say on which data its run is; they are taken to be those in %s", folder, data.folder
+            )
     if different:
         raise RecordError(
             f"{folder} holds a run on other data than those in {data.folder}: {different}. Give another --output-dir; "
@@ -124,13 +132,14 @@ def claim(folder: Path, cfg: CfgNode, data: DataLists | None = None, *, evaluati
         check_data(folder, cfg, data, evaluating=evaluating)
     anew, trained = _is_untouched(folder), _is_trained(folder)
     if anew or not (folder / FILE).is_file():
-        write_json(folder / FILE, _identity(cfg))
+        write_json(folder / FILE, _identity(plain(cfg)))
     if data is not None and (anew or not ((folder / DATA).is_file() or (evaluating and trained))):
         write_json(folder / DATA, data.fields())
 
 
-def _identity(cfg: CfgNode) -> dict[str, object]:
-    return {k: v for k, v in plain(cfg).items() if k not in FREE and not k.startswith(FREE_NODES)}
+def _identity(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that must not change between two starts of one run."""
+    return {k: v for k, v in settings.items() if k not in FREE and not k.startswith(FREE_NODES)}
 
 
 def _is_untouched(folder: Path) -> bool:
@@ -143,14 +152,6 @@ def _is_untouched(folder: Path) -> bool:
 def _is_trained(folder: Path) -> bool:
     """Whether a folder holds something that was tuned."""
     return any(any(folder.glob(pattern)) for pattern in ("*/model*.pth.tar*", "rolling.pth.tar", "*/*.safetensors"))
-
-
-def _other_classes(folder: Path, data: DataLists) -> str:
-    for path in sorted(folder.glob("*/prompt.json")):
-        names = read_object(path, RecordError).get("classnames")
-        if isinstance(names, list) and names != list(data.classnames):
-            return f"its prompt was tuned on {listing.some([str(name) for name in names], 5)}"
-    return ""
 
 
 def evaluation_settings(cfg: CfgNode) -> dict[str, object]:
@@ -170,7 +171,9 @@ def is_done(folder: Path, cfg: CfgNode, model: str = "") -> bool:
     if problems(folder):
         return False
     done = read_json(folder / DONE, RecordError)
-    return bool(done.get("evaluation") == evaluation_settings(cfg) and done.get("model", "") == model)
+    then, now = done.get("evaluation"), evaluation_settings(cfg)
+    same = isinstance(then, dict) and additions.complete(then) == additions.complete(now)
+    return same and bool(done.get("model", "") == model)
 
 
 def problems(folder: Path) -> list[str]:
