@@ -13,7 +13,9 @@ from typing import Any
 from advpt.files import canonical_json
 
 # Leaves of the configuration, which extend_cfg adds with these defaults.
-SETTINGS: dict[str, Any] = {}
+SETTINGS: dict[str, Any] = {
+    "DATASET.TITLE": "",  # the name of one's own data in headings, records and folders; "": that of their folder
+}
 
 # Fields of a bank's spec and of a record's result, by dotted name; those of a list's items by the name of the list.
 BANK_FIELDS: dict[str, Any] = {"adversarial_set.attacked.visual_prompt": None}

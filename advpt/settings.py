@@ -33,6 +33,10 @@ POSITIONS = ("end", "middle", "front")
 PRECISIONS = ("fp32", "amp", "fp16")
 LAYOUTS = ("text", "text_deep", "visual", "independent", "t2v", "v2t")
 COUPLED = ("t2v", "v2t")
+# Fields of ContextSettings that are the layout of a prompt, with their leaves in a trainer's node.
+CONTEXT_LEAVES = {"n_ctx": "N_CTX", "csc": "CSC", "ctx_init": "CTX_INIT", "position": "CLASS_TOKEN_POSITION",
+                  "layout": "LAYOUT", "n_vision": "N_VISION", "depth_text": "DEPTH_TEXT",
+                  "depth_vision": "DEPTH_VISION", "shared_coupling": "SHARED_COUPLING"}  # fmt: skip
 BANK_PRECISIONS = ("fp32", "tf32", "amp")
 
 # Prompts of several layers in one or both towers; the numbers are those of the MaPLe family.
