@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_in
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
 
-from advpt.errors import ConfigError, DataError, StorageError, out_of_shared_memory
+from advpt.errors import ConfigError, DataError, StorageError, out_of_shared_memory, own_words
 from advpt.files import digest
 
 INTERPOLATIONS = {
@@ -190,7 +190,7 @@ class ImageSet:
             found = iter(loader)
             yield from found
         except DataError as error:  # of a worker: its words are in a traceback
-            raise DataError(str(error).rsplit(f"{DataError.__name__}: ", 1)[-1].strip()) from error
+            raise DataError(own_words(error)) from error
         except (RuntimeError, OSError) as error:
             if reason := out_of_shared_memory(error):
                 raise StorageError(reason) from error

@@ -204,7 +204,7 @@ def test_damage_found_by_a_reading_process_has_the_path(images) -> None:
 
 @contextlib.contextmanager
 def no_shared_memory(limit: int = 64) -> Iterator[None]:
-    """No file, and so no block of shared memory, may grow beyond ``limit`` bytes; and no test waits longer than 60 s."""
+    """No file, and so no block of shared memory, may grow beyond ``limit`` bytes; no test waits for ever."""
 
     def too_long(*_: object) -> None:
         raise TimeoutError("still waiting for a batch")
