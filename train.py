@@ -384,7 +384,7 @@ def from_host(error: BaseException) -> bool:
 
 
 def main(argv: list[str] | None = None) -> int:
-    from advpt.errors import AdvPTError, out_of_memory, own_words
+    from advpt.errors import AdvPTError, out_of_memory, out_of_shared_memory, own_words
     from advpt.signals import TERMINATED, Terminated, stoppable
 
     try:
@@ -405,6 +405,9 @@ def main(argv: list[str] | None = None) -> int:
         print("stopped; the same command continues where it was", file=sys.stderr)
         return 130
     except Exception as error:
+        if reason := out_of_shared_memory(error):
+            print(f"error: {reason}", file=sys.stderr)
+            return 2
         if said := out_of_memory(error):
             print(
                 f"error: out of memory ({said}). What was finished is kept. Use a smaller "
