@@ -30,7 +30,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output-dir", default="", help="default: output/<dataset>/<Trainer>/<cfg>_<shots>shots/...")
     parser.add_argument("--resume", default="", help="folder of a run to continue (default: the output folder itself)")
     parser.add_argument("--seed", type=int, default=None, help="0 is a seed; -1 draws one (default: 1)")
-    parser.add_argument("--seeds", default="", help="for instance 1,2,3: tuned in one batch; folders seed1, ... inside")
+    parser.add_argument(
+        "--seeds", default="", help="for instance 1,2,3: in one process, tuned in one batch; folders seed1, ..."
+    )
     parser.add_argument("--source-domains", nargs="+", help="Dassl's source domains")
     parser.add_argument("--target-domains", nargs="+", help="Dassl's target domains")
     parser.add_argument("--transforms", nargs="+", help="training transforms, replacing the config's")
@@ -109,8 +111,10 @@ def run_folder(cfg, config_name: str, top: Path) -> Path:
 
 def run(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    if args.seeds:
-        return run_together(args)
+    return run_seeds(args) if args.seeds else run_one(args)
+
+
+def run_one(args: argparse.Namespace) -> int:
     cfg = setup_cfg(args)
 
     from advpt.evaluation.run_folder import held
@@ -143,23 +147,34 @@ def run_in_folder(args: argparse.Namespace, cfg) -> int:
     return 0
 
 
-def run_together(args: argparse.Namespace) -> int:
-    """Several seeds in one process, each with the folder and the records it would have alone."""
+def run_seeds(args: argparse.Namespace) -> int:
+    """Several seeds in one process, each with the folder and the records it would have alone: tuned in one batch, or,
+    with --eval-only, evaluated one after the other (seed 3 of --model-dir DIR is DIR/seed3)."""
     from advpt.errors import ConfigError
-    from advpt.evaluation.run_folder import claim, held, mark_done
 
-    if args.seed is not None or args.eval_only or args.resume:
-        raise ConfigError("--seeds does not go with --seed, --eval-only or --resume; evaluate runs one by one")
+    if args.seed is not None or args.resume:
+        raise ConfigError("--seeds does not go with --seed or --resume; give the seeds once, or continue one run alone")
     try:
         seeds = list(dict.fromkeys(int(word) for word in args.seeds.replace(",", " ").split()))
     except ValueError:
         raise ConfigError(f"--seeds {args.seeds!r}: give whole numbers, for instance --seeds 1,2,3") from None
     if not seeds or min(seeds) < 0:
         raise ConfigError(f"--seeds {args.seeds!r}: give seeds of 0 or more, for instance --seeds 1,2,3")
-    cfgs, top = [], args.output_dir
-    for args.seed in seeds:
-        args.output_dir = str(Path(top, f"seed{args.seed}")) if top else ""
-        cfgs.append(setup_cfg(args))
+    per_seed = []
+    for seed in seeds:
+        own = {"seed": seed, "seeds": ""}
+        for name in ("output_dir", "model_dir"):
+            if top := getattr(args, name):
+                own[name] = str(Path(top, f"seed{seed}"))
+        per_seed.append(argparse.Namespace(**vars(args) | own))
+    if args.eval_only:
+        return max(run_one(each) for each in per_seed)
+    return run_together(args, [setup_cfg(each) for each in per_seed])
+
+
+def run_together(args: argparse.Namespace, cfgs: list) -> int:
+    from advpt.evaluation.run_folder import claim, held, mark_done
+
     with contextlib.ExitStack() as stack:
         for cfg in cfgs:
             stack.enter_context(held(Path(cfg.OUTPUT_DIR)))
@@ -230,23 +245,15 @@ def from_host(error: BaseException) -> bool:
     return trace is not None and trace.tb_frame.f_globals.get("__name__", "").split(".")[0] == "dassl"
 
 
-def sentence(error: Exception) -> str:
-    """An error's own words; what a process that loads images wraps around them is left out."""
-    said = str(error).strip()
-    if said.startswith("Caught ") and "worker process" in said:
-        said = said.splitlines()[-1].partition(": ")[2] or said
-    return said
-
-
 def main(argv: list[str] | None = None) -> int:
-    from advpt.errors import AdvPTError, out_of_memory
+    from advpt.errors import AdvPTError, out_of_memory, own_words
     from advpt.signals import TERMINATED, Terminated, stoppable
 
     try:
         with stoppable():
             return run(argv)
     except (AdvPTError, OSError) as error:  # the system's errors name the file and the reason
-        print(f"error: {sentence(error)}", file=sys.stderr)
+        print(f"error: {own_words(error)}", file=sys.stderr)
         return 2
     except ImportError as error:
         if "dassl" not in str(error):

@@ -192,9 +192,8 @@ class PromptTrainer(TrainerX):
         with half_precision(self.context.precision, self.device):
             text = self.encoder(self.prompt_learner().text)
         loss = self.loss(batch, text)
-        self.model_zero_grad()
-        self.model_backward(loss)
-        self.step()
+        self.model_backward_and_update(loss)
+        self.end_batch()
         return {"loss": loss.item()}
 
     def loss(self, batch, text: Tensor) -> Tensor:
@@ -202,11 +201,14 @@ class PromptTrainer(TrainerX):
         features, labels = self.embed_batch(batch)
         return losses.advpt(features.float(), text.float(), self.backbone.logit_scale, labels)
 
-    def step(self):
-        """Take the optimizer's step, and the schedule's after the last batch of an epoch."""
-        self.model_update()
+    def end_batch(self):
+        """The schedule's step, after the last batch of an epoch."""
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
+
+    def batch_seed(self) -> int:
+        """For what is drawn in this batch of this epoch alone, whatever was drawn before."""
+        return ((self.seed * 1_000_003 + self.epoch) * 1_000_003 + self.batch_idx) % 2**63
 
     # --- evaluation ---------------------------------------------------------------------------------------------
 

@@ -72,11 +72,9 @@ class EncoderTrainer(PromptTrainer):
     def forward_backward(self, batch):
         images, labels = self.parse_batch_test(batch)
         pixels = to_pixels(images, self.cfg)
-        seed = (self.seed * 1_000_003 + self.epoch) * 1_000_003 + self.batch_idx
-        loss = self.loss(pixels, self.perturb(pixels, labels, seed % 2**63), labels)
+        loss = self.loss(pixels, self.perturb(pixels, labels, self.batch_seed()), labels)
         self.model_backward_and_update(loss)
-        if self.batch_idx + 1 == self.num_batches:
-            self.update_lr()
+        self.end_batch()
         return {"loss": loss.item()}
 
     def training_facts(self):
