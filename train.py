@@ -102,12 +102,38 @@ def setup_cfg(args: argparse.Namespace):
     ):
         if getattr(args, name):
             node[leaf] = getattr(args, name)
+    if args.eval_only and args.model_dir:
+        args.from_checkpoint = take_layout(cfg, args.model_dir)
     if late := [word for word in args.opts if word.startswith("--")]:
         raise ConfigError(f"{late[0]} comes after KEY VALUE pairs; put flags first and pairs last")
     merge_overrides(cfg, args.opts)
     cfg.OUTPUT_DIR = args.output_dir or str(run_folder(cfg, trainer_yaml.stem, Path("output")))
     cfg.freeze()
     return cfg
+
+
+def take_layout(cfg, run: str) -> list[str]:
+    """Let the prompts in a run's folder say in which layout they are evaluated: their settings take the place of the
+    yaml's, KEY VALUE pairs come after them. Returns what changed, in words."""
+    register_plugins()
+    from dassl.engine import TRAINER_REGISTRY
+
+    from advpt.errors import ConfigError
+    from advpt.prompts.exchange import layout_settings
+    from advpt.settings import leaves, merge_overrides
+
+    name = cfg.TRAINER.NAME
+    node = getattr(TRAINER_REGISTRY.get(name), "node", "") if name in TRAINER_REGISTRY.registered_names() else ""
+    if node not in cfg.TRAINER:
+        return []
+    before = dict(leaves(cfg))
+    tuned = layout_settings(Path(run), node, list(cfg.TRAINER[node]))
+    try:
+        merge_overrides(cfg, [word for pair in tuned.items() for word in pair])
+    except ConfigError as error:
+        raise ConfigError(f"what stands beside the checkpoint of {run}: {error}") from None
+    after = dict(leaves(cfg))
+    return [f"{key} {after[key]}, as {run} was tuned (not {before[key]})" for key in tuned if after[key] != before[key]]
 
 
 def require_trainer(name: str) -> None:
@@ -176,9 +202,11 @@ def default_root() -> str:
 
 def run_folder(cfg, config_name: str, top: Path) -> Path:
     """CoOp's folder name of a run."""
+    from advpt.data.catalog import title
+
     node = cfg.TRAINER.get(cfg.TRAINER.NAME.upper(), {})
     shots = cfg.DATASET.NUM_SHOTS if cfg.DATASET.NUM_SHOTS > 0 else "all"
-    folder = top / cfg.DATASET.NAME.lower() / cfg.TRAINER.NAME / f"{config_name}_{shots}shots"
+    folder = top / title(cfg.DATASET).lower() / cfg.TRAINER.NAME / f"{config_name}_{shots}shots"
     if "N_CTX" in node:
         folder /= f"nctx{node.N_CTX}_csc{node.CSC}_ctp{node.CLASS_TOKEN_POSITION}"
     return folder / f"seed{cfg.SEED}"
@@ -199,17 +227,24 @@ def run_one(args: argparse.Namespace) -> int:
 
 
 def run_in_folder(args: argparse.Namespace, cfg) -> int:
-    from advpt.evaluation.run_folder import claim, mark_done
+    from advpt.evaluation.run_folder import check, check_data, claim, mark_done
 
     folder = Path(cfg.OUTPUT_DIR)
-    claim(folder, cfg, evaluating=args.eval_only)
+    check(folder, cfg, evaluating=args.eval_only)
     evaluated = str(Path(args.model_dir).absolute()) if args.eval_only else ""
     if done_already(args, cfg, evaluated):
         return 0
     open_log(cfg.OUTPUT_DIR)
+    for line in getattr(args, "from_checkpoint", []):
+        log.info("%s", line)
     trainer = build(args, cfg)
+    data = lists_of(trainer)
     if args.eval_only:
+        if data is not None:
+            check_data(folder, cfg, data, evaluating=True)
         trainer.load_model(args.model_dir, epoch=args.load_epoch)
+    claim(folder, cfg, data, evaluating=args.eval_only)
+    if args.eval_only:
         trainer.test()
         if (
             str(folder.absolute()) != evaluated
@@ -248,17 +283,19 @@ def run_seeds(args: argparse.Namespace) -> int:
 
 
 def run_together(args: argparse.Namespace, cfgs: list) -> int:
-    from advpt.evaluation.run_folder import claim, held, mark_done
+    from advpt.evaluation.run_folder import check, claim, held, mark_done
 
     with contextlib.ExitStack() as stack:
         for cfg in cfgs:
             stack.enter_context(held(Path(cfg.OUTPUT_DIR)))
-            claim(Path(cfg.OUTPUT_DIR), cfg)
+            check(Path(cfg.OUTPUT_DIR), cfg)
         cfgs = [cfg for cfg in cfgs if not done_already(args, cfg)]
         if not cfgs:
             return 0
         open_log(Path(cfgs[0].OUTPUT_DIR, "together.txt"))
         built = [build(args, cfg) for cfg in cfgs]
+        for trainer in built:
+            claim(Path(trainer.cfg.OUTPUT_DIR), trainer.cfg, lists_of(trainer))
         if args.no_train:
             return 0
 
@@ -275,12 +312,40 @@ def run_together(args: argparse.Namespace, cfgs: list) -> int:
 
 
 def done_already(args: argparse.Namespace, cfg, evaluated: str = "") -> bool:
-    from advpt.evaluation.run_folder import is_done
+    """Whether a run may be skipped: all of it is there, and the data are those that it is on.
 
-    if not (args.skip_done and is_done(Path(cfg.OUTPUT_DIR), cfg, evaluated)):
+    Raises:
+        RecordError: it is on other data. DataError: the data are not there.
+    """
+    from advpt.evaluation.run_folder import claim, is_done
+
+    folder = Path(cfg.OUTPUT_DIR)
+    if not (args.skip_done and is_done(folder, cfg, evaluated)):
         return False
+    claim(folder, cfg, lists_now(cfg), evaluating=args.eval_only)
     print(f"done already: {cfg.OUTPUT_DIR} (its records are kept; delete the folder to run it again)")
     return True
+
+
+def lists_of(trainer):
+    """The lists of a trainer's data; None where its loaders are not Dassl's."""
+    from advpt.data.lists import DataLists
+
+    manager = getattr(trainer, "dm", None)
+    return DataLists.of(manager.dataset) if manager is not None else None
+
+
+def lists_now(cfg):
+    """The lists of the data that a configuration names, as a run of it would see them."""
+    from dassl.data.datasets import build_dataset
+    from dassl.utils import set_random_seed
+
+    import datasets  # noqa: F401 - registers the data sets
+    from advpt.data.lists import DataLists
+
+    if cfg.SEED >= 0:
+        set_random_seed(cfg.SEED)
+    return DataLists.of(build_dataset(cfg))
 
 
 def open_log(where: str | Path) -> None:
@@ -319,7 +384,7 @@ def from_host(error: BaseException) -> bool:
 
 
 def main(argv: list[str] | None = None) -> int:
-    from advpt.errors import AdvPTError, out_of_memory, own_words
+    from advpt.errors import AdvPTError, out_of_memory, out_of_shared_memory, own_words
     from advpt.signals import TERMINATED, Terminated, stoppable
 
     try:
@@ -340,6 +405,9 @@ def main(argv: list[str] | None = None) -> int:
         print("stopped; the same command continues where it was", file=sys.stderr)
         return 130
     except Exception as error:
+        if reason := out_of_shared_memory(error):
+            print(f"error: {reason}", file=sys.stderr)
+            return 2
         if said := out_of_memory(error):
             print(
                 f"error: out of memory ({said}). What was finished is kept. Use a smaller "
