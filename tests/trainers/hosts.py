@@ -136,7 +136,7 @@ if __name__ == "__main__":
     main(parser.parse_args())
 '''
 
-TRAINER = '''import torch
+TRAINER = """import torch
 from torch import nn
 from torch.nn import functional as F
 
@@ -180,13 +180,13 @@ class {trainer}(TrainerX):
 
     def parse_batch_train(self, batch):
         return batch["img"].to(self.device), batch["label"].to(self.device)
-'''
+"""
 
 CLIP = {
     "__init__.py": "from .clip import *\n",
     "clip.py": "from .model import build_model\n\n__all__ = ['build_model', 'WHOSE']\nWHOSE = {name!r}\n",
     "simple_tokenizer.py": "class SimpleTokenizer(object):\n    def encode(self, text):\n        return [len(text)]\n",
-    "model.py": '''from torch import nn
+    "model.py": """from torch import nn
 
 
 class CLIP(nn.Module):
@@ -201,10 +201,10 @@ class CLIP(nn.Module):
 
 def build_model(state_dict{design_argument}):
     return CLIP(12{design_value})
-''',
+""",
 }
 
-DATASET = '''import os
+DATASET = """import os
 import pickle
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum, DatasetBase
@@ -245,7 +245,7 @@ class OxfordPets(DatasetBase):
             for name in sorted(os.listdir(folder)):
                 items.append(Datum(impath=os.path.join(folder, name), label=label, classname=breed))
         return items
-'''
+"""
 
 YAML = """DATALOADER:
   TRAIN_X:
