@@ -85,7 +85,7 @@ def check_result(printed: str, total: int = 12) -> list[str]:
 
 
 def test_main_and_eval_and_zero_shot(pets, tiny_file):
-    """``rn50_ep50 end 4 1 False``: 50 epochs, 4 context vectors, 1 shot; CoOp's folders, result lines and parser's gate."""
+    """``rn50_ep50 end 4 1 False``: 50 epochs, 4 context vectors, 1 shot; CoOp's folders and result lines."""
     words = ("coop/main.sh", "oxford_pets", "rn50_ep50", "end", "4", "1", "False")
     printed = script(pets, tiny_file, *words, SEEDS="1")
     run = "CoOp/rn50_ep50_1shots/nctx4_cscFalse_ctpend"

@@ -29,7 +29,8 @@ SMALL = ("MODEL.BACKBONE.NAME", "tiny", "INPUT.SIZE", "(16,16)", "OPTIM.MAX_EPOC
 def shell(command: str, folder: Path) -> str:
     python = f'python() {{ "{sys.executable}" "$@"; }}; set -e; '
     env = {name: value for name, value in os.environ.items() if name != "ADVPT_DATA"} | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(["bash", "-c", python + command], cwd=folder, env=env, capture_output=True, text=True, check=False)  # fmt: skip
+    words = ["bash", "-c", python + command]
+    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -117,7 +118,8 @@ def test_without_the_second_line_the_error_says_what_to_add(tmp_path, tiny_file)
     write_pets(tmp_path / "data")
     shutil.copy(ROOT / "trainers/advpt.py", tmp_path / "host/trainers")
     train_py = tmp_path / "host/train.py"
-    train_py.write_text(train_py.read_text().replace("import trainers.coop\n", "import trainers.coop\nimport trainers.advpt\n"))  # fmt: skip
+    imports = "import trainers.coop\n"
+    train_py.write_text(train_py.read_text().replace(imports, imports + "import trainers.advpt\n"))
     words = [sys.executable, "train.py", "--root", "../data", "--trainer", "AdvPT", "--dataset-config-file",
              "configs/datasets/oxford_pets.yaml", "--config-file", "configs/trainers/CoOp/vit_b16.yaml"]  # fmt: skip
     done = subprocess.run(words, cwd=tmp_path / "host", capture_output=True, text=True, check=False)
