@@ -61,8 +61,7 @@ def setup_cfg(args: argparse.Namespace):
     cfg = get_cfg_default()
     extend_cfg(cfg)
     trainer = args.trainer or "AdvPT"
-    dataset_yaml = Path(args.dataset_config_file or HERE / "configs/datasets/digits.yaml")
-    trainer_yaml = Path(args.config_file or HERE / f"configs/trainers/{trainer}/democlip.yaml")
+    dataset_yaml, trainer_yaml = yaml_files(args)
     if not args.config_file and not trainer_yaml.is_file():
         known = sorted(p.name for p in (HERE / "configs/trainers").iterdir() if p.is_dir())
         raise ConfigError(f"no embedded default for trainer {trainer!r} (there is one for {', '.join(known)}); "
@@ -91,6 +90,14 @@ def setup_cfg(args: argparse.Namespace):
     cfg.OUTPUT_DIR = args.output_dir or str(run_folder(cfg, trainer_yaml.stem, Path("output")))
     cfg.freeze()
     return cfg
+
+
+def yaml_files(args: argparse.Namespace) -> tuple[Path, Path]:
+    """The yaml files of the data set and of the trainer."""
+    return (
+        Path(args.dataset_config_file or HERE / "configs/datasets/digits.yaml"),
+        Path(args.config_file or HERE / f"configs/trainers/{args.trainer or 'AdvPT'}/democlip.yaml"),
+    )
 
 
 def default_root() -> str:
@@ -210,6 +217,8 @@ def build(args: argparse.Namespace, cfg):
 
     import datasets  # noqa: F401 - registers the data sets
     import trainers  # noqa: F401 - registers the trainers
+    from advpt.settings import unread
+    from trainers.advpt import PromptTrainer
 
     if cfg.SEED >= 0:
         print(f"Setting fixed seed: {cfg.SEED}")
@@ -219,7 +228,12 @@ def build(args: argparse.Namespace, cfg):
         torch.backends.cudnn.benchmark = True
     if cfg.VERBOSE:
         print(f"** Arguments **\n{vars(args)}\n** Config **\n{cfg}\n** System info **\n{collect_env_info()}")
-    return build_trainer(cfg)
+    trainer = build_trainer(cfg)
+    if isinstance(trainer, PromptTrainer):
+        trainer.ignored = tuple(unread(cfg, args.opts, yaml_files(args), trainer.nodes()))
+        for text in trainer.doubts():
+            log.warning("WARNING %s", text)
+    return trainer
 
 
 def from_host(error: BaseException) -> bool:

@@ -32,6 +32,7 @@ POSITIONS = ("end", "middle", "front")
 PRECISIONS = ("fp32", "amp", "fp16")
 LAYOUTS = ("text", "text_deep", "visual", "independent", "t2v", "v2t")
 COUPLED = ("t2v", "v2t")
+NO_WORDS = ("", "false", "none", "0")  # CTX_INIT as CoOp's users write it where there are no words
 BANK_PRECISIONS = ("fp32", "tf32", "amp")
 
 # Prompts of several layers in one or both towers; the numbers are those of the MaPLe family.
@@ -306,6 +307,34 @@ def _merge_yaml(cfg: CfgNode, path: Path, inside: tuple[Path, ...]) -> None:
         raise ConfigError(f"{path}: {error}") from None
 
 
+def unread(cfg: CfgNode, pairs: Sequence[str], files: Sequence[Path], nodes: Sequence[str]) -> list[str]:
+    """Settings of other trainers' nodes, which change nothing in this run: a sentence for each.
+
+    A setting of a trailing pair counts unless the same leaf of a node that is read is given too, as scripts for several
+    trainers do; those of a yaml file count where it has no node that is read.
+
+    Args:
+        cfg: the resolved configuration. pairs: the trailing ``KEY VALUE`` words. files: the yaml files that were
+            merged. nodes: those of ``cfg.TRAINER`` that the run reads, its own first.
+    """
+    read = tuple(f"TRAINER.{node}." for node in nodes)
+    given = list(pairs[::2])
+    found = [name for name in given if not {start + name.split(".")[-1] for start in read} & set(given)]
+    for path in files:
+        inside = [name for name, _ in _pairs(path, path.stat().st_mtime_ns)]
+        if not any(name.startswith(read) for name in inside):
+            found += inside
+    sentences = []
+    for name in dict.fromkeys(found):
+        if not name.startswith("TRAINER.") or name.count(".") < 2 or name.startswith(read):
+            continue
+        leaf = name.rpartition(".")[2]
+        own = [f"TRAINER.{each}.{leaf}" for each in nodes if leaf in cfg.TRAINER.get(each, {})]
+        what = own[0] if own else " and ".join(f"TRAINER.{each}" for each in nodes)
+        sentences.append(f"{name} changes nothing: {cfg.TRAINER.NAME} does not read it, it reads {what}")
+    return sentences
+
+
 def recipe(path: Path, more: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
     """What a yaml file and KEY VALUE pairs say, by dotted name, on top of this project's defaults; for looking ahead,
     where no host is there to say what it knows besides."""
@@ -393,7 +422,10 @@ class ContextSettings:
             raise ConfigError(f"N_CTX is {node.N_CTX}; at least 1 context vector is needed")
         _choice("CLASS_TOKEN_POSITION", node.CLASS_TOKEN_POSITION, POSITIONS)
         _choice("PREC", node.PREC, PRECISIONS)
-        plain = cls(node.N_CTX, node.CSC, node.CTX_INIT, node.CLASS_TOKEN_POSITION, node.PREC)
+        words = "" if node.CTX_INIT.strip().lower() in NO_WORDS else node.CTX_INIT
+        if words.strip() == "True":
+            raise ConfigError("CTX_INIT is True; give the first words of the prompt, like 'a photo of a', or ''")
+        plain = cls(node.N_CTX, node.CSC, words, node.CLASS_TOKEN_POSITION, node.PREC)
         layout = _choice("LAYOUT", layout or node.get("LAYOUT", "text"), LAYOUTS)
         if layout == "text":
             return plain

@@ -30,8 +30,6 @@ MODEL_NAME = "image_encoder"  # the checkpoint folder
 
 
 class EncoderTrainer(PromptTrainer):
-    own = ""  # the method's node of cfg.TRAINER
-
     def check_cfg(self, cfg):
         super().check_cfg(cfg)
         parse(cfg.TRAINER[self.own].ATTACK)

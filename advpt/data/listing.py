@@ -80,8 +80,8 @@ def doubts(part: str, scans: Mapping[str, Scan], beside: Sequence[str] = ()) -> 
     prefix, found = f"{part}: " if part else "", []
     if left_out:
         found.append(
-            f"{prefix}{len(left_out):,} files in class folders are left out; they are no images by suffix, nor without one "
-            f"by content: {some(left_out, 5)}"
+            f"{prefix}{len(left_out):,} files in class folders are left out; they are no images by suffix, nor without "
+            f"one by content: {some(left_out, 5)}"
         )
     if beside and scans:
         found.append(f"{prefix}{len(beside):,} images beside the class folders are left out: {some(beside, 5)}")
