@@ -20,6 +20,7 @@ from torch import Tensor
 from advpt import losses
 from advpt.attacks import parse
 from advpt.attacks.pgd import PROFILES
+from advpt.attacks.spec import parse_training
 from advpt.attacks.surrogate import load_surrogate
 from advpt.backbones import democlip
 from advpt.backbones.clip import OFFICIAL, load_backbone
@@ -35,7 +36,7 @@ from advpt.detectors import LossWatch, bank_rows, same_prompts
 from advpt.errors import ConfigError, PromptError, WeightsError
 from advpt.evaluation import defended, evaluator, pictures, record
 from advpt.evaluation.evaluator import Prompts, evaluate
-from advpt.evaluation.protocols import threats
+from advpt.evaluation.protocols import recorded, threats
 from advpt.files import digest, load_checkpoint, read_object, write_json
 from advpt.prompts import exchange, words
 from advpt.prompts.classifier import Classifier, from_templates
@@ -89,7 +90,7 @@ class PromptTrainer(TrainerX):
             context = ContextSettings.from_cfg(cfg.TRAINER[self.node], self.layout)
             if name in OFFICIAL:
                 check_layout(context, OFFICIAL[name], name)
-        parse(BankSettings.from_cfg(cfg).attack, cfg.BANK.PROFILE)
+        parse_training(BankSettings.from_cfg(cfg).attack, "BANK.ATTACK", cfg.BANK.PROFILE)
         SurrogateSettings.from_cfg(cfg)
         settings = EvalSettings.from_cfg(cfg)
         threats(settings.attacks, settings.protocols)
@@ -308,6 +309,7 @@ class PromptTrainer(TrainerX):
         """What a record says of the run itself."""
         cfg, data = self.cfg, self.dm.dataset
         settings = {name: value for name, value in plain(cfg).items() if name not in UNRECORDED}
+        settings["EVAL.ATTACKS"] = [recorded(text) for text in settings["EVAL.ATTACKS"]]
         return {
             "dataset": cfg.DATASET.NAME,
             "trainer": cfg.TRAINER.NAME,

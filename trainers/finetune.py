@@ -19,6 +19,7 @@ from dassl.optim import build_optimizer
 from torch import Tensor
 
 from advpt.attacks import parse
+from advpt.attacks.spec import parse_training
 from advpt.backbones.clip import Backbone
 from advpt.errors import WeightsError
 from advpt.files import load_checkpoint
@@ -32,7 +33,7 @@ MODEL_NAME = "image_encoder"  # the checkpoint folder
 class EncoderTrainer(PromptTrainer):
     def check_cfg(self, cfg):
         super().check_cfg(cfg)
-        parse(cfg.TRAINER[self.own].ATTACK)
+        parse_training(cfg.TRAINER[self.own].ATTACK, f"TRAINER.{self.own}.ATTACK")
 
     def build_prompts(self):
         cfg = self.cfg

@@ -6,6 +6,10 @@ EPS, and every option that is a budget or a step, is in units of 1/255. Short fo
 ``pgd40-fkl@16/a0.5``, ``mifgsm10-ce@8`` is ``pgd10-ce@8/a0.8/none/mi``), and the expansion is what is printed and
 recorded. What a text leaves out is, in this order: what the profile says, what the attack's ``usual`` says, what its
 constructor says. In a list of attacks to evaluate, ``:PROTOCOL`` may follow (``advpt/evaluation/protocols.py``).
+
+    files:PATH@EPS[/255][/l2]
+
+are images made elsewhere (:mod:`advpt.attacks.files`); the last @ ends PATH.
 """
 
 from __future__ import annotations
@@ -17,9 +21,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from advpt.attacks.base import ATTACKS, Attack
+from advpt.attacks.files import Files, content
 from advpt.attacks.objectives import OBJECTIVES
 from advpt.attacks.pgd import PROFILES, STARTS
 from advpt.errors import AttackError, ConfigError, unknown_name
@@ -41,6 +47,7 @@ EXAMPLES = (
     "rap400@16/advpt-released",
 )
 SMALLEST_EPS = 0.1
+FILES = f"{Files.name}:"
 _NUMBER = r"(\d+(?:\.\d+)?)"
 
 
@@ -143,7 +150,7 @@ class AttackSpec:
         cls, values = ATTACKS.get(self.name), self.arguments()
         fixed = cls.usual(self.objective, self.eps, self.steps)
         usual = _defaults(cls)
-        head = self.name + (str(self.steps) if cls.usual_steps else "")
+        head = self.name + (f":{self.path}" if self.path else "") + (str(self.steps) if cls.usual_steps else "")
         head += f"-{self.objective}" if "objective" in values else ""
         words = [
             option.write(values[option.keyword])
@@ -151,6 +158,18 @@ class AttackSpec:
             if option.keyword in values and (option.keyword in fixed or values[option.keyword] != usual[option.keyword])
         ]
         return "/".join([f"{head}@{_decimal(self.eps)}", *words])
+
+    @property
+    def path(self) -> str:
+        """Where images lie that were made elsewhere; "" for attacks that are carried out here."""
+        return str(dict(self.options).get("path", ""))
+
+    @property
+    def label(self) -> str:
+        """What records call it: its expansion, with a digest of the images in the place of their path."""
+        if not self.path:
+            return str(self)
+        return str(dataclasses.replace(self, options=(("path", content(Path(self.path).expanduser())[:12]),)))
 
     def arguments(self) -> dict[str, Any]:
         """The keywords of the attack's constructor."""
@@ -189,12 +208,19 @@ def _defaults(cls: type[Attack]) -> dict[str, Any]:
     return {p.name: None if p.default is p.empty else p.default for p in found}
 
 
+def is_files(text: str) -> bool:
+    """Whether a text names images that were made elsewhere."""
+    return text.strip().startswith(FILES)
+
+
 def parse_all(text: str, profile: str = "sound") -> list[AttackSpec]:
     """Every :class:`AttackSpec` of a text that may name several budgets, like ``pgd40-ce@1,2,4,8,16``.
 
     Raises:
         ConfigError: as :func:`parse`.
     """
+    if is_files(text):
+        return [parse(text, profile)]
     head, at, tail = text.partition("@")
     budgets, slash, options = tail.partition("/")
     return [parse(f"{head}{at}{budget.strip()}{slash}{options}", profile) for budget in budgets.split(",")]
@@ -208,6 +234,8 @@ def parse(text: str, profile: str = "sound") -> AttackSpec:
     """
     if profile not in PROFILES:
         raise ConfigError(unknown_name("profile", profile, PROFILES))
+    if is_files(text):
+        return _parse_files(text)
     head, at, tail = text.strip().lower().partition("@")
     budget, *words = tail.split("/")
     if not (at and budget) or ":" in text:
@@ -244,6 +272,35 @@ def parse(text: str, profile: str = "sound") -> AttackSpec:
     values |= {"name": cls.name, "objective": objective, "eps": eps, "steps": count if cls.usual_steps else 0}
     values |= {"options": tuple(sorted(options.items()))}
     spec = AttackSpec(**{k: v for k, v in values.items() if k in fields})
+    try:
+        spec.build()
+    except AttackError as error:
+        raise ConfigError(f"attack {text!r}: {error}") from None
+    return spec
+
+
+def parse_training(text: str, leaf: str, profile: str = "sound") -> AttackSpec:
+    """The attack of a setting ``leaf`` that training images are attacked with.
+
+    Raises:
+        ConfigError: as :func:`parse`, and for images made elsewhere.
+    """
+    spec = parse(text, profile)
+    if spec.path:
+        raise ConfigError(f"{leaf} is {text!r}; images made elsewhere can be evaluated (EVAL.ATTACKS), not trained on")
+    return spec
+
+
+def _parse_files(text: str) -> AttackSpec:
+    path, _, tail = text.strip().removeprefix(FILES).rpartition("@")
+    if not path:
+        raise ConfigError(
+            f"attack {text!r} names no budget that its images are checked against; write {FILES}PATH@EPS, for instance "
+            f"{FILES}adv.safetensors@8 ({FILES}PATH@255 takes any change)"
+        )
+    budget, *words = tail.lower().split("/")
+    given, _ = _read_options(text, Files, words, 0)
+    spec = AttackSpec(Files.name, Files.usual_objective, parse_eps(budget), options=(("path", path),), **given)
     try:
         spec.build()
     except AttackError as error:
