@@ -311,19 +311,20 @@ def unread(cfg: CfgNode, pairs: Sequence[str], files: Sequence[Path], nodes: Seq
     """Settings of other trainers' nodes, which change nothing in this run: a sentence for each.
 
     A setting of a trailing pair counts unless the same leaf of a node that is read is given too, as scripts for several
-    trainers do; those of a yaml file count where it has no node that is read.
+    trainers do; one of a yaml file counts where the file has no node that is read, and such a node has that leaf.
 
     Args:
         cfg: the resolved configuration. pairs: the trailing ``KEY VALUE`` words. files: the yaml files that were
             merged. nodes: those of ``cfg.TRAINER`` that the run reads, its own first.
     """
     read = tuple(f"TRAINER.{node}." for node in nodes)
+    leaves_read = {leaf for node in nodes for leaf in cfg.TRAINER.get(node, {})}
     given = list(pairs[::2])
     found = [name for name in given if not {start + name.split(".")[-1] for start in read} & set(given)]
     for path in files:
         inside = [name for name, _ in _pairs(path, path.stat().st_mtime_ns)]
         if not any(name.startswith(read) for name in inside):
-            found += inside
+            found += [name for name in inside if name.rpartition(".")[2] in leaves_read]
     sentences = []
     for name in dict.fromkeys(found):
         if not name.startswith("TRAINER.") or name.count(".") < 2 or name.startswith(read):

@@ -109,6 +109,8 @@ def split_protocol(text: str) -> tuple[str, str]:
         ConfigError: an unknown protocol, with the nearest one.
     """
     head, at, tail = text.strip().rpartition("@") if is_files(text) else ("", "", text.strip())
+    if is_files(text) and not at:
+        return tail, ""
     attack, colon, protocol = tail.partition(":")
     if colon and protocol not in PROTOCOLS:
         raise ConfigError(f"attack {text!r}: {unknown_name('protocol', protocol, PROTOCOLS)}")
