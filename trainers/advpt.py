@@ -66,6 +66,7 @@ class PromptTrainer(TrainerX):
     """What tuning text prompts of a frozen CLIP has in common; methods say where their training input comes from."""
 
     node = "ADVPT"  # of cfg.TRAINER with N_CTX, CSC, ...
+    trained = True  # another seed gives another outcome; False for a method that trains nothing
     layout = ""  # of its prompts, where the method says and not its node
     progress: Progress | None = None  # while training, and until the evaluation that follows
     input_seconds: float | None = 0.0  # what the training input cost, None where nobody knows
@@ -296,7 +297,13 @@ class PromptTrainer(TrainerX):
             "comparable": bool(getattr(data, "comparable", True)),
             "training": self.training_facts() | self.curve_facts() | ({"loaded": self.loaded} if self.loaded else {}),
             "warnings": self.warnings(),
+            **self.trained_facts(),
         } | self.word_facts()
+
+    def trained_facts(self):
+        """Whether the method is trained, for the record, where its trainer's name alone would say something else."""
+        usual = record.is_trained({"trainer": self.cfg.TRAINER.NAME})
+        return {} if self.trained == usual else {"trained": self.trained}
 
     def training_facts(self):
         """Where the training input came from, for the record."""

@@ -13,6 +13,8 @@ from trainers.advpt import PromptTrainer
 
 @TRAINER_REGISTRY.register()
 class ZeroshotCLIP(PromptTrainer):
+    trained = False
+
     def build_prompts(self):
         self.seed = self.cfg.SEED
 
