@@ -62,6 +62,20 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}"
 
 
+def own_words(error: BaseException) -> str:
+    """What an error says; the traceback that PyTorch's loaders wrap around an error of a worker process is left out."""
+    said = str(error).strip()
+    if said.startswith("Caught ") and "worker process" in said:
+        said = said.rsplit(f"{type(error).__name__}: ", 1)[-1].strip()
+    return said
+
+
+def shown(value: object, most: int = 60) -> str:
+    """A value for a message, of at most so many characters."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def out_of_memory(error: BaseException) -> str:
     """What the system said where an error means that memory ran out (of the machine or a device), else ""."""
     said = (str(error).splitlines() or [""])[0]

@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode
 
+from advpt import additions
 from advpt.cluster import Engine
 from advpt.errors import ConfigError, unknown_name
 
@@ -32,6 +33,10 @@ POSITIONS = ("end", "middle", "front")
 PRECISIONS = ("fp32", "amp", "fp16")
 LAYOUTS = ("text", "text_deep", "visual", "independent", "t2v", "v2t")
 COUPLED = ("t2v", "v2t")
+# Fields of ContextSettings that are the layout of a prompt, with their leaves in a trainer's node.
+CONTEXT_LEAVES = {"n_ctx": "N_CTX", "csc": "CSC", "ctx_init": "CTX_INIT", "position": "CLASS_TOKEN_POSITION",
+                  "layout": "LAYOUT", "n_vision": "N_VISION", "depth_text": "DEPTH_TEXT",
+                  "depth_vision": "DEPTH_VISION", "shared_coupling": "SHARED_COUPLING"}  # fmt: skip
 BANK_PRECISIONS = ("fp32", "tf32", "amp")
 
 # Prompts of several layers in one or both towers; the numbers are those of the MaPLe family.
@@ -166,17 +171,22 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+# Every leaf by its dotted name. A new one is a line in additions.SETTINGS.
+DEFAULTS = {f"{node}.{name}": value for node, values in _DEFAULTS.items() for name, value in values.items()}
+DEFAULTS |= additions.SETTINGS
+
+
 def extend_cfg(cfg: CfgNode) -> None:
     """Add this project's nodes and leaves to a Dassl configuration; what is there already keeps its value."""
-    for path, leaves in _DEFAULTS.items():
+    for path, value in DEFAULTS.items():
+        *nodes, leaf = path.split(".")
         node = cfg
-        for name in path.split("."):
+        for name in nodes:
             if name not in node:
                 node[name] = CfgNode()
             node = node[name]
-        for name, value in leaves.items():
-            if name not in node:
-                node[name] = value
+        if leaf not in node:
+            node[leaf] = value
 
 
 def leaves(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -190,8 +200,10 @@ def leaves(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def plain(cfg: CfgNode) -> dict[str, Any]:
-    """The configuration as one flat dict of JSON values (tuples become lists)."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in leaves(cfg)}
+    """The configuration as run folders and records keep it: one flat dict of JSON values (tuples become lists), without
+    the leaves of :mod:`advpt.additions` at their defaults."""
+    found = {name: list(value) if isinstance(value, tuple) else value for name, value in leaves(cfg)}
+    return additions.omit(found, additions.SETTINGS)
 
 
 def _coerce(old: Any, text: Any) -> Any:
@@ -309,7 +321,7 @@ def _merge_yaml(cfg: CfgNode, path: Path, inside: tuple[Path, ...]) -> None:
 def recipe(path: Path, more: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
     """What a yaml file and KEY VALUE pairs say, by dotted name, on top of this project's defaults; for looking ahead,
     where no host is there to say what it knows besides."""
-    found = {f"{node}.{name}": value for node, values in _DEFAULTS.items() for name, value in values.items()}
+    found = dict(DEFAULTS)
     for name, value in (*_pairs(path, path.stat().st_mtime_ns), *more):
         with contextlib.suppress(ValueError, SyntaxError):  # the run itself says what is wrong
             value = _coerce(found[name], value) if name in found else ast.literal_eval(str(value))

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
 
-from advpt.errors import ConfigError, DataError
+from advpt.errors import ConfigError, DataError, own_words
 from advpt.files import digest
 
 INTERPOLATIONS = {
@@ -188,7 +188,7 @@ class ImageSet:
         try:
             yield from found
         except DataError as error:  # of a worker: its words are in a traceback
-            raise DataError(str(error).rsplit(f"{DataError.__name__}: ", 1)[-1].strip()) from error
+            raise DataError(own_words(error)) from error
         finally:  # now, and not when nobody looks at an error and its frames any more
             if (end_workers := getattr(found, "_shutdown_workers", None)) is not None:
                 end_workers()

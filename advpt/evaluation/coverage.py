@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -166,7 +167,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     for text in tables(args.draws, args.seed):
-        print(f"{text}\n", flush=True)
+        sys.stdout.write(f"{text}\n\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

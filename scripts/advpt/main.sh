@@ -28,7 +28,6 @@ done
 settings=()
 [ -n "${WEIGHTS:-}" ] && settings+=(MODEL.WEIGHTS "$WEIGHTS")
 top=$OUTPUT/$dataset/$TRAINER
-folders=()
 for shots in ${SHOTS:-all}; do
   number=$shots
   [ "$shots" = all ] && number=-1
