@@ -147,9 +147,9 @@ def difference(one: Runs, other: Runs) -> Interval:
     Methods that were trained with the same seeds are paired by seed: runs of one seed share their few-shot images,
     their start and their order of batches, and a paired variance is right for whatever correlation that brings. Else
     each method's seeds are a component of their own. Where a trained method has one seed, seeds are not counted at all,
-    and the interval says so (``images_only``). To the variance of the images, that of one more image on which the two
-    disagree is added (Agresti and Min, Statistics in Medicine 24, 2005), so that agreement on all images is not taken
-    for certainty.
+    and the interval says so (``images_only``). The variance of the images is not less than that of one image on which
+    the two disagree (what half a count in each cell comes to: Agresti and Min, Statistics in Medicine 24, 2005), so
+    that agreement on all images is not taken for certainty.
 
     Raises:
         ValueError: other images, or outcomes that are not known.
@@ -172,7 +172,7 @@ def difference(one: Runs, other: Runs) -> Interval:
             if runs.counted:
                 parts.append((len(matrix) - 1, _variance(runs.by_seed())))
                 noise += _noise(matrix)
-    images = max(0.0, _variance(y.mean(0) - z.mean(0)) - noise) + 1 / n**2
+    images = max(1 / n**2, _variance(y.mean(0) - z.mean(0)) - noise)
     parts.append((max(1, n - 1), images))
     half = 100 * math.sqrt(sum(_quantile(degrees) ** 2 * v for degrees, v in parts))
     mean = one.mean - other.mean

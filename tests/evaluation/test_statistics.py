@@ -90,7 +90,7 @@ def test_a_difference_by_the_formula_of_the_documentation():
     gain = y.astype(float) - z
     left = gain - gain.mean(1, keepdims=True) - gain.mean(0) + gain.mean()
     noise = (left**2).sum() / (2 * 49) / 150
-    images = max(0, gain.mean(0).var(ddof=1) / 50 - noise) + 1 / 50**2
+    images = max(1 / 50**2, gain.mean(0).var(ddof=1) / 50 - noise)
     half = 100 * np.sqrt(t.ppf(0.975, 2) ** 2 * gain.mean(1).var(ddof=1) / 3 + t.ppf(0.975, 49) ** 2 * images)
     d = difference(runs(y), runs(z))
     assert (d.mean, d.low, d.high) == pytest.approx((100 * gain.mean(), d.mean - half, d.mean + half))
@@ -123,7 +123,7 @@ def test_one_seed_is_never_significant_and_never_replicated():
         assert d.images_only and d.scope == IMAGES_ONLY and not d.significant
     d = difference(runs(lucky), runs(many))
     gain = lucky[0] - many.mean(0)
-    half = 100 * t.ppf(0.975, 599) * np.sqrt(gain.var(ddof=1) / 600 + 1 / 600**2)
+    half = 100 * t.ppf(0.975, 599) * np.sqrt(gain.var(ddof=1) / 600)
     assert d.high - d.mean == pytest.approx(half) and d.low > 0 and d.seeds == (1, 15)
 
 
