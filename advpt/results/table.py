@@ -184,5 +184,8 @@ def render_comparisons(group: Group) -> str:
     if not lines:
         return ""
     heads = ["difference", "accuracy", "points", "95 % interval", "interval over"]
-    note = "Differences on the same images, paired by seed where both methods have the same seeds; intervals as above."
+    note = (
+        "Differences on the same images, paired by seed where both methods have the same seeds; 95 % intervals over "
+        "seeds and images (variance components with Student's t, docs/statistics.md)."
+    )
     return f"{note}\n\n{tabulate(lines, headers=heads, tablefmt='github', disable_numparse=True)}"

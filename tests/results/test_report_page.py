@@ -318,6 +318,9 @@ def test_bars_lines_and_empty_panels_are_drawn(small):
     )
     lines = Figure("fig7", "t", "c", "lines", "M", "%", tuple(Mark("p", "s", "l", float(x), cell) for x in (1, 2)))
     report = small.report(bars, lines)
+    with (small.top / "report" / "figures" / "fig7.csv").open() as file:
+        assert {row["interval"] for row in csv.DictReader(file)} == {IMAGES_ONLY}
+    assert "Error bars are 95 % intervals" in small.page()
     assert {p.name for p in report.files if p.suffix == ".png"} == {"fig6.png", "fig7.png"}
 
 
