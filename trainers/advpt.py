@@ -71,6 +71,7 @@ class PromptTrainer(TrainerX):
 
     node = "ADVPT"  # of cfg.TRAINER with N_CTX, CSC, ...
     own = ""  # the node of a method that tunes no prompts, in the place of ``node``
+    trained = True  # another seed gives another outcome; False for a method that trains nothing
     layout = ""  # of its prompts, where the method says and not its node
     progress: Progress | None = None  # while training, and until the evaluation that follows
     input_seconds: float | None = 0.0  # what the training input cost, None where nobody knows
@@ -342,7 +343,13 @@ class PromptTrainer(TrainerX):
             "comparable": None if comparable is None else bool(comparable),
             "training": self.training_facts() | self.curve_facts() | ({"loaded": self.loaded} if self.loaded else {}),
             "warnings": self.warnings(),
+            **self.trained_facts(),
         } | self.word_facts()
+
+    def trained_facts(self):
+        """Whether the method is trained, for the record, where its trainer's name alone would say something else."""
+        usual = record.is_trained({"trainer": self.cfg.TRAINER.NAME})
+        return {} if self.trained == usual else {"trained": self.trained}
 
     def training_facts(self):
         """Where the training input came from, for the record."""

@@ -205,6 +205,21 @@ def test_zero_shot_needs_no_training_and_its_prompt_is_the_attacked_one(world):
     assert len(other["hand_prompt"]) == 8 and other["prompt"] != transfer["prompt"]
 
 
+def test_a_record_says_whether_its_method_was_trained(world, monkeypatch):
+    """By the trainer's name, so that records of earlier versions do; a trainer of another name says it itself."""
+    from trainers.zsclip import ZeroshotCLIP
+
+    world.run(trainer="ZeroshotCLIP")
+    world.run(trainer="CoOp", output=world.folder / "coop")
+    (zero, *_), (coop, *_) = results(world.output).values(), results(world.folder / "coop").values()
+    assert "trained" not in zero and not records.is_trained(zero) and "trained" not in coop and records.is_trained(coop)
+    monkeypatch.setattr(records, "UNTRAINED", ())
+    assert ZeroshotCLIP.trained is False
+    world.run(trainer="ZeroshotCLIP", output=world.folder / "again")
+    again = next(iter(results(world.folder / "again").values()))
+    assert again["trained"] is False and not records.is_trained(again)
+
+
 def test_best_validation_model_is_chosen_and_loaded(world):
     world.run("TEST.FINAL_MODEL", "best_val")
     assert (world.output / "prompt_learner" / "model-best.pth.tar").is_file()
