@@ -32,7 +32,7 @@ from advpt.data import catalog
 from advpt.data.images import ImageSet, Preprocessing
 from advpt.data.manifest import manifest
 from advpt.detectors import LossWatch, bank_rows
-from advpt.errors import PromptError, WeightsError
+from advpt.errors import ConfigError, PromptError, WeightsError
 from advpt.evaluation import defended, evaluator, pictures, record
 from advpt.evaluation.evaluator import Prompts, evaluate
 from advpt.evaluation.protocols import threats
@@ -50,6 +50,7 @@ from advpt.settings import (
     SurrogateSettings,
     extend_cfg,
     plain,
+    require_ranges,
 )
 from advpt.tuning.loader import BankLoader
 from advpt.tuning.progress import FILE as PROGRESS
@@ -76,6 +77,7 @@ class PromptTrainer(TrainerX):
 
     def check_cfg(self, cfg):
         """Every setting is read before anything is loaded; mistakes raise ConfigError."""
+        require_ranges(cfg)
         context, name = ContextSettings.from_cfg(cfg.TRAINER[self.node], self.layout), cfg.MODEL.BACKBONE.NAME
         if name in OFFICIAL:
             check_layout(context, OFFICIAL[name], name)
@@ -91,6 +93,7 @@ class PromptTrainer(TrainerX):
         self.bank_settings, self.eval_settings = BankSettings.from_cfg(cfg), EvalSettings.from_cfg(cfg)
         self.classnames = list(self.dm.dataset.classnames)
         self.backbone = load_backbone(BackboneSettings.from_cfg(cfg), self.device)
+        self.backbone.require_size(cfg.INPUT.SIZE)
         self.encoder = TextEncoder(self.backbone.model)
         self.library = Library(
             root=self.bank_settings.dir,
@@ -124,8 +127,7 @@ class PromptTrainer(TrainerX):
         learner = PromptLearner(self.encoder, self.classnames, self.context, start, architecture)
         self.prompt_learner = learner.to(self.device)
         self.untrained = learner.ctx.detach().clone() if learner.n_ctx else None
-        self.optim = build_optimizer(self.prompt_learner, cfg.OPTIM)
-        self.sched = build_schedule(self.optim, cfg.OPTIM)
+        self.optim, self.sched = build_optim(self.prompt_learner, cfg.OPTIM)
         self.register_model(MODEL_NAME, self.prompt_learner, self.optim, self.sched)
 
     def image_set(self, split, interpolation=None):
@@ -437,6 +439,19 @@ def to_pixels(images: Tensor, cfg) -> Tensor:
         torch.tensor(v, device=images.device)[:, None, None] for v in (cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD)
     )
     return (images * std + mean).clamp(0, 1)
+
+
+def build_optim(model, settings):
+    """Dassl's optimizer for the parameters of ``model``, and its schedule.
+
+    Raises:
+        ConfigError: values of OPTIM that do not go together.
+    """
+    try:
+        optimizer = build_optimizer(model, settings)
+        return optimizer, build_schedule(optimizer, settings)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise ConfigError(f"the settings of OPTIM cannot be used: {error}") from error
 
 
 def build_schedule(optimizer, settings):

@@ -10,7 +10,7 @@ import functools
 import http.client
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from advpt.backbones import democlip, robust
 from advpt.backbones.shim import import_clip
-from advpt.errors import WeightsError, unknown_name
+from advpt.errors import DataError, WeightsError, unknown_name
 from advpt.files import file_digest, is_torchscript, network_timeout, tensor_digest
 from advpt.settings import BackboneSettings
 
@@ -178,6 +178,19 @@ class Backbone:
         if self.image is None:
             raise WeightsError("the image encoder was released; load the backbone again to see images")
         return self.image
+
+    def require_size(self, size: Sequence[int]) -> None:
+        """Refuse images of another size than this CLIP's. ``size``: height and width in pixels.
+
+        Raises:
+            DataError: naming both sizes.
+        """
+        side = self.architecture.resolution
+        if tuple(size) != (side, side):
+            raise DataError(
+                f"INPUT.SIZE is {tuple(size)}, but {self.name} reads {side} x {side} pixels; set INPUT.SIZE "
+                f'"({side},{side})"'
+            )
 
     def release_image_encoder(self) -> None:
         """Give back the memory of the image tower. Its hash stays known."""
