@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _codecs
+import codecs
 import collections
 import contextlib
 import dataclasses
@@ -167,6 +168,41 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write readable, key-sorted JSON atomically."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n")
+
+
+def read_text(path: Path, error: type[AdvPTError] = AdvPTError) -> str:
+    """The text in ``path``, UTF-8 with or without a byte order mark, line ends as ``\\n``.
+
+    Raises:
+        error: it is in another encoding; the message says which, where that shows, and how to convert it.
+        OSError: it is missing or cannot be opened.
+    """
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as cause:
+        text, where = "", f"byte {data[cause.start]:#04x} at position {cause.start}"
+    else:
+        where = ""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or "\0" in text:
+        raise error(
+            f"{path} is in UTF-16, as some programs on Windows write it; expected UTF-8: save it as UTF-8, or run "
+            f"iconv -f UTF-16 -t UTF-8"
+        )
+    if where:
+        raise error(
+            f"{path} is not in UTF-8 ({where}): save it as UTF-8, or run iconv -f LATIN1 -t UTF-8 if it comes from an "
+            "older program of Western Europe"
+        )
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def printable(text: str) -> str:
+    """A text that any file and terminal takes: bytes of names that are not UTF-8 as ``\\xe9``."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # halves of characters that stand for no byte
+        return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _no_number(name: str) -> NoReturn:

@@ -24,6 +24,7 @@ from yacs.config import CfgNode
 
 from advpt.cluster import Engine
 from advpt.errors import ConfigError, unknown_name
+from advpt.files import read_text
 
 PROFILES = ("sound", "released", "paper")
 PROTOCOLS = ("transfer", "transfer-all", "static", "tuned", "adaptive")
@@ -283,8 +284,9 @@ def _merge_yaml(cfg: CfgNode, path: Path, inside: tuple[Path, ...]) -> None:
         raise ConfigError(f"no configuration file at {path}" + (f" (_BASE_ of {inside[-1]})" if inside else ""))
     if path.resolve() in inside:
         raise ConfigError(f"{path}: _BASE_ leads in a circle: {' -> '.join(str(p) for p in inside)}")
+    text = read_text(path, ConfigError)
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        tree = yaml.safe_load(text) or {}
         json.dumps(tree, default=str, skipkeys=True)  # refuses a tree that contains itself
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         raise ConfigError(f"{path} is not valid yaml: {error}") from error
@@ -329,7 +331,7 @@ def _pairs(path: Path, changed: int) -> tuple[tuple[str, Any], ...]:
             else:
                 found.append((f"{prefix}{name}", value))
 
-    tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    tree = yaml.safe_load(read_text(path, ConfigError)) or {}
     if base := tree.pop("_BASE_", None):
         above = path.parent / str(base)
         found += _pairs(above, above.stat().st_mtime_ns)

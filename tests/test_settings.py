@@ -25,6 +25,7 @@ from advpt.settings import (
     merge_overrides,
     merge_yaml,
     plain,
+    recipe,
     require_ranges,
 )
 
@@ -240,7 +241,7 @@ def test_a_yaml_file(cfg: CfgNode, tmp_path: Path) -> None:
         ),
         (b"OPTIM: [1\n", "is not valid yaml"),
         (b"- 1\n- 2\n", "expected a mapping of settings, found list"),
-        (b"\xff\xfe\x00", "is not valid yaml"),
+        (b"\xff\xfe\x00", "is in UTF-16"),
         (b"OPTIM: !!python/object/apply:os.system ['true']\n", "is not valid yaml"),
     ),
 )
@@ -395,3 +396,15 @@ def test_every_number_of_the_hosts_optimizers_and_loaders_has_a_range() -> None:
 def test_ranges(wanted: Range, right: tuple, wrong: tuple, said: str) -> None:
     assert all(value in wanted for value in right) and not any(value in wanted for value in wrong)
     assert said in str(wanted)
+
+
+def test_a_yaml_of_another_encoding_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_bytes("OPTIM: {LR: 0.5} # déjà".encode("latin-1"))
+    for read in (lambda: merge_yaml(make_cfg(), path), lambda: recipe(path)):
+        with pytest.raises(ConfigError, match=r"a\.yaml is not in UTF-8 \(byte 0xe9"):
+            read()
+    path.write_bytes("OPTIM: {LR: 0.5} # déjà\r\n".encode("utf-8-sig"))
+    cfg = make_cfg()
+    merge_yaml(cfg, path)
+    assert cfg.OPTIM.LR == 0.5

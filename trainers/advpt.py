@@ -28,7 +28,7 @@ from advpt.bank.cost import timed
 from advpt.bank.library import Library
 from advpt.bank.on_ray import filler
 from advpt.bank.store import Bank
-from advpt.data import catalog
+from advpt.data import catalog, listing
 from advpt.data.images import ImageSet, Preprocessing
 from advpt.data.manifest import manifest
 from advpt.detectors import LossWatch, bank_rows
@@ -92,6 +92,7 @@ class PromptTrainer(TrainerX):
         self.context = ContextSettings.from_cfg(cfg.TRAINER[self.node], self.layout)
         self.bank_settings, self.eval_settings = BankSettings.from_cfg(cfg), EvalSettings.from_cfg(cfg)
         self.classnames = list(self.dm.dataset.classnames)
+        listing.require_unicode(self.classnames, f"the classes of {cfg.DATASET.NAME}")
         self.backbone = load_backbone(BackboneSettings.from_cfg(cfg), self.device)
         self.backbone.require_size(cfg.INPUT.SIZE)
         self.encoder = TextEncoder(self.backbone.model)

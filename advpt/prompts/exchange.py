@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from advpt.errors import PromptError, WeightsError
-from advpt.files import atomic_path, load_checkpoint, write_json, write_text
+from advpt.files import atomic_path, load_checkpoint, read_text, write_json, write_text
 
 FOLDER = "prompt_learner"
 
@@ -35,7 +35,7 @@ def checkpoint_file(folder: Path, epoch: int | None = None) -> Path:
         return folder / f"model.pth.tar-{epoch}"
     best, last = folder / "model-best.pth.tar", folder / "checkpoint"
     if not best.is_file() and last.is_file():
-        return folder / Path(last.read_text().strip()).name
+        return folder / Path(read_text(last, WeightsError).strip()).name
     return best
 
 

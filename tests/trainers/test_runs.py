@@ -227,6 +227,7 @@ def test_best_validation_model_is_chosen_and_loaded(world):
         (("OPTIM.NAME", "adam", "OPTIM.ADAM_BETA1", "1"), "OPTIM cannot be used: Invalid beta"),
         (("TRAINER.ADVPT.CLASS_TOKEN_POSITION", "start"), "CLASS_TOKEN_POSITION"),
         (("--verbose",), "put flags first"),
+        (("BANK.DIR", "caf\udce9"), r"the name 'caf\xe9' is not UTF-8"),
     ],
 )
 def test_mistakes_are_answered_with_a_sentence(world, bad, says):
