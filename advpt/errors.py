@@ -61,8 +61,9 @@ class TrainingError(AdvPTError, ArithmeticError):
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """The sentence for an unknown name: the nearest match, then all known names."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    lower = {each.lower(): each for each in names}
+    near = difflib.get_close_matches(name.lower(), lower, n=1)
+    hint = f" Did you mean {lower[near[0]]!r}?" if near else ""
     return f"unknown {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}"
 
 

@@ -204,13 +204,14 @@ class DatasetWrapper(Dataset):
             output["img"] = image
         elif isinstance(self.transform, (list, tuple)):
             for number, transform in enumerate(self.transform, 1):
-                output["img" if number == 1 else f"img{number}"] = self._views(transform, image)
+                output["img" if number == 1 else f"img{number}"] = self._transform_image(transform, image)
         else:
-            output["img"] = self._views(self.transform, image)
+            output["img"] = self._transform_image(self.transform, image)
         if self.return_img0:
             output["img0"] = self.to_tensor(image)
         return output
 
-    def _views(self, transform: Any, image: Any) -> Any:
-        views = [transform(image) for _ in range(self.k_tfm)]
+    def _transform_image(self, tfm: Any, img0: Any) -> Any:
+        """``tfm`` of the PIL image ``img0``: one tensor, or a list of ``k_tfm`` where that is more than 1."""
+        views = [tfm(img0) for _ in range(self.k_tfm)]
         return views if len(views) > 1 else views[0]
