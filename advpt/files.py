@@ -413,6 +413,23 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return loaded
 
 
+def first_words(error: BaseException) -> str:
+    """The first line of what an error says, without a terminal's codes; its kind where it says nothing."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
+
+
+def _why(error: BaseException) -> str:
+    pickled = pickled_class(error)
+    return f"it wants to load {pickled}" if pickled else first_words(error)
+
+
+def pickled_class(error: BaseException) -> str:
+    """The class that torch's safe loader refused to load, "" where it refused something else."""
+    refused = re.search(r"GLOBAL ([\w.]+) was not an allowed", str(error))
+    return refused[1] if refused else ""
+
+
 def load_tensors(path: Path) -> Any:
     """What a file of ``torch.save`` holds, as :func:`load_checkpoint` reads it.
 
@@ -427,7 +444,8 @@ def load_tensors(path: Path) -> Any:
         # Only the zip format: torch's readers of older formats do more than call the unpickler.
         if _torch_records(path) is None:
             raise WeightsError(
-                f"{path} cannot be read safely: {refused}. It is no checkpoint of torch 1.6 or later, or it is damaged"
+                f"{path} cannot be read safely: {_why(refused)}. It is no checkpoint of torch 1.6 or later, or it is "
+                "damaged"
             ) from refused
         restricted: Any = types.SimpleNamespace(
             __name__="advpt.short_list",
@@ -438,6 +456,6 @@ def load_tensors(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=False, pickle_module=restricted)
         except Exception as cause:  # noqa: BLE001 - whatever a damaged or hostile file raises, the answer is the same
             raise WeightsError(
-                f"{path} cannot be read safely: {cause}. Only tensors, numbers and Dassl's schedulers are accepted; "
-                "if you trust the file, save its state_dict anew with torch.save"
+                f"{path} cannot be read safely: {_why(cause)}. Only tensors, numbers and Dassl's schedulers are "
+                "accepted; if you trust the file, save its state_dict anew with torch.save"
             ) from cause

@@ -37,6 +37,7 @@ from advpt.files import (
     file_digest,
     is_torchscript,
     load_checkpoint,
+    load_tensors,
     network_timeout,
     printable,
     read_json,
@@ -505,3 +506,12 @@ def test_text_in_another_encoding_is_a_sentence(tmp_path: Path, content: bytes, 
 def test_names_that_are_not_utf8_are_printable() -> None:
     assert printable("caf\udce9.png") == r"caf\xe9.png" and printable("naïve 🙂") == "naïve 🙂"
     assert printable("\ud83d") == r"\ud83d"
+
+
+@pytest.mark.parametrize("old", (False, True), ids=("zip", "older than torch 1.6"))
+def test_a_pickled_module_is_named_without_a_terminals_codes(tmp_path: Path, old: bool) -> None:
+    path = tmp_path / "m.pt"
+    torch.save(nn.Linear(1, 1), path, _use_new_zipfile_serialization=not old)
+    with pytest.raises(WeightsError, match=r"it wants to load torch\.nn\.modules\.linear\.Linear\. [OI]") as caught:
+        load_tensors(path)
+    assert "\x1b" not in str(caught.value) and "\n" not in str(caught.value)

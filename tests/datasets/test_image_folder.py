@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from dataset_trees import Build, touch
 
-from advpt.errors import DataError
+from advpt.errors import ConfigError, DataError
 
 PATHS = [
     *(f"train/{c}/{i}.jpg" for c in ("red_fox", "Arctic hare", "owl") for i in range(5)),
@@ -71,3 +71,15 @@ def test_names_that_are_not_utf8_are_named_with_their_bytes(build: Build, tmp_pa
                 (folder / part / "owl").rename(folder / part / odd)
     with pytest.raises(DataError, match=r"the name '.*caf\\xe9.*' is not UTF-8; rename it"):
         build("ImageFolder")
+
+
+@pytest.mark.parametrize("subsample", ("new", "base"))
+def test_one_class_has_no_new_half(build: Build, tmp_path: Path, subsample: str) -> None:
+    touch(tmp_path / "image_folder", [path for path in PATHS if "/owl/" in path])
+    if subsample == "base":
+        assert build("ImageFolder", subsample="base").classnames == ["owl"]
+        return
+    with pytest.raises(
+        ConfigError, match=r"SUBSAMPLE_CLASSES is 'new', but the data set has 1 class\(es\): none is left"
+    ):
+        build("ImageFolder", subsample="new")
