@@ -227,6 +227,31 @@ def statistics(args: argparse.Namespace) -> int:
     return 0
 
 
+def config(args: argparse.Namespace) -> int:
+    """A configuration file as one flat yaml, what it builds on merged in; for checkouts whose train.py does not know
+    `_BASE_` and composed names such as rn50_ep50.yaml."""
+    import yaml
+    from dassl.config import get_cfg_default
+
+    from advpt.settings import extend_cfg, merge_yaml, plain, yaml_layers
+
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    merge_yaml(cfg, args.file)
+    named = {name for _, values in yaml_layers(args.file) for name in values}
+    tree: dict[str, Any] = {}
+    for name, value in plain(cfg).items():
+        if name in named:
+            *nodes, leaf = name.split(".")
+            node = tree
+            for each in nodes:
+                node = node.setdefault(each, {})
+            node[leaf] = value
+    print(f"# {args.file.name} of AdvPT {__version__} with all it builds on: python -m advpt config {args.file}")
+    print(yaml.safe_dump(tree, default_flow_style=None, width=120), end="")
+    return 0
+
+
 def report(args: argparse.Namespace) -> int:
     """Tables of all records below the folders."""
     from advpt.results.collect import collect
@@ -511,6 +536,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, default=0, help="of random crops")
     sub.add_argument("--weights", default="", help="a file instead of OpenAI's weights by name (default: the run's)")
     sub.set_defaults(run=statistics)
+
+    sub = verbs.add_parser("config", help="a configuration as one flat yaml file", description=config.__doc__)
+    sub.add_argument("file", type=Path, help="for instance configs/trainers/AdvPT/vit_b16.yaml")
+    sub.set_defaults(run=config)
 
     sub = verbs.add_parser("report", help="tables of records", description=report.__doc__)
     sub.add_argument("folders", type=Path, nargs="+", help="output folders of finished runs")

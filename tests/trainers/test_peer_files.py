@@ -10,12 +10,12 @@ from pathlib import Path, PurePath
 
 import dassl.utils
 import pytest
-import train
 from dassl.data.datasets import Datum
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from small_world import ROOT
 from yacs.config import CfgNode
 
+import train
 from advpt.backbones.shim import import_clip
 from advpt.files import file_digest
 
