@@ -34,3 +34,8 @@ def test_help_fits_a_screen(capsys, verb):
     with pytest.raises(SystemExit) as done:
         main([*verb, "--help"])
     assert done.value.code == 0 and len(capsys.readouterr().out.splitlines()) <= 40
+
+
+def test_names_that_are_not_utf8_are_a_sentence(capsys):
+    assert main(["report", "caf\udce9"]) == 2
+    assert r"the name 'caf\xe9' is not UTF-8" in capsys.readouterr().err
