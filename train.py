@@ -75,8 +75,7 @@ def setup_cfg(args: argparse.Namespace):
     trainer = args.trainer or "AdvPT"
     if not (HERE / "configs/trainers" / trainer).is_dir():  # else build() checks, and a run that is done starts faster
         require_trainer(trainer)
-    dataset_yaml = Path(args.dataset_config_file or HERE / "configs/datasets/digits.yaml")
-    trainer_yaml = Path(args.config_file or HERE / f"configs/trainers/{trainer}/democlip.yaml")
+    dataset_yaml, trainer_yaml = yaml_files(args)
     if not args.config_file and not trainer_yaml.is_file():
         known = sorted(p.name for p in (HERE / "configs/trainers").iterdir() if p.is_dir())
         raise ConfigError(f"no embedded default for trainer {trainer!r} (there is one for {', '.join(known)}); "
@@ -110,6 +109,14 @@ def setup_cfg(args: argparse.Namespace):
     cfg.OUTPUT_DIR = args.output_dir or str(run_folder(cfg, trainer_yaml.stem, Path("output")))
     cfg.freeze()
     return cfg
+
+
+def yaml_files(args: argparse.Namespace) -> tuple[Path, Path]:
+    """The yaml files of the data set and of the trainer."""
+    return (
+        Path(args.dataset_config_file or HERE / "configs/datasets/digits.yaml"),
+        Path(args.config_file or HERE / f"configs/trainers/{args.trainer or 'AdvPT'}/democlip.yaml"),
+    )
 
 
 def take_layout(cfg, run: str) -> list[str]:
@@ -363,7 +370,11 @@ def build(args: argparse.Namespace, cfg):
     from dassl.engine import build_trainer
     from dassl.utils import collect_env_info, set_random_seed
 
+    from advpt.settings import unread
+
     require_trainer(cfg.TRAINER.NAME)
+    from trainers.advpt import PromptTrainer
+
     if cfg.SEED >= 0:
         print(f"Setting fixed seed: {cfg.SEED}")
         set_random_seed(cfg.SEED)
@@ -372,7 +383,12 @@ def build(args: argparse.Namespace, cfg):
         torch.backends.cudnn.benchmark = True
     if cfg.VERBOSE:
         print(f"** Arguments **\n{vars(args)}\n** Config **\n{cfg}\n** System info **\n{collect_env_info()}")
-    return build_trainer(cfg)
+    trainer = build_trainer(cfg)
+    if isinstance(trainer, PromptTrainer):
+        trainer.ignored = tuple(unread(cfg, args.opts, yaml_files(args), trainer.nodes()))
+        for text in trainer.set_up_warnings():
+            log.warning("WARNING %s", text)
+    return trainer
 
 
 def from_host(error: BaseException) -> bool:

@@ -34,6 +34,7 @@ POSITIONS = ("end", "middle", "front")
 PRECISIONS = ("fp32", "amp", "fp16")
 LAYOUTS = ("text", "text_deep", "visual", "independent", "t2v", "v2t")
 COUPLED = ("t2v", "v2t")
+NO_WORDS = ("", "false", "none", "0")  # CTX_INIT as CoOp's users write it where there are no words
 # Fields of ContextSettings that are the layout of a prompt, with their leaves in a trainer's node.
 CONTEXT_LEAVES = {"n_ctx": "N_CTX", "csc": "CSC", "ctx_init": "CTX_INIT", "position": "CLASS_TOKEN_POSITION",
                   "layout": "LAYOUT", "n_vision": "N_VISION", "depth_text": "DEPTH_TEXT",
@@ -364,6 +365,35 @@ def _composed(path: Path, inside: tuple[Path, ...]) -> list[tuple[str, dict[str,
     )  # fmt: skip
 
 
+def unread(cfg: CfgNode, pairs: Sequence[str], files: Sequence[Path], nodes: Sequence[str]) -> list[str]:
+    """Settings of other trainers' nodes, which change nothing in this run: a sentence for each.
+
+    A setting of a trailing pair counts unless the same leaf of a node that is read is given too, as scripts for several
+    trainers do; one of a yaml file counts where the file has no node that is read, and such a node has that leaf.
+
+    Args:
+        cfg: the resolved configuration. pairs: the trailing ``KEY VALUE`` words. files: the yaml files that were
+            merged. nodes: those of ``cfg.TRAINER`` that the run reads, its own first.
+    """
+    read = tuple(f"TRAINER.{node}." for node in nodes)
+    leaves_read = {leaf for node in nodes for leaf in cfg.TRAINER.get(node, {})}
+    given = list(pairs[::2])
+    found = [name for name in given if not {start + name.split(".")[-1] for start in read} & set(given)]
+    for path in files:
+        inside = [name for _, values in yaml_layers(path) for name in values]
+        if not any(name.startswith(read) for name in inside):
+            found += [name for name in inside if name.rpartition(".")[2] in leaves_read]
+    sentences = []
+    for name in dict.fromkeys(found):
+        if not name.startswith("TRAINER.") or name.count(".") < 2 or name.startswith(read):
+            continue
+        leaf = name.rpartition(".")[2]
+        own = [f"TRAINER.{each}.{leaf}" for each in nodes if leaf in cfg.TRAINER.get(each, {})]
+        what = own[0] if own else " and ".join(f"TRAINER.{each}" for each in nodes)
+        sentences.append(f"{name} changes nothing: {cfg.TRAINER.NAME} does not read it, it reads {what}")
+    return sentences
+
+
 def recipe(path: Path, more: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
     """What a yaml file and KEY VALUE pairs say, by dotted name, on top of this project's defaults; for looking ahead,
     where no host is there to say what it knows besides."""
@@ -437,7 +467,10 @@ class ContextSettings:
             raise ConfigError(f"N_CTX is {node.N_CTX}; at least 1 context vector is needed")
         _choice("CLASS_TOKEN_POSITION", node.CLASS_TOKEN_POSITION, POSITIONS)
         _choice("PREC", node.PREC, PRECISIONS)
-        plain = cls(node.N_CTX, node.CSC, node.CTX_INIT, node.CLASS_TOKEN_POSITION, node.PREC)
+        words = "" if node.CTX_INIT.strip().lower() in NO_WORDS else node.CTX_INIT
+        if words.strip() == "True":
+            raise ConfigError("CTX_INIT is True; give the first words of the prompt, like 'a photo of a', or ''")
+        plain = cls(node.N_CTX, node.CSC, words, node.CLASS_TOKEN_POSITION, node.PREC)
         layout = _choice("LAYOUT", layout or node.get("LAYOUT", "text"), LAYOUTS)
         if layout == "text":
             return plain

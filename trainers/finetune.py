@@ -19,6 +19,7 @@ from dassl.optim import build_optimizer
 from torch import Tensor
 
 from advpt.attacks import parse
+from advpt.attacks.spec import parse_training
 from advpt.backbones.clip import Backbone
 from advpt.errors import WeightsError
 from advpt.files import load_checkpoint, write_json
@@ -30,11 +31,9 @@ MODEL_NAME = "image_encoder"  # the checkpoint folder
 
 
 class EncoderTrainer(PromptTrainer):
-    own = ""  # the method's node of cfg.TRAINER
-
     def check_cfg(self, cfg):
         super().check_cfg(cfg)
-        parse(cfg.TRAINER[self.own].ATTACK)
+        parse_training(cfg.TRAINER[self.own].ATTACK, f"TRAINER.{self.own}.ATTACK")
 
     def build_prompts(self):
         cfg = self.cfg

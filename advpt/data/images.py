@@ -100,13 +100,15 @@ class ImageBatch:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """An ordered list of labelled images with one preprocessing. ``dataset`` and ``split`` are names for people."""
+    """An ordered list of labelled images with one preprocessing. ``dataset`` and ``split`` are names for people;
+    ``part``: it was taken from a longer list."""
 
     dataset: str
     split: str
     samples: tuple[Sample, ...]
     classnames: tuple[str, ...]
     preprocessing: Preprocessing
+    part: bool = False
 
     def __post_init__(self) -> None:
         ids = [sample.id for sample in self.samples]
@@ -165,7 +167,7 @@ class ImageSet:
         queues = [rng.sample(groups[label], len(groups[label])) for label in sorted(groups)]
         turns = [i for turn in range(max(map(len, queues))) for q in queues if turn < len(q) for i in (q[turn],)]
         keep = sorted(turns[:n])
-        return dataclasses.replace(self, samples=tuple(self.samples[i] for i in keep))
+        return dataclasses.replace(self, samples=tuple(self.samples[i] for i in keep), part=True)
 
     def batches(
         self, rows: Sequence[int], chunk: int, workers: int = 0, *, pin_memory: bool = False
