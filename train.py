@@ -413,6 +413,15 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {own_words(error)}", file=sys.stderr)
         return 2
     except ImportError as error:
+        if error.name == "pkg_resources":
+            reader = traceback.extract_tb(error.__traceback__)[-1]
+            print(
+                f"error: {reader.filename}, line {reader.lineno}, imports pkg_resources, which setuptools 81 and later "
+                "do not have. In a package clip from another repository, write `import packaging.version` there, or run: "
+                "pip install 'setuptools<81'",
+                file=sys.stderr,
+            )
+            return 2
         if "dassl" not in str(error):
             raise
         print(f"error: {error}. Install what is missing with: make setup", file=sys.stderr)
