@@ -208,6 +208,8 @@ def statistics(args: argparse.Namespace) -> int:
     )
     for name, value in (("DATASET.NUM_SHOTS", args.shots), ("MODEL.WEIGHTS", args.weights), ("BANK.CHUNK", args.chunk)):
         merge_overrides(cfg, [name, str(value)] if value else [])
+    # The run's weights went through OpenAI's model code: what a folder that does not name the activation means.
+    cfg.MODEL.ACTIVATION = cfg.MODEL.ACTIVATION or "quickgelu"
     cfg.freeze()
     trainer = build_trainer(cfg)
     trainer.load_model(str(args.folder))

@@ -33,6 +33,7 @@ POSITIONS = ("end", "middle", "front")
 PRECISIONS = ("fp32", "amp", "fp16")
 LAYOUTS = ("text", "text_deep", "visual", "independent", "t2v", "v2t")
 COUPLED = ("t2v", "v2t")
+ACTIVATIONS = ("", "quickgelu", "gelu")
 BANK_PRECISIONS = ("fp32", "tf32", "amp")
 
 # Prompts of several layers in one or both towers; the numbers are those of the MaPLe family.
@@ -199,7 +200,7 @@ def plain(cfg: CfgNode) -> dict[str, Any]:
     """The configuration as run folders and records keep it: one flat dict of JSON values (tuples become lists), without
     the leaves of :mod:`advpt.additions` at their defaults."""
     found = {name: list(value) if isinstance(value, tuple) else value for name, value in leaves(cfg)}
-    return additions.omit(found, additions.SETTINGS)
+    return {name: value for name, value in found.items() if not additions.is_as_before(name, value)}
 
 
 def _coerce(old: Any, text: Any) -> Any:
@@ -356,6 +357,7 @@ class BackboneSettings:
     """Which CLIP: OpenAI's name or a label for the file, the file ("" = by name), and whether its code is trusted.
 
     ``image_weights``: a file with a robust image tower in the place of its own, and the activation it was trained with.
+    ``activation``: of the weights in the file, where the file does not show it ("": not known).
     """
 
     name: str
@@ -363,11 +365,19 @@ class BackboneSettings:
     trust_archive: bool
     image_weights: str = ""
     image_activation: str = "quickgelu"
+    activation: str = ""
 
     @classmethod
     def from_cfg(cls, cfg: CfgNode) -> BackboneSettings:
         node = cfg.MODEL
-        return cls(node.BACKBONE.NAME, node.WEIGHTS, node.TRUST_ARCHIVE, node.IMAGE_WEIGHTS, node.IMAGE_ACTIVATION)
+        return cls(
+            name=node.BACKBONE.NAME,
+            weights=node.WEIGHTS,
+            trust_archive=node.TRUST_ARCHIVE,
+            image_weights=node.IMAGE_WEIGHTS,
+            image_activation=node.IMAGE_ACTIVATION,
+            activation=_choice("MODEL.ACTIVATION", node.ACTIVATION, ACTIVATIONS),
+        )
 
 
 @dataclass(frozen=True)

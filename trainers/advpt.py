@@ -80,6 +80,7 @@ class PromptTrainer(TrainerX):
         if name in OFFICIAL:
             check_layout(context, OFFICIAL[name], name)
         parse(BankSettings.from_cfg(cfg).attack, cfg.BANK.PROFILE)
+        BackboneSettings.from_cfg(cfg)
         SurrogateSettings.from_cfg(cfg)
         settings = EvalSettings.from_cfg(cfg)
         threats(settings.attacks, settings.protocols)

@@ -158,6 +158,7 @@ def base_of(
             "image": library.backbone.image_digest,
             "text": library.backbone.text_digest,
             "image_file": library.backbone.image_file,
+            "reads": library.backbone.reads,
         },
         "clean": over_seeds(parts, row.seen),
         "hand_prompt": list(prompts.hand_text),

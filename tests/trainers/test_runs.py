@@ -240,7 +240,7 @@ def test_coops_literal_command_line(world):
         f"--root {world.folder}/data --seed 1 --trainer CoOp --dataset-config-file {world.folder}/set.yaml "
         f"--config-file {config} --output-dir {world.folder}/out "
         "TRAINER.COOP.N_CTX 16 TRAINER.COOP.CSC False TRAINER.COOP.CLASS_TOKEN_POSITION end DATASET.NUM_SHOTS 1 "
-        f"MODEL.WEIGHTS {world.weights} BANK.DIR {world.folder}/banks"
+        f"MODEL.WEIGHTS {world.weights} MODEL.ACTIVATION quickgelu BANK.DIR {world.folder}/banks"
     ).split()
     assert train.main(argv) == 0
     assert parse_as_coop(world.folder / "out" / "log.txt", "accuracy") >= 0
@@ -315,7 +315,7 @@ def test_as_a_plugin_in_somebody_elses_checkout(world, tmp_path):
     done = subprocess.run(
         [sys.executable, "train.py", "--root", str(world.folder / "data"), "--output-dir", str(tmp_path / "out"),
          "--config-file", str(world.folder / "tiny.yaml"), "MODEL.WEIGHTS", str(world.weights), "SEED", "1",
-         "BANK.DIR", str(tmp_path / "b")],
+         "MODEL.ACTIVATION", "quickgelu", "BANK.DIR", str(tmp_path / "b")],
         cwd=checkout, capture_output=True, text=True, check=False,
         env={"PYTHONPATH": str(site), "PATH": "/usr/bin:/bin"},
     )  # fmt: skip

@@ -38,7 +38,8 @@ def main_sh(folder: Path, weights: Path, *more: str, seeds: str = "1 2", start=s
         "PYTHON": sys.executable, "SEEDS": seeds, "DATA": str(folder / "data"), "OUTPUT": str(folder / "out"),
         "WEIGHTS": str(weights), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1",
     }  # fmt: skip
-    words = ["MODEL.BACKBONE.NAME", "tiny", "INPUT.SIZE", "(16, 16)", "BANK.DIR", str(folder / "banks"),
+    words = ["MODEL.BACKBONE.NAME", "tiny", "MODEL.ACTIVATION", "quickgelu",
+             "INPUT.SIZE", "(16, 16)", "BANK.DIR", str(folder / "banks"),
              "DATALOADER.NUM_WORKERS", "0", "OPTIM.MAX_EPOCH", "2", "BANK.ATTACK", "pgd2-fkl@8",
              "TRAINER.ADVPT.N_CTX", "4", "DATALOADER.TRAIN_X.BATCH_SIZE", "4",
              "EVAL.ATTACKS", "('pgd2-fkl@16',)"]  # fmt: skip
