@@ -69,6 +69,7 @@ class PGD(Attack):
     name = "pgd"
     summary = "projected gradient descent on any objective"
     usual_objective, usual_steps = "fkl", 40
+    by_image = True
     resizes: ClassVar[bool] = False  # whether what it attacks through takes images of any size
 
     def __init__(

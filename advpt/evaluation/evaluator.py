@@ -19,6 +19,7 @@ from advpt.evaluation import record as records
 from advpt.evaluation.defended import Defended, over_seeds, plan
 from advpt.evaluation.protocols import Threat, threats
 from advpt.evaluation.record import Record
+from advpt.files import canonical_json
 from advpt.prompts.classifier import Classifier
 from advpt.settings import EvalSettings
 
@@ -87,7 +88,10 @@ def evaluate(
             said += detectors.evaluation(result["clean"], result["robust"], what)
         result["warnings"] = list(dict.fromkeys(said))
         result = additions.omit(result, additions.RESULT_FIELDS)
-        found.append(Record(result, records.observe(time.monotonic() - started, device)))
+        named = canonical_json(result)
+        larger = {key: source for key, source in library.read_from.items() if key in named}
+        observed = records.observe(time.monotonic() - started, device, {"read_from": larger} if larger else None)
+        found.append(Record(result, observed))
         started = time.monotonic()
 
     measured: list[list[Measured]] = [[] for _ in rows]

@@ -51,6 +51,10 @@ class AtTuned:
     tuner: Tuner
     protocol: str
 
+    @property
+    def by_image(self) -> bool:
+        return self.protocol == "tuned"  # the views of an adaptive attacker are drawn for a whole batch
+
     def encoder(self, encode: Encode, ids: Sequence[str], seed: int, clean: Tensor) -> Encode:
         """Pixels of all these images to their logits."""
         if self.protocol == "tuned":

@@ -274,6 +274,11 @@ class Tuner:
 
     # --- the evaluation -----------------------------------------------------------------------------------------
 
+    @property
+    def by_image(self) -> bool:
+        """Whether no image's prompts go on from another's."""
+        return self.how.reset_every == 1 or not self.how.steps
+
     def __call__(self, pixels: Tensor, ids: Sequence[str], clean: bool = False) -> Tensor:
         """Logits ``[b, K]`` of ``pixels [b, 3, h, w]`` under prompts tuned on each. ``clean``: these are the pixels of
         the files. Images in the order of ``ids`` share prompts within every ``reset_every`` of them."""

@@ -67,6 +67,27 @@ def test_a_second_seed_attacks_nothing_under_transfer(world, monkeypatch):
     assert few["training"]["images"] == 6 and few["shots"] == 2
 
 
+@pytest.mark.parametrize("attacks", ["('pgd2-fkl@8','pgd2-ce@8')", "('aa@2',)"], ids=["pgd", "autoattack"])
+def test_equal_runs_have_equal_results_with_and_without_a_larger_bank(world, attacks):
+    """Training rows, clean rows and attacked rows: whoever made banks of more images before."""
+    small = ("EVAL.SUBSET", "7", "DATASET.NUM_SHOTS", "2", "EVAL.ATTACKS", attacks)
+    world.run(*small, output=world.folder / "alone")
+    shutil.move(world.folder / "banks", world.folder / "banks of its own")
+    world.run("EVAL.ATTACKS", attacks, output=world.folder / "all")
+    world.run(*small)
+    alone, beside = results(world.folder / "alone"), results(world.output)
+    assert alone == beside and len(alone) == (4 if "pgd" in attacks else 2)
+    of_all = {path.parent.name for path in (world.folder / "banks").glob("*/*/*/manifest.json")}
+    for path in sorted((world.output / "records").glob("*.json")):
+        record = records.read(path)
+        result, source = record.result, record.observed["read_from"]
+        named = {result["clean"]["bank"], result["training"]["bank"]}
+        assert named <= source.keys() and set(source.values()) <= of_all
+        taken = result["attack"]["name"] == "pgd" and result["protocol"] == "transfer"
+        assert (result["robust"]["bank"] in source) == taken  # of the learned prompt there is no larger bank
+    assert all("read_from" not in records.read(p).observed for p in (world.folder / "alone/records").glob("*.json"))
+
+
 def test_results_lines_are_found_by_coops_parser(world):
     world.run()
     log, found = world.output / "log.txt", results(world.output)
