@@ -15,6 +15,7 @@ from advpt.files import canonical_json
 # Leaves of the configuration, which extend_cfg adds with these defaults.
 SETTINGS: dict[str, Any] = {
     "MODEL.ACTIVATION": "",  # quickgelu or gelu: of the weights in MODEL.WEIGHTS, where the file does not show it
+    "DATASET.TITLE": "",  # the name of one's own data in headings, records and folders; "": that of their folder
 }
 # Other values of such leaves that say what old files mean, in more words: they are left out like the default.
 SAME_AS_DEFAULT: dict[str, tuple[Any, ...]] = {"MODEL.ACTIVATION": ("quickgelu",)}
@@ -24,6 +25,7 @@ BANK_FIELDS: dict[str, Any] = {"adversarial_set.attacked.visual_prompt": None}
 RESULT_FIELDS: dict[str, Any] = {
     "backbone.image_file": None,
     "backbone.reads": None,  # how both towers' tensors are read, where it is not as OpenAI's code reads them
+    "training.c_chosen_on": None,  # of a linear probe; None: C was given, or nobody wrote it down
 }
 
 

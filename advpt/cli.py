@@ -193,8 +193,11 @@ def statistics(args: argparse.Namespace) -> int:
     from dassl.config import get_cfg_default
     from dassl.engine import build_trainer
 
+    from advpt.backbones.clip import cache_folder
+    from advpt.backbones.shim import offer_clip
     from advpt.bank.statistics import Source, build, folder_of
 
+    offer_clip(cache_folder())
     for package in ("datasets", "trainers"):  # importing them registers them
         importlib.import_module(package)
     cfg = get_cfg_default()
@@ -217,11 +220,36 @@ def statistics(args: argparse.Namespace) -> int:
     if visual is None:
         raise ConfigError(f"the prompts of {args.folder} are in the text alone; statistics are of those in the image")
     source = Source(trainer.image_set("train").first(args.limit), args.crops, args.seed, cfg.BANK.CHUNK)
-    shelf = trainer.library.shelf(cfg.DATASET.NAME)
+    shelf = trainer.library.shelf(source.images.dataset)
     about = read_json(checkpoint_file(args.folder / FOLDER).parent / "prompt.json")
     said = {name: about[name] for name in ("trainer", "dataset", "seed") if name in about}
     made = build(trainer.backbone, visual.detach(), source, shelf, about=said, workers=cfg.DATALOADER.NUM_WORKERS)
     print(f"statistics of {made.count} images in {folder_of(shelf, made.spec)}")
+    return 0
+
+
+def config(args: argparse.Namespace) -> int:
+    """A configuration file as one flat yaml, what it builds on merged in; for checkouts whose train.py does not know
+    `_BASE_` and composed names such as rn50_ep50.yaml."""
+    import yaml
+    from dassl.config import get_cfg_default
+
+    from advpt.settings import extend_cfg, merge_yaml, plain, yaml_layers
+
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    merge_yaml(cfg, args.file)
+    named = {name for _, values in yaml_layers(args.file) for name in values}
+    tree: dict[str, Any] = {}
+    for name, value in plain(cfg).items():
+        if name in named:
+            *nodes, leaf = name.split(".")
+            node = tree
+            for each in nodes:
+                node = node.setdefault(each, {})
+            node[leaf] = value
+    print(f"# {args.file.name} of AdvPT {__version__} with all it builds on: python -m advpt config {args.file}")
+    print(yaml.safe_dump(tree, default_flow_style=None, width=120), end="")
     return 0
 
 
@@ -509,6 +537,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, default=0, help="of random crops")
     sub.add_argument("--weights", default="", help="a file instead of OpenAI's weights by name (default: the run's)")
     sub.set_defaults(run=statistics)
+
+    sub = verbs.add_parser("config", help="a configuration as one flat yaml file", description=config.__doc__)
+    sub.add_argument("file", type=Path, help="for instance configs/trainers/AdvPT/vit_b16.yaml")
+    sub.set_defaults(run=config)
 
     sub = verbs.add_parser("report", help="tables of records", description=report.__doc__)
     sub.add_argument("folders", type=Path, nargs="+", help="output folders of finished runs")

@@ -13,6 +13,7 @@ import difflib
 import functools
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,11 @@ PRECISIONS = ("fp32", "amp", "fp16")
 LAYOUTS = ("text", "text_deep", "visual", "independent", "t2v", "v2t")
 COUPLED = ("t2v", "v2t")
 ACTIVATIONS = ("", "quickgelu", "gelu")
+NO_WORDS = ("", "false", "none", "0")  # CTX_INIT as CoOp's users write it where there are no words
+# Fields of ContextSettings that are the layout of a prompt, with their leaves in a trainer's node.
+CONTEXT_LEAVES = {"n_ctx": "N_CTX", "csc": "CSC", "ctx_init": "CTX_INIT", "position": "CLASS_TOKEN_POSITION",
+                  "layout": "LAYOUT", "n_vision": "N_VISION", "depth_text": "DEPTH_TEXT",
+                  "depth_vision": "DEPTH_VISION", "shared_coupling": "SHARED_COUPLING"}  # fmt: skip
 BANK_PRECISIONS = ("fp32", "tf32", "amp")
 
 # Prompts of several layers in one or both towers; the numbers are those of the MaPLe family.
@@ -278,18 +284,44 @@ def merge_overrides(cfg: CfgNode, pairs: Sequence[str]) -> None:
 
 
 def merge_yaml(cfg: CfgNode, path: Path) -> None:
-    """Merge a yaml file into ``cfg``; a top-level ``_BASE_: FILE`` (relative to it) is merged before, so a file states
-    only its difference.
+    """Merge a yaml file into ``cfg``, what it builds on before it (:func:`yaml_layers`).
 
     Raises:
         ConfigError: naming the file and every key that does not exist or has the wrong kind of value.
     """
-    _merge_yaml(cfg, path, ())
+    for origin, values in yaml_layers(path):
+        try:
+            merge_overrides(cfg, [word for pair in values.items() for word in pair])
+        except ConfigError as error:
+            raise ConfigError(f"{origin}: {error}") from None
 
 
-def _merge_yaml(cfg: CfgNode, path: Path, inside: tuple[Path, ...]) -> None:
+# What the parts of a configuration's name stand for where there is no file of that name, as CoOp's yaml files are
+# named: rn50_ep50_ctxv1.yaml is rn50.yaml with these settings. "{node}" is the trainer's, of the folder's name.
+_NAME_PARTS: dict[str, tuple[str, str]] = {
+    r"ep([1-9]\d*)": ("OPTIM.MAX_EPOCH", r"\1"),
+    r"batch([1-9]\d*)": ("DATALOADER.TRAIN_X.BATCH_SIZE", r"\1"),
+    r"c([1-9]\d*)": ("TRAINER.{node}.N_CTX", r"\1"),
+    r"ctxv1": ("TRAINER.{node}.CTX_INIT", "a photo of a"),
+    r"val": ("TEST.SPLIT", "val"),  # results are those of the validation split
+}
+
+
+def yaml_layers(path: Path, inside: tuple[Path, ...] = ()) -> list[tuple[str, dict[str, Any]]]:
+    """What a configuration file says: (where it is said, settings by dotted name), the later ones win.
+
+    A top-level ``_BASE_: FILE`` (relative to the file) comes before the file's own settings. A file that does not exist
+    is composed: ``rn50_ep50_ctxv1.yaml`` of ``rn50.yaml`` and what ``ep50`` and ``ctxv1`` stand for.
+
+    Args:
+        path: the yaml file, or the name of a composed one.
+        inside: the files whose base this is.
+
+    Raises:
+        ConfigError: no such file and no such composition, no valid yaml, or files that are each other's base.
+    """
     if "\0" in str(path) or not path.is_file():
-        raise ConfigError(f"no configuration file at {path}" + (f" (_BASE_ of {inside[-1]})" if inside else ""))
+        return _composed(path, inside)
     if path.resolve() in inside:
         raise ConfigError(f"{path}: _BASE_ leads in a circle: {' -> '.join(str(p) for p in inside)}")
     try:
@@ -299,20 +331,68 @@ def _merge_yaml(cfg: CfgNode, path: Path, inside: tuple[Path, ...]) -> None:
         raise ConfigError(f"{path} is not valid yaml: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, found {type(tree).__name__}")
-    if base := tree.pop("_BASE_", None):
-        _merge_yaml(cfg, path.parent / str(base), (*inside, path.resolve()))
+    base = tree.pop("_BASE_", None)
+    layers = yaml_layers(path.parent / str(base), (*inside, path.resolve())) if base else []
+    values: dict[str, Any] = {}
 
-    def pairs(node: dict[str, Any], prefix: str = "") -> Iterator[Any]:
+    def add(node: dict[str, Any], prefix: str = "") -> None:
         for name, value in node.items():
             if isinstance(value, dict):
-                yield from pairs(value, f"{prefix}{name}.")
+                add(value, f"{prefix}{name}.")
             else:
-                yield from (f"{prefix}{name}", value)
+                values[f"{prefix}{name}"] = value
 
-    try:
-        merge_overrides(cfg, list(pairs(tree)))
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    add(tree)
+    return [*layers, (str(path), values)]
+
+
+def _composed(path: Path, inside: tuple[Path, ...]) -> list[tuple[str, dict[str, Any]]]:
+    """The layers of a file that is not there: those of the file whose name is the longest beginning of its own."""
+    stem, values = path.stem, dict[str, Any]()
+    while "\0" not in str(path) and "_" in stem:
+        stem, _, part = stem.rpartition("_")
+        rule = next((rule for rule in _NAME_PARTS if re.fullmatch(rule, part)), None)
+        if rule is None:
+            break
+        name, value = _NAME_PARTS[rule]
+        values = {name.format(node=path.parent.name.upper()): re.sub(rule, value, part)} | values
+        if (shorter := path.with_name(f"{stem}{path.suffix}")).is_file():
+            return [*yaml_layers(shorter, inside), (f"{path} (composed of {shorter.name} and its name)", values)]
+    there = sorted(p.stem for p in path.parent.glob("*.yaml")) if "\0" not in str(path) else []
+    raise ConfigError(
+        f"no configuration file at {path}" + (f" (_BASE_ of {inside[-1]})" if inside else "")
+        + (f"; there are {', '.join(there)}" * bool(there))
+        + (", each also with _ep50, _batch4, _c4, _ctxv1, _val behind it" * ("trainers" in path.parts and bool(there)))
+    )  # fmt: skip
+
+
+def unread(cfg: CfgNode, pairs: Sequence[str], files: Sequence[Path], nodes: Sequence[str]) -> list[str]:
+    """Settings of other trainers' nodes, which change nothing in this run: a sentence for each.
+
+    A setting of a trailing pair counts unless the same leaf of a node that is read is given too, as scripts for several
+    trainers do; one of a yaml file counts where the file has no node that is read, and such a node has that leaf.
+
+    Args:
+        cfg: the resolved configuration. pairs: the trailing ``KEY VALUE`` words. files: the yaml files that were
+            merged. nodes: those of ``cfg.TRAINER`` that the run reads, its own first.
+    """
+    read = tuple(f"TRAINER.{node}." for node in nodes)
+    leaves_read = {leaf for node in nodes for leaf in cfg.TRAINER.get(node, {})}
+    given = list(pairs[::2])
+    found = [name for name in given if not {start + name.split(".")[-1] for start in read} & set(given)]
+    for path in files:
+        inside = [name for _, values in yaml_layers(path) for name in values]
+        if not any(name.startswith(read) for name in inside):
+            found += [name for name in inside if name.rpartition(".")[2] in leaves_read]
+    sentences = []
+    for name in dict.fromkeys(found):
+        if not name.startswith("TRAINER.") or name.count(".") < 2 or name.startswith(read):
+            continue
+        leaf = name.rpartition(".")[2]
+        own = [f"TRAINER.{each}.{leaf}" for each in nodes if leaf in cfg.TRAINER.get(each, {})]
+        what = own[0] if own else " and ".join(f"TRAINER.{each}" for each in nodes)
+        sentences.append(f"{name} changes nothing: {cfg.TRAINER.NAME} does not read it, it reads {what}")
+    return sentences
 
 
 def recipe(path: Path, more: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
@@ -329,21 +409,7 @@ def recipe(path: Path, more: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
 @functools.cache
 def _pairs(path: Path, changed: int) -> tuple[tuple[str, Any], ...]:
     """The leaves of a yaml file that was last changed then, those of its base first."""
-    found: list[tuple[str, Any]] = []
-
-    def add(tree: dict[str, Any], prefix: str = "") -> None:
-        for name, value in tree.items():
-            if isinstance(value, dict):
-                add(value, f"{prefix}{name}.")
-            else:
-                found.append((f"{prefix}{name}", value))
-
-    tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    if base := tree.pop("_BASE_", None):
-        above = path.parent / str(base)
-        found += _pairs(above, above.stat().st_mtime_ns)
-    add(tree)
-    return tuple(found)
+    return tuple(pair for _, values in yaml_layers(path) for pair in values.items())
 
 
 def _choice(name: str, value: str, known: Sequence[str]) -> str:
@@ -411,7 +477,10 @@ class ContextSettings:
             raise ConfigError(f"N_CTX is {node.N_CTX}; at least 1 context vector is needed")
         _choice("CLASS_TOKEN_POSITION", node.CLASS_TOKEN_POSITION, POSITIONS)
         _choice("PREC", node.PREC, PRECISIONS)
-        plain = cls(node.N_CTX, node.CSC, node.CTX_INIT, node.CLASS_TOKEN_POSITION, node.PREC)
+        words = "" if node.CTX_INIT.strip().lower() in NO_WORDS else node.CTX_INIT
+        if words.strip() == "True":
+            raise ConfigError("CTX_INIT is True; give the first words of the prompt, like 'a photo of a', or ''")
+        plain = cls(node.N_CTX, node.CSC, words, node.CLASS_TOKEN_POSITION, node.PREC)
         layout = _choice("LAYOUT", layout or node.get("LAYOUT", "text"), LAYOUTS)
         if layout == "text":
             return plain

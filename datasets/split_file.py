@@ -34,6 +34,7 @@ class SplitDataset(DatasetBase):
     Attributes:
         comparable: False if the split is not the official one: results compare with nothing published.
         split_digest: SHA-256 of the split's content in canonical form, before few-shot and base/new.
+        warnings: what was left out, for the records.
 
     Raises:
         DataError: if the folder, the split file or images are missing or damaged.
@@ -48,6 +49,7 @@ class SplitDataset(DatasetBase):
         self.place = self.locate(cfg)
         self.dataset_dir = str(self.place.folder)
         self.image_dir = str(self.place.images)
+        self.warnings: list[str] = []
         split, self.comparable = self.read()
         self.split_digest = split.digest()
         check_files(split, self.place, self.info, self.origin())
@@ -207,6 +209,13 @@ def refuse_test_subset(cfg: Any, info: DatasetFacts) -> None:
             f"DATASET.TEST_SUBSET is {subset!r}, but {info.name} has no test subsets; "
             'only ImageNet has one, "paper1000". Leave it empty.'
         )
+
+
+def warn_of(sentences: Sequence[str], said: list[str]) -> None:
+    """Warn, and add the sentences to those that the records get."""
+    for text in sentences:
+        warnings.warn(text, stacklevel=3)
+    said += sentences
 
 
 def notice(text: str) -> None:

@@ -96,6 +96,9 @@ class Library:
             own = self.surrogate.digest
             made_of = AdversarialSet(images, built.parameters(), own, None, seed, self.chunk, self.precision)
             return BankSpec(made_of, encoder, defenses, visual, self.precision)
+        if built.attacks_through == "files":  # whatever the seed and the precision here
+            made_of = AdversarialSet(images, built.parameters(), None, None, None, self.chunk)
+            return BankSpec(made_of, encoder, defenses, visual, self.precision)
         text = None
         if built.objective.space == "logits":
             if classifier is None:
@@ -202,6 +205,8 @@ class Library:
         if visual_digest(visual) != visual_digest(self.visual):
             attacked = in_precision(seen_through(encoder, visual), precision)
         built = attack.build() if attack else None
+        if built is not None:
+            built.examine(spec.made_of.images, self.workers)
         own = self.surrogate if built and built.attacks_through == "surrogate" else None
         attacker = Attacker(built, attacked, classifier, backbone.device, own, through)
         views = [View(each, self.folder(each), encode, seen) for each, seen in wanted]
@@ -268,8 +273,9 @@ def check_images(bank: Bank, images: ImageSet, most: int = 0) -> None:
         if has != found:
             raise BankMismatchError(
                 f"bank {bank.key[:12]} was made from other image files\n  file_hash of {path}: the bank has {has[:16]},"
-                f" "
-                f"the file is {found[:16]}; restore the file, or delete the bank and build it again"
+                f" the file is {found[:16]}; if the file was changed, restore it, or delete the bank and build it "
+                "again. If these are other data, with the same names of files and classes as the bank's, keep their "
+                "banks apart: with a name of their own (DATASET.TITLE), or another BANK.DIR"
             )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from advpt import additions
 from advpt.data.images import ImageSet
+from advpt.errors import shown
 from advpt.files import digest
 
 FORMAT = 1
@@ -97,10 +98,5 @@ def differences(bank: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str 
         if isinstance(has, Mapping) and isinstance(asks, Mapping):
             lines += differences(has, asks, f"{prefix}{name}.")
         elif has != asks:
-            lines.append(f"{prefix}{name}: the bank has {_short(has)}, the run asks for {_short(asks)}")
+            lines.append(f"{prefix}{name}: the bank has {shown(has, 80)}, the run asks for {shown(asks, 80)}")
     return lines
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

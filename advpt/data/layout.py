@@ -192,7 +192,7 @@ def walk(folder: Path, prefix: str = "") -> Iterator[tuple[str, int]]:
                 continue
             if entry.is_dir():
                 yield from walk(Path(entry.path), f"{prefix}{entry.name}/")
-            elif listing.is_image(entry.name):
+            elif listing.is_image(entry):
                 yield f"{prefix}{entry.name}", _size(entry)
 
 

@@ -55,7 +55,7 @@ def take(
         shown.append({"id": sample.id, "label": images.classnames[sample.label], "files": files, "said": said})
     about: dict[str, Any] = {
         "record": record.id,
-        "attack": str(threat.attack),
+        "attack": threat.attack.label,
         "protocol": threat.protocol,
         "magnified": 255 / (2 * threat.attack.eps),
         "pictures": shown,
