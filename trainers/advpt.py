@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from dassl.data import DataManager, DatasetWrapper
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
 from torch import Tensor
@@ -31,7 +32,7 @@ from advpt.bank.library import Library
 from advpt.bank.on_ray import filler
 from advpt.bank.store import Bank
 from advpt.data import catalog
-from advpt.data.images import ImageSet, Preprocessing
+from advpt.data.images import ImageSet, Preprocessing, read_rgb
 from advpt.data.lists import DataLists
 from advpt.data.manifest import manifest
 from advpt.detectors import LossWatch, bank_rows, same_prompts
@@ -66,6 +67,20 @@ MODEL_NAME = exchange.FOLDER  # the checkpoint folder, as CoOp has it
 HAND = "ZEROSHOTCLIP"  # the node of the hand-written prompt, which every method needs
 
 
+class HostImages(DatasetWrapper):
+    """The host's items, their images read as the library reads all others: Dassl cuts 16-bit grey off at 255."""
+
+    def __getitem__(self, idx):
+        item = self.data_source[idx]
+        found = {"label": item.label, "domain": item.domain, "impath": item.impath, "index": idx}
+        image = read_rgb(Path(item.impath))
+        several = self.transform if isinstance(self.transform, list | tuple) else [self.transform]
+        for number, transform in enumerate(several, 1):
+            seen = self._transform_image(transform, image) if transform is not None else image
+            found["img" if number == 1 else f"img{number}"] = seen
+        return found | ({"img0": self.to_tensor(image)} if self.return_img0 else {})
+
+
 class PromptTrainer(TrainerX):
     """What tuning text prompts of a frozen CLIP has in common; methods say where their training input comes from."""
 
@@ -80,6 +95,14 @@ class PromptTrainer(TrainerX):
     ignored: tuple[str, ...] = ()  # sentences about settings that nothing reads
 
     # --- set-up -------------------------------------------------------------------------------------------------
+
+    def build_data_loader(self):
+        """The host's loaders, their images read by the library's one reader."""
+        self.dm = dm = DataManager(self.cfg, dataset_wrapper=HostImages)
+        self.train_loader_x, self.train_loader_u = dm.train_loader_x, dm.train_loader_u
+        self.val_loader, self.test_loader = dm.val_loader, dm.test_loader
+        self.num_classes, self.num_source_domains = dm.num_classes, dm.num_source_domains
+        self.lab2cname = dm.lab2cname
 
     @classmethod
     def nodes(cls) -> tuple[str, ...]:

@@ -70,6 +70,19 @@ def test_a_second_seed_attacks_nothing_under_transfer(world, monkeypatch):
     assert few["training"]["images"] == 6 and few["shots"] == 2
 
 
+def test_training_on_16_bit_images_is_training_on_the_same_images_of_8_bits(world):
+    for bits in (8, 16):
+        for path in (world.folder / "data").glob("**/*.png"):
+            grey = Image.open(path)
+            grey = np.asarray(grey.convert("L")) if bits == 8 else np.asarray(grey).astype(np.uint16) * 257
+            Image.fromarray(grey).save(path)
+        places = {"output": world.folder / f"bits{bits}"}
+        world.run("BANK.DIR", str(world.folder / f"banks{bits}"), trainer="CoOp", **places)
+    assert torch.equal(context(world.folder / "bits8"), context(world.folder / "bits16"))
+    one, other = results(world.folder / "bits8"), results(world.folder / "bits16")
+    assert [r["clean"]["outcome"] for r in one.values()] == [r["clean"]["outcome"] for r in other.values()]
+
+
 @pytest.mark.parametrize("attacks", ["('pgd2-fkl@8','pgd2-ce@8')", "('aa@2',)"], ids=["pgd", "autoattack"])
 def test_equal_runs_have_equal_results_with_and_without_a_larger_bank(world, attacks):
     """Training rows, clean rows and attacked rows: whoever made banks of more images before."""
