@@ -15,6 +15,7 @@ from typing import Any
 from tabulate import tabulate
 
 from advpt.cluster import ENGINES
+from advpt.data.listing import require_unicode
 from advpt.errors import AdvPTError, ConfigError
 from advpt.version import __version__
 
@@ -566,9 +567,11 @@ def _plan_options(sub: argparse.ArgumentParser) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    args = parser().parse_args(words)
     logging.basicConfig(level=logging.DEBUG if args.verbose else logging.INFO, format="%(message)s")
     try:
+        require_unicode(words, "the command line")
         return int(args.run(args))
     except BrokenPipeError:  # the reader (head, a pager) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
