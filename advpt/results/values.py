@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from advpt.detectors import UNTUNED
+from advpt.evaluation.defended import inexact_gradient
 from advpt.evaluation.record import outcome
 from advpt.evaluation.statistics import Difference, paired_bootstrap
 from advpt.results.layout import Cell, Table
@@ -97,8 +99,11 @@ def value(cell: Cell | None, shelf: Shelf) -> Value:
         ids.append(record.id)
         digests.add((record.result.get("images") or {}).get("digest", ""))
         comparable = comparable and bool(record.result.get("comparable", True))
+        word = inexact_gradient(record.result.get("defense")) if cell.which.protocol is not None else ""
+        notes += [word] if word and word not in notes else []
         for text in record.result.get("warnings", []):
-            notes += [WARNED] if WARNED not in notes else []
+            note = UNTUNED if text.startswith(UNTUNED) else WARNED
+            notes += [note] if note not in notes else []
             shelf.note("warning", f"{shelf.runs[run_id].label or run_id}: {text}")
     if not parts:
         worst = next((w for w in ("failed", "refused", "missing", "not run") if w in words), "not run")
