@@ -76,7 +76,10 @@ def test_from_pre_training_to_records(world, arguments, trainer, monkeypatch):
     assert facing == {"static"} and {p for p, _, d in found if d == "tapt"} == {"static", "tuned", "adaptive"}
     assert found["static", "apgd-ce-t", "tapt"]["robust"]["untouched"] >= 0
     assert "gradient" in found["adaptive", "pgd", "tapt"]["defense"]
-    assert found["adaptive", "pgd", "tapt"]["note"] == "every gradient a mean over 1 draws of views"
+    assert found["adaptive", "pgd", "tapt"]["note"] == (
+        "every gradient a mean over 1 draws of views; smoothed gradient through the tuning"
+    )
+    assert not any("gradient" in r["note"] for (p, _, _), r in found.items() if p != "adaptive")
     assert "not what is done to it at test time" in found["static", "pgd", "tapt"]["attacker_knows"]
     static = [found["static", "pgd", d]["robust"] for d in ("", "tapt")]
     assert static[0]["n"] == static[1]["n"] == 12 and static[0]["largest_linf"] == static[1]["largest_linf"]
@@ -103,6 +106,10 @@ def test_no_step_is_the_run_itself_and_a_reset_to_constructed_is_not(world, argu
     banks = {d: found["static", "pgd", d]["robust"]["bank"] for d in ("", "tapt")}
     assert found["static", "pgd", "tapt"]["robust"]["outcome"] == found["static", "pgd", ""]["robust"]["outcome"]
     assert banks[""] != banks["tapt"]
+    said = found["static", "pgd", "tapt"]["warnings"]
+    assert said == [line for line in said if line.startswith("test-time tuning changed no prediction: all 12 images")]
+    assert len(said) == 1 and "clean and under static pgd2-ce@8" in said[0]
+    assert found["static", "pgd", ""]["warnings"] == [], "the prompts themselves promise no tuning"
     changes = (("TRAINER.TAPT.SEED", "1"), ("TRAINER.TAPT.LR", "0.001"), ("TRAINER.TAPT.PROFILE", "paper"),
                ("TRAINER.TAPT.RESET_SOURCE", "constructed"))  # fmt: skip
     seen = {banks["tapt"]}
@@ -161,6 +168,28 @@ def test_what_it_refuses(world, arguments, more, said):
     words, how = arguments("TAPTV", adv, adv, *more)
     code, printed = world.call(*words, **how)
     assert code == 2 and said in printed and "Traceback" not in printed
+
+
+def test_statistics_over_all_images_are_asked_for_by_a_word(world, arguments, monkeypatch, capsys):
+    monkeypatch.setenv("ADVPT_DATA", str(world.folder / "data"))
+    adv, clean = pretrain(world, "TAPTV")
+    banks = ["--banks", str(world.folder / "banks")]
+    for run in (adv, clean):
+        assert main(["statistics", str(run), *banks, "--shots", "2"]) == 0
+    both = ("TRAINER.TAPT.ADV_STATISTICS", "all", "TRAINER.TAPT.CLEAN_STATISTICS", "all", "EVAL.ATTACKS", "()")
+    words, how = arguments("TAPTV", adv, clean, *both)
+    code, printed = world.call("DATASET.NUM_SHOTS", "2", *words, **how)
+    assert code == 2 and "DATASET.NUM_SHOTS is 2" in printed and "expected -1 and 0" in printed
+    world.run(*words, **how)  # made in passing, though there is another bank of the same prompts
+    found = records(world.folder / "tapt")[None, "", "tapt"]["tuning"]["statistics"]
+    counts = {p.parent.name: json.loads(p.read_text())["shards"][0]["rows"]
+              for p in world.folder.glob(f"banks/*/*/{STATISTICS}/*/manifest.json")}  # fmt: skip
+    assert sorted(counts.values()) == [6, 6, 15, 15] and {counts[key] for key in found.values()} == {15}
+    few = ("EVAL.ATTACKS", "()", "DATASET.NUM_SHOTS", "2")
+    words, how = arguments("TAPTV", adv, clean, *few, name="few")
+    world.run(*words, **how)  # without the word: the run's own shots
+    found = records(world.folder / "few")[None, "", "tapt"]["tuning"]["statistics"]
+    assert {counts[key] for key in found.values()} == {6}
 
 
 def test_it_does_not_train(world):
