@@ -68,9 +68,8 @@ class AttackedTrainer(PromptTrainer):
         text = self.text_features(state)
         step = Step(pixels, self.perturb(pixels, labels, state, text.detach()), labels, state, text)
         loss, said = self.step_loss(step)
-        self.model_zero_grad()
-        self.model_backward(loss)
-        self.step()
+        self.model_backward_and_update(loss)
+        self.end_batch()
         return {"loss": loss.item(), **{name: float(value) for name, value in said.items()}}
 
     def step_loss(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
@@ -96,8 +95,7 @@ class AttackedTrainer(PromptTrainer):
 
     def perturb(self, pixels: Tensor, labels: Tensor, state: PromptState, text: Tensor) -> Tensor:
         """Attacked pixels; float32, and no gradient reaches a prompt."""
-        seed = (self.seed * 1_000_003 + self.epoch) * 1_000_003 + self.batch_idx
-        generator = torch.Generator().manual_seed(seed % 2**63)
+        generator = torch.Generator().manual_seed(self.batch_seed())
         return self.attack(self.attacked_model(labels, state, text), pixels, labels, generator).images
 
     def attacked_model(self, labels: Tensor, state: PromptState, text: Tensor) -> Forward:

@@ -110,7 +110,8 @@ def backward(trainers: Sequence[PromptTrainer], batches: Sequence[dict]) -> list
 def update(trainer: PromptTrainer, loss: float) -> dict[str, float]:
     """What remains of a run's own step once its gradient is there."""
     require_finite(trainer, gradients=True)
-    trainer.step()
+    trainer.model_update()
+    trainer.end_batch()
     return {"loss": loss}
 
 

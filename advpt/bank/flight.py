@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -40,44 +41,38 @@ class Flight:
         Raises:
             BankError: one chunk alone does not fit.
         """
-        waiting: deque[tuple[T, Future[R] | None]] = deque()
-        source = iter(items)
+        source: Iterator[T] = iter(items)
+        air: deque[tuple[T, Future[R]]] = deque()
         with ThreadPoolExecutor(max(1, self.most)) as pool:
             while True:
-                while len(waiting) < self.now:
-                    try:
-                        waiting.append((next(source), None))
-                    except StopIteration:
+                if self.now == 1:  # nothing is in the air; in this thread: the same stream, and nothing to pay for
+                    for item in itertools.islice(source, 1):
+                        yield self._alone(work, item)
                         break
-                if not waiting:
-                    return
-                if not self._measured:
-                    torch.cuda.reset_peak_memory_stats(self.device)
-                # one at a time stays in this thread: the same stream, and nothing to pay for
-                if self.now == 1 and waiting[0][1] is None:
-                    item, _ = waiting.popleft()
-                    yield self._alone(work, item)
+                    else:
+                        return
                     continue
-                for i in range(min(self.now, len(waiting))):
-                    item, future = waiting[i]
-                    if future is None:
-                        waiting[i] = (item, pool.submit(self._apart, work, item))
-                item, future = waiting[0]
+                for item in itertools.islice(source, self.now - len(air)):
+                    air.append((item, pool.submit(self._apart, work, item)))
+                if not air:
+                    return
                 try:
-                    result = future.result() if future is not None else self._alone(work, item)
+                    result = air[0][1].result()
                 except torch.OutOfMemoryError:
-                    for _, other in waiting:
-                        if other is not None:
-                            other.exception()  # wait: the next attempt has the device for itself
-                    waiting = deque((item, None) for item, _ in waiting)
+                    for _, other in air:
+                        other.exception()  # wait: the next attempt has the device for itself
+                    source = itertools.chain([item for item, _ in air], source)
+                    air.clear()
                     self.now = max(1, self.now // 2)
                     log.warning("the device ran out of memory; going on with %d chunk(s) at once", self.now)
                     self._free()
                     continue
-                waiting.popleft()
+                air.popleft()
                 yield result
 
     def _alone(self, work: Callable[[T], R], item: T) -> R:
+        if not self._measured:
+            torch.cuda.reset_peak_memory_stats(self.device)
         try:
             result = work(item)
         except torch.OutOfMemoryError as error:

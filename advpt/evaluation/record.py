@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from advpt.errors import RecordError
+from advpt.errors import RecordError, shown
 from advpt.evaluation.statistics import wilson
 from advpt.files import digest, read_json, write_json
 from advpt.version import __version__
@@ -126,6 +126,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "defenses": ((list, type(None)), "a list"),
     "warnings": ((list,), "a list of texts"),
     "training": ((dict,), "an object"),
+    "comparable": ((bool, type(None)), "true, false or null"),
 }
 
 
@@ -133,23 +134,23 @@ def _problem(result: dict[str, Any]) -> str:
     """What is wrong with the form of a result: the field, what was found, what was expected; "" for a sound one."""
     for name, (kinds, called) in _KINDS.items():
         if name in result and not _is(result[name], *kinds):
-            return f"{name} is {_shown(result[name])}, expected {called}"
+            return f"{name} is {shown(result[name])}, expected {called}"
     images = result.get("images", {})
     for name, kind in (("digest", str), ("n", int), ("part", bool)):
         if not _is(images.get(name, kind()), kind):
-            return f"images.{name} is {_shown(images[name])}, expected {kind.__name__}"
+            return f"images.{name} is {shown(images[name])}, expected {kind.__name__}"
     for name in ("warnings", "defenses"):
         if bad := [x for x in result.get(name) or [] if not isinstance(x, str)]:
-            return f"{name} holds {_shown(bad[0])}, expected texts"
+            return f"{name} holds {shown(bad[0])}, expected texts"
     attack, robust = result.get("attack"), result.get("robust")
     if (robust is None) != (attack is None):
-        return f"attack is {_shown(attack)} and robust {_shown(robust)}, expected both or neither"
+        return f"attack is {shown(attack)} and robust {shown(robust)}, expected both or neither"
     if attack is not None and not (_is(attack.get("spec"), str) and _is(attack.get("asked", ""), str)):
-        return f"attack.spec is {_shown(attack.get('spec'))}, expected a text"
+        return f"attack.spec is {shown(attack.get('spec'))}, expected a text"
     if attack is not None and not _is(result.get("protocol"), str):
-        return f"protocol is {_shown(result.get('protocol'))}, expected a text beside an attack"
+        return f"protocol is {shown(result.get('protocol'))}, expected a text beside an attack"
     if not _is(result["backbone"].get("name"), str):
-        return f"backbone.name is {_shown(result['backbone'].get('name'))}, expected a text"
+        return f"backbone.name is {shown(result['backbone'].get('name'))}, expected a text"
     for name, part in (("clean", result["clean"]), ("robust", robust), *_on_perturbed(robust)):
         if part is not None and (problem := _part_problem(part, outcome_too=name != "robust.on_perturbed")):
             return f"{name}.{problem}"
@@ -167,26 +168,21 @@ def _part_problem(part: dict[str, Any], outcome_too: bool) -> str:
     for name in ("accuracy", "untouched", "deviation", "lost"):
         value = part.get(name, 0.0)
         if (name == "accuracy" and name not in part) or not _is(value, int, float) or not 0 <= value <= 100:
-            return f"{name} is {_shown(part.get(name))}, expected a number from 0 to 100"
+            return f"{name} is {shown(part.get(name))}, expected a number from 0 to 100"
     for name in ("n", "correct"):
         if not _is(part.get(name), int) or part[name] < 0:
-            return f"{name} is {_shown(part.get(name))}, expected a whole number from 0"
+            return f"{name} is {shown(part.get(name))}, expected a whole number from 0"
     interval = part.get("interval95")
     if not isinstance(interval, list) or len(interval) != 2 or not all(_is(x, int, float) for x in interval):
-        return f"interval95 is {_shown(interval)}, expected two numbers"
+        return f"interval95 is {shown(interval)}, expected two numbers"
     if outcome_too:
         try:
             bits = len(base64.b64decode(part["outcome"], validate=True))
         except (KeyError, TypeError, ValueError):
             bits = -1
         if bits != (part["n"] + 7) // 8:
-            return f"outcome is {_shown(part.get('outcome'))}, expected one bit for each of {part['n']} images"
+            return f"outcome is {shown(part.get('outcome'))}, expected one bit for each of {part['n']} images"
     return ""
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def observe(seconds: float, device: torch.device, extra: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -206,6 +206,15 @@ def test_the_worst_case_is_the_and_of_all_attacks(measured) -> None:
     assert records[0].result["attack"]["spec"].startswith("pgd2-ce@0.5")  # the first attack stays the first record
 
 
+def test_visual_prompts_are_in_the_key_of_a_surrogate_attacks_bank(measured, images) -> None:
+    """The attack does not go through them; the images are seen through them."""
+    _, _, library = measured("pgd3-ce@4/a2")
+    prompts, attack = torch.zeros(1, 1, library.backbone.architecture.vision_width), parse("rap2@8")
+    plain = library.spec(images(12, K, split="test"), attack, None, 0)
+    prompted = library.seen_through(prompts).spec(images(12, K, split="test"), attack, None, 0)
+    assert plain.made_of.fields() == prompted.made_of.fields() and plain.key != prompted.key
+
+
 def test_a_surrogate_attack_is_recorded_with_its_network(measured) -> None:
     found, records, library = measured("rap3@16/inner2/late1", "pgd2-ce@16")
     (key,) = [key for key in found if "rap3" in key]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from conftest_bank import make_clip, make_images
 from injection import at_full_length, content, forked, kill_at_random, outcome, run, times
+from safetensors.torch import load_file
 from small_world import World, train
 
 from advpt.attacks import parse
@@ -40,11 +41,15 @@ def test_killed_bank_builds(tmp_path, tally, monkeypatch):
     assert run(lambda: build(tmp_path / "whole")) == 0
     whole, longest = content(tmp_path / "whole"), (time.monotonic() - started) / 3
 
+    lost = []
+
     def sound(root: Path) -> str:
+        lost.append(len(pictures) - sum(len(load_file(path)["row"]) for path in root.glob("**/*.safetensors")))
         return "" if content(root) == whole else "other files than an uninterrupted build"
 
     count = kill_at_random(tmp_path / "killed", build, sound, kills=times(100), longest=longest)
-    tally("SIGKILL while a bank is built", count.injected, lost=0, wrong=count.wrong)
+    tally("SIGKILL while a bank is built", count.injected, lost=sum(lost), wrong=count.wrong)
+    assert lost
 
 
 def learned(folder: Path, last: int) -> dict[str, object]:

@@ -107,13 +107,17 @@ class World:
         return code, out.getvalue()
 
 
-@pytest.fixture(scope="session")
-def tiny_file(tmp_path_factory) -> Path:
+def write_weights(path: Path, architecture: Architecture) -> Path:
+    """A file with random weights, always the same."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        path = tmp_path_factory.mktemp("weights") / "tiny.pt"
-        torch.save(build(TINY).state_dict(), path)
+        torch.save(build(architecture).state_dict(), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tmp_path_factory) -> Path:
+    return write_weights(tmp_path_factory.mktemp("weights") / "tiny.pt", TINY)
 
 
 @pytest.fixture

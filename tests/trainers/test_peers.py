@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-from small_world import World
+from small_world import World, write_weights
 from test_runs import results
 
 from advpt import losses
@@ -30,11 +30,7 @@ def settings(trainer: str, *more: str) -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def deep_file(tmp_path_factory):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        path = tmp_path_factory.mktemp("weights") / "deep.pt"
-        torch.save(build(DEEP).state_dict(), path)
-    return path
+    return write_weights(tmp_path_factory.mktemp("weights") / "deep.pt", DEEP)
 
 
 @pytest.fixture

@@ -98,6 +98,24 @@ def test_interrupted_runs_go_on_together(world, monkeypatch):
     assert code == 0 and printed.count("done already") == 3
 
 
+def test_seeds_are_evaluated_in_one_process_each_from_its_own_folder(world):
+    code, printed = together(world, seeds="1,2", flags=("--no-train",))  # an untrained run leaves no checkpoint
+    assert code == 0, printed
+    code, printed = together(world, seeds="1,2")
+    assert code == 0, printed
+    again = ("--eval-only", "--model-dir", str(world.output))
+    code, printed = together(world, seeds="1,2", output=world.folder / "again", flags=again)
+    assert code == 0, printed
+    for seed in (1, 2):
+        one, other = world.output / f"seed{seed}", world.folder / "again" / f"seed{seed}"
+        assert files(one) == files(other)
+        for name in files(one):
+            a, b = (records.read(folder / "records" / name).result for folder in (one, other))
+            assert (a["seed"], a["prompt"], a["clean"], a["robust"]) == (seed, b["prompt"], b["clean"], b["robust"])
+    code, printed = together(world, seeds="1,2", output=world.folder / "again", flags=(*again, "--skip-done"))
+    assert code == 0 and printed.count("done already") == 2
+
+
 @pytest.mark.parametrize(
     ("words", "how", "says"),
     [
