@@ -161,6 +161,8 @@ class Builder:
         chosen = recipe if (self.repository / recipe).is_file() else folder / f"{stem}.yaml"
         if not (self.repository / chosen).is_file():
             raise ConfigError(f"there is no {chosen}; see the folder configs/trainers/{trainer}")
+        if chosen == recipe and trainer == LEARNED:  # under this name it once had a warm-up epoch: those are other runs
+            lacks = (*lacks, ("OPTIM.WARMUP_EPOCH", "0"))
         return chosen.as_posix(), lacks
 
     def dataset_config(self, dataset: str) -> str:

@@ -75,7 +75,7 @@ DEMO = Setting(
     subset=50,
     pretraining=(("OPTIM.MAX_EPOCH", "10"), ("DATALOADER.TRAIN_X.BATCH_SIZE", "16"), ("OPTIM.LR", "0.02")),
     context=(("CTX_INIT", "a photo of the digit"),),
-    settings=(("EVAL.EOT", "1"),),
+    settings=(("EVAL.EOT", "1"), ("TRAINER.TAPT.LR", "0.01")),
     names={"digits": "Digits", "democlip": "DemoCLIP"},
     said="Demo: DemoCLIP and handwritten digits, 16 images of each class, 50 test images, prompts tuned at 2/255 in "
     "100 steps; aa is cut to its two APGD stages. The tuning's rate, 0.01 in place of 5e-4, is the best on validation "

@@ -356,3 +356,15 @@ def test_tapts_caption_says_what_statistics_are_taken_over():
             assert job.shots == 16, "prompts are tuned as before"
     with pytest.raises(ConfigError, match="--all-statistics is a variant of tapt"):
         study(["peers"], PETS, ROOT, all_statistics=True)
+
+
+def test_runs_of_a_recipe_that_was_changed_under_its_name_are_other_runs():
+    """ImageNet's had a warm-up epoch, and the demo's tuning at test time the paper's rate: their runs are not taken for
+    those of the recipe as it is."""
+    world = PAPER.narrowed(["imagenet"], ["vit_b16"], [1])
+    jobs = [j for j in study(["fig3"], world, ROOT).plan.jobs if j.config.endswith("AdvPT/vit_b16_imagenet.yaml")]
+    assert len(jobs) == 2 and all(("OPTIM.WARMUP_EPOCH", "0") in job.settings for job in jobs)
+    pets = study(["fig3"], PETS, ROOT).plan.jobs
+    assert not any(key == "OPTIM.WARMUP_EPOCH" for job in pets for key, _ in job.settings)
+    demo = [job for job in study(["tapt"], DEMO, ROOT).plan.jobs if job.trainer.startswith("TAPT")]
+    assert demo and all(("TRAINER.TAPT.LR", "0.01") in job.settings for job in demo)

@@ -202,7 +202,7 @@ def test_without_clean_statistics(world, arguments):
 
 
 def test_the_demos_recipe_does_something(tmp_path):
-    """DemoCLIP by the shipped yaml: tuning changes what some image is taken for."""
+    """DemoCLIP by the shipped yaml: tuning changes what images are taken for."""
     where = ("--seed", "1", "--root", str(tmp_path / "data"))
     more = ("VERBOSE", "False", "BANK.DIR", str(tmp_path / "banks"), "DATASET.NUM_SHOTS", "4")
     for name in ("adv", "clean"):
@@ -214,5 +214,6 @@ def test_the_demos_recipe_does_something(tmp_path):
     assert train.main([*words, "EVAL.ATTACKS", "('pgd5-ce@2:static',)"]) == 0
     found = records(tmp_path / "tapt")
     tuned, plain = (found["static", "pgd", row] for row in ("tapt", ""))
-    assert any(tuned[part]["outcome"] != plain[part]["outcome"] for part in ("clean", "robust"))
+    moved = sum(int((record.outcome(tuned[p]) != record.outcome(plain[p])).sum()) for p in ("clean", "robust"))
+    assert moved >= 4, "one step at the paper's rate moves 1 of these 60"
     assert not any(line.startswith("test-time tuning changed no prediction") for line in tuned["warnings"])
