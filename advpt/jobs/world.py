@@ -165,8 +165,8 @@ PAPER = World(
         "table2": "super (authors' code) is the wavelet alone at sigma 0.02, which AdvPT's code runs under the name "
         "super-resolution; AdvPT's paper writes sigma 0.2, so the published numbers beside it may be of another "
         "setting. super (Mustafa et al.) is the defense that it cites: sigma 0.01 in channel space, then EDSR x2; the "
-        "paper has no such column. The paper gives neither rescale's sizes nor diffpure's sampler; here they are those of "
-        "Xie et al. and DDPM.",
+        "paper has no such column. It gives neither rescale's sizes nor diffpure's sampler; here they are those of Xie "
+        "et al. and DDPM.",
         "peers": "Every method trains at 4/255, on the same whole images, 100 epochs of batches of 32; attacks on "
         "pixels take 3 steps of 2.667/255. Prompts, losses and learning rates are each method's own.",
     },
