@@ -364,7 +364,14 @@ def reproduce(args: argparse.Namespace) -> int:
         banks=(args.banks or output / "banks").absolute(),
         weights=steps.weights(args.weights),
     )
-    wanted = study(args.names, world, repository, [tuple(pair) for pair in args.set])
+    wanted = study(
+        args.names,
+        world,
+        repository,
+        [tuple(pair) for pair in args.set],
+        as_published=args.as_published,
+        all_statistics=args.all_statistics,
+    )
     _tell_plan(wanted.plan, places, args)
     absent = needs.missing_data(wanted.plan, places)
     for line in needs.missing_weights(wanted.plan, places):
@@ -503,11 +510,13 @@ def parser() -> argparse.ArgumentParser:
     sub.set_defaults(run=prepare)
 
     sub = verbs.add_parser("reproduce", help="the paper's tables and figures", description=reproduce.__doc__)
-    sub.add_argument("names", nargs="*", help="table1 to table5, fig3 to fig7, curves, all of these; peers, tapt")
+    sub.add_argument("names", nargs="*", help="table1 to table5, fig3 to fig7, curves, efficiency, all; peers, tapt")
     sub.add_argument("--demo", action="store_true", help="all of it small: DemoCLIP and digits, no download")
     sub.add_argument("--only", default="", help="data sets, for instance pets,dtd")
     sub.add_argument("--backbones", default="", help="for instance vit_b16")
     sub.add_argument("--seeds", default="", help="for instance 1,2,3 (the default)")
+    sub.add_argument("--as-published", action="store_true", help="peers: each method by its own recipe, not one budget")
+    sub.add_argument("--all-statistics", action="store_true", help="tapt: statistics over all training images")
     sub.add_argument("--report-only", action="store_true", help="run nothing; write the report of what is there")
     sub.add_argument("--output", type=Path, default=None, help="default: output/reproduce or output/reproduce-demo")
     sub.add_argument("--banks", type=Path, default=None, help="default: banks below the output folder")
@@ -519,7 +528,7 @@ def parser() -> argparse.ArgumentParser:
         "names", nargs="+", metavar="dataset", help="yaml names, for instance pets dtd; see above for plan"
     )
     sub.add_argument("--backbones", default="vit_b16", help="yaml names, for instance vit_b16,vit_l14")
-    sub.add_argument("--trainers", default="ZeroshotCLIP,CoOp,AdvPT")
+    sub.add_argument("--trainers", default="ZeroshotCLIP,CoOp,CoOp-clean,AdvPT")
     sub.add_argument("--shots", default="all", help="for instance 1,4,16,all")
     sub.add_argument("--seeds", default="1,2,3")
     sub.add_argument("--output", type=Path, default=Path("output", "sweep"))

@@ -130,7 +130,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "STATISTICS_CROPS": "",  # centre or random
         "STATISTICS_LIMIT": 0,  # images, where they are made in passing; 0 = all of the training split
         "CLEAN_RUN": "",  # folder of the run that was tuned on clean images
-        "ADV_STATISTICS": "",  # folders of statistics banks, where several belong to the same prompts
+        "ADV_STATISTICS": "",  # folders of statistics banks where several are of the same prompts, or "all" images
         "CLEAN_STATISTICS": "",
         "BATCH": 8,  # images tuned in one forward pass
         "SEED": 0,  # of the views

@@ -190,6 +190,14 @@ class PromptTrainer(TrainerX):
         """Which images are in train, val and test, and the names of the classes."""
         return DataLists.of(self.dm.dataset)
 
+    def bank_images(self):
+        """The training images as a training bank has them: at most BANK.LIMIT, resized as BANK.PROFILE says."""
+        settings = self.bank_settings
+        interpolation = self.cfg.INPUT.INTERPOLATION
+        if settings.profile != "sound":
+            interpolation = PROFILES[settings.profile].bank_interpolation
+        return self.image_set("train", interpolation).first(settings.limit)
+
     # --- tuning -------------------------------------------------------------------------------------------------
 
     def prepare_training(self):
@@ -534,11 +542,7 @@ class AdvPT(PromptTrainer):
 
     def prepare_training(self):
         settings = self.bank_settings
-        attack = parse(settings.attack, settings.profile)
-        interpolation = self.cfg.INPUT.INTERPOLATION
-        if settings.profile != "sound":
-            interpolation = PROFILES[settings.profile].bank_interpolation
-        images = self.image_set("train", interpolation).first(settings.limit)
+        attack, images = parse(settings.attack, settings.profile), self.bank_images()
         folder = self.library.folder(self.library.spec(images, attack, self.hand, settings.seed))
         bank, self.input_seconds = timed(
             self.library, folder, lambda: self.library.get(images, attack, self.hand, settings.seed)

@@ -19,7 +19,7 @@ class CoOp(PromptTrainer):
 
     def prepare_training(self):
         if self.cfg.TRAINER.COOP.CLEAN_BANK:
-            images = self.image_set("train").first(self.bank_settings.limit)
+            images = self.bank_images()
             folder = self.library.folder(self.library.spec(images, None, None, 0))
             bank, self.input_seconds = timed(self.library, folder, lambda: self.library.get(images))
             self.train_loader_x = bank_loader(bank, self.cfg, self.seed)

@@ -1,4 +1,4 @@
-"""TAPT: tune the prompts on each test image, then classify it (Wang et al., CVPR 2025, section 3).
+"""TAPT: tune the prompts on each test image, then classify it (Wang et al., CVPR 2025).
 
 For every image: take the prompts as they were, look at seeded views of it, keep the least uncertain ones, make the
 entropy of their mean prediction and the distance of their token statistics to two stored ones smaller by a step of

@@ -58,6 +58,20 @@ def test_table_shows_means_spread_and_what_was_not_run(folder):
     assert rows["method"][2:] == [f"robust: {p}, {s}" for p, s in (TRANSFER, ADAPTIVE)]
 
 
+def test_two_kinds_of_coop_have_a_row_each(tmp_path):
+    for seed, clean in ((1, 70), (2, 72)):
+        write(tmp_path / "augmented", "CoOp", seed, clean, 40)
+        path = write(tmp_path / "clean", "CoOp", seed, clean + 10, 50)
+        found = json.loads(path.read_text())["result"]
+        found["config"] |= {"TRAINER.COOP.CLEAN_BANK": True}
+        records.write(Record(found, {}), path.parent.parent)
+    (group,) = groups(collect([tmp_path]))
+    assert group.methods == ["CoOp", "CoOp, clean bank"]
+    assert [group.parts(m, None)[1]["accuracy"] for m in group.methods] == [70, 80]
+    (alone,) = groups(collect([tmp_path / "clean"]))
+    assert alone.methods == ["CoOp"]
+
+
 def test_differences_pair_seeds_and_images(folder):
     (group,) = groups(collect([folder]))
     d = compare(group, "AdvPT", "CoOp", TRANSFER)

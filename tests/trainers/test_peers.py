@@ -291,3 +291,15 @@ def test_trades_is_capt_with_alpha_0(world):
     for a, b in zip(capt.prompt_learner.parameters(), trades.prompt_learner.parameters()):
         assert torch.allclose(a, b, atol=1e-6)
     assert losses.capt_alpha("const", torch.zeros(2, 3), torch.zeros(2, 3), y[:2], 0.25).tolist() == [0.25, 0.25]
+
+
+def test_whole_training_images_are_those_of_the_banks(world):
+    """``center_crop`` among the transforms: every peer on pixels sees what AdvPT's and CoOp's banks were made of."""
+    for chosen, alike in (("('center_crop',)", True), ("()", False)):  # without: squeezed into a square
+        made = make(world, "APT", "INPUT.TRANSFORMS", chosen)
+        images = made.image_set("train")
+        banked = torch.cat([batch.pixels for batch in images.batches(range(len(images)), 4, 0)])
+        rows = {sample.path: i for i, sample in enumerate(images.samples)}
+        order = [rows[item.impath] for item in made.dm.dataset.train_x]
+        seen = torch.stack([made.train_loader_x.dataset[i]["img"] for i in range(len(order))])
+        assert bool(((seen - banked[order]).abs().flatten(1).amax(1) < 1 / 255).all()) is alike

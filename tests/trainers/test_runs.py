@@ -228,6 +228,23 @@ def test_coop_tunes_on_images_or_on_a_clean_bank(world):
     assert result["training"]["images"] == 15 and len(result["training"]["bank"]) == 64
 
 
+@pytest.mark.parametrize("profile", ["sound", "paper", "released"])
+def test_both_banks_hold_the_same_images(world, profile):
+    """What CoOp on a clean bank is tuned on differs from what AdvPT is in the attack alone: as many images, resized
+    alike."""
+    same = ("BANK.PROFILE", profile, "BANK.LIMIT", "9", "EVAL.ATTACKS", "()", "OPTIM.MAX_EPOCH", "1")
+    made = []
+    for trainer in ("CoOp", "AdvPT"):
+        folder = world.folder / trainer
+        world.run(*same, "TRAINER.COOP.CLEAN_BANK", "True", trainer=trainer, output=folder)
+        key = results(folder)["test_clean.json"]["training"]["bank"]
+        (manifest,) = world.folder.glob(f"banks/**/{key}/manifest.json")
+        made.append(json.loads(manifest.read_text())["spec"]["adversarial_set"])
+    assert made[0]["attack"] is None and made[1]["attack"] is not None
+    assert made[0]["data"] == made[1]["data"] and made[0]["preprocessing"] == made[1]["preprocessing"]
+    assert made[0]["preprocessing"]["interpolation"] == ("bicubic" if profile == "sound" else "bilinear")
+
+
 def test_zero_shot_needs_no_training_and_its_prompt_is_the_attacked_one(world):
     world.run(trainer="ZeroshotCLIP")
     found = results(world.output)
