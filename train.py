@@ -417,7 +417,7 @@ def main(argv: list[str] | None = None) -> int:
             reader = traceback.extract_tb(error.__traceback__)[-1]
             print(
                 f"error: {reader.filename}, line {reader.lineno}, imports pkg_resources, which setuptools 81 and later "
-                "do not have. In a package clip from another repository, write `import packaging.version` there, or run: "
+                "do not have. In a clip package of another repository, write `import packaging.version` there, or run: "
                 "pip install 'setuptools<81'",
                 file=sys.stderr,
             )

@@ -159,6 +159,9 @@ class Builder:
             stem, lacks = "democlip", (("MODEL.BACKBONE.NAME", "DemoCLIP-S"),)
         recipe = folder / f"{stem}_{dataset}.yaml"
         chosen = recipe if (self.repository / recipe).is_file() else folder / f"{stem}.yaml"
+        known = [path.name for path in (self.repository / folder.parent).iterdir() if path.is_dir()]
+        if trainer not in known:
+            raise ConfigError(unknown_name("trainer", trainer, known))
         if not (self.repository / chosen).is_file():
             raise ConfigError(f"there is no {chosen}; see the folder configs/trainers/{trainer}")
         if chosen == recipe and trainer == LEARNED:  # under this name it once had a warm-up epoch: those are other runs

@@ -184,6 +184,8 @@ def test_a_sweep_is_the_product_and_zero_shot_clip_stands_once():
     assert {job.folder.name for job in plan.jobs} and len({job.folder for job in plan.jobs}) == 18
     with pytest.raises(ConfigError, match="there is no configs/trainers/AdvPT/vit_b61.yaml"):
         sweep(["pets"], ["vit_b61"], [ADV], [-1], [1], ROOT)
+    with pytest.raises(ConfigError, match="unknown trainer 'AdvTP'. Did you mean 'AdvPT'"):
+        sweep(["pets"], ["vit_b16"], ["AdvTP"], [-1], [1], ROOT)
 
 
 def test_dry_run_prints_the_plan_and_what_is_missing_and_runs_nothing(tmp_path, capsys, monkeypatch):
