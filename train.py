@@ -67,8 +67,9 @@ def setup_cfg(args: argparse.Namespace):
     """Defaults, our nodes, data set yaml, trainer yaml, flags, KEY VALUE pairs; then frozen."""
     from dassl.config import get_cfg_default
 
+    from advpt.data.listing import require_unicode
     from advpt.errors import ConfigError
-    from advpt.settings import merge_overrides, merge_yaml
+    from advpt.settings import leaves, merge_overrides, merge_yaml
 
     cfg = get_cfg_default()
     extend_cfg(cfg)
@@ -107,6 +108,8 @@ def setup_cfg(args: argparse.Namespace):
         raise ConfigError(f"{late[0]} comes after KEY VALUE pairs; put flags first and pairs last")
     merge_overrides(cfg, args.opts)
     cfg.OUTPUT_DIR = args.output_dir or str(run_folder(cfg, trainer_yaml.stem, Path("output")))
+    require_unicode([value for _, value in leaves(cfg) if isinstance(value, str)], "the settings")
+    require_unicode([args.model_dir], "--model-dir")
     cfg.freeze()
     return cfg
 
@@ -410,6 +413,15 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {own_words(error)}", file=sys.stderr)
         return 2
     except ImportError as error:
+        if error.name == "pkg_resources":
+            reader = traceback.extract_tb(error.__traceback__)[-1]
+            print(
+                f"error: {reader.filename}, line {reader.lineno}, imports pkg_resources, which setuptools 81 and later "
+                "do not have. In a package clip from another repository, write `import packaging.version` there, or run: "
+                "pip install 'setuptools<81'",
+                file=sys.stderr,
+            )
+            return 2
         if "dassl" not in str(error):
             raise
         print(f"error: {error}. Install what is missing with: make setup", file=sys.stderr)

@@ -163,7 +163,7 @@ def subsample_classes(*args: list[Datum], subsample: str = "all") -> tuple[list[
     Labels are those of the first list; base has the odd one. Applied after few-shot sampling, as in CoOp.
 
     Raises:
-        ConfigError: for another value.
+        ConfigError: for another value, and where no class would be left.
     """
     check_subsample(subsample)
     if subsample == "all":
@@ -172,6 +172,11 @@ def subsample_classes(*args: list[Datum], subsample: str = "all") -> tuple[list[
     labels = sorted({item.label for item in args[0]})
     middle = math.ceil(len(labels) / 2)
     kept = labels[:middle] if subsample == "base" else labels[middle:]
+    if not kept:
+        raise ConfigError(
+            f"DATASET.SUBSAMPLE_CLASSES is {subsample!r}, but the data set has {len(labels)} class(es): none is left. "
+            "Base and new classes need two or more"
+        )
     relabel = {label: new for new, label in enumerate(kept)}
     return tuple(
         [

@@ -30,7 +30,7 @@ from advpt.bank.cost import timed
 from advpt.bank.library import Library
 from advpt.bank.on_ray import filler
 from advpt.bank.store import Bank
-from advpt.data import catalog
+from advpt.data import catalog, listing
 from advpt.data.images import ImageSet, Preprocessing
 from advpt.data.lists import DataLists
 from advpt.data.manifest import manifest
@@ -53,6 +53,7 @@ from advpt.settings import (
     SurrogateSettings,
     extend_cfg,
     plain,
+    require_ranges,
 )
 from advpt.tuning.loader import BankLoader
 from advpt.tuning.progress import FILE as PROGRESS
@@ -71,6 +72,7 @@ class PromptTrainer(TrainerX):
 
     node = "ADVPT"  # of cfg.TRAINER with N_CTX, CSC, ...
     own = ""  # the node of a method that tunes no prompts, in the place of ``node``
+    trained = True  # another seed gives another outcome; False for a method that trains nothing
     layout = ""  # of its prompts, where the method says and not its node
     progress: Progress | None = None  # while training, and until the evaluation that follows
     input_seconds: float | None = 0.0  # what the training input cost, None where nobody knows
@@ -95,6 +97,7 @@ class PromptTrainer(TrainerX):
                     "trainers.advpt.extend_cfg(cfg) at the end of extend_cfg; a trainer with a node of its own adds it "
                     "there as well"
                 )
+        require_ranges(cfg)
         name = cfg.MODEL.BACKBONE.NAME
         if not self.own:
             context = ContextSettings.from_cfg(cfg.TRAINER[self.node], self.layout)
@@ -111,7 +114,9 @@ class PromptTrainer(TrainerX):
         self.context = None if self.own else ContextSettings.from_cfg(cfg.TRAINER[self.node], self.layout)
         self.bank_settings, self.eval_settings = BankSettings.from_cfg(cfg), EvalSettings.from_cfg(cfg)
         self.classnames = list(self.dm.dataset.classnames)
+        listing.require_unicode(self.classnames, f"the classes of {cfg.DATASET.NAME}")
         self.backbone = load_backbone(BackboneSettings.from_cfg(cfg), self.device)
+        self.backbone.require_size(cfg.INPUT.SIZE)
         self.encoder = TextEncoder(self.backbone.model)
         self.library = Library(
             root=self.bank_settings.dir,
@@ -145,8 +150,7 @@ class PromptTrainer(TrainerX):
         learner = PromptLearner(self.encoder, self.classnames, self.context, start, architecture)
         self.prompt_learner = learner.to(self.device)
         self.untrained = learner.ctx.detach().clone() if learner.n_ctx else None
-        self.optim = build_optimizer(self.prompt_learner, cfg.OPTIM)
-        self.sched = build_schedule(self.optim, cfg.OPTIM)
+        self.optim, self.sched = build_optim(self.prompt_learner, cfg.OPTIM)
         self.register_model(MODEL_NAME, self.prompt_learner, self.optim, self.sched)
 
     def image_set(self, split, interpolation=None):
@@ -342,7 +346,13 @@ class PromptTrainer(TrainerX):
             "comparable": None if comparable is None else bool(comparable),
             "training": self.training_facts() | self.curve_facts() | ({"loaded": self.loaded} if self.loaded else {}),
             "warnings": self.warnings(),
+            **self.trained_facts(),
         } | self.word_facts()
+
+    def trained_facts(self):
+        """Whether the method is trained, for the record, where its trainer's name alone would say something else."""
+        usual = record.is_trained({"trainer": self.cfg.TRAINER.NAME})
+        return {} if self.trained == usual else {"trained": self.trained}
 
     def training_facts(self):
         """Where the training input came from, for the record."""
@@ -551,6 +561,19 @@ def to_pixels(images: Tensor, cfg) -> Tensor:
         torch.tensor(v, device=images.device)[:, None, None] for v in (cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD)
     )
     return (images * std + mean).clamp(0, 1)
+
+
+def build_optim(model, settings):
+    """Dassl's optimizer for the parameters of ``model``, and its schedule.
+
+    Raises:
+        ConfigError: values of OPTIM that do not go together.
+    """
+    try:
+        optimizer = build_optimizer(model, settings)
+        return optimizer, build_schedule(optimizer, settings)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise ConfigError(f"the settings of OPTIM cannot be used: {error}") from error
 
 
 def build_schedule(optimizer, settings):

@@ -189,11 +189,7 @@ class Library:
         backbone = self.backbone if self.backbone.image is not None else self.load()
         if backbone.image_digest != spec.encoder:
             raise BankError("the weight file changed while the run was going on; start it again")
-        size, given = (backbone.architecture.resolution,) * 2, spec.made_of.images.preprocessing.size
-        if size != given:
-            raise DataError(
-                f"INPUT.SIZE is {given}, but {backbone.name} reads {size[0]} x {size[1]} pixels; set INPUT.SIZE"
-            )
+        backbone.require_size(spec.made_of.images.preprocessing.size)
         encoder, precision = backbone.require_image(), self.precision
         encode = in_precision(seen_through(encoder, self.visual), precision)
         attacked, visual = encode, classifier.visual if classifier is not None else None

@@ -33,10 +33,10 @@ def read_names(path: Path) -> dict[str, str]:
     """A ``classnames.txt``: one line per class, ``<wnid> <name>``, cut at the first space.
 
     Raises:
-        DataError: for a line of another form or a wnid that comes twice.
+        DataError: for a line of another form or a wnid that comes twice, or text that is not UTF-8.
     """
     names: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(files.read_text(path, DataError).splitlines(), 1):
         if not line.strip():
             continue
         wnid, _, name = line.strip().partition(" ")

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_in
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
 
+from advpt.data import listing
 from advpt.errors import ConfigError, DataError, StorageError, out_of_shared_memory, own_words
 from advpt.files import digest
 
@@ -115,6 +116,7 @@ class ImageSet:
         if len(set(ids)) != len(ids):
             twice = next(i for i in ids if ids.count(i) > 1)
             raise DataError(f"{self.dataset}, {self.split}: the image {twice} occurs twice; ids must be different")
+        listing.require_unicode(ids, f"{self.dataset}, {self.split}")
         if bad := [i for i in ids if "\n" in i]:
             raise DataError(f"{self.dataset}, {self.split}: the path {bad[0]!r} contains a line break; rename the file")
 

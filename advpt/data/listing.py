@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from advpt.errors import DataError
+from advpt.files import printable
+
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 )
@@ -124,3 +127,20 @@ def some(names: Sequence[str], limit: int = 10) -> str:
         return "none"
     more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
+
+
+def require_unicode(names: Iterable[str], where: str) -> None:
+    """Refuse names of files and classes that are not UTF-8: they can be opened, but neither be written into a record
+    nor read by CLIP. Python marks their bytes with halves of characters.
+
+    Raises:
+        DataError: the first such name, its odd bytes as ``\\xe9``. ``where``: what has it, for the message.
+    """
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"{where}: the name '{printable(name)}' is not UTF-8; rename it, for instance with: convmv -f latin1 "
+                "-t utf8 -r --notest DIR"
+            ) from None

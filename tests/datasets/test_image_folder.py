@@ -9,7 +9,7 @@ import pytest
 from dataset_trees import Build, touch
 from PIL import Image
 
-from advpt.errors import DataError
+from advpt.errors import ConfigError, DataError
 
 PATHS = [
     *(f"train/{c}/{i}.jpg" for c in ("red_fox", "Arctic hare", "owl") for i in range(5)),
@@ -58,6 +58,33 @@ def test_what_is_wrong_is_said(build: Build, tmp_path: Path, extra: list[str], l
     touch(folder, [*(path for path in PATHS if not path.startswith(lost)), *extra])
     with pytest.raises(DataError, match=message):
         build("ImageFolder")
+
+
+@pytest.mark.parametrize("odd", ("train/owl/caf\udce9.jpg", "test/owl/caf\udce9.jpg", "caf\udce9"))
+def test_names_that_are_not_utf8_are_named_with_their_bytes(build: Build, tmp_path: Path, odd: str) -> None:
+    folder = tmp_path / "image_folder"
+    touch(folder, PATHS)
+    if "/" in odd:
+        usual = odd.replace("caf\udce9", "0")
+        (folder / usual.replace("test/owl/0.jpg", "test/owl/0.JPEG")).rename(folder / odd)
+    else:
+        for part in ("train", "val", "test"):
+            if (folder / part / "owl").is_dir():
+                (folder / part / "owl").rename(folder / part / odd)
+    with pytest.raises(DataError, match=r"the name '.*caf\\xe9.*' is not UTF-8; rename it"):
+        build("ImageFolder")
+
+
+@pytest.mark.parametrize("subsample", ("new", "base"))
+def test_one_class_has_no_new_half(build: Build, tmp_path: Path, subsample: str) -> None:
+    touch(tmp_path / "image_folder", [path for path in PATHS if "/owl/" in path])
+    if subsample == "base":
+        assert build("ImageFolder", subsample="base").classnames == ["owl"]
+        return
+    with pytest.raises(
+        ConfigError, match=r"SUBSAMPLE_CLASSES is 'new', but the data set has 1 class\(es\): none is left"
+    ):
+        build("ImageFolder", subsample="new")
 
 
 def picture(path: Path, kind: str) -> None:

@@ -205,6 +205,21 @@ def test_zero_shot_needs_no_training_and_its_prompt_is_the_attacked_one(world):
     assert len(other["hand_prompt"]) == 8 and other["prompt"] != transfer["prompt"]
 
 
+def test_a_record_says_whether_its_method_was_trained(world, monkeypatch):
+    """By the trainer's name, so that records of earlier versions do; a trainer of another name says it itself."""
+    from trainers.zsclip import ZeroshotCLIP
+
+    world.run(trainer="ZeroshotCLIP")
+    world.run(trainer="CoOp", output=world.folder / "coop")
+    (zero, *_), (coop, *_) = results(world.output).values(), results(world.folder / "coop").values()
+    assert "trained" not in zero and not records.is_trained(zero) and "trained" not in coop and records.is_trained(coop)
+    monkeypatch.setattr(records, "UNTRAINED", ())
+    assert ZeroshotCLIP.trained is False
+    world.run(trainer="ZeroshotCLIP", output=world.folder / "again")
+    again = next(iter(results(world.folder / "again").values()))
+    assert again["trained"] is False and not records.is_trained(again)
+
+
 def test_best_validation_model_is_chosen_and_loaded(world):
     world.run("TEST.FINAL_MODEL", "best_val")
     assert (world.output / "prompt_learner" / "model-best.pth.tar").is_file()
@@ -222,14 +237,34 @@ def test_best_validation_model_is_chosen_and_loaded(world):
         (("MODEL.WEIGHTS", "/nowhere.pt"), "no such file"),
         (("INPUT.INTERPOLATION", "cubic"), "bicubic"),
         (("DATASET.NAME", "TinyPhoto"), "TinyPhotos"),
-        (("INPUT.SIZE", "(24, 24)"), "set INPUT.SIZE"),
+        (("INPUT.SIZE", "(24, 24)"), 'INPUT.SIZE is (24, 24), but tiny reads 16 x 16 pixels; set INPUT.SIZE "(16,16)"'),
+        (("OPTIM.LR", "-1"), "OPTIM.LR is -1.0; expected a number of at least 0"),
+        (("DATALOADER.TRAIN_X.BATCH_SIZE", "0"), "DATALOADER.TRAIN_X.BATCH_SIZE is 0; expected a number of at least 1"),
+        (("DATALOADER.K_TRANSFORMS", "2"), "DATALOADER.K_TRANSFORMS is 2; expected 1"),
+        (("OPTIM.SGD_NESTEROV", "True", "OPTIM.MOMENTUM", "0"), "OPTIM cannot be used: Nesterov"),
+        (("OPTIM.NAME", "adam", "OPTIM.ADAM_BETA1", "1"), "OPTIM cannot be used: Invalid beta"),
         (("TRAINER.ADVPT.CLASS_TOKEN_POSITION", "start"), "CLASS_TOKEN_POSITION"),
         (("--verbose",), "put flags first"),
+        (("BANK.DIR", "caf\udce9"), r"the name 'caf\xe9' is not UTF-8"),
     ],
 )
 def test_mistakes_are_answered_with_a_sentence(world, bad, says):
     code, printed = world.call(*bad)
     assert code == 2 and says in printed and "Traceback" not in printed
+
+
+@pytest.mark.parametrize("trainer", ("AdvPT", "CoOp", "APT", "FAP", "TradesFT", "ZeroshotCLIP", "LinearProbe"))
+@pytest.mark.parametrize("size", ("(8, 8)", "(32, 32)", "(16, 24)"))
+def test_images_of_another_size_than_clips_are_refused_before_any_is_read(world, trainer, size):
+    code, printed = world.call("INPUT.SIZE", size, trainer=trainer)
+    assert code == 2 and f"INPUT.SIZE is {size}, but tiny reads 16 x 16 pixels" in printed
+    assert not list(world.folder.glob("banks/**/*.safetensors"))
+
+
+@pytest.mark.parametrize("trainer", ("CoOp", "APT", "TradesFT"))
+def test_training_on_images_refuses_values_that_no_loader_can_have(world, trainer):
+    code, printed = world.call("DATALOADER.K_TRANSFORMS", "2", "INPUT.RRCROP_SCALE", "(0.9, 0.1)", trainer=trainer)
+    assert code == 2 and "K_TRANSFORMS is 2; expected 1" in printed and "RRCROP_SCALE is (0.9, 0.1)" in printed
 
 
 def test_coops_literal_command_line(world):
