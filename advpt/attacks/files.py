@@ -263,7 +263,7 @@ def _from_safetensors(path: Path) -> tuple[Any, Any]:
 
 
 def _from_array(path: Path) -> tuple[Any, Any]:
-    return np.load(path, mmap_mode="r", allow_pickle=False), None
+    return np.lib.format.open_memmap(path, mode="r"), None  # which reads no pickle
 
 
 def _from_torch(path: Path) -> tuple[Any, Any]:
