@@ -64,6 +64,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "CLASS_TOKEN_POSITION": "end",
         "CLEAN_BANK": False,  # tune on embeddings of the centre crops instead of augmented images
     },
+    "TRAINER.COCOOP": {"N_CTX": 4, "CTX_INIT": "a photo of a", "PREC": "fp16"},
     "TRAINER.ZEROSHOTCLIP": {"TEMPLATE": "", "ENSEMBLE": False},
     "TRAINER.LINEARPROBE": {"C": 0.0, "MAX_ITER": 1000},  # C 0: chosen on the validation split
     "TRAINER.ADVTRAIN": {"ATTACK": "pgd10-ce@8"},
@@ -384,16 +385,16 @@ class ContextSettings:
     @classmethod
     def from_cfg(cls, node: CfgNode, layout: str = "") -> ContextSettings:
         """From a trainer's node; ``layout`` in place of its ``LAYOUT``. Nodes without one have prompts in the text
-        alone.
+        alone, those without ``CSC`` or ``CLASS_TOKEN_POSITION`` (CoCoOp's) a shared context before the class name.
 
         Raises:
             ConfigError: a value, or values together, that no prompt can have.
         """
         if node.N_CTX < 1:
             raise ConfigError(f"N_CTX is {node.N_CTX}; at least 1 context vector is needed")
-        _choice("CLASS_TOKEN_POSITION", node.CLASS_TOKEN_POSITION, POSITIONS)
+        position = _choice("CLASS_TOKEN_POSITION", node.get("CLASS_TOKEN_POSITION", "end"), POSITIONS)
         _choice("PREC", node.PREC, PRECISIONS)
-        plain = cls(node.N_CTX, node.CSC, node.CTX_INIT, node.CLASS_TOKEN_POSITION, node.PREC)
+        plain = cls(node.N_CTX, node.get("CSC", False), node.CTX_INIT, position, node.PREC)
         layout = _choice("LAYOUT", layout or node.get("LAYOUT", "text"), LAYOUTS)
         if layout == "text":
             return plain

@@ -67,6 +67,7 @@ class PromptTrainer(TrainerX):
 
     node = "ADVPT"  # of cfg.TRAINER with N_CTX, CSC, ...
     layout = ""  # of its prompts, where the method says and not its node
+    learner: type[PromptLearner] = PromptLearner
     progress: Progress | None = None  # while training, and until the evaluation that follows
     input_seconds: float | None = 0.0  # what the training input cost, None where nobody knows
     loaded: dict | None = None  # where an evaluated prompt came from
@@ -121,7 +122,7 @@ class PromptTrainer(TrainerX):
         self.seed = cfg.SEED if cfg.SEED >= 0 else torch.seed() % 2**31
         start = torch.Generator().manual_seed(self.seed)
         architecture = self.backbone.architecture
-        learner = PromptLearner(self.encoder, self.classnames, self.context, start, architecture)
+        learner = self.learner(self.encoder, self.classnames, self.context, start, architecture)
         self.prompt_learner = learner.to(self.device)
         self.untrained = learner.ctx.detach().clone() if learner.n_ctx else None
         self.optim = build_optimizer(self.prompt_learner, cfg.OPTIM)
@@ -187,6 +188,12 @@ class PromptTrainer(TrainerX):
     def embed_batch(self, batch) -> tuple[Tensor, Tensor]:
         """Embeddings ``[b, L]`` and labels ``[b]`` of a training batch."""
         return batch["img"].to(self.device), batch["label"].to(self.device)
+
+    def embed_images(self, batch) -> tuple[Tensor, Tensor]:
+        """The same for a batch of images as the host's loaders give them; no gradient reaches the image encoder."""
+        images, labels = self.parse_batch_test(batch)
+        with torch.no_grad():
+            return self.backbone.require_image()(to_pixels(images, self.cfg)), labels
 
     def forward_backward(self, batch):
         with half_precision(self.context.precision, self.device):

@@ -51,10 +51,10 @@ def read(path: Path) -> SavedPrompt:
     state = {key.removeprefix("prompt_learner."): value for key, value in saved["state_dict"].items()}
     if "ctx" not in state:
         raise PromptError(f"{path} holds no context vectors ('ctx'); found: {', '.join(sorted(state)[:8])}")
-    if deeper := sorted(key for key in state if key.startswith(("ctx_deep", "visual", "couple_"))):
+    if deeper := sorted(key for key in state if key.startswith(("ctx_deep", "visual", "couple_", "meta_net."))):
         raise PromptError(
-            f"{path} also holds {', '.join(deeper)}: prompts of several layers or of the image, which CoOp's "
-            "checkpoints have no place for. Evaluate it with --eval-only --model-dir and its own trainer"
+            f"{path} also holds {', '.join(deeper)}: prompts of several layers, of the image or moved by it, which "
+            "CoOp's checkpoints have no place for. Evaluate it with --eval-only --model-dir and its own trainer"
         )
     if not isinstance(state["ctx"], Tensor):
         raise PromptError(

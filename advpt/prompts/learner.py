@@ -244,7 +244,9 @@ class PromptLearner(nn.Module):
         own = dict(self.named_parameters())
         for name, wanted in own.items():
             if name not in state:
-                what = "context vectors" if name == "ctx" else f"prompts of layout {self.layout}"
+                what = {"ctx": "context vectors", "meta_net": "meta net (CoCoOp's)"}.get(
+                    name.partition(".")[0], f"prompts of layout {self.layout}"
+                )
                 raise PromptError(
                     f"{source} holds no {what} ({name!r}); found: {', '.join(sorted(state)) or 'nothing'}"
                 )
@@ -260,11 +262,11 @@ class PromptLearner(nn.Module):
                     f"{why}. Use the N_CTX, CSC and backbone that it was tuned with"
                     + (", and its LAYOUT and depths" if self.layout != "text" else "")
                 )
-        known = {"ctx_deep", "visual", "visual_deep", *(k for k in state if k.startswith("couple_"))}
+        known = {"ctx_deep", "visual", "visual_deep", *(k for k in state if k.startswith(("couple_", "meta_net.")))}
         if more := sorted(state.keys() & known - own.keys()):
             raise PromptError(
-                f"{source} also holds {', '.join(more)}, which LAYOUT {self.layout} has no place for; use the LAYOUT "
-                "and depths that it was tuned with"
+                f"{source} also holds {', '.join(more)}, which LAYOUT {self.layout} has no place for; use the trainer, "
+                "LAYOUT and depths that it was tuned with"
             )
         with torch.no_grad():
             for name, wanted in own.items():
