@@ -13,7 +13,9 @@ import contextlib
 import logging
 import os
 import pickle
+import re
 import sys
+import traceback
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -53,16 +55,26 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def extend_cfg(cfg) -> None:
+    """Add settings to Dassl's. Those of a trainer from another repository go here: copy the lines about it from the
+    ``extend_cfg`` of its own train.py, below."""
+    from advpt.settings import extend_cfg
+
+    extend_cfg(cfg)
+
+
 def setup_cfg(args: argparse.Namespace):
     """Defaults, our nodes, data set yaml, trainer yaml, flags, KEY VALUE pairs; then frozen."""
     from dassl.config import get_cfg_default
 
     from advpt.errors import ConfigError
-    from advpt.settings import extend_cfg, merge_overrides, merge_yaml
+    from advpt.settings import merge_overrides, merge_yaml
 
     cfg = get_cfg_default()
     extend_cfg(cfg)
     trainer = args.trainer or "AdvPT"
+    if not (HERE / "configs/trainers" / trainer).is_dir():  # else build() checks, and a run that is done starts faster
+        require_trainer(trainer)
     dataset_yaml = Path(args.dataset_config_file or HERE / "configs/datasets/digits.yaml")
     trainer_yaml = Path(args.config_file or HERE / f"configs/trainers/{trainer}/democlip.yaml")
     if not args.config_file and not trainer_yaml.is_file():
@@ -70,7 +82,10 @@ def setup_cfg(args: argparse.Namespace):
         raise ConfigError(f"no embedded default for trainer {trainer!r} (there is one for {', '.join(known)}); "
                           "name a yaml with --config-file")  # fmt: skip
     merge_yaml(cfg, dataset_yaml)
-    merge_yaml(cfg, trainer_yaml)
+    try:
+        merge_yaml(cfg, trainer_yaml)
+    except ConfigError as error:
+        raise ConfigError(f"{error}{advice_on_nodes(str(error), cfg)}") from None
     cfg.DATASET.ROOT = args.root or cfg.DATASET.ROOT or default_root()
     cfg.SEED = args.seed if args.seed is not None else (cfg.SEED if cfg.SEED >= 0 else 1)
     cfg.TRAINER.NAME = trainer
@@ -87,6 +102,8 @@ def setup_cfg(args: argparse.Namespace):
     ):
         if getattr(args, name):
             node[leaf] = getattr(args, name)
+    if args.eval_only and args.model_dir:
+        args.from_checkpoint = take_layout(cfg, args.model_dir)
     if late := [word for word in args.opts if word.startswith("--")]:
         raise ConfigError(f"{late[0]} comes after KEY VALUE pairs; put flags first and pairs last")
     merge_overrides(cfg, args.opts)
@@ -95,15 +112,101 @@ def setup_cfg(args: argparse.Namespace):
     return cfg
 
 
+def take_layout(cfg, run: str) -> list[str]:
+    """Let the prompts in a run's folder say in which layout they are evaluated: their settings take the place of the
+    yaml's, KEY VALUE pairs come after them. Returns what changed, in words."""
+    register_plugins()
+    from dassl.engine import TRAINER_REGISTRY
+
+    from advpt.errors import ConfigError
+    from advpt.prompts.exchange import layout_settings
+    from advpt.settings import leaves, merge_overrides
+
+    name = cfg.TRAINER.NAME
+    node = getattr(TRAINER_REGISTRY.get(name), "node", "") if name in TRAINER_REGISTRY.registered_names() else ""
+    if node not in cfg.TRAINER:
+        return []
+    before = dict(leaves(cfg))
+    tuned = layout_settings(Path(run), node, list(cfg.TRAINER[node]))
+    try:
+        merge_overrides(cfg, [word for pair in tuned.items() for word in pair])
+    except ConfigError as error:
+        raise ConfigError(f"what stands beside the checkpoint of {run}: {error}") from None
+    after = dict(leaves(cfg))
+    return [f"{key} {after[key]}, as {run} was tuned (not {before[key]})" for key in tuned if after[key] != before[key]]
+
+
+def require_trainer(name: str) -> None:
+    """Refuse a trainer that no file registers, before the keys of its yaml or its missing settings are blamed."""
+    register_plugins()
+    from dassl.engine import TRAINER_REGISTRY
+
+    from advpt.errors import ConfigError, unknown_name
+
+    if name not in TRAINER_REGISTRY.registered_names():
+        raise ConfigError(
+            f"--trainer: {unknown_name('trainer', name, TRAINER_REGISTRY.registered_names())}. A trainer of your own "
+            f"needs its file in {HERE / 'trainers'} and an import line in the __init__.py there"
+        )
+
+
+def register_plugins() -> None:
+    """Fill Dassl's registries; ``from clip import clip`` in a trainer of another repository finds OpenAI's package."""
+    from advpt.backbones.clip import cache_folder
+    from advpt.backbones.shim import offer_clip
+
+    offer_clip(cache_folder())
+    import datasets  # noqa: F401 - registers the data sets
+    import trainers  # noqa: F401 - registers the trainers
+
+
+def advice_on_nodes(problem: str, cfg) -> str:
+    """What to do about nodes of TRAINER that a message names and the configuration lacks; "" where there are none."""
+    lacking = dict.fromkeys(node for node in re.findall(r"TRAINER\.(\w+)\.", problem) if node not in cfg.TRAINER)
+    return "".join(f"\n{advice_on_setting(f'TRAINER.{node}')}" for node in lacking)
+
+
+def advice_on_setting(name: str) -> str:
+    return (
+        f"{name} is no setting of this project. If it belongs to a trainer or data set from another repository, copy "
+        f"the lines about it from the extend_cfg of that repository's train.py into extend_cfg of {HERE / 'train.py'}"
+    )
+
+
+def missing_setting(error: AttributeError) -> str:
+    """The sentence for an error that a read of a setting raised which no configuration has; "" for another error."""
+    from yacs.config import CfgNode
+
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if len(frames) < 2 or frames[-1].f_code is not CfgNode.__getattr__.__code__:
+        return ""
+    reader, node = traceback.extract_tb(error.__traceback__)[-2], frames[-1].f_locals
+    cfg = next((frame.f_locals["cfg"] for frame in frames if "cfg" in frame.f_locals), None)
+    name = f"{dotted_name(cfg, node['self'])}{node['name']}"
+    return f"{reader.filename}, line {reader.lineno}, reads {name}. {advice_on_setting(name)}"
+
+
+def dotted_name(cfg, node) -> str:
+    """Where in a configuration a node stands, with a dot behind it; "" for the configuration itself."""
+    for name, value in (cfg or {}).items():
+        if value is node:
+            return f"{name}."
+        if isinstance(value, type(node)) and (rest := dotted_name(value, node)):
+            return f"{name}.{rest}"
+    return ""
+
+
 def default_root() -> str:
     return os.environ.get("ADVPT_DATA") or "data"
 
 
 def run_folder(cfg, config_name: str, top: Path) -> Path:
     """CoOp's folder name of a run."""
+    from advpt.data.catalog import title
+
     node = cfg.TRAINER.get(cfg.TRAINER.NAME.upper(), {})
     shots = cfg.DATASET.NUM_SHOTS if cfg.DATASET.NUM_SHOTS > 0 else "all"
-    folder = top / cfg.DATASET.NAME.lower() / cfg.TRAINER.NAME / f"{config_name}_{shots}shots"
+    folder = top / title(cfg.DATASET).lower() / cfg.TRAINER.NAME / f"{config_name}_{shots}shots"
     if "CSC" in node:
         folder /= f"nctx{node.N_CTX}_csc{node.CSC}_ctp{node.CLASS_TOKEN_POSITION}"
     return folder / f"seed{cfg.SEED}"
@@ -124,17 +227,24 @@ def run_one(args: argparse.Namespace) -> int:
 
 
 def run_in_folder(args: argparse.Namespace, cfg) -> int:
-    from advpt.evaluation.run_folder import claim, mark_done
+    from advpt.evaluation.run_folder import check, check_data, claim, mark_done
 
     folder = Path(cfg.OUTPUT_DIR)
-    claim(folder, cfg, evaluating=args.eval_only)
+    check(folder, cfg, evaluating=args.eval_only)
     evaluated = str(Path(args.model_dir).absolute()) if args.eval_only else ""
     if done_already(args, cfg, evaluated):
         return 0
     open_log(cfg.OUTPUT_DIR)
+    for line in getattr(args, "from_checkpoint", []):
+        log.info("%s", line)
     trainer = build(args, cfg)
+    data = lists_of(trainer)
     if args.eval_only:
+        if data is not None:
+            check_data(folder, cfg, data, evaluating=True)
         trainer.load_model(args.model_dir, epoch=args.load_epoch)
+    claim(folder, cfg, data, evaluating=args.eval_only)
+    if args.eval_only:
         trainer.test()
         if (
             str(folder.absolute()) != evaluated
@@ -173,17 +283,19 @@ def run_seeds(args: argparse.Namespace) -> int:
 
 
 def run_together(args: argparse.Namespace, cfgs: list) -> int:
-    from advpt.evaluation.run_folder import claim, held, mark_done
+    from advpt.evaluation.run_folder import check, claim, held, mark_done
 
     with contextlib.ExitStack() as stack:
         for cfg in cfgs:
             stack.enter_context(held(Path(cfg.OUTPUT_DIR)))
-            claim(Path(cfg.OUTPUT_DIR), cfg)
+            check(Path(cfg.OUTPUT_DIR), cfg)
         cfgs = [cfg for cfg in cfgs if not done_already(args, cfg)]
         if not cfgs:
             return 0
         open_log(Path(cfgs[0].OUTPUT_DIR, "together.txt"))
         built = [build(args, cfg) for cfg in cfgs]
+        for trainer in built:
+            claim(Path(trainer.cfg.OUTPUT_DIR), trainer.cfg, lists_of(trainer))
         if args.no_train:
             return 0
 
@@ -200,19 +312,47 @@ def run_together(args: argparse.Namespace, cfgs: list) -> int:
 
 
 def done_already(args: argparse.Namespace, cfg, evaluated: str = "") -> bool:
-    from advpt.evaluation.run_folder import is_done
+    """Whether a run may be skipped: all of it is there, and the data are those that it is on.
 
-    if not (args.skip_done and is_done(Path(cfg.OUTPUT_DIR), cfg, evaluated)):
+    Raises:
+        RecordError: it is on other data. DataError: the data are not there.
+    """
+    from advpt.evaluation.run_folder import claim, is_done
+
+    folder = Path(cfg.OUTPUT_DIR)
+    if not (args.skip_done and is_done(folder, cfg, evaluated)):
         return False
+    claim(folder, cfg, lists_now(cfg), evaluating=args.eval_only)
     print(f"done already: {cfg.OUTPUT_DIR} (its records are kept; delete the folder to run it again)")
     return True
+
+
+def lists_of(trainer):
+    """The lists of a trainer's data; None where its loaders are not Dassl's."""
+    from advpt.data.lists import DataLists
+
+    manager = getattr(trainer, "dm", None)
+    return DataLists.of(manager.dataset) if manager is not None else None
+
+
+def lists_now(cfg):
+    """The lists of the data that a configuration names, as a run of it would see them."""
+    from dassl.data.datasets import build_dataset
+    from dassl.utils import set_random_seed
+
+    import datasets  # noqa: F401 - registers the data sets
+    from advpt.data.lists import DataLists
+
+    if cfg.SEED >= 0:
+        set_random_seed(cfg.SEED)
+    return DataLists.of(build_dataset(cfg))
 
 
 def open_log(where: str | Path) -> None:
     """From now on everything printed and logged goes into this file, or ``log.txt`` of this folder, too."""
     from dassl.utils import setup_logger
 
-    setup_logger(where)
+    setup_logger(str(where))  # upstream's takes no Path
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
 
 
@@ -223,9 +363,7 @@ def build(args: argparse.Namespace, cfg):
     from dassl.engine import build_trainer
     from dassl.utils import collect_env_info, set_random_seed
 
-    import datasets  # noqa: F401 - registers the data sets
-    import trainers  # noqa: F401 - registers the trainers
-
+    require_trainer(cfg.TRAINER.NAME)
     if cfg.SEED >= 0:
         print(f"Setting fixed seed: {cfg.SEED}")
         set_random_seed(cfg.SEED)
@@ -246,7 +384,7 @@ def from_host(error: BaseException) -> bool:
 
 
 def main(argv: list[str] | None = None) -> int:
-    from advpt.errors import AdvPTError, out_of_memory, own_words
+    from advpt.errors import AdvPTError, out_of_memory, out_of_shared_memory, own_words
     from advpt.signals import TERMINATED, Terminated, stoppable
 
     try:
@@ -267,6 +405,9 @@ def main(argv: list[str] | None = None) -> int:
         print("stopped; the same command continues where it was", file=sys.stderr)
         return 130
     except Exception as error:
+        if reason := out_of_shared_memory(error):
+            print(f"error: {reason}", file=sys.stderr)
+            return 2
         if said := out_of_memory(error):
             print(
                 f"error: out of memory ({said}). What was finished is kept. Use a smaller "
@@ -275,6 +416,9 @@ def main(argv: list[str] | None = None) -> int:
                 file=sys.stderr,
             )
             return 1
+        if isinstance(error, AttributeError) and (said := missing_setting(error)):
+            print(f"error: {said}", file=sys.stderr)
+            return 2
         kinds = (ValueError, TypeError, AssertionError, ArithmeticError, pickle.UnpicklingError)
         if not isinstance(error, kinds) or not from_host(error):
             raise

@@ -193,8 +193,11 @@ def statistics(args: argparse.Namespace) -> int:
     from dassl.config import get_cfg_default
     from dassl.engine import build_trainer
 
+    from advpt.backbones.clip import cache_folder
+    from advpt.backbones.shim import offer_clip
     from advpt.bank.statistics import Source, build, folder_of
 
+    offer_clip(cache_folder())
     for package in ("datasets", "trainers"):  # importing them registers them
         importlib.import_module(package)
     cfg = get_cfg_default()
@@ -215,7 +218,7 @@ def statistics(args: argparse.Namespace) -> int:
     if visual is None:
         raise ConfigError(f"the prompts of {args.folder} are in the text alone; statistics are of those in the image")
     source = Source(trainer.image_set("train").first(args.limit), args.crops, args.seed, cfg.BANK.CHUNK)
-    shelf = trainer.library.shelf(cfg.DATASET.NAME)
+    shelf = trainer.library.shelf(source.images.dataset)
     about = read_json(checkpoint_file(args.folder / FOLDER).parent / "prompt.json")
     said = {name: about[name] for name in ("trainer", "dataset", "seed") if name in about}
     made = build(trainer.backbone, visual.detach(), source, shelf, about=said, workers=cfg.DATALOADER.NUM_WORKERS)

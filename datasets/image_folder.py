@@ -30,10 +30,7 @@ class ImageFolder(SplitDataset):
 
     def locate(self, cfg: Any) -> Place:
         root = Path(cfg.DATASET.ROOT).expanduser().absolute()
-        named = getattr(cfg.DATASET, "FOLDER", "")
-        folder = root / (named or self.info.folder)
-        if not named and not folder.is_dir() and (root / "train").is_dir():
-            folder = root
+        folder = catalog.own_folder(root, getattr(cfg.DATASET, "FOLDER", ""))
         for part in ("train", "test"):
             if not (folder / part).is_dir():
                 raise DataError(

@@ -1,12 +1,13 @@
 """AdvPT: tune the context words on a bank of adversarial image embeddings (Zhang et al., ECCV 2024).
 
-Needs ``advpt`` and ``dassl`` only. In somebody else's CoOp-style checkout: copy this file into ``trainers/``, import it
-in ``train.py``, and call its :func:`extend_cfg` where the configuration is extended.
+Needs ``advpt`` and ``dassl`` only, so it can be copied into the ``trainers/`` of another CoOp-style checkout; README.md
+says what its ``train.py`` then needs.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import time
 from pathlib import Path
@@ -30,13 +31,14 @@ from advpt.bank.on_ray import filler
 from advpt.bank.store import Bank
 from advpt.data import catalog
 from advpt.data.images import ImageSet, Preprocessing
+from advpt.data.lists import DataLists
 from advpt.data.manifest import manifest
 from advpt.detectors import LossWatch, bank_rows
-from advpt.errors import PromptError, WeightsError
+from advpt.errors import ConfigError, PromptError
 from advpt.evaluation import defended, evaluator, pictures, record
 from advpt.evaluation.evaluator import Prompts, evaluate
 from advpt.evaluation.protocols import threats
-from advpt.files import digest, load_checkpoint, read_object, write_json
+from advpt.files import digest, load_checkpoint, write_json
 from advpt.prompts import exchange, words
 from advpt.prompts.classifier import Classifier, from_templates
 from advpt.prompts.image_encoder import seen_through
@@ -71,12 +73,20 @@ class PromptTrainer(TrainerX):
     progress: Progress | None = None  # while training, and until the evaluation that follows
     input_seconds: float | None = 0.0  # what the training input cost, None where nobody knows
     loaded: dict | None = None  # where an evaluated prompt came from
+    doubts: tuple[str, ...] = ()  # about what was loaded, for the record
     tuned_with: tuple[int, ...] = ()  # the seeds that were tuned in one batch with this one
 
     # --- set-up -------------------------------------------------------------------------------------------------
 
     def check_cfg(self, cfg):
         """Every setting is read before anything is loaded; mistakes raise ConfigError."""
+        for node, where in ((self.node, cfg.TRAINER), ("BANK", cfg), ("EVAL", cfg)):
+            if node not in where:
+                raise ConfigError(
+                    f"{type(self).__name__} has no settings: the configuration lacks {node}. In train.py, call "
+                    "trainers.advpt.extend_cfg(cfg) at the end of extend_cfg; a trainer with a node of its own adds it "
+                    "there as well"
+                )
         context, name = ContextSettings.from_cfg(cfg.TRAINER[self.node], self.layout), cfg.MODEL.BACKBONE.NAME
         if name in OFFICIAL:
             check_layout(context, OFFICIAL[name], name)
@@ -112,7 +122,7 @@ class PromptTrainer(TrainerX):
 
     def load_surrogate(self):
         """The attacker's own network for attacks that do not go through CLIP, fitted to the training images."""
-        folder = self.bank_settings.dir / self.cfg.DATASET.NAME / "surrogates"
+        folder = self.bank_settings.dir / catalog.shelf(self.cfg.DATASET) / "surrogates"
         settings, train = SurrogateSettings.from_cfg(self.cfg), self.image_set("train")
         return load_surrogate(settings, train, folder, self.device, self.bank_settings.chunk)
 
@@ -134,7 +144,13 @@ class PromptTrainer(TrainerX):
         cfg, data = self.cfg, self.dm.dataset
         datums = {"train": data.train_x, "val": data.val, "test": data.test}[split]
         pixels = Preprocessing(tuple(cfg.INPUT.SIZE), interpolation or cfg.INPUT.INTERPOLATION)
-        return ImageSet.from_datums(cfg.DATASET.NAME, split, datums or [], self.classnames, cfg.DATASET.ROOT, pixels)
+        name = catalog.shelf(cfg.DATASET)
+        return ImageSet.from_datums(name, split, datums or [], self.classnames, cfg.DATASET.ROOT, pixels)
+
+    @functools.cached_property
+    def lists(self) -> DataLists:
+        """Which images are in train, val and test, and the names of the classes."""
+        return DataLists.of(self.dm.dataset)
 
     # --- tuning -------------------------------------------------------------------------------------------------
 
@@ -142,6 +158,8 @@ class PromptTrainer(TrainerX):
         """Get the training input, before the first epoch and never for an evaluation alone."""
 
     def before_train(self):
+        if self.cfg.RESUME:
+            self.require_same_tuning(Path(self.cfg.RESUME))
         self.prepare_training()
         super().before_train()
         watch = LossWatch(len(self.classnames))
@@ -284,25 +302,25 @@ class PromptTrainer(TrainerX):
             first = threats(self.eval_settings.attacks, self.eval_settings.protocols)[0]
             n = self.eval_settings.pictures
             pictures.take(prompts, images, self.library, first, records[0], n, Path(self.output_dir))
-        log.info("\n%s", evaluator.card(records))
-        log.info(
-            "%d record(s) in %s (%.1f s)", len(records), Path(self.output_dir, "records"), time.monotonic() - started
-        )
+        # printed: a host that logs nothing still shows them
+        print(f"\n{evaluator.card(records)}")
+        print(f"{len(records)} record(s) in {Path(self.output_dir, 'records')} ({time.monotonic() - started:.1f} s)")
 
     def facts(self):
         """What a record says of the run itself."""
         cfg, data = self.cfg, self.dm.dataset
+        comparable = getattr(data, "comparable", None)  # other projects' data sets do not say
         settings = {name: value for name, value in plain(cfg).items() if name not in UNRECORDED}
         return {
-            "dataset": cfg.DATASET.NAME,
+            "dataset": catalog.title(cfg.DATASET),
             "trainer": cfg.TRAINER.NAME,
             "seed": cfg.SEED,
             "shots": cfg.DATASET.NUM_SHOTS,
             "config": settings,
             "config_digest": digest(settings),
             "prompt": self.classifier().digest,
-            "split_digest": getattr(data, "split_digest", None),
-            "comparable": bool(getattr(data, "comparable", True)),
+            "split_digest": getattr(data, "split_digest", None) or self.lists.split.digest(),
+            "comparable": None if comparable is None else bool(comparable),
             "training": self.training_facts() | self.curve_facts() | ({"loaded": self.loaded} if self.loaded else {}),
             "warnings": self.warnings(),
         } | self.word_facts()
@@ -318,7 +336,7 @@ class PromptTrainer(TrainerX):
         loader = self.train_loader_x
         rows = bank_rows(loader.bank.embeddings, loader.bank.ids) if isinstance(loader, BankLoader) else []
         losses = self.progress.watch.warnings() if self.progress is not None else []
-        return [f"training bank {loader.bank.key[:12]}: {line}" for line in rows] + losses
+        return [f"training bank {loader.bank.key[:12]}: {line}" for line in rows] + losses + list(self.doubts)
 
     def curve_facts(self):
         """What was measured while training."""
@@ -345,26 +363,34 @@ class PromptTrainer(TrainerX):
 
     # --- checkpoints --------------------------------------------------------------------------------------------
 
+    def about(self):
+        """What stands beside a checkpoint, as JSON values: what it was tuned with and on."""
+        return {
+            "trainer": self.cfg.TRAINER.NAME,
+            "dataset": self.cfg.DATASET.NAME,
+            "data": {"title": catalog.title(self.cfg.DATASET), **self.lists.tuned_on},
+            "classnames": self.classnames,
+            "templates": list(self.templates),
+            "backbone": self.clip_facts(),
+            "training": self.training_facts(),
+            "seed": self.cfg.SEED,
+        }
+
+    def clip_facts(self):
+        """The CLIP that a checkpoint is for."""
+        image, text = self.backbone.image_digest, self.backbone.text_digest
+        return {"name": self.backbone.name, "image": image, "text": text}
+
     def save_model(self, epoch, directory, *args, **kwargs):
         """Dassl's checkpoint of the context, and beside it what it was tuned with, as JSON."""
         super().save_model(epoch, directory, *args, **kwargs)
-        about = {
-            "trainer": self.cfg.TRAINER.NAME,
-            "dataset": self.cfg.DATASET.NAME,
-            "classnames": self.classnames,
-            "backbone": {
-                "name": self.backbone.name,
-                "image": self.backbone.image_digest,
-                "text": self.backbone.text_digest,
-            },
+        layout = {
             "n_ctx": self.prompt_learner.n_ctx,
             "csc": self.context.csc,
             "class_token_position": self.context.position,
             "prompt": dataclasses.asdict(self.context),
-            "training": self.training_facts(),
-            "seed": self.cfg.SEED,
         }
-        write_json(Path(directory, MODEL_NAME, "prompt.json"), about)
+        write_json(Path(directory, MODEL_NAME, exchange.ABOUT), self.about() | layout)
 
     def load_model(self, directory, epoch=None):
         """Take the context from a finished run's folder: the given epoch, the best, or the last one written."""
@@ -373,17 +399,72 @@ class PromptTrainer(TrainerX):
             return
         path = exchange.checkpoint_file(Path(directory, MODEL_NAME), epoch)
         saved = load_checkpoint(path)
-        about = path.parent / "prompt.json"
-        if self.context.csc and about.is_file():
-            tuned_on = read_object(about, WeightsError).get("classnames", self.classnames)
-            if tuned_on != self.classnames:
-                raise PromptError(
-                    f"{path} holds class-specific context (CSC) tuned on {tuned_on[:3]}..., this run has "
-                    f"{self.classnames[:3]}...; it fits only the class list it was tuned on"
-                )
+        about = self.require_fit(path)
         self.prompt_learner.load_context(saved["state_dict"], str(path))
-        self.loaded = {"epoch": saved.get("epoch")} | source_of(path)
+        self.loaded = {"epoch": saved.get("epoch")} | source_of(path) | self.tuned_elsewhere(about)
+        if not exchange.tuned_in(about, "prompt"):
+            self.loaded["assumed"] = {"class_token_position": self.context.position, "backbone": self.backbone.name}
+            log.warning(
+                "%s: nothing beside it says how it was tuned; it is taken to be tuned on %s with the class name at the "
+                "%s (TRAINER.%s.CLASS_TOKEN_POSITION)" + ", on these classes in this order" * self.context.csc,
+                path, self.backbone.name, self.context.position, self.node,
+            )  # fmt: skip
         print(f'Loading weights to {MODEL_NAME} from "{path}" (epoch = {saved.get("epoch")})')
+
+    def require_fit(self, path):
+        """What stands beside a checkpoint of prompts, once it agrees with this run in layout, classes and CLIP.
+
+        Raises:
+            PromptError: another layout, or class-specific context of other classes. WeightsError: another CLIP.
+        """
+        about = exchange.about(path)
+        if self.context.csc and (classes := exchange.other_classes(about, self.classnames)):
+            raise PromptError(
+                f"{path} holds class-specific context (CSC): {classes}; it fits only the class list it was tuned on"
+            )
+        exchange.require_layout(about, str(path), self.context, self.node)
+        exchange.require_towers(about, str(path), self.backbone, self.towers())
+        if other := exchange.other_towers(about, self.backbone):  # of images, for prompts in the text alone
+            self.doubt(f"the loaded prompt {other}")
+        if self.context.layout == "visual":
+            self.compare_templates(about)
+        return about
+
+    def towers(self):
+        """The towers of CLIP that the prompts are in, or are made from."""
+        return exchange.towers_of(self.context)
+
+    def doubt(self, line):
+        """Log a warning about what was loaded, and keep it for the record."""
+        log.warning("%s", line)
+        self.doubts = (*self.doubts, line)
+
+    def compare_templates(self, about):
+        """A warning where what was tuned beside a hand-written prompt of this data set is evaluated with another."""
+        templates = about.get("templates", list(self.templates))
+        if templates != list(self.templates) and about.get("dataset") == self.cfg.DATASET.NAME:
+            self.doubt(f"tuned with the hand-written prompt {templates}, evaluated with {list(self.templates)}")
+
+    def tuned_elsewhere(self, about):
+        """For the record: on which data a checkpoint was tuned, where they are not this run's."""
+        data = exchange.tuned_in(about, "data")
+        return {"tuned_on": dict(data)} if data and data.get("digest") != self.lists.tuned_on["digest"] else {}
+
+    def require_same_tuning(self, run):
+        """Refuse to go on with a run (``--resume``) of another layout, CLIP or data.
+
+        Raises:
+            PromptError: another layout or other data. WeightsError: another CLIP.
+        """
+        path = run / self.get_model_names()[0] / exchange.ABOUT
+        data = exchange.tuned_in(self.require_fit(path), "data")
+        if data and data.get("digest") != self.lists.tuned_on["digest"]:
+            mine = self.lists.tuned_on
+            raise PromptError(
+                f"{run} was tuned on other data: {data.get('title')}, {data.get('classes')} classes and "
+                f"{data.get('images')} training images, this run has {mine['classes']} and {mine['images']}; start "
+                "anew without --resume"
+            )
 
 
 @TRAINER_REGISTRY.register()
@@ -409,7 +490,7 @@ class AdvPT(PromptTrainer):
 
 # Leaves that may differ between equal runs: where things lie and how many processes read them.
 UNRECORDED = ("OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATALOADER.NUM_WORKERS", "DATASET.ROOT",
-              "BANK.DIR", "BANK.VERIFY", "BANK.ENGINE", "BANK.CPUS_PER_WORKER", "BANK.GPUS_PER_WORKER",
+              "DATASET.TITLE", "BANK.DIR", "BANK.VERIFY", "BANK.ENGINE", "BANK.CPUS_PER_WORKER", "BANK.GPUS_PER_WORKER",
               "TRAIN.PRINT_FREQ", "MODEL.WEIGHTS", "MODEL.IMAGE_WEIGHTS", "EVAL.SURROGATE_WEIGHTS",
               "TRAINER.TAPT.CLEAN_RUN", "TRAINER.TAPT.ADV_STATISTICS", "TRAINER.TAPT.CLEAN_STATISTICS")  # fmt: skip
 
@@ -423,9 +504,8 @@ def hand_templates(cfg) -> tuple[str, ...]:
 
 def source_of(checkpoint: Path) -> dict:
     """Which run a checkpoint is from, as far as the file beside it says: trainer, data set, seed."""
-    about = checkpoint.parent / "prompt.json"
-    said = read_object(about, WeightsError) if about.is_file() else {}
-    return {name: said[name] for name in ("trainer", "dataset", "seed") if name in said}
+    about = exchange.about(checkpoint)
+    return {name: about[name] for name in ("trainer", "dataset", "seed") if name in about}
 
 
 def bank_loader(bank: Bank, cfg, seed: int) -> BankLoader:

@@ -29,6 +29,9 @@ class CoCoOp(PromptTrainer):
         self.end_batch()
         return {"loss": loss.item()}
 
+    def towers(self):
+        return ("text", "image")  # the net reads image features
+
     def classifier(self):
         unmoved, values = super().classifier(), self.prompt_learner.named_parameters()
         values = {name: value.detach().clone() for name, value in values}

@@ -21,7 +21,7 @@ from torch import Tensor
 from advpt.attacks import parse
 from advpt.backbones.clip import Backbone
 from advpt.errors import WeightsError
-from advpt.files import load_checkpoint
+from advpt.files import load_checkpoint, write_json
 from advpt.prompts import exchange
 from trainers.advpt import PromptTrainer, build_schedule, to_pixels
 
@@ -99,21 +99,32 @@ class EncoderTrainer(PromptTrainer):
 
     def save_model(self, epoch, directory, *args, **kwargs):
         """The latest checkpoint only: with the optimizer's state each is three times the encoder."""
-        TrainerX.save_model(self, epoch, directory, *args, **kwargs)  # there is no prompt to describe
+        TrainerX.save_model(self, epoch, directory, *args, **kwargs)
+        write_json(Path(directory, MODEL_NAME, exchange.ABOUT), self.about())
         for path in Path(directory, MODEL_NAME).glob("model.pth.tar-*"):
             if path.name != f"model.pth.tar-{epoch + 1}":
                 path.unlink()
+
+    def clip_facts(self):
+        """The image tower is what was tuned: the text tower alone says on which CLIP."""
+        return {"name": self.backbone.name, "text": self.backbone.text_digest}
+
+    def require_fit(self, path):
+        about = exchange.about(path)
+        exchange.require_towers(about, str(path), self.backbone, ("text",))
+        self.compare_templates(about)
+        return about
 
     def load_model(self, directory, epoch=None):
         if not directory:
             print("Note that load_model() is skipped as no pretrained model is given")
             return
         path = exchange.checkpoint_file(Path(directory, MODEL_NAME), epoch)
-        saved = load_checkpoint(path)
+        saved, about = load_checkpoint(path), self.require_fit(path)
         try:
             self.image_encoder.load_state_dict(saved["state_dict"])
         except (RuntimeError, TypeError, AttributeError) as error:
             first = str(error).splitlines()[0]
             raise WeightsError(f"{path} does not hold the image tower of {self.backbone.name}: {first}") from error
-        self.loaded = {"epoch": saved.get("epoch")}
+        self.loaded = {"epoch": saved.get("epoch")} | self.tuned_elsewhere(about)
         print(f'Loading weights to {MODEL_NAME} from "{path}" (epoch = {saved.get("epoch")})')

@@ -15,7 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from advpt.errors import WeightsError
-from advpt.files import atomic_path
+from advpt.files import atomic_path, write_json
+from advpt.prompts import exchange
 from advpt.prompts.linear import LinearClassifier
 from advpt.tuning.linear_probe import Data, Probe, fit, search
 from trainers.advpt import PromptTrainer
@@ -66,6 +67,7 @@ class LinearProbe(PromptTrainer):
         with atomic_path(Path(self.output_dir) / FILE) as partial:
             save_file({name: value.contiguous() for name, value in tensors.items()}, partial)
         self.fitted = {"images": len(data.labels), "c": self.probe.c, "converged": self.probe.converged}
+        write_json((Path(self.output_dir) / FILE).with_name(exchange.ABOUT), self.about())
         print("Finish training")
         self.test()
 
@@ -75,7 +77,8 @@ class LinearProbe(PromptTrainer):
     def load_model(self, directory, epoch=None):
         path = Path(directory) / FILE
         if not path.is_file():
-            raise WeightsError(f"no linear probe at {path}; name the folder of a finished run with --model-dir")
+            raise WeightsError(f"no linear probe at {path}; {exchange.contents(path.parent)}")
+        about = exchange.about(path)
         try:
             saved = load_file(path)
             self.probe = Probe(saved["weight"], saved["bias"], float(saved["c"]), True)
@@ -86,4 +89,7 @@ class LinearProbe(PromptTrainer):
             raise WeightsError(
                 f"{path} holds a probe of shape {list(saved['weight'].shape)}, this run needs {list(want)}"
             )
-        self.loaded = {"trainer": "LinearProbe"}
+        if classes := exchange.other_classes(about, self.classnames):
+            raise WeightsError(f"{path}: {classes}; a probe fits only the class list it was fitted to")
+        exchange.require_towers(about, str(path), self.backbone, ("image",))
+        self.loaded = {"trainer": "LinearProbe"} | self.tuned_elsewhere(about)

@@ -17,6 +17,7 @@ from dassl.engine import TRAINER_REGISTRY
 
 from advpt.backbones.clip import OFFICIAL
 from advpt.bank import statistics
+from advpt.data import catalog
 from advpt.errors import BankError, ConfigError
 from advpt.evaluation import tuned
 from advpt.files import load_checkpoint
@@ -91,6 +92,7 @@ class TestTimeTrainer(PromptTrainer):
     def learner_of(self, run):
         """The prompts of another run of the same design."""
         path = exchange.checkpoint_file(run / MODEL_NAME)
+        self.require_fit(path)
         learner = PromptLearner(self.encoder, self.classnames, self.context, None, self.backbone.architecture)
         learner = learner.to(self.device)
         learner.load_context(load_checkpoint(path)["state_dict"], str(path))
@@ -111,10 +113,12 @@ class TestTimeTrainer(PromptTrainer):
         if len(found) == 1:
             return statistics.open_statistics(found[0], statistics.looked_through(self.backbone, visual))
         source = self.source(self.cfg.TRAINER.TAPT.STATISTICS_LIMIT, crops)
-        shelf = self.library.shelf(self.cfg.DATASET.NAME)
+        shelf = self.library.shelf(source.images.dataset)
         own = statistics.folder_of(shelf, statistics.spec(self.backbone, visual, source))
-        about = source_of(exchange.checkpoint_file(run / MODEL_NAME))
-        if own in found or (not found and about.get("dataset") == self.cfg.DATASET.NAME):
+        path, title = exchange.checkpoint_file(run / MODEL_NAME), catalog.title(self.cfg.DATASET)
+        about, tuned_on = source_of(path), exchange.tuned_in(exchange.about(path), "data").get("title", title)
+        here = about.get("dataset") == self.cfg.DATASET.NAME and tuned_on == title
+        if own in found or (not found and here):
             return self.make(visual, source, about)
         if found:
             several = "".join(f"\n  {folder}" for folder in found)
@@ -135,7 +139,7 @@ class TestTimeTrainer(PromptTrainer):
 
     def make(self, visual, source, about):
         """The statistics of prompts ``visual [J, n, D_v]``, from disk or made now."""
-        shelf, workers = self.library.shelf(self.cfg.DATASET.NAME), self.cfg.DATALOADER.NUM_WORKERS
+        shelf, workers = self.library.shelf(source.images.dataset), self.cfg.DATALOADER.NUM_WORKERS
         return statistics.build(self.backbone, visual, source, shelf, about=about, workers=workers)
 
     # --- evaluation ---------------------------------------------------------------------------------------------

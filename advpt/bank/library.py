@@ -253,8 +253,9 @@ def check_images(bank: Bank, images: ImageSet, most: int = 0) -> None:
         if has != found:
             raise BankMismatchError(
                 f"bank {bank.key[:12]} was made from other image files\n  file_hash of {path}: the bank has {has[:16]},"
-                f" "
-                f"the file is {found[:16]}; restore the file, or delete the bank and build it again"
+                f" the file is {found[:16]}; if the file was changed, restore it, or delete the bank and build it "
+                "again. If these are other data, with the same names of files and classes as the bank's, keep their "
+                "banks apart: with a name of their own (DATASET.TITLE), or another BANK.DIR"
             )
 
 

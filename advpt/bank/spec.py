@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from advpt import additions
 from advpt.data.images import ImageSet
 from advpt.errors import shown
 from advpt.files import digest
@@ -34,8 +35,8 @@ class AdversarialSet:
     attacked_visual: str | None = None
 
     def fields(self) -> dict[str, Any]:
-        """All that the pixels depend on, as JSON values."""
-        return {
+        """All that the pixels depend on, as JSON values, without what :mod:`advpt.additions` leaves out."""
+        found = {
             "data": {
                 "images": self.images.list_digest,
                 "n": len(self.images),
@@ -50,12 +51,13 @@ class AdversarialSet:
                 "image": self.attacked_image,
                 "text": self.attacked_text,
                 "defense": dict(self.attacked_defense) if self.attacked_defense is not None else None,
-                **({"visual_prompt": self.attacked_visual} if self.attacked_visual is not None else {}),
+                "visual_prompt": self.attacked_visual,
             },
             "seed": self.seed,
             "chunk": self.chunk,
             "precision": self.precision,
         }
+        return additions.omit(found, additions.BANK_FIELDS, "adversarial_set.")
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ class BankSpec:
     precision: str = "fp32"
 
     def fields(self) -> dict[str, Any]:
-        return {
+        """All that the embeddings depend on, as JSON values, without what :mod:`advpt.additions` leaves out."""
+        found = {
             "format": FORMAT,
             "adversarial_set": self.made_of.fields(),
             "encoder": {
@@ -79,6 +82,7 @@ class BankSpec:
             },
             "defenses": [dict(stage) for stage in self.defenses],
         }
+        return additions.omit(found, additions.BANK_FIELDS)
 
     @property
     def key(self) -> str:

@@ -26,6 +26,7 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
+from advpt import additions
 from advpt.backbones.clip import Backbone
 from advpt.bank.build import environment
 from advpt.bank.spec import FORMAT, AdversarialSet, differences
@@ -143,7 +144,8 @@ def looked_through(backbone: Backbone, visual: Tensor) -> dict[str, Any]:
 
 def spec(backbone: Backbone, visual: Tensor, source: Source) -> dict[str, Any]:
     """Everything that determines a bank, as JSON values; its SHA-256 is the key."""
-    return {"format": FORMAT, "kind": KIND, "version": VERSION} | looked_through(backbone, visual) | source.fields()
+    found = {"format": FORMAT, "kind": KIND, "version": VERSION} | looked_through(backbone, visual) | source.fields()
+    return additions.omit(found, additions.BANK_FIELDS)
 
 
 def folder_of(shelf: Path, wanted: Mapping[str, Any]) -> Path:
@@ -175,7 +177,9 @@ def build(
     wanted = spec(backbone, visual, source)
     folder = folder_of(shelf, wanted)
     lock = FileLock(folder / ".lock")
-    lock.acquire(True)
+    if not lock.acquire(False):
+        log.info("waiting for another process that makes %s", folder)
+        lock.acquire(True)
     try:
         if (folder / MANIFEST).is_file():
             return open_statistics(folder, wanted)

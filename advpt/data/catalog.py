@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import Any
+
 from advpt.data.entries import ENTRIES
 from advpt.data.facts import DatasetFacts, Lookalike, Source, SplitFacts
 from advpt.errors import ConfigError, unknown_name
@@ -16,7 +20,10 @@ __all__ = [
     "ensemble",
     "get",
     "names",
+    "own_folder",
+    "shelf",
     "template",
+    "title",
 ]
 
 DEFAULT_TEMPLATE = "a photo of a {}."
@@ -71,3 +78,31 @@ def canonical(name: str) -> str:
     """Registry name for a registry name or alias; an unknown name is returned as it is."""
     facts = _BY_NAME.get(name)
     return facts.name if facts else name
+
+
+def own_folder(root: Path, named: str = "") -> Path:
+    """Where data of one's own lie: in the folder ``named`` below the root, or in ``image_folder``, or in the root."""
+    folder = root / (named or _BY_NAME["ImageFolder"].folder)
+    return root if not named and not folder.is_dir() and (root / "train").is_dir() else folder
+
+
+def title(settings: Any) -> str:
+    """The name of a data set in headings, records and folders: ``TITLE`` of the node ``DATASET`` (``settings``); that
+    of their folder for data of one's own in a folder with a name; else the registry name.
+
+    Raises:
+        ConfigError: a title that no folder can have.
+    """
+    given, name = str(getattr(settings, "TITLE", "")), str(settings.NAME)
+    if given and re.sub(r"[^\w .@+-]", "", given).strip(" .") != given:
+        raise ConfigError(f"DATASET.TITLE is {given!r}; give a name of letters, digits, spaces and -_.@+ in between")
+    if given or canonical(name) != "ImageFolder":
+        return given or name
+    folder = own_folder(Path(settings.ROOT).expanduser().absolute(), str(getattr(settings, "FOLDER", "")))
+    own = re.sub(r"[^\w .@+-]", "-", folder.name).strip(" .")
+    return own if own and folder.name != _BY_NAME[name].folder else name
+
+
+def shelf(settings: Any) -> str:
+    """The folder of a data set's banks: its title where the node ``DATASET`` has one, else its registry name."""
+    return title(settings) if getattr(settings, "TITLE", "") else str(settings.NAME)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advpt import detectors
+from advpt import additions, detectors
 from advpt.bank.library import Library
 from advpt.bank.store import Bank
 from advpt.data.images import ImageSet
@@ -86,6 +86,7 @@ def evaluate(
             what = f"{result['protocol']} {result['attack']['spec']}"
             said += detectors.evaluation(result["clean"], result["robust"], what)
         result["warnings"] = list(dict.fromkeys(said))
+        result = additions.omit(result, additions.RESULT_FIELDS)
         found.append(Record(result, records.observe(time.monotonic() - started, device)))
         started = time.monotonic()
 
@@ -156,7 +157,7 @@ def base_of(
             "name": library.backbone.name,
             "image": library.backbone.image_digest,
             "text": library.backbone.text_digest,
-            **({"image_file": library.backbone.image_file} if library.backbone.image_file else {}),
+            "image_file": library.backbone.image_file,
         },
         "clean": over_seeds(parts, row.seen),
         "hand_prompt": list(prompts.hand_text),

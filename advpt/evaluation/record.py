@@ -126,6 +126,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "defenses": ((list, type(None)), "a list"),
     "warnings": ((list,), "a list of texts"),
     "training": ((dict,), "an object"),
+    "comparable": ((bool, type(None)), "true, false or null"),
 }
 
 

@@ -1,29 +1,39 @@
-"""A run's folder belongs to one configuration, and says when everything in it is done."""
+"""A run's folder belongs to one configuration and one data set, and says when everything in it is done."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from yacs.config import CfgNode
 
+from advpt import additions
+from advpt.data.lists import DataLists
+from advpt.data.split import PARTS
 from advpt.errors import RecordError
 from advpt.evaluation import record as records
 from advpt.files import open_locked, read_json, read_object, unlock, write_json
+from advpt.prompts import exchange
 from advpt.settings import plain
 
 FILE = "config.json"
+DATA = "data.json"
 DONE = "done.json"
 LOCK = ".lock"
+# What a start leaves before anything is done: a run that was refused, or failed in its set-up.
+STARTS = (FILE, DATA, "console.txt", "tensorboard")
 PATIENCE = 8.0  # seconds: the processes that load images outlive a killed run by up to 5
+log = logging.getLogger(__name__)
 # May change between two starts of one run: where things lie, what is printed, and what is evaluated.
 FREE = (
     "OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATALOADER.NUM_WORKERS", "TRAIN.PRINT_FREQ", "BANK.VERIFY",
-    "BANK.DIR", "BANK.ENGINE", "BANK.CPUS_PER_WORKER", "BANK.GPUS_PER_WORKER", "DATASET.ROOT",
+    "BANK.DIR", "BANK.ENGINE", "BANK.CPUS_PER_WORKER", "BANK.GPUS_PER_WORKER", "DATASET.ROOT", "DATASET.TITLE",
 )  # fmt: skip
 FREE_NODES = ("EVAL.", "TEST.")
 
@@ -56,25 +66,92 @@ def held(folder: Path) -> Iterator[None]:
         unlock(handle)
 
 
-def claim(folder: Path, cfg: CfgNode, *, evaluating: bool = False) -> None:
-    """Write the resolved configuration into a run's folder, or check that the folder is of the same one.
+def check(folder: Path, cfg: CfgNode, *, evaluating: bool = False) -> None:
+    """Refuse a folder that holds a run of another configuration; nothing is written.
 
     Raises:
-        RecordError: the folder holds another configuration; each differing setting is shown. Nothing is changed.
+        RecordError: each differing setting is shown. A start that came to nothing is no run.
     """
-    mine = {k: v for k, v in plain(cfg).items() if k not in FREE and not k.startswith(FREE_NODES)}
     path = folder / FILE
-    if not path.is_file():
-        write_json(path, mine)
+    if not path.is_file() or evaluating or _is_untouched(folder):
         return
-    theirs = read_object(path, RecordError)
+    mine = _identity(plain(cfg))
+    theirs, mine = (_identity(additions.complete(each)) for each in (read_object(path, RecordError), mine))
     names = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
-    if names and not evaluating:
+    if names:
         lines = "".join(f"\n  {k}: the folder has {theirs.get(k)!r}, this run {mine.get(k)!r}" for k in names)
         raise RecordError(
             f"{folder} holds a run with another configuration:{lines}\n"
             "Give another --output-dir, or delete the folder if its results are not needed"
         )
+
+
+def check_data(folder: Path, cfg: CfgNode, data: DataLists, *, evaluating: bool = False) -> None:
+    """Refuse a folder that holds a run on other data; nothing is written.
+
+    An evaluation is compared in the classes and the test images, which are all that it reads; so is a run whose few
+    shots are drawn anew at every start (SEED -1). A folder without :data:`DATA` is of an earlier version: its data are
+    taken to be these, unless its prompt was tuned on other classes.
+
+    Raises:
+        RecordError: it says what differs, and what to do.
+    """
+    if _is_untouched(folder):
+        return
+    drawn = cfg.SEED < 0 and cfg.DATASET.NUM_SHOTS >= 1
+    if (folder / DATA).is_file():
+        kept = read_object(folder / DATA, RecordError)
+        different = data.difference(kept, ("test",) if evaluating or drawn else PARTS)
+    elif evaluating and _is_trained(folder):
+        return
+    else:
+        beside = [
+            exchange.other_classes(exchange.about(path), data.classnames) for path in folder.glob("*/prompt.json")
+        ]
+        different = next((f"of its prompt, {other}" for other in beside if other), "")
+        if not different:
+            log.warning(
+                "%s does not say on which data its run is; they are taken to be those in %s", folder, data.folder
+            )
+    if different:
+        raise RecordError(
+            f"{folder} holds a run on other data than those in {data.folder}: {different}. Give another --output-dir; "
+            "or name the data that the run is on with --root; or delete the folder if its results are not needed"
+        )
+
+
+def claim(folder: Path, cfg: CfgNode, data: DataLists | None = None, *, evaluating: bool = False) -> None:
+    """Write the resolved configuration and the lists of the data into a run's folder, or check that the folder is of
+    the same ones. ``data`` None: of a host that does not tell.
+
+    Raises:
+        RecordError: as :func:`check` and :func:`check_data`; nothing is changed.
+    """
+    check(folder, cfg, evaluating=evaluating)
+    if data is not None:
+        check_data(folder, cfg, data, evaluating=evaluating)
+    anew, trained = _is_untouched(folder), _is_trained(folder)
+    if anew or not (folder / FILE).is_file():
+        write_json(folder / FILE, _identity(plain(cfg)))
+    if data is not None and (anew or not ((folder / DATA).is_file() or (evaluating and trained))):
+        write_json(folder / DATA, data.fields())
+
+
+def _identity(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that must not change between two starts of one run."""
+    return {k: v for k, v in settings.items() if k not in FREE and not k.startswith(FREE_NODES)}
+
+
+def _is_untouched(folder: Path) -> bool:
+    """Whether nothing in a folder was made by a run: at most a start was logged there."""
+    return not folder.is_dir() or all(
+        path.name in STARTS or path.name.startswith((".", "log.txt", "together.txt")) for path in folder.iterdir()
+    )
+
+
+def _is_trained(folder: Path) -> bool:
+    """Whether a folder holds something that was tuned."""
+    return any(any(folder.glob(pattern)) for pattern in ("*/model*.pth.tar*", "rolling.pth.tar", "*/*.safetensors"))
 
 
 def evaluation_settings(cfg: CfgNode) -> dict[str, object]:
@@ -94,7 +171,9 @@ def is_done(folder: Path, cfg: CfgNode, model: str = "") -> bool:
     if problems(folder):
         return False
     done = read_json(folder / DONE, RecordError)
-    return bool(done.get("evaluation") == evaluation_settings(cfg) and done.get("model", "") == model)
+    then, now = done.get("evaluation"), evaluation_settings(cfg)
+    same = isinstance(then, dict) and additions.complete(then) == additions.complete(now)
+    return same and bool(done.get("model", "") == model)
 
 
 def problems(folder: Path) -> list[str]:

@@ -2,41 +2,190 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from advpt.backbones.clip import Backbone
+from advpt.data import listing
 from advpt.errors import PromptError, WeightsError
-from advpt.files import atomic_path, load_checkpoint, write_json, write_text
+from advpt.files import atomic_path, load_checkpoint, read_object, write_json, write_text
+from advpt.prompts.learner import WITH_VISUAL, prompt_tensors
+from advpt.settings import CONTEXT_LEAVES, COUPLED, ContextSettings
 
 FOLDER = "prompt_learner"
+ABOUT = "prompt.json"  # beside a checkpoint: what it was tuned with and on
+CARRIED = ("trainer", "dataset", "data", "classnames", "backbone", "templates", "n_ctx", "csc", "class_token_position",
+           "prompt", "training", "seed")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class SavedPrompt:
-    """Context ``[M, d]`` or ``[K, M, d]`` float32, the epoch it was saved after, and the file it came from."""
+    """Context ``[M, d]`` or ``[K, M, d]`` float32, the epoch it was saved after, the file it came from, and what
+    stands beside that file of how it was tuned."""
 
     ctx: Tensor
     epoch: int
     source: Path
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         kind = f"{self.ctx.shape[0]} classes x " if self.ctx.dim() == 3 else ""
         m, d = self.ctx.shape[-2:]
-        return f"{kind}{m} context vectors of width {d}, epoch {self.epoch}, from {self.source}"
+        text = f"{kind}{m} context vectors of width {d}, epoch {self.epoch}, from {self.source}"
+        name = tuned_in(self.about, "backbone").get("name")
+        position = tuned_in(self.about, "prompt").get("position")
+        if name is None or position is None:
+            return text + "; nothing beside it says on which CLIP, and with the class name where, it was tuned"
+        return text + f"; tuned on {name} with the class name at the {position}"
 
 
 def checkpoint_file(folder: Path, epoch: int | None = None) -> Path:
-    """The checkpoint of a run's model folder: of an epoch, else ``model-best``, else the one ``checkpoint`` names."""
-    if epoch is not None:
-        return folder / f"model.pth.tar-{epoch}"
+    """The checkpoint of a run's model folder: of an epoch, else ``model-best``, else the one ``checkpoint`` names.
+
+    Raises:
+        WeightsError: it is not there; the message lists what is.
+    """
     best, last = folder / "model-best.pth.tar", folder / "checkpoint"
-    if not best.is_file() and last.is_file():
-        return folder / Path(last.read_text().strip()).name
-    return best
+    if epoch is not None:
+        path = folder / f"model.pth.tar-{epoch}"
+    elif not best.is_file() and last.is_file():
+        path = folder / Path(last.read_text(encoding="utf-8", errors="replace").strip()).name
+    else:
+        path = best
+    if not path.is_file():
+        raise WeightsError(f"no checkpoint at {path}; {contents(folder)}")
+    return path
+
+
+def contents(folder: Path) -> str:
+    """What a message says of checkpoints in a run's model folder, or else in the folders beside it."""
+    if names := _checkpoints(folder):
+        epochs = [name.rpartition("-")[2] for name in names if name.rpartition("-")[2].isdigit()]
+        return f"{folder} has {', '.join(names)}" + (f": choose one with --load-epoch {epochs[-1]}" if epochs else "")
+    beside = sorted(folder.parent.iterdir()) if folder.parent.is_dir() else []
+    others = [f"{path.name} ({', '.join(names)})" for path in beside if path.is_dir() and (names := _checkpoints(path))]
+    if others:
+        return (
+            f"{folder.parent} has checkpoints in {', '.join(others)}, where those of another method lie; name its "
+            "--trainer, or a run of this one with --model-dir"
+        )
+    return "name the folder of a finished run with --model-dir"
+
+
+def _checkpoints(folder: Path) -> list[str]:
+    names = [path.name for pattern in ("model*.pth.tar*", "*.safetensors") for path in folder.glob(pattern)]
+    return sorted(names, key=lambda name: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", name)])
+
+
+# --- what stands beside a checkpoint --------------------------------------------------------------------------------
+
+
+def about(checkpoint: Path) -> dict[str, Any]:
+    """What :data:`ABOUT` beside a checkpoint says; {} where there is none.
+
+    Raises:
+        WeightsError: it is damaged.
+    """
+    path = checkpoint.parent / ABOUT
+    return read_object(path, WeightsError) if path.is_file() else {}
+
+
+def tuned_in(about: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """An object in what stands beside a checkpoint; {} where it is missing or no object."""
+    value = about.get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
+def layout_settings(run: Path, node: str, leaves: Collection[str]) -> dict[str, Any]:
+    """The settings of ``TRAINER.<node>`` that a run's prompts were tuned with, by dotted name.
+
+    Args:
+        run: its folder. leaves: that the node has.
+    """
+    tuned = tuned_in(about(run / FOLDER / ABOUT), "prompt")
+    names = list(CONTEXT_LEAVES)
+    if tuned.get("layout", "text") == "text":
+        names = [name for name in names if name in ("n_ctx", "csc", "ctx_init", "position", "layout")]
+    return {
+        f"TRAINER.{node}.{CONTEXT_LEAVES[name]}": tuned[name]
+        for name in names
+        if name in tuned and CONTEXT_LEAVES[name] in leaves
+    }
+
+
+def require_layout(about: Mapping[str, Any], source: str, context: ContextSettings, node: str) -> None:
+    """Refuse prompts that were tuned in another layout than ``context``, which equal shapes would hide.
+
+    Args:
+        about: what stands beside the checkpoint. source: its name in messages. node: of TRAINER, with the settings.
+
+    Raises:
+        PromptError: each setting that differs.
+    """
+    tuned = tuned_in(about, "prompt")
+    names = ["layout"]
+    if context.layout in ("text", "text_deep"):
+        names += ["csc", "position"]
+    if context.layout not in ("text", "visual"):
+        names += ["ctx_init"]
+    if context.layout in COUPLED:
+        names += ["shared_coupling"]
+    lines = []
+    for name in names:
+        mine, theirs = getattr(context, name), tuned.get(name)
+        if name == "ctx_init" and isinstance(theirs, str):
+            mine, theirs = (text.replace("_", " ").strip() for text in (mine, theirs))
+        if name in tuned and mine != theirs:
+            lines.append(f"{CONTEXT_LEAVES[name]} {theirs}, this run has {mine}")
+    if lines:
+        raise PromptError(
+            f"{source} was tuned with {' and '.join(lines)}: another prompt. Evaluate it as it was tuned, with "
+            + " ".join(f"TRAINER.{node}.{line.partition(',')[0]}" for line in lines)
+        )
+
+
+def other_classes(about: Mapping[str, Any], classnames: Sequence[str]) -> str:
+    """How the classes that a checkpoint was tuned on differ from ``classnames``, in half a sentence; "" where they do
+    not or nothing is known of them."""
+    tuned = about.get("classnames")
+    if not isinstance(tuned, list) or tuned == list(classnames):
+        return ""
+    theirs, mine = (listing.some([str(name) for name in names], 3) for names in (tuned, classnames))
+    return f"it was tuned on {len(tuned)} classes ({theirs}), this run has {len(classnames)} ({mine})"
+
+
+def other_towers(about: Mapping[str, Any], backbone: Backbone, towers: Sequence[str] = ("text", "image")) -> str:
+    """How the CLIP that a checkpoint was tuned on differs from ``backbone``, in half a sentence; "" where it does not
+    or nothing is known of it."""
+    tuned = tuned_in(about, "backbone")
+    for tower in towers:
+        theirs, mine = tuned.get(tower), backbone.text_digest if tower == "text" else backbone.image_digest
+        if theirs is not None and theirs != mine:
+            return (
+                f"was tuned on another CLIP: {tuned.get('name')} with the {tower} tower {str(theirs)[:12]}, this run "
+                f"has {backbone.name} with {mine[:12]}"
+            )
+    return ""
+
+
+def require_towers(about: Mapping[str, Any], source: str, backbone: Backbone, towers: Sequence[str]) -> None:
+    """Refuse what was tuned on another CLIP than ``backbone``. Raises WeightsError."""
+    if other := other_towers(about, backbone, towers):
+        raise WeightsError(
+            f"{source} {other}. Name that CLIP with MODEL.BACKBONE.NAME, MODEL.WEIGHTS and MODEL.IMAGE_WEIGHTS"
+        )
+
+
+def towers_of(context: ContextSettings) -> tuple[str, ...]:
+    """The towers of CLIP that prompts of this layout are in, or are made from."""
+    return ("text", "image") if context.layout in WITH_VISUAL else ("text",)
 
 
 def read(path: Path) -> SavedPrompt:
@@ -48,13 +197,13 @@ def read(path: Path) -> SavedPrompt:
     if path.is_dir():
         path = checkpoint_file(path / FOLDER if (path / FOLDER).is_dir() else path)
     saved = load_checkpoint(path)
-    state = {key.removeprefix("prompt_learner."): value for key, value in saved["state_dict"].items()}
+    state = prompt_tensors(saved["state_dict"], str(path))
     if "ctx" not in state:
         raise PromptError(f"{path} holds no context vectors ('ctx'); found: {', '.join(sorted(state)[:8])}")
-    if deeper := sorted(key for key in state if key.startswith(("ctx_deep", "visual", "couple_", "meta_net."))):
+    if more := sorted(state.keys() - {"ctx"}):
         raise PromptError(
-            f"{path} also holds {', '.join(deeper)}: prompts of several layers, of the image or moved by it, which "
-            "CoOp's checkpoints have no place for. Evaluate it with --eval-only --model-dir and its own trainer"
+            f"{path} also holds {listing.some(more, 8)}: prompts of several layers, of the image or of another method, "
+            "which CoOp's checkpoints have no place for. Evaluate it with --eval-only --model-dir and its own trainer"
         )
     if not isinstance(state["ctx"], Tensor):
         raise PromptError(
@@ -63,7 +212,7 @@ def read(path: Path) -> SavedPrompt:
     if state["ctx"].dim() not in (2, 3):
         raise PromptError(f"{path}: context of shape {list(state['ctx'].shape)}; expected [M, d] or [classes, M, d]")
     epoch = saved.get("epoch")
-    return SavedPrompt(state["ctx"].float(), epoch if isinstance(epoch, int) else 0, path)
+    return SavedPrompt(state["ctx"].float(), epoch if isinstance(epoch, int) else 0, path, about(path))
 
 
 def write_run(prompt: SavedPrompt, folder: Path) -> Path:
@@ -87,5 +236,7 @@ def write_run(prompt: SavedPrompt, folder: Path) -> Path:
     with atomic_path(target) as partial:
         torch.save(state, partial)
     write_text(target.parent / "checkpoint", target.name + "\n")
-    write_json(target.parent / "prompt.json", {"imported_from": prompt.source.name, "shape": list(prompt.ctx.shape)})
+    history = {name: prompt.about[name] for name in CARRIED if name in prompt.about}
+    origin = {"imported_from": prompt.source.name, "shape": list(prompt.ctx.shape)}
+    write_json(target.parent / ABOUT, history | origin)
     return target

@@ -23,8 +23,10 @@ a`` with 2 vectors starts as the hand-written prompt.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +52,22 @@ class PromptState:
 
     text: PromptBatch | None
     visual: Tensor | None = None
+
+
+def prompt_tensors(state: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The learned tensors of a state dict by their plain names: ``module.`` (of DataParallel) and ``prompt_learner.``
+    in front are taken away, CoOp's ``token_prefix`` and ``token_suffix`` left out: they are made of the class names.
+
+    Raises:
+        PromptError: two names that are one then.
+    """
+    named: dict[str, Any] = {}
+    for key, value in state.items():
+        name = re.sub(r"^((module|prompt_learner)\.)+", "", str(key))
+        if name in named:
+            raise PromptError(f"{source} holds {name!r} twice, once as {key!r}; expected one of them")
+        named[name] = value
+    return {name: value for name, value in named.items() if name not in ("token_prefix", "token_suffix")}
 
 
 def check_layout(settings: ContextSettings, model: Architecture, name: str) -> None:
@@ -240,7 +258,7 @@ class PromptLearner(nn.Module):
         Raises:
             PromptError: a tensor is missing or of another shape, or a class-specific one is for another class list.
         """
-        state = {key.removeprefix("prompt_learner."): value for key, value in state.items()}
+        state = prompt_tensors(state, source)
         own = dict(self.named_parameters())
         for name, wanted in own.items():
             if name not in state:
@@ -262,11 +280,11 @@ class PromptLearner(nn.Module):
                     f"{why}. Use the N_CTX, CSC and backbone that it was tuned with"
                     + (", and its LAYOUT and depths" if self.layout != "text" else "")
                 )
-        known = {"ctx_deep", "visual", "visual_deep", *(k for k in state if k.startswith(("couple_", "meta_net.")))}
-        if more := sorted(state.keys() & known - own.keys()):
+        if more := sorted(state.keys() - own.keys()):
             raise PromptError(
-                f"{source} also holds {', '.join(more)}, which LAYOUT {self.layout} has no place for; use the trainer, "
-                "LAYOUT and depths that it was tuned with"
+                f"{source} also holds {', '.join(more[:8])}{' ...' * (len(more) > 8)}, which LAYOUT {self.layout} has "
+                "no place for, and without which it is another prompt; use the trainer, LAYOUT and depths that it was "
+                "tuned with"
             )
         with torch.no_grad():
             for name, wanted in own.items():

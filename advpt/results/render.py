@@ -60,8 +60,11 @@ def caption(table: Table, values: Sequence[Sequence[Value]]) -> str:
     text = f"{table.title}. {table.caption} {LEGEND}"
     if not any_published(values):
         text += " Paper: n/a for every cell, the paper has no such data sets or backbones."
-    if any(not value.comparable for row in values for value in row):
+    official = {value.comparable for row in values for value in row}
+    if False in official:
         text += " Some data are not the official ones: their numbers compare with nothing published."
+    if None in official:
+        text += " Of some data it is unknown whether they are the official ones."
     return text
 
 
@@ -88,7 +91,7 @@ def comma_separated(table: Table, values: Sequence[Sequence[Value]]) -> str:
                 + ([f"{v.mean:.2f}", f"{v.low:.2f}", f"{v.high:.2f}"] if shown else [v.state, "", ""])
                 + [v.paper_text, v.difference_text, " ".join(map(str, v.seeds)), v.images or ""]
                 + [f"{v.untouched:.1f}" if shown else "", "" if v.on_perturbed is None else f"{v.on_perturbed:.1f}"]
-                + [v.comparable, v.better, "; ".join(v.notes), " ".join(v.ids)]
+                + ["unknown" if v.comparable is None else v.comparable, v.better, "; ".join(v.notes), " ".join(v.ids)]
             )
     return to_csv(COLUMNS, lines)
 

@@ -136,8 +136,11 @@ def render(group: Group, style: str = "github") -> str:
     )
     if shown:
         caption += " Transfer attackers do not know the defense, adaptive ones attack through it."
-    if not all(r.result.get("comparable", True) for r in group.records):
+    official = {r.result.get("comparable", True) for r in group.records}
+    if False in official:
         caption += " Not the official split: these numbers compare with nothing published."
+    elif None in official:
+        caption += " Whether this is the official split is unknown."
     said = dict.fromkeys(
         f"WARNING {r['trainer']}, seed {r['seed']}: {line}"
         for r in (x.result for x in group.records)

@@ -45,7 +45,7 @@ class Value:
     notes: tuple[str, ...] = ()
     untouched: float = 0.0
     on_perturbed: float | None = None
-    comparable: bool = True
+    comparable: bool | None = True  # None: nobody knows whether the data are the official ones
     paper: float | None = None
     better: bool = False
     parts: tuple[tuple[int, Any], ...] = dataclasses.field(default=(), compare=False, repr=False)
@@ -85,7 +85,7 @@ def value(cell: Cell | None, shelf: Shelf) -> Value:
     published = number(cell.paper)
     parts: list[tuple[int, dict[str, Any]]] = []
     ids, notes, words, digests = [], [], [], set()
-    comparable = True
+    official: set[bool | None] = set()
     for run_id in cell.runs:
         record, state = shelf.find(run_id, cell.which)
         seed = shelf.runs[run_id].seed if run_id in shelf.runs else -1
@@ -96,7 +96,7 @@ def value(cell: Cell | None, shelf: Shelf) -> Value:
         parts.append((seed, part(record, cell.which)))
         ids.append(record.id)
         digests.add((record.result.get("images") or {}).get("digest", ""))
-        comparable = comparable and bool(record.result.get("comparable", True))
+        official.add(record.result.get("comparable", True))
         for text in record.result.get("warnings", []):
             notes += [WARNED] if WARNED not in notes else []
             shelf.note("warning", f"{shelf.runs[run_id].label or run_id}: {text}")
@@ -121,7 +121,7 @@ def value(cell: Cell | None, shelf: Shelf) -> Value:
         tuple(notes),
         float(np.mean([found.get("untouched", 0.0) for _, found in parts])),
         float(np.mean(perturbed)) if perturbed else None,
-        comparable,
+        False if False in official else None if None in official else True,
         published,
         parts=tuple(parts),
         images_digest=digests.pop() if len(digests) == 1 else "",

@@ -1,4 +1,6 @@
 import random
+import resource
+import signal
 from collections import Counter
 
 import lite_plugin_dataset
@@ -231,3 +233,36 @@ def test_unreadable_images_are_named(tmp_path):
     for name in ("cut.png", "page.jpg", "gone.png"):
         with pytest.raises(OSError, match=name):
             read_image(str(tmp_path / name))
+
+
+class Labels:
+    """A wrapper that gives labels alone: the batch is small, and torch's own ``collate`` leaves it to the sender."""
+
+    def __init__(self, cfg, data_source, transform=None, is_train=False):
+        self.data_source = data_source
+
+    def __len__(self):
+        return len(self.data_source)
+
+    def __getitem__(self, index):
+        return {"label": self.data_source[index].label, "more": [1.5, (2,)]}
+
+
+def test_a_batch_that_finds_no_shared_memory_is_an_error_and_no_wait(cfg, items):
+    def too_long(*_):
+        raise TimeoutError("still waiting for a batch")
+
+    cfg.DATALOADER.NUM_WORKERS = 1
+    loader = build_data_loader(cfg, "SequentialSampler", items, 10, dataset_wrapper=Labels)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(60)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))
+    try:
+        with pytest.raises(RuntimeError, match="file </torch_"):
+            list(loader)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert [batch["label"].tolist() for batch in loader] == [[0, 1, 2, 0, 1, 2, 0, 1, 2, 0]]

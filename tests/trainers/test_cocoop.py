@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from small_world import ROOT, World
+from small_world import ROOT, TINY, World
 from test_peers import make
 from test_runs import parse_as_coop, results
 from test_scripts import folder  # noqa: F401 - a fixture
 
 from advpt.attacks import parse
 from advpt.attacks.noise import SampleNoise
+from advpt.backbones.clip import build
 from advpt.bank.store import open_bank
 from advpt.errors import PromptError
 from advpt.evaluation import record as records
@@ -193,22 +194,39 @@ def test_a_checkpoint_of_the_public_code(world, tmp_path):
     assert results(tmp_path / "eval")[TRANSFER]["prompt"] == made.classifier().digest
 
 
-def test_published_configuration_and_its_command(world, monkeypatch):
-    """What the documented base-to-new command of CoCoOp names, and the settings behind the name."""
+@pytest.mark.parametrize(
+    ("name", "n_ctx", "init"),
+    [("c4_ep10_batch1_ctxv1", 4, "a photo of a"), ("c4_ep10_batch1", 4, ""), ("c16_ep10_batch1", 16, "")],
+)
+def test_published_configurations(world, monkeypatch, name, n_ctx, init):
+    """The names that CoCoOp's documented commands give, and the settings behind them."""
     import train
 
-    yaml = ROOT / "configs" / "trainers" / "CoCoOp" / "vit_b16_c4_ep10_batch1_ctxv1.yaml"
+    yaml = ROOT / "configs" / "trainers" / "CoCoOp" / f"vit_b16_{name}.yaml"
     argv = ["--trainer", "CoCoOp", "--config-file", str(yaml), "--seed", "1", "DATASET.NUM_SHOTS", "16"]
     monkeypatch.chdir(world.folder)
     cfg = train.setup_cfg(train.parse_args(argv))
-    node, optim = cfg.TRAINER.COCOOP, cfg.OPTIM
-    assert (node.N_CTX, node.CTX_INIT, node.PREC) == (4, "a photo of a", "fp16")
+    optim = cfg.OPTIM
+    assert dict(cfg.TRAINER.COCOOP) == {"N_CTX": n_ctx, "CTX_INIT": init, "PREC": "fp16"}
     assert (cfg.DATALOADER.TRAIN_X.BATCH_SIZE, optim.MAX_EPOCH, optim.LR, optim.NAME) == (1, 10, 0.002, "sgd")
     assert (optim.LR_SCHEDULER, optim.WARMUP_EPOCH, optim.WARMUP_TYPE, optim.WARMUP_CONS_LR) == (
         "cosine", 1, "constant", 1e-5)  # fmt: skip
     assert (cfg.MODEL.BACKBONE.NAME, cfg.INPUT.TRANSFORMS) == (
         "ViT-B/16", ("random_resized_crop", "random_flip", "normalize"))  # fmt: skip
-    assert cfg.OUTPUT_DIR == "output/digits/CoCoOp/vit_b16_c4_ep10_batch1_ctxv1_16shots/seed1"
+    run_folder = Path(cfg.OUTPUT_DIR)
+    assert run_folder.parts == ("output", "digits", "CoCoOp", f"vit_b16_{name}_16shots", "seed1")
+
+
+def test_the_image_tower_of_the_meta_net_is_looked_at(world, tmp_path):
+    """Its weights read the features of one image tower; those of another have the same shape."""
+    run(world, "EVAL.ATTACKS", "()")
+    torch.manual_seed(1)
+    other = tmp_path / "tower.pth.tar"
+    torch.save({"vision_encoder_state_dict": build(TINY).visual.state_dict()}, other)
+    flags = ("--eval-only", "--model-dir", str(world.output))
+    more = ("MODEL.IMAGE_WEIGHTS", str(other))
+    code, printed = world.call(*SHORT, *more, trainer="CoCoOp", output=world.folder / "eval", flags=flags)
+    assert code == 2 and "was tuned on another CLIP" in printed and "image tower" in printed
 
 
 def test_base_to_new(folder, tiny_file):  # noqa: F811

@@ -74,11 +74,15 @@ def set_random_seed(seed: int) -> None:
     torch.cuda.manual_seed_all(seed)
 
 
-def download_url(url: str, dst: str | Path) -> None:
+def download_url(url: str, dst: str | Path, timeout: float = 60.0) -> None:
     """Download an http(s) address into a file, which appears only when it is complete.
+
+    Args:
+        timeout: seconds in which something must arrive.
 
     Raises:
         ValueError: for another kind of address.
+        TimeoutError: nothing arrived for so long.
     """
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"{url}: only http and https addresses can be downloaded")
@@ -87,7 +91,7 @@ def download_url(url: str, dst: str | Path) -> None:
     print(f"Downloading {url} to {path}")
     partial = path.with_name(path.name + ".partial")
     try:
-        with urllib.request.urlopen(url) as source, partial.open("wb") as target:
+        with urllib.request.urlopen(url, timeout=timeout) as source, partial.open("wb") as target:
             shutil.copyfileobj(source, target)
         partial.replace(path)
     finally:

@@ -1,0 +1,49 @@
+"""What run folders, records and banks have gained since format v1, and what it is where they lack it.
+
+Files of before do not name it and mean the value here. Files of today leave it out where it has that value, so bank
+keys, record ids and the identity of a run stay what they were, and old files go on. A new setting or field is one line
+here, and its value never changes again: another value would be another meaning of every file that lacks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from advpt.files import canonical_json
+
+# Leaves of the configuration, which extend_cfg adds with these defaults.
+SETTINGS: dict[str, Any] = {
+    "TRAINER.COCOOP.N_CTX": 4,
+    "TRAINER.COCOOP.CTX_INIT": "a photo of a",
+    "TRAINER.COCOOP.PREC": "fp16",
+    "DATASET.TITLE": "",  # the name of one's own data in headings, records and folders; "": that of their folder
+}
+
+# Fields of a bank's spec and of a record's result, by dotted name; those of a list's items by the name of the list.
+BANK_FIELDS: dict[str, Any] = {"adversarial_set.attacked.visual_prompt": None}
+RESULT_FIELDS: dict[str, Any] = {"backbone.image_file": None}
+
+
+def omit(fields: Mapping[str, Any], added: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``fields`` without those that were added and have the value of what lacks them; nested ones too.
+
+    Args:
+        fields: JSON values by name. added: one of the tables above. prefix: of the dotted names of ``fields``.
+    """
+
+    def inside(value: Any, name: str) -> Any:
+        if isinstance(value, Mapping):
+            return omit(value, added, f"{name}.")
+        return [inside(each, name) for each in value] if isinstance(value, list | tuple) else value
+
+    return {
+        name: inside(value, prefix + name)
+        for name, value in fields.items()
+        if prefix + name not in added or canonical_json(value) != canonical_json(added[prefix + name])
+    }
+
+
+def complete(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat ``settings`` of a run folder or record, of whatever version, with every added leaf that they lack."""
+    return {n: list(v) if isinstance(v, tuple) else v for n, v in SETTINGS.items()} | dict(settings)
