@@ -155,8 +155,10 @@ def test_the_digest_holds_context_meta_net_prompts_and_scale(tiny_clip: Backbone
     digests.append(ConditionalClassifier(made.features + 1e-3, SCALE, encoder, learner, made.values).digest)
     assert len(set(digests)) == len(digests) == 2 + 5 + 3
     assert classifier(encoder, learner).digest == made.digest
+    logits = made.logits(images())
     with torch.no_grad():
         learner.ctx.add_(1)
+    assert torch.equal(made.logits(images()), logits), "values, not parameters"
     assert torch.equal(made.logits(images()), pickle.loads(pickle.dumps(made)).logits(images())), (
         "values, not parameters"
     )
