@@ -217,7 +217,7 @@ def run_folder(cfg, config_name: str, top: Path) -> Path:
     node = cfg.TRAINER.get(cfg.TRAINER.NAME.upper(), {})
     shots = cfg.DATASET.NUM_SHOTS if cfg.DATASET.NUM_SHOTS > 0 else "all"
     folder = top / title(cfg.DATASET).lower() / cfg.TRAINER.NAME / f"{config_name}_{shots}shots"
-    if "N_CTX" in node:
+    if "CSC" in node:
         folder /= f"nctx{node.N_CTX}_csc{node.CSC}_ctp{node.CLASS_TOKEN_POSITION}"
     return folder / f"seed{cfg.SEED}"
 

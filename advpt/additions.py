@@ -15,6 +15,9 @@ from advpt.files import canonical_json
 # Leaves of the configuration, which extend_cfg adds with these defaults.
 SETTINGS: dict[str, Any] = {
     "MODEL.ACTIVATION": "",  # quickgelu or gelu: of the weights in MODEL.WEIGHTS, where the file does not show it
+    "TRAINER.COCOOP.N_CTX": 4,
+    "TRAINER.COCOOP.CTX_INIT": "a photo of a",
+    "TRAINER.COCOOP.PREC": "fp16",
     "DATASET.TITLE": "",  # the name of one's own data in headings, records and folders; "": that of their folder
 }
 # Other values of such leaves that say what old files mean, in more words: they are left out like the default.

@@ -32,6 +32,15 @@ def adversarial_training(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels)
 
 
+def cocoop(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of images to the prompts that each of them has moved (CoCoOp, Zhou et al., CVPR 2022, eq. 3).
+
+    Args:
+        logits: ``[b, K]`` of clean images. labels: ``[b]`` int64.
+    """
+    return F.cross_entropy(logits, labels)
+
+
 def trades(clean: Tensor, attacked: Tensor, labels: Tensor, beta: float) -> Tensor:
     """CE(clean) + beta KL(p(clean) || p(attacked)), means over the batch (TRADES, Zhang et al., ICML 2019).
 

@@ -89,6 +89,7 @@ class PromptTrainer(TrainerX):
     own = ""  # the node of a method that tunes no prompts, in the place of ``node``
     trained = True  # another seed gives another outcome; False for a method that trains nothing
     layout = ""  # of its prompts, where the method says and not its node
+    learner: type[PromptLearner] = PromptLearner
     progress: Progress | None = None  # while training, and until the evaluation that follows
     input_seconds: float | None = 0.0  # what the training input cost, None where nobody knows
     loaded: dict | None = None  # where an evaluated prompt came from
@@ -171,7 +172,7 @@ class PromptTrainer(TrainerX):
         self.seed = cfg.SEED if cfg.SEED >= 0 else torch.seed() % 2**31
         start = torch.Generator().manual_seed(self.seed)
         architecture = self.backbone.architecture
-        learner = PromptLearner(self.encoder, self.classnames, self.context, start, architecture)
+        learner = self.learner(self.encoder, self.classnames, self.context, start, architecture)
         self.prompt_learner = learner.to(self.device)
         self.untrained = learner.ctx.detach().clone() if learner.n_ctx else None
         self.optim, self.sched = build_optim(self.prompt_learner, cfg.OPTIM)
@@ -266,6 +267,12 @@ class PromptTrainer(TrainerX):
     def embed_batch(self, batch) -> tuple[Tensor, Tensor]:
         """Embeddings ``[b, L]`` and labels ``[b]`` of a training batch."""
         return batch["img"].to(self.device), batch["label"].to(self.device)
+
+    def embed_images(self, batch) -> tuple[Tensor, Tensor]:
+        """The same for a batch of images as the host's loaders give them; no gradient reaches the image encoder."""
+        images, labels = self.parse_batch_test(batch)
+        with torch.no_grad():
+            return self.backbone.require_image()(to_pixels(images, self.cfg)), labels
 
     def forward_backward(self, batch):
         with half_precision(self.context.precision, self.device):
@@ -496,12 +503,16 @@ class PromptTrainer(TrainerX):
                 f"{path} holds class-specific context (CSC): {classes}; it fits only the class list it was tuned on"
             )
         exchange.require_layout(about, str(path), self.context, self.node)
-        exchange.require_towers(about, str(path), self.backbone, exchange.towers_of(self.context))
+        exchange.require_towers(about, str(path), self.backbone, self.towers())
         if other := exchange.other_towers(about, self.backbone):  # of images, for prompts in the text alone
             self.doubt(f"the loaded prompt {other}")
         if self.context.layout == "visual":
             self.compare_templates(about)
         return about
+
+    def towers(self):
+        """The towers of CLIP that the prompts are in, or are made from."""
+        return exchange.towers_of(self.context)
 
     def doubt(self, line):
         """Log a warning about what was loaded, and keep it for the record."""

@@ -262,7 +262,9 @@ class PromptLearner(nn.Module):
         own = dict(self.named_parameters())
         for name, wanted in own.items():
             if name not in state:
-                what = "context vectors" if name == "ctx" else f"prompts of layout {self.layout}"
+                what = {"ctx": "context vectors", "meta_net": "meta net (CoCoOp's)"}.get(
+                    name.partition(".")[0], f"prompts of layout {self.layout}"
+                )
                 raise PromptError(
                     f"{source} holds no {what} ({name!r}); found: {', '.join(sorted(state)) or 'nothing'}"
                 )

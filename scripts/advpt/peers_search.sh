@@ -4,7 +4,7 @@
 set -euo pipefail
 source "$(dirname "$0")/common.sh"
 RATES=${RATES:-"0.02 0.05 0.1"} SEEDS=${SEEDS:-1} OUTPUT=${OUTPUT:-output/peers_search}
-for trainer in ${TRAINERS:-CoOp AdvPT APT FAP AdvIVLP CAPT}; do
+for trainer in ${TRAINERS:-CoOp CoCoOp AdvPT APT FAP AdvIVLP CAPT}; do
   for rate in $RATES; do
     for seed in $SEEDS; do
       folder=$OUTPUT/$trainer/lr$rate/seed$seed
