@@ -13,7 +13,9 @@ import contextlib
 import logging
 import os
 import pickle
+import re
 import sys
+import traceback
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -53,16 +55,26 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def extend_cfg(cfg) -> None:
+    """Add settings to Dassl's. Those of a trainer from another repository go here: copy the lines about it from the
+    ``extend_cfg`` of its own train.py, below."""
+    from advpt.settings import extend_cfg
+
+    extend_cfg(cfg)
+
+
 def setup_cfg(args: argparse.Namespace):
     """Defaults, our nodes, data set yaml, trainer yaml, flags, KEY VALUE pairs; then frozen."""
     from dassl.config import get_cfg_default
 
     from advpt.errors import ConfigError
-    from advpt.settings import extend_cfg, merge_overrides, merge_yaml
+    from advpt.settings import merge_overrides, merge_yaml
 
     cfg = get_cfg_default()
     extend_cfg(cfg)
     trainer = args.trainer or "AdvPT"
+    if not (HERE / "configs/trainers" / trainer).is_dir():  # else build() checks, and a run that is done starts faster
+        require_trainer(trainer)
     dataset_yaml = Path(args.dataset_config_file or HERE / "configs/datasets/digits.yaml")
     trainer_yaml = Path(args.config_file or HERE / f"configs/trainers/{trainer}/democlip.yaml")
     if not args.config_file and not trainer_yaml.is_file():
@@ -70,7 +82,10 @@ def setup_cfg(args: argparse.Namespace):
         raise ConfigError(f"no embedded default for trainer {trainer!r} (there is one for {', '.join(known)}); "
                           "name a yaml with --config-file")  # fmt: skip
     merge_yaml(cfg, dataset_yaml)
-    merge_yaml(cfg, trainer_yaml)
+    try:
+        merge_yaml(cfg, trainer_yaml)
+    except ConfigError as error:
+        raise ConfigError(f"{error}{advice_on_nodes(str(error), cfg)}") from None
     cfg.DATASET.ROOT = args.root or cfg.DATASET.ROOT or default_root()
     cfg.SEED = args.seed if args.seed is not None else (cfg.SEED if cfg.SEED >= 0 else 1)
     cfg.TRAINER.NAME = trainer
@@ -102,9 +117,9 @@ def take_layout(cfg, run: str) -> dict[str, str]:
     """Let the prompts in a run's folder say in which layout they are evaluated: their settings take the place of the
     yaml's, KEY VALUE pairs come after them. Returns what changed, in words,
     by setting."""
+    register_plugins()
     from dassl.engine import TRAINER_REGISTRY
 
-    import trainers  # noqa: F401 - registers the trainers
     from advpt.errors import ConfigError
     from advpt.prompts.exchange import layout_settings
     from advpt.settings import leaves, merge_overrides
@@ -122,6 +137,66 @@ def take_layout(cfg, run: str) -> dict[str, str]:
     after = dict(leaves(cfg))
     changed = [key for key in tuned if after[key] != before[key]]
     return {key: f"{key} {after[key]}, as {run} was tuned (not {before[key]})" for key in changed}
+
+
+def require_trainer(name: str) -> None:
+    """Refuse a trainer that no file registers, before the keys of its yaml or its missing settings are blamed."""
+    register_plugins()
+    from dassl.engine import TRAINER_REGISTRY
+
+    from advpt.errors import ConfigError, unknown_name
+
+    if name not in TRAINER_REGISTRY.registered_names():
+        raise ConfigError(
+            f"--trainer: {unknown_name('trainer', name, TRAINER_REGISTRY.registered_names())}. A trainer of your own "
+            f"needs its file in {HERE / 'trainers'} and an import line in the __init__.py there"
+        )
+
+
+def register_plugins() -> None:
+    """Fill Dassl's registries; ``from clip import clip`` in a trainer of another repository finds OpenAI's package."""
+    from advpt.backbones.clip import cache_folder
+    from advpt.backbones.shim import offer_clip
+
+    offer_clip(cache_folder())
+    import datasets  # noqa: F401 - registers the data sets
+    import trainers  # noqa: F401 - registers the trainers
+
+
+def advice_on_nodes(problem: str, cfg) -> str:
+    """What to do about nodes of TRAINER that a message names and the configuration lacks; "" where there are none."""
+    lacking = dict.fromkeys(node for node in re.findall(r"TRAINER\.(\w+)\.", problem) if node not in cfg.TRAINER)
+    return "".join(f"\n{advice_on_setting(f'TRAINER.{node}')}" for node in lacking)
+
+
+def advice_on_setting(name: str) -> str:
+    return (
+        f"{name} is no setting of this project. If it belongs to a trainer or data set from another repository, copy "
+        f"the lines about it from the extend_cfg of that repository's train.py into extend_cfg of {HERE / 'train.py'}"
+    )
+
+
+def missing_setting(error: AttributeError) -> str:
+    """The sentence for an error that a read of a setting raised which no configuration has; "" for another error."""
+    from yacs.config import CfgNode
+
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if len(frames) < 2 or frames[-1].f_code is not CfgNode.__getattr__.__code__:
+        return ""
+    reader, node = traceback.extract_tb(error.__traceback__)[-2], frames[-1].f_locals
+    cfg = next((frame.f_locals["cfg"] for frame in frames if "cfg" in frame.f_locals), None)
+    name = f"{dotted_name(cfg, node['self'])}{node['name']}"
+    return f"{reader.filename}, line {reader.lineno}, reads {name}. {advice_on_setting(name)}"
+
+
+def dotted_name(cfg, node) -> str:
+    """Where in a configuration a node stands, with a dot behind it; "" for the configuration itself."""
+    for name, value in (cfg or {}).items():
+        if value is node:
+            return f"{name}."
+        if isinstance(value, type(node)) and (rest := dotted_name(value, node)):
+            return f"{name}.{rest}"
+    return ""
 
 
 def default_root() -> str:
@@ -280,7 +355,7 @@ def open_log(where: str | Path) -> None:
     """From now on everything printed and logged goes into this file, or ``log.txt`` of this folder, too."""
     from dassl.utils import setup_logger
 
-    setup_logger(where)
+    setup_logger(str(where))  # upstream's takes no Path
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
 
 
@@ -291,9 +366,7 @@ def build(args: argparse.Namespace, cfg):
     from dassl.engine import build_trainer
     from dassl.utils import collect_env_info, set_random_seed
 
-    import datasets  # noqa: F401 - registers the data sets
-    import trainers  # noqa: F401 - registers the trainers
-
+    require_trainer(cfg.TRAINER.NAME)
     if cfg.SEED >= 0:
         print(f"Setting fixed seed: {cfg.SEED}")
         set_random_seed(cfg.SEED)
@@ -314,7 +387,7 @@ def from_host(error: BaseException) -> bool:
 
 
 def main(argv: list[str] | None = None) -> int:
-    from advpt.errors import AdvPTError, out_of_memory, own_words
+    from advpt.errors import AdvPTError, out_of_memory, out_of_shared_memory, own_words
     from advpt.signals import TERMINATED, Terminated, stoppable
 
     try:
@@ -335,6 +408,9 @@ def main(argv: list[str] | None = None) -> int:
         print("stopped; the same command continues where it was", file=sys.stderr)
         return 130
     except Exception as error:
+        if reason := out_of_shared_memory(error):
+            print(f"error: {reason}", file=sys.stderr)
+            return 2
         if said := out_of_memory(error):
             print(
                 f"error: out of memory ({said}). What was finished is kept. Use a smaller "
@@ -343,6 +419,9 @@ def main(argv: list[str] | None = None) -> int:
                 file=sys.stderr,
             )
             return 1
+        if isinstance(error, AttributeError) and (said := missing_setting(error)):
+            print(f"error: {said}", file=sys.stderr)
+            return 2
         kinds = (ValueError, TypeError, AssertionError, ArithmeticError, pickle.UnpicklingError)
         if not isinstance(error, kinds) or not from_host(error):
             raise

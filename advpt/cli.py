@@ -193,8 +193,11 @@ def statistics(args: argparse.Namespace) -> int:
     from dassl.config import get_cfg_default
     from dassl.engine import build_trainer
 
+    from advpt.backbones.clip import cache_folder
+    from advpt.backbones.shim import offer_clip
     from advpt.bank.statistics import Source, build, folder_of
 
+    offer_clip(cache_folder())
     for package in ("datasets", "trainers"):  # importing them registers them
         importlib.import_module(package)
     cfg = get_cfg_default()

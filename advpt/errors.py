@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import shutil
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class AdvPTError(Exception):
@@ -57,8 +61,9 @@ class TrainingError(AdvPTError, ArithmeticError):
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """The sentence for an unknown name: the nearest match, then all known names."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    lower = {each.lower(): each for each in names}
+    near = difflib.get_close_matches(name.lower(), lower, n=1)
+    hint = f" Did you mean {lower[near[0]]!r}?" if near else ""
     return f"unknown {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}"
 
 
@@ -81,3 +86,30 @@ def out_of_memory(error: BaseException) -> str:
     said = (str(error).splitlines() or [""])[0]
     known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return (said or "MemoryError") if known or "can't allocate memory" in said or "out of memory" in said else ""
+
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux has it; nothing is written there by name
+# What torch, and the system through it, say where the processes that read images find it full.
+_NO_SHARED_MEMORY = ("file </torch_", "out of shared memory", "Bus error")
+
+
+def out_of_shared_memory(error: BaseException) -> str:
+    """The sentence for the user where an error means that the processes that read images have no shared memory left
+    (a container has 64 MB of it unless it is told otherwise), else ""."""
+    of_torch = isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_SHARED_MEMORY)
+    if not of_torch and not _semaphore_without_room(error):
+        return ""
+    size = f" has {shutil.disk_usage(SHARED_MEMORY).total / 2**20:.0f} MiB" if SHARED_MEMORY.is_dir() else ""
+    return (
+        f"the processes that read images ran out of shared memory: {SHARED_MEMORY}{size}. Give the container more "
+        "(docker run --shm-size 8g), or read images without such processes: DATALOADER.NUM_WORKERS 0 (slower). What "
+        "was finished is kept, and the same command goes on"
+    )
+
+
+def _semaphore_without_room(error: BaseException) -> bool:
+    """Whether Python found no room for the semaphores of a new process, which lie in shared memory too."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EFBIG) or error.filename is not None:
+        return False
+    frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and frames[-1].startswith("multiprocessing.")

@@ -16,6 +16,7 @@ import pickle
 import platform
 import re
 import secrets
+import socket
 import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -198,6 +199,18 @@ def read_object(path: Path, error: type[AdvPTError] = AdvPTError) -> dict[str, A
     if not isinstance(found, dict):
         raise error(f"{path} holds {type(found).__name__}, expected an object with names; delete it and make it again")
     return found
+
+
+@contextlib.contextmanager
+def network_timeout(seconds: float = 60.0) -> Iterator[None]:
+    """For downloads by packages that set no limit of their own: a connection that is opened meanwhile ends with
+    TimeoutError where nothing arrives for so long."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 ATTEMPTS = 10

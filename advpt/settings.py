@@ -13,6 +13,7 @@ import difflib
 import functools
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -281,18 +282,44 @@ def merge_overrides(cfg: CfgNode, pairs: Sequence[str]) -> None:
 
 
 def merge_yaml(cfg: CfgNode, path: Path) -> None:
-    """Merge a yaml file into ``cfg``; a top-level ``_BASE_: FILE`` (relative to it) is merged before, so a file states
-    only its difference.
+    """Merge a yaml file into ``cfg``, what it builds on before it (:func:`yaml_layers`).
 
     Raises:
         ConfigError: naming the file and every key that does not exist or has the wrong kind of value.
     """
-    _merge_yaml(cfg, path, ())
+    for origin, values in yaml_layers(path):
+        try:
+            merge_overrides(cfg, [word for pair in values.items() for word in pair])
+        except ConfigError as error:
+            raise ConfigError(f"{origin}: {error}") from None
 
 
-def _merge_yaml(cfg: CfgNode, path: Path, inside: tuple[Path, ...]) -> None:
+# What the parts of a configuration's name stand for where there is no file of that name, as CoOp's yaml files are
+# named: rn50_ep50_ctxv1.yaml is rn50.yaml with these settings. "{node}" is the trainer's, of the folder's name.
+_NAME_PARTS: dict[str, tuple[str, str]] = {
+    r"ep([1-9]\d*)": ("OPTIM.MAX_EPOCH", r"\1"),
+    r"batch([1-9]\d*)": ("DATALOADER.TRAIN_X.BATCH_SIZE", r"\1"),
+    r"c([1-9]\d*)": ("TRAINER.{node}.N_CTX", r"\1"),
+    r"ctxv1": ("TRAINER.{node}.CTX_INIT", "a photo of a"),
+    r"val": ("TEST.SPLIT", "val"),  # results are those of the validation split
+}
+
+
+def yaml_layers(path: Path, inside: tuple[Path, ...] = ()) -> list[tuple[str, dict[str, Any]]]:
+    """What a configuration file says: (where it is said, settings by dotted name), the later ones win.
+
+    A top-level ``_BASE_: FILE`` (relative to the file) comes before the file's own settings. A file that does not exist
+    is composed: ``rn50_ep50_ctxv1.yaml`` of ``rn50.yaml`` and what ``ep50`` and ``ctxv1`` stand for.
+
+    Args:
+        path: the yaml file, or the name of a composed one.
+        inside: the files whose base this is.
+
+    Raises:
+        ConfigError: no such file and no such composition, no valid yaml, or files that are each other's base.
+    """
     if "\0" in str(path) or not path.is_file():
-        raise ConfigError(f"no configuration file at {path}" + (f" (_BASE_ of {inside[-1]})" if inside else ""))
+        return _composed(path, inside)
     if path.resolve() in inside:
         raise ConfigError(f"{path}: _BASE_ leads in a circle: {' -> '.join(str(p) for p in inside)}")
     try:
@@ -302,20 +329,39 @@ def _merge_yaml(cfg: CfgNode, path: Path, inside: tuple[Path, ...]) -> None:
         raise ConfigError(f"{path} is not valid yaml: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, found {type(tree).__name__}")
-    if base := tree.pop("_BASE_", None):
-        _merge_yaml(cfg, path.parent / str(base), (*inside, path.resolve()))
+    base = tree.pop("_BASE_", None)
+    layers = yaml_layers(path.parent / str(base), (*inside, path.resolve())) if base else []
+    values: dict[str, Any] = {}
 
-    def pairs(node: dict[str, Any], prefix: str = "") -> Iterator[Any]:
+    def add(node: dict[str, Any], prefix: str = "") -> None:
         for name, value in node.items():
             if isinstance(value, dict):
-                yield from pairs(value, f"{prefix}{name}.")
+                add(value, f"{prefix}{name}.")
             else:
-                yield from (f"{prefix}{name}", value)
+                values[f"{prefix}{name}"] = value
 
-    try:
-        merge_overrides(cfg, list(pairs(tree)))
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    add(tree)
+    return [*layers, (str(path), values)]
+
+
+def _composed(path: Path, inside: tuple[Path, ...]) -> list[tuple[str, dict[str, Any]]]:
+    """The layers of a file that is not there: those of the file whose name is the longest beginning of its own."""
+    stem, values = path.stem, dict[str, Any]()
+    while "\0" not in str(path) and "_" in stem:
+        stem, _, part = stem.rpartition("_")
+        rule = next((rule for rule in _NAME_PARTS if re.fullmatch(rule, part)), None)
+        if rule is None:
+            break
+        name, value = _NAME_PARTS[rule]
+        values = {name.format(node=path.parent.name.upper()): re.sub(rule, value, part)} | values
+        if (shorter := path.with_name(f"{stem}{path.suffix}")).is_file():
+            return [*yaml_layers(shorter, inside), (f"{path} (composed of {shorter.name} and its name)", values)]
+    there = sorted(p.stem for p in path.parent.glob("*.yaml")) if "\0" not in str(path) else []
+    raise ConfigError(
+        f"no configuration file at {path}" + (f" (_BASE_ of {inside[-1]})" if inside else "")
+        + (f"; there are {', '.join(there)}" * bool(there))
+        + (", each also with _ep50, _batch4, _c4, _ctxv1, _val behind it" * ("trainers" in path.parts and bool(there)))
+    )  # fmt: skip
 
 
 def recipe(path: Path, more: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
@@ -332,21 +378,7 @@ def recipe(path: Path, more: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
 @functools.cache
 def _pairs(path: Path, changed: int) -> tuple[tuple[str, Any], ...]:
     """The leaves of a yaml file that was last changed then, those of its base first."""
-    found: list[tuple[str, Any]] = []
-
-    def add(tree: dict[str, Any], prefix: str = "") -> None:
-        for name, value in tree.items():
-            if isinstance(value, dict):
-                add(value, f"{prefix}{name}.")
-            else:
-                found.append((f"{prefix}{name}", value))
-
-    tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    if base := tree.pop("_BASE_", None):
-        above = path.parent / str(base)
-        found += _pairs(above, above.stat().st_mtime_ns)
-    add(tree)
-    return tuple(found)
+    return tuple(pair for _, values in yaml_layers(path) for pair in values.items())
 
 
 def _choice(name: str, value: str, known: Sequence[str]) -> str:

@@ -67,6 +67,14 @@ class ImageNet(DatasetBase):
         train, test = subsample_classes(train, test, subsample=subsample)
         super().__init__(train_x=train, val=test, test=test)
 
+    @staticmethod
+    def read_classnames(text_file: str) -> dict[str, str]:
+        """Class names by folder, of a text file with a folder, a space and a name on each line; CoOp's files of
+        ImageNet's variants call this helper."""
+        lines = Path(text_file).read_text(encoding="utf-8").splitlines()
+        pairs = (line.strip().partition(" ") for line in lines if line.strip())
+        return {folder: name.strip() for folder, _, name in pairs}
+
 
 class ImageNetVariant(DatasetBase):
     """A test-only set in ImageNet's class folders; the same list is train_x and test, as in CoOp.

@@ -11,8 +11,10 @@ import json
 import operator
 import os
 import pickle
+import socket
 import subprocess
 import sys
+import urllib.request
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +37,7 @@ from advpt.files import (
     file_digest,
     is_torchscript,
     load_checkpoint,
+    network_timeout,
     read_json,
     tensor_digest,
     write_json,
@@ -465,3 +468,11 @@ def test_half_a_character_in_json_is_refused_and_a_whole_one_is_not(tmp_path):
         read_json(path, BankError)
     path.write_text('{"protocol": "\\ud83d\\ude00"}')
     assert read_json(path, BankError) == {"protocol": "\U0001f600"}
+
+
+def test_downloads_without_a_limit_of_their_own_end_where_nothing_arrives() -> None:
+    before = socket.getdefaulttimeout()
+    server = socket.create_server(("127.0.0.1", 0))
+    with server as silent, network_timeout(0.2), pytest.raises(OSError, match="timed out"):
+        urllib.request.urlopen(f"http://127.0.0.1:{silent.getsockname()[1]}/a")
+    assert socket.getdefaulttimeout() == before

@@ -1,7 +1,7 @@
 """AdvPT: tune the context words on a bank of adversarial image embeddings (Zhang et al., ECCV 2024).
 
-Needs ``advpt`` and ``dassl`` only. In somebody else's CoOp-style checkout: copy this file into ``trainers/``, import it
-in ``train.py``, and call its :func:`extend_cfg` where the configuration is extended.
+Needs ``advpt`` and ``dassl`` only, so it can be copied into the ``trainers/`` of another CoOp-style checkout; README.md
+says what its ``train.py`` then needs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from advpt.data.images import ImageSet, Preprocessing
 from advpt.data.lists import DataLists
 from advpt.data.manifest import manifest
 from advpt.detectors import LossWatch, bank_rows
-from advpt.errors import PromptError
+from advpt.errors import ConfigError, PromptError
 from advpt.evaluation import defended, evaluator, pictures, record
 from advpt.evaluation.evaluator import Prompts, evaluate
 from advpt.evaluation.protocols import threats
@@ -79,6 +79,13 @@ class PromptTrainer(TrainerX):
 
     def check_cfg(self, cfg):
         """Every setting is read before anything is loaded; mistakes raise ConfigError."""
+        for node, where in ((self.node, cfg.TRAINER), ("BANK", cfg), ("EVAL", cfg)):
+            if node not in where:
+                raise ConfigError(
+                    f"{type(self).__name__} has no settings: the configuration lacks {node}. In train.py, call "
+                    "trainers.advpt.extend_cfg(cfg) at the end of extend_cfg; a trainer with a node of its own adds it "
+                    "there as well"
+                )
         context, name = ContextSettings.from_cfg(cfg.TRAINER[self.node], self.layout), cfg.MODEL.BACKBONE.NAME
         if name in OFFICIAL:
             check_layout(context, OFFICIAL[name], name)
@@ -288,10 +295,9 @@ class PromptTrainer(TrainerX):
             first = threats(self.eval_settings.attacks, self.eval_settings.protocols)[0]
             n = self.eval_settings.pictures
             pictures.take(prompts, images, self.library, first, records[0], n, Path(self.output_dir))
-        log.info("\n%s", evaluator.card(records))
-        log.info(
-            "%d record(s) in %s (%.1f s)", len(records), Path(self.output_dir, "records"), time.monotonic() - started
-        )
+        # printed: a host that logs nothing still shows them
+        print(f"\n{evaluator.card(records)}")
+        print(f"{len(records)} record(s) in {Path(self.output_dir, 'records')} ({time.monotonic() - started:.1f} s)")
 
     def facts(self):
         """What a record says of the run itself."""

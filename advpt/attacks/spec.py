@@ -2,7 +2,8 @@
 
     NAME[STEPS][-OBJECTIVE]@EPS[,EPS...][/255][/OPTION...]
 
-EPS, and every option that is a budget or a step, is in units of 1/255. Short forms expand (``pgd40@16`` is AdvPT's
+EPS, and every option that is a budget or a step, is in units of 1/255. A length that reads like a fraction of 1 is
+refused (:func:`parse_eps`, :func:`require_step`). Short forms expand (``pgd40@16`` is AdvPT's
 ``pgd40-fkl@16/a0.5``, ``mifgsm10-ce@8`` is ``pgd10-ce@8/a0.8/none/mi``), and the expansion is what is printed and
 recorded. What a text leaves out is, in this order: what the profile says, what the attack's ``usual`` says, what its
 constructor says. In a list of attacks to evaluate, ``:PROTOCOL`` may follow (``advpt/evaluation/protocols.py``).
@@ -40,7 +41,9 @@ EXAMPLES = (
     "rap400@16",
     "rap400@16/advpt-released",
 )
-SMALLEST_EPS = 0.1
+SMALLEST_EPS = {"linf": 0.1, "l2": 1.0}  # L2 below 1 could not move one colour of one pixel by one level
+LARGEST_STEP = 2.0  # times the budget: what a step that is written as a fraction of 1 may come to
+REACH = 0.9  # of the budget: an attack whose steps come to less together stops short of it
 _NUMBER = r"(\d+(?:\.\d+)?)"
 
 
@@ -102,8 +105,11 @@ SHORT_NAMES = {
 }
 
 
-def parse_eps(text: str) -> float:
-    """``"4"``, ``"2.5"`` and ``"4/255"`` all mean a number of 1/255 steps.
+def parse_eps(text: str, norm: str = "linf", what: str = "eps") -> float:
+    """A budget: ``"4"``, ``"2.5"`` and ``"4/255"`` all mean a number of 1/255 steps.
+
+    Args:
+        norm: ``linf`` or ``l2``, of the budget. what: its name in messages.
 
     Raises:
         ConfigError: not a number, out of range, or a fraction of 1 (with the value that was meant).
@@ -111,12 +117,30 @@ def parse_eps(text: str) -> float:
     try:
         value = float(text.removesuffix("/255"))
     except ValueError:
-        raise ConfigError(f"eps {text!r} is not a number; write it in units of 1/255, like 4 or 4/255") from None
-    if 0 < value < SMALLEST_EPS:
-        raise ConfigError(f"eps {text} looks like a fraction of 1; the unit is 1/255, write {value * 255:.4g}")
+        raise ConfigError(f"{what} {text!r} is not a number; write it in units of 1/255, like 4 or 4/255") from None
+    if 0 < value < SMALLEST_EPS[norm]:
+        raise ConfigError(f"{what} {text} looks like a fraction of 1; the unit is 1/255, write {value * 255:.4g}")
     if not 0 < value <= 255:
-        raise ConfigError(f"eps {text} is outside (0, 255]; the unit is 1/255")
+        raise ConfigError(f"{what} {text} is outside (0, 255]; the unit is 1/255")
     return value
+
+
+def require_step(step: float, steps: int, eps: float) -> None:
+    """Refuse a step that is written as a fraction of 1. Two things must come together: times 255 it is an ordinary step
+    for this budget (at most twice ``eps``), and as it stands all ``steps`` together stop short of the budget. Small
+    steps that get there (``pgd1000-ce@8/a0.02``), and short ways that no fraction explains (``pgd2-ce@8/a1``), pass.
+
+    Args:
+        step, eps: in 1/255.
+
+    Raises:
+        ConfigError: with the value that was meant.
+    """
+    if 255 * step <= LARGEST_STEP * eps and steps * step < REACH * eps:
+        raise ConfigError(
+            f"step {_decimal(step)} looks like a fraction of 1: {steps} step(s) of it come to {steps * step:.3g} of a "
+            f"budget of {_decimal(eps)}; the unit is 1/255, write a{step * 255:.4g}"
+        )
 
 
 @dataclass(frozen=True)
@@ -229,6 +253,14 @@ def parse(text: str, profile: str = "sound") -> AttackSpec:
         raise ConfigError(f"attack {text!r}: steps, restarts and step size must be above 0")
     count = steps or (short.steps if short else cls.usual_steps)
     given, named = _read_options(text, cls, words, count)
+    try:
+        parse_eps(budget, given.get("norm", "linf"))
+        if "eps_n" in given:
+            parse_eps(_decimal(given["eps_n"]), what="the inner budget n")
+        if "step" in given:
+            require_step(given["step"], count, eps)
+    except ConfigError as error:
+        raise ConfigError(f"attack {text!r}: {error}") from None
     standing = dict(short.options) if short else cls.profiles(count).get(profile, {})
     preset = dict(standing if named is None else named)
     objective = objective or preset.pop("objective", None) or (short.objective if short else cls.usual_objective)

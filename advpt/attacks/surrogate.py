@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from advpt.data.images import ImageSet
 from advpt.errors import AttackError, ConfigError, WeightsError
-from advpt.files import atomic_path, digest, file_digest, tensor_digest
+from advpt.files import atomic_path, digest, file_digest, network_timeout, tensor_digest
 from advpt.settings import SurrogateSettings
 
 log = logging.getLogger(__name__)
@@ -128,7 +128,8 @@ def read_resnet(path: str = "") -> dict[str, Tensor]:
     if not path and (not target.is_file() or not file_digest(target).startswith(SHA)):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(URL, str(target), hash_prefix=SHA, progress=False)
+            with network_timeout():
+                torch.hub.download_url_to_file(URL, str(target), hash_prefix=SHA, progress=False)
         except (OSError, RuntimeError, ValueError) as error:
             raise WeightsError(
                 f"the surrogate ResNet-50 is needed; {target} is missing or damaged, and downloading failed: {error}. "

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from advpt.backbones import democlip, robust
 from advpt.backbones.shim import import_clip
 from advpt.errors import WeightsError, unknown_name
-from advpt.files import file_digest, is_torchscript, tensor_digest
+from advpt.files import file_digest, is_torchscript, network_timeout, tensor_digest
 from advpt.settings import BackboneSettings
 
 BUILT_IN = democlip.NAME
@@ -207,7 +207,8 @@ def download(name: str) -> Path:
     target = cache_folder() / url.rsplit("/", 1)[-1]
     damaged = target.is_file() and file_digest(target) != sha
     try:
-        return Path(import_clip().clip._download(url, str(target.parent)))
+        with network_timeout():
+            return Path(import_clip().clip._download(url, str(target.parent)))
     except (OSError, http.client.HTTPException, RuntimeError, ValueError, TypeError) as error:
         # TypeError: `clip` wants a Content-Length header, and a proxy's reply may have none
         state = "is damaged (its SHA-256 differs)" if damaged else "is not there"

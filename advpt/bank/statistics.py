@@ -177,7 +177,9 @@ def build(
     wanted = spec(backbone, visual, source)
     folder = folder_of(shelf, wanted)
     lock = FileLock(folder / ".lock")
-    lock.acquire(True)
+    if not lock.acquire(False):
+        log.info("waiting for another process that makes %s", folder)
+        lock.acquire(True)
     try:
         if (folder / MANIFEST).is_file():
             return open_statistics(folder, wanted)

@@ -592,7 +592,14 @@ IMAGENET_R = DatasetFacts(
     gigabytes=(2.2, 2.2),
 )
 
-_CALTECH_SPLIT = SplitFacts("split_zhou_Caltech101.json")
+_CALTECH_SPLIT = SplitFacts(
+    "split_zhou_Caltech101.json",
+    size=809_184,
+    md5="385cabeb25ebeebaa36167d7028ebc52",
+    sha256="52ce83205ff8ff8a1a18119aad6376120ae35c36e783a984bc560cbf10e73fa5",
+    git_blob="8be694a80de04a39fb159c462bea9696aa47ccf1",
+    content="266b016abdaeeb65436a3273abb64b9c02633d8d97988b66592f0fd28b2659a4",
+)
 CALTECH101 = DatasetFacts(
     name="Caltech101",
     aliases=("caltech101",),
@@ -617,7 +624,6 @@ CALTECH101 = DatasetFacts(
     notes=(
         "Folders BACKGROUND_Google and Faces_easy are not used; airplanes is called airplane, Faces face, "
         "Leopards leopard, Motorbikes motorbike.",
-        "No hash of the split file is on record, so it counts as not comparable.",
     ),
     parts=(Part("101_ObjectCategories", ("caltech-101/101_ObjectCategories", "caltech101/101_ObjectCategories")),),
     spare=-1,
@@ -625,7 +631,14 @@ CALTECH101 = DatasetFacts(
 )
 
 _CARS_DEAD = "The address is dead: bring cars_train and cars_test yourself (--archive, --from)."
-_CARS_SPLIT = SplitFacts("split_zhou_StanfordCars.json")
+_CARS_SPLIT = SplitFacts(
+    "split_zhou_StanfordCars.json",
+    size=1_855_652,
+    md5="91255fab2e15280e6d9d9d24cc87efdb",
+    sha256="40acee7aa65c8e4727a32d90e884b7c3f8960b523422317e163f7af65432959d",
+    git_blob="dcdb8264712e9940e74cfb0f06ddb8f9cc239b81",
+    content="bffbe347fbf93ad532133ff506d15606ac007812cfac9933551a5877f5263dd3",
+)
 STANFORD_CARS = DatasetFacts(
     name="StanfordCars",
     aliases=("stanford_cars",),
@@ -654,10 +667,7 @@ STANFORD_CARS = DatasetFacts(
     ),
     licence="for research",
     disk="2 GB",
-    notes=(
-        "Paths in the split begin with cars_train/ or cars_test/; devkit is only needed to rebuild it.",
-        "No hash of the split file is on record, so it counts as not comparable.",
-    ),
+    notes=("Paths in the split begin with cars_train/ or cars_test/; devkit is only needed to rebuild it.",),
     parts=(
         Part("cars_train", ("cars_train/cars_train",)),
         Part("cars_test", ("cars_test/cars_test",)),

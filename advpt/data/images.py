@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
 
-from advpt.errors import ConfigError, DataError, own_words
+from advpt.errors import ConfigError, DataError, StorageError, out_of_shared_memory, own_words
 from advpt.files import digest
 
 INTERPOLATIONS = {
@@ -175,6 +175,7 @@ class ImageSet:
 
         Raises:
             DataError: an image that is missing or cannot be decoded, with its path.
+            StorageError: the processes have too little shared memory.
         """
         loader = DataLoader(
             _Rows(self, rows),
@@ -184,11 +185,16 @@ class ImageSet:
             pin_memory=pin_memory,
             generator=torch.Generator(),  # a loader draws from the global state otherwise
         )
-        found = iter(loader)
+        found = None
         try:
+            found = iter(loader)
             yield from found
         except DataError as error:  # of a worker: its words are in a traceback
             raise DataError(own_words(error)) from error
+        except (RuntimeError, OSError) as error:
+            if reason := out_of_shared_memory(error):
+                raise StorageError(reason) from error
+            raise
         finally:  # now, and not when nobody looks at an error and its frames any more
             if (end_workers := getattr(found, "_shutdown_workers", None)) is not None:
                 end_workers()
@@ -227,6 +233,12 @@ def read_image(path: Path, preprocessing: Preprocessing) -> tuple[Tensor, bytes]
 
 
 def _collate(items: list[tuple[Tensor, int, bytes]]) -> ImageBatch:
+    """A batch. In a worker process it is made in shared memory here and not when it is sent: the thread that sends
+    prints what goes wrong and goes on, and whoever waits for the batch would wait for ever."""
     pixels, labels, hashes = zip(*items)
     file_hash = torch.frombuffer(bytearray(b"".join(hashes)), dtype=torch.uint8).view(len(hashes), 32)
-    return ImageBatch(torch.stack(pixels), torch.tensor(labels), file_hash)
+    batch = ImageBatch(default_collate(list(pixels)), torch.tensor(labels), file_hash)
+    if get_worker_info() is not None:
+        for tensor in (batch.labels, batch.file_hash):  # the pixels are there already
+            tensor.share_memory_()
+    return batch

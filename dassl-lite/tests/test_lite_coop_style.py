@@ -9,7 +9,7 @@ import lite_plugin_trainer
 import pytest
 import torch
 from dassl.engine import TrainerBase, TrainerX, TrainerXU, build_trainer
-from dassl.utils import set_random_seed, setup_logger
+from dassl.utils import read_image, set_random_seed, setup_logger
 from yacs.config import CfgNode
 
 HOOKS = """
@@ -415,3 +415,116 @@ def test_test_has_no_gradients_and_falls_back_to_the_test_set(run_cfg, capsys):
     assert out.count("Evaluate on the *val* set") == out.count("Evaluate on the *test* set") == 1
     assert grad_modes == [False, False]
     assert not trainer.model.prompt_learner.training
+
+
+# Private names, used as CoOp-style repositories use them.
+
+
+def test_a_test_transform_of_its_own(run_cfg):
+    """As test-time and distillation code builds it, beside the transforms of the configuration."""
+    from dassl.data import DataManager
+    from dassl.data.transforms import build_transform
+    from dassl.data.transforms.transforms import _build_transform_test, _build_transform_train
+    from torchvision.transforms import Normalize
+
+    cfg = run_cfg
+    choices = cfg.INPUT.TRANSFORMS
+    target_size = f"{cfg.INPUT.SIZE[0]}x{cfg.INPUT.SIZE[1]}"
+    normalize = Normalize(mean=cfg.INPUT.PIXEL_MEAN, std=cfg.INPUT.PIXEL_STD)
+    tfm_test = _build_transform_test(cfg, choices, target_size, normalize)
+    assert str(tfm_test) == str(build_transform(cfg, is_train=False))
+    assert str(_build_transform_train(cfg, choices, target_size, normalize)) == str(build_transform(cfg))
+    other = Normalize(mean=[0.0] * 3, std=[2.0] * 3)
+    assert _build_transform_test(cfg, choices, target_size, other).transforms[-1] is other
+    dm = DataManager(cfg, custom_tfm_train=[tfm_test, build_transform(cfg)])
+    batch = next(iter(dm.train_loader_x))
+    first = dm.train_loader_x.dataset.data_source[int(batch["index"][0])]
+    assert torch.equal(batch["img"][0], tfm_test(read_image(first.impath)))
+    assert batch["img2"].shape == batch["img"].shape
+
+
+def test_a_wrapper_with_an_item_of_its_own(run_cfg):
+    """Subclasses copy ``__getitem__`` and call ``_transform_image``, or override that alone."""
+    from dassl.data import DataManager, DatasetWrapper
+
+    class Indexed(DatasetWrapper):
+        def __getitem__(self, idx):
+            item = self.data_source[idx]
+            output = {"label": item.label, "impath": item.impath, "index": idx, "name": item.classname}
+            img0 = read_image(item.impath)
+            if isinstance(self.transform, (list, tuple)):
+                for i, tfm in enumerate(self.transform):
+                    output["img" if i == 0 else f"img{i + 1}"] = self._transform_image(tfm, img0)
+            else:
+                output["img"] = self._transform_image(self.transform, img0)
+            return output
+
+    class Doubled(DatasetWrapper):
+        def _transform_image(self, tfm, img0):
+            img = super()._transform_image(tfm, img0)
+            return torch.cat([img, img])
+
+    run_cfg.DATALOADER.K_TRANSFORMS = 3
+    dm = DataManager(run_cfg, dataset_wrapper=Indexed)
+    batch = next(iter(dm.train_loader_x))
+    assert [img.shape for img in batch["img"]] == [(4, 3, 8, 8)] * 3
+    assert not torch.equal(batch["img"][0], batch["img"][1])
+    tested = next(iter(dm.test_loader))
+    assert tested["img"].shape[1:] == (3, 8, 8)
+    assert tested["name"][0] == dm.dataset.test[0].classname
+    assert next(iter(DataManager(run_cfg, dataset_wrapper=Doubled).test_loader))["img"].shape[1:] == (6, 8, 8)
+
+
+def test_the_nearest_name():
+    """As registries of other code tell about misspellings."""
+    from dassl.utils import get_most_similar_str_to_a_from_b
+
+    def check(requested, available):
+        if requested not in available:
+            psb_ans = get_most_similar_str_to_a_from_b(requested, available)
+            raise ValueError(f"expected to belong to {available}, but got [{requested}] (do you mean [{psb_ans}]?)")
+
+    with pytest.raises(ValueError, match=r"do you mean \[OxfordPets\]"):
+        check("OxfordPet", ["Food101", "OxfordPets", "OxfordFlowers"])
+    assert get_most_similar_str_to_a_from_b("ab", ["xb", "ax"]) == "ax"  # the last of equals
+    assert get_most_similar_str_to_a_from_b("ab", []) is None
+
+
+def test_a_warm_up_of_its_own():
+    """As repositories add an exponential or a cosine warm-up: ``get_lr`` overridden, ``verbose`` passed on."""
+    from dassl.optim.lr_scheduler import _BaseWarmupScheduler
+
+    class QuadraticWarmupScheduler(_BaseWarmupScheduler):
+        def __init__(self, optimizer, successor, warmup_epoch, min_lr, last_epoch=-1, verbose=False):
+            self.min_lr = min_lr
+            super().__init__(optimizer, successor, warmup_epoch, last_epoch, verbose)
+
+        def get_lr(self):
+            if self.last_epoch >= self.warmup_epoch:
+                return self.successor.get_last_lr()
+            part = (self.last_epoch / self.warmup_epoch) ** 2
+            return [self.min_lr + (lr - self.min_lr) * part for lr in self.base_lrs]
+
+    def make():
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        inner = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+        return optimizer, QuadraticWarmupScheduler(optimizer, inner, 2, 0.2)
+
+    def rates(optimizer, scheduler, epochs):
+        found = []
+        for _ in range(epochs):
+            found.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+        return found
+
+    optimizer, scheduler = make()
+    assert rates(optimizer, scheduler, 5) == pytest.approx([0.2, 0.4, 1.0, 0.5, 0.25])
+    optimizer, scheduler = make()
+    rates(optimizer, scheduler, 3)
+    other, resumed = make()
+    other.load_state_dict(optimizer.state_dict())
+    resumed.load_state_dict(scheduler.state_dict())
+    assert rates(other, resumed, 2) == pytest.approx([0.5, 0.25])
+    with pytest.raises(NotImplementedError):
+        _BaseWarmupScheduler(optimizer, scheduler, 1)

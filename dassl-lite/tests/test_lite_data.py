@@ -1,4 +1,6 @@
 import random
+import resource
+import signal
 from collections import Counter
 
 import lite_plugin_dataset
@@ -130,10 +132,69 @@ def test_domain_samplers(things):
         assert sorted(Counter(things[i].domain for i in batch).values()) == [3, 3]
     sampler = build_sampler("SeqDomainSampler", data_source=things, batch_size=9)
     order = list(sampler)
-    assert (len(sampler), order[:9]) == (54, [0, 1, 2, 20, 21, 22, 40, 41, 42])
+    assert len(sampler) == len(order) == len(set(order)) == 54
+    for batch in groups(order, 9):
+        assert [things[i].domain for i in batch] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert order != list(sampler)
     for kind in ("RandomDomainSampler", "SeqDomainSampler"):
         with pytest.raises(AssertionError, match="divisible"):
             build_sampler(kind, data_source=things, batch_size=7)
+        with pytest.raises(AssertionError, match="takes 21 items per domain, the smallest has 20"):
+            build_sampler(kind, data_source=things, batch_size=63)
+
+
+def domain_draws(things, share, choose):
+    """Python's ``random`` draws so many of a domain's unused items, until a domain of a batch has too few."""
+    left = {d: [i for i, thing in enumerate(things) if thing.domain == d] for d in (0, 1, 2)}
+    order = []
+    while True:
+        batch = choose()
+        for domain in batch:
+            order += random.sample(left[domain], share)
+            left[domain] = [i for i in left[domain] if i not in order]
+        if min(len(left[domain]) for domain in batch) < share:
+            return order
+
+
+def class_draws(things, classes, share):
+    """Each class shuffled and cut, too small ones filled up by numpy; classes drawn until too few are left."""
+    packs = {}
+    for label in dict.fromkeys(thing.label for thing in things):
+        pool = [i for i, thing in enumerate(things) if thing.label == label]
+        if len(pool) < share:
+            pool = list(np.random.choice(pool, size=share, replace=True))
+        random.shuffle(pool)
+        packs[label] = groups(pool[: len(pool) // share * share], share)
+    order = []
+    while len(labels := [label for label in packs if packs[label]]) >= classes:
+        for label in random.sample(labels, classes):
+            order += packs[label].pop(0)
+    return order
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_samplers_draw_as_upstream(things, seed):
+    """From equal states of the generators; making a sampler draws once, for its length."""
+    few = [*things[:7], *things[20:33]]  # a class of a batch may be too small
+    for kind, options, expected in (
+        ("SeqDomainSampler", {"batch_size": 9}, lambda: domain_draws(things, 3, lambda: [0, 1, 2])),
+        (
+            "RandomDomainSampler",
+            {"batch_size": 8, "n_domain": 2},
+            lambda: domain_draws(things, 4, lambda: random.sample([0, 1, 2], 2)),
+        ),
+        ("RandomClassSampler", {"batch_size": 6, "n_ins": 3}, lambda: class_draws(things, 2, 3)),
+        ("RandomClassSampler", {"batch_size": 18, "n_ins": 9}, lambda: class_draws(few, 2, 9)),
+    ):
+        source = few if options.get("n_ins") == 9 else things
+        random.seed(seed)
+        np.random.seed(seed)
+        for_length = expected()
+        whole = [expected(), expected()]
+        random.seed(seed)
+        np.random.seed(seed)
+        sampler = build_sampler(kind, data_source=source, **options)
+        assert (len(sampler), [list(sampler), list(sampler)]) == (len(for_length), whole), kind
 
 
 def test_class_sampler(things):
@@ -172,3 +233,36 @@ def test_unreadable_images_are_named(tmp_path):
     for name in ("cut.png", "page.jpg", "gone.png"):
         with pytest.raises(OSError, match=name):
             read_image(str(tmp_path / name))
+
+
+class Labels:
+    """A wrapper that gives labels alone: the batch is small, and torch's own ``collate`` leaves it to the sender."""
+
+    def __init__(self, cfg, data_source, transform=None, is_train=False):
+        self.data_source = data_source
+
+    def __len__(self):
+        return len(self.data_source)
+
+    def __getitem__(self, index):
+        return {"label": self.data_source[index].label, "more": [1.5, (2,)]}
+
+
+def test_a_batch_that_finds_no_shared_memory_is_an_error_and_no_wait(cfg, items):
+    def too_long(*_):
+        raise TimeoutError("still waiting for a batch")
+
+    cfg.DATALOADER.NUM_WORKERS = 1
+    loader = build_data_loader(cfg, "SequentialSampler", items, 10, dataset_wrapper=Labels)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(60)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))
+    try:
+        with pytest.raises(RuntimeError, match="file </torch_"):
+            list(loader)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert [batch["label"].tolist() for batch in loader] == [[0, 1, 2, 0, 1, 2, 0, 1, 2, 0]]

@@ -131,3 +131,42 @@ def test_cutout_noise_and_norm(cfg, image):
     normed = build_transform(cfg, choices=["instance_norm"])(image)
     torch.testing.assert_close(normed.flatten(1).mean(1), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(normed.flatten(1).std(1), torch.ones(3), atol=1e-5, rtol=0)
+
+
+def test_cutout_and_noise_draw_as_upstream(cfg, image):
+    """numpy draws the centres, row first; Python's generator draws whether there is noise, torch's the noise."""
+    cfg.INPUT.CUTOUT_N, cfg.INPUT.CUTOUT_LEN, cfg.INPUT.GN_MEAN = 2, 4, 0.25
+    plain = build_transform(cfg, choices=[])(image)
+    for seed in range(8):
+        np.random.seed(seed)
+        expected = plain.clone()
+        for _ in range(2):
+            row, column = np.random.randint(8), np.random.randint(8)
+            expected[:, max(row - 2, 0) : row + 2, max(column - 2, 0) : column + 2] = 0
+        np.random.seed(seed)
+        assert torch.equal(build_transform(cfg, choices=["cutout"])(image), expected)
+        random.seed(seed)
+        torch.manual_seed(seed)
+        noisy = random.uniform(0, 1) <= 0.5
+        expected = plain + (torch.randn(3, 8, 8) * cfg.INPUT.GN_STD + cfg.INPUT.GN_MEAN) if noisy else plain
+        random.seed(seed)
+        torch.manual_seed(seed)
+        assert torch.equal(build_transform(cfg, choices=["gaussian_noise"])(image), expected)
+
+
+def test_translation_draws_two_whole_numbers(cfg, image):
+    from dassl.data.transforms.transforms import Random2DTranslation
+
+    cfg.INPUT.SIZE = (16, 24)
+    places = set()
+    for seed in range(12):
+        random.seed(seed)
+        if random.uniform(0, 1) > 0.5:
+            expected = T.functional.resize(image, [16, 24])
+        else:
+            row, column = random.randint(0, 2), random.randint(0, 3)
+            places.add((row, column))
+            expected = T.functional.crop(T.functional.resize(image, [18, 27]), row, column, 16, 24)
+        random.seed(seed)
+        assert np.array_equal(np.asarray(Random2DTranslation((16, 24))(image)), np.asarray(expected))
+    assert len(places) > 2

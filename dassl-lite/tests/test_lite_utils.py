@@ -1,4 +1,5 @@
 import random
+import socket
 import sys
 
 import numpy as np
@@ -156,7 +157,13 @@ def test_downloads(tmp_path, monkeypatch):
 
     with pytest.raises(ValueError, match="only http"):
         utils.download_url("file:///etc/hosts", tmp_path / "x")
-    monkeypatch.setattr("urllib.request.urlopen", lambda url: io.BytesIO(b"data"))
+    monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: io.BytesIO(b"data"))
     utils.download_url("https://example.org/a", tmp_path / "new" / "a")
     assert (tmp_path / "new" / "a").read_bytes() == b"data"
     assert len(list((tmp_path / "new").iterdir())) == 1
+
+
+def test_a_download_that_stops_arriving_ends(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(OSError, match="timed out"):
+        utils.download_url(f"http://127.0.0.1:{silent.getsockname()[1]}/a", tmp_path / "a", timeout=0.2)
+    assert not list(tmp_path.iterdir())

@@ -23,9 +23,7 @@ OUTPUT=${OUTPUT:-output}
 config=configs/trainers/$TRAINER/$backbone.yaml
 recipe=configs/trainers/$TRAINER/${backbone}_$dataset.yaml # a data set with its own recipe (ImageNet) has its own file
 [ -f "$recipe" ] && config=$recipe
-for file in "configs/datasets/$dataset.yaml" "$config"; do
-  [ -f "$file" ] || { echo "error: there is no $file; see: ls $(dirname "$file")" >&2; exit 2; }
-done
+[ -f "configs/datasets/$dataset.yaml" ] || { echo "error: there is no configs/datasets/$dataset.yaml; see: ls configs/datasets" >&2; exit 2; }
 settings=()
 [ -n "${WEIGHTS:-}" ] && settings+=(MODEL.WEIGHTS "$WEIGHTS")
 name=${NAME:-$(own_name "$dataset" "$DATA")}

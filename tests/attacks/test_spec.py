@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from advpt.attacks.objectives import OBJECTIVES
@@ -93,7 +94,11 @@ def texts(draw: st.DrawFn) -> str:
 @settings(max_examples=300, deadline=None)
 @given(texts(), st.sampled_from(sorted(PROFILES)))
 def test_the_expansion_parses_to_the_same_attack(text: str, profile: str) -> None:
-    found = parse(text, profile)
+    try:
+        found = parse(text, profile)
+    except ConfigError as error:
+        assert "looks like a fraction of 1" in str(error)
+        reject()
     assert parse(str(found)) == found
     assert str(parse(str(found))) == str(found)
     assert found.build().parameters()["step"] == found.step
@@ -143,3 +148,54 @@ def test_a_fraction_of_one_is_answered_with_what_was_meant(value: float) -> None
     with pytest.raises(ConfigError, match="looks like a fraction of 1") as caught:
         parse_eps(repr(value))
     assert float(str(caught.value).rsplit(" ", 1)[1]) == pytest.approx(255 * value, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("text", "write"),
+    (
+        ("pgd10-ce@16/a0.0157", "a4.003"),  # 4/255, ten steps
+        ("pgd10-ce@8/a0.00784", "a1.999"),
+        ("pgd10-ce@8/a0.03", "a7.65"),
+        ("fgsm-ce@8/a0.03", "a7.65"),
+        ("pgd100-ce@1/a0.00392", "a0.9996"),
+        ("pgd40-ce@77/a0.01", "a2.55"),  # eps 0.3, step 0.01
+        ("pgd40-fkl@16/a0.00196", "a0.4998"),
+        ("pgd20-ce@128/l2/a0.1", "a25.5"),
+        ("rap400@16/a0.00784", "a1.999"),
+        ("rap400@16/n0.0627", "15.99"),
+        ("pgd20-ce@0.5/l2", "127.5"),
+        ("aa@0.5/l2", "127.5"),
+    ),
+)
+def test_every_length_that_is_written_as_a_fraction_of_1_is_refused(text: str, write: str) -> None:
+    with pytest.raises(ConfigError, match=rf"looks like a fraction of 1.*the unit is 1/255, write {re.escape(write)}$"):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    (
+        "pgd10-ce@2/a0.5",
+        "pgd40-fkl@8/a0.25",
+        "pgd10-kl@7.905/a0.765/gaussian",
+        "pgd10-ce@8/a0.1",  # weak, but no fraction: 25.5 is three times the budget
+        "pgd2-ce@8/a1",
+        "pgd1-ce@8/a0.5",
+        "pgd100-ce@1/a0.025",
+        "pgd1000-ce@8/a0.02",
+        "mifgsm200-ce@1",
+        "pgd20-ce@128/l2/a16",
+        "rap400@16/n0.5",
+    ),
+)
+def test_small_steps_that_reach_their_budget_pass(text: str) -> None:
+    spec = parse(text)
+    assert parse(str(spec)) == spec
+
+
+@pytest.mark.parametrize("steps", (1, 2, 10, 40, 400, 5000))
+@pytest.mark.parametrize("objective", ("fkl", "ce", "margin"))
+@pytest.mark.parametrize("eps", ("0.1", "1", "16", "255"))
+def test_the_usual_steps_are_never_taken_for_fractions(steps: int, objective: str, eps: str) -> None:
+    spec = parse(f"pgd{steps}-{objective}@{eps}")
+    assert parse(str(spec)) == spec

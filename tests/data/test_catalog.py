@@ -13,7 +13,7 @@ from advpt.errors import ConfigError
 
 REPOSITORY = Path(__file__).parents[2]
 DATA = REPOSITORY / os.environ.get("ADVPT_TEST_DATA", "../shared/data")
-HELD = ("OxfordPets", "OxfordFlowers", "DescribableTextures", "EuroSAT", "UCF101")
+HELD = ("OxfordPets", "OxfordFlowers", "DescribableTextures", "EuroSAT", "UCF101", "Caltech101", "StanfordCars")
 
 
 @pytest.mark.parametrize("name", ["pets", "oxford_pets", "OxfordPets"])
@@ -93,6 +93,16 @@ def test_facts_of_the_official_split_files(name: str) -> None:
     assert found.digest() == facts.split.content
     assert found.as_text().encode() == data
     assert split.judge(facts, found, data, path) == split.Verdict(True)
+
+
+def test_every_split_file_has_an_official_hash_on_record() -> None:
+    """Without one, results on the set would always be marked as comparable with nothing."""
+    without = [facts.name for facts in map(catalog.get, catalog.names()) if facts.split and not _marks(facts.split)]
+    assert without == []
+
+
+def _marks(official: catalog.SplitFacts) -> str:
+    return official.git_blob or official.content
 
 
 def test_cat_to_name_has_the_hashes_of_the_catalogue() -> None:

@@ -17,7 +17,8 @@ from advpt.data.split import Row, Split
 REPOSITORY = Path(__file__).parents[2]
 DATA = REPOSITORY / os.environ.get("ADVPT_TEST_DATA", "../shared/data")
 
-# data set, shots, seed, train images and digest, val images and digest; made from the published few-shot lists
+# data set, shots, seed, train images and digest, val images and digest; made from the published few-shot lists, but
+# those of Caltech101 and StanfordCars from the official splits by Dassl's own draw
 GOLDEN = """
 OxfordPets 1 1 37 cd2df5bce89f6d43 37 d7ffbf1be71ad442
 OxfordPets 16 1 592 711e62ca7ba4bf69 148 b75fc02100f37a51
@@ -47,6 +48,14 @@ UCF101 1 1 101 8d32f53fb5eab2a9 101 bf70c9c64e894f02
 UCF101 16 1 1616 b88bd6d2db741f87 404 6499ec117e625487
 UCF101 16 2 1616 a510bb0001f043a5 404 6e94bbb892da9b1f
 UCF101 16 3 1616 6bfebd6fbe0806ac 404 f08db7c0e2d6981c
+Caltech101 1 1 100 33173bedf9adcd53 100 d8cdaf6e3fcfdfff
+Caltech101 16 1 1600 e60a836bd33cbba3 400 53555d3fce94587d
+Caltech101 16 2 1600 62be9f804c23dea9 400 0ac3f0ace7d75ed1
+Caltech101 16 3 1600 8c465c68bff43c6e 400 bf481ac8e217d48d
+StanfordCars 1 1 196 d35e1547dbda23ce 196 6d79c97cfabdc30e
+StanfordCars 16 1 3136 f7d56096c7921e7a 784 edeb0808f53c4619
+StanfordCars 16 2 3136 c8392ec0f0d4a698 784 831f6ef98ba7c20d
+StanfordCars 16 3 3136 d5d533f8b5c5caf8 784 38ae4c6127e51931
 """
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import resource
+import signal
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +18,7 @@ import torch
 from PIL import Image
 
 from advpt.data.images import ImageSet, Preprocessing, Sample, read_image
-from advpt.errors import ConfigError, DataError
+from advpt.errors import ConfigError, DataError, StorageError, out_of_shared_memory
 
 
 def test_ids_labels_and_batches_keep_the_order(images) -> None:
@@ -196,6 +200,52 @@ def test_damage_found_by_a_reading_process_has_the_path(images) -> None:
     Path(found.samples[5].path).write_bytes(b"not an image")
     with pytest.raises(DataError, match=Path(found.samples[5].path).name):
         list(found.batches(range(9), 2, workers=2))
+
+
+@contextlib.contextmanager
+def no_shared_memory(limit: int = 64) -> Iterator[None]:
+    """No file, and so no block of shared memory, may grow beyond ``limit`` bytes; no test waits for ever."""
+
+    def too_long(*_: object) -> None:
+        raise TimeoutError("still waiting for a batch")
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(60)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("limit", (0, 64))  # not even a semaphore of the queues has room; no batch has
+def test_too_little_shared_memory_is_a_sentence_and_no_wait(images, limit: int) -> None:
+    found = images(n=9)
+    with (
+        no_shared_memory(limit),
+        pytest.raises(StorageError, match=r"ran out of shared memory.*--shm-size.*DATALOADER\.NUM_WORKERS 0"),
+    ):
+        list(found.batches(range(9), 2, workers=2))
+    with no_shared_memory(limit):
+        assert len(list(found.batches(range(9), 2, workers=0))) == 5
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    (
+        ("unable to allocate shared memory(shm) for file </torch_1_2_0>: No space left on device (28)", True),
+        ("unable to write to file </torch_1_2_0>: No space left on device (28)", True),
+        ("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that ...", True),
+        ("size mismatch", False),
+        ("No space left on device", False),
+    ),
+)
+def test_what_torch_says_of_shared_memory_is_known(said: str, meant: bool) -> None:
+    assert bool(out_of_shared_memory(RuntimeError(said))) == meant
+    assert not out_of_shared_memory(OSError(said))
 
 
 def test_real_photographs(test_data: Path) -> None:

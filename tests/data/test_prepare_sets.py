@@ -44,8 +44,7 @@ def load(made: Small, root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(cls, "info", made.facts)
     cfg = CfgNode({"SEED": 1, "DATASET": {"NAME": made.facts.name, "ROOT": str(root), "NUM_SHOTS": -1}})
     with warnings.catch_warnings():
-        if made.facts.name not in ("Caltech101", "StanfordCars"):  # no hash on record: always marked
-            warnings.simplefilter("error")
+        warnings.simplefilter("error")
         return cls(cfg)
 
 
@@ -55,7 +54,6 @@ def asked_for(made: Small, folder: Path) -> Options:
     return options(archives=given, network=network(drive=drive(made)))
 
 
-@pytest.mark.filterwarnings("ignore:.*no hash of the official")
 @pytest.mark.parametrize("name", EVERY)
 def test_fetched_laid_out_and_loaded(
     name: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -69,7 +67,7 @@ def test_fetched_laid_out_and_loaded(
         assert [len(data.train_x), len(data.val), len(data.test)] == [6, 2, 4]
         assert data.classnames == [classname for _, classname in LISTED[name][0]]
     assert len(data.test) == made.facts.counts[2]
-    assert data.comparable is (name not in ("Caltech101", "StanfordCars"))
+    assert data.comparable is True
     folder = tmp_path / "data" / made.facts.folder
     assert not (folder / ".prepare").exists()
     assert not list(folder.rglob("._*"))

@@ -1,10 +1,11 @@
 """Datasets, transforms and loaders of a run."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from tabulate import tabulate
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 from torchvision.transforms import Compose, Normalize, Resize, ToTensor
 from yacs.config import CfgNode
 
@@ -48,12 +49,34 @@ def build_data_loader(
         batch_size=batch_size,
         sampler=sampler,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=collate,
         drop_last=is_train and count >= batch_size,
         pin_memory=torch.cuda.is_available() and cfg.USE_CUDA,
     )
     if len(loader) == 0:
         raise SettingError(f"{what} has {count} items, but no batch of {batch_size} with {sampler_type}")
     return loader
+
+
+def collate(items: list[Any]) -> Any:
+    """torch's default batch. In a worker process every tensor is put into shared memory here: where there is too
+    little, the error reaches the training loop. The thread that sends batches would print it and go on, and the loop
+    would wait for ever."""
+    batch = default_collate(items)
+    if get_worker_info() is not None:
+        _share(batch)
+    return batch
+
+
+def _share(value: Any) -> None:
+    if isinstance(value, torch.Tensor):
+        value.share_memory_()
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            _share(part)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            _share(part)
 
 
 class DataManager:
@@ -181,13 +204,14 @@ class DatasetWrapper(Dataset):
             output["img"] = image
         elif isinstance(self.transform, (list, tuple)):
             for number, transform in enumerate(self.transform, 1):
-                output["img" if number == 1 else f"img{number}"] = self._views(transform, image)
+                output["img" if number == 1 else f"img{number}"] = self._transform_image(transform, image)
         else:
-            output["img"] = self._views(self.transform, image)
+            output["img"] = self._transform_image(self.transform, image)
         if self.return_img0:
             output["img0"] = self.to_tensor(image)
         return output
 
-    def _views(self, transform: Any, image: Any) -> Any:
-        views = [transform(image) for _ in range(self.k_tfm)]
+    def _transform_image(self, tfm: Any, img0: Any) -> Any:
+        """``tfm`` of the PIL image ``img0``: one tensor, or a list of ``k_tfm`` where that is more than 1."""
+        views = [tfm(img0) for _ in range(self.k_tfm)]
         return views if len(views) > 1 else views[0]

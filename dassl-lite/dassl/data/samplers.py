@@ -2,7 +2,7 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,27 @@ def _indices_by(data_source: Any, field: str) -> dict[int, list[int]]:
     for index, item in enumerate(data_source):
         groups[getattr(item, field)].append(index)
     return dict(groups)
+
+
+def _require_items(domains: dict[int, list[int]], share: int) -> None:
+    smallest = min(len(indices) for indices in domains.values())
+    if smallest < share:
+        raise SettingError(f"a batch takes {share} items per domain, the smallest has {smallest}")
+
+
+def _draw(domains: dict[int, list[int]], share: int, choose: Callable[[], list[int]]) -> Iterator[int]:
+    """Batches until a domain of the last one has fewer than ``share`` items left; no item comes twice."""
+    left = {domain: list(indices) for domain, indices in domains.items()}
+    order: list[int] = []
+    while True:
+        chosen = choose()
+        for domain in chosen:
+            drawn = random.sample(left[domain], share)
+            order += drawn
+            taken = set(drawn)
+            left[domain] = [index for index in left[domain] if index not in taken]
+        if any(len(left[domain]) < share for domain in chosen):
+            return iter(order)
 
 
 class _GroupedSampler(Sampler[int]):
@@ -42,27 +63,15 @@ class RandomDomainSampler(_GroupedSampler):
         self.n_domain = n_domain
         self.batch_size = batch_size
         self.n_img_per_domain = batch_size // n_domain
-        smallest = min(len(indices) for indices in self.domain_dict.values())
-        if smallest < self.n_img_per_domain:
-            raise SettingError(f"a batch takes {self.n_img_per_domain} items per domain, the smallest has {smallest}")
+        _require_items(self.domain_dict, self.n_img_per_domain)
         self.length = len(list(iter(self)))
 
     def __iter__(self) -> Iterator[int]:
-        left = {domain: list(indices) for domain, indices in self.domain_dict.items()}
-        order: list[int] = []
-        while True:
-            chosen = random.sample(self.domains, self.n_domain)
-            for domain in chosen:
-                drawn = random.sample(left[domain], self.n_img_per_domain)
-                order += drawn
-                taken = set(drawn)
-                left[domain] = [index for index in left[domain] if index not in taken]
-            if any(len(left[domain]) < self.n_img_per_domain for domain in chosen):
-                return iter(order)
+        return _draw(self.domain_dict, self.n_img_per_domain, lambda: random.sample(self.domains, self.n_domain))
 
 
 class SeqDomainSampler(_GroupedSampler):
-    """Batches with equally many items from every domain, both in order."""
+    """Batches with equally many randomly drawn items from every domain, the domains in order."""
 
     def __init__(self, data_source: Any, batch_size: int) -> None:
         self.data_source = data_source
@@ -72,14 +81,11 @@ class SeqDomainSampler(_GroupedSampler):
             raise SettingError(f"BATCH_SIZE={batch_size} must be divisible by the {len(self.domains)} domains")
         self.batch_size = batch_size
         self.n_img_per_domain = batch_size // len(self.domains)
+        _require_items(self.domain_dict, self.n_img_per_domain)
         self.length = len(list(iter(self)))
 
     def __iter__(self) -> Iterator[int]:
-        share = self.n_img_per_domain
-        rounds = min(len(indices) for indices in self.domain_dict.values()) // share
-        for start in range(0, rounds * share, share):
-            for domain in self.domains:
-                yield from self.domain_dict[domain][start : start + share]
+        return _draw(self.domain_dict, self.n_img_per_domain, lambda: self.domains)
 
 
 class RandomClassSampler(_GroupedSampler):

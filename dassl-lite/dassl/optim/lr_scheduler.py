@@ -10,13 +10,21 @@ AVAI_SCHEDS = ["single_step", "multi_step", "cosine"]
 INNER = "successor_state"
 
 
-class _WarmupScheduler(LRScheduler):
+class _BaseWarmupScheduler(LRScheduler):
     """Own rates for ``warmup_epoch`` epochs, then an inner schedule, started from its step 0.
 
-    ``last_epoch`` stays at ``warmup_epoch`` once the inner schedule has taken over.
+    A subclass overrides :meth:`warmup_lr`, or :meth:`get_lr` as a whole (as code written for upstream does).
+    ``last_epoch`` stays at ``warmup_epoch`` once the inner schedule has taken over. ``verbose`` is ignored.
     """
 
-    def __init__(self, optimizer: Optimizer, successor: LRScheduler, warmup_epoch: int, last_epoch: int = -1) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        successor: LRScheduler,
+        warmup_epoch: int,
+        last_epoch: int = -1,
+        verbose: bool = False,
+    ) -> None:
         self.successor = successor
         self.warmup_epoch = warmup_epoch
         super().__init__(optimizer, last_epoch)
@@ -66,7 +74,7 @@ def _take_fields(scheduler: LRScheduler, fields: dict[str, Any]) -> None:
     vars(scheduler).update({k: v for k, v in fields.items() if k in known})
 
 
-class ConstantWarmupScheduler(_WarmupScheduler):
+class ConstantWarmupScheduler(_BaseWarmupScheduler):
     """``cons_lr`` for ``warmup_epoch`` epochs, then ``successor``. ``verbose`` is ignored."""
 
     def __init__(
@@ -85,7 +93,7 @@ class ConstantWarmupScheduler(_WarmupScheduler):
         return [self.cons_lr for _ in self.base_lrs]
 
 
-class LinearWarmupScheduler(_WarmupScheduler):
+class LinearWarmupScheduler(_BaseWarmupScheduler):
     """``min_lr`` in epoch 0, LR * epoch / ``warmup_epoch``, then ``successor``. ``verbose`` is ignored."""
 
     def __init__(

@@ -23,6 +23,7 @@ __all__ = [
     "check_isfile",
     "collect_env_info",
     "download_url",
+    "get_most_similar_str_to_a_from_b",
     "listdir_nohidden",
     "mkdir_if_missing",
     "read_image",
@@ -73,11 +74,15 @@ def set_random_seed(seed: int) -> None:
     torch.cuda.manual_seed_all(seed)
 
 
-def download_url(url: str, dst: str | Path) -> None:
+def download_url(url: str, dst: str | Path, timeout: float = 60.0) -> None:
     """Download an http(s) address into a file, which appears only when it is complete.
+
+    Args:
+        timeout: seconds in which something must arrive.
 
     Raises:
         ValueError: for another kind of address.
+        TimeoutError: nothing arrived for so long.
     """
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"{url}: only http and https addresses can be downloaded")
@@ -86,7 +91,7 @@ def download_url(url: str, dst: str | Path) -> None:
     print(f"Downloading {url} to {path}")
     partial = path.with_name(path.name + ".partial")
     try:
-        with urllib.request.urlopen(url) as source, partial.open("wb") as target:
+        with urllib.request.urlopen(url, timeout=timeout) as source, partial.open("wb") as target:
             shutil.copyfileobj(source, target)
         partial.replace(path)
     finally:
@@ -119,10 +124,11 @@ def listdir_nohidden(path: str | Path, sort: bool = False) -> list[str]:
     return sorted(names) if sort else names
 
 
-def _nearest(requested: Any, available: Iterable[str]) -> str | None:
+def get_most_similar_str_to_a_from_b(a: Any, b: Iterable[str]) -> str | None:
+    """The text of ``b`` most similar to ``a`` (difflib's ratio), the last of equals; None where ``b`` is empty."""
     best, best_ratio = None, -1.0
-    for name in available:
-        ratio = difflib.SequenceMatcher(None, str(requested), name).ratio()
+    for name in b:
+        ratio = difflib.SequenceMatcher(None, str(a), name).ratio()
         if ratio >= best_ratio:
             best, best_ratio = name, ratio
     return best
@@ -137,7 +143,7 @@ def check_availability(requested: Any, available: list[str]) -> None:
     if requested not in available:
         raise ValueError(
             f"The requested name is expected to belong to {available}, but got [{requested}] "
-            f"(do you mean [{_nearest(requested, available)}]?). "
+            f"(do you mean [{get_most_similar_str_to_a_from_b(requested, available)}]?). "
             "A trainer or dataset becomes known when the module that registers it is imported."
         )
 
@@ -150,9 +156,8 @@ def check_choices(what: str, requested: Iterable[str], available: list[str]) -> 
     """
     for name in requested:
         if name not in available:
-            raise SettingError(
-                f"unknown {what} {name!r}; did you mean {_nearest(name, available)!r}? Known: {', '.join(available)}"
-            )
+            nearest = get_most_similar_str_to_a_from_b(name, available)
+            raise SettingError(f"unknown {what} {name!r}; did you mean {nearest!r}? Known: {', '.join(available)}")
 
 
 def tolist_if_not(x: Any) -> list[Any]:

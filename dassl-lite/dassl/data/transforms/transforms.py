@@ -105,7 +105,7 @@ class GaussianNoise:
     def __call__(self, img: Tensor) -> Tensor:
         if random.uniform(0, 1) > self.p:
             return img
-        return img + torch.randn(img.size()) * self.std + self.mean
+        return img + (torch.randn(img.size()) * self.std + self.mean)
 
 
 class InstanceNormalization:
@@ -143,14 +143,17 @@ def build_transform(cfg: CfgNode, is_train: bool = True, choices: Any = None) ->
         if name in AUTO_AUGMENT:
             raise SettingError(f"transform {name!r} (automatic augmentation) is not included in dassl-lite")
     check_choices("INPUT.INTERPOLATION", [cfg.INPUT.INTERPOLATION], list(INTERPOLATION_MODES))
-    steps = _train_steps(cfg, choices) if is_train else _test_steps(cfg, choices)
+    build = _build_transform_train if is_train else _build_transform_test
+    normalize = Normalize(mean=cfg.INPUT.PIXEL_MEAN, std=cfg.INPUT.PIXEL_STD)
+    transform = build(cfg, choices, "x".join(map(str, cfg.INPUT.SIZE)), normalize)
     if cfg.VERBOSE:
-        names = ", ".join(type(step).__name__ for step in steps)
+        names = ", ".join(type(step).__name__ for step in transform.transforms)
         print(f"Transforms ({'train' if is_train else 'test'}): {names}")
-    return Compose(steps)
+    return transform
 
 
-def _train_steps(cfg: CfgNode, choices: list[str]) -> list[Any]:
+def _build_transform_train(cfg: CfgNode, choices: Any, target_size: str, normalize: Any) -> Compose:
+    """The training transform alone, as :func:`_build_transform_test`."""
     inp = cfg.INPUT
     size = list(inp.SIZE)
     mode = INTERPOLATION_MODES[inp.INTERPOLATION]
@@ -175,15 +178,23 @@ def _train_steps(cfg: CfgNode, choices: list[str]) -> list[Any]:
     if "cutout" in choices:
         steps.append(Cutout(inp.CUTOUT_N, inp.CUTOUT_LEN))
     if "normalize" in choices:
-        steps.append(Normalize(mean=inp.PIXEL_MEAN, std=inp.PIXEL_STD))
+        steps.append(normalize)
     if "gaussian_noise" in choices:
         steps.append(GaussianNoise(inp.GN_MEAN, inp.GN_STD))
     if "instance_norm" in choices:
         steps.append(InstanceNormalization())
-    return steps
+    return Compose(steps)
 
 
-def _test_steps(cfg: CfgNode, choices: list[str]) -> list[Any]:
+def _build_transform_test(cfg: CfgNode, choices: Any, target_size: str, normalize: Any) -> Compose:
+    """The test transform alone; private upstream, and yet imported by CoOp-style code.
+
+    Args:
+        cfg: the whole configuration; ``INPUT`` is read.
+        choices: names, as in ``INPUT.TRANSFORMS``; those of random transforms are passed over.
+        target_size: the size in words ("224x224"), which upstream prints. Not read here.
+        normalize: what stands for ``normalize``.
+    """
     inp = cfg.INPUT
     size = list(inp.SIZE)
     steps: list[Any] = [
@@ -192,7 +203,7 @@ def _test_steps(cfg: CfgNode, choices: list[str]) -> list[Any]:
         ToTensor(),
     ]
     if "normalize" in choices:
-        steps.append(Normalize(mean=inp.PIXEL_MEAN, std=inp.PIXEL_STD))
+        steps.append(normalize)
     if "instance_norm" in choices:
         steps.append(InstanceNormalization())
-    return steps
+    return Compose(steps)
