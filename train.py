@@ -115,8 +115,7 @@ def setup_cfg(args: argparse.Namespace):
 
 def take_layout(cfg, run: str) -> dict[str, str]:
     """Let the prompts in a run's folder say in which layout they are evaluated: their settings take the place of the
-    yaml's, KEY VALUE pairs come after them. Returns what changed, in words,
-    by setting."""
+    yaml's, KEY VALUE pairs come after them. Returns what changed, in words, by setting."""
     register_plugins()
     from dassl.engine import TRAINER_REGISTRY
 
@@ -340,10 +339,10 @@ def lists_of(trainer):
 
 def lists_now(cfg):
     """The lists of the data that a configuration names, as a run of it would see them."""
+    register_plugins()
     from dassl.data.datasets import build_dataset
     from dassl.utils import set_random_seed
 
-    import datasets  # noqa: F401 - registers the data sets
     from advpt.data.lists import DataLists
 
     if cfg.SEED >= 0:
