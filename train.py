@@ -67,16 +67,16 @@ def setup_cfg(args: argparse.Namespace):
     """Defaults, our nodes, data set yaml, trainer yaml, flags, KEY VALUE pairs; then frozen."""
     from dassl.config import get_cfg_default
 
+    from advpt.data.listing import require_unicode
     from advpt.errors import ConfigError
-    from advpt.settings import merge_overrides, merge_yaml
+    from advpt.settings import leaves, merge_overrides, merge_yaml
 
     cfg = get_cfg_default()
     extend_cfg(cfg)
     trainer = args.trainer or "AdvPT"
     if not (HERE / "configs/trainers" / trainer).is_dir():  # else build() checks, and a run that is done starts faster
         require_trainer(trainer)
-    dataset_yaml = Path(args.dataset_config_file or HERE / "configs/datasets/digits.yaml")
-    trainer_yaml = Path(args.config_file or HERE / f"configs/trainers/{trainer}/democlip.yaml")
+    dataset_yaml, trainer_yaml = yaml_files(args)
     if not args.config_file and not trainer_yaml.is_file():
         known = sorted(p.name for p in (HERE / "configs/trainers").iterdir() if p.is_dir())
         raise ConfigError(f"no embedded default for trainer {trainer!r} (there is one for {', '.join(known)}); "
@@ -109,8 +109,18 @@ def setup_cfg(args: argparse.Namespace):
         raise ConfigError(f"{late[0]} comes after KEY VALUE pairs; put flags first and pairs last")
     merge_overrides(cfg, args.opts)
     cfg.OUTPUT_DIR = args.output_dir or str(run_folder(cfg, trainer_yaml.stem, Path("output")))
+    require_unicode([value for _, value in leaves(cfg) if isinstance(value, str)], "the settings")
+    require_unicode([args.model_dir], "--model-dir")
     cfg.freeze()
     return cfg
+
+
+def yaml_files(args: argparse.Namespace) -> tuple[Path, Path]:
+    """The yaml files of the data set and of the trainer."""
+    return (
+        Path(args.dataset_config_file or HERE / "configs/datasets/digits.yaml"),
+        Path(args.config_file or HERE / f"configs/trainers/{args.trainer or 'AdvPT'}/democlip.yaml"),
+    )
 
 
 def take_layout(cfg, run: str) -> dict[str, str]:
@@ -365,7 +375,11 @@ def build(args: argparse.Namespace, cfg):
     from dassl.engine import build_trainer
     from dassl.utils import collect_env_info, set_random_seed
 
+    from advpt.settings import unread
+
     require_trainer(cfg.TRAINER.NAME)
+    from trainers.advpt import PromptTrainer
+
     if cfg.SEED >= 0:
         print(f"Setting fixed seed: {cfg.SEED}")
         set_random_seed(cfg.SEED)
@@ -374,7 +388,12 @@ def build(args: argparse.Namespace, cfg):
         torch.backends.cudnn.benchmark = True
     if cfg.VERBOSE:
         print(f"** Arguments **\n{vars(args)}\n** Config **\n{cfg}\n** System info **\n{collect_env_info()}")
-    return build_trainer(cfg)
+    trainer = build_trainer(cfg)
+    if isinstance(trainer, PromptTrainer):
+        trainer.ignored = tuple(unread(cfg, args.opts, yaml_files(args), trainer.nodes()))
+        for text in trainer.set_up_warnings():
+            log.warning("WARNING %s", text)
+    return trainer
 
 
 def from_host(error: BaseException) -> bool:
@@ -396,6 +415,15 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {own_words(error)}", file=sys.stderr)
         return 2
     except ImportError as error:
+        if error.name == "pkg_resources":
+            reader = traceback.extract_tb(error.__traceback__)[-1]
+            print(
+                f"error: {reader.filename}, line {reader.lineno}, imports pkg_resources, which setuptools 81 and later "
+                "do not have. In a package clip from another repository, write `import packaging.version` there, or run: "
+                "pip install 'setuptools<81'",
+                file=sys.stderr,
+            )
+            return 2
         if "dassl" not in str(error):
             raise
         print(f"error: {error}. Install what is missing with: make setup", file=sys.stderr)

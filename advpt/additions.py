@@ -19,7 +19,10 @@ SETTINGS: dict[str, Any] = {
 
 # Fields of a bank's spec and of a record's result, by dotted name; those of a list's items by the name of the list.
 BANK_FIELDS: dict[str, Any] = {"adversarial_set.attacked.visual_prompt": None}
-RESULT_FIELDS: dict[str, Any] = {"backbone.image_file": None}
+RESULT_FIELDS: dict[str, Any] = {
+    "backbone.image_file": None,
+    "training.c_chosen_on": None,  # of a linear probe; None: C was given, or nobody wrote it down
+}
 
 
 def omit(fields: Mapping[str, Any], added: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 from tabulate import tabulate
 
 from advpt.cluster import ENGINES
+from advpt.data.listing import require_unicode
 from advpt.errors import AdvPTError, ConfigError
 from advpt.version import __version__
 
@@ -225,6 +226,31 @@ def statistics(args: argparse.Namespace) -> int:
     said = {name: tuned[name] for name in ("trainer", "dataset", "seed") if name in tuned}
     made = build(trainer.backbone, visual.detach(), source, shelf, about=said, workers=cfg.DATALOADER.NUM_WORKERS)
     print(f"statistics of {made.count} images in {folder_of(shelf, made.spec)}")
+    return 0
+
+
+def config(args: argparse.Namespace) -> int:
+    """A configuration file as one flat yaml, what it builds on merged in; for checkouts whose train.py does not know
+    `_BASE_` and composed names such as rn50_ep50.yaml."""
+    import yaml
+    from dassl.config import get_cfg_default
+
+    from advpt.settings import extend_cfg, merge_yaml, plain, yaml_layers
+
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    merge_yaml(cfg, args.file)
+    named = {name for _, values in yaml_layers(args.file) for name in values}
+    tree: dict[str, Any] = {}
+    for name, value in plain(cfg).items():
+        if name in named:
+            *nodes, leaf = name.split(".")
+            node = tree
+            for each in nodes:
+                node = node.setdefault(each, {})
+            node[leaf] = value
+    print(f"# {args.file.name} of AdvPT {__version__} with all it builds on: python -m advpt config {args.file}")
+    print(yaml.safe_dump(tree, default_flow_style=None, width=120), end="")
     return 0
 
 
@@ -513,6 +539,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--weights", default="", help="a file instead of OpenAI's weights by name (default: the run's)")
     sub.set_defaults(run=statistics)
 
+    sub = verbs.add_parser("config", help="a configuration as one flat yaml file", description=config.__doc__)
+    sub.add_argument("file", type=Path, help="for instance configs/trainers/AdvPT/vit_b16.yaml")
+    sub.set_defaults(run=config)
+
     sub = verbs.add_parser("report", help="tables of records", description=report.__doc__)
     sub.add_argument("folders", type=Path, nargs="+", help="output folders of finished runs")
     sub.add_argument("--format", default="github", choices=["github", "plain", "latex_booktabs", "tsv"])
@@ -537,9 +567,11 @@ def _plan_options(sub: argparse.ArgumentParser) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    args = parser().parse_args(words)
     logging.basicConfig(level=logging.DEBUG if args.verbose else logging.INFO, format="%(message)s")
     try:
+        require_unicode(words, "the command line")
         return int(args.run(args))
     except BrokenPipeError:  # the reader (head, a pager) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

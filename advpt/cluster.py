@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from advpt.errors import ConfigError
+from advpt.files import first_words
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,11 @@ class Cluster:
                     socket.create_connection((host, int(port)), timeout=PATIENCE).close()
                 self.ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
             except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
+                if "AF_UNIX path" in str(error):
+                    raise ConfigError(
+                        "Ray does not start: its temporary folder has too long a path for a socket "
+                        f"({first_words(error)}). Name a short one, for instance RAY_TMPDIR=/tmp"
+                    ) from error
                 where = f"the Ray cluster at RAY_ADDRESS={address} cannot be used" if address else "Ray does not start"
                 raise ConfigError(
                     f"{where}: {str(error).splitlines()[0]}. Check `ray status` there and that Python and Ray have the "

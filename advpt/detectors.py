@@ -6,7 +6,7 @@ The sentences go into ``warnings`` of a record's ``result``, and from there into
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ STUCK_EPOCHS = 3  # warm-up and one more are too few to judge by
 CHANCE, CONSISTENT = 0.95, 0.01
 CLEAN_CE, CONSISTENCY = "ce_clean", "consistency"  # what a trainer calls these two among the losses of a batch
 ROWS_AT_ONCE = 8192
+NAMED = 5  # classes of one prompt that a sentence names
 
 
 def collapsed(clean_ce: Sequence[float], consistency: Sequence[float], classes: int) -> str:
@@ -88,6 +89,25 @@ def repeats(embeddings: Tensor) -> list[tuple[int, int]]:
         if (earlier := first.setdefault(key, row)) != row and torch.equal(bits[earlier], bits[row]):
             found.append((earlier, row))
     return found
+
+
+def same_prompts(classnames: Sequence[str], prompts: Sequence[Hashable]) -> list[str]:
+    """Classes whose prompts are the same, so that nothing can tell one from the other.
+
+    Args:
+        classnames: K names. prompts: what the text encoder reads of each, equal where it reads the same.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for label, prompt in enumerate(prompts):
+        groups.setdefault(prompt, []).append(label)
+    return [
+        "one prompt for several classes: "
+        + ", ".join(f"{classnames[label]!r} (label {label})" for label in labels[:NAMED])
+        + (f" and {len(labels) - NAMED} more" if len(labels) > NAMED else "")
+        + " read the same, so none of them can be told from the others; give them different names"
+        for labels in groups.values()
+        if len(labels) > 1
+    ]
 
 
 def evaluation(clean: Mapping[str, Any], robust: Mapping[str, Any], what: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _codecs
+import codecs
 import collections
 import contextlib
 import dataclasses
@@ -167,6 +168,41 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write readable, key-sorted JSON atomically."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n")
+
+
+def read_text(path: Path, error: type[AdvPTError] = AdvPTError) -> str:
+    """The text in ``path``, UTF-8 with or without a byte order mark, line ends as ``\\n``.
+
+    Raises:
+        error: it is in another encoding; the message says which, where that shows, and how to convert it.
+        OSError: it is missing or cannot be opened.
+    """
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as cause:
+        text, where = "", f"byte {data[cause.start]:#04x} at position {cause.start}"
+    else:
+        where = ""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or "\0" in text:
+        raise error(
+            f"{path} is in UTF-16, as some programs on Windows write it; expected UTF-8: save it as UTF-8, or run "
+            f"iconv -f UTF-16 -t UTF-8"
+        )
+    if where:
+        raise error(
+            f"{path} is not in UTF-8 ({where}): save it as UTF-8, or run iconv -f LATIN1 -t UTF-8 if it comes from an "
+            "older program of Western Europe"
+        )
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def printable(text: str) -> str:
+    """A text that any file and terminal takes: bytes of names that are not UTF-8 as ``\\xe9``."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # halves of characters that stand for no byte
+        return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _no_number(name: str) -> NoReturn:
@@ -377,6 +413,23 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return loaded
 
 
+def first_words(error: BaseException) -> str:
+    """The first line of what an error says, without a terminal's codes; its kind where it says nothing."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
+
+
+def _why(error: BaseException) -> str:
+    pickled = pickled_class(error)
+    return f"it wants to load {pickled}" if pickled else first_words(error)
+
+
+def pickled_class(error: BaseException) -> str:
+    """The class that torch's safe loader refused to load, "" where it refused something else."""
+    refused = re.search(r"GLOBAL ([\w.]+) was not an allowed", str(error))
+    return refused[1] if refused else ""
+
+
 def load_tensors(path: Path) -> Any:
     """What a file of ``torch.save`` holds, as :func:`load_checkpoint` reads it.
 
@@ -391,7 +444,8 @@ def load_tensors(path: Path) -> Any:
         # Only the zip format: torch's readers of older formats do more than call the unpickler.
         if _torch_records(path) is None:
             raise WeightsError(
-                f"{path} cannot be read safely: {refused}. It is no checkpoint of torch 1.6 or later, or it is damaged"
+                f"{path} cannot be read safely: {_why(refused)}. It is no checkpoint of torch 1.6 or later, or it is "
+                "damaged"
             ) from refused
         restricted: Any = types.SimpleNamespace(
             __name__="advpt.short_list",
@@ -402,6 +456,6 @@ def load_tensors(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=False, pickle_module=restricted)
         except Exception as cause:  # noqa: BLE001 - whatever a damaged or hostile file raises, the answer is the same
             raise WeightsError(
-                f"{path} cannot be read safely: {cause}. Only tensors, numbers and Dassl's schedulers are accepted; "
-                "if you trust the file, save its state_dict anew with torch.save"
+                f"{path} cannot be read safely: {_why(cause)}. Only tensors, numbers and Dassl's schedulers are "
+                "accepted; if you trust the file, save its state_dict anew with torch.save"
             ) from cause

@@ -26,6 +26,7 @@ from yacs.config import CfgNode
 from advpt import additions
 from advpt.cluster import Engine
 from advpt.errors import ConfigError, unknown_name
+from advpt.files import read_text
 
 PROFILES = ("sound", "released", "paper")
 PROTOCOLS = ("transfer", "transfer-all", "static", "tuned", "adaptive")
@@ -34,6 +35,7 @@ POSITIONS = ("end", "middle", "front")
 PRECISIONS = ("fp32", "amp", "fp16")
 LAYOUTS = ("text", "text_deep", "visual", "independent", "t2v", "v2t")
 COUPLED = ("t2v", "v2t")
+NO_WORDS = ("", "false", "none", "0")  # CTX_INIT as CoOp's users write it where there are no words
 # Fields of ContextSettings that are the layout of a prompt, with their leaves in a trainer's node.
 CONTEXT_LEAVES = {"n_ctx": "N_CTX", "csc": "CSC", "ctx_init": "CTX_INIT", "position": "CLASS_TOKEN_POSITION",
                   "layout": "LAYOUT", "n_vision": "N_VISION", "depth_text": "DEPTH_TEXT",
@@ -322,8 +324,9 @@ def yaml_layers(path: Path, inside: tuple[Path, ...] = ()) -> list[tuple[str, di
         return _composed(path, inside)
     if path.resolve() in inside:
         raise ConfigError(f"{path}: _BASE_ leads in a circle: {' -> '.join(str(p) for p in inside)}")
+    text = read_text(path, ConfigError)
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        tree = yaml.safe_load(text) or {}
         json.dumps(tree, default=str, skipkeys=True)  # refuses a tree that contains itself
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         raise ConfigError(f"{path} is not valid yaml: {error}") from error
@@ -364,6 +367,35 @@ def _composed(path: Path, inside: tuple[Path, ...]) -> list[tuple[str, dict[str,
     )  # fmt: skip
 
 
+def unread(cfg: CfgNode, pairs: Sequence[str], files: Sequence[Path], nodes: Sequence[str]) -> list[str]:
+    """Settings of other trainers' nodes, which change nothing in this run: a sentence for each.
+
+    A setting of a trailing pair counts unless the same leaf of a node that is read is given too, as scripts for several
+    trainers do; one of a yaml file counts where the file has no node that is read, and such a node has that leaf.
+
+    Args:
+        cfg: the resolved configuration. pairs: the trailing ``KEY VALUE`` words. files: the yaml files that were
+            merged. nodes: those of ``cfg.TRAINER`` that the run reads, its own first.
+    """
+    read = tuple(f"TRAINER.{node}." for node in nodes)
+    leaves_read = {leaf for node in nodes for leaf in cfg.TRAINER.get(node, {})}
+    given = list(pairs[::2])
+    found = [name for name in given if not {start + name.split(".")[-1] for start in read} & set(given)]
+    for path in files:
+        inside = [name for _, values in yaml_layers(path) for name in values]
+        if not any(name.startswith(read) for name in inside):
+            found += [name for name in inside if name.rpartition(".")[2] in leaves_read]
+    sentences = []
+    for name in dict.fromkeys(found):
+        if not name.startswith("TRAINER.") or name.count(".") < 2 or name.startswith(read):
+            continue
+        leaf = name.rpartition(".")[2]
+        own = [f"TRAINER.{each}.{leaf}" for each in nodes if leaf in cfg.TRAINER.get(each, {})]
+        what = own[0] if own else " and ".join(f"TRAINER.{each}" for each in nodes)
+        sentences.append(f"{name} changes nothing: {cfg.TRAINER.NAME} does not read it, it reads {what}")
+    return sentences
+
+
 def recipe(path: Path, more: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
     """What a yaml file and KEY VALUE pairs say, by dotted name, on top of this project's defaults; for looking ahead,
     where no host is there to say what it knows besides."""
@@ -379,6 +411,128 @@ def recipe(path: Path, more: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
 def _pairs(path: Path, changed: int) -> tuple[tuple[str, Any], ...]:
     """The leaves of a yaml file that was last changed then, those of its base first."""
     return tuple(pair for _, values in yaml_layers(path) for pair in values.items())
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a setting may have.
+
+    Args:
+        low, high: both included, unless ``above`` leaves ``low`` out.
+        whole: whole numbers only.
+        length: of a list of such numbers; 0 for a number alone, -1 for a list of at least one.
+    """
+
+    low: float
+    high: float = math.inf
+    above: bool = False
+    whole: bool = False
+    length: int = 0
+
+    def __str__(self) -> str:
+        kind = "whole number" if self.whole else "number"
+        size = f"above {self.low:g}" if self.above else f"of at least {self.low:g}"
+        size += f" and at most {self.high:g}" if self.high < math.inf else ""
+        if self.length:
+            return f"{self.length if self.length > 0 else 'a list of'} {kind}s {size} each"
+        return f"a {kind} {size}" if self.low < self.high else f"{self.low:g}"
+
+    def __contains__(self, value: Any) -> bool:
+        if self.length:
+            one = dataclasses.replace(self, length=0)
+            right = isinstance(value, list | tuple) and (len(value) == self.length or (self.length < 0 < len(value)))
+            return right and all(number in one for number in value)
+        if not isinstance(value, int if self.whole else int | float) or isinstance(value, bool):
+            return False
+        return self.low <= value <= self.high and not (self.above and value == self.low)
+
+
+_SHARE, _FROM_0, _FROM_1 = Range(0, 1), Range(0), Range(1)
+# Of leaves that are read where no dataclass below looks at them. A host that lacks one has nothing to check.
+RANGES = {
+    "DATALOADER.NUM_WORKERS": _FROM_0,
+    "DATALOADER.K_TRANSFORMS": Range(1, 1),  # views of a training image: the trainers here read one
+    "DATALOADER.TRAIN_X.BATCH_SIZE": _FROM_1,
+    "DATALOADER.TRAIN_X.N_INS": _FROM_1,
+    "DATALOADER.TRAIN_U.BATCH_SIZE": _FROM_1,
+    "DATALOADER.TRAIN_U.N_INS": _FROM_1,
+    "DATALOADER.TEST.BATCH_SIZE": _FROM_1,
+    "DATASET.VAL_PERCENT": _SHARE,
+    "INPUT.SIZE": Range(1, whole=True, length=2),
+    "INPUT.PIXEL_MEAN": Range(0, 1, length=3),
+    "INPUT.PIXEL_STD": Range(0, 1, above=True, length=3),
+    "INPUT.CROP_PADDING": _FROM_0,
+    "INPUT.RRCROP_SCALE": Range(0, 1, above=True, length=2),
+    "INPUT.CUTOUT_N": _FROM_0,
+    "INPUT.CUTOUT_LEN": _FROM_0,
+    "INPUT.GN_STD": _FROM_0,
+    "INPUT.COLORJITTER_B": _FROM_0,
+    "INPUT.COLORJITTER_C": _FROM_0,
+    "INPUT.COLORJITTER_S": _FROM_0,
+    "INPUT.COLORJITTER_H": Range(0, 0.5),
+    "INPUT.RGS_P": _SHARE,
+    "INPUT.GB_P": _SHARE,
+    "INPUT.GB_K": _FROM_1,
+    "OPTIM.LR": _FROM_0,
+    "OPTIM.WEIGHT_DECAY": _FROM_0,
+    "OPTIM.MOMENTUM": _SHARE,
+    "OPTIM.RMSPROP_ALPHA": _SHARE,
+    "OPTIM.ADAM_BETA1": _SHARE,
+    "OPTIM.ADAM_BETA2": _SHARE,
+    "OPTIM.BASE_LR_MULT": _FROM_0,
+    "OPTIM.GAMMA": _FROM_0,
+    "OPTIM.STEPSIZE": Range(-1, whole=True, length=-1),
+    "OPTIM.MAX_EPOCH": _FROM_1,
+    "OPTIM.WARMUP_EPOCH": Range(-1),  # -1 and 0: none
+    "OPTIM.WARMUP_CONS_LR": _FROM_0,
+    "OPTIM.WARMUP_MIN_LR": _FROM_0,
+    "TRAIN.CHECKPOINT_FREQ": _FROM_0,
+    "TRAIN.PRINT_FREQ": _FROM_1,
+    "TRAIN.CURVE_FREQ": _FROM_0,
+    "TRAINER.LINEARPROBE.C": _FROM_0,
+    "TRAINER.LINEARPROBE.MAX_ITER": _FROM_1,
+    "TRAINER.TRADESFT.BETA": _FROM_0,
+    "TRAINER.APT.PERTURB_STEP": _FROM_0,
+    "TRAINER.FAP.LAMBDA": _FROM_0,
+    "TRAINER.CAPT.LAMBDA": _FROM_0,
+    "TRAINER.TRADESPT.BETA": _FROM_0,
+    "TRAINER.ADVVPT.BETA": _FROM_0,
+    "TRAINER.ADVIVLP.BETA": _FROM_0,
+    "TRAINER.ADVMAPLE.BETA": _FROM_0,
+}
+# Texts of the host that would be taken for something else, or for nothing, without a word.
+_WORDS = {
+    "TEST.SPLIT": ("test", "val", "train"),
+    "TEST.FINAL_MODEL": ("last_step", "best_val"),
+    "TRAIN.COUNT_ITER": ("train_x", "train_u", "smaller_one"),
+}
+
+
+def require_ranges(cfg: CfgNode) -> None:
+    """Refuse values that no run can have, all of them at once.
+
+    Raises:
+        ConfigError: leaves outside :data:`RANGES`, words that are not known, and 0 images of each class, which the
+            host would take for all of them.
+    """
+    values = dict(leaves(cfg))
+    allowed: dict[str, Any] = {**RANGES, **_WORDS}
+    wrong = {name: wanted for name, wanted in allowed.items() if name in values and values[name] not in wanted}
+    expected = {name: str(w) if isinstance(w, Range) else f"one of {', '.join(w)}" for name, w in wrong.items()}
+    shots = values.get("DATASET.NUM_SHOTS", -1)
+    if shots < -1 or shots == 0:
+        expected["DATASET.NUM_SHOTS"] = "1 or more images of each class, or -1 for all"
+    if "INPUT.RRCROP_SCALE" not in wrong and list(scale := values.get("INPUT.RRCROP_SCALE", ())) != sorted(scale):
+        expected["INPUT.RRCROP_SCALE"] = "the smaller share of the image first"
+    if "INPUT.GB_K" not in wrong and values.get("INPUT.GB_K", 1) % 2 == 0:
+        expected["INPUT.GB_K"] = "an odd number of pixels"
+    if values.get("INPUT.NO_TRANSFORM", False):
+        expected["INPUT.NO_TRANSFORM"] = (
+            "False: batches are made of tensors, and pictures as they are do not become any"
+        )
+    if expected:
+        lines = [f"{name} is {values[name]!r}; expected {wanted}" for name, wanted in expected.items()]
+        raise ConfigError("settings that no run can have:\n  " + "\n  ".join(lines))
 
 
 def _choice(name: str, value: str, known: Sequence[str]) -> str:
@@ -437,7 +591,10 @@ class ContextSettings:
             raise ConfigError(f"N_CTX is {node.N_CTX}; at least 1 context vector is needed")
         _choice("CLASS_TOKEN_POSITION", node.CLASS_TOKEN_POSITION, POSITIONS)
         _choice("PREC", node.PREC, PRECISIONS)
-        plain = cls(node.N_CTX, node.CSC, node.CTX_INIT, node.CLASS_TOKEN_POSITION, node.PREC)
+        words = "" if node.CTX_INIT.strip().lower() in NO_WORDS else node.CTX_INIT
+        if words.strip() == "True":
+            raise ConfigError("CTX_INIT is True; give the first words of the prompt, like 'a photo of a', or ''")
+        plain = cls(node.N_CTX, node.CSC, words, node.CLASS_TOKEN_POSITION, node.PREC)
         layout = _choice("LAYOUT", layout or node.get("LAYOUT", "text"), LAYOUTS)
         if layout == "text":
             return plain

@@ -10,6 +10,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 from advpt.data import catalog
 from advpt.data.split import Row, Split, check, triple
 from advpt.errors import DataError
+from advpt.files import read_text
 
 from .split_file import SplitDataset, prepare_command
 
@@ -54,7 +55,7 @@ class FGVCAircraft(SplitDataset):
 
     def _lines(self, path: Path) -> list[str]:
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = read_text(path, DataError).splitlines()
         except FileNotFoundError:
             raise DataError(
                 f"{path.name} is missing: expected at {path}. Run `{prepare_command(self.info, self.place.root)}`."

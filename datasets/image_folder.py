@@ -11,9 +11,10 @@ from advpt.data import catalog, listing
 from advpt.data.split import Row, Split, check
 from advpt.errors import DataError
 
-from .split_file import Place, SplitDataset
+from .split_file import Place, SplitDataset, warn_of
 
 FORM = "expected train/<class>/<image>, test/<class>/<image> and, if you like, val/<class>/<image>"
+LIKE_VAL = ("valid", "validation", "dev")  # names of the folder val elsewhere
 
 
 @DATASET_REGISTRY.register()
@@ -22,7 +23,8 @@ class ImageFolder(SplitDataset):
 
     ``DATASET.FOLDER`` names another folder where the configuration has that key. ``val`` may be left out.
     Class names are the folder names, labels follow their order; few-shot sampling and base/new work as
-    everywhere.
+    everywhere. Images in folders inside a class folder are images of that class; files without a suffix are judged by
+    their content.
     """
 
     info = catalog.get("ImageFolder")
@@ -48,7 +50,13 @@ class ImageFolder(SplitDataset):
         train, val, test = (self._rows(part, labels) for part in ("train", "val", "test"))
         split = Split(train, val, test)
         check(split, str(self.place.folder))
+        other = [name for name in listing.folders(self.place.folder) if name.lower() in LIKE_VAL]
+        if other and not val:
+            self._warn(f"there is no validation split: it is read from val, and the folder {other[0]} is left out")
         return split, True
+
+    def _warn(self, text: str) -> None:
+        warn_of([f"ImageFolder: {text}"], self.warnings)
 
     def _rows(self, part: str, labels: dict[str, int]) -> tuple[Row, ...]:
         folder = self.place.folder / part
@@ -59,12 +67,14 @@ class ImageFolder(SplitDataset):
                 f"ImageFolder: {folder} has classes that train has not: {listing.some(unknown)}. "
                 f"Known: {listing.some(list(labels))}."
             )
-        images = {name: listing.images(folder / name) for name in found}
-        empty = [name for name, paths in images.items() if not paths]
+        scans = {name: listing.scan(folder / name) for name in found}
+        empty = [name for name, each in scans.items() if not each.images]
         if empty:
             raise DataError(f"ImageFolder: no images in these folders of {folder}: {listing.some(empty)}; {FORM}.")
         if not found and part != "val":
             raise DataError(f"ImageFolder: {folder} has no class folders; {FORM}.")
+        for text in listing.doubts(part, scans, listing.images(folder)):
+            self._warn(text)
         return tuple(
-            (f"{part}/{name}/{image}", labels[name], name) for name, paths in images.items() for image in paths
+            (f"{part}/{name}/{image}", labels[name], name) for name, each in scans.items() for image in each.images
         )

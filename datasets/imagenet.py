@@ -26,6 +26,7 @@ from .split_file import (
     subsample_classes,
     wanted_classes,
     wanted_test_subset,
+    warn_of,
 )
 
 TEST_SUBSETS = ("", "all", "paper1000")
@@ -41,6 +42,7 @@ class ImageNet(DatasetBase):
     Attributes:
         comparable: False for other images, classes or names than the official ones, and for a test subset.
         split_digest: SHA-256 of the whole listing in canonical form.
+        warnings: what was left out of the listing, for the records.
     """
 
     info: ClassVar[DatasetFacts] = catalog.get("ImageNet")
@@ -54,7 +56,7 @@ class ImageNet(DatasetBase):
         place = locate(cfg, self.info)
         self.dataset_dir, self.image_dir = str(place.folder), str(place.images)
         names, shipped = class_names(place)
-        images = list_parts(place, self.info, names)
+        images, self.warnings = list_parts(place, self.info, names)
         split = Split(rows("train", images["train"], names), (), rows("val", images["val"], names))
         official = is_official(self.info, split.counts(), list(images["train"]), place)
         self.comparable = official and shipped and not subset
@@ -89,6 +91,7 @@ class ImageNetVariant(DatasetBase):
         place = locate(cfg, self.info)
         self.dataset_dir, self.image_dir = str(place.folder), str(place.images)
         names, shipped = class_names(place)
+        self.warnings: list[str] = []
         images, by_folder = self.classes(place.images, names)
         split = Split((), (), rows("", images, by_folder))
         self.comparable = is_official(self.info, split.counts(), list(images), place) and shipped
@@ -99,8 +102,9 @@ class ImageNetVariant(DatasetBase):
     def classes(self, folder: Path, names: Mapping[str, str]) -> tuple[imagenet.Listing, Mapping[str, str]]:
         """The images of every class folder in the order of their labels, and the name of each folder."""
         found, unknown = imagenet.class_folders(folder, names)
-        warn_left_out(folder, unknown)
-        return imagenet.list_images(folder, found), names
+        images, doubts = imagenet.list_images(folder, found)
+        warn_of([*left_out("", unknown), *doubts], self.warnings)
+        return images, names
 
 
 def class_names(place: Place) -> tuple[Mapping[str, str], bool]:
@@ -111,13 +115,17 @@ def class_names(place: Place) -> tuple[Mapping[str, str], bool]:
     return names, not warning
 
 
-def list_parts(place: Place, info: DatasetFacts, names: Mapping[str, str]) -> dict[str, imagenet.Listing]:
-    """Images of train and val by class folder; an official count is kept as JSON for the next run.
+def list_parts(
+    place: Place, info: DatasetFacts, names: Mapping[str, str]
+) -> tuple[dict[str, imagenet.Listing], list[str]]:
+    """Images of train and val by class folder, and what was left out; an official count is kept as JSON for the next
+    run, unless there is something to say about it.
 
     Raises:
         DataError: if folders are missing, empty, unsorted or not the same in train and val.
     """
     classes: dict[str, Sequence[str]] = {}
+    said: list[str] = []
     for part in ("train", "val"):
         try:
             classes[part], unknown = imagenet.class_folders(place.images / part, names)
@@ -125,7 +133,7 @@ def list_parts(place: Place, info: DatasetFacts, names: Mapping[str, str]) -> di
             raise DataError(
                 f"{info.name}: {error}{advice(info, place.root)} Run `{prepare_command(info, place.root)}`."
             ) from None
-        warn_left_out(place.images / part, unknown)
+        warn_of(left_out(part, unknown), said)
     only = sorted(set(classes["train"]) ^ set(classes["val"]))
     if only:
         raise DataError(
@@ -137,15 +145,20 @@ def list_parts(place: Place, info: DatasetFacts, names: Mapping[str, str]) -> di
     made_from = imagenet.stamps(place.images, classes)
     kept = imagenet.kept_listing(path, made_from)
     if kept is not None:
-        return kept
-    found = {part: imagenet.list_images(place.images / part, wnids) for part, wnids in classes.items()}
+        return kept, said
+    found: dict[str, imagenet.Listing] = {}
+    doubts: list[str] = []
+    for part, wnids in classes.items():
+        found[part], more = imagenet.list_images(place.images / part, wnids, part)
+        doubts += more
+    warn_of(doubts, said)
     sizes = {part: sum(map(len, images.values())) for part, images in found.items()}
-    if (sizes["train"], 0, sizes["val"]) == info.counts:
+    if (sizes["train"], 0, sizes["val"]) == info.counts and not doubts:
         try:
             imagenet.keep_listing(path, made_from, found)
         except OSError as error:
             warnings.warn(f"{path} could not be written ({error}); the run does not need it.", stacklevel=2)
-    return found
+    return found, said
 
 
 def rows(part: str, images: imagenet.Listing, names: Mapping[str, str]) -> tuple[Row, ...]:
@@ -175,9 +188,7 @@ def is_official(info: DatasetFacts, counts: tuple[int, int, int], classes: Seque
     return not differences
 
 
-def warn_left_out(folder: Path, unknown: Sequence[str]) -> None:
-    if unknown:
-        warnings.warn(
-            f"{folder}: {len(unknown)} folders are no classes and are left out: {listing.some(unknown)}.",
-            stacklevel=2,
-        )
+def left_out(part: str, unknown: Sequence[str]) -> list[str]:
+    """The sentence about folders that are no classes, where there are any."""
+    prefix = f"{part}: " if part else ""
+    return [f"{prefix}{len(unknown)} folders are no classes and are left out: {listing.some(unknown)}"] * bool(unknown)

@@ -11,6 +11,7 @@ from advpt.data import catalog, imagenet, listing
 from advpt.errors import DataError
 
 from .imagenet import ImageNetVariant
+from .split_file import warn_of
 
 
 @DATASET_REGISTRY.register()
@@ -28,4 +29,6 @@ class ImageNetV2(ImageNetVariant):
                 f"ImageNetV2: {folder} lacks {len(absent):,} of the 1,000 folders 0 to 999, first "
                 f"{listing.some(absent, 5)}. The archive was not unpacked to the end; unpack it again."
             )
-        return imagenet.list_images(folder, numbers), dict(zip(numbers, names.values()))
+        images, doubts = imagenet.list_images(folder, numbers)
+        warn_of(doubts, self.warnings)
+        return images, dict(zip(numbers, names.values()))

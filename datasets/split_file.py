@@ -34,6 +34,7 @@ class SplitDataset(DatasetBase):
     Attributes:
         comparable: False if the split is not the official one: results compare with nothing published.
         split_digest: SHA-256 of the split's content in canonical form, before few-shot and base/new.
+        warnings: what was left out, for the records.
 
     Raises:
         DataError: if the folder, the split file or images are missing or damaged.
@@ -48,6 +49,7 @@ class SplitDataset(DatasetBase):
         self.place = self.locate(cfg)
         self.dataset_dir = str(self.place.folder)
         self.image_dir = str(self.place.images)
+        self.warnings: list[str] = []
         split, self.comparable = self.read()
         self.split_digest = split.digest()
         check_files(split, self.place, self.info, self.origin())
@@ -161,7 +163,7 @@ def subsample_classes(*args: list[Datum], subsample: str = "all") -> tuple[list[
     Labels are those of the first list; base has the odd one. Applied after few-shot sampling, as in CoOp.
 
     Raises:
-        ConfigError: for another value.
+        ConfigError: for another value, and where no class would be left.
     """
     check_subsample(subsample)
     if subsample == "all":
@@ -170,6 +172,11 @@ def subsample_classes(*args: list[Datum], subsample: str = "all") -> tuple[list[
     labels = sorted({item.label for item in args[0]})
     middle = math.ceil(len(labels) / 2)
     kept = labels[:middle] if subsample == "base" else labels[middle:]
+    if not kept:
+        raise ConfigError(
+            f"DATASET.SUBSAMPLE_CLASSES is {subsample!r}, but the data set has {len(labels)} class(es): none is left. "
+            "Base and new classes need two or more"
+        )
     relabel = {label: new for new, label in enumerate(kept)}
     return tuple(
         [
@@ -207,6 +214,13 @@ def refuse_test_subset(cfg: Any, info: DatasetFacts) -> None:
             f"DATASET.TEST_SUBSET is {subset!r}, but {info.name} has no test subsets; "
             'only ImageNet has one, "paper1000". Leave it empty.'
         )
+
+
+def warn_of(sentences: Sequence[str], said: list[str]) -> None:
+    """Warn, and add the sentences to those that the records get."""
+    for text in sentences:
+        warnings.warn(text, stacklevel=3)
+    said += sentences
 
 
 def notice(text: str) -> None:

@@ -37,8 +37,11 @@ from advpt.files import (
     file_digest,
     is_torchscript,
     load_checkpoint,
+    load_tensors,
     network_timeout,
+    printable,
     read_json,
+    read_text,
     tensor_digest,
     write_json,
     write_text,
@@ -476,3 +479,39 @@ def test_downloads_without_a_limit_of_their_own_end_where_nothing_arrives() -> N
     with server as silent, network_timeout(0.2), pytest.raises(OSError, match="timed out"):
         urllib.request.urlopen(f"http://127.0.0.1:{silent.getsockname()[1]}/a")
     assert socket.getdefaulttimeout() == before
+
+
+@pytest.mark.parametrize("newline", ("\n", "\r\n", "\r"))
+def test_text_is_utf8_with_or_without_a_mark(tmp_path: Path, newline: str) -> None:
+    for encoding in ("utf-8", "utf-8-sig"):
+        (tmp_path / "a.txt").write_bytes(newline.join(("één", "zwei", "")).encode(encoding))
+        assert read_text(tmp_path / "a.txt") == "één\nzwei\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    (
+        ("één zwei".encode("utf-16"), r"a\.txt is in UTF-16.*expected UTF-8.*iconv -f UTF-16 -t UTF-8"),
+        ("one two".encode("utf-16-le"), "is in UTF-16"),
+        ("one two".encode("utf-16-be"), "is in UTF-16"),
+        ("één".encode("latin-1"), r"a\.txt is not in UTF-8 \(byte 0xe9 at position 0\).*iconv -f LATIN1 -t UTF-8"),
+    ),
+)
+def test_text_in_another_encoding_is_a_sentence(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "a.txt").write_bytes(content)
+    with pytest.raises(BankError, match=says):
+        read_text(tmp_path / "a.txt", BankError)
+
+
+def test_names_that_are_not_utf8_are_printable() -> None:
+    assert printable("caf\udce9.png") == r"caf\xe9.png" and printable("naïve 🙂") == "naïve 🙂"
+    assert printable("\ud83d") == r"\ud83d"
+
+
+@pytest.mark.parametrize("old", (False, True), ids=("zip", "older than torch 1.6"))
+def test_a_pickled_module_is_named_without_a_terminals_codes(tmp_path: Path, old: bool) -> None:
+    path = tmp_path / "m.pt"
+    torch.save(nn.Linear(1, 1), path, _use_new_zipfile_serialization=not old)
+    with pytest.raises(WeightsError, match=r"it wants to load torch\.nn\.modules\.linear\.Linear\. [OI]") as caught:
+        load_tensors(path)
+    assert "\x1b" not in str(caught.value) and "\n" not in str(caught.value)

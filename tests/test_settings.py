@@ -7,21 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dassl.config import get_cfg_default
 from hypothesis import given
 from hypothesis import strategies as st
 from yacs.config import CfgNode
 
 from advpt.errors import AdvPTError, ConfigError, unknown_name
 from advpt.settings import (
+    RANGES,
     BackboneSettings,
     BankSettings,
     ContextSettings,
     EvalSettings,
+    Range,
     extend_cfg,
     leaves,
     merge_overrides,
     merge_yaml,
     plain,
+    recipe,
+    require_ranges,
 )
 
 
@@ -236,7 +241,7 @@ def test_a_yaml_file(cfg: CfgNode, tmp_path: Path) -> None:
         ),
         (b"OPTIM: [1\n", "is not valid yaml"),
         (b"- 1\n- 2\n", "expected a mapping of settings, found list"),
-        (b"\xff\xfe\x00", "is not valid yaml"),
+        (b"\xff\xfe\x00", "is in UTF-16"),
         (b"OPTIM: !!python/object/apply:os.system ['true']\n", "is not valid yaml"),
     ),
 )
@@ -315,3 +320,91 @@ def test_one_except_clause_catches_all() -> None:
 
     kinds = [v for v in vars(errors).values() if isinstance(v, type) and issubclass(v, Exception)]
     assert len(kinds) > 5 and all(issubclass(kind, AdvPTError) for kind in kinds)
+
+
+def full_cfg() -> CfgNode:
+    """dassl-lite's whole tree, and ours on top."""
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    return cfg
+
+
+OUT_OF_RANGE = {
+    "DATALOADER.NUM_WORKERS": "-1",
+    "DATALOADER.K_TRANSFORMS": "2",
+    "DATALOADER.TRAIN_X.BATCH_SIZE": "0",
+    "DATALOADER.TEST.BATCH_SIZE": "-4",
+    "DATASET.NUM_SHOTS": "0",
+    "DATASET.VAL_PERCENT": "1.5",
+    "INPUT.SIZE": "(32.0,32)",
+    "INPUT.PIXEL_MEAN": "(123.7,116.3,103.5)",
+    "INPUT.PIXEL_STD": "(0.0,0.3,0.3)",
+    "INPUT.RRCROP_SCALE": "(0.9,0.1)",
+    "INPUT.GB_K": "2",
+    "INPUT.COLORJITTER_H": "0.6",
+    "INPUT.NO_TRANSFORM": "True",
+    "OPTIM.LR": "-1",
+    "OPTIM.MOMENTUM": "9",
+    "OPTIM.MAX_EPOCH": "-5",
+    "OPTIM.STEPSIZE": "()",
+    "OPTIM.WARMUP_EPOCH": "-2",
+    "TRAIN.PRINT_FREQ": "0",
+    "TRAIN.CHECKPOINT_FREQ": "-1",
+    "TRAIN.CURVE_FREQ": "-1",
+    "TEST.SPLIT": "training",
+    "TEST.FINAL_MODEL": "best",
+    "TRAINER.LINEARPROBE.C": "-1",
+    "TRAINER.TRADESFT.BETA": "-6",
+}
+
+
+def test_values_that_no_run_can_have_are_refused_all_at_once() -> None:
+    cfg = full_cfg()
+    require_ranges(cfg)
+    merge_overrides(cfg, [word for pair in OUT_OF_RANGE.items() for word in pair])
+    with pytest.raises(ConfigError) as refused:
+        require_ranges(cfg)
+    lines = str(refused.value).splitlines()[1:]
+    assert sorted(line.split()[0] for line in lines) == sorted(OUT_OF_RANGE)
+    assert all("; expected " in line for line in lines)
+    assert "  OPTIM.LR is -1.0; expected a number of at least 0" in lines
+    assert "  DATALOADER.K_TRANSFORMS is 2; expected 1" in lines
+    assert "  DATASET.NUM_SHOTS is 0; expected 1 or more images of each class, or -1 for all" in lines
+
+
+def test_every_range_is_of_a_leaf_that_exists() -> None:
+    assert set(RANGES) <= {name for name, _ in leaves(full_cfg())}
+
+
+def test_every_number_of_the_hosts_optimizers_and_loaders_has_a_range() -> None:
+    numbers = {n for n, v in leaves(full_cfg()) if isinstance(v, int | float) and not isinstance(v, bool)}
+    read = {n for n in numbers if n.startswith(("OPTIM.", "DATALOADER.TRAIN_X.", "DATALOADER.TEST.", "TRAIN."))}
+    free = {"OPTIM.SGD_DAMPNING", "DATALOADER.TRAIN_X.N_DOMAIN"}  # any number; below 1 is all domains
+    assert read - free <= set(RANGES)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "right", "wrong", "said"),
+    (
+        (Range(0), (0, 0.5, 1e9), (-1e-9, True, "1", float("nan")), "a number of at least 0"),
+        (Range(0, 1, above=True), (0.1, 1), (0, 1.1), "a number above 0 and at most 1"),
+        (Range(1, 1), (1,), (0, 2), "1"),
+        (Range(1, whole=True, length=2), ((1, 2), [5, 5]), ((1,), (1, 2, 3), (1.0, 2), 3), "2 whole numbers"),
+        (Range(-1, length=-1), ((1,), (1, 2.5)), ((), ("a",)), "a list of numbers of at least -1 each"),
+    ),
+)
+def test_ranges(wanted: Range, right: tuple, wrong: tuple, said: str) -> None:
+    assert all(value in wanted for value in right) and not any(value in wanted for value in wrong)
+    assert said in str(wanted)
+
+
+def test_a_yaml_of_another_encoding_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_bytes("OPTIM: {LR: 0.5} # déjà".encode("latin-1"))
+    for read in (lambda: merge_yaml(make_cfg(), path), lambda: recipe(path)):
+        with pytest.raises(ConfigError, match=r"a\.yaml is not in UTF-8 \(byte 0xe9"):
+            read()
+    path.write_bytes("OPTIM: {LR: 0.5} # déjà\r\n".encode("utf-8-sig"))
+    cfg = make_cfg()
+    merge_yaml(cfg, path)
+    assert cfg.OPTIM.LR == 0.5

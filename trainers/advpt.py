@@ -21,6 +21,7 @@ from torch import Tensor
 from advpt import losses
 from advpt.attacks import parse
 from advpt.attacks.pgd import PROFILES
+from advpt.attacks.spec import parse_training
 from advpt.attacks.surrogate import load_surrogate
 from advpt.backbones import democlip
 from advpt.backbones.clip import OFFICIAL, load_backbone
@@ -29,21 +30,21 @@ from advpt.bank.cost import timed
 from advpt.bank.library import Library
 from advpt.bank.on_ray import filler
 from advpt.bank.store import Bank
-from advpt.data import catalog
+from advpt.data import catalog, listing
 from advpt.data.images import ImageSet, Preprocessing
 from advpt.data.lists import DataLists
 from advpt.data.manifest import manifest
-from advpt.detectors import LossWatch, bank_rows
+from advpt.detectors import LossWatch, bank_rows, same_prompts
 from advpt.errors import ConfigError, PromptError
 from advpt.evaluation import defended, evaluator, pictures, record
 from advpt.evaluation.evaluator import Prompts, evaluate
-from advpt.evaluation.protocols import threats
+from advpt.evaluation.protocols import recorded, threats
 from advpt.files import digest, load_checkpoint, write_json
 from advpt.prompts import exchange, words
 from advpt.prompts.classifier import Classifier, from_templates
 from advpt.prompts.image_encoder import seen_through
 from advpt.prompts.learner import PromptLearner, check_layout
-from advpt.prompts.text_encoder import TextEncoder
+from advpt.prompts.text_encoder import TextEncoder, class_tokens
 from advpt.settings import (
     BackboneSettings,
     BankSettings,
@@ -52,6 +53,7 @@ from advpt.settings import (
     SurrogateSettings,
     extend_cfg,
     plain,
+    require_ranges,
 )
 from advpt.tuning.loader import BankLoader
 from advpt.tuning.progress import FILE as PROGRESS
@@ -62,34 +64,46 @@ from advpt.tuning.rolling import Rolling, require_finite
 __all__ = ["AdvPT", "PromptTrainer", "extend_cfg"]
 log = logging.getLogger(__name__)
 MODEL_NAME = exchange.FOLDER  # the checkpoint folder, as CoOp has it
+HAND = "ZEROSHOTCLIP"  # the node of the hand-written prompt, which every method needs
 
 
 class PromptTrainer(TrainerX):
     """What tuning text prompts of a frozen CLIP has in common; methods say where their training input comes from."""
 
     node = "ADVPT"  # of cfg.TRAINER with N_CTX, CSC, ...
+    own = ""  # the node of a method that tunes no prompts, in the place of ``node``
+    trained = True  # another seed gives another outcome; False for a method that trains nothing
     layout = ""  # of its prompts, where the method says and not its node
     progress: Progress | None = None  # while training, and until the evaluation that follows
     input_seconds: float | None = 0.0  # what the training input cost, None where nobody knows
     loaded: dict | None = None  # where an evaluated prompt came from
     doubts: tuple[str, ...] = ()  # about what was loaded, for the record
     tuned_with: tuple[int, ...] = ()  # the seeds that were tuned in one batch with this one
+    ignored: tuple[str, ...] = ()  # sentences about settings that nothing reads
 
     # --- set-up -------------------------------------------------------------------------------------------------
 
+    @classmethod
+    def nodes(cls) -> tuple[str, ...]:
+        """The nodes of cfg.TRAINER that the method reads, its own first; no other one changes anything."""
+        return tuple(dict.fromkeys((cls.own or cls.node, HAND)))
+
     def check_cfg(self, cfg):
         """Every setting is read before anything is loaded; mistakes raise ConfigError."""
-        for node, where in ((self.node, cfg.TRAINER), ("BANK", cfg), ("EVAL", cfg)):
+        for node, where in ((self.nodes()[0], cfg.TRAINER), ("BANK", cfg), ("EVAL", cfg)):
             if node not in where:
                 raise ConfigError(
                     f"{type(self).__name__} has no settings: the configuration lacks {node}. In train.py, call "
                     "trainers.advpt.extend_cfg(cfg) at the end of extend_cfg; a trainer with a node of its own adds it "
                     "there as well"
                 )
-        context, name = ContextSettings.from_cfg(cfg.TRAINER[self.node], self.layout), cfg.MODEL.BACKBONE.NAME
-        if name in OFFICIAL:
-            check_layout(context, OFFICIAL[name], name)
-        parse(BankSettings.from_cfg(cfg).attack, cfg.BANK.PROFILE)
+        require_ranges(cfg)
+        name = cfg.MODEL.BACKBONE.NAME
+        if not self.own:
+            context = ContextSettings.from_cfg(cfg.TRAINER[self.node], self.layout)
+            if name in OFFICIAL:
+                check_layout(context, OFFICIAL[name], name)
+        parse_training(BankSettings.from_cfg(cfg).attack, "BANK.ATTACK", cfg.BANK.PROFILE)
         SurrogateSettings.from_cfg(cfg)
         settings = EvalSettings.from_cfg(cfg)
         threats(settings.attacks, settings.protocols)
@@ -97,10 +111,12 @@ class PromptTrainer(TrainerX):
 
     def build_model(self):
         cfg = self.cfg
-        self.context = ContextSettings.from_cfg(cfg.TRAINER[self.node], self.layout)
+        self.context = None if self.own else ContextSettings.from_cfg(cfg.TRAINER[self.node], self.layout)
         self.bank_settings, self.eval_settings = BankSettings.from_cfg(cfg), EvalSettings.from_cfg(cfg)
         self.classnames = list(self.dm.dataset.classnames)
+        listing.require_unicode(self.classnames, f"the classes of {cfg.DATASET.NAME}")
         self.backbone = load_backbone(BackboneSettings.from_cfg(cfg), self.device)
+        self.backbone.require_size(cfg.INPUT.SIZE)
         self.encoder = TextEncoder(self.backbone.model)
         self.library = Library(
             root=self.bank_settings.dir,
@@ -134,8 +150,7 @@ class PromptTrainer(TrainerX):
         learner = PromptLearner(self.encoder, self.classnames, self.context, start, architecture)
         self.prompt_learner = learner.to(self.device)
         self.untrained = learner.ctx.detach().clone() if learner.n_ctx else None
-        self.optim = build_optimizer(self.prompt_learner, cfg.OPTIM)
-        self.sched = build_schedule(self.optim, cfg.OPTIM)
+        self.optim, self.sched = build_optim(self.prompt_learner, cfg.OPTIM)
         self.register_model(MODEL_NAME, self.prompt_learner, self.optim, self.sched)
 
     def image_set(self, split, interpolation=None):
@@ -157,6 +172,7 @@ class PromptTrainer(TrainerX):
         """Get the training input, before the first epoch and never for an evaluation alone."""
 
     def before_train(self):
+        self.require_validation()
         if self.cfg.RESUME:
             self.require_same_tuning(Path(self.cfg.RESUME))
         self.prepare_training()
@@ -165,6 +181,19 @@ class PromptTrainer(TrainerX):
         self.rolling = Rolling(Path(self.output_dir, ROLLING), watch)
         self.start_epoch = self.rolling.restore(self)
         self.progress = Progress(Path(self.output_dir, PROGRESS), self.start_epoch, self.input_seconds, watch)
+
+    def require_validation(self):
+        """Refuse to choose the best checkpoint on test images, which Dassl does where there are no others."""
+        if self.cfg.TEST.FINAL_MODEL != "best_val" or self.cfg.TEST.NO_TEST:
+            return
+        name, (val, test) = self.cfg.DATASET.NAME, (self.image_set(split) for split in ("val", "test"))
+        shared = len(set(val.ids) & set(test.ids))
+        if not len(val) or shared:
+            why = f"{shared} of its {len(val)} images are test images" if shared else "there is none"
+            raise ConfigError(
+                f"TEST.FINAL_MODEL is best_val, which chooses a checkpoint on the validation split of {name}, and "
+                f"{why}: it would choose on the test set. Use TEST.FINAL_MODEL last_step"
+            )
 
     def run_epoch(self):
         with self.rolling.epoch(self):
@@ -304,6 +333,7 @@ class PromptTrainer(TrainerX):
         cfg, data = self.cfg, self.dm.dataset
         comparable = getattr(data, "comparable", None)  # other projects' data sets do not say
         settings = {name: value for name, value in plain(cfg).items() if name not in UNRECORDED}
+        settings["EVAL.ATTACKS"] = [recorded(text) for text in settings["EVAL.ATTACKS"]]
         return {
             "dataset": catalog.title(cfg.DATASET),
             "trainer": cfg.TRAINER.NAME,
@@ -316,7 +346,13 @@ class PromptTrainer(TrainerX):
             "comparable": None if comparable is None else bool(comparable),
             "training": self.training_facts() | self.curve_facts() | ({"loaded": self.loaded} if self.loaded else {}),
             "warnings": self.warnings(),
+            **self.trained_facts(),
         } | self.word_facts()
+
+    def trained_facts(self):
+        """Whether the method is trained, for the record, where its trainer's name alone would say something else."""
+        usual = record.is_trained({"trainer": self.cfg.TRAINER.NAME})
+        return {} if self.trained == usual else {"trained": self.trained}
 
     def training_facts(self):
         """Where the training input came from, for the record."""
@@ -324,12 +360,24 @@ class PromptTrainer(TrainerX):
         found = {"bank": loader.bank.key, "images": len(loader.bank)} if isinstance(loader, BankLoader) else {}
         return found | ({"together": list(self.tuned_with)} if self.tuned_with else {})
 
+    def set_up_warnings(self) -> list[str]:
+        """What is odd about settings and data before anything is trained, for the log and the records."""
+        return [*self.ignored, *getattr(self.dm.dataset, "warnings", ()), *self.same_prompts()]
+
+    def same_prompts(self) -> list[str]:
+        """Classes that the text cannot tell apart; context of each class's own (CSC) learns to."""
+        learner = getattr(self, "prompt_learner", None)
+        if learner is not None and learner.csc:
+            return []
+        return same_prompts(self.classnames, [tuple(class_tokens(name)) for name in self.classnames])
+
     def warnings(self):
-        """Signs that the tuning failed without an error (:mod:`advpt.detectors`), for the record."""
+        """Signs that something is wrong without an error (:mod:`advpt.detectors`), for the record."""
         loader = self.train_loader_x
         rows = bank_rows(loader.bank.embeddings, loader.bank.ids) if isinstance(loader, BankLoader) else []
         losses = self.progress.watch.warnings() if self.progress is not None else []
-        return [f"training bank {loader.bank.key[:12]}: {line}" for line in rows] + losses + list(self.doubts)
+        banks = [f"training bank {loader.bank.key[:12]}: {line}" for line in rows]
+        return [*self.set_up_warnings(), *banks, *losses, *self.doubts]
 
     def curve_facts(self):
         """What was measured while training."""
@@ -486,7 +534,7 @@ UNRECORDED = ("OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATALOADER.NUM_WOR
 
 def hand_templates(cfg) -> tuple[str, ...]:
     """The hand-written prompt(s) of the data set; the transfer attacker's, and zero-shot CLIP's."""
-    node, name = cfg.TRAINER.ZEROSHOTCLIP, cfg.DATASET.NAME
+    node, name = cfg.TRAINER[HAND], cfg.DATASET.NAME
     own = node.TEMPLATE or catalog.template(name)
     return tuple(dict.fromkeys((own, *catalog.ensemble(name)))) if node.ENSEMBLE else (own,)
 
@@ -513,6 +561,19 @@ def to_pixels(images: Tensor, cfg) -> Tensor:
         torch.tensor(v, device=images.device)[:, None, None] for v in (cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD)
     )
     return (images * std + mean).clamp(0, 1)
+
+
+def build_optim(model, settings):
+    """Dassl's optimizer for the parameters of ``model``, and its schedule.
+
+    Raises:
+        ConfigError: values of OPTIM that do not go together.
+    """
+    try:
+        optimizer = build_optimizer(model, settings)
+        return optimizer, build_schedule(optimizer, settings)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise ConfigError(f"the settings of OPTIM cannot be used: {error}") from error
 
 
 def build_schedule(optimizer, settings):

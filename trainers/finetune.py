@@ -15,26 +15,24 @@ from pathlib import Path
 
 import torch
 from dassl.engine import TrainerX
-from dassl.optim import build_optimizer
 from torch import Tensor
 
 from advpt.attacks import parse
+from advpt.attacks.spec import parse_training
 from advpt.backbones.clip import Backbone
 from advpt.errors import WeightsError
 from advpt.files import load_checkpoint, write_json
 from advpt.prompts import exchange
-from trainers.advpt import PromptTrainer, build_schedule, to_pixels
+from trainers.advpt import PromptTrainer, build_optim, to_pixels
 
 log = logging.getLogger(__name__)
 MODEL_NAME = "image_encoder"  # the checkpoint folder
 
 
 class EncoderTrainer(PromptTrainer):
-    own = ""  # the method's node of cfg.TRAINER
-
     def check_cfg(self, cfg):
         super().check_cfg(cfg)
-        parse(cfg.TRAINER[self.own].ATTACK)
+        parse_training(cfg.TRAINER[self.own].ATTACK, f"TRAINER.{self.own}.ATTACK")
 
     def build_prompts(self):
         cfg = self.cfg
@@ -42,8 +40,7 @@ class EncoderTrainer(PromptTrainer):
         self.spec = parse(cfg.TRAINER[self.own].ATTACK)
         self.attack = self.spec.build()
         self.image_encoder = self.backbone.require_image().requires_grad_(True)
-        self.optim = build_optimizer(self.image_encoder, cfg.OPTIM)
-        self.sched = build_schedule(self.optim, cfg.OPTIM)
+        self.optim, self.sched = build_optim(self.image_encoder, cfg.OPTIM)
         self.register_model(MODEL_NAME, self.image_encoder, self.optim, self.sched)
 
     def classifier(self):

@@ -23,11 +23,16 @@ from trainers.advpt import PromptTrainer
 
 FILE = Path("linear_probe", "probe.safetensors")
 HELD_OUT = 5  # every so manieth image of a class chooses C where there is no validation split
+NO_OTHERS = "no validation split apart from the test images"
+A_PART = f"every {HELD_OUT}th training image of each class, which the probe is not fitted to ({NO_OTHERS})"
+FITTED = f"the training images themselves ({NO_OTHERS}, and fewer than {HELD_OUT} images of each class)"
 
 
 @TRAINER_REGISTRY.register()
 class LinearProbe(PromptTrainer):
+    own = "LINEARPROBE"
     probe: Probe | None = None
+    chosen_on_fitted = False  # C was chosen on the very images that the probe was fitted to
 
     def build_prompts(self):
         self.seed = self.cfg.SEED
@@ -52,27 +57,44 @@ class LinearProbe(PromptTrainer):
             place[rows] = torch.arange(len(rows))
         out = place % HELD_OUT == HELD_OUT - 1
         if not out.any():
-            out = torch.zeros_like(out)
-            return Data(train.embeddings, train.labels, train.embeddings, train.labels, classes)
-        return Data(train.embeddings[~out], train.labels[~out], train.embeddings[out], train.labels[out], classes)
+            return Data(train.embeddings, train.labels, train.embeddings, train.labels, classes, FITTED)
+        rest, held = train.embeddings[~out], train.embeddings[out]
+        return Data(rest, train.labels[~out], held, train.labels[out], classes, A_PART)
 
     def train(self):
-        node, data = self.cfg.TRAINER.LINEARPROBE, self.data()
+        node, data = self.cfg.TRAINER[self.own], self.data()
         if node.C > 0:
+            chosen_on = None
             self.probe = fit(data.features, data.labels, data.classes, node.C, node.MAX_ITER)
+            print(f"C = {self.probe.c:.4g}, as TRAINER.{self.own}.C says")
         else:
+            chosen_on = f"{len(data.val_labels)} images: {data.val_are}"
+            self.chosen_on_fitted = data.val_are == FITTED
             self.probe, tried = search(data, node.MAX_ITER)
-            print(f"C = {self.probe.c:.4g}, the best of {len(tried)} on the validation images")
+            print(f"C = {self.probe.c:.4g}, the best of {len(tried)}, chosen on {chosen_on}")
         tensors = {"weight": self.probe.weight, "bias": self.probe.bias, "c": torch.tensor(self.probe.c).double()}
         with atomic_path(Path(self.output_dir) / FILE) as partial:
             save_file({name: value.contiguous() for name, value in tensors.items()}, partial)
-        self.fitted = {"images": len(data.labels), "c": self.probe.c, "converged": self.probe.converged}
+        self.fitted = {
+            "images": len(data.labels),
+            "c": self.probe.c,
+            "converged": self.probe.converged,
+            "c_chosen_on": chosen_on,
+        }
         write_json((Path(self.output_dir) / FILE).with_name(exchange.ABOUT), self.about())
         print("Finish training")
         self.test()
 
     def training_facts(self):
         return getattr(self, "fitted", {})
+
+    def same_prompts(self):
+        return []  # it tells classes apart without their names
+
+    def warnings(self):
+        if not self.chosen_on_fitted:
+            return super().warnings()
+        return [*super().warnings(), f"C of the linear probe was chosen on {FITTED}"]
 
     def load_model(self, directory, epoch=None):
         path = Path(directory) / FILE

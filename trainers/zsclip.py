@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from dassl.engine import TRAINER_REGISTRY
 
-from trainers.advpt import PromptTrainer
+from trainers.advpt import HAND, PromptTrainer
 
 
 @TRAINER_REGISTRY.register()
 class ZeroshotCLIP(PromptTrainer):
+    own = HAND
+    trained = False
+
     def build_prompts(self):
         self.seed = self.cfg.SEED
 

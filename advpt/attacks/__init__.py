@@ -1,6 +1,6 @@
 """Pixel-space attacks behind one interface."""
 
-from advpt.attacks import autoattack, pgd, rap  # they register themselves
+from advpt.attacks import autoattack, files, pgd, rap  # they register themselves
 from advpt.attacks.base import ATTACKS, Attack, AttackOutput
 from advpt.attacks.noise import SampleNoise
 from advpt.attacks.spec import AttackSpec, parse, parse_all
@@ -12,6 +12,7 @@ __all__ = [
     "AttackSpec",
     "SampleNoise",
     "autoattack",
+    "files",
     "parse",
     "parse_all",
     "pgd",

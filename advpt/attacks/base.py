@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from advpt.attacks.noise import SampleNoise, as_noise
-from advpt.attacks.objectives import OBJECTIVES, Objective
+from advpt.attacks.objectives import NONE, OBJECTIVES, Objective
+from advpt.data.images import ImageSet
 from advpt.errors import AttackError, ConfigError, unknown_name
 
 Forward = Callable[[Tensor], Tensor]
@@ -74,7 +75,8 @@ class Attack(ABC):
     name: ClassVar[str]
     version: ClassVar[int] = 1  # of the algorithm: part of every bank's key
     summary: ClassVar[str] = ""
-    attacks_through: ClassVar[str] = "encoder"  # or "surrogate": a network of the attacker's own, whatever is attacked
+    # or "surrogate": a network of the attacker's own, whatever is attacked; or "files": nothing, they are made already
+    attacks_through: ClassVar[str] = "encoder"
     random_version: ClassVar[str] = ""  # the attack that takes its place where what is attacked draws noise
     perturbs_all: ClassVar[bool] = True  # False: images that need no change come back as they were
     beside_itself: ClassVar[bool] = True  # False: it needs the process's random state, so never two at once
@@ -88,7 +90,7 @@ class Attack(ABC):
         if objective not in self.objectives:
             raise AttackError(f"{self.name}: {unknown_name('objective', objective, self.objectives)}")
         self.eps, self.norm = float(eps), norm
-        self.objective: Objective = OBJECTIVES[objective]
+        self.objective: Objective = OBJECTIVES.get(objective, NONE)
 
     @classmethod
     def usual(cls, objective: str, eps: float, steps: int) -> dict[str, Any]:
@@ -103,6 +105,20 @@ class Attack(ABC):
     def made_with(self) -> dict[str, str]:
         """Versions of other software that the images depend on, for a bank's manifest."""
         return {}
+
+    def require(self, images: ImageSet) -> None:  # noqa: B027 - most attacks take any images
+        """Look at what can be told of these images before anything is attacked.
+
+        Raises:
+            AttackError: they cannot be attacked; the message says which.
+        """
+
+    def examine(self, images: ImageSet, workers: int = 0) -> None:  # noqa: B027 - as above
+        """Look at all of these images, read in ``workers`` processes, before the first of them is attacked.
+
+        Raises:
+            AttackError: as :meth:`require`.
+        """
 
     @property
     def radius(self) -> float:
@@ -153,9 +169,13 @@ class Attack(ABC):
                 f"{self.name}: a non-finite image, objective or gradient; check the encoder's weights and precision"
             )
         worst = float(distance.max()) if len(x) else 0.0
-        if worst > self.eps + 255 * TOLERANCE * (1 if self.norm == "linf" else x[0].numel() ** 0.5):
+        if len(x) and worst > self.eps + self.tolerance(x):
             raise AttackError(f"{self.name} left its budget: distance {worst:.6f}/255 > eps {self.eps}/255")
         return AttackOutput(images, (images != x).flatten(1).any(1), distance, loss.detach(), stage)
+
+    def tolerance(self, x: Tensor) -> float:
+        """How far beyond the budget rounding may bring one of the images ``x``, in units of 1/255."""
+        return 255 * TOLERANCE * (1 if self.norm == "linf" else x[0].numel() ** 0.5)
 
     def project(self, images: Tensor, x: Tensor) -> Tensor:
         """The nearest images inside both the ball around ``x`` and [0, 1]."""

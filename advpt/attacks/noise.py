@@ -19,6 +19,7 @@ class SampleNoise:
     """
 
     def __init__(self, ids: Sequence[str], seed: int) -> None:
+        self.ids = tuple(ids)
         self._seeds = [_number(f"{seed}:{sample}") >> 1 for sample in ids]
         self._generators = [torch.Generator().manual_seed(value) for value in self._seeds]
 

@@ -82,6 +82,15 @@ OBJECTIVES = {
 }
 
 
+def nothing(output: Tensor, clean: Tensor, y: Tensor) -> Tensor:
+    """Zero: nothing is made large."""
+    return torch.zeros(len(output))
+
+
+# Of images that were made elsewhere; no attack can be asked for it.
+NONE = Objective("none", "embedding", False, nothing, "not known")
+
+
 def is_wrong(logits: Tensor, y: Tensor) -> Tensor:
     """``[b]`` bool: the arg-max is not the label."""
     return torch.ne(logits.argmax(1), y)

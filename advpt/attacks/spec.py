@@ -7,6 +7,10 @@ refused (:func:`parse_eps`, :func:`require_step`). Short forms expand (``pgd40@1
 ``pgd40-fkl@16/a0.5``, ``mifgsm10-ce@8`` is ``pgd10-ce@8/a0.8/none/mi``), and the expansion is what is printed and
 recorded. What a text leaves out is, in this order: what the profile says, what the attack's ``usual`` says, what its
 constructor says. In a list of attacks to evaluate, ``:PROTOCOL`` may follow (``advpt/evaluation/protocols.py``).
+
+    files:PATH@EPS[/255][/l2]
+
+are images made elsewhere (:mod:`advpt.attacks.files`); the last @ ends PATH.
 """
 
 from __future__ import annotations
@@ -18,9 +22,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from advpt.attacks.base import ATTACKS, Attack
+from advpt.attacks.files import Files, content
 from advpt.attacks.objectives import OBJECTIVES
 from advpt.attacks.pgd import PROFILES, STARTS
 from advpt.errors import AttackError, ConfigError, unknown_name
@@ -44,6 +50,7 @@ EXAMPLES = (
 SMALLEST_EPS = {"linf": 0.1, "l2": 1.0}  # L2 below 1 could not move one colour of one pixel by one level
 LARGEST_STEP = 2.0  # times the budget: what a step that is written as a fraction of 1 may come to
 REACH = 0.9  # of the budget: an attack whose steps come to less together stops short of it
+FILES = f"{Files.name}:"
 _NUMBER = r"(\d+(?:\.\d+)?)"
 
 
@@ -167,7 +174,7 @@ class AttackSpec:
         cls, values = ATTACKS.get(self.name), self.arguments()
         fixed = cls.usual(self.objective, self.eps, self.steps)
         usual = _defaults(cls)
-        head = self.name + (str(self.steps) if cls.usual_steps else "")
+        head = self.name + (f":{self.path}" if self.path else "") + (str(self.steps) if cls.usual_steps else "")
         head += f"-{self.objective}" if "objective" in values else ""
         words = [
             option.write(values[option.keyword])
@@ -175,6 +182,18 @@ class AttackSpec:
             if option.keyword in values and (option.keyword in fixed or values[option.keyword] != usual[option.keyword])
         ]
         return "/".join([f"{head}@{_decimal(self.eps)}", *words])
+
+    @property
+    def path(self) -> str:
+        """Where images lie that were made elsewhere; "" for attacks that are carried out here."""
+        return str(dict(self.options).get("path", ""))
+
+    @property
+    def label(self) -> str:
+        """What records call it: its expansion, with a digest of the images in the place of their path."""
+        if not self.path:
+            return str(self)
+        return str(dataclasses.replace(self, options=(("path", content(Path(self.path).expanduser())[:12]),)))
 
     def arguments(self) -> dict[str, Any]:
         """The keywords of the attack's constructor."""
@@ -213,12 +232,19 @@ def _defaults(cls: type[Attack]) -> dict[str, Any]:
     return {p.name: None if p.default is p.empty else p.default for p in found}
 
 
+def is_files(text: str) -> bool:
+    """Whether a text names images that were made elsewhere."""
+    return text.strip().startswith(FILES)
+
+
 def parse_all(text: str, profile: str = "sound") -> list[AttackSpec]:
     """Every :class:`AttackSpec` of a text that may name several budgets, like ``pgd40-ce@1,2,4,8,16``.
 
     Raises:
         ConfigError: as :func:`parse`.
     """
+    if is_files(text):
+        return [parse(text, profile)]
     head, at, tail = text.partition("@")
     budgets, slash, options = tail.partition("/")
     return [parse(f"{head}{at}{budget.strip()}{slash}{options}", profile) for budget in budgets.split(",")]
@@ -232,6 +258,8 @@ def parse(text: str, profile: str = "sound") -> AttackSpec:
     """
     if profile not in PROFILES:
         raise ConfigError(unknown_name("profile", profile, PROFILES))
+    if is_files(text):
+        return _parse_files(text)
     head, at, tail = text.strip().lower().partition("@")
     budget, *words = tail.split("/")
     if not (at and budget) or ":" in text:
@@ -279,6 +307,36 @@ def parse(text: str, profile: str = "sound") -> AttackSpec:
     try:
         spec.build()
     except AttackError as error:
+        raise ConfigError(f"attack {text!r}: {error}") from None
+    return spec
+
+
+def parse_training(text: str, leaf: str, profile: str = "sound") -> AttackSpec:
+    """The attack of a setting ``leaf`` that training images are attacked with.
+
+    Raises:
+        ConfigError: as :func:`parse`, and for images made elsewhere.
+    """
+    spec = parse(text, profile)
+    if spec.path:
+        raise ConfigError(f"{leaf} is {text!r}; images made elsewhere can be evaluated (EVAL.ATTACKS), not trained on")
+    return spec
+
+
+def _parse_files(text: str) -> AttackSpec:
+    path, _, tail = text.strip().removeprefix(FILES).rpartition("@")
+    if not path:
+        raise ConfigError(
+            f"attack {text!r} names no budget that its images are checked against; write {FILES}PATH@EPS, for instance "
+            f"{FILES}adv.safetensors@8 ({FILES}PATH@255 takes any change)"
+        )
+    budget, *words = tail.lower().split("/")
+    given, _ = _read_options(text, Files, words, 0)
+    try:
+        eps = parse_eps(budget, given.get("norm", "linf"))
+        spec = AttackSpec(Files.name, Files.usual_objective, eps, options=(("path", path),), **given)
+        spec.build()
+    except (AttackError, ConfigError) as error:
         raise ConfigError(f"attack {text!r}: {error}") from None
     return spec
 

@@ -25,7 +25,15 @@ from torch import Tensor, nn
 
 from advpt.data.images import ImageSet
 from advpt.errors import AttackError, ConfigError, WeightsError
-from advpt.files import atomic_path, digest, file_digest, network_timeout, tensor_digest
+from advpt.files import (
+    atomic_path,
+    digest,
+    file_digest,
+    first_words,
+    network_timeout,
+    pickled_class,
+    tensor_digest,
+)
 from advpt.settings import SurrogateSettings
 
 log = logging.getLogger(__name__)
@@ -141,7 +149,9 @@ def read_resnet(path: str = "") -> dict[str, Tensor]:
             return load_file(target)
         state = torch.load(target, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
-        raise WeightsError(f"{target} cannot be read as weights of a ResNet-50 ({type(error).__name__})") from error
+        pickled = pickled_class(error)
+        why = f"it holds a pickled object of {pickled}; expected a state dict" if pickled else first_words(error)[:200]
+        raise WeightsError(f"{target} cannot be read as weights of a ResNet-50 ({why})") from error
     return state.get("state_dict", state) if isinstance(state, dict) else {}
 
 

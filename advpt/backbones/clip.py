@@ -10,7 +10,7 @@ import functools
 import http.client
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from advpt.backbones import democlip, robust
 from advpt.backbones.shim import import_clip
-from advpt.errors import WeightsError, unknown_name
-from advpt.files import file_digest, is_torchscript, network_timeout, tensor_digest
+from advpt.errors import DataError, WeightsError, unknown_name
+from advpt.files import file_digest, first_words, is_torchscript, network_timeout, pickled_class, tensor_digest
 from advpt.settings import BackboneSettings
 
 BUILT_IN = democlip.NAME
@@ -64,12 +64,39 @@ OFFICIAL = {
 }
 
 
+def foreign_layout(names: Collection[str]) -> str:
+    """What tensors are that do not go by the names of OpenAI's CLIP, and what to do; "" where they may."""
+    if any(re.match(r"(\w+\.)*(text_model|vision_model)\.", name) for name in names):
+        return (
+            "these are weights in Hugging Face's layout (text_model..., vision_model...); expected OpenAI's names. "
+            "Take the same model in OpenAI's or open_clip's file; OpenAI's own are fetched by name, "
+            "MODEL.BACKBONE.NAME ViT-B/16 for clip-vit-base-patch16"
+        )
+    if any(name.startswith("visual.trunk.") for name in names):
+        return "these are weights of open_clip with an image tower of timm's; expected a CLIP of OpenAI's architecture"
+    wrapped = [name.removesuffix("visual.conv1.weight") for name in names if name.endswith(".visual.conv1.weight")]
+    if wrapped and "visual.conv1.weight" not in names:
+        return (
+            f"these are weights of a module around a CLIP: their names begin with {wrapped[0]!r}. Save the CLIP alone: "
+            f"torch.save({{k.removeprefix({wrapped[0]!r}): v for k, v in state.items()}}, FILE)"
+        )
+    if names and all(name.startswith("visual.") for name in names):
+        return (
+            "this is an image tower without a text tower; expected a whole CLIP. A robust image tower stands in a CLIP "
+            "with MODEL.IMAGE_WEIGHTS FILE in place of MODEL.WEIGHTS"
+        )
+    return ""
+
+
 def architecture_of(state: Mapping[str, Tensor]) -> Architecture:
     """The architecture that a CLIP state dict's shapes describe.
 
     Raises:
-        WeightsError: when a tensor that every CLIP has is not there.
+        WeightsError: when a tensor that every CLIP has is not there; the message says what else the tensors are, where
+            that is known.
     """
+    if reason := foreign_layout(state):
+        raise WeightsError(reason)
 
     def depth(pattern: str) -> int:
         return len({m.group(1) for key in state if (m := re.match(pattern, key))})
@@ -98,9 +125,9 @@ def architecture_of(state: Mapping[str, Tensor]) -> Architecture:
             text_layers=depth(r"transformer\.resblocks\.(\d+)\."),
         )
     except KeyError as missing:
-        raise WeightsError(
-            f"these are not CLIP weights: tensor {missing} is not among the {len(state)} found"
-        ) from None
+        # which of the two towers it is cannot be told where neither begins
+        name = missing.args[0] if "visual.conv1.weight" in state else "visual.conv1.weight"
+        raise WeightsError(f"these are not CLIP weights: tensor {name!r} is not among the {len(state)} found") from None
     except (IndexError, TypeError, ValueError):
         raise WeightsError(
             "these are not CLIP weights: a tensor has fewer dimensions, or is smaller, than CLIP's"
@@ -179,6 +206,19 @@ class Backbone:
             raise WeightsError("the image encoder was released; load the backbone again to see images")
         return self.image
 
+    def require_size(self, size: Sequence[int]) -> None:
+        """Refuse images of another size than this CLIP's. ``size``: height and width in pixels.
+
+        Raises:
+            DataError: naming both sizes.
+        """
+        side = self.architecture.resolution
+        if tuple(size) != (side, side):
+            raise DataError(
+                f"INPUT.SIZE is {tuple(size)}, but {self.name} reads {side} x {side} pixels; set INPUT.SIZE "
+                f'"({side},{side})"'
+            )
+
     def release_image_encoder(self) -> None:
         """Give back the memory of the image tower. Its hash stays known."""
         _ = self.image_digest
@@ -245,10 +285,14 @@ def read_state(path: Path, *, trust_archive: bool = False) -> dict[str, Tensor]:
     except WeightsError:
         raise
     except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if pickled := pickled_class(error):
+            raise WeightsError(
+                f"{path} holds a pickled object of {pickled}, which cannot be opened without running code; expected a "
+                "state dict: where the model can be loaded, save torch.save(model.state_dict(), FILE)"
+            ) from error
         raise WeightsError(
-            f"{path} cannot be read as CLIP weights ({first}); it may be damaged or cut off: compare its SHA-256 "
-            f"({file_digest(path)}) with its source's"
+            f"{path} cannot be read as CLIP weights ({first_words(error)}); it may be damaged or cut off: compare its "
+            f"SHA-256 ({file_digest(path)}) with its source's"
         ) from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
@@ -265,7 +309,10 @@ def from_state(name: str, state: Mapping[str, Tensor], source: str, device: torc
     Raises:
         WeightsError: wrong architecture for the name, or tensors missing, unexpected or of another shape.
     """
-    arch = architecture_of(state)
+    try:
+        arch = architecture_of(state)
+    except WeightsError as error:
+        raise WeightsError(f"{source}: {error}") from None
     if name in OFFICIAL and arch != OFFICIAL[name]:
         raise WeightsError(f"{source} holds [{arch}]; MODEL.BACKBONE.NAME {name} is [{OFFICIAL[name]}]")
     try:

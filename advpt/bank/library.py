@@ -95,6 +95,9 @@ class Library:
             own = self.surrogate.digest
             made_of = AdversarialSet(images, built.parameters(), own, None, seed, self.chunk, self.precision)
             return BankSpec(made_of, encoder, defenses, visual, self.precision)
+        if built.attacks_through == "files":  # whatever the seed and the precision here
+            made_of = AdversarialSet(images, built.parameters(), None, None, None, self.chunk)
+            return BankSpec(made_of, encoder, defenses, visual, self.precision)
         text = None
         if built.objective.space == "logits":
             if classifier is None:
@@ -186,17 +189,15 @@ class Library:
         backbone = self.backbone if self.backbone.image is not None else self.load()
         if backbone.image_digest != spec.encoder:
             raise BankError("the weight file changed while the run was going on; start it again")
-        size, given = (backbone.architecture.resolution,) * 2, spec.made_of.images.preprocessing.size
-        if size != given:
-            raise DataError(
-                f"INPUT.SIZE is {given}, but {backbone.name} reads {size[0]} x {size[1]} pixels; set INPUT.SIZE"
-            )
+        backbone.require_size(spec.made_of.images.preprocessing.size)
         encoder, precision = backbone.require_image(), self.precision
         encode = in_precision(seen_through(encoder, self.visual), precision)
         attacked, visual = encode, classifier.visual if classifier is not None else None
         if visual_digest(visual) != visual_digest(self.visual):
             attacked = in_precision(seen_through(encoder, visual), precision)
         built = attack.build() if attack else None
+        if built is not None:
+            built.examine(spec.made_of.images, self.workers)
         own = self.surrogate if built and built.attacks_through == "surrogate" else None
         attacker = Attacker(built, attacked, classifier, backbone.device, own, through)
         views = [View(each, self.folder(each), encode, seen) for each, seen in wanted]

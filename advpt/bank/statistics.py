@@ -156,6 +156,7 @@ def folder_of(shelf: Path, wanted: Mapping[str, Any]) -> Path:
 @torch.no_grad()
 def measure(backbone: Backbone, visual: Tensor, source: Source, workers: int = 0) -> TokenStatistics:
     """Statistics ``[blocks, tokens, D_v]`` of the images in one pass."""
+    backbone.require_size(source.images.preprocessing.size)
     found, encoder = TokenStatistics(), backbone.require_image()
     with tqdm(total=len(source.images), desc="statistics", unit="image", disable=None) as bar:
         for pixels in source.batches(workers):

@@ -33,10 +33,10 @@ def read_names(path: Path) -> dict[str, str]:
     """A ``classnames.txt``: one line per class, ``<wnid> <name>``, cut at the first space.
 
     Raises:
-        DataError: for a line of another form or a wnid that comes twice.
+        DataError: for a line of another form or a wnid that comes twice, or text that is not UTF-8.
     """
     names: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(files.read_text(path, DataError).splitlines(), 1):
         if not line.strip():
             continue
         wnid, _, name = line.strip().partition(" ")
@@ -110,20 +110,21 @@ def _without_classes(folder: Path, unknown: Sequence[str]) -> str:
     return f"has no class folders named by wnid (n01440764); found there: {listing.some(unknown)}."
 
 
-def list_images(folder: Path, classes: Sequence[str]) -> Listing:
-    """Image names of every class folder, sorted.
+def list_images(folder: Path, classes: Sequence[str], part: str = "") -> tuple[Listing, list[str]]:
+    """Image names of every class folder, sorted, and what was left out or lies deeper, as sentences.
 
     Raises:
         DataError: if class folders hold no image.
     """
-    found = {name: listing.images(folder / name) for name in classes}
+    scans = {name: listing.scan(folder / name) for name in classes}
+    found = {name: list(each.images) for name, each in scans.items()}
     empty = [name for name, images in found.items() if not images]
     if empty:
         raise DataError(
             f"{len(empty)} of {len(classes)} class folders in {folder} hold no image: "
             f"{listing.some(empty, 5)}. The archive was not unpacked to the end; unpack it again."
         )
-    return found
+    return found, listing.doubts(part, scans, listing.images(folder))
 
 
 def folders_digest(classes: Sequence[str]) -> str:

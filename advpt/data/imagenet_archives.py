@@ -13,6 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from advpt import files
 from advpt.data import archives, imagenet, listing
 from advpt.data.archives import Budget
 from advpt.errors import DataError
@@ -109,7 +110,7 @@ def truth(path: Path) -> Mapping[int, str]:
 
 
 def _truth_of_devkit(folder: Path, origin: Path) -> Mapping[int, str]:
-    from scipy.io import loadmat  # type: ignore[import-untyped]
+    from scipy.io import loadmat
 
     try:
         synsets: Any = loadmat(str(folder / "meta.mat"), squeeze_me=True)["synsets"]
@@ -125,12 +126,11 @@ def _truth_of_devkit(folder: Path, origin: Path) -> Mapping[int, str]:
 
 def _truth_of_solution(path: Path) -> Mapping[int, str]:
     found = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.reader(file):
-            image = _VAL.fullmatch(f"{row[0]}.JPEG") if len(row) == 2 else None
-            wnid = row[1].split(" ", 1)[0] if image else ""
-            if image and imagenet.is_wnid(wnid):
-                found[int(image[1])] = wnid
+    for row in csv.reader(files.read_text(path, DataError).splitlines()):
+        image = _VAL.fullmatch(f"{row[0]}.JPEG") if len(row) == 2 else None
+        wnid = row[1].split(" ", 1)[0] if image else ""
+        if image and imagenet.is_wnid(wnid):
+            found[int(image[1])] = wnid
     if not found:
         raise DataError(f"{path} is not {SOLUTION}: no line of the form ILSVRC2012_val_00000001,n01440764 ... in it.")
     return found

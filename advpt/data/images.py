@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_in
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
 
+from advpt.data import listing
 from advpt.errors import ConfigError, DataError, StorageError, out_of_shared_memory, own_words
 from advpt.files import digest
 
@@ -100,19 +101,22 @@ class ImageBatch:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """An ordered list of labelled images with one preprocessing. ``dataset`` and ``split`` are names for people."""
+    """An ordered list of labelled images with one preprocessing. ``dataset`` and ``split`` are names for people;
+    ``part``: it was taken from a longer list."""
 
     dataset: str
     split: str
     samples: tuple[Sample, ...]
     classnames: tuple[str, ...]
     preprocessing: Preprocessing
+    part: bool = False
 
     def __post_init__(self) -> None:
         ids = [sample.id for sample in self.samples]
         if len(set(ids)) != len(ids):
             twice = next(i for i in ids if ids.count(i) > 1)
             raise DataError(f"{self.dataset}, {self.split}: the image {twice} occurs twice; ids must be different")
+        listing.require_unicode(ids, f"{self.dataset}, {self.split}")
         if bad := [i for i in ids if "\n" in i]:
             raise DataError(f"{self.dataset}, {self.split}: the path {bad[0]!r} contains a line break; rename the file")
 
@@ -165,7 +169,7 @@ class ImageSet:
         queues = [rng.sample(groups[label], len(groups[label])) for label in sorted(groups)]
         turns = [i for turn in range(max(map(len, queues))) for q in queues if turn < len(q) for i in (q[turn],)]
         keep = sorted(turns[:n])
-        return dataclasses.replace(self, samples=tuple(self.samples[i] for i in keep))
+        return dataclasses.replace(self, samples=tuple(self.samples[i] for i in keep), part=True)
 
     def batches(
         self, rows: Sequence[int], chunk: int, workers: int = 0, *, pin_memory: bool = False

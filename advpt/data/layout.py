@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from advpt import files
 from advpt.data import imagenet, listing, split
 from advpt.data.facts import DatasetFacts
 from advpt.data.split import PARTS, triple
@@ -95,14 +96,13 @@ def listed(facts: DatasetFacts, folder: Path) -> split.Split:
     if facts.split is not None:
         return split.read(folder / facts.split.filename)[0]
     try:
-        variants = (folder / "variants.txt").read_text(encoding="utf-8").split("\n")
+        variants = files.read_text(folder / "variants.txt", DataError).split("\n")
         labels = {name.strip(): label for label, name in enumerate(variants) if name.strip()}
         parts = []
         for part in PARTS:
             path = folder / f"images_variant_{part}.txt"
-            pairs = [
-                line.strip().partition(" ") for line in path.read_text(encoding="utf-8").split("\n") if line.strip()
-            ]
+            lines = files.read_text(path, DataError).split("\n")
+            pairs = [line.strip().partition(" ") for line in lines if line.strip()]
             parts.append([[f"{image}.jpg", labels[name], name] for image, _, name in pairs])
     except FileNotFoundError as error:
         raise DataError(f"{error.filename} is missing.") from None
@@ -192,7 +192,7 @@ def walk(folder: Path, prefix: str = "") -> Iterator[tuple[str, int]]:
                 continue
             if entry.is_dir():
                 yield from walk(Path(entry.path), f"{prefix}{entry.name}/")
-            elif listing.is_image(entry.name):
+            elif listing.is_image(entry):
                 yield f"{prefix}{entry.name}", _size(entry)
 
 

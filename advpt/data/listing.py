@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
+from advpt.errors import DataError
+from advpt.files import printable
+
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+)
+# First bytes of images; a TIFF's are left out, as most cameras' raw files begin with them too.
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
+_SYSTEM_FILES = ("thumbs.db", "desktop.ini")  # of Windows; those of other systems are hidden
 
 
 def folders(path: Path) -> list[str]:
@@ -15,12 +24,76 @@ def folders(path: Path) -> list[str]:
 
 
 def images(path: Path) -> list[str]:
-    """Sorted names of the image files in ``path``, by suffix, hidden ones left out; [] if it is no folder."""
-    return sorted(entry.name for entry in _entries(path) if is_image(entry.name))
+    """Sorted names of the image files in ``path`` itself, hidden ones left out; [] if it is no folder."""
+    return sorted(entry.name for entry in _entries(path) if not entry.is_dir() and is_image(entry))
 
 
-def is_image(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
+def is_image(entry: os.DirEntry[str]) -> bool:
+    """Whether a file is an image: by its suffix, or by its first bytes where its name has no suffix."""
+    suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
+    return suffix in IMAGE_SUFFIXES or (not suffix and _begins_as_image(entry.path))
+
+
+def _begins_as_image(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            head = file.read(12)
+    except OSError:
+        return False
+    return head.startswith(_SIGNATURES) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The files below a folder, at any depth, hidden ones apart: sorted paths relative to it, with '/'.
+
+    images: what is read. left_out: other files, but for those that Windows writes into every folder.
+    """
+
+    images: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+def scan(folder: Path) -> Scan:
+    """Look at all files below ``folder``; nothing is found where it is no folder."""
+    found: dict[bool, list[str]] = {True: [], False: []}
+    for path, entry in _files(folder):
+        if entry.name.lower() not in _SYSTEM_FILES:
+            found[is_image(entry)].append(path)
+    return Scan(tuple(sorted(found[True])), tuple(sorted(found[False])))
+
+
+def _files(folder: Path, prefix: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
+    for entry in _entries(folder):
+        if not entry.is_dir():
+            yield prefix + entry.name, entry
+        elif not (entry.is_symlink() and folder.resolve().is_relative_to(Path(entry.path).resolve())):  # a circle
+            yield from _files(Path(entry.path), f"{prefix}{entry.name}/")
+
+
+def doubts(part: str, scans: Mapping[str, Scan], beside: Sequence[str] = ()) -> list[str]:
+    """What a listing of class folders left out, or read from where not everybody would look: sentences for a record.
+
+    Args:
+        part: the part of the data set, as its folder is called. scans: by class folder. beside: images that lie
+            beside the class folders.
+    """
+    left_out = [f"{name}/{path}" for name, each in scans.items() for path in each.left_out]
+    deeper = [f"{name}/{path}" for name, each in scans.items() for path in each.images if "/" in path]
+    prefix, found = f"{part}: " if part else "", []
+    if left_out:
+        found.append(
+            f"{prefix}{len(left_out):,} files in class folders are left out; they are no images by suffix, nor without "
+            f"one by content: {some(left_out, 5)}"
+        )
+    if beside and scans:
+        found.append(f"{prefix}{len(beside):,} images beside the class folders are left out: {some(beside, 5)}")
+    if deeper:
+        found.append(
+            f"{prefix}{len(deeper):,} images lie in folders inside a class folder and are read as images of that "
+            f"class: {some(deeper, 5)}"
+        )
+    return found
 
 
 def _entries(path: Path) -> Iterable[os.DirEntry[str]]:
@@ -54,3 +127,20 @@ def some(names: Sequence[str], limit: int = 10) -> str:
         return "none"
     more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
+
+
+def require_unicode(names: Iterable[str], where: str) -> None:
+    """Refuse names of files and classes that are not UTF-8: they can be opened, but neither be written into a record
+    nor read by CLIP. Python marks their bytes with halves of characters.
+
+    Raises:
+        DataError: the first such name, its odd bytes as ``\\xe9``. ``where``: what has it, for the message.
+    """
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"{where}: the name '{printable(name)}' is not UTF-8; rename it, for instance with: convmv -f latin1 "
+                "-t utf8 -r --notest DIR"
+            ) from None

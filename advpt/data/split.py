@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from advpt import files
+from advpt.data import listing
 from advpt.data.facts import DatasetFacts
 from advpt.errors import DataError
 
@@ -117,6 +118,9 @@ def check(split: Split, origin: str) -> None:
         raise DataError(f"{origin}: the list {empty!r} is empty.")
     where: dict[str, str] = {}
     names: dict[int, str] = {}
+    listing.require_unicode(
+        (text for rows in split.parts().values() for path, _, name in rows for text in (path, name)), origin
+    )
     for part, rows in split.parts().items():
         for path, label, name in rows:
             pure = PurePosixPath(path)

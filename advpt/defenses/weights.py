@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from advpt.errors import WeightsError
-from advpt.files import file_digest
+from advpt.files import file_digest, first_words, pickled_class
 
 
 def folder() -> Path:
@@ -69,8 +69,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
-        why = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise WeightsError(f"{path} cannot be read ({why}); fetch it again") from error
+        pickled = pickled_class(error)
+        why = f"it holds a pickled object of {pickled}" if pickled else first_words(error)[:200]
+        raise WeightsError(f"{path} cannot be read ({why}); expected tensors by name, fetch it again") from error
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise WeightsError(f"{path} holds no state dict of tensors")
     return state

@@ -66,6 +66,9 @@ def evaluate(
     images.
     """
     images = images.first(settings.subset)
+    asked = threats(settings.attacks, settings.protocols)
+    for threat in asked:
+        threat.attack.build().require(images)
     library = library.seen_through(prompts.learned.visual)
     started = time.monotonic()
     device = library.backbone.device
@@ -75,7 +78,7 @@ def evaluate(
     found: list[Record] = []
     doubts: dict[str, list[str]] = {}  # about the rows of a bank, by its key
 
-    def add(result: dict[str, Any], *banks: Bank) -> None:
+    def add(result: dict[str, Any], *banks: Bank, path: str = "") -> None:
         nonlocal started
         said = list(facts.get("warnings", []))
         for bank in banks:
@@ -87,11 +90,12 @@ def evaluate(
             said += detectors.evaluation(result["clean"], result["robust"], what)
         result["warnings"] = list(dict.fromkeys(said))
         result = additions.omit(result, additions.RESULT_FIELDS)
-        found.append(Record(result, records.observe(time.monotonic() - started, device)))
+        extra = {"files": path} if path else None
+        found.append(Record(result, records.observe(time.monotonic() - started, device, extra)))
         started = time.monotonic()
 
     measured: list[list[Measured]] = [[] for _ in rows]
-    for threat in threats(settings.attacks, settings.protocols):
+    for threat in asked:
         prefetch([row for row in rows if row.faces(threat)], threat, prompts, library, settings)
         for row, (base, clean_correct), done in zip(rows, bases, measured):
             if not row.faces(threat):
@@ -105,12 +109,13 @@ def evaluate(
                     "protocol": made.protocol,
                     "attacker_knows": knows(made, row),
                     "attack": made.attack.build().parameters()
-                    | {"spec": str(made.attack), "asked": str(threat.attack), "seed": settings.seed},
+                    | {"spec": made.attack.label, "asked": threat.attack.label, "seed": settings.seed},
                     "note": made.note,
                     "defense": row.facts(made, settings.bpda),
                     "robust": robust | surrogate_part(done[-1], library),
                 },
                 *done[-1].banks,
+                path=made.attack.path,
             )
     for row, (base, clean_correct), done in zip(rows, bases, measured):
         for group in rivals(done):
@@ -254,7 +259,7 @@ def worst_case(
     most = next((found.threat for found in group if not found.threat.own_network), group[0].threat)  # who knows most
     survived = [torch.stack(each).all(0) for each in zip(*(found.correct for found in group))]
     perturbed = torch.stack([found.perturbed for found in group]).any(0)
-    names = [str(found.threat.attack) for found in group]
+    names = [found.threat.attack.label for found in group]
     name = f"{WORST_CASE}@{spec.eps:g}" + ("" if spec.norm == "linf" else f"/{spec.norm}")
     parts = [
         _accuracies(correct, perturbed, clean)
@@ -297,6 +302,8 @@ def card(records_: list[Record]) -> str:
         about = [clean, f"{robust['n']} images", f"untouched {robust['untouched']:.1f} %"]
         if robust["untouched"]:
             about.append(f"on the perturbed {robust['on_perturbed']['accuracy']:.1f} %")
+        if r["attack"]["name"] == "files":
+            about.append(f"largest change of a pixel {robust['largest_linf']:g}/255")
         if stages := robust.get("stages"):
             about.append("broken by " + ", ".join(f"{name} {n}" for name, n in stages.items()))
         if r["defenses"]:

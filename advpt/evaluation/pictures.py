@@ -57,7 +57,7 @@ def take(
         )
     about: dict[str, Any] = {
         "record": record.id,
-        "attack": str(threat.attack),
+        "attack": threat.attack.label,
         "protocol": threat.protocol,
         "magnified": 255 / (2 * threat.attack.eps),
         "pictures": shown,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from advpt.attacks.base import ATTACKS
 from advpt.attacks.objectives import OBJECTIVES
-from advpt.attacks.spec import AttackSpec, parse_all
+from advpt.attacks.spec import AttackSpec, is_files, parse, parse_all
 from advpt.errors import ConfigError, unknown_name
 from advpt.prompts.classifier import Classifier
 from advpt.settings import PROTOCOLS
@@ -21,6 +21,7 @@ KNOWS = {
 }
 KNOW_THE_PROMPT = ("static", "tuned", "adaptive")  # equal where nothing is tuned at test time
 KNOWS_NOTHING = "neither CLIP nor any prompt: it attacks a network of its own"
+NOT_KNOWN = "what its maker knew: the images were made elsewhere"
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,15 @@ class Threat:
 
     @property
     def own_network(self) -> bool:
-        """Whether the attack goes through a network of the attacker's own."""
+        """Whether the attack goes through nothing that is evaluated: a network of the attacker's own, or images that
+        were made elsewhere."""
         return _has_own_network(self.attack)
 
     @property
     def knows(self) -> str:
         """What this attacker knows, in words."""
+        if self.attack.path:
+            return NOT_KNOWN
         return KNOWS_NOTHING if self.own_network else KNOWS[self.protocol]
 
     @property
@@ -57,12 +61,14 @@ def threats(attacks: Sequence[str], protocols: Sequence[str]) -> list[Threat]:
     then its only one. Under ``transfer-all`` an attack that leaves images alone is told to perturb them all. Under
     ``adaptive``, ``static`` and ``tuned`` an objective that ignores labels is replaced by cross-entropy through the
     learned prompt: an attacker who knows the prompt would not use less. An attack through a network of its own has no
-    prompt to adapt to and comes once.
+    prompt to adapt to and comes once. Images made elsewhere adapt to nothing either: they come once, under
+    ``transfer``.
 
     Raises:
-        ConfigError: a text that is not an attack, or not a protocol after its colon.
+        ConfigError: a text that is not an attack, or not a protocol after its colon; images made elsewhere under
+            another protocol than ``transfer``.
     """
-    wanted = [(text, *split_protocol(text)) for text in attacks]
+    wanted = [(text, *_of_files(text, *split_protocol(text), protocols)) for text in attacks]
     order = dict.fromkeys([*protocols, *(own for _, _, own in wanted if own)])
     found: list[Threat] = []
     for protocol in order:
@@ -77,20 +83,44 @@ def threats(attacks: Sequence[str], protocols: Sequence[str]) -> list[Threat]:
     return found
 
 
+def _of_files(text: str, attack: str, own: str, protocols: Sequence[str]) -> tuple[str, str]:
+    """Attack and only protocol of a text; images made elsewhere have ``transfer``."""
+    if not is_files(attack):
+        return attack, own
+    if (own or "transfer") != "transfer" or (not own and "transfer" not in protocols):
+        asked = own or ", ".join(protocols)
+        raise ConfigError(
+            f"attack {text!r} under {asked}: images made elsewhere are as they are, their attacker cannot be told of a "
+            f"prompt, a defense or anything else. Evaluate them as {attack}:transfer"
+        )
+    return attack, "transfer"
+
+
+def recorded(text: str) -> str:
+    """A text as records hold it: with a digest in the place of the path of images made elsewhere."""
+    attack, protocol = split_protocol(text)
+    return parse(attack).label + (f":{protocol}" if protocol else "") if is_files(text) else text
+
+
 def split_protocol(text: str) -> tuple[str, str]:
     """``aa@16:transfer-all`` as attack and protocol; "" where it names none.
 
     Raises:
         ConfigError: an unknown protocol, with the nearest one.
     """
-    attack, colon, protocol = text.strip().partition(":")
+    head, at, tail = text.strip().rpartition("@") if is_files(text) else ("", "", text.strip())
+    if is_files(text) and not at:
+        return tail, ""
+    attack, colon, protocol = tail.partition(":")
     if colon and protocol not in PROTOCOLS:
         raise ConfigError(f"attack {text!r}: {unknown_name('protocol', protocol, PROTOCOLS)}")
-    return attack, protocol
+    return f"{head}{at}{attack}", protocol
 
 
 def carry_out(protocol: str, spec: AttackSpec) -> Threat:
     """The attack as it is made under a protocol, with a note of what differs from what was asked for."""
+    if spec.path:
+        return Threat(protocol, spec, "images made elsewhere")
     if _has_own_network(spec):
         asked = "" if protocol == "transfer" else f"{protocol} is the same as transfer: "
         return Threat(protocol, spec, f"{asked}it goes through a surrogate network, which has no prompt to adapt to")
@@ -106,4 +136,4 @@ def carry_out(protocol: str, spec: AttackSpec) -> Threat:
 
 
 def _has_own_network(spec: AttackSpec) -> bool:
-    return ATTACKS.get(spec.name).attacks_through == "surrogate"
+    return ATTACKS.get(spec.name).attacks_through != "encoder"

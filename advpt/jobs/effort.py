@@ -70,6 +70,8 @@ def attack_cost(text: str, backbone: str, surrogate: str = "resnet50") -> float:
     """GFLOP to attack one image and embed it."""
     spec, forward = parse(split_protocol(text)[0]), network(backbone).image
     step = 1 + BACKWARD
+    if spec.path:
+        return forward
     if ATTACKS.get(spec.name).attacks_through == "surrogate":
         values = spec.arguments()
         late = values.get("late_start") or spec.steps // 4

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from advpt.backbones.clip import Architecture
 from advpt.errors import PromptError
-from advpt.prompts.text_encoder import PromptBatch, TextEncoder, tokenize, word_tokens
+from advpt.prompts.text_encoder import PromptBatch, TextEncoder, class_tokens, tokenize, word_tokens
 from advpt.settings import COUPLED, ContextSettings
 
 INIT_STD = 0.02
@@ -160,7 +160,7 @@ class PromptLearner(nn.Module):
                 f"class name ({names[longest]!r}) with full stop, start and end takes {len(tokens[longest]) + 2}. "
                 f"At most {max(0, room)} fit: set N_CTX {max(0, room)} or shorten the name"
             )
-        self.name_lengths = [len(word_tokens(name)) for name in names]
+        self.name_lengths = [len(class_tokens(name)) for name in self.classnames]
 
         with torch.no_grad():
             device = encoder.positional_embedding.device

@@ -118,6 +118,11 @@ def word_tokens(text: str) -> list[int]:
     return list(import_clip().clip._tokenizer.encode(text))
 
 
+def class_tokens(name: str) -> list[int]:
+    """The BPE token ids of a class name as prompts have it: underscores are spaces."""
+    return word_tokens(name.replace("_", " "))
+
+
 def _samples(prompts: PromptBatch) -> int:
     """How many samples have prompts of their own; 0 where all are the same."""
     parts = ((prompts.prefix, 2), (prompts.rest, 3), (prompts.deep, 3))

@@ -61,13 +61,15 @@ def fit(features: Tensor, labels: Tensor, classes: int, c: float, iterations: in
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Embeddings ``[n, L]`` and labels ``[n]`` to fit on and to choose C by, and how many classes there are."""
+    """Embeddings ``[n, L]`` and labels ``[n]`` to fit on and to choose C by, how many classes there are, and which
+    images those to choose by are."""
 
     features: Tensor
     labels: Tensor
     val_features: Tensor
     val_labels: Tensor
     classes: int
+    val_are: str = "the validation split"
 
 
 def search(data: Data, iterations: int = MAX_ITERATIONS) -> tuple[Probe, list[tuple[float, float]]]:

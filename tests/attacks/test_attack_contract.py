@@ -27,9 +27,13 @@ def make(name: str, objective: str, norm: str, **wanted: Any) -> Attack:
     return cls(**{k: v for k, v in keywords.items() if free or k in known})
 
 
+# Images made elsewhere have no objective and no forward pass: their contract is in test_attack_files.py.
+CARRIED_OUT = [name for name in ATTACKS if ATTACKS.get(name).attacks_through != "files"]
+
+
 def accepted() -> list[tuple[str, str, str]]:
     found = []
-    for name in ATTACKS:
+    for name in CARRIED_OUT:
         for objective in OBJECTIVES:
             for norm in ("linf", "l2"):
                 try:
@@ -51,7 +55,7 @@ ascending = pytest.mark.parametrize(
 
 def test_pgd_takes_every_objective_and_norm() -> None:
     assert {(o, n) for name, o, n in ACCEPTED if name == "pgd"} == {(o, n) for o in OBJECTIVES for n in ("linf", "l2")}
-    assert {name for name, _, _ in ACCEPTED} == set(ATTACKS)
+    assert {name for name, _, _ in ACCEPTED} == set(CARRIED_OUT) == set(ATTACKS) - {"files"}
 
 
 class Net(nn.Module):

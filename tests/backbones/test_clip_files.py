@@ -171,6 +171,47 @@ def test_tensors_that_do_not_fit(tiny_state: State, spoil: Callable[[State], Any
         load(tmp_path / "w.pt")
 
 
+def visual_of(state: State) -> State:
+    return {name: value for name, value in state.items() if name.startswith("visual.")}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    (
+        (
+            lambda s: {f"model.{k}": v for k, v in s.items()},
+            r"around a CLIP: their names begin with 'model\.'.*Save the",
+        ),
+        (lambda s: {f"module.clip.{k}": v for k, v in s.items()}, r"their names begin with 'clip\.'"),
+        (lambda s: {f"a.b.{k}": v for k, v in s.items()} | {"head": s["text_projection"]}, r"begin with 'a\.b\.'"),
+        (lambda s: {"text_model.embeddings.x": s["text_projection"]}, "Hugging Face's layout.*MODEL.BACKBONE.NAME"),
+        (lambda s: {"clip.vision_model.post_layernorm.bias": s["text_projection"]}, "Hugging Face's layout"),
+        (lambda s: s | {"visual.trunk.norm.weight": s["text_projection"]}, "image tower of timm's"),
+        (visual_of, "image tower without a text tower.*MODEL.IMAGE_WEIGHTS"),
+        (lambda s: {k: v for k, v in s.items() if k not in visual_of(s)}, "tensor 'visual.conv1.weight' is not among"),
+        (lambda s: {"fc.weight": s["text_projection"]}, "tensor 'visual.conv1.weight' is not among the 1 found"),
+    ),
+    ids=("wrapper", "two wrappers", "part of a model", "HF", "HF in a wrapper", "timm", "visual", "text", "others"),
+)
+def test_tensors_by_other_names_are_called_what_they_are(
+    tiny_state: State, change: Callable[[State], State], says: str, tmp_path: Path
+) -> None:
+    torch.save(change(dict(tiny_state)), tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match=rf"w\.pt: .*{says}") as caught:
+        load(tmp_path / "w.pt")
+    assert "layer1" not in str(caught.value)
+
+
+def test_a_whole_pickled_model_is_named_and_never_opened(tmp_path: Path) -> None:
+    torch.save(torch.nn.Conv2d(1, 1, 1), tmp_path / "w.pt")
+    with pytest.raises(
+        WeightsError,
+        match=r"w\.pt holds a pickled object of torch\.nn\.modules\.conv\.Conv2d.*torch\.save\(model\.state_dict",
+    ) as caught:
+        read_state(tmp_path / "w.pt")
+    assert "\x1b" not in str(caught.value) and "damaged" not in str(caught.value)
+
+
 @pytest.mark.parametrize("content", ([1, 2], {"a": 1}, {3: torch.zeros(1)}, torch.zeros(2)), ids=repr)
 def test_a_torch_file_without_a_state_dict(content: Any, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "w.pt")

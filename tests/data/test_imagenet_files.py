@@ -72,3 +72,15 @@ def test_only_image_files_are_listed_sorted_and_without_hidden_ones(tmp_path: Pa
     assert listing.images(tmp_path) == ["a.jpg", "b.JPEG", "c.png"]
     assert listing.folders(tmp_path) == ["sub"]
     assert listing.images(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize("encoding", ("utf-8-sig", "utf-16", "latin-1"))
+def test_names_files_of_other_programs(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "classnames.txt"
+    text = "".join(f"{wnid} {name}\r\n" for wnid, name in imagenet.shipped_names().items())
+    path.write_bytes(text.replace("tench", "ténch" if encoding == "latin-1" else "tench").encode(encoding))
+    if encoding == "utf-8-sig":
+        assert imagenet.names_for(tmp_path) == (imagenet.shipped_names(), "")
+        return
+    with pytest.raises(DataError, match=r"classnames\.txt is (not )?in UTF-.*iconv"):
+        imagenet.names_for(tmp_path)

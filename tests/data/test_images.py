@@ -92,6 +92,12 @@ def test_repeated_images_count_once_but_not_with_two_labels() -> None:
         from_datums("/data", ("/data/a.jpg", 0), ("/data/a.jpg", 1))
 
 
+def test_names_that_no_record_can_hold_are_refused() -> None:
+    sample = Sample("a/caf\udce9.png", "/x", 0)
+    with pytest.raises(DataError, match=r"the name 'a/caf\\xe9\.png' is not UTF-8"):
+        ImageSet("d", "train", (sample,), ("a",), Preprocessing((8, 8), "bicubic"))
+
+
 def test_ids_that_cannot_be_ids() -> None:
     pixels = Preprocessing((8, 8), "bicubic")
     with pytest.raises(DataError, match="d, train: the image a occurs twice"):

@@ -110,3 +110,13 @@ def test_a_split_without_a_hash_on_record_is_not_called_official(tmp_path: Path)
     verdict = split.judge(unknown, split.parse(GOOD, "x"), b"", tmp_path / "s.json")
     assert not verdict.official
     assert "no hash of the official split_zhou_Caltech101.json is on record" in verdict.warning
+
+
+@pytest.mark.parametrize("odd", ("caf\udce9", "\ud800"))
+@pytest.mark.parametrize("place", (0, 2))
+def test_halves_of_characters_in_names_are_refused(tmp_path: Path, odd: str, place: int) -> None:
+    rows: list[list[object]] = [["a/1.jpg", 0, "a"], ["b/1.jpg", 1, "b"]]
+    rows[1][place] = f"b{odd}"
+    path = write(tmp_path, {"train": rows, "val": [], "test": [["a/2.jpg", 0, "a"]]})
+    with pytest.raises(DataError, match="is not UTF-8; rename it"):
+        split.read(path)

@@ -1,3 +1,4 @@
+# ruff: noqa: PTH110, PTH111, PTH118, PTH123, UP015
 """Data set files in the style of public CoOp-style code, as users drop them into ``datasets/``."""
 
 import os

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from dataset_trees import Build, touch
+from PIL import Image
 
-from advpt.errors import DataError
+from advpt.errors import ConfigError, DataError
 
 PATHS = [
     *(f"train/{c}/{i}.jpg" for c in ("red_fox", "Arctic hare", "owl") for i in range(5)),
@@ -26,7 +28,7 @@ def test_folders_are_classes(build: Build, tmp_path: Path) -> None:
         "owl": 1,
         "red_fox": 2,
     }
-    assert data.comparable is True
+    assert data.comparable is True and data.warnings == []
     assert len(data.split_digest) == 64
     assert len(build("ImageFolder", shots=2).train_x) == 6
     assert build("ImageFolder", subsample="new").classnames == ["red_fox"]
@@ -56,3 +58,75 @@ def test_what_is_wrong_is_said(build: Build, tmp_path: Path, extra: list[str], l
     touch(folder, [*(path for path in PATHS if not path.startswith(lost)), *extra])
     with pytest.raises(DataError, match=message):
         build("ImageFolder")
+
+
+@pytest.mark.parametrize("odd", ("train/owl/caf\udce9.jpg", "test/owl/caf\udce9.jpg", "caf\udce9"))
+def test_names_that_are_not_utf8_are_named_with_their_bytes(build: Build, tmp_path: Path, odd: str) -> None:
+    folder = tmp_path / "image_folder"
+    touch(folder, PATHS)
+    if "/" in odd:
+        usual = odd.replace("caf\udce9", "0")
+        (folder / usual.replace("test/owl/0.jpg", "test/owl/0.JPEG")).rename(folder / odd)
+    else:
+        for part in ("train", "val", "test"):
+            if (folder / part / "owl").is_dir():
+                (folder / part / "owl").rename(folder / part / odd)
+    with pytest.raises(DataError, match=r"the name '.*caf\\xe9.*' is not UTF-8; rename it"):
+        build("ImageFolder")
+
+
+@pytest.mark.parametrize("subsample", ("new", "base"))
+def test_one_class_has_no_new_half(build: Build, tmp_path: Path, subsample: str) -> None:
+    touch(tmp_path / "image_folder", [path for path in PATHS if "/owl/" in path])
+    if subsample == "base":
+        assert build("ImageFolder", subsample="base").classnames == ["owl"]
+        return
+    with pytest.raises(
+        ConfigError, match=r"SUBSAMPLE_CLASSES is 'new', but the data set has 1 class\(es\): none is left"
+    ):
+        build("ImageFolder", subsample="new")
+
+
+def picture(path: Path, kind: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path, format=kind)
+
+
+def test_images_of_any_suffix_without_one_and_in_folders_are_read(build: Build, tmp_path: Path) -> None:
+    touch(tmp_path, PATHS)
+    owl = tmp_path / "test" / "owl"
+    for name, kind in (("a.jfif", "JPEG"), ("b.JPE", "JPEG"), ("png", "PNG"), ("jpeg", "JPEG"), ("gif", "GIF"),
+                       ("webp", "WEBP"), ("2021/deep.png", "PNG"), ("2021/05/x.jpg", "JPEG")):  # fmt: skip
+        picture(owl / name, kind)
+    (owl / "again").symlink_to(owl, target_is_directory=True)  # a circle
+    touch(owl, ["2021/.hidden.png", ".git/x.png", "Thumbs.db", "2021/Desktop.ini"])
+    with pytest.warns(UserWarning, match="2 images lie in folders inside a class folder"):
+        data = build("ImageFolder")
+    found = sorted(Path(item.impath).relative_to(owl).as_posix() for item in data.test if item.label == 1)
+    assert found == sorted(["0.JPEG", "1.JPEG", "2.JPEG", "a.jfif", "b.JPE", "png", "jpeg", "gif", "webp",
+                            "2021/deep.png", "2021/05/x.jpg"])  # fmt: skip
+    assert data.warnings == [
+        "ImageFolder: test: 2 images lie in folders inside a class folder and are read as images of that class: "
+        "owl/2021/05/x.jpg, owl/2021/deep.png"
+    ]
+
+
+def test_what_is_left_out_is_named(build: Build, tmp_path: Path) -> None:
+    touch(tmp_path, [path for path in PATHS if not path.startswith("val")])
+    touch(
+        tmp_path, ["test/owl/notes.txt", "test/owl/raw.nef", "test/owl/empty", "test/red_fox/x.heic", "test/loose.jpg"]
+    )
+    touch(tmp_path, ["valid/owl/0.jpg"])
+    picture(tmp_path / "train" / "owl" / "copy.bak", "PNG")
+    with pytest.warns(UserWarning, match="are left out"):
+        data = build("ImageFolder")
+    assert len(data.test) == 9 and len(data.train_x) == 15
+    assert data.warnings == [
+        "ImageFolder: train: 1 files in class folders are left out; they are no images by suffix, nor without one by "
+        "content: owl/copy.bak",
+        "ImageFolder: test: 4 files in class folders are left out; they are no images by suffix, nor without one by "
+        "content: owl/empty, owl/notes.txt, owl/raw.nef, red_fox/x.heic",
+        "ImageFolder: test: 1 images beside the class folders are left out: loose.jpg",
+        "ImageFolder: there is no validation split: it is read from val, and the folder valid is left out",
+    ]
+    assert str(tmp_path) not in "".join(data.warnings), "equal data have equal records, wherever they lie"

@@ -130,9 +130,28 @@ def test_kaggles_wrapped_layout(build: Build, tmp_path: Path) -> None:
 def test_stray_and_hidden_folders_are_left_out(build: Build, small: Path) -> None:
     touch(small, ["train/tmp/a.jpg", "train/.ipynb_checkpoints/a.jpg", "train/LICENSE", "val/Thumbs.db"])
     touch(small, [f"train/{WNIDS[0]}/._x.JPEG", f"train/{WNIDS[0]}/Thumbs.db"])
-    with pytest.warns(UserWarning, match="1 folders are no classes and are left out: tmp"):
+    with pytest.warns(UserWarning, match="train: 1 folders are no classes and are left out: tmp"):
         data = build("ImageNet")
     assert (len(data.train_x), len(data.test)) == (20, 12)
+    assert data.warnings == ["train: 1 folders are no classes and are left out: tmp"]
+
+
+def test_files_that_are_left_out_are_named_every_time(build: Build, small: Path, monkeypatch) -> None:
+    """Also where the count is official: a listing that is kept would not say it again."""
+    touch(small, [f"train/{WNIDS[0]}/x.heic", f"val/{WNIDS[1]}/more/y.JPEG", "val/loose.JPEG"])
+    cls = DATASET_REGISTRY.get("ImageNet")
+    digest = imagenet.folders_digest(WNIDS)
+    monkeypatch.setattr(cls, "info", dataclasses.replace(cls.info, classes=4, counts=(20, 0, 13), class_folders=digest))
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="train: 1 files in class folders are left out"):
+            data = build("ImageNet")
+        assert data.comparable is True and len(data.test) == 13
+        assert [text.split(";")[0] for text in data.warnings] == [
+            "train: 1 files in class folders are left out",
+            "val: 1 images beside the class folders are left out: loose.JPEG",
+            f"val: 1 images lie in folders inside a class folder and are read as images of that class: "
+            f"{WNIDS[1]}/more/y.JPEG",
+        ]
 
 
 def test_another_imagenet_a_lost_class_and_an_empty_class(build: Build, small: Path) -> None:
@@ -175,7 +194,10 @@ def test_variants_have_labels_of_their_own(build: Build, tmp_path: Path, name: s
     assert data.classnames == [NAMES[WNIDS[1]], NAMES[WNIDS[3]]]
     assert [item.label for item in data.test] == [0, 0, 1, 1]
     assert data.train_x is data.test
-    assert data.comparable is False
+    assert data.comparable is False and data.warnings == []
+    touch(images, [f"{wnids[0]}/notes.txt", "tmp/x.jpg"])
+    with pytest.warns(UserWarning, match="1 files in class folders are left out.*: " + f"{wnids[0]}/notes.txt"):
+        assert len(build(name).warnings) == 2
     with pytest.raises(ConfigError, match="has no test subsets"):
         build(name, test_subset="paper1000")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,15 +13,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor
 
 from advpt.attacks import autoattack, parse
 from advpt.attacks.surrogate import load_surrogate
 from advpt.bank import build
 from advpt.bank.library import Library
-from advpt.errors import ConfigError
+from advpt.data.images import ImageSet
+from advpt.errors import AttackError, ConfigError
 from advpt.evaluation.evaluator import Prompts, card, evaluate
-from advpt.evaluation.protocols import KNOWS, KNOWS_NOTHING, threats
+from advpt.evaluation.protocols import KNOWS, KNOWS_NOTHING, NOT_KNOWN, threats
 from advpt.evaluation.record import Record, outcome
 from advpt.prompts.classifier import Classifier
 from advpt.results.table import groups, render
@@ -310,3 +313,64 @@ def test_logits_are_of_the_attacked_prompt(tiny_clip, images) -> None:
     with torch.no_grad():
         expected: Tensor = hand.logits(tiny_clip.require_image()(batch.pixels))
         assert torch.equal(logits(batch.pixels), expected) and logits(batch.pixels) is not logits(batch.pixels)
+
+
+# --- images made elsewhere ------------------------------------------------------------------------------------------
+
+
+def made_elsewhere(pictures: ImageSet, path: Path) -> Path:
+    """Every second image brighter by 4 of 255, the others as they are."""
+    pixels = torch.cat([b.pixels for b in pictures.batches(range(len(pictures)), 6)])
+    pixels[::2] = (pixels[::2] + 4 / 255).clamp(0, 1)
+    save_file({"images": pixels}, path, metadata={"ids": json.dumps(pictures.ids)})
+    return path
+
+
+def test_images_made_elsewhere_come_once_under_transfer(tmp_path: Path) -> None:
+    (tmp_path / "adv").mkdir()
+    text = f"files:{tmp_path / 'adv'}@8"
+    for texts, protocols in (([text], ("transfer", "adaptive")), ([text], ("static", "transfer")),
+                             ([f"{text}:transfer"], ("adaptive",))):  # fmt: skip
+        (found,) = threats(texts, protocols)
+        assert (found.protocol, found.knows, str(found.attack)) == ("transfer", NOT_KNOWN, text)
+    assert labels(threats([text, "pgd2-ce@8"], ("transfer", "adaptive")))[1:] == [
+        "transfer pgd2-ce@8/a8", "adaptive pgd2-ce@8/a8",
+    ]  # fmt: skip
+    for texts, protocols, asked in (
+        ([f"{text}:adaptive"], ("transfer",), "adaptive"),
+        ([f"{text}:transfer-all"], ("transfer",), "transfer-all"),
+        ([text], ("static", "adaptive"), "static, adaptive"),
+    ):
+        with pytest.raises(ConfigError, match=f"under {asked}: images made elsewhere are as they are") as caught:
+            threats(texts, protocols)
+        assert f"Evaluate them as {text}:transfer" in str(caught.value)
+    with pytest.raises(ConfigError, match="unknown protocol 'adaptiv'. Did you mean 'adaptive'"):
+        threats([f"{text}:adaptiv"], ("transfer",))
+
+
+def test_images_made_elsewhere_in_a_record(measured, images, tmp_path: Path) -> None:
+    pictures = images(12, K, split="test")
+    path = made_elsewhere(pictures, tmp_path / "adv.safetensors")
+    found, records, library = measured(f"files:{path}@4", "pgd2-ce@4")
+    (key,) = [key for key in found if "files" in key]
+    r = found[key]
+    label = r["attack"]["spec"]
+    assert key == f"transfer {label}" and label == r["attack"]["asked"] == f"files:{r['attack']['content'][:12]}@4"
+    assert str(tmp_path) not in json.dumps(r) and r["attacker_knows"] == NOT_KNOWN
+    assert r["robust"]["largest_linf"] == pytest.approx(4, abs=1e-3) and r["robust"]["untouched"] == 50
+    assert r["robust"]["on_perturbed"]["n"] == 6
+    written = next(x for x in records if x.result is r)
+    assert written.observed["files"] == str(path) and "files" not in records[-1].observed
+    made_of = library._open[r["robust"]["bank"]].spec["adversarial_set"]
+    assert made_of["attacked"]["image"] is made_of["attacked"]["text"] is made_of["seed"] is None
+    assert label in found["transfer worst-case@4"]["attack"]["attacks"]
+    text = card(records)
+    assert "largest change of a pixel 4" in text and NOT_KNOWN in text
+    assert label in render(groups(records)[0])
+
+
+def test_images_of_another_set_are_refused_before_anything_is_built(measured, images, tmp_path: Path) -> None:
+    path = made_elsewhere(images(12, K, split="train"), tmp_path / "adv.safetensors")
+    with pytest.raises(AttackError, match="random, test: .* lacks 12 of 12 images"):
+        measured(f"files:{path}@4")
+    assert not list((tmp_path / "banks").glob("**/*.safetensors"))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import re
 import shutil
 
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from test_runs import results
+from test_runs import own_data, results
 
 from advpt import losses
 from advpt.evaluation import record as records
@@ -161,6 +163,32 @@ def test_the_linear_probe_is_scikit_learns(world):
     flags = ("--eval-only", "--model-dir", str(world.output))
     world.run(*TINY, trainer="LinearProbe", output=world.folder / "eval", flags=flags)
     assert results(world.folder / "eval")[name]["robust"] == found[name]["robust"]
+
+
+def test_the_probe_says_what_c_was_chosen_on(world):
+    probe = functools.partial(world.run, "EVAL.ATTACKS", "()", trainer="LinearProbe")
+    printed = probe()
+    assert re.search(r"C = \S+, the best of \d+, chosen on 6 images: the validation split\n", printed)
+    (found,) = results(world.output).values()
+    assert found["training"]["c_chosen_on"] == "6 images: the validation split" and not found["warnings"]
+
+    printed = probe(flags=own_data(world), output=world.folder / "part")
+    assert "chosen on 3 images: every 5th training image of each class, which the probe is not fitted to" in printed
+    (found,) = results(world.folder / "part").values()
+    assert found["training"]["c_chosen_on"].startswith("3 images: every 5th training image")
+    assert found["training"]["images"] == 12 and not found["warnings"]
+
+    printed = probe("DATASET.NUM_SHOTS", "2", flags=own_data(world), output=world.folder / "few")
+    assert "chosen on 6 images: the training images themselves" in printed
+    (found,) = results(world.folder / "few").values()
+    (said,) = found["warnings"]
+    assert said.startswith("C of the linear probe was chosen on the training images themselves")
+    assert "C = 0.5, as TRAINER.LINEARPROBE.C says" in probe("TRAINER.LINEARPROBE.C", "0.5", output=world.folder / "c")
+
+
+def test_a_probe_and_zero_shot_do_not_care_about_the_context_of_prompts(world):
+    for trainer in ("LinearProbe", "ZeroshotCLIP"):
+        world.run("TRAINER.ADVPT.N_CTX", "0", "EVAL.ATTACKS", "()", trainer=trainer, output=world.folder / trainer)
 
 
 def test_the_probe_uses_the_images_that_prompts_use_and_few_shots(world):

@@ -10,9 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from small_world import ROOT
+from PIL import Image
+from small_world import ROOT, train
+from yacs.config import CfgNode
 
 from advpt.backbones.clip import ImageEncoder
 from advpt.evaluation import record as records
@@ -202,6 +205,21 @@ def test_zero_shot_needs_no_training_and_its_prompt_is_the_attacked_one(world):
     assert len(other["hand_prompt"]) == 8 and other["prompt"] != transfer["prompt"]
 
 
+def test_a_record_says_whether_its_method_was_trained(world, monkeypatch):
+    """By the trainer's name, so that records of earlier versions do; a trainer of another name says it itself."""
+    from trainers.zsclip import ZeroshotCLIP
+
+    world.run(trainer="ZeroshotCLIP")
+    world.run(trainer="CoOp", output=world.folder / "coop")
+    (zero, *_), (coop, *_) = results(world.output).values(), results(world.folder / "coop").values()
+    assert "trained" not in zero and not records.is_trained(zero) and "trained" not in coop and records.is_trained(coop)
+    monkeypatch.setattr(records, "UNTRAINED", ())
+    assert ZeroshotCLIP.trained is False
+    world.run(trainer="ZeroshotCLIP", output=world.folder / "again")
+    again = next(iter(results(world.folder / "again").values()))
+    assert again["trained"] is False and not records.is_trained(again)
+
+
 def test_best_validation_model_is_chosen_and_loaded(world):
     world.run("TEST.FINAL_MODEL", "best_val")
     assert (world.output / "prompt_learner" / "model-best.pth.tar").is_file()
@@ -219,14 +237,34 @@ def test_best_validation_model_is_chosen_and_loaded(world):
         (("MODEL.WEIGHTS", "/nowhere.pt"), "no such file"),
         (("INPUT.INTERPOLATION", "cubic"), "bicubic"),
         (("DATASET.NAME", "TinyPhoto"), "TinyPhotos"),
-        (("INPUT.SIZE", "(24, 24)"), "set INPUT.SIZE"),
+        (("INPUT.SIZE", "(24, 24)"), 'INPUT.SIZE is (24, 24), but tiny reads 16 x 16 pixels; set INPUT.SIZE "(16,16)"'),
+        (("OPTIM.LR", "-1"), "OPTIM.LR is -1.0; expected a number of at least 0"),
+        (("DATALOADER.TRAIN_X.BATCH_SIZE", "0"), "DATALOADER.TRAIN_X.BATCH_SIZE is 0; expected a number of at least 1"),
+        (("DATALOADER.K_TRANSFORMS", "2"), "DATALOADER.K_TRANSFORMS is 2; expected 1"),
+        (("OPTIM.SGD_NESTEROV", "True", "OPTIM.MOMENTUM", "0"), "OPTIM cannot be used: Nesterov"),
+        (("OPTIM.NAME", "adam", "OPTIM.ADAM_BETA1", "1"), "OPTIM cannot be used: Invalid beta"),
         (("TRAINER.ADVPT.CLASS_TOKEN_POSITION", "start"), "CLASS_TOKEN_POSITION"),
         (("--verbose",), "put flags first"),
+        (("BANK.DIR", "caf\udce9"), r"the name 'caf\xe9' is not UTF-8"),
     ],
 )
 def test_mistakes_are_answered_with_a_sentence(world, bad, says):
     code, printed = world.call(*bad)
     assert code == 2 and says in printed and "Traceback" not in printed
+
+
+@pytest.mark.parametrize("trainer", ("AdvPT", "CoOp", "APT", "FAP", "TradesFT", "ZeroshotCLIP", "LinearProbe"))
+@pytest.mark.parametrize("size", ("(8, 8)", "(32, 32)", "(16, 24)"))
+def test_images_of_another_size_than_clips_are_refused_before_any_is_read(world, trainer, size):
+    code, printed = world.call("INPUT.SIZE", size, trainer=trainer)
+    assert code == 2 and f"INPUT.SIZE is {size}, but tiny reads 16 x 16 pixels" in printed
+    assert not list(world.folder.glob("banks/**/*.safetensors"))
+
+
+@pytest.mark.parametrize("trainer", ("CoOp", "APT", "TradesFT"))
+def test_training_on_images_refuses_values_that_no_loader_can_have(world, trainer):
+    code, printed = world.call("DATALOADER.K_TRANSFORMS", "2", "INPUT.RRCROP_SCALE", "(0.9, 0.1)", trainer=trainer)
+    assert code == 2 and "K_TRANSFORMS is 2; expected 1" in printed and "RRCROP_SCALE is (0.9, 0.1)" in printed
 
 
 def test_coops_literal_command_line(world):
@@ -401,3 +439,198 @@ def test_a_compiled_run_is_close_and_has_banks_of_its_own(world, monkeypatch):
     world.run("EVAL.ATTACKS", "()", "MODEL.COMPILE", "True", output=world.folder / "compiled")
     assert torch.allclose(context(world.output), context(world.folder / "compiled"), atol=1e-4)
     assert len({path.name for path in plain.iterdir()} - before) == 2  # of training and test images
+
+
+# --- what nothing reads, what cannot be told apart, what is chosen on ------------------------------------------------
+
+
+def folders(where: Path, names: tuple[str, ...], parts: dict[str, int]) -> Path:
+    """A data set of one's own: so many pictures of every class in every part."""
+    rng = np.random.default_rng(0)
+    for part, n in parts.items():
+        for label, name in enumerate(names):
+            for i in range(n):
+                path = where / part / name / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pixels = rng.integers(0, 120, (18, 20, 3)) + 60 * np.eye(3, dtype=int)[label % 3]
+                Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return where
+
+
+def own_data(world, names=("red fox", "owl", "sea"), **parts) -> list[str]:
+    """The command line of a run on such a set; by default 5 training and 4 test pictures a class."""
+    where = folders(world.folder / "own", names, parts or {"train": 5, "test": 4})
+    (world.folder / "own.yaml").write_text('DATASET: {NAME: "ImageFolder"}\n')
+    return ["--root", str(where), "--dataset-config-file", str(world.folder / "own.yaml")]
+
+
+def first(folder: Path) -> dict:
+    return next(iter(results(folder).values()))
+
+
+@pytest.mark.parametrize(
+    "names", [("red_fox", "red fox", "owl"), ("Crane", "crane", "owl"), ("crane", " crane", "owl")]
+)
+def test_two_classes_with_one_prompt_are_named(world, names):
+    printed = world.run(flags=own_data(world, names))
+    one, other = sorted(names[:2])
+    said = f"one prompt for several classes: {one!r} (label {sorted(names).index(one)}), {other!r}"
+    assert printed.index(said) < printed.index("epoch [1/3]"), "before it is tuned"
+    assert any(said in text for text in first(world.output)["warnings"])
+    world.run(flags=own_data(world, names), trainer="LinearProbe", output=world.folder / "probe")
+    assert not any("one prompt" in text for text in first(world.folder / "probe")["warnings"]), "it looks at no name"
+    world.run("TRAINER.ADVPT.CSC", "True", flags=own_data(world, names), output=world.folder / "csc")
+    assert not any("one prompt" in text for text in first(world.folder / "csc")["warnings"]), "each has its own"
+    world.run("TRAINER.ADVPT.CSC", "True", flags=own_data(world, names), trainer="ZeroshotCLIP",
+              output=world.folder / "zs")  # fmt: skip
+    assert any(said in text for text in first(world.folder / "zs")["warnings"])
+
+
+def test_two_labels_of_one_name_are_named(world):
+    from advpt.detectors import same_prompts
+
+    assert same_prompts(["crane", "owl", "crane"], [1, 2, 1]) == [
+        "one prompt for several classes: 'crane' (label 0), 'crane' (label 2) read the same, so none of them can be "
+        "told from the others; give them different names"
+    ]
+    assert same_prompts(["a"] * 8, [0] * 8)[0].startswith(
+        "one prompt for several classes: 'a' (label 0), 'a' (label 1), 'a' (label 2), 'a' (label 3), 'a' (label 4) and "
+        "3 more read the same"
+    )
+    assert same_prompts(["a", "b"], [0, 1]) == []
+
+
+def test_files_of_a_class_that_are_left_out_are_in_the_record(world):
+    flags = own_data(world)
+    (world.folder / "own" / "test" / "owl" / "x.heic").touch()
+    printed = world.run(flags=flags, trainer="ZeroshotCLIP")
+    said = "ImageFolder: test: 1 files in class folders are left out"
+    assert said in printed and any(text.startswith(said) for text in first(world.output)["warnings"])
+
+
+def ignored(folder: Path) -> list[str]:
+    return [text for text in first(folder)["warnings"] if "changes nothing" in text]
+
+
+IGNORED = "TRAINER.COOP.N_CTX changes nothing: AdvPT does not read it, it reads TRAINER.ADVPT.N_CTX"
+
+
+def test_settings_of_another_trainers_node_are_named(world):
+    printed = world.run("TRAINER.COOP.N_CTX", "16", "TRAINER.APT.PROMPT_MODE", "constant")
+    assert ignored(world.output) == [
+        IGNORED,
+        "TRAINER.APT.PROMPT_MODE changes nothing: AdvPT does not read it, it reads TRAINER.ADVPT and "
+        "TRAINER.ZEROSHOTCLIP",
+    ]
+    assert printed.index(IGNORED) < printed.index("epoch [1/3]")
+    more = ("TRAINER.COOP.N_CTX", "4", "TRAINER.ADVPT.N_CTX", "4")
+    world.run(*more, output=world.folder / "both")
+    assert not ignored(world.folder / "both"), "a script for several trainers gives both"
+    world.run("TRAINER.COOP.N_CTX", "4", "TRAINER.COOP.CLEAN_BANK", "True", trainer="CoOp",
+              output=world.folder / "coop")  # fmt: skip
+    assert not ignored(world.folder / "coop")
+
+
+def test_a_yaml_for_another_trainer_is_named_and_one_for_both_is_not(world):
+    text = (world.folder / "tiny.yaml").read_text()
+    assert "ADVPT: {N_CTX: 4}, COOP" in text
+    world.run(trainer="CoOp")
+    assert not ignored(world.output)
+    (world.folder / "tiny.yaml").write_text(text.replace("ADVPT: {N_CTX: 4}, COOP", "COOP"))
+    world.run(output=world.folder / "other")
+    assert ignored(world.folder / "other") == [IGNORED, IGNORED.replace("N_CTX", "PREC")]
+    world.run(trainer="ZeroshotCLIP", output=world.folder / "zs")
+    assert not ignored(world.folder / "zs"), "CoOp's own command for zero-shot CLIP names CoOp's yaml"
+
+
+class Watched(CfgNode):
+    """A node that remembers which of its names were asked for."""
+
+    asked: set[str] = set()  # noqa: RUF012 - of the class, as nodes are copied
+
+    def __getitem__(self, name):
+        self.asked.add(name)
+        return super().__getitem__(name)
+
+    def __getattr__(self, name):
+        self.asked.add(name)
+        return super().__getattr__(name)
+
+
+def every_trainer() -> list[str]:
+    return sorted(path.name for path in (ROOT / "configs" / "trainers").iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("name", every_trainer())
+def test_a_trainer_reads_the_nodes_that_it_names(world, name):
+    from dassl.engine import TRAINER_REGISTRY, build_trainer
+
+    import datasets  # noqa: F401
+    import trainers  # noqa: F401
+
+    cfg = train.setup_cfg(train.parse_args(world.argv(trainer=name)))
+    cfg.defrost()
+    nodes = TRAINER_REGISTRY.get(name).nodes()
+    for node in nodes:
+        if "DEPTH_VISION" in cfg.TRAINER[node]:
+            cfg.TRAINER[node].DEPTH_VISION = cfg.TRAINER[node].DEPTH_TEXT = 1
+        if "BLOCKS" in cfg.TRAINER[node]:
+            cfg.TRAINER[node].BLOCKS = (0,)
+    assert {"TAPT"} & set(nodes) == ({"TAPT"} if name.startswith("TAPT") else set())
+    cfg.TRAINER = Watched(cfg.TRAINER)
+    known = {each for each in cfg.TRAINER if each != "NAME"}
+    cfg.freeze()
+    Watched.asked = set()
+    built = build_trainer(cfg)
+    if name == "LinearProbe":
+        built.train()  # which reads its node
+    assert Watched.asked & known == set(nodes)
+
+
+@pytest.mark.parametrize("words", ["False", "false", "None", "", "0", " "])
+def test_words_that_are_none(world, words):
+    world.run("TRAINER.ADVPT.CTX_INIT", words, "TRAINER.ADVPT.N_CTX", "6", "OPTIM.MAX_EPOCH", "1", "EVAL.ATTACKS", "()")
+    assert context(world.output, 1).shape == (6, 64), "six vectors drawn at random, and not one of a word"
+
+
+def test_words_that_are_none_in_a_yaml_and_true_is_refused(world):
+    path = world.folder / "tiny.yaml"
+    text = path.read_text()
+    for n, value in enumerate(("False", "null", "0", "")):
+        path.write_text(text.replace("ADVPT: {N_CTX: 4}", f"ADVPT: {{N_CTX: 4, CTX_INIT: {value}}}"))
+        output = world.folder / f"run{n}"
+        world.run("OPTIM.MAX_EPOCH", "1", "EVAL.ATTACKS", "()", output=output)
+        assert context(output, 1).shape == (4, 64)
+    code, printed = world.call("TRAINER.ADVPT.CTX_INIT", "True", output=world.folder / "true")
+    assert code == 2 and "CTX_INIT is True; give the first words" in printed
+
+
+@pytest.mark.parametrize("trainer", ["AdvPT", "CoOp", "AdvTrain"])
+def test_best_val_without_validation_images_is_refused(world, trainer):
+    best, flags = ("TEST.FINAL_MODEL", "best_val"), own_data(world)
+    code, printed = world.call(*best, flags=flags, trainer=trainer)
+    assert code == 2 and "chooses a checkpoint on the validation split of ImageFolder, and there is none" in printed
+    assert "Use TEST.FINAL_MODEL last_step" in printed and "Evaluate on" not in printed
+    assert not (world.folder / "banks").exists(), "before anything is made"
+    (world.folder / "own" / "val").mkdir()
+    assert world.call(*best, flags=flags, trainer=trainer)[0] == 2, "an empty folder is none"
+
+
+def test_best_val_on_images_of_the_test_split_is_refused(world, monkeypatch):
+    """ImageNet's validation list is its test list."""
+    from small_world import TinyPhotos
+
+    built = TinyPhotos.__init__
+
+    def shared(self, cfg):
+        built(self, cfg)
+        self._val = self._test
+
+    monkeypatch.setattr(TinyPhotos, "__init__", shared)
+    code, printed = world.call("TEST.FINAL_MODEL", "best_val")
+    assert code == 2 and "and 12 of its 12 images are test images: it would choose on the test set" in printed
+    monkeypatch.setattr(TinyPhotos, "__init__", built)
+    world.run("TEST.FINAL_MODEL", "best_val", output=world.folder / "sound")
+    flags = ("--eval-only", "--model-dir", str(world.folder / "sound"))
+    monkeypatch.setattr(TinyPhotos, "__init__", shared)
+    world.run("TEST.FINAL_MODEL", "best_val", output=world.folder / "eval", flags=flags)  # nothing is chosen

@@ -117,7 +117,7 @@ def read_latest(fdir: str | Path) -> tuple[Path, dict[str, Any]]:
         if len(only) == 1:  # killed between its first checkpoint and the pointer to it; checkpoints are whole
             return only[0], load_checkpoint(only[0])
         raise FileNotFoundError(f'no file "{pointer}" to say which checkpoint to resume from')
-    path = folder / Path(pointer.read_text().strip()).name  # never a file elsewhere
+    path = folder / Path(pointer.read_text(errors="replace").strip()).name  # never a file elsewhere
     return path, load_checkpoint(path)
 
 

@@ -1,0 +1,377 @@
+"""Adversarial images made elsewhere, as an attack of their own: ``files:PATH@EPS``.
+
+PATH is a folder or a tensor file. Its images are those that the model reads: at its input size, after the resize and
+centre crop of the run's test transform, in [0, 1] and not normalised. Each is found by the id of its clean image, which
+is the clean image's path below the data root:
+
+=====================  ===============================================================================================
+folder                 8-bit PNG: ``<id>.png``, or the id with the suffix .png in the place of its own
+``.safetensors``       a tensor ``images [n, 3, h, w]``; ``ids`` in the metadata, a JSON list of n texts
+``.pt``, ``.pth``      a dict with ``images`` and ``ids``, a list; read with ``weights_only``
+``.npy``               the array of images; read without pickle
+=====================  ===============================================================================================
+
+``images`` are uint8 (0 to 255) or floating point (0 to 1). Where a tensor file has no ids they stand in a text file
+beside it, one a line: ``adv.npy`` has ``adv.ids.txt``. JPEG is refused: it changes pixels by more than most budgets.
+Images of another size are too: resizing mixes pixels, and what is left of a budget then cannot be told.
+
+No image is clipped or moved. One beyond the budget is refused, rounding apart: 0.5/255 for 8-bit images and 0.0623/255
+for half precision, per pixel (a whole EPS is never exceeded by 8-bit images, whose distances are whole numbers). With
+the L2 norm nothing is added for rounding.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from advpt.attacks.base import ATTACKS, TOLERANCE, Attack, Forward
+from advpt.attacks.noise import SampleNoise
+from advpt.attacks.objectives import NONE
+from advpt.data import listing
+from advpt.data.images import ImageSet
+from advpt.errors import AttackError
+from advpt.files import digest, file_digest, is_torchscript
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = (".safetensors", ".npy", ".pt", ".pth")
+ROUNDING = {torch.uint8: 0.5, torch.float16: 255 * 2.0**-12, torch.float32: 0.0, torch.float64: 0.0}  # in 1/255
+LOSSLESS = ("RGB", "L", "P")  # Pillow's modes of 8-bit PNG files without transparency
+CHUNK = 64  # images compared at a time
+NAMED = 5  # images that a message names
+
+
+class Source(Protocol):
+    """Where images lie. ``rounding``: of a pixel, in units of 1/255."""
+
+    @property
+    def rounding(self) -> float: ...
+
+    def require(self, ids: Sequence[str], size: tuple[int, int], part: bool) -> None:
+        """Refuse a source that has not exactly these images, of this size (height, width); ``part``: it may have more.
+
+        Raises:
+            AttackError: saying which.
+        """
+
+    def read(self, ids: Sequence[str]) -> Tensor:
+        """``[b, 3, h, w]`` float32 as stored, without a look at the range."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """PNG files that mirror the data set's paths."""
+
+    path: Path
+    rounding: float = ROUNDING[torch.uint8]
+
+    def file(self, name: str) -> Path:
+        """The file of the image with this id, whether it is there or not."""
+        own = self.path / f"{name.lstrip('/')}.png"
+        return own if own.is_file() else own.with_suffix("").with_suffix(".png")
+
+    def require(self, ids: Sequence[str], size: tuple[int, int], part: bool) -> None:
+        files = {name: self.file(name) for name in ids}
+        if missing := [name for name, file in files.items() if not file.is_file()]:
+            first = files[missing[0]]
+            other = [name for name in listing.images(first.parent) if Path(name).stem == first.stem]
+            hint = f"; {other[0]} is there, but only PNG is read, which keeps every pixel" if other else ""
+            raise AttackError(
+                f"{self.path} lacks {len(missing)} of {len(ids)} images: {listing.some(missing, NAMED)}. Expected "
+                f"{first}, a PNG file{hint}"
+            )
+        counts = Counter(files.values())
+        if twice := [name for name, file in files.items() if counts[file] > 1]:
+            raise AttackError(
+                f"{self.path}: {listing.some(twice, NAMED)} have one file, {files[twice[0]]}; name it <id>.png for each"
+            )
+        wanted = {file.relative_to(self.path).as_posix() for file in files.values()}
+        _refuse_others([name for name in listing.scan(self.path).images if name not in wanted], self.path, part)
+        odd = [f"{name} ({what})" for name, file in files.items() if (what := _unlike(file, size))]
+        if odd:
+            raise AttackError(
+                f"{self.path}: {len(odd)} of {len(ids)} images cannot be used: {listing.some(odd, NAMED)}"
+            )
+
+    def read(self, ids: Sequence[str]) -> Tensor:
+        found = []
+        for name in ids:
+            try:
+                with Image.open(self.file(name)) as image:
+                    found.append(torch.from_numpy(np.array(image.convert("RGB"))))
+            except Exception as error:  # noqa: BLE001 - Pillow's decoders raise many kinds for damaged files
+                raise AttackError(f"{self.file(name)} cannot be read ({error}); write it anew") from error
+        return torch.stack(found).permute(0, 3, 1, 2).float().div(255)
+
+
+def _unlike(file: Path, size: tuple[int, int]) -> str:
+    """What is wrong with an image file, as far as its header says; "" for one that can be compared."""
+    try:
+        with Image.open(file) as image:
+            kind, mode, found = image.format, image.mode, (image.height, image.width)
+    except Exception as error:  # noqa: BLE001 - as above
+        return f"not an image: {error}"
+    if kind != "PNG":
+        return f"{kind} inside; only PNG is read, which keeps every pixel"
+    if mode not in LOSSLESS:
+        return f"a PNG of mode {mode}; expected 8-bit RGB"
+    return "" if found == size else _sizes(found, size)
+
+
+def _sizes(found: Sequence[int], wanted: tuple[int, int]) -> str:
+    return (
+        f"{found[0]} x {found[1]} pixels, expected the model's {wanted[0]} x {wanted[1]}, after resize and crop: at "
+        "another size nothing can be compared pixel by pixel"
+    )
+
+
+def _refuse_others(others: Sequence[str], path: Path, part: bool) -> None:
+    if others and not part:
+        raise AttackError(
+            f"{path} also holds {len(others)} images that are not evaluated: {listing.some(others, NAMED)}. Expected "
+            "one for each image of the split, by its id"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class TensorFile:
+    """A file with all images in one tensor or array; ``rows`` by id."""
+
+    path: Path
+    images: Any
+    rows: Mapping[str, int]
+    dtype: torch.dtype
+
+    @property
+    def rounding(self) -> float:
+        return ROUNDING[self.dtype]
+
+    def require(self, ids: Sequence[str], size: tuple[int, int], part: bool) -> None:
+        if missing := [name for name in ids if name not in self.rows]:
+            raise AttackError(
+                f"{self.path} lacks {len(missing)} of {len(ids)} images: {listing.some(missing, NAMED)}. It has "
+                f"{listing.some(list(self.rows), 2)}; ids are paths below the data root"
+            )
+        wanted = set(ids)
+        _refuse_others([name for name in self.rows if name not in wanted], self.path, part)
+        found = tuple(self.images.shape[2:])
+        if found != size:
+            raise AttackError(f"{self.path} holds images of {_sizes(found, size)}")
+
+    def read(self, ids: Sequence[str]) -> Tensor:
+        if missing := [name for name in ids if name not in self.rows]:
+            raise AttackError(f"{self.path} holds no image {missing[0]}")
+        rows = [self.rows[name] for name in ids]
+        found = self.images[rows]
+        pixels = torch.from_numpy(np.array(found)) if isinstance(found, np.ndarray) else found
+        return pixels.float().div(255) if self.dtype == torch.uint8 else pixels.float()
+
+
+def side_file(path: Path) -> Path:
+    """Where the ids of a tensor file may stand: ``adv.ids.txt`` beside ``adv.npy``."""
+    return path.with_suffix(".ids.txt")
+
+
+def source(path: Path) -> Source:
+    """The images at ``path``.
+
+    Raises:
+        AttackError: they cannot be read, or are not what they should be.
+    """
+    return Folder(path) if path.is_dir() else _opened(path, _stamp([path, side_file(path)]))
+
+
+def content(path: Path) -> str:
+    """SHA-256 (hex) over the files and their ids, wherever they lie."""
+    if path.is_dir():
+        files = [path / name for name in listing.scan(path).images]
+        return _digest(path, tuple(files), _stamp(files))
+    files = [path, *([side_file(path)] if side_file(path).is_file() else [])]
+    return _digest(path, tuple(files), _stamp(files))
+
+
+def _stamp(files: Sequence[Path]) -> tuple[tuple[int, int], ...]:
+    """Size and time of change of each file that is there."""
+    stats = [os.stat(file) for file in files if file.is_file()]  # noqa: PTH116
+    return tuple((each.st_size, each.st_mtime_ns) for each in stats)
+
+
+@functools.lru_cache(maxsize=16)
+def _digest(path: Path, files: tuple[Path, ...], stamp: tuple[tuple[int, int], ...]) -> str:
+    """Read once for as long as no file changes: these may be many gigabytes."""
+    if path.is_dir():
+        return digest([[file.relative_to(path).as_posix(), file_digest(file)] for file in files])
+    return digest([file_digest(file) for file in files])
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(path: Path, stamp: tuple[tuple[int, int], ...]) -> TensorFile:
+    try:
+        images, ids = _READERS[path.suffix.lower()](path)
+    except AttackError:
+        raise
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise AttackError(f"{path} cannot be read: {error}") from error
+    except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
+        raise AttackError(
+            f"{path} cannot be read safely ({type(error).__name__}: {(str(error).splitlines() or [''])[0]}); expected "
+            "tensors and texts only"
+        ) from error
+    if ids is None:
+        ids = _beside(path)
+    shape, kind = tuple(images.shape), str(images.dtype).removeprefix("torch.")
+    dtype = getattr(torch, kind, None)
+    if len(shape) != 4 or shape[1] != 3 or dtype not in ROUNDING:
+        raise AttackError(
+            f"{path} holds {kind} images of shape {list(shape)}; expected [n, 3, height, width] in uint8, float16, "
+            "float32 or float64"
+        )
+    if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids):
+        raise AttackError(f"{path}: its ids are {str(ids)[:60]!r}; expected a list of texts")
+    if len(ids) != shape[0]:
+        raise AttackError(f"{path} holds {shape[0]} images and {len(ids)} ids; expected one id for each image")
+    if twice := [name for name, n in Counter(ids).items() if n > 1]:
+        raise AttackError(f"{path} has several images of one id: {listing.some(twice, NAMED)}")
+    return TensorFile(path, images, {name: row for row, name in enumerate(ids)}, dtype)
+
+
+def _beside(path: Path) -> list[str]:
+    try:
+        return side_file(path).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise AttackError(
+            f"{path} has no ids, which say whose adversarial image each is; write them into {side_file(path)}, one a "
+            "line: the paths of the clean images below the data root"
+        ) from None
+
+
+def _from_safetensors(path: Path) -> tuple[Any, Any]:
+    with safe_open(path, framework="pt") as file:
+        ids = (file.metadata() or {}).get("ids")
+        return file.get_tensor("images"), json.loads(ids) if ids is not None else None
+
+
+def _from_array(path: Path) -> tuple[Any, Any]:
+    return np.load(path, mmap_mode="r", allow_pickle=False), None
+
+
+def _from_torch(path: Path) -> tuple[Any, Any]:
+    if is_torchscript(path):
+        raise AttackError(f"{path} is a TorchScript archive, which can contain code; expected tensors")
+    found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    if isinstance(found, Tensor):
+        return found, None
+    if not isinstance(found, dict) or not isinstance(found.get("images"), Tensor):
+        raise AttackError(f"{path} holds {type(found).__name__}, expected a tensor, or a dict with images and ids")
+    return found["images"], found.get("ids")
+
+
+_READERS = {
+    ".safetensors": _from_safetensors,
+    ".npy": _from_array,
+    ".pt": _from_torch,
+    ".pth": _from_torch,
+}
+
+
+@ATTACKS.add
+class Files(Attack):
+    """The images at ``path``, whoever made them; ``eps`` is the budget that they are checked against."""
+
+    name = "files"
+    summary = "images made elsewhere: files:PATH@EPS, a folder or a tensor file (docs/migration.md)"
+    attacks_through = "files"
+    perturbs_all = False
+    objectives = (NONE.name,)
+    usual_objective = NONE.name
+
+    def __init__(self, *, eps: float, path: str | None = None, norm: str = "linf") -> None:
+        super().__init__(eps=eps, norm=norm, objective=NONE.name)
+        if not path:
+            raise AttackError("images made elsewhere need their place: write files:PATH@EPS")
+        self.path = Path(path).expanduser()
+        if not self.path.exists():
+            raise AttackError(f"there is nothing at {self.path.absolute()}")
+        if not self.path.is_dir() and self.path.suffix.lower() not in SUFFIXES:
+            raise AttackError(
+                f"{self.path} is neither a folder nor a file that ends in {', '.join(SUFFIXES)}; docs/migration.md "
+                "shows how others are converted"
+            )
+
+    def parameters(self) -> dict[str, Any]:
+        return super().parameters() | {"content": content(self.path)}
+
+    def tolerance(self, x: Tensor) -> float:
+        return super().tolerance(x) + (source(self.path).rounding if self.norm == "linf" else 0.0)
+
+    def project(self, images: Tensor, x: Tensor) -> Tensor:
+        return images
+
+    def require(self, images: ImageSet) -> None:
+        try:
+            source(self.path).require(images.ids, images.preprocessing.size, images.part)
+        except AttackError as error:
+            raise AttackError(f"{images.dataset}, {images.split}: {error}") from None
+
+    def examine(self, images: ImageSet, workers: int = 0) -> None:
+        self.require(images)
+        found: list[tuple[float, str]] = []
+        limit = 0.0
+        for start, batch in zip(range(0, len(images), CHUNK), images.batches(range(len(images)), CHUNK, workers)):
+            ids = images.ids[start : start + CHUNK]
+            found += zip(self.measure(self._read(ids) - batch.pixels).tolist(), ids)
+            limit = self.eps + self.tolerance(batch.pixels)
+        largest = max(found)[0]
+        if beyond := sorted((each for each in found if each[0] > limit), reverse=True):
+            named = [f"{name} ({distance:.2f}/255)" for distance, name in beyond]
+            raise AttackError(
+                f"{self.path}: {len(beyond)} of {len(found)} images are beyond the budget of {self.eps:g}/255 in "
+                f"{self.norm}: {listing.some(named, NAMED)}. Were they made from these images, resized and cropped to "
+                f"{' x '.join(map(str, images.preprocessing.size))} ({images.preprocessing.interpolation})? A budget "
+                f"that holds them is files:PATH@{math.ceil(largest - 0.01)}"
+            )
+        log.info(
+            "attack   %s: %d images within the budget of %g/255 in %s, the largest distance is %.4f/255",
+            self.path,
+            len(found),
+            self.eps,
+            self.norm,
+            largest,
+        )
+
+    def run(self, forward: Forward, x: Tensor, y: Tensor, noise: SampleNoise) -> tuple[Tensor, Tensor, Tensor]:
+        images = self._read(noise.ids).to(x)
+        if images.shape == x.shape:  # what is left of an image that was not attacked, after rounding, is that image
+            rounding = max(TOLERANCE, source(self.path).rounding / 255) if self._is_float else TOLERANCE
+            same = (images - x).flatten(1).abs().amax(1) <= rounding
+            images = torch.where(same[:, None, None, None], x, images)
+        return images, torch.zeros(len(x)), torch.full((len(x),), -1, dtype=torch.int64)
+
+    @property
+    def _is_float(self) -> bool:
+        return source(self.path).rounding != ROUNDING[torch.uint8]
+
+    def _read(self, ids: Sequence[str]) -> Tensor:
+        pixels = source(self.path).read(ids)
+        low, high = (float(v) for v in pixels.aminmax())
+        if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
+            raise AttackError(
+                f"{self.path} holds pixels from {low:.3f} to {high:.3f} (near {ids[0]}); expected [0, 1], or uint8 "
+                "from 0 to 255. Undo a normalisation, and divide pixels of 0 to 255 by 255"
+            )
+        return pixels.clamp(0, 1)
