@@ -186,7 +186,7 @@ def statistics(args: argparse.Namespace) -> int:
     from advpt.errors import RecordError
     from advpt.evaluation import run_folder
     from advpt.files import read_json
-    from advpt.prompts.exchange import FOLDER, checkpoint_file
+    from advpt.prompts.exchange import FOLDER, about, checkpoint_file, other_classes
     from advpt.settings import extend_cfg, merge_overrides
 
     if str(_repository()) not in sys.path:
@@ -217,13 +217,15 @@ def statistics(args: argparse.Namespace) -> int:
     cfg.freeze()
     trainer = build_trainer(cfg)
     trainer.load_model(str(args.folder))
+    tuned = about(checkpoint_file(args.folder / FOLDER))
+    if classes := other_classes(tuned, trainer.classnames):
+        raise ConfigError(f"{args.folder} is no run on the data below {cfg.DATASET.ROOT}: {classes}; name its --root")
     visual = trainer.prompt_learner().visual
     if visual is None:
         raise ConfigError(f"the prompts of {args.folder} are in the text alone; statistics are of those in the image")
     source = Source(trainer.image_set("train").first(args.limit), args.crops, args.seed, cfg.BANK.CHUNK)
     shelf = trainer.library.shelf(source.images.dataset)
-    about = read_json(checkpoint_file(args.folder / FOLDER).parent / "prompt.json")
-    said = {name: about[name] for name in ("trainer", "dataset", "seed") if name in about}
+    said = {name: tuned[name] for name in ("trainer", "dataset", "seed") if name in tuned}
     made = build(trainer.backbone, visual.detach(), source, shelf, about=said, workers=cfg.DATALOADER.NUM_WORKERS)
     print(f"statistics of {made.count} images in {folder_of(shelf, made.spec)}")
     return 0

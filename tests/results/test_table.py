@@ -141,3 +141,19 @@ def test_a_cell_of_one_seed_says_that_its_interval_is_of_the_images():
 def test_report_prints_the_table(folder, capsys):
     assert main(["report", str(folder), "--format", "latex_booktabs"]) == 0
     assert "\\toprule" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("official", "words"),
+    [(True, ""), (None, "official split is unknown."), (False, "compare with nothing published.")],
+)
+def test_the_caption_says_whether_the_split_is_the_official_one(tmp_path, official, words):
+    path = write(tmp_path, "AdvPT", 1, 50, 30)
+    result = records.read(path).result | {"comparable": official}
+    records.write(Record(result, {}), tmp_path / "AdvPT" / "seed1")
+    (group,) = groups(collect([tmp_path]))
+    text = render(group).partition("\n\n")[0]
+    assert text.endswith(words or "pgd10-fkl@4.")
+    assert ("published" in text) == (official is False) and ("unknown" in text) == (official is None)
+    with pytest.raises(RecordError, match="comparable is 'no', expected true, false or null"):
+        records.read(records.write(Record(result | {"comparable": "no"}, {}), tmp_path / "x"))

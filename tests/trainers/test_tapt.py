@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_world import World, train
+from small_world import TINY, World, train
 
+from advpt.backbones.clip import build
 from advpt.bank.statistics import FOLDER as STATISTICS
 from advpt.cli import main
 from advpt.detectors import UNTUNED
@@ -185,6 +186,32 @@ def test_statistics_over_all_images_are_asked_for_by_a_word(world, arguments, mo
     counts = {p.parent.name: json.loads(p.read_text())["shards"][0]["rows"]
               for p in world.folder.glob(f"banks/*/*/{STATISTICS}/*/manifest.json")}  # fmt: skip
     assert sorted(counts.values()) == [6, 6, 15, 15] and {counts[key] for key in found.values()} == {15}
+
+
+def test_both_runs_are_of_one_clip_and_the_depths_are_those_of_the_run(world, arguments, tmp_path):
+    torch.manual_seed(7)
+    torch.save(build(TINY).state_dict(), tmp_path / "other.pt")
+    adv, clean = world.folder / "adv", world.folder / "clean"
+    quick = (*SHALLOW, "OPTIM.MAX_EPOCH", "1", "EVAL.ATTACKS", "()")
+    world.run(*quick, trainer="AdvMaPLe", output=adv)
+    world.run(*quick, "MODEL.WEIGHTS", str(tmp_path / "other.pt"), trainer="AdvMaPLe", output=clean)
+    words, how = arguments("TAPTVLJ", adv, clean)
+    code, printed = world.call(*words, **how)
+    assert code == 2 and f"{clean}/prompt_learner" in printed and "was tuned on another CLIP" in printed
+    plain = (*QUICK, "TRAINER.TAPT.CLEAN_RUN", str(adv), "EVAL.ATTACKS", "()")  # no depths: the node's default is 9
+    assert "TRAINER.TAPT.DEPTH_VISION 1, as" in world.run(*plain, **how | {"output": world.folder / "depths"})
+
+
+def test_statistics_are_of_the_data_of_the_run(world, capsys, monkeypatch):
+    monkeypatch.setenv("ADVPT_DATA", str(world.folder / "data"))
+    own = ("DATASET.NAME", "ImageFolder", "OPTIM.MAX_EPOCH", "1", "EVAL.ATTACKS", "()")
+    (world.folder / "data" / "tiny_photos").rename(world.folder / "data" / "image_folder")
+    world.run(*SHALLOW, *own, trainer="AdvVPT")
+    for part in ("train", "val", "test"):
+        (world.folder / "data" / "image_folder" / part / "owl").rename(world.folder / f"data/image_folder/{part}/crow")
+    capsys.readouterr()
+    assert main(["statistics", str(world.output), "--banks", str(world.folder / "banks")]) == 2
+    assert "tuned on 3 classes (owl, red_fox, sea), this run has 3 (crow, red_fox, sea)" in capsys.readouterr().err
 
 
 def test_it_does_not_train(world):
