@@ -66,9 +66,14 @@ def classes(dataset: str) -> int:
     return 10 if dataset.endswith("_digits") else catalog.get(dataset).classes or 100
 
 
-def attack_cost(text: str, backbone: str, surrogate: str = "resnet50") -> float:
-    """GFLOP to attack one image and embed it."""
-    spec, forward = parse(split_protocol(text)[0]), network(backbone).image
+def texts_cost(dataset: str, backbone: str) -> float:
+    """GFLOP of the text features of all classes, where each image has its own; their shared prefix is left out."""
+    return classes(dataset) * WORDS * network(backbone).token
+
+
+def attack_cost(text: str, backbone: str, surrogate: str = "resnet50", *, texts: float = 0.0) -> float:
+    """GFLOP to attack one image and embed it. ``texts``: those of its text features, where they depend on it."""
+    spec, forward = parse(split_protocol(text)[0]), network(backbone).image + texts
     step = 1 + BACKWARD
     if spec.path:
         return forward
@@ -82,11 +87,11 @@ def attack_cost(text: str, backbone: str, surrogate: str = "resnet50") -> float:
     return (300 if spec.name == "aa" else 150) * step * forward  # most images break in an early stage
 
 
-def clean_bank(dataset: str, backbone: str, split: str, images: int) -> BankNeed:
+def clean_bank(dataset: str, backbone: str, split: str, images: int, *, extra: str = "") -> BankNeed:
+    """``extra`` as for :func:`attacked_bank`."""
     size = 4 * network(backbone).width + ROW
-    return BankNeed(
-        f"{dataset}, {backbone}: clean {split}{_some(images, dataset, split)}", images, network(backbone).image, size
-    )
+    label = f"{dataset}, {backbone}: clean {split}{_some(images, dataset, split)}{f', {extra}' if extra else ''}"
+    return BankNeed(label, images, network(backbone).image, size)
 
 
 def attacked_bank(

@@ -14,6 +14,7 @@ from typing import Any
 
 from advpt.errors import RecordError
 from advpt.evaluation import pictures
+from advpt.evaluation.defended import inexact_gradient
 from advpt.evaluation.record import Record
 from advpt.files import read_object
 from advpt.results.layout import Figure, Table, WordTable
@@ -193,6 +194,7 @@ def record_section(used: Mapping[str, tuple[Record, Run]], shelf: Shelf) -> str:
         robust = r.get("robust")
         where = shelf.name(record.path) if record.path is not None else ""
         behind = f", behind {'+'.join(r['defenses'])}" if r.get("defenses") else ""
+        behind += f" ({word})" if robust and (word := inexact_gradient(r.get("defense"))) else ""
         rows.append(
             [f'<td id="{anchor(record_id)}"><code title="{escape(record_id)}">{escape(record_id[:16])}</code></td>']
             + [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ import numpy as np
 from tabulate import tabulate
 
 from advpt.evaluation import record as records
+from advpt.evaluation.defended import inexact_gradient
 from advpt.evaluation.record import Record
 from advpt.evaluation.statistics import IMAGES_ONLY, STATEMENT, Interval, Runs, accuracy_interval, difference
 
 Column = tuple[str, str]  # protocol, attack as it was asked for
-ORDER = ("ZeroshotCLIP", "CoOp", "AdvPT")
+TWIN = "CoOp, clean bank"  # where it stands beside a CoOp on augmented images
+ORDER = ("ZeroshotCLIP", "CoOp", TWIN, "AdvPT")
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,18 @@ class Group:
 
     @property
     def methods(self) -> list[str]:
-        names = {r.result["trainer"] for r in self.records}
+        names = {self.method(r.result) for r in self.records}
         return [n for n in ORDER if n in names] + sorted(names - set(ORDER))
+
+    @functools.cached_property
+    def _augmented(self) -> bool:
+        """Whether a CoOp on augmented images is among the records."""
+        return any(r.result["trainer"] == "CoOp" and not _on_clean_bank(r.result) for r in self.records)
+
+    def method(self, result: dict[str, Any]) -> str:
+        """The trainer of a record; a CoOp on a clean bank has a name of its own beside one on augmented images."""
+        name = str(result["trainer"])
+        return TWIN if name == "CoOp" and self._augmented and _on_clean_bank(result) else name
 
     @property
     def defenses(self) -> list[str]:
@@ -58,21 +71,26 @@ class Group:
         """By seed, the clean (column None) or robust part of a method's records behind a defense ("": none)."""
         found = {}
         for r in (x.result for x in self.records):
-            if r["trainer"] != method or _defense(r) != defense:
+            if self.method(r) != method or _defense(r) != defense:
                 continue
             if column is None:
                 found[r["seed"]] = r["clean"]
             elif r["robust"] is not None and (r["protocol"], _asked(r["attack"])) == column:
-                found[r["seed"]] = r["robust"]
+                word = inexact_gradient(r.get("defense"))
+                found[r["seed"]] = r["robust"] | ({"gradient": word} if word else {})
         return found
 
     def trained(self, method: str) -> bool:
-        return any(records.is_trained(r.result) for r in self.records if r.result["trainer"] == method)
+        return any(records.is_trained(r.result) for r in self.records if self.method(r.result) == method)
 
     def runs(self, method: str, column: Column | None, defense: str = "") -> Runs | None:
         """What :meth:`parts` finds, by seed; None where nothing was run."""
         parts = self.parts(method, column, defense)
         return records.runs(parts, self.trained(method)) if parts else None
+
+
+def _on_clean_bank(result: dict[str, Any]) -> bool:
+    return bool(result["config"].get("TRAINER.COOP.CLEAN_BANK"))
 
 
 def _defense(result: dict[str, Any]) -> str:
@@ -105,7 +123,7 @@ def groups(found: Sequence[Record]) -> list[Group]:
 def cell(parts: dict[int, dict[str, Any]], trained: bool = True) -> str:
     """Mean over seeds in percent with its 95 % interval; of a single run behind a random defense also the standard
     deviation over the defense's draws; where the attack left images untouched, their share and the accuracy on the
-    others."""
+    others; and what kind of gradient it is where the attacker had no other."""
     if not parts:
         return "not run"
     text = interval_text(accuracy_interval(records.runs(parts, trained)))
@@ -115,6 +133,8 @@ def cell(parts: dict[int, dict[str, Any]], trained: bool = True) -> str:
         others = [part["on_perturbed"]["accuracy"] for part in parts.values() if part.get("on_perturbed")]
         rest = f", {np.mean(others):.1f} on the others" if others else ""
         text += f" ({untouched:.0f} % untouched{rest})"
+    for word in dict.fromkeys(part["gradient"] for part in parts.values() if part.get("gradient")):
+        text += f" ({word})"
     return text
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from advpt.detectors import UNTUNED
 from advpt.evaluation import record as records
+from advpt.evaluation.defended import inexact_gradient
 from advpt.evaluation.statistics import IMAGES_ONLY, Interval, Runs, accuracy_interval, difference
 from advpt.results.layout import Cell, Table
 from advpt.results.published import number
@@ -92,8 +94,11 @@ def value(cell: Cell | None, shelf: Shelf) -> Value:
         digests.add((record.result.get("images") or {}).get("digest", ""))
         official.add(record.result.get("comparable", True))
         trained = trained or records.is_trained(record.result)
+        word = inexact_gradient(record.result.get("defense")) if cell.which.protocol is not None else ""
+        notes += [word] if word and word not in notes else []
         for text in record.result.get("warnings", []):
-            notes += [WARNED] if WARNED not in notes else []
+            note = UNTUNED if text.startswith(UNTUNED) else WARNED
+            notes += [note] if note not in notes else []
             shelf.note("warning", f"{shelf.runs[run_id].label or run_id}: {text}")
     if not parts:
         worst = next((w for w in ("failed", "refused", "missing", "not run") if w in words), "not run")

@@ -258,6 +258,17 @@ def test_seeds_that_saw_other_images_are_not_compared(small):
     assert "different images" in value(Cell(("adv1", "adv2"), PGD), Shelf(small.runs)).notes[0]
 
 
+@pytest.mark.parametrize(("official", "shown"), [(None, "unknown"), (False, "False"), (True, "True")])
+def test_whether_the_data_are_the_official_ones_is_said(small, official, shown):
+    put(small.top / "adv1", 81, 51, seed=1, comparable=official)
+    small.report()
+    assert small.cells()["AdvPT", "pgd40"]["comparable"] == shown
+    assert small.cells()["vanilla", "pgd40"]["comparable"] == "True"
+    markdown = (small.top / "report" / "tables" / "table1.md").read_text()
+    assert ("it is unknown whether they are the official ones" in markdown) == (official is None)
+    assert ("compare with nothing published" in markdown) == (official is False)
+
+
 def test_accuracy_over_wall_clock_counts_the_bank(small):
     def curve(*points):
         return [{"epoch": e, "clean": {"accuracy": a, "n": 10, "interval95": [a - 5, a + 5]}} for e, a in points]

@@ -58,6 +58,20 @@ def test_table_shows_means_spread_and_what_was_not_run(folder):
     assert rows["method"][2:] == [f"robust: {p}, {s}" for p, s in (TRANSFER, ADAPTIVE)]
 
 
+def test_two_kinds_of_coop_have_a_row_each(tmp_path):
+    for seed, clean in ((1, 70), (2, 72)):
+        write(tmp_path / "augmented", "CoOp", seed, clean, 40)
+        path = write(tmp_path / "clean", "CoOp", seed, clean + 10, 50)
+        found = json.loads(path.read_text())["result"]
+        found["config"] |= {"TRAINER.COOP.CLEAN_BANK": True}
+        records.write(Record(found, {}), path.parent.parent)
+    (group,) = groups(collect([tmp_path]))
+    assert group.methods == ["CoOp", "CoOp, clean bank"]
+    assert [group.parts(m, None)[1]["accuracy"] for m in group.methods] == [70, 80]
+    (alone,) = groups(collect([tmp_path / "clean"]))
+    assert alone.methods == ["CoOp"]
+
+
 def test_differences_pair_seeds_and_images(folder):
     (group,) = groups(collect([folder]))
     d = compare(group, "AdvPT", "CoOp", TRANSFER)
@@ -127,3 +141,19 @@ def test_a_cell_of_one_seed_says_that_its_interval_is_of_the_images():
 def test_report_prints_the_table(folder, capsys):
     assert main(["report", str(folder), "--format", "latex_booktabs"]) == 0
     assert "\\toprule" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("official", "words"),
+    [(True, ""), (None, "official split is unknown."), (False, "compare with nothing published.")],
+)
+def test_the_caption_says_whether_the_split_is_the_official_one(tmp_path, official, words):
+    path = write(tmp_path, "AdvPT", 1, 50, 30)
+    result = records.read(path).result | {"comparable": official}
+    records.write(Record(result, {}), tmp_path / "AdvPT" / "seed1")
+    (group,) = groups(collect([tmp_path]))
+    text = render(group).partition("\n\n")[0]
+    assert words in text
+    assert ("published" in text) == (official is False) and ("unknown" in text) == (official is None)
+    with pytest.raises(RecordError, match="comparable is 'no', expected true, false or null"):
+        records.read(records.write(Record(result | {"comparable": "no"}, {}), tmp_path / "x"))

@@ -15,6 +15,7 @@ from dassl.config import get_cfg_default
 from PIL import Image
 from small_world import ROOT, World
 
+from advpt.additions import complete
 from advpt.errors import ConfigError
 from advpt.evaluation import record as records
 from advpt.settings import extend_cfg, leaves, merge_yaml
@@ -55,7 +56,7 @@ def script(pets: Path, weights: Path, name: str, *words: str, **env: str) -> str
     python.write_text(f'#!/usr/bin/env bash\nprintf "%s\\t" "$@" >> {calls}; echo >> {calls}\n')
     python.chmod(0o755)
     given = os.environ | {"PYTHON": str(python), "DATA": str(pets / "data"), "OUTPUT": str(pets / "output")} | env
-    more = [*SMALL, "MODEL.WEIGHTS", str(weights), "BANK.DIR", str(pets / "banks")]
+    more = [*SMALL, "MODEL.WEIGHTS", str(weights), "MODEL.ACTIVATION", "quickgelu", "BANK.DIR", str(pets / "banks")]
     command = ["bash", str(ROOT / "scripts" / name), *words, *more]
     done = subprocess.run(command, env=given, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -109,17 +110,19 @@ def test_main_and_eval_and_zero_shot(pets, tiny_file):
     assert (pets / "output/ZeroshotCLIP/vit_b16_ep50/oxford_pets/records").is_dir()
 
 
-def test_base_to_new(pets, tiny_file):
+@pytest.mark.parametrize("trainer", ("CoOp", "CoCoOp"))
+def test_base_to_new(pets, tiny_file, trainer):
     more = ("oxford_pets", "1", "OPTIM.MAX_EPOCH", "1")
-    env = {"TRAINER": "CoOp", "CFG": "vit_b16_c4_ep10_batch1_ctxv1", "SHOTS": "2"}
+    env = {"TRAINER": trainer, "CFG": "vit_b16_c4_ep10_batch1_ctxv1", "SHOTS": "2"}
     base = check_result(script(pets, tiny_file, "cocoop/base2new_train.sh", *more, **env), total=6)
     printed = script(pets, tiny_file, "cocoop/base2new_test.sh", *more, **env)
     check_result(printed, total=6)
     assert "SUBSAMPLE NEW CLASSES!" in printed
     assert check_result(script(pets, tiny_file, "cocoop/base2new_test.sh", *more, **env, SUB="base"), total=6) == base
-    path = "output/base2new/test_new/oxford_pets/shots_2/CoOp/vit_b16_c4_ep10_batch1_ctxv1/seed1/records"
+    path = f"output/base2new/test_new/oxford_pets/shots_2/{trainer}/vit_b16_c4_ep10_batch1_ctxv1/seed1/records"
     config = records.read(next((pets / path).glob("*.json"))).result["config"]
-    assert config["DATALOADER.TRAIN_X.BATCH_SIZE"] == 1 and config["TRAINER.COOP.CTX_INIT"] == "a photo of a"
+    words = complete(config)[f"TRAINER.{trainer.upper()}.CTX_INIT"]
+    assert config["DATALOADER.TRAIN_X.BATCH_SIZE"] == 1 and words == "a photo of a"
 
 
 @pytest.mark.parametrize(
@@ -136,7 +139,8 @@ def test_the_folder_keeps_the_composed_name_and_val_is_the_validation_split(pets
     words = ["--root", str(pets / "data"), "--seed", "1", "--trainer", "CoOp",
              "--dataset-config-file", str(ROOT / "configs/datasets/oxford_pets.yaml"),
              "--config-file", str(ROOT / "configs/trainers/CoOp/rn50_ep2_val.yaml"), *SMALL,
-             "DATASET.NUM_SHOTS", "1", "MODEL.WEIGHTS", str(tiny_file), "BANK.DIR", str(pets / "banks")]  # fmt: skip
+             "DATASET.NUM_SHOTS", "1", "MODEL.WEIGHTS", str(tiny_file),
+             "MODEL.ACTIVATION", "quickgelu", "BANK.DIR", str(pets / "banks")]  # fmt: skip
     code, printed = World.call_words(None, words)
     assert code == 0 and "Evaluate on the *val* set" in printed, printed
     check_result(printed, total=4)  # one of each class

@@ -72,7 +72,10 @@ def ctx(checkout: Path, file: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", HOSTS)
 def test_advpt_trains_saves_resumes_and_tests(name, tmp_path, tiny_file):
-    checkout, small = tmp_path / name, settings(*SMALL, "MODEL.WEIGHTS", str(tiny_file))
+    checkout, small = (
+        tmp_path / name,
+        settings(*SMALL, "MODEL.WEIGHTS", str(tiny_file), "MODEL.ACTIVATION", "quickgelu"),
+    )
     write(checkout, HOSTS[name])
     write_pets(tmp_path / "data")
     follow_readme(checkout)
