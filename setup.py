@@ -29,6 +29,7 @@ setup(
         "numpy",
         "Pillow",
         "scikit-learn",
+        "scipy",
         "tabulate",
         "tqdm",
         "matplotlib",

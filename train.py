@@ -103,7 +103,8 @@ def setup_cfg(args: argparse.Namespace):
         if getattr(args, name):
             node[leaf] = getattr(args, name)
     if args.eval_only and args.model_dir:
-        args.from_checkpoint = take_layout(cfg, args.model_dir)
+        changed = take_layout(cfg, args.model_dir)
+        args.from_checkpoint = [line for key, line in changed.items() if key not in args.opts[::2]]
     if late := [word for word in args.opts if word.startswith("--")]:
         raise ConfigError(f"{late[0]} comes after KEY VALUE pairs; put flags first and pairs last")
     merge_overrides(cfg, args.opts)
@@ -122,9 +123,9 @@ def yaml_files(args: argparse.Namespace) -> tuple[Path, Path]:
     )
 
 
-def take_layout(cfg, run: str) -> list[str]:
+def take_layout(cfg, run: str) -> dict[str, str]:
     """Let the prompts in a run's folder say in which layout they are evaluated: their settings take the place of the
-    yaml's, KEY VALUE pairs come after them. Returns what changed, in words."""
+    yaml's, KEY VALUE pairs come after them. Returns what changed, in words, by setting."""
     register_plugins()
     from dassl.engine import TRAINER_REGISTRY
 
@@ -135,7 +136,7 @@ def take_layout(cfg, run: str) -> list[str]:
     name = cfg.TRAINER.NAME
     node = getattr(TRAINER_REGISTRY.get(name), "node", "") if name in TRAINER_REGISTRY.registered_names() else ""
     if node not in cfg.TRAINER:
-        return []
+        return {}
     before = dict(leaves(cfg))
     tuned = layout_settings(Path(run), node, list(cfg.TRAINER[node]))
     try:
@@ -143,7 +144,8 @@ def take_layout(cfg, run: str) -> list[str]:
     except ConfigError as error:
         raise ConfigError(f"what stands beside the checkpoint of {run}: {error}") from None
     after = dict(leaves(cfg))
-    return [f"{key} {after[key]}, as {run} was tuned (not {before[key]})" for key in tuned if after[key] != before[key]]
+    changed = [key for key in tuned if after[key] != before[key]]
+    return {key: f"{key} {after[key]}, as {run} was tuned (not {before[key]})" for key in changed}
 
 
 def require_trainer(name: str) -> None:
@@ -217,7 +219,7 @@ def run_folder(cfg, config_name: str, top: Path) -> Path:
     node = cfg.TRAINER.get(cfg.TRAINER.NAME.upper(), {})
     shots = cfg.DATASET.NUM_SHOTS if cfg.DATASET.NUM_SHOTS > 0 else "all"
     folder = top / title(cfg.DATASET).lower() / cfg.TRAINER.NAME / f"{config_name}_{shots}shots"
-    if "N_CTX" in node:
+    if "CSC" in node:
         folder /= f"nctx{node.N_CTX}_csc{node.CSC}_ctp{node.CLASS_TOKEN_POSITION}"
     return folder / f"seed{cfg.SEED}"
 
@@ -347,10 +349,10 @@ def lists_of(trainer):
 
 def lists_now(cfg):
     """The lists of the data that a configuration names, as a run of it would see them."""
+    register_plugins()
     from dassl.data.datasets import build_dataset
     from dassl.utils import set_random_seed
 
-    import datasets  # noqa: F401 - registers the data sets
     from advpt.data.lists import DataLists
 
     if cfg.SEED >= 0:
@@ -413,6 +415,15 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {out_of_shared_memory(error) or own_words(error)}", file=sys.stderr)
         return 2
     except ImportError as error:
+        if error.name == "pkg_resources":
+            reader = traceback.extract_tb(error.__traceback__)[-1]
+            print(
+                f"error: {reader.filename}, line {reader.lineno}, imports pkg_resources, which setuptools 81 and later "
+                "do not have. In a clip package of another repository, write `import packaging.version` there, or run: "
+                "pip install 'setuptools<81'",
+                file=sys.stderr,
+            )
+            return 2
         if "dassl" not in str(error):
             raise
         print(f"error: {error}. Install what is missing with: make setup", file=sys.stderr)

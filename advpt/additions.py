@@ -14,13 +14,20 @@ from advpt.files import canonical_json
 
 # Leaves of the configuration, which extend_cfg adds with these defaults.
 SETTINGS: dict[str, Any] = {
+    "MODEL.ACTIVATION": "",  # quickgelu or gelu: of the weights in MODEL.WEIGHTS, where the file does not show it
+    "TRAINER.COCOOP.N_CTX": 4,
+    "TRAINER.COCOOP.CTX_INIT": "a photo of a",
+    "TRAINER.COCOOP.PREC": "fp16",
     "DATASET.TITLE": "",  # the name of one's own data in headings, records and folders; "": that of their folder
 }
+# Other values of such leaves that say what old files mean, in more words: they are left out like the default.
+SAME_AS_DEFAULT: dict[str, tuple[Any, ...]] = {"MODEL.ACTIVATION": ("quickgelu",)}
 
 # Fields of a bank's spec and of a record's result, by dotted name; those of a list's items by the name of the list.
 BANK_FIELDS: dict[str, Any] = {"adversarial_set.attacked.visual_prompt": None}
 RESULT_FIELDS: dict[str, Any] = {
     "backbone.image_file": None,
+    "backbone.reads": None,  # how both towers' tensors are read, where it is not as OpenAI's code reads them
     "training.c_chosen_on": None,  # of a linear probe; None: C was given, or nobody wrote it down
 }
 
@@ -42,6 +49,13 @@ def omit(fields: Mapping[str, Any], added: Mapping[str, Any], prefix: str = "") 
         for name, value in fields.items()
         if prefix + name not in added or canonical_json(value) != canonical_json(added[prefix + name])
     }
+
+
+def is_as_before(name: str, value: Any) -> bool:
+    """Whether a leaf was added and its value says what files that lack it mean."""
+    if name not in SETTINGS:
+        return False
+    return value in SAME_AS_DEFAULT.get(name, ()) or canonical_json(value) == canonical_json(SETTINGS[name])
 
 
 def complete(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -186,7 +186,7 @@ def statistics(args: argparse.Namespace) -> int:
     from advpt.errors import RecordError
     from advpt.evaluation import run_folder
     from advpt.files import read_json
-    from advpt.prompts.exchange import FOLDER, checkpoint_file
+    from advpt.prompts.exchange import FOLDER, about, checkpoint_file, other_classes
     from advpt.settings import extend_cfg, merge_overrides
 
     if str(_repository()) not in sys.path:
@@ -212,16 +212,20 @@ def statistics(args: argparse.Namespace) -> int:
     )
     for name, value in (("DATASET.NUM_SHOTS", args.shots), ("MODEL.WEIGHTS", args.weights), ("BANK.CHUNK", args.chunk)):
         merge_overrides(cfg, [name, str(value)] if value else [])
+    # The run's weights went through OpenAI's model code: what a folder that does not name the activation means.
+    cfg.MODEL.ACTIVATION = cfg.MODEL.ACTIVATION or "quickgelu"
     cfg.freeze()
     trainer = build_trainer(cfg)
     trainer.load_model(str(args.folder))
+    tuned = about(checkpoint_file(args.folder / FOLDER))
+    if classes := other_classes(tuned, trainer.classnames):
+        raise ConfigError(f"{args.folder} is no run on the data below {cfg.DATASET.ROOT}: {classes}; name its --root")
     visual = trainer.prompt_learner().visual
     if visual is None:
         raise ConfigError(f"the prompts of {args.folder} are in the text alone; statistics are of those in the image")
     source = Source(trainer.image_set("train").first(args.limit), args.crops, args.seed, cfg.BANK.CHUNK)
     shelf = trainer.library.shelf(source.images.dataset)
-    about = read_json(checkpoint_file(args.folder / FOLDER).parent / "prompt.json")
-    said = {name: about[name] for name in ("trainer", "dataset", "seed") if name in about}
+    said = {name: tuned[name] for name in ("trainer", "dataset", "seed") if name in tuned}
     made = build(trainer.backbone, visual.detach(), source, shelf, about=said, workers=cfg.DATALOADER.NUM_WORKERS)
     print(f"statistics of {made.count} images in {folder_of(shelf, made.spec)}")
     return 0
@@ -362,7 +366,14 @@ def reproduce(args: argparse.Namespace) -> int:
         banks=(args.banks or output / "banks").absolute(),
         weights=steps.weights(args.weights),
     )
-    wanted = study(args.names, world, repository, [tuple(pair) for pair in args.set])
+    wanted = study(
+        args.names,
+        world,
+        repository,
+        [tuple(pair) for pair in args.set],
+        as_published=args.as_published,
+        all_statistics=args.all_statistics,
+    )
     _tell_plan(wanted.plan, places, args)
     absent = needs.missing_data(wanted.plan, places)
     for line in needs.missing_weights(wanted.plan, places):
@@ -501,11 +512,13 @@ def parser() -> argparse.ArgumentParser:
     sub.set_defaults(run=prepare)
 
     sub = verbs.add_parser("reproduce", help="the paper's tables and figures", description=reproduce.__doc__)
-    sub.add_argument("names", nargs="*", help="table1 to table5, fig3 to fig7, curves, all of these; peers, tapt")
+    sub.add_argument("names", nargs="*", help="table1 to table5, fig3 to fig7, curves, efficiency, all; peers, tapt")
     sub.add_argument("--demo", action="store_true", help="all of it small: DemoCLIP and digits, no download")
     sub.add_argument("--only", default="", help="data sets, for instance pets,dtd")
     sub.add_argument("--backbones", default="", help="for instance vit_b16")
     sub.add_argument("--seeds", default="", help="for instance 1,2,3 (the default)")
+    sub.add_argument("--as-published", action="store_true", help="peers: each method by its own recipe, not one budget")
+    sub.add_argument("--all-statistics", action="store_true", help="tapt: statistics over all training images")
     sub.add_argument("--report-only", action="store_true", help="run nothing; write the report of what is there")
     sub.add_argument("--output", type=Path, default=None, help="default: output/reproduce or output/reproduce-demo")
     sub.add_argument("--banks", type=Path, default=None, help="default: banks below the output folder")
@@ -517,7 +530,7 @@ def parser() -> argparse.ArgumentParser:
         "names", nargs="+", metavar="dataset", help="yaml names, for instance pets dtd; see above for plan"
     )
     sub.add_argument("--backbones", default="vit_b16", help="yaml names, for instance vit_b16,vit_l14")
-    sub.add_argument("--trainers", default="ZeroshotCLIP,CoOp,AdvPT")
+    sub.add_argument("--trainers", default="ZeroshotCLIP,CoOp,CoOp-clean,AdvPT")
     sub.add_argument("--shots", default="all", help="for instance 1,4,16,all")
     sub.add_argument("--seeds", default="1,2,3")
     sub.add_argument("--output", type=Path, default=Path("output", "sweep"))

@@ -131,6 +131,17 @@ def evaluation(clean: Mapping[str, Any], robust: Mapping[str, Any], what: str) -
     return found
 
 
+UNTUNED = "test-time tuning changed no prediction"
+
+
+def idle_tuning(images: int, what: str) -> str:
+    """What to say where every image is classified as without tuning at test time. ``what``: the images, for people."""
+    return (
+        f"{UNTUNED}: all {images} images, {what}, are classified as without it; its number says nothing about tuning. "
+        "Look at TRAINER.TAPT.LR and TRAINER.TAPT.STEPS"
+    )
+
+
 @dataclass
 class LossWatch:
     """Looks at the losses of every batch of a run: :func:`stuck` and :func:`collapsed`.

@@ -13,7 +13,7 @@ KL_DIRECTIONS = ("target_is_reference", "reverse")
 
 
 def advpt(features: Tensor, text: Tensor, scale: float, labels: Tensor) -> Tensor:
-    """Cross-entropy of stored adversarial embeddings to the learned prompts (AdvPT, eq. 6; CoOp's loss, eq. 3).
+    """Cross-entropy of stored adversarial embeddings to the learned prompts (AdvPT, equation 3; CoOp's is the same).
 
     Args:
         features: ``[b, L]`` image embeddings, not normalised. text: ``[K, L]`` text features, not normalised.
@@ -28,6 +28,15 @@ def adversarial_training(logits: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         logits: ``[b, K]`` of the attacked images. labels: ``[b]`` int64.
+    """
+    return F.cross_entropy(logits, labels)
+
+
+def cocoop(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of images to the prompts that each of them has moved (CoCoOp, Zhou et al., CVPR 2022, eq. 3).
+
+    Args:
+        logits: ``[b, K]`` of clean images. labels: ``[b]`` int64.
     """
     return F.cross_entropy(logits, labels)
 
@@ -153,14 +162,15 @@ ALIGN_FORMS = ("mean", "norm")
 
 
 def averaged_entropy(logits: Tensor) -> Tensor:
-    """``[...]`` entropy (nats) of the mean prediction over views, of logits ``[..., views, K]`` (TAPT, eq. 3; Shu et
-    al., NeurIPS 2022). It is at least the mean of the entropies and at most log K."""
+    """``[...]`` entropy (nats) of the mean prediction over views, of logits ``[..., views, K]`` (TAPT, equation
+    3; Shu et al., NeurIPS 2022). It is at least the mean of the entropies and at most log K."""
     log_p = logits.log_softmax(-1).logsumexp(-2) - math.log(logits.shape[-2])
     return -(log_p.exp() * log_p).sum(-1)
 
 
 def alignment(tokens: Tensor, reference: tuple[Tensor, Tensor], *, form: str = "mean", unbiased: bool = True) -> Tensor:
-    """``[...]`` L1 distance of a layer's statistics over views to stored ones, means and variances (TAPT, eq. 6 to 8).
+    """``[...]`` L1 distance of a layer's statistics over views to stored ones, means and variances (TAPT, equations
+    6 to 8).
 
     Args:
         tokens: ``[..., views, T, D]`` the input of a block. reference: mean and variance, each ``[T, D]``.
@@ -187,7 +197,7 @@ def tapt(
     form: str = "mean",
     unbiased: bool = True,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Entropy of the averaged prediction + alignment to two sets of statistics (TAPT, eq. 5 and 8).
+    """Entropy of the averaged prediction + alignment to two sets of statistics (TAPT, equations 3 and 6 to 8).
 
     ``entropy_weight * H + align_weight * sum over blocks (alpha L_adv + (1 - alpha) L_clean)``, for each sample.
 

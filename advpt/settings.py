@@ -35,6 +35,7 @@ POSITIONS = ("end", "middle", "front")
 PRECISIONS = ("fp32", "amp", "fp16")
 LAYOUTS = ("text", "text_deep", "visual", "independent", "t2v", "v2t")
 COUPLED = ("t2v", "v2t")
+ACTIVATIONS = ("", "quickgelu", "gelu")
 NO_WORDS = ("", "false", "none", "0")  # CTX_INIT as CoOp's users write it where there are no words
 # Fields of ContextSettings that are the layout of a prompt, with their leaves in a trainer's node.
 CONTEXT_LEAVES = {"n_ctx": "N_CTX", "csc": "CSC", "ctx_init": "CTX_INIT", "position": "CLASS_TOKEN_POSITION",
@@ -129,7 +130,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "STATISTICS_CROPS": "",  # centre or random
         "STATISTICS_LIMIT": 0,  # images, where they are made in passing; 0 = all of the training split
         "CLEAN_RUN": "",  # folder of the run that was tuned on clean images
-        "ADV_STATISTICS": "",  # folders of statistics banks, where several belong to the same prompts
+        "ADV_STATISTICS": "",  # folders of statistics banks where several are of the same prompts, or "all" images
         "CLEAN_STATISTICS": "",
         "BATCH": 8,  # images tuned in one forward pass
         "SEED": 0,  # of the views
@@ -206,7 +207,7 @@ def plain(cfg: CfgNode) -> dict[str, Any]:
     """The configuration as run folders and records keep it: one flat dict of JSON values (tuples become lists), without
     the leaves of :mod:`advpt.additions` at their defaults."""
     found = {name: list(value) if isinstance(value, tuple) else value for name, value in leaves(cfg)}
-    return additions.omit(found, additions.SETTINGS)
+    return {name: value for name, value in found.items() if not additions.is_as_before(name, value)}
 
 
 def _coerce(old: Any, text: Any) -> Any:
@@ -298,12 +299,12 @@ def merge_yaml(cfg: CfgNode, path: Path) -> None:
 
 # What the parts of a configuration's name stand for where there is no file of that name, as CoOp's yaml files are
 # named: rn50_ep50_ctxv1.yaml is rn50.yaml with these settings. "{node}" is the trainer's, of the folder's name.
-_NAME_PARTS: dict[str, tuple[str, str]] = {
-    r"ep([1-9]\d*)": ("OPTIM.MAX_EPOCH", r"\1"),
-    r"batch([1-9]\d*)": ("DATALOADER.TRAIN_X.BATCH_SIZE", r"\1"),
-    r"c([1-9]\d*)": ("TRAINER.{node}.N_CTX", r"\1"),
-    r"ctxv1": ("TRAINER.{node}.CTX_INIT", "a photo of a"),
-    r"val": ("TEST.SPLIT", "val"),  # results are those of the validation split
+_NAME_PARTS: dict[str, dict[str, str]] = {
+    r"ep([1-9]\d*)": {"OPTIM.MAX_EPOCH": r"\1"},
+    r"batch([1-9]\d*)": {"DATALOADER.TRAIN_X.BATCH_SIZE": r"\1"},
+    r"c([1-9]\d*)": {"TRAINER.{node}.N_CTX": r"\1", "TRAINER.{node}.CTX_INIT": ""},  # without ctxv1 a random start
+    r"ctxv1": {"TRAINER.{node}.CTX_INIT": "a photo of a"},
+    r"val": {"TEST.SPLIT": "val"},  # results are those of the validation split
 }
 
 
@@ -355,8 +356,8 @@ def _composed(path: Path, inside: tuple[Path, ...]) -> list[tuple[str, dict[str,
         rule = next((rule for rule in _NAME_PARTS if re.fullmatch(rule, part)), None)
         if rule is None:
             break
-        name, value = _NAME_PARTS[rule]
-        values = {name.format(node=path.parent.name.upper()): re.sub(rule, value, part)} | values
+        node = path.parent.name.upper()
+        values = {n.format(node=node): re.sub(rule, v, part) for n, v in _NAME_PARTS[rule].items()} | values
         if (shorter := path.with_name(f"{stem}{path.suffix}")).is_file():
             return [*yaml_layers(shorter, inside), (f"{path} (composed of {shorter.name} and its name)", values)]
     there = sorted(p.stem for p in path.parent.glob("*.yaml")) if "\0" not in str(path) else []
@@ -546,6 +547,7 @@ class BackboneSettings:
     """Which CLIP: OpenAI's name or a label for the file, the file ("" = by name), and whether its code is trusted.
 
     ``image_weights``: a file with a robust image tower in the place of its own, and the activation it was trained with.
+    ``activation``: of the weights in the file, where the file does not show it ("": not known).
     """
 
     name: str
@@ -553,11 +555,19 @@ class BackboneSettings:
     trust_archive: bool
     image_weights: str = ""
     image_activation: str = "quickgelu"
+    activation: str = ""
 
     @classmethod
     def from_cfg(cls, cfg: CfgNode) -> BackboneSettings:
         node = cfg.MODEL
-        return cls(node.BACKBONE.NAME, node.WEIGHTS, node.TRUST_ARCHIVE, node.IMAGE_WEIGHTS, node.IMAGE_ACTIVATION)
+        return cls(
+            name=node.BACKBONE.NAME,
+            weights=node.WEIGHTS,
+            trust_archive=node.TRUST_ARCHIVE,
+            image_weights=node.IMAGE_WEIGHTS,
+            image_activation=node.IMAGE_ACTIVATION,
+            activation=_choice("MODEL.ACTIVATION", node.ACTIVATION, ACTIVATIONS),
+        )
 
 
 @dataclass(frozen=True)
@@ -582,19 +592,19 @@ class ContextSettings:
     @classmethod
     def from_cfg(cls, node: CfgNode, layout: str = "") -> ContextSettings:
         """From a trainer's node; ``layout`` in place of its ``LAYOUT``. Nodes without one have prompts in the text
-        alone.
+        alone, those without ``CSC`` or ``CLASS_TOKEN_POSITION`` (CoCoOp's) a shared context before the class name.
 
         Raises:
             ConfigError: a value, or values together, that no prompt can have.
         """
         if node.N_CTX < 1:
             raise ConfigError(f"N_CTX is {node.N_CTX}; at least 1 context vector is needed")
-        _choice("CLASS_TOKEN_POSITION", node.CLASS_TOKEN_POSITION, POSITIONS)
+        position = _choice("CLASS_TOKEN_POSITION", node.get("CLASS_TOKEN_POSITION", "end"), POSITIONS)
         _choice("PREC", node.PREC, PRECISIONS)
         words = "" if node.CTX_INIT.strip().lower() in NO_WORDS else node.CTX_INIT
         if words.strip() == "True":
             raise ConfigError("CTX_INIT is True; give the first words of the prompt, like 'a photo of a', or ''")
-        plain = cls(node.N_CTX, node.CSC, words, node.CLASS_TOKEN_POSITION, node.PREC)
+        plain = cls(node.N_CTX, node.get("CSC", False), words, position, node.PREC)
         layout = _choice("LAYOUT", layout or node.get("LAYOUT", "text"), LAYOUTS)
         if layout == "text":
             return plain

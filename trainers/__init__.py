@@ -4,6 +4,7 @@ from trainers import adv_train as adv_train  # noqa: F401
 from trainers import advpt as advpt  # noqa: F401
 from trainers import apt as apt  # noqa: F401
 from trainers import capt as capt  # noqa: F401
+from trainers import cocoop as cocoop  # noqa: F401
 from trainers import coop as coop  # noqa: F401
 from trainers import fap as fap  # noqa: F401
 from trainers import fast_at as fast_at  # noqa: F401

@@ -1,4 +1,4 @@
-"""PGD adversarial training of CLIP's image encoder (Madry et al., ICLR 2018), AdvPT's slow rival in Figures 4 and 5.
+"""PGD adversarial training of CLIP's image encoder (Madry et al., ICLR 2018), AdvPT's slow rival in Figure 4.
 
 ``TRAINER.ADVTRAIN.ATTACK`` is the inner maximisation: ten steps of 2.5 eps / 10 on the cross-entropy by default.
 """

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from dassl.data import DataManager, DatasetWrapper
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
 from torch import Tensor
@@ -31,7 +32,7 @@ from advpt.bank.library import Library
 from advpt.bank.on_ray import filler
 from advpt.bank.store import Bank
 from advpt.data import catalog, listing
-from advpt.data.images import ImageSet, Preprocessing
+from advpt.data.images import ImageSet, Preprocessing, read_rgb
 from advpt.data.lists import DataLists
 from advpt.data.manifest import manifest
 from advpt.detectors import LossWatch, bank_rows, same_prompts
@@ -67,12 +68,28 @@ MODEL_NAME = exchange.FOLDER  # the checkpoint folder, as CoOp has it
 HAND = "ZEROSHOTCLIP"  # the node of the hand-written prompt, which every method needs
 
 
+class HostImages(DatasetWrapper):
+    """The host's items, their images read as the library reads all others: Dassl cuts 16-bit grey off at 255."""
+
+    def __getitem__(self, idx):
+        item = self.data_source[idx]
+        found = {"label": item.label, "domain": item.domain, "impath": item.impath, "index": idx}
+        image = read_rgb(Path(item.impath))
+        several = self.transform if isinstance(self.transform, list | tuple) else [self.transform]
+        for number, transform in enumerate(several, 1):
+            seen = self._transform_image(transform, image) if transform is not None else image
+            found["img" if number == 1 else f"img{number}"] = seen
+        return found | ({"img0": self.to_tensor(image)} if self.return_img0 else {})
+
+
 class PromptTrainer(TrainerX):
     """What tuning text prompts of a frozen CLIP has in common; methods say where their training input comes from."""
 
     node = "ADVPT"  # of cfg.TRAINER with N_CTX, CSC, ...
     own = ""  # the node of a method that tunes no prompts, in the place of ``node``
+    trained = True  # another seed gives another outcome; False for a method that trains nothing
     layout = ""  # of its prompts, where the method says and not its node
+    learner: type[PromptLearner] = PromptLearner
     progress: Progress | None = None  # while training, and until the evaluation that follows
     input_seconds: float | None = 0.0  # what the training input cost, None where nobody knows
     loaded: dict | None = None  # where an evaluated prompt came from
@@ -81,6 +98,14 @@ class PromptTrainer(TrainerX):
     ignored: tuple[str, ...] = ()  # sentences about settings that nothing reads
 
     # --- set-up -------------------------------------------------------------------------------------------------
+
+    def build_data_loader(self):
+        """The host's loaders, their images read by the library's one reader."""
+        self.dm = dm = DataManager(self.cfg, dataset_wrapper=HostImages)
+        self.train_loader_x, self.train_loader_u = dm.train_loader_x, dm.train_loader_u
+        self.val_loader, self.test_loader = dm.val_loader, dm.test_loader
+        self.num_classes, self.num_source_domains = dm.num_classes, dm.num_source_domains
+        self.lab2cname = dm.lab2cname
 
     @classmethod
     def nodes(cls) -> tuple[str, ...]:
@@ -103,6 +128,7 @@ class PromptTrainer(TrainerX):
             if name in OFFICIAL:
                 check_layout(context, OFFICIAL[name], name)
         parse_training(BankSettings.from_cfg(cfg).attack, "BANK.ATTACK", cfg.BANK.PROFILE)
+        BackboneSettings.from_cfg(cfg)
         SurrogateSettings.from_cfg(cfg)
         settings = EvalSettings.from_cfg(cfg)
         threats(settings.attacks, settings.protocols)
@@ -146,7 +172,7 @@ class PromptTrainer(TrainerX):
         self.seed = cfg.SEED if cfg.SEED >= 0 else torch.seed() % 2**31
         start = torch.Generator().manual_seed(self.seed)
         architecture = self.backbone.architecture
-        learner = PromptLearner(self.encoder, self.classnames, self.context, start, architecture)
+        learner = self.learner(self.encoder, self.classnames, self.context, start, architecture)
         self.prompt_learner = learner.to(self.device)
         self.untrained = learner.ctx.detach().clone() if learner.n_ctx else None
         self.optim, self.sched = build_optim(self.prompt_learner, cfg.OPTIM)
@@ -164,6 +190,14 @@ class PromptTrainer(TrainerX):
     def lists(self) -> DataLists:
         """Which images are in train, val and test, and the names of the classes."""
         return DataLists.of(self.dm.dataset)
+
+    def bank_images(self):
+        """The training images as a training bank has them: at most BANK.LIMIT, resized as BANK.PROFILE says."""
+        settings = self.bank_settings
+        interpolation = self.cfg.INPUT.INTERPOLATION
+        if settings.profile != "sound":
+            interpolation = PROFILES[settings.profile].bank_interpolation
+        return self.image_set("train", interpolation).first(settings.limit)
 
     # --- tuning -------------------------------------------------------------------------------------------------
 
@@ -233,6 +267,12 @@ class PromptTrainer(TrainerX):
     def embed_batch(self, batch) -> tuple[Tensor, Tensor]:
         """Embeddings ``[b, L]`` and labels ``[b]`` of a training batch."""
         return batch["img"].to(self.device), batch["label"].to(self.device)
+
+    def embed_images(self, batch) -> tuple[Tensor, Tensor]:
+        """The same for a batch of images as the host's loaders give them; no gradient reaches the image encoder."""
+        images, labels = self.parse_batch_test(batch)
+        with torch.no_grad():
+            return self.backbone.require_image()(to_pixels(images, self.cfg)), labels
 
     def forward_backward(self, batch):
         with half_precision(self.context.precision, self.device):
@@ -345,7 +385,13 @@ class PromptTrainer(TrainerX):
             "comparable": None if comparable is None else bool(comparable),
             "training": self.training_facts() | self.curve_facts() | ({"loaded": self.loaded} if self.loaded else {}),
             "warnings": self.warnings(),
+            **self.trained_facts(),
         } | self.word_facts()
+
+    def trained_facts(self):
+        """Whether the method is trained, for the record, where its trainer's name alone would say something else."""
+        usual = record.is_trained({"trainer": self.cfg.TRAINER.NAME})
+        return {} if self.trained == usual else {"trained": self.trained}
 
     def training_facts(self):
         """Where the training input came from, for the record."""
@@ -457,12 +503,16 @@ class PromptTrainer(TrainerX):
                 f"{path} holds class-specific context (CSC): {classes}; it fits only the class list it was tuned on"
             )
         exchange.require_layout(about, str(path), self.context, self.node)
-        exchange.require_towers(about, str(path), self.backbone, exchange.towers_of(self.context))
+        exchange.require_towers(about, str(path), self.backbone, self.towers())
         if other := exchange.other_towers(about, self.backbone):  # of images, for prompts in the text alone
             self.doubt(f"the loaded prompt {other}")
         if self.context.layout == "visual":
             self.compare_templates(about)
         return about
+
+    def towers(self):
+        """The towers of CLIP that the prompts are in, or are made from."""
+        return exchange.towers_of(self.context)
 
     def doubt(self, line):
         """Log a warning about what was loaded, and keep it for the record."""
@@ -503,11 +553,7 @@ class AdvPT(PromptTrainer):
 
     def prepare_training(self):
         settings = self.bank_settings
-        attack = parse(settings.attack, settings.profile)
-        interpolation = self.cfg.INPUT.INTERPOLATION
-        if settings.profile != "sound":
-            interpolation = PROFILES[settings.profile].bank_interpolation
-        images = self.image_set("train", interpolation).first(settings.limit)
+        attack, images = parse(settings.attack, settings.profile), self.bank_images()
         folder = self.library.folder(self.library.spec(images, attack, self.hand, settings.seed))
         bank, self.input_seconds = timed(
             self.library, folder, lambda: self.library.get(images, attack, self.hand, settings.seed)

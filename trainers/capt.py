@@ -7,6 +7,8 @@ without the frozen model (TRADES on prompts). Builds on ``trainers/attacked.py``
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
@@ -46,7 +48,7 @@ class CAPT(AttackedTrainer):
         self.frozen, encoder = self.backbone, self.encoder
         if node.FROZEN_WEIGHTS != "same":
             file = "" if node.FROZEN_WEIGHTS == "openai" else node.FROZEN_WEIGHTS
-            chosen = BackboneSettings(cfg.MODEL.BACKBONE.NAME, file, cfg.MODEL.TRUST_ARCHIVE)
+            chosen = dataclasses.replace(BackboneSettings.from_cfg(cfg), weights=file, image_weights="")
             self.frozen = load_backbone(chosen, self.device)
             encoder = TextEncoder(self.frozen.model)
         templates = (node.FROZEN_TEMPLATE,) if node.FROZEN_TEMPLATE else self.templates

@@ -6,11 +6,10 @@ crops, so that AdvPT and CoOp differ in the attack alone. Builds on its neighbou
 
 from __future__ import annotations
 
-import torch
 from dassl.engine import TRAINER_REGISTRY
 
 from advpt.bank.cost import timed
-from trainers.advpt import PromptTrainer, bank_loader, to_pixels
+from trainers.advpt import PromptTrainer, bank_loader
 
 
 @TRAINER_REGISTRY.register()
@@ -19,7 +18,7 @@ class CoOp(PromptTrainer):
 
     def prepare_training(self):
         if self.cfg.TRAINER.COOP.CLEAN_BANK:
-            images = self.image_set("train").first(self.bank_settings.limit)
+            images = self.bank_images()
             folder = self.library.folder(self.library.spec(images, None, None, 0))
             bank, self.input_seconds = timed(self.library, folder, lambda: self.library.get(images))
             self.train_loader_x = bank_loader(bank, self.cfg, self.seed)
@@ -28,6 +27,4 @@ class CoOp(PromptTrainer):
     def embed_batch(self, batch):
         if self.cfg.TRAINER.COOP.CLEAN_BANK:
             return super().embed_batch(batch)
-        images, labels = self.parse_batch_test(batch)
-        with torch.no_grad():
-            return self.backbone.require_image()(to_pixels(images, self.cfg)), labels
+        return self.embed_images(batch)

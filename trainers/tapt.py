@@ -29,6 +29,7 @@ from advpt.tuning.test_time import Model, Tuner, Tuning, released_reset
 from trainers.advpt import MODEL_NAME, PromptTrainer, source_of
 
 PLAIN = "a photo of a {}."
+ALL = "all"  # in the place of a folder of statistics: those over all training images
 
 
 class TestTimeTrainer(PromptTrainer):
@@ -100,8 +101,11 @@ class TestTimeTrainer(PromptTrainer):
 
     def bank(self, learner, given, run, known=True):
         """Statistics of a run's prompts: the folder that was given, the one bank there is, or made now where the run
-        was tuned on this data set. ``known`` False: of prompts that nobody named, so that only weights are compared."""
+        was tuned on this data set. ``given`` :data:`ALL`: the bank over all training images, whatever other there is.
+        ``known`` False: of prompts that nobody named, so that only weights are compared."""
         visual = learner().visual.detach()
+        if given == ALL:
+            return self.bank_of_all(visual, run)
         if given:
             wanted = statistics.looked_through(self.backbone, visual)
             if not known:
@@ -130,6 +134,39 @@ class TestTimeTrainer(PromptTrainer):
             f"below {root} are no statistics of the prompts of {run} ({crops} crops), which were tuned on "
             f"{about.get('dataset', 'a data set that is not known')} and not on {self.cfg.DATASET.NAME}; make them: "
             f"python -m advpt statistics {run} --banks {root}"
+        )
+
+    def bank_of_all(self, visual, run):
+        """Statistics over all training images of the data set that a run was tuned on; made now where it is this one.
+
+        Raises:
+            ConfigError: this run's training images are a part. BankError: there is no such bank.
+        """
+        about, root = source_of(exchange.checkpoint_file(run / MODEL_NAME)), self.library.root
+        tuned_on, cfg = about.get("dataset", ""), self.cfg
+        if tuned_on == cfg.DATASET.NAME:
+            if cfg.DATASET.NUM_SHOTS > 0 or cfg.TRAINER.TAPT.STATISTICS_LIMIT:
+                raise ConfigError(
+                    "statistics over all training images are asked for, but DATASET.NUM_SHOTS is "
+                    f"{cfg.DATASET.NUM_SHOTS} and TRAINER.TAPT.STATISTICS_LIMIT {cfg.TRAINER.TAPT.STATISTICS_LIMIT}; "
+                    "expected -1 and 0"
+                )
+            return self.make(visual, self.source(0, self.how.crops), about)
+        whole = catalog.get(tuned_on).counts[0] if tuned_on in catalog.names() else 0
+        if not whole:
+            raise ConfigError(
+                f"the number of training images of {tuned_on or 'the data set'} that {run} was tuned on is not on "
+                "record, so statistics over all of them cannot be told from others; name their folder in the place of "
+                "all"
+            )
+        wanted = statistics.looked_through(self.backbone, visual)
+        for folder in statistics.find(root, self.backbone, visual, self.how.crops):
+            bank = statistics.open_statistics(folder, wanted)
+            if bank.count == whole:
+                return bank
+        raise BankError(
+            f"below {root} are no statistics of the prompts of {run} over all {whole:,} training images of {tuned_on}; "
+            f"make them: python -m advpt statistics {run} --shots -1 --banks {root}"
         )
 
     def source(self, limit, crops):

@@ -14,6 +14,7 @@ from trainers.advpt import HAND, PromptTrainer
 @TRAINER_REGISTRY.register()
 class ZeroshotCLIP(PromptTrainer):
     own = HAND
+    trained = False
 
     def build_prompts(self):
         self.seed = self.cfg.SEED

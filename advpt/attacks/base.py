@@ -78,6 +78,9 @@ class Attack(ABC):
     # or "surrogate": a network of the attacker's own, whatever is attacked; or "files": nothing, they are made already
     attacks_through: ClassVar[str] = "encoder"
     random_version: ClassVar[str] = ""  # the attack that takes its place where what is attacked draws noise
+    # Whether what becomes of an image depends on that image, its id and the seed alone, but for rounding, and on no
+    # other of its batch. Then its rows may be taken from a bank of more images. An attack of that kind says so.
+    by_image: ClassVar[bool] = False
     perturbs_all: ClassVar[bool] = True  # False: images that need no change come back as they were
     beside_itself: ClassVar[bool] = True  # False: it needs the process's random state, so never two at once
     objectives: ClassVar[tuple[str, ...]] = tuple(OBJECTIVES)  # that it can make large

@@ -43,7 +43,7 @@ from advpt.attacks.base import ATTACKS, TOLERANCE, Attack, Forward
 from advpt.attacks.noise import SampleNoise
 from advpt.attacks.objectives import NONE
 from advpt.data import listing
-from advpt.data.images import ImageSet
+from advpt.data.images import ImageSet, read_rgb
 from advpt.errors import AttackError
 from advpt.files import digest, file_digest, is_torchscript
 
@@ -111,11 +111,7 @@ class Folder:
     def read(self, ids: Sequence[str]) -> Tensor:
         found = []
         for name in ids:
-            try:
-                with Image.open(self.file(name)) as image:
-                    found.append(torch.from_numpy(np.array(image.convert("RGB"))))
-            except Exception as error:  # noqa: BLE001 - Pillow's decoders raise many kinds for damaged files
-                raise AttackError(f"{self.file(name)} cannot be read ({error}); write it anew") from error
+            found.append(torch.from_numpy(np.array(read_rgb(self.file(name)))))
         return torch.stack(found).permute(0, 3, 1, 2).float().div(255)
 
 
@@ -267,7 +263,7 @@ def _from_safetensors(path: Path) -> tuple[Any, Any]:
 
 
 def _from_array(path: Path) -> tuple[Any, Any]:
-    return np.load(path, mmap_mode="r", allow_pickle=False), None
+    return np.lib.format.open_memmap(path, mode="r"), None  # which reads no pickle
 
 
 def _from_torch(path: Path) -> tuple[Any, Any]:

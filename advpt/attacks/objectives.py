@@ -31,8 +31,9 @@ class Objective:
 
 
 def feature_kl(output: Tensor, clean: Tensor, y: Tensor) -> Tensor:
-    """KL(softmax(clean) || softmax(adversarial)) over the coordinates of the un-normalised embedding (AdvPT, section
-    3.3; temperature 1, no label, no text). Zero with zero gradient at the clean image: it needs a random start."""
+    """KL(softmax(clean) || softmax(adversarial)) over the coordinates of the un-normalised embedding (AdvPT,
+    section 4.1, equation 2; temperature 1, no label, no text). Zero with zero gradient at the clean image: it needs a
+    random start."""
     return F.kl_div(output.log_softmax(-1), clean.log_softmax(-1), reduction="none", log_target=True).sum(-1)
 
 

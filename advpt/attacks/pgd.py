@@ -2,7 +2,7 @@
 
 FGSM, MI-FGSM, DI-FGSM, TI and SI are the same loop with other options (``advpt/attacks/spec.py`` has their names).
 
-Profiles of the embedding attack (specification in the paper's section 3.3 and in its released code):
+Profiles of the embedding attack (the paper's section 4.1 and equation 2, and its released code):
 
 * ``sound`` (default): start uniform in [-eps, eps], clipped to [0, 1] before the first gradient; bicubic bank images.
 * ``paper``: the same start, the training images resized bilinearly as they were for the paper's bank.
@@ -69,6 +69,7 @@ class PGD(Attack):
     name = "pgd"
     summary = "projected gradient descent on any objective"
     usual_objective, usual_steps = "fkl", 40
+    by_image = True
     resizes: ClassVar[bool] = False  # whether what it attacks through takes images of any size
 
     def __init__(

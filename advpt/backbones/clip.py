@@ -2,6 +2,10 @@
 
 Files: OpenAI's TorchScript archives, plain state dicts (``.pt``, ``.pth``) and safetensors. The architecture is read
 from the tensors' shapes; weights are hashed tensor by tensor, so the same weights have one hash in every format.
+
+No tensor shows the activation or the number of heads, and CLIPs of other sources have OpenAI's tensor names with other
+ones. So a file that is not OpenAI's needs ``MODEL.ACTIVATION``, and the hashes are of the tensors and of how they are
+read.
 """
 
 from __future__ import annotations
@@ -10,23 +14,36 @@ import functools
 import http.client
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from advpt.backbones import democlip, robust
 from advpt.backbones.shim import import_clip
 from advpt.errors import DataError, WeightsError, unknown_name
-from advpt.files import file_digest, first_words, is_torchscript, network_timeout, pickled_class, tensor_digest
+from advpt.files import (
+    digest,
+    file_digest,
+    first_words,
+    is_torchscript,
+    network_timeout,
+    pickled_class,
+    tensor_digest,
+)
 from advpt.settings import BackboneSettings
 
 BUILT_IN = democlip.NAME
 PIXEL_MEAN, PIXEL_STD = democlip.MEAN, democlip.STD
+ACTIVATION = robust.ACTIVATION
+HEAD_WIDTH = 64  # of every head in OpenAI's model code
+WIDEST = 1024  # image tower whose published weights have heads of that width
+VOCABULARY = democlip.VOCABULARY  # of OpenAI's tokenizer
+ELSEWHERE = ("open_clip:", "hf-hub:", "local-dir:")  # names of models that need other code than OpenAI's
 
 
 @dataclass(frozen=True)
@@ -145,7 +162,7 @@ def build(arch: Architecture) -> nn.Module:
         arch.context,
         arch.vocabulary,
         arch.text_width,
-        max(1, arch.text_width // 64),
+        max(1, arch.text_width // HEAD_WIDTH),
         arch.text_layers,
     )
 
@@ -169,6 +186,25 @@ class ImageEncoder(nn.Module):
         return self.visual((pixels - self.mean) / self.std)
 
 
+Reading = dict[str, Any]
+
+
+def reading(modules: Iterable[nn.Module]) -> Reading:
+    """What turns a tower's tensors into numbers and is in none of them, as its modules have it: the activation of its
+    blocks, heads, the eps of its norms, and whether a position sees those behind it."""
+    activations, heads, eps, causal = set(), set(), set(), False
+    for module in modules:
+        if isinstance(module, nn.LayerNorm | nn.BatchNorm2d):
+            eps.add(float(module.eps))
+        if isinstance(mlp := getattr(module, "mlp", None), nn.Module):
+            causal = causal or getattr(module, "attn_mask", None) is not None
+            kinds = [m for m in mlp.modules() if not [*m.children(), *m.parameters()]]
+            activations |= {repr(m).lower().removesuffix("()") for m in kinds if not isinstance(m, nn.Identity)}
+        if isinstance(number := getattr(module, "num_heads", None), int):
+            heads.add(number)
+    return {"activation": sorted(activations), "heads": sorted(heads), "eps": sorted(eps), "causal": causal}
+
+
 class Backbone:
     """A frozen CLIP: the image encoder, OpenAI's model for the text side, and the hashes of both halves."""
 
@@ -184,16 +220,43 @@ class Backbone:
 
     @functools.cached_property
     def image_digest(self) -> str:
-        """SHA-256 of the image tower's tensors."""
+        """SHA-256 of the image tower: of its tensors, and of how they are read where OpenAI's code reads them
+        otherwise."""
         if self.image is None:
             raise WeightsError("the image encoder was released before its hash was taken; load the backbone again")
-        return tensor_digest(self.image.visual.state_dict())
+        return _hash_of(tensor_digest(self.image.visual.state_dict()), self.image_reading)
 
     @functools.cached_property
     def text_digest(self) -> str:
-        """SHA-256 of the text tower's tensors (token table, transformer, projection, logit scale)."""
+        """SHA-256 of the text tower (token table, transformer, projection, logit scale), as :attr:`image_digest`."""
         state = self.model.state_dict()
-        return tensor_digest({k: v for k, v in state.items() if not k.startswith("visual.")})
+        tensors = tensor_digest({k: v for k, v in state.items() if not k.startswith("visual.")})
+        return _hash_of(tensors, self.text_reading)
+
+    @functools.cached_property
+    def image_reading(self) -> Reading | None:
+        """How the image tower's tensors are read; None where OpenAI's code reads them so."""
+        image, arch = self.require_image(), self.architecture
+        mean, std = (value.flatten().tolist() for value in (image.mean, image.std))
+        found = reading(image.visual.modules()) | {"mean": mean, "std": std}
+        usual = {name: torch.tensor(value).tolist() for name, value in (("mean", PIXEL_MEAN), ("std", PIXEL_STD))}
+        width = arch.vision_width * (1 if arch.patch else 32)
+        usual |= {"activation": [ACTIVATION] if arch.patch else [], "heads": [width // HEAD_WIDTH]}
+        return None if found == usual | {"eps": [1e-5], "causal": False} else found
+
+    @functools.cached_property
+    def text_reading(self) -> Reading | None:
+        """How the text tower's tensors are read; None where OpenAI's code reads them so."""
+        model, heads = self.model, max(1, self.architecture.text_width // HEAD_WIDTH)
+        found = reading([*model.transformer.modules(), *model.ln_final.modules()])
+        usual = {"activation": [ACTIVATION], "heads": [heads], "eps": [1e-5], "causal": True}
+        return None if found == usual else found
+
+    @property
+    def reads(self) -> dict[str, Reading | None] | None:
+        """How the tensors of both towers are read, for records; None where OpenAI's code reads them so."""
+        found = {"image": self.image_reading, "text": self.text_reading}
+        return found if any(found.values()) else None
 
     @property
     def folder(self) -> str:
@@ -224,6 +287,10 @@ class Backbone:
         _ = self.image_digest
         self.image = None
         self.model.visual = None
+
+
+def _hash_of(tensors: str, how_read: Reading | None) -> str:
+    return tensors if how_read is None else digest({"tensors": tensors, "reads": how_read})
 
 
 def cache_folder() -> Path:
@@ -260,8 +327,15 @@ def download(name: str) -> Path:
 
 
 def read_state(path: Path, *, trust_archive: bool = False) -> dict[str, Tensor]:
-    """The CLIP state dict in a file of any supported format; nothing in the file is executed, except that a
-    TorchScript archive is opened by ``torch.jit.load`` when its SHA-256 is an official one or it is trusted.
+    """The CLIP state dict in a file, as :func:`read_weights`."""
+    return read_weights(path, trust_archive=trust_archive)[0]
+
+
+def read_weights(path: Path, *, trust_archive: bool = False) -> tuple[dict[str, Tensor], str]:
+    """The CLIP state dict in a file of any supported format, and the activation that the file shows: OpenAI's archives
+    have quickgelu, other archives the one in their code, safetensors may name it in their metadata (``activation``);
+    "" where nothing shows it. Nothing in the file is executed, except that a TorchScript archive is opened by
+    ``torch.jit.load`` when its SHA-256 is an official one or it is trusted.
 
     Raises:
         WeightsError: file missing, damaged, of unknown format, or an archive that is not trusted.
@@ -269,17 +343,22 @@ def read_state(path: Path, *, trust_archive: bool = False) -> dict[str, Tensor]:
     path = Path(path).expanduser()
     if not path.is_file():
         raise WeightsError(f"MODEL.WEIGHTS names {path}, and there is no such file")
+    activation = ""
     try:
         if path.suffix == ".safetensors":
-            state: Any = load_file(path)
+            with safe_open(path, framework="pt") as file:
+                activation = (file.metadata() or {}).get("activation", "").lower()
+                state: Any = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
         elif is_torchscript(path):
             sha = file_digest(path)
-            if not trust_archive and sha not in {official_file(name)[1] for name in import_clip().clip._MODELS}:
+            official = sha in {official_file(name)[1] for name in import_clip().clip._MODELS}
+            if not trust_archive and not official:
                 raise WeightsError(
                     f"{path} is a TorchScript archive, which can contain code, and its SHA-256 {sha} is not one of "
                     "OpenAI's; if you trust where it comes from, add MODEL.TRUST_ARCHIVE True"
                 )
-            state = torch.jit.load(path, map_location="cpu").state_dict()
+            archive = torch.jit.load(path, map_location="cpu")
+            state, activation = archive.state_dict(), ACTIVATION if official else _activation_in(archive)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except WeightsError:
@@ -300,7 +379,62 @@ def read_state(path: Path, *, trust_archive: bool = False) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise WeightsError(f"{path} holds no state dict of tensors; expected the weights of a CLIP model")
     state = {key.removeprefix("module."): value for key, value in state.items()}
-    return {k: v for k, v in state.items() if k not in ("input_resolution", "context_length", "vocab_size")}
+    return {k: v for k, v in state.items() if k not in ("input_resolution", "context_length", "vocab_size")}, activation
+
+
+def _activation_in(archive: Any) -> str:
+    """The activation of an archive's text tower, from its code; "" where it has none that is known."""
+    try:
+        code = str(getattr(archive.transformer.resblocks, "0").mlp.gelu.graph)
+    except (AttributeError, RuntimeError):
+        return ""
+    return ACTIVATION if "{1.702}" in code else "gelu" if "aten::gelu(" in code else ""
+
+
+def require_activation(source: str, asked: str, shown: str) -> None:
+    """Refuse weights of another activation than that of OpenAI's model code, and of one that nobody knows.
+
+    Args:
+        source: the weights, for the message. asked: ``MODEL.ACTIVATION``. shown: what the source itself shows, or "".
+
+    Raises:
+        WeightsError: the sentence says what to add.
+    """
+    if asked and shown and asked != shown:
+        raise WeightsError(f"MODEL.ACTIVATION is {asked}, but {source} has {shown}; leave MODEL.ACTIVATION out")
+    if not (asked or shown):
+        raise WeightsError(
+            f"{source} holds the tensors of a CLIP, and no tensor shows their activation: OpenAI's, MetaCLIP's and "
+            "LAION-400M's ViT-B/32 need quickgelu, LAION-2B's and DataComp's gelu, and with the wrong one every number "
+            "is off. Look where the weights come from, then add MODEL.ACTIVATION quickgelu (weights that need gelu "
+            "cannot be run yet: MODEL.ACTIVATION gelu says so and stops)"
+        )
+    if (asked or shown) != ACTIVATION:
+        raise WeightsError(
+            f"{source} needs the activation {asked or shown}; OpenAI's model code, which runs it here, has "
+            f"{ACTIVATION}, and every number would be off. Use weights that were trained with {ACTIVATION}: OpenAI's "
+            "by name, MetaCLIP's, or those whose open_clip name ends in -quickgelu"
+        )
+
+
+def require_readable(arch: Architecture, source: str) -> None:
+    """Refuse sizes that OpenAI's model code would read in another way than their authors' code did.
+
+    Raises:
+        WeightsError: naming what was found and what OpenAI's code would make of it.
+    """
+    if arch.patch is not None and arch.vision_width > WIDEST:
+        raise WeightsError(
+            f"{source} holds an image tower of width {arch.vision_width}: OpenAI's model code would give it "
+            f"{arch.vision_width // HEAD_WIDTH} heads of {HEAD_WIDTH}, and published CLIPs of more than {WIDEST} have "
+            "others (ViT-H/14: 16 heads of 80), which no tensor shows. Every number would be off, so such towers are "
+            "not run; use one up to ViT-L/14"
+        )
+    if arch.vocabulary != VOCABULARY:
+        raise WeightsError(
+            f"{source} has a token table of {arch.vocabulary} rows; OpenAI's tokenizer, which is used here, has "
+            f"{VOCABULARY}. These weights need another tokenizer and cannot be run"
+        )
 
 
 def from_state(name: str, state: Mapping[str, Tensor], source: str, device: torch.device | str = "cpu") -> Backbone:
@@ -315,6 +449,7 @@ def from_state(name: str, state: Mapping[str, Tensor], source: str, device: torc
         raise WeightsError(f"{source}: {error}") from None
     if name in OFFICIAL and arch != OFFICIAL[name]:
         raise WeightsError(f"{source} holds [{arch}]; MODEL.BACKBONE.NAME {name} is [{OFFICIAL[name]}]")
+    require_readable(arch, source)
     try:
         with torch.random.fork_rng(devices=[]):  # building draws random numbers that nobody should notice
             model = build(arch)
@@ -329,7 +464,8 @@ def load_backbone(settings: BackboneSettings, device: torch.device | str = "cpu"
     robust image tower in it when ``image_weights`` is given.
 
     Raises:
-        WeightsError: unknown name, missing file, no network, damaged or untrusted file, wrong architecture.
+        WeightsError: unknown name, missing file, no network, damaged or untrusted file, wrong architecture, an
+            activation that is unknown or is not that of OpenAI's model code.
     """
     made = _load(settings, device)
     if settings.image_weights:
@@ -342,10 +478,20 @@ def load_backbone(settings: BackboneSettings, device: torch.device | str = "cpu"
 
 def _load(settings: BackboneSettings, device: torch.device | str) -> Backbone:
     name = settings.name
+    if name.startswith(ELSEWHERE):
+        raise WeightsError(
+            f"MODEL.BACKBONE.NAME {name}: models of open_clip and of the Hugging Face hub need other model code than "
+            f"OpenAI's and cannot be run yet. Known: {', '.join([*OFFICIAL, *democlip.FILES])}; a file with OpenAI's "
+            f"tensor names and {ACTIVATION} goes by MODEL.WEIGHTS FILE"
+        )
     if settings.weights:
         path = Path(settings.weights)
-        state = read_state(path, trust_archive=settings.trust_archive)
-        return from_state(name or path.stem, state, str(path), device)
+        state, shown = read_weights(path, trust_archive=settings.trust_archive)
+        made = from_state(name or path.stem, state, str(path), device)  # first, whether these are weights of a CLIP
+        require_activation(str(path), settings.activation, shown)
+        return made
+    if name in OFFICIAL or name in democlip.FILES:
+        require_activation(name, settings.activation, ACTIVATION)
     if name in democlip.FILES:
         with torch.random.fork_rng(devices=[]):
             return Backbone(name, democlip.load(democlip.FILES[name]), device)

@@ -24,12 +24,12 @@ def timed(library: Library, folder: Path, get: Callable[[], Bank]) -> tuple[Bank
     there = 0 if is_complete(folder) else sum(1 for _ in folder.glob("part-*.safetensors"))
     started = time.monotonic()
     bank = get()
-    if bank.key in library.built and bank.key == folder.name:
+    if bank.key in library.built:
         seconds = time.monotonic() - started
         shards = max(1, sum(1 for _ in folder.glob("part-*.safetensors")))
         if there < shards:
             write_json(folder / FILE, {"seconds": seconds * shards / (shards - there), "images": len(bank)})
-    path = folder.parent / bank.key / FILE
+    path = folder.parent / library.read_from.get(bank.key, bank.key) / FILE
     try:
         cost = read_json(path, BankError)
         return bank, float(cost["seconds"]) * len(bank) / max(1, int(cost["images"]))

@@ -54,6 +54,7 @@ class Library:
     fill: Fill = fill_here
     visual: Tensor | None = None
     built: list[str] = field(default_factory=list)  # keys built by this object, for the record
+    read_from: dict[str, str] = field(default_factory=dict)  # keys whose rows came from a larger bank, and its key
     _open: dict[str, Bank] = field(default_factory=dict, repr=False)  # opened and verified once
     _surrogate: list[Surrogate] = field(default_factory=list, repr=False)  # at most one
 
@@ -124,7 +125,8 @@ class Library:
         classifier: Classifier | None = None,
         seed: int = 0,
     ) -> Bank:
-        """The bank's rows for ``images``, in their order: from disk, from a bank of more images, or built now.
+        """The bank's rows for ``images``, in their order: from disk, from a bank of more images where an image's row
+        does not depend on the others, or built now. It has the key of the bank that was asked for in every case.
 
         Raises:
             BankError: a bank on disk is damaged (it is never silently replaced), or the build failed.
@@ -151,17 +153,20 @@ class Library:
         for spec, each in zip(specs, seen):
             if spec.key in self._open or is_complete(self.folder(spec)):
                 continue
-            larger = self._larger(spec)
+            larger = self._larger(spec) if _by_image(attack, each, through) else None
             if larger is None:
                 missing[spec.key] = (spec, each)
                 continue
             log.info("bank     %s: %d rows of %s", _name(attack, images, each), len(images), larger.key[:12])
-            self._open[spec.key] = larger.select(images.ids)
+            rows = larger.select(images.ids)
+            self._open[spec.key] = dataclasses.replace(rows, key=spec.key, spec=spec.fields())
+            self.read_from[spec.key] = larger.key
         if missing:
             self._build(list(missing.values()), attack, classifier, through)
             self.built += list(missing)
         for spec, each in zip(specs, seen):
             if spec.key not in self._open:
+                self.read_from.pop(spec.key, None)
                 verb = "built" if spec.key in missing else "reused"
                 self._open[spec.key] = self._read(spec, _name(attack, images, each), verb)
         return [self._open[spec.key] for spec in specs]
@@ -204,7 +209,8 @@ class Library:
         build_banks(spec.made_of, attacker, views, workers=self.workers, fill=self.fill)
 
     def _larger(self, spec: BankSpec) -> Bank | None:
-        """A finished bank that differs in its image list alone and has all the images asked for, with their labels."""
+        """A finished bank that differs in its image list alone and has all the images asked for, with their labels and
+        made from the files that are there."""
         wanted = spec.fields()
         shelf = self.shelf(spec.made_of.images.dataset)
         labels = {sample.id: sample.label for sample in spec.made_of.images.samples}
@@ -214,13 +220,22 @@ class Library:
                 if not _same_but_images(manifest["spec"], wanted):
                     continue
                 bank = open_bank(path.parent, None, verify=self.verify)
+                found = dict(zip(bank.ids, bank.labels.tolist()))
+                if any(found.get(name) != label for name, label in labels.items()):
+                    continue
+                if self.verify:
+                    images = spec.made_of.images
+                    check_images(bank.select(images.ids), images, CHECKED_IMAGES)
+                return bank
             except BankError as error:
                 log.warning("not used: %s", error)
-                continue
-            found = dict(zip(bank.ids, bank.labels.tolist()))
-            if all(found.get(name) == label for name, label in labels.items()):
-                return bank
         return None
+
+
+def _by_image(attack: AttackSpec | None, seen: Seen, through: Known | None) -> bool:
+    """Whether a row of a bank would be the same in a bank of fewer images."""
+    attacked = attack is None or (attack.build().by_image and (through is None or through.by_image))
+    return attacked and seen.by_image
 
 
 def _name(attack: AttackSpec | None, images: ImageSet, seen: Seen) -> str:

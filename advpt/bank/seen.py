@@ -18,6 +18,10 @@ Encode = Callable[[Tensor], Tensor]
 class Reader(Protocol):
     """What classifies images one by one, each in its own way, in the place of an encoder: test-time tuning."""
 
+    @property
+    def by_image(self) -> bool:
+        """Whether an image's logits depend on that image alone, and not on those before and beside it."""
+
     def __call__(self, pixels: Tensor, ids: Sequence[str], clean: bool) -> Tensor:
         """Logits ``[b, K]`` of ``pixels [b, 3, h, w]``; ``clean``: they are those of the image files."""
 
@@ -27,6 +31,10 @@ class Reader(Protocol):
 
 class Known(Protocol):
     """What an adaptive attacker differentiates before or in the place of the encoder."""
+
+    @property
+    def by_image(self) -> bool:
+        """Whether what it makes of an image depends on that image alone, and not on the others of its batch."""
 
     def encoder(self, encode: Encode, ids: Sequence[str], seed: int, clean: Tensor) -> Encode:
         """Pixels to what the attacked prompt reads; ``clean [b, 3, h, w]``: these images as they are."""
@@ -56,6 +64,11 @@ class Seen:
         return (*(self.chain.parameters(self.seed) if self.chain is not None else ()), *own)
 
     @property
+    def by_image(self) -> bool:
+        """Whether what is seen of an image depends on that image alone."""
+        return self.reader is None or self.reader.by_image
+
+    @property
     def plain(self) -> bool:
         """Whether it is the encoder that looks, and at the image as it is."""
         return self.chain is None and self.reader is None
@@ -78,6 +91,10 @@ class Through:
 
     chain: Chain
     bpda: bool = False
+
+    @property
+    def by_image(self) -> bool:
+        return True
 
     def encoder(self, encode: Encode, ids: Sequence[str], seed: int, clean: Tensor | None = None) -> Encode:
         """Pixels to embeddings of defended images. A part of the batch, as some attacks pass it on, draws from a

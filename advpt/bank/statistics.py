@@ -1,6 +1,6 @@
 """Statistics banks: mean and variance of every token and channel at the input of every block of the image tower.
 
-TAPT aligns an image's views to them (Wang et al., CVPR 2025, section 3.2): once for prompts that were tuned on attacked
+TAPT aligns an image's views to them (Wang et al., CVPR 2025): once for prompts that were tuned on attacked
 images and once for cleanly tuned ones, both over *clean* training images.
 
     <BANK.DIR>/<dataset>/<backbone>/statistics/<key>/manifest.json

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from advpt.data import layout, verify
 from advpt.data.facts import DatasetFacts
+from advpt.data.images import as_rgb
 
 Bad = tuple[str, str]
 """Path relative to the data set's folder, and what is wrong with it."""
@@ -38,7 +39,7 @@ def _below(folder: Path, target: str) -> list[tuple[str, int]]:
 
 
 def bad_images(folder: Path, paths: Sequence[str], workers: int = 0) -> list[Bad]:
-    """Those of ``paths`` that cannot be decoded to the end, with the reason. By content, never by suffix.
+    """Those of ``paths`` that a run could not read, with the reason. By content, never by suffix.
 
     Args:
         workers: threads (Pillow decodes outside Python's lock); 0 for one per core.
@@ -68,7 +69,7 @@ def trouble_with(folder: Path, path: str) -> str:
                 return "a web page, not an image"
             file.seek(0)
             with Image.open(file) as image:
-                image.convert("RGB")
+                as_rgb(image)
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise many kinds for damaged files
         return " ".join(str(error).split())[:200] or type(error).__name__
     return ""

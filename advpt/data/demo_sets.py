@@ -22,6 +22,7 @@ from PIL import Image
 from advpt.data import digits, rendered
 from advpt.data.entries import DIGIT_NAMES
 from advpt.data.facts import DatasetFacts
+from advpt.data.images import read_rgb
 from advpt.data.split import Row, Split
 from advpt.errors import DataError
 from advpt.files import write_text
@@ -88,8 +89,8 @@ def _test_split() -> Split:
 
 
 def _handwritten(root: Path, row: Row) -> Image.Image:
-    with Image.open(root / digits.DIGITS.folder / digits.DIGITS.image_dir / row[0]) as image:
-        return image.convert("L").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    image = read_rgb(root / digits.DIGITS.folder / digits.DIGITS.image_dir / row[0])
+    return image.convert("L").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
 
 
 def _draw_noisy(root: Path, row: Row) -> Image.Image:

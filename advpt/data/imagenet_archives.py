@@ -110,7 +110,7 @@ def truth(path: Path) -> Mapping[int, str]:
 
 
 def _truth_of_devkit(folder: Path, origin: Path) -> Mapping[int, str]:
-    from scipy.io import loadmat  # type: ignore[import-untyped]
+    from scipy.io import loadmat
 
     try:
         synsets: Any = loadmat(str(folder / "meta.mat"), squeeze_me=True)["synsets"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -36,7 +37,8 @@ MOST_PIXELS = 89_478_485  # Pillow's own limit before it warns of a decompressio
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Eight bits for each of red, green and blue. Pillow cuts 16-bit grey off at 255; here it is scaled.
+    """Eight bits for each of red, green and blue. Pillow cuts 16-bit grey off at 255; here it is scaled. Transparency
+    is dropped, and the orientation in EXIF data is ignored, as Dassl does.
 
     Raises:
         ValueError: too many pixels, or 32 bits per pixel of one colour, whose range nobody knows.
@@ -221,12 +223,29 @@ def read_image(path: Path, preprocessing: Preprocessing) -> tuple[Tensor, bytes]
     """Pixels ``[3, h, w]`` of an image file, and the SHA-256 of its bytes.
 
     Raises:
-        DataError: the file is missing or is not a whole image.
+        DataError: the file is missing, is not a whole image, or is too large.
     """
-    try:
+    with _naming(path):
         data = path.read_bytes()
         with Image.open(io.BytesIO(data)) as image:
             return preprocessing(image), hashlib.sha256(data).digest()
+
+
+def read_rgb(path: Path) -> Image.Image:
+    """An image file at its own resolution, as :func:`as_rgb` gives it.
+
+    Raises:
+        DataError: as :func:`read_image`.
+    """
+    with _naming(path), Image.open(io.BytesIO(path.read_bytes())) as image:
+        return as_rgb(image)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn whatever reading an image raises into a DataError with its path."""
+    try:
+        yield
     except FileNotFoundError:
         raise DataError(
             f"the image {path} is missing; check the data set with: python -m advpt prepare --check"

@@ -34,7 +34,7 @@ class DataLists:
     def of(cls, data: Any) -> DataLists:
         """Those of a Dassl data set: ``train_x``, ``val`` and ``test`` with ``impath``, ``label`` and ``classname``."""
         lists = [list(getattr(data, name, None) or ()) for name in ("train_x", "val", "test")]
-        paths = [[str(Path(item.impath).absolute()) for item in items] for items in lists]
+        paths = [[_absolute(item.impath) for item in items] for items in lists]
         every = [path for part in paths for path in part]
         ends = (min(every), max(every)) if every else ("", "")
         same = next((i for i, (a, b) in enumerate(zip(*ends)) if a != b), min(map(len, ends)))
@@ -124,6 +124,10 @@ class DataLists:
             raise DataError(
                 f"the image {error.filename} is missing; check the data set with: python -m advpt prepare --check"
             ) from None
+
+
+def _absolute(path: str) -> str:
+    return path if path.startswith("/") else str(Path(path).absolute())
 
 
 def _pieces(text: str, size: int) -> list[str]:

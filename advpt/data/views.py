@@ -7,7 +7,6 @@ the seed and the image's id alone.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +14,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import functional as TF
 
-from advpt.data.images import INTERPOLATIONS
-from advpt.errors import DataError
+from advpt.data.images import INTERPOLATIONS, read_rgb
 from advpt.files import digest
 
 SCALE, RATIO, ATTEMPTS = (0.08, 1.0), (3 / 4, 4 / 3), 10
@@ -97,13 +94,9 @@ def crops_of_file(path: Path, size: tuple[int, int], n: int, generator: torch.Ge
     """``[n, 3, h, w]`` in [0, 1]: crops of the image file at its own resolution, resized by PIL.
 
     Raises:
-        DataError: the file is missing or is not an image.
+        DataError: the file is missing, is not a whole image, or is too large.
     """
-    try:
-        with Image.open(io.BytesIO(path.read_bytes())) as opened:
-            image = opened.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"the image {path} cannot be read ({error}); replace it with an intact copy") from error
+    image = read_rgb(path)
     boxes = draw(image.height, image.width, n, generator)
     mode, found = INTERPOLATIONS[interpolation], []
     for (top, left, height, width), flip in zip(boxes.place.tolist(), boxes.flipped.tolist()):

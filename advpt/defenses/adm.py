@@ -48,6 +48,9 @@ ADM_256: dict[str, Any] = {
     "mid_block_scale_factor": 1,
     "add_attention": True,
 }
+# What no tensor shows: part of a bank's key where a file of one's own has it otherwise than OpenAI's model.
+UNSEEN = ("center_input_sample", "time_embedding_type", "flip_sin_to_cos", "freq_shift", "attention_head_dim",
+          "norm_num_groups", "attn_norm_num_groups", "norm_eps", "act_fn", "mid_block_scale_factor")  # fmt: skip
 CONFIG = "unet_config"  # the metadata entry of a safetensors file of one's own
 
 
@@ -156,6 +159,11 @@ def _converted(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> Iterat
 def _flat(weight: Tensor) -> Tensor:
     """A convolution of width 1 over positions as a matrix."""
     return weight.squeeze(-1) if weight.ndim == 3 else weight
+
+
+def reads(config: Mapping[str, Any]) -> dict[str, Any]:
+    """How a UNet's tensors are read where it is not as OpenAI's model reads them: settings that no tensor shows."""
+    return {name: config.get(name) for name in UNSEEN if config.get(name) != ADM_256[name]}
 
 
 def load(weights: str = "") -> tuple[nn.Module, dict[str, Any]]:

@@ -66,9 +66,10 @@ class DiffPure(Defense):
         """``model`` and ``size`` replace the file by any noise model (see :mod:`~advpt.defenses.diffusion`)."""
         self.check({"t": t, "sampler": sampler, "stride": stride, "dtype": dtype, "weights": weights})
         self.t, self.sampler, self.stride, self.dtype = t, sampler, stride, dtype
+        self.reads: dict[str, Any] = {}
         if model is None:
             unet, config = adm.load(weights)
-            model, size = UNet(unet), config["sample_size"]
+            model, size, self.reads = UNet(unet), config["sample_size"], adm.reads(config)
         if size < 1:
             raise DefenseError(f"size={size}: give the side of the images that the noise model works on")
         self.model, self.size = model, size
@@ -104,6 +105,7 @@ class DiffPure(Defense):
             "dtype": self.dtype,
             "size": self.size,
             "weights": self.digest,
+            **({"reads": self.reads} if self.reads else {}),
         }
 
     def apply(self, pixels: Tensor, noise: SampleNoise | None) -> Tensor:

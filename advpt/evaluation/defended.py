@@ -4,21 +4,45 @@ draws."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from advpt.bank.seen import UNDEFENDED, Known, Seen, Through
 from advpt.data.images import ImageSet
+from advpt.defenses.base import STRAIGHT
 from advpt.defenses.chain import Chain
 from advpt.defenses.spec import DefenseSpec, parse_all
 from advpt.evaluation.protocols import Threat
 from advpt.evaluation.statistics import wilson
 from advpt.prompts.classifier import Classifier
 from advpt.settings import EvalSettings
+
+SMOOTH = "smooth sign"  # how the gradient through tuning at test time is called
+
+
+def inexact_gradient(defense: Mapping[str, Any] | None) -> str:
+    """The words that stand beside a number whose attacker did not follow the gradient of what was attacked, "" where it
+    did: a stage passed straight through has the gradient of the identity (BPDA, Athalye et al., ICML 2018), tuning at
+    test time that of a smoothed step.
+
+    Args:
+        defense: that of a record, as :meth:`Defended.facts` makes it.
+    """
+    gradient = defense.get("gradient") if isinstance(defense, Mapping) else None
+    words = []
+    for stage, kind in gradient.items() if isinstance(gradient, Mapping) else ():
+        name, text = str(stage).split()[-1:], str(kind)
+        if text.startswith(STRAIGHT):
+            words.append(f"identity gradient through {''.join(name)}")
+        elif STRAIGHT in text:
+            words.append(f"identity gradient through the rounding of {''.join(name)}")
+        elif SMOOTH in text:
+            words.append("smoothed gradient through the tuning")
+    return ", ".join(words)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +57,7 @@ class Defended:
     seen: tuple[Seen, ...]
     images: ImageSet
     part: bool = False
+    tunes: ClassVar[bool] = False  # whether prompts are tuned on every image before it is classified
 
     @property
     def names(self) -> list[str]:

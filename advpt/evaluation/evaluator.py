@@ -13,12 +13,14 @@ from torch import Tensor
 
 from advpt import additions, detectors
 from advpt.bank.library import Library
+from advpt.bank.seen import UNDEFENDED
 from advpt.bank.store import Bank
 from advpt.data.images import ImageSet
 from advpt.evaluation import record as records
-from advpt.evaluation.defended import Defended, over_seeds, plan
+from advpt.evaluation.defended import Defended, inexact_gradient, over_seeds, plan
 from advpt.evaluation.protocols import Threat, threats
 from advpt.evaluation.record import Record
+from advpt.files import canonical_json
 from advpt.prompts.classifier import Classifier
 from advpt.settings import EvalSettings
 
@@ -75,12 +77,13 @@ def evaluate(
     rows = [*rows, *plan(settings, images, device)]
     prefetch(rows, None, prompts, library, settings)
     bases = [(base | facts, correct) for base, correct in (base_of(row, prompts, library, settings) for row in rows)]
+    idle = [idle_tuning(row, None, prompts, library, settings) for row in rows]
     found: list[Record] = []
     doubts: dict[str, list[str]] = {}  # about the rows of a bank, by its key
 
-    def add(result: dict[str, Any], *banks: Bank, path: str = "") -> None:
+    def add(result: dict[str, Any], *banks: Bank, path: str = "", doubt: str = "") -> None:
         nonlocal started
-        said = list(facts.get("warnings", []))
+        said = [*facts.get("warnings", []), *([doubt] if doubt else [])]
         for bank in banks:
             if bank.key not in doubts:
                 doubts[bank.key] = detectors.bank_rows(bank.embeddings, bank.ids)
@@ -90,18 +93,20 @@ def evaluate(
             said += detectors.evaluation(result["clean"], result["robust"], what)
         result["warnings"] = list(dict.fromkeys(said))
         result = additions.omit(result, additions.RESULT_FIELDS)
-        extra = {"files": path} if path else None
+        named = canonical_json(result)
+        larger = {key: source for key, source in library.read_from.items() if key in named}
+        extra = ({"files": path} if path else {}) | ({"read_from": larger} if larger else {})
         found.append(Record(result, records.observe(time.monotonic() - started, device, extra)))
         started = time.monotonic()
 
     measured: list[list[Measured]] = [[] for _ in rows]
     for threat in asked:
         prefetch([row for row in rows if row.faces(threat)], threat, prompts, library, settings)
-        for row, (base, clean_correct), done in zip(rows, bases, measured):
+        for row, (base, clean_correct), done, unmoved in zip(rows, bases, measured, idle):
             if not row.faces(threat):
                 continue
             done.append(measure(threat, row, prompts, library, settings))
-            made = done[-1].threat
+            made, defense = done[-1].threat, row.facts(done[-1].threat, settings.bpda)
             robust = over_seeds(robust_parts(done[-1], clean_correct), row.seen)
             add(
                 base
@@ -110,21 +115,45 @@ def evaluate(
                     "attacker_knows": knows(made, row),
                     "attack": made.attack.build().parameters()
                     | {"spec": made.attack.label, "asked": threat.attack.label, "seed": settings.seed},
-                    "note": made.note,
-                    "defense": row.facts(made, settings.bpda),
+                    "note": joined(made.note, inexact_gradient(defense)),
+                    "defense": defense,
                     "robust": robust | surrogate_part(done[-1], library),
                 },
                 *done[-1].banks,
                 path=made.attack.path,
+                doubt=unmoved and idle_tuning(row, threat, prompts, library, settings),
             )
-    for row, (base, clean_correct), done in zip(rows, bases, measured):
+    for row, (base, clean_correct), done, unmoved in zip(rows, bases, measured, idle):
         for group in rivals(done):
-            add(base | worst_case(group, row, clean_correct, settings))
+            add(base | worst_case(group, row, clean_correct, settings), doubt=unmoved)
     if not found:
         nothing = {"protocol": None, "attacker_knows": None, "attack": None, "note": "", "robust": None}
-        for base, _ in bases:
-            add(base | nothing)
+        for (base, _), unmoved in zip(bases, idle):
+            add(base | nothing, doubt=unmoved)
     return found
+
+
+def joined(*notes: str) -> str:
+    """Notes of a record as one."""
+    return "; ".join(note for note in notes if note)
+
+
+def idle_tuning(
+    row: Defended, threat: Threat | None, prompts: Prompts, library: Library, settings: EvalSettings
+) -> str:
+    """A sentence where tuning at test time changed no prediction, else "": of the clean images, and of attacked ones
+    where the attacker does not know of it, so that the same images can be classified both ways."""
+    if not row.tunes or (threat is not None and threat.own_network):
+        return ""
+    if threat is None or row.through(threat, settings.bpda) is not None:
+        attack, prompt, seed, what = None, None, 0, "clean"
+    else:
+        attack, prompt, seed = threat.attack, threat.attacked(prompts.learned, prompts.hand), settings.seed
+        what = f"clean and under {threat.label}"
+    tuned, plain = library.get_all(row.images, attack, prompt, seed, (*row.seen, UNDEFENDED))
+    if not torch.equal(predict(row.reads(prompts.learned), tuned), predict(prompts.learned, plain)):
+        return ""
+    return detectors.idle_tuning(len(row.images), what)
 
 
 def prefetch(
@@ -163,6 +192,7 @@ def base_of(
             "image": library.backbone.image_digest,
             "text": library.backbone.text_digest,
             "image_file": library.backbone.image_file,
+            "reads": library.backbone.reads,
         },
         "clean": over_seeds(parts, row.seen),
         "hand_prompt": list(prompts.hand_text),
@@ -259,7 +289,7 @@ def worst_case(
     most = next((found.threat for found in group if not found.threat.own_network), group[0].threat)  # who knows most
     survived = [torch.stack(each).all(0) for each in zip(*(found.correct for found in group))]
     perturbed = torch.stack([found.perturbed for found in group]).any(0)
-    names = [found.threat.attack.label for found in group]
+    names, defense = [found.threat.attack.label for found in group], row.facts(group[0].threat, settings.bpda)
     name = f"{WORST_CASE}@{spec.eps:g}" + ("" if spec.norm == "linf" else f"/{spec.norm}")
     parts = [
         _accuracies(correct, perturbed, clean)
@@ -283,8 +313,8 @@ def worst_case(
             "seed": settings.seed,
             "attacks": names,
         },
-        "note": f"per image the worst of {len(names)} attacks",
-        "defense": row.facts(group[0].threat, settings.bpda),
+        "note": joined(f"per image the worst of {len(names)} attacks", inexact_gradient(defense)),
+        "defense": defense,
         "robust": over_seeds(parts, row.seen),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from advpt.bank.build import Attacker
 from advpt.bank.library import Library
-from advpt.data.images import ImageSet
+from advpt.data.images import ImageSet, Sample
 from advpt.evaluation.evaluator import Prompts
 from advpt.evaluation.protocols import Threat
 from advpt.evaluation.record import Record
@@ -28,33 +29,30 @@ def take(
     """Attack ``n`` images as the record's evaluation did and keep them, lossless, below the run's folder.
 
     The change is shown around grey and magnified such that the budget fills the range. An image is attacked as it was
-    for the bank: what it draws depends on its id and the seed alone.
+    for the bank: by itself where what becomes of it depends on its id and the seed alone, else in its whole batch.
     """
-    some = images.first(n)
+    chosen = set(images.first(n).ids)
     backbone = library.backbone if library.backbone.image is not None else library.load()
     encode, attack = backbone.require_image(), threat.attack.build()
     own = library.surrogate if attack.attacks_through == "surrogate" else None
     attacked_prompt = threat.attacked(prompts.learned, prompts.hand)
     attacker = Attacker(attack, seen_through(encode, attacked_prompt.visual), attacked_prompt, backbone.device, own)
-    folder, shown = run / FOLDER, []
+    folder = run / FOLDER
+    shown: list[dict[str, Any]] = []
     seed = record.result["attack"]["seed"]
-    for i, batch in enumerate(some.batches(range(len(some)), 1)):
-        attacked, _ = attacker(batch, [some.samples[i].id], seed)
-        attacked = attacked.cpu()
-        change = (0.5 + (attacked - batch.pixels) * 255 / (2 * threat.attack.eps)).clamp(0, 1)
+    for sample, clean, attacked in _attacked(attacker, images, chosen, 1 if attack.by_image else library.chunk, seed):
+        change = (0.5 + (attacked - clean) * 255 / (2 * threat.attack.eps)).clamp(0, 1)
         files = {}
-        for kind, pixels in zip(KINDS, (batch.pixels, attacked, change)):
-            files[kind] = f"{i:02d}-{kind}.png"
+        for kind, pixels in zip(KINDS, (clean, attacked, change)):
+            files[kind] = f"{len(shown):02d}-{kind}.png"
             _save(pixels[0], folder / files[kind])
         said: dict[str, dict[str, str]] = {"hand": {}, "learned": {}}
         with torch.no_grad():
             for name, prompt in (("hand", prompts.hand), ("learned", prompts.learned)):
-                for kind, image in (("clean", batch.pixels), ("attacked", attacked)):
+                for kind, image in (("clean", clean), ("attacked", attacked)):
                     logits = prompt.logits(seen_through(encode, prompt.visual)(image.to(backbone.device)))
-                    said[name][kind] = some.classnames[int(logits.argmax(1))]
-        shown.append(
-            {"id": some.samples[i].id, "label": some.classnames[some.samples[i].label], "files": files, "said": said}
-        )
+                    said[name][kind] = images.classnames[int(logits.argmax(1))]
+        shown.append({"id": sample.id, "label": images.classnames[sample.label], "files": files, "said": said})
     about: dict[str, Any] = {
         "record": record.id,
         "attack": threat.attack.label,
@@ -64,6 +62,21 @@ def take(
     }
     write_json(folder / FILE, about)
     return folder / FILE
+
+
+def _attacked(
+    attacker: Attacker, images: ImageSet, chosen: set[str], chunk: int, seed: int
+) -> Iterator[tuple[Sample, Tensor, Tensor]]:
+    """The chosen images, clean and attacked ``[1, 3, h, w]``, attacked in the batches of ``chunk`` that a bank has."""
+    rows = [row for row, sample in enumerate(images.samples) if sample.id in chosen]
+    for start in sorted({row // chunk * chunk for row in rows}):
+        batch_rows = range(start, min(start + chunk, len(images)))
+        (batch,) = images.batches(batch_rows, chunk)
+        attacked, _ = attacker(batch, [images.samples[row].id for row in batch_rows], seed)
+        for row in rows:
+            if row in batch_rows:
+                place = slice(row - start, row - start + 1)
+                yield images.samples[row], batch.pixels[place], attacked[place].cpu()
 
 
 def _save(pixels: Tensor, path: Path) -> None:

@@ -13,6 +13,7 @@ import re
 import resource
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ import numpy as np
 import torch
 
 from advpt.errors import RecordError, shown
-from advpt.evaluation.statistics import wilson
+from advpt.evaluation.statistics import Runs, wilson
 from advpt.files import digest, read_json, write_json
 from advpt.version import __version__
 
 SCHEMA = 1
 FOLDER = "records"
+UNTRAINED = ("ZeroshotCLIP",)  # of records that do not say whether their method was trained
 _REQUIRED = ("split", "dataset", "trainer", "seed", "backbone", "clean", "config")
 
 
@@ -71,6 +73,23 @@ def outcome(part: dict[str, Any]) -> np.ndarray:
     """``[n]`` bool: which images were classified correctly, from what :func:`accuracy` stored."""
     bits = np.frombuffer(base64.b64decode(part["outcome"]), dtype=np.uint8)
     return np.unpackbits(bits)[: part["n"]].astype(bool)
+
+
+def is_trained(result: Mapping[str, Any]) -> bool:
+    """Whether a record's method was trained, so that another seed would give another outcome: what ``trained`` says,
+    or, where the record lacks it, every method but zero-shot CLIP."""
+    return bool(result.get("trained", result["trainer"] not in UNTRAINED))
+
+
+def runs(parts: Mapping[int, Mapping[str, Any]], trained: bool) -> Runs:
+    """Clean or robust parts of the records of one method, by seed, as :mod:`advpt.evaluation.statistics` takes them.
+
+    Their outcomes are left out where one lacks them or the runs have unequal numbers of images.
+    """
+    sizes = {int(part["n"]) for part in parts.values()}
+    complete = len(sizes) == 1 and all("outcome" in part for part in parts.values())
+    correct = {seed: outcome(dict(part)) for seed, part in parts.items()} if complete else {}
+    return Runs({seed: float(part["accuracy"]) for seed, part in parts.items()}, correct, min(sizes), trained)
 
 
 def write(record: Record, run_folder: Path) -> Path:
@@ -126,6 +145,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "defenses": ((list, type(None)), "a list"),
     "warnings": ((list,), "a list of texts"),
     "training": ((dict,), "an object"),
+    "trained": ((bool,), "true or false"),
     "comparable": ((bool, type(None)), "true, false or null"),
 }
 

@@ -105,10 +105,8 @@ def check_data(folder: Path, cfg: CfgNode, data: DataLists, *, evaluating: bool 
     elif evaluating and _is_trained(folder):
         return
     else:
-        beside = [
-            exchange.other_classes(exchange.about(path), data.classnames) for path in folder.glob("*/prompt.json")
-        ]
-        different = next((f"of its prompt, {other}" for other in beside if other), "")
+        beside = [exchange.about(path) for path in sorted(folder.glob(f"*/{exchange.ABOUT}"))]
+        different = next(filter(None, (exchange.other_classes(about, data.classnames) for about in beside)), "")
         if not different:
             log.warning(
                 "%s does not say on which data its run is; they are taken to be those in %s", folder, data.folder

@@ -12,7 +12,7 @@ import dataclasses
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from advpt.attacks.spec import AttackSpec
 from advpt.bank.seen import Encode, Known, Seen
 from advpt.data.images import ImageSet
 from advpt.errors import AttackError, ConfigError
-from advpt.evaluation.defended import Defended
+from advpt.evaluation.defended import SMOOTH, Defended
 from advpt.evaluation.protocols import Threat, threats
 from advpt.prompts.classifier import Classifier
 from advpt.settings import EvalSettings
@@ -32,7 +32,7 @@ from advpt.tuning.test_time import Tuner
 _ONE_AT_A_TIME = threading.Lock()  # the choice of a kernel is the process's
 GRADIENT = {
     "tuned": "through the prompts found on the clean image",
-    "adaptive": "through views and steps, AdamW's step as a smooth sign",
+    "adaptive": f"through views and steps, AdamW's step as a {SMOOTH}",
 }
 
 
@@ -50,6 +50,10 @@ class AtTuned:
 
     tuner: Tuner
     protocol: str
+
+    @property
+    def by_image(self) -> bool:
+        return self.protocol == "tuned"  # the views of an adaptive attacker are drawn for a whole batch
 
     def encoder(self, encode: Encode, ids: Sequence[str], seed: int, clean: Tensor) -> Encode:
         """Pixels of all these images to their logits."""
@@ -87,6 +91,7 @@ class Tuned(Defended):
 
     tuner: Tuner | None = None
     beside: bool = False
+    tunes: ClassVar[bool] = True
 
     @property
     def names(self) -> list[str]:

@@ -82,11 +82,11 @@ def attack_cost(text: str, backbone: str, surrogate: str = "resnet50") -> float:
     return (300 if spec.name == "aa" else 150) * step * forward  # most images break in an early stage
 
 
-def clean_bank(dataset: str, backbone: str, split: str, images: int) -> BankNeed:
+def clean_bank(dataset: str, backbone: str, split: str, images: int, *, extra: str = "") -> BankNeed:
+    """``extra`` as for :func:`attacked_bank`."""
     size = 4 * network(backbone).width + ROW
-    return BankNeed(
-        f"{dataset}, {backbone}: clean {split}{_some(images, dataset, split)}", images, network(backbone).image, size
-    )
+    label = f"{dataset}, {backbone}: clean {split}{_some(images, dataset, split)}{f', {extra}' if extra else ''}"
+    return BankNeed(label, images, network(backbone).image, size)
 
 
 def attacked_bank(

@@ -15,11 +15,13 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from advpt.data import catalog
 from advpt.errors import RecordError
 from advpt.evaluation import run_folder
 from advpt.files import open_locked, read_json, write_json
@@ -44,7 +46,19 @@ class Places:
     weights: Mapping[str, str] = field(default_factory=dict)
 
     def folder(self, job: Job) -> Path:
-        return self.output / job.folder
+        """Of a job's results. For data of one's own it has their name; where runs of before lie, they go on."""
+        usual = self.output / job.folder
+        if not is_own(job) or usual.is_dir():
+            return usual
+        given = dict(job.settings).get("DATASET.TITLE", "")
+        name = catalog.title(types.SimpleNamespace(NAME="ImageFolder", ROOT=str(self.root), TITLE=given))
+        first, _, *rest = job.folder.parts
+        return usual if name == "ImageFolder" else self.output.joinpath(first, name, *rest)
+
+
+def is_own(job: Job) -> bool:
+    """Whether a job is about data of one's own, which may change behind the same name."""
+    return catalog.canonical(job.dataset) == "ImageFolder"
 
 
 def command(job: Job, plan: Plan, places: Places) -> list[str]:
@@ -189,7 +203,7 @@ class Executor:
         return summary
 
     def _is_there(self, job: Job, summary: Summary) -> bool:
-        if is_complete(job, self.places):
+        if is_complete(job, self.places) and not is_own(job):  # else the run itself compares the data
             summary.there.append(job.id)
             return True
         return False
@@ -213,7 +227,7 @@ class Executor:
                     self._told.add(job.id)
                     self.tell(f"waiting   {job.label}: another process is at work on it")
                 continue
-            if is_complete(job, self.places):  # by whoever held the lock
+            if is_complete(job, self.places) and not is_own(job):  # by whoever held the lock
                 os.close(lock)
                 pending.remove(job)
                 summary.there.append(job.id)

@@ -26,6 +26,11 @@ def missing_data(plan: Plan, places: Places) -> list[str]:
             facts = catalog.get(name)
         except ConfigError:
             continue  # somebody's own; the run itself will say
+        if catalog.canonical(name) == "ImageFolder":
+            own = catalog.own_folder(places.root)
+            if absent := [str(own / part) for part in ("train", "test") if not (own / part).is_dir()]:
+                found.append(f"{facts.name}: {', '.join(absent)}: expected folders with a folder of images per class")
+            continue
         folder = places.root / facts.folder
         wanted = [folder / facts.image_dir if facts.image_dir else folder]
         wanted += [folder / facts.split.filename] if facts.split else []

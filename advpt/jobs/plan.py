@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from advpt import additions
 from advpt.errors import ConfigError
 from advpt.files import digest
 
@@ -68,7 +69,7 @@ class Job:
             "seed": self.seed,
             "config": self.config,
             "dataset_config": self.dataset_config,
-            "settings": [list(pair) for pair in self.settings],
+            "settings": [list(pair) for pair in self.settings if not additions.is_as_before(*pair)],
             "model": self.model,
         } | ({"runs": [list(pair) for pair in self.runs]} if self.runs else {})
 

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from advpt.errors import ConfigError, unknown_name
 from advpt.evaluation.protocols import threats
@@ -20,7 +20,7 @@ from advpt.jobs.plan import BankNeed, Job, Plan, Planner, Tuning
 from advpt.jobs.tapt import TRAINERS as TEST_TIME
 from advpt.jobs.tapt import cost as test_time_cost
 from advpt.jobs.tapt import tapt
-from advpt.jobs.world import World
+from advpt.jobs.world import InputDefense, World
 from advpt.results.layout import (
     CLEAN,
     Cell,
@@ -39,12 +39,13 @@ from advpt.results.published import Key
 from advpt.settings import recipe as settings_of
 
 VANILLA, LEARNED, CLASSIC, PROBE = "ZeroshotCLIP", "AdvPT", "CoOp", "LinearProbe"
+TWIN = "CoOp-clean"  # CoOp by AdvPT's recipe on a bank of clean images: the two differ in the attack alone
 PIXEL_PEERS, VISUAL_PEERS = ("APT",), ("FAP", "AdvIVLP", "CAPT")  # the latter see images through prompts of their own
 PEERS = (VANILLA, CLASSIC, LEARNED, *PIXEL_PEERS, *VISUAL_PEERS)
 MULTIMODAL = ("AdvVPT", "AdvMaPLe")
 PEER_SHOTS = 16
 TRAINED = ("AdvTrain", "FastAT", "TradesFT")
-METHODS = {VANILLA: "vanilla", PROBE: "linear_probe"}  # the paper's names where they differ
+METHODS = {VANILLA: "vanilla", PROBE: "linear_probe", TWIN: "CoOp, clean bank"}  # names in tables where they differ
 NO = "none"
 WORDS, PICTURES = 5, 4
 TRANSFER = (
@@ -68,8 +69,19 @@ def quoted(*texts: str) -> str:
 class Builder:
     """Makes the jobs of a world, and remembers them."""
 
-    def __init__(self, world: World, repository: Path, more: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self,
+        world: World,
+        repository: Path,
+        more: Sequence[tuple[str, str]] = (),
+        *,
+        as_published: bool = False,
+        all_statistics: bool = False,
+    ) -> None:
+        """``as_published``: peers have the recipes that their authors published. ``all_statistics``: TAPT's are taken
+        over all training images."""
         self.world, self.repository, self.more = world, repository, tuple(more)
+        self.as_published, self.all_statistics = as_published, all_statistics
         self.planner = Planner()
         self.jobs: dict[str, Job] = {}
 
@@ -94,12 +106,12 @@ class Builder:
         ``defenses``."""
         world = self.world
         subset = world.subset if subset is None else subset
-        name = trainer
+        name, config, own = self.recipe_of(trainer, backbone, dataset)
+        purpose = f"{purpose}-clean" if trainer == TWIN else purpose
         chosen = [*world.common, ("EVAL.ATTACKS", quoted(*attacks)), ("EVAL.PROTOCOLS", quoted("transfer"))]
         chosen += [("EVAL.DEFENSES", quoted(*defenses))] if defenses else []
         chosen += [("EVAL.SUBSET", str(subset))] if subset else []
         chosen += [*settings, *self.more]
-        config, own = self.config(name, backbone, dataset)
         recipe = settings_of(self.repository / config, (*own, *chosen))
         made = Job(
             trainer=name,
@@ -114,7 +126,7 @@ class Builder:
             model=model,
             runs=tuple(runs),
             banks=(
-                *self.banks(name, dataset, backbone, attacks, defenses, subset, bool(model) or shots > 0),
+                *self.banks(name, dataset, backbone, attacks, defenses, recipe, bool(model) or shots > 0),
                 *more_banks,
             ),
             gflop=self.cost(name, dataset, backbone, bool(model), recipe, shots),
@@ -124,6 +136,21 @@ class Builder:
         self.jobs[made.id] = made
         return self.planner.add(made)
 
+    def recipe_of(self, trainer: str, backbone: str, dataset: str) -> tuple[str, str, tuple[tuple[str, str], ...]]:
+        """The trainer that runs, its yaml, and settings that this lacks. :data:`TWIN` runs CoOp with AdvPT's."""
+        if trainer != TWIN:
+            return (trainer, *self.config(trainer, backbone, dataset))
+        config, lacks = self.config(LEARNED, backbone, dataset)
+        recipe = settings_of(self.repository / config, lacks)
+        context = ("N_CTX", "CSC", "CTX_INIT", "CLASS_TOKEN_POSITION", "PREC")
+        same = tuple((f"TRAINER.COOP.{leaf}", str(recipe[f"TRAINER.ADVPT.{leaf}"])) for leaf in context)
+        return CLASSIC, config, (*lacks, *same, ("TRAINER.COOP.CLEAN_BANK", "True"))
+
+    def recipe(self, trainer: str, backbone: str, dataset: str) -> Mapping[str, Any]:
+        """What a trainer's yaml for a backbone and a data set says, with this world's settings."""
+        name, config, own = self.recipe_of(trainer, backbone, dataset)
+        return settings_of(self.repository / config, (*own, *self.world.common, *self.more)) | {"TRAINER.NAME": name}
+
     def config(self, trainer: str, backbone: str, dataset: str) -> tuple[str, tuple[tuple[str, str], ...]]:
         """The trainer's yaml, that of the data set's own recipe where there is one, and what it lacks."""
         folder, stem = Path("configs", "trainers", trainer), backbone
@@ -132,8 +159,13 @@ class Builder:
             stem, lacks = "democlip", (("MODEL.BACKBONE.NAME", "DemoCLIP-S"),)
         recipe = folder / f"{stem}_{dataset}.yaml"
         chosen = recipe if (self.repository / recipe).is_file() else folder / f"{stem}.yaml"
+        known = [path.name for path in (self.repository / folder.parent).iterdir() if path.is_dir()]
+        if trainer not in known:
+            raise ConfigError(unknown_name("trainer", trainer, known))
         if not (self.repository / chosen).is_file():
             raise ConfigError(f"there is no {chosen}; see the folder configs/trainers/{trainer}")
+        if chosen == recipe and trainer == LEARNED:  # under this name it once had a warm-up epoch: those are other runs
+            lacks = (*lacks, ("OPTIM.WARMUP_EPOCH", "0"))
         return chosen.as_posix(), lacks
 
     def dataset_config(self, dataset: str) -> str:
@@ -159,24 +191,23 @@ class Builder:
         backbone: str,
         attacks: Sequence[str],
         defenses: Sequence[str],
-        subset: int,
+        recipe: Mapping[str, Any],
         alone: bool,
     ) -> tuple[BankNeed, ...]:
         """Banks that other runs may share: not those of an adaptive attack on a prompt, nor of an encoder of its
         own. ``alone``: it needs no bank of training images that others have."""
         if trainer in (*TRAINED, *VISUAL_PEERS, *MULTIMODAL, *TEST_TIME):
             return ()
-        world, n = self.world, self.test_images(dataset, subset)
+        world, n = self.world, self.test_images(dataset, recipe["EVAL.SUBSET"])
         found = [effort.clean_bank(dataset, backbone, "test", n)]
         if not alone and trainer == LEARNED:
-            profile = dict(world.common).get("BANK.PROFILE", "sound")
+            attack, extra = recipe["BANK.ATTACK"], f"profile {recipe['BANK.PROFILE']}"
             found.append(
-                effort.attacked_bank(
-                    dataset, backbone, "train", self.train_images(dataset), world.bank, extra=f"profile {profile}"
-                )
+                effort.attacked_bank(dataset, backbone, "train", self.train_images(dataset), attack, extra=extra)
             )
-        if not alone and trainer in (PROBE, CLASSIC):
-            found.append(effort.clean_bank(dataset, backbone, "train", self.train_images(dataset)))
+        if not alone and (trainer == PROBE or (trainer == CLASSIC and recipe["TRAINER.COOP.CLEAN_BANK"])):
+            extra = f"profile {recipe['BANK.PROFILE']}" if trainer == CLASSIC else ""
+            found.append(effort.clean_bank(dataset, backbone, "train", self.train_images(dataset), extra=extra))
         for attack in attacks:
             if attack.endswith(":adaptive") and trainer != VANILLA:
                 continue
@@ -242,11 +273,20 @@ class Builder:
         return [f"{w.pgd}:transfer", f"{w.rap}:transfer", f"{w.adaptive}:adaptive"]
 
     def peer_settings(self, trainer: str) -> list[tuple[str, str]]:
-        """Of a run in the comparison with peers."""
+        """Of a run in the comparison with peers: budget, images and epochs are those of all; none of a run that has its
+        own published recipe."""
         w = self.world
-        words = [(f"TRAINER.{trainer.upper()}.CTX_INIT", w.peers_words)] if w.peers_words else []
+        if self.as_published or trainer == VANILLA:
+            return []
+        node = f"TRAINER.{trainer.upper()}"
+        words = [(f"{node}.CTX_INIT", w.peers_words)] if w.peers_words else []
         rate = [("OPTIM.LR", w.peers_rates[trainer])] if trainer in w.peers_rates else []
-        return [*w.peers_settings, *words, *rate]
+        sees = {
+            LEARNED: [("BANK.ATTACK", w.peers_bank)],
+            CLASSIC: [(f"{node}.CLEAN_BANK", "True"), (f"{node}.PREC", "fp32")],
+        }
+        attack = sees[trainer] if trainer in sees else [(f"{node}.ATTACK", w.peers_attacks[trainer])]
+        return [*w.peers_settings, *words, *rate, *attack]
 
     def main(self, trainer: str, dataset: str, backbone: str) -> tuple[str, ...]:
         """Train on the whole split and evaluate as Table 1 does; zero-shot CLIP needs one seed only."""
@@ -258,6 +298,13 @@ class Builder:
                 settings += [("EVAL.PICTURES", str(PICTURES))] if seed == self.world.seeds[0] else []
             found.append(self.job(trainer, dataset, backbone, seed, "main", settings, attacks=self.main_attacks()))
         return tuple(found)
+
+    def tuned_rivals(self) -> tuple[str, ...]:
+        """Zero-shot CLIP, CoOp by its own recipe, CoOp that differs from AdvPT in the attack alone, and AdvPT. Where
+        CoOp's own recipe is already on a clean bank (the demo), it stands once."""
+        w = self.world
+        own = self.recipe(CLASSIC, w.backbones[0], w.datasets[0]) if w.backbones and w.datasets else {}
+        return (VANILLA, *(() if own.get("TRAINER.COOP.CLEAN_BANK") else (CLASSIC,)), TWIN, LEARNED)
 
     def seeds(self, trainer: str) -> tuple[int, ...]:
         return self.world.seeds[:1] if trainer in (VANILLA, PROBE) else self.world.seeds
@@ -295,24 +342,27 @@ class Builder:
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
+UNDEFENDED = InputDefense(NO, "", NO)
+
+
 def _row(b: Builder, table: str, backbone: str, trainer: str, attack: str, which: Which, names: Sequence[str],
-         cells: Sequence[tuple[str, ...]], defense: str = NO) -> Row:  # fmt: skip
-    """A row whose published numbers are found under the method's and the attack's names in the paper; the paper has no
-    adaptive attackers."""
+         cells: Sequence[tuple[str, ...]], behind: InputDefense = UNDEFENDED) -> Row:  # fmt: skip
+    """A row whose published numbers are found under the method's, the defense's and the attack's names in the paper;
+    the paper has no adaptive attackers."""
     method = METHODS.get(trainer, trainer)
     published = which.protocol != "adaptive"
 
     def key(dataset: str) -> Key | None:
         return (
-            Key(table, b.world.column(backbone), b.world.column(dataset), method, defense, attack)
-            if published
+            Key(table, b.world.column(backbone), b.world.column(dataset), method, behind.published, attack)
+            if published and behind.published
             else None
         )
 
     return Row(
         b.world.column(backbone),
         method,
-        defense,
+        behind.name,
         attack if published else f"{attack} ({which.attack})",
         which.protocol or "-",
         tuple(Cell(runs, which, key(name)) for name, runs in zip(names, cells)),
@@ -347,21 +397,25 @@ def _defended(b: Builder, trainer: str, dataset: str, backbone: str, table: str)
     w = b.world
     pgd, aa = f"{w.pgd}:transfer", f"{w.aa}:transfer"
     if w.together:
-        attacks, defenses = [pgd, aa], list(w.defenses.values())
+        attacks, defenses = [pgd, aa], [each.chain for each in w.defenses]
         return b.evaluated(trainer, dataset, backbone, "defended", attacks, defenses, w.defended_subset)
     if table == "2":
-        return b.evaluated(trainer, dataset, backbone, "defended", [pgd], list(w.defenses.values()))
-    return b.evaluated(trainer, dataset, backbone, "diffpure", [aa], [w.defenses["diffpure"]])
+        return b.evaluated(trainer, dataset, backbone, "defended", [pgd], [each.chain for each in w.defenses])
+    return b.evaluated(trainer, dataset, backbone, "diffpure", [aa], [_diffpure(w).chain])
+
+
+def _diffpure(world: World) -> InputDefense:
+    return next(each for each in world.defenses if each.name == "diffpure")
 
 
 def table2(b: Builder) -> list[Exhibit]:
     w, rows = b.world, []
     for backbone in w.backbones:
         runs = {t: [_defended(b, t, d, backbone, "2") for d in w.datasets] for t in (VANILLA, LEARNED)}
-        for name, defense in w.defenses.items():
-            which = robust(w.pgd, defense=defense)
-            rows += [_row(b, "2", backbone, t, "pgd40", which, w.datasets, runs[t], name) for t in (VANILLA, LEARNED)]
-    listed = ", ".join(f"{name} is {defense}" for name, defense in w.defenses.items())
+        for each in w.defenses:
+            which = robust(w.pgd, defense=each.chain)
+            rows += [_row(b, "2", backbone, t, "pgd40", which, w.datasets, runs[t], each) for t in (VANILLA, LEARNED)]
+    listed = ", ".join(f"{each.name} is {each.chain}" for each in w.defenses)
     caption = (
         f"PGD is {w.pgd} against the undefended encoder; {listed}. The attacker does not know the defense, and "
         "nothing is clamped to the clean image. Costly defenses are evaluated on a part of the images. "
@@ -374,17 +428,17 @@ def table3(b: Builder) -> list[Exhibit]:
     w, rows = b.world, []
     aa, adaptive = robust(w.aa), robust(w.aa_adaptive, "adaptive")
     for backbone in w.backbones:
-        for defense in (NO, "diffpure"):
+        for behind in (UNDEFENDED, _diffpure(w)):
             for trainer in (VANILLA, LEARNED):
                 runs = []
                 for d in w.datasets:
-                    if defense != NO or w.together:
+                    if behind.chain or w.together:
                         runs.append(_defended(b, trainer, d, backbone, "3"))
                     else:
                         attacks = [f"{w.aa}:transfer", f"{w.aa_adaptive}:adaptive"]
                         runs.append(b.evaluated(trainer, d, backbone, "autoattack", attacks))
-                which = aa if defense == NO else robust(w.aa, defense=w.defenses[defense])
-                rows.append(_row(b, "3", backbone, trainer, "autoattack", which, w.datasets, runs, defense))
+                which = robust(w.aa, defense=behind.chain) if behind.chain else aa
+                rows.append(_row(b, "3", backbone, trainer, "autoattack", which, w.datasets, runs, behind))
         for trainer in (VANILLA, LEARNED):
             if w.together:
                 runs = [b.main(trainer, d, backbone) for d in w.datasets]
@@ -436,6 +490,59 @@ def table5(b: Builder) -> list[Exhibit]:
     return [WordTable("table5", "Table 5: nearest words of the learned vectors", caption, columns)]
 
 
+# --- what recipes differ in -----------------------------------------------------------------------------------------
+
+
+def facts_of(trainer: str, recipe: Mapping[str, Any]) -> dict[str, str]:
+    """What a trainer's recipe says of the training attack, prompts, images and schedule, for captions."""
+    node, get = f"TRAINER.{trainer.upper()}", recipe.get
+    banked = trainer == LEARNED or (trainer == CLASSIC and bool(get("TRAINER.COOP.CLEAN_BANK")))
+    random = any(str(name).startswith("random") for name in get("INPUT.TRANSFORMS", ()))
+    return {
+        "training attack": str(get("BANK.ATTACK") if trainer == LEARNED else get(f"{node}.ATTACK", "none")),
+        "M": str(get(f"{node}.N_CTX")),
+        "images": "augmented" if random and not banked else "not augmented",
+        "epochs": str(get("OPTIM.MAX_EPOCH")),
+        "warm-up epochs": str(get("OPTIM.WARMUP_EPOCH")),
+        "batch": str(get("DATALOADER.TRAIN_X.BATCH_SIZE", 32)),
+        "rate": str(get("OPTIM.LR")),
+        "precision": str(get(f"{node}.PREC")),
+    }
+
+
+def _two_coops(b: Builder, datasets: Sequence[str], backbones: Sequence[str]) -> str:
+    """What the one CoOp differs from AdvPT in, and the other."""
+    twin = (
+        f"{METHODS[TWIN]} is tuned by AdvPT's recipe, on embeddings of clean images: they differ in the attack alone."
+    )
+    if CLASSIC not in b.tuned_rivals():
+        return twin
+    differs: dict[str, list[tuple[str, str]]] = {}
+    for dataset, backbone in itertools.product(datasets, backbones):
+        one, other = (facts_of(t, b.recipe(t, backbone, dataset)) for t in (CLASSIC, LEARNED))
+        for name in one:
+            if one[name] != other[name] and name != "training attack":
+                differs.setdefault(name, []).append((one[name], other[name]))
+    listed = ", ".join(
+        f"{name} {' or '.join(dict.fromkeys(x for x, _ in pairs))} / {' or '.join(dict.fromkeys(y for _, y in pairs))}"
+        for name, pairs in differs.items()
+    )
+    return f"{twin} CoOp has its own recipe, which differs from AdvPT's in more (CoOp / AdvPT): {listed}."
+
+
+def _own_recipes(b: Builder, datasets: Sequence[str], backbone: str) -> str:
+    """The recipe of every peer, side by side."""
+    trainers = [trainer for trainer in PEERS if trainer != VANILLA]
+    listed = "; ".join(
+        f"{trainer}: " + ", ".join(f"{name} {value}" for name, value in facts_of(trainer, recipe).items())
+        for trainer, recipe in ((t, b.recipe(t, backbone, dataset)) for dataset in datasets[:1] for t in trainers)
+    )
+    return (
+        f"Every method has its own recipe, that of its authors where we know it, and all are judged under "
+        f"{b.world.peers}: rows differ in more than the method. {listed}."
+    )
+
+
 # --- figures --------------------------------------------------------------------------------------------------------
 
 
@@ -444,12 +551,13 @@ def fig3(b: Builder) -> list[Exhibit]:
     pgd = robust(w.pgd)
     for backbone in w.backbones:
         for dataset in w.datasets:
-            for trainer in (VANILLA, CLASSIC, LEARNED):
+            for trainer in b.tuned_rivals():
                 runs = b.main(trainer, dataset, backbone)
                 x, y = Cell(runs, CLEAN), Cell(runs, pgd)
                 marks.append(Mark(w.column(backbone), METHODS.get(trainer, trainer), w.column(dataset), x, y))
     caption = (
-        f"Accuracy on clean images against that under {w.pgd} (transfer), mean over seeds, 95 % intervals. {said(w)}"
+        f"Accuracy on clean images against that under {w.pgd} (transfer), mean over seeds, 95 % intervals. "
+        f"{_two_coops(b, w.datasets, w.backbones)} {said(w)}"
     )
     return [
         Figure(
@@ -476,38 +584,36 @@ def _clocked(b: Builder, trainer: str, dataset: str, backbone: str) -> tuple[str
     )
 
 
-def _clock_figure(b: Builder, name: str, part: str, title: str) -> list[Exhibit]:
+def _clock_figure(b: Builder, name: str, title: str, trainers: Sequence[str], note: str = "") -> list[Exhibit]:
+    """AdvPT and other trainers over wall-clock: a panel for clean and one for robust accuracy."""
     w, clocks = b.world, []
-    for dataset in w.timed:
-        for backbone in w.timed_backbones:
-            for trainer in (LEARNED, *TRAINED):
-                runs = _clocked(b, trainer, dataset, backbone)
-                panel = f"{w.column(dataset)}, {w.column(backbone)}"
-                clocks.append(Clock(panel, trainer, runs, "clean" if part == "clean" else "robust"))
+    parts: tuple[Literal["clean", "robust"], ...] = ("clean", "robust")
+    for dataset, backbone, part in itertools.product(w.timed, w.timed_backbones, parts):
+        panel = f"{w.column(dataset)}, {w.column(backbone)}, {part}"
+        for trainer in (LEARNED, *trainers):
+            clocks.append(Clock(panel, trainer, _clocked(b, trainer, dataset, backbone), part))
     caption = (
-        f"Seconds of training, AdvPT's with building its bank, without measuring; accuracy is {part}"
-        + (
-            ""
-            if part == "clean"
-            else f", under {w.pgd} made anew on the encoder as it is (AdvPT's encoder never changes)"
-        )
-        + f". One machine for all is what makes the times comparable. {said(w)}"
+        "Seconds of training, AdvPT's with building its bank, without measuring; robust accuracy is under "
+        f"{w.pgd} made anew on the encoder as it is (AdvPT's encoder never changes). One machine for all is what makes "
+        f"the times comparable. {note}{said(w)}"
     )
     return [
-        Figure(
-            name, title, caption, "clock", "wall-clock (s)", f"{part} accuracy (%)", clocks=tuple(clocks), log_x=True
-        )
-    ]
+        Figure(name, title, caption, "clock", "wall-clock (s)", "accuracy (%)", clocks=tuple(clocks), log_x=True)
+    ]  # fmt: skip
 
 
 def fig4(b: Builder) -> list[Exhibit]:
-    return _clock_figure(b, "fig4", "clean", "Figure 4: clean accuracy over wall-clock, adversarial training and AdvPT")
+    return _clock_figure(b, "fig4", "Figure 4: PGD adversarial training and AdvPT over wall-clock", ("AdvTrain",))
 
 
 def fig5(b: Builder) -> list[Exhibit]:
-    return _clock_figure(
-        b, "fig5", "robust", "Figure 5: robust accuracy over wall-clock, adversarial training and AdvPT"
-    )
+    return _clock_figure(b, "fig5", "Figure 5: fast adversarial training and AdvPT over wall-clock", ("FastAT",))
+
+
+def efficiency(b: Builder) -> list[Exhibit]:
+    """Not in the paper: Figures 4 and 5 in one, with TRADES."""
+    note = "Not in the paper, which has no TRADES. "
+    return _clock_figure(b, "efficiency", "Adversarial training and AdvPT over wall-clock", TRAINED, note)
 
 
 def fig6(b: Builder) -> list[Exhibit]:
@@ -576,7 +682,7 @@ def curves(b: Builder) -> list[Exhibit]:
         for backbone in w.timed_backbones:
             specs = [f"pgd{w.budget_steps}-ce@{eps}" for eps in w.budgets]
             attacks = [f"{spec}:{protocol}" for protocol in ("transfer", "adaptive") for spec in specs]
-            for trainer in (VANILLA, CLASSIC, LEARNED):
+            for trainer in b.tuned_rivals():
                 runs = b.evaluated(trainer, dataset, backbone, "budgets", attacks)
                 method = METHODS.get(trainer, trainer)
                 panel = f"{w.column(dataset)}, {w.column(backbone)}"
@@ -588,7 +694,8 @@ def curves(b: Builder) -> list[Exhibit]:
                         which = robust(spec, protocol)
                         marks.append(Mark(panel, f"{method}, {protocol}", f"{eps}/255", float(eps), Cell(runs, which)))
     caption = (
-        f"PGD of {w.budget_steps} steps on the cross-entropy, over its budget; {TRANSFER}. Not in the paper. {said(w)}"
+        f"PGD of {w.budget_steps} steps on the cross-entropy, over its budget; {TRANSFER}. Not in the paper. "
+        f"{_two_coops(b, w.timed, w.timed_backbones)} {said(w)}"
     )
     return [
         Figure(
@@ -601,12 +708,13 @@ def peers(b: Builder) -> list[Exhibit]:
     """Not in the paper: methods that tune prompts against attacks, for attackers who know the prompts and who do
     not."""
     w, rows, marks = b.world, [], []
-    attacks = [f"{w.bank}:transfer", f"{w.peers}:transfer", f"{w.peers}:adaptive"]
-    measured = (CLEAN, robust(w.bank), robust(w.peers), robust(w.peers, "adaptive"))
+    bank = w.bank if b.as_published else w.peers_bank
+    attacks = [f"{bank}:transfer", f"{w.peers}:transfer", f"{w.peers}:adaptive"]
+    measured = (CLEAN, robust(bank), robust(w.peers), robust(w.peers, "adaptive"))
     for backbone in w.timed_backbones[:1] if w.name == "paper" else w.backbones[:1]:
         runs: dict[str, list[tuple[str, ...]]] = {trainer: [] for trainer in PEERS}
         for trainer, dataset in itertools.product(PEERS, w.timed):
-            settings, shots = ([], -1) if trainer == VANILLA else (b.peer_settings(trainer), PEER_SHOTS)
+            settings, shots = b.peer_settings(trainer), -1 if trainer == VANILLA else PEER_SHOTS
             runs[trainer].append(
                 tuple(
                     b.job(trainer, dataset, backbone, seed, "peers", settings, attacks=attacks, shots=shots)
@@ -624,37 +732,55 @@ def peers(b: Builder) -> list[Exhibit]:
                 for trainer in PEERS:
                     x, y = Cell(runs[trainer][i], CLEAN), Cell(runs[trainer][i], which)
                     marks.append(Mark(panel, METHODS.get(trainer, trainer), "", x, y))
-    title = "AdvPT and its peers"
+    name, title, apart = "peers", "AdvPT and its peers", said(w, "peers")
+    if b.as_published:
+        name, title = "peers_as_published", "AdvPT and its peers, each by its own recipe"
+        apart = f"{_own_recipes(b, w.timed, backbone)} {said(w)}"
     caption = (
-        f"{PEER_SHOTS} images of each class, AdvPT's bank {w.bank}; {TRANSFER}. Methods with visual prompts see what "
+        f"{PEER_SHOTS} images of each class, AdvPT's bank {bank}; {TRANSFER}. Methods with visual prompts see what "
         "was made on CLIP without them under transfer. CAPT has our choices where its paper is not known to us: no "
-        f"reproduction of its numbers. Not in the paper. {said(w, 'peers')}"
+        f"reproduction of its numbers. Not in the paper. {apart}"
     )
     axes = ("clean accuracy (%)", f"accuracy under {w.peers} (%)")
     return [
-        Table("peers", title, caption, tuple(map(w.column, w.timed)), tuple(rows)),
-        Figure("peers_figure", f"{title}: trade-off", caption, "points", *axes, tuple(marks)),
+        Table(name, title, caption, tuple(map(w.column, w.timed)), tuple(rows)),
+        Figure(f"{name}_figure", f"{title}: trade-off", caption, "points", *axes, tuple(marks)),
     ]
 
 
 STUDIES: dict[str, Callable[[Builder], list[Exhibit]]] = {
-    f.__name__: f for f in (table1, table2, table3, table4, table5, fig3, fig4, fig5, fig6, fig7, curves, peers, tapt)
+    f.__name__: f
+    for f in (table1, table2, table3, table4, table5, fig3, fig4, fig5, fig6, fig7, curves, efficiency, peers, tapt)
 }
 OWN = ("peers", "tapt")  # not in AdvPT's paper, so not in `all`
 
 
-def study(names: Sequence[str], world: World, repository: Path, more: Sequence[tuple[str, str]] = ()) -> Study:
+def study(
+    names: Sequence[str],
+    world: World,
+    repository: Path,
+    more: Sequence[tuple[str, str]] = (),
+    *,
+    as_published: bool = False,
+    all_statistics: bool = False,
+) -> Study:
     """The exhibits of a request (``all``: those of AdvPT's paper) and the plan of what they need.
 
+    ``as_published`` and ``all_statistics`` are variants of the exhibits peers and tapt; see :class:`Builder`.
+
     Raises:
-        ConfigError: an unknown exhibit, or one that has no data set or backbone left.
+        ConfigError: an unknown exhibit, one that has no data set or backbone left, or a variant of one that was not
+            asked for.
     """
     paper = [name for name in STUDIES if name not in OWN]
     wanted = list(dict.fromkeys(part for name in names for part in (paper if name == "all" else [name])))
     for name in wanted:
         if name not in STUDIES:
             raise ConfigError(f"{unknown_name('table or figure', name, [*STUDIES, 'all'])}")
-    builder = Builder(world, repository, more)
+    for flag, given, of in (("--as-published", as_published, "peers"), ("--all-statistics", all_statistics, "tapt")):
+        if given and of not in wanted:
+            raise ConfigError(f"{flag} is a variant of {of}, which is not asked for; expected: reproduce {of} {flag}")
+    builder = Builder(world, repository, more, as_published=as_published, all_statistics=all_statistics)
     found: list[Exhibit] = []
     for name in wanted:
         made = STUDIES[name](builder)
@@ -689,26 +815,26 @@ def sweep(
         for backbone in backbones:
             for trainer in trainers:
                 builder = Builder(_ANY, repository)
-                config, own = builder.config(trainer, backbone, dataset)
-                one = trainer == VANILLA
+                name, config, own = builder.recipe_of(trainer, backbone, dataset)
+                one, purpose = trainer == VANILLA, "sweep-clean" if trainer == TWIN else "sweep"
                 recipe = settings_of(repository / config, (*own, *more))
                 for n in shots[:1] if one else shots:
-                    banks, gflop, size = _sweep_work(builder, trainer, dataset, backbone, n, recipe)
+                    banks, gflop, size = _sweep_work(builder, name, dataset, backbone, n, recipe)
                     for seed in seeds[:1] if one else seeds:
                         planner.add(
                             Job(
-                                trainer=trainer,
+                                trainer=name,
                                 dataset=dataset,
                                 backbone=backbone,
                                 shots=-1 if one else n,
                                 seed=seed,
-                                purpose="sweep",
+                                purpose=purpose,
                                 config=config,
                                 dataset_config=builder.dataset_config(dataset),
                                 settings=(*own, *more),
                                 banks=banks,
                                 gflop=gflop,
-                                tuning=builder.tuning(trainer, dataset, backbone, n, recipe),
+                                tuning=builder.tuning(name, dataset, backbone, n, recipe),
                                 size=size,
                             )
                         )
@@ -747,6 +873,6 @@ def _sweep_work(
 
 _ANY = World(
     name="any", datasets=(), probed=(), source="", targets=(), backbones=(), timed=(), timed_backbones=(), names={},
-    seeds=(1,), pgd="", rap="", aa="", adaptive="", aa_adaptive="", bank="", budgets=(), budget_steps=0, defenses={},
+    seeds=(1,), pgd="", rap="", aa="", adaptive="", aa_adaptive="", bank="", budgets=(), budget_steps=0, defenses=(),
     together=False, surrogate="", common=(), contexts=(), curve_every={},
 )  # fmt: skip

@@ -13,6 +13,16 @@ CONTEXTS = (1, 2, 4, 8, 16, 32, 50)
 
 
 @dataclass(frozen=True)
+class InputDefense:
+    """A defense of Tables 2 and 3: its name in our tables, the chain, and the paper's name for the column whose numbers
+    stand beside it, "" where the paper has no such defense."""
+
+    name: str
+    chain: str
+    published: str = ""
+
+
+@dataclass(frozen=True)
 class World:
     """Names are those of the yaml files; ``names`` maps them to the paper's. Attacks are in their short form.
 
@@ -21,8 +31,10 @@ class World:
     pgd, rap, aa: the paper's attackers, who do not know the learned prompt; ``adaptive``, ``aa_adaptive``: who do.
     budgets: of the curve over eps, in 1/255. together: one evaluation serves Tables 2 and 3.
     common: settings of every run. contexts: numbers of context vectors.
-    peers: the attack, under both protocols, of the comparison with AdvPT's peers; peers_settings: of its runs.
-    peers_words: what all prompts start as there, "" for each method's own start; peers_rates: learning rates.
+    peers: the attack, under both protocols, of the comparison with AdvPT's peers; peers_settings: of its runs;
+    peers_bank: the attack of AdvPT's bank there, peers_attacks: the training attacks of the others, all at the budget
+    of ``peers``. peers_words: what all prompts start as there, "" for each method's own start; peers_rates: learning
+    rates.
     """
 
     name: str
@@ -43,7 +55,7 @@ class World:
     bank: str
     budgets: tuple[str, ...]
     budget_steps: int
-    defenses: Mapping[str, str]
+    defenses: tuple[InputDefense, ...]
     together: bool
     surrogate: str
     common: tuple[tuple[str, str], ...]
@@ -54,6 +66,8 @@ class World:
     clock_subset: int = 0
     clock_seeds: int = 0  # so many of the seeds for the figures over wall-clock, 0 = all
     peers: str = "pgd100-ce@4/a1"
+    peers_bank: str = "pgd10-fkl@4"
+    peers_attacks: Mapping[str, str] = dataclasses.field(default_factory=dict)
     peers_settings: tuple[tuple[str, str], ...] = ()
     peers_words: str = ""
     peers_rates: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -125,15 +139,37 @@ PAPER = World(
     bank="pgd10-fkl@8",
     budgets=("1", "2", "4", "8", "16"),
     budget_steps=40,
-    defenses={"super": "super:mustafa", "rescale": "rescale", "diffpure": "diffpure"},
+    defenses=(
+        InputDefense("super (authors' code)", "super:advpt", "super"),
+        InputDefense("super (Mustafa et al.)", "super:mustafa"),
+        InputDefense("rescale", "rescale", "rescale"),
+        InputDefense("diffpure", "diffpure", "diffpure"),
+    ),
     together=False,
     surrogate="resnet50",
     common=(("BANK.PROFILE", "paper"),),
     contexts=CONTEXTS,
     curve_every={"AdvPT": 10, "AdvTrain": 1, "FastAT": 1, "TradesFT": 1},
+    peers_attacks={"APT": "pgd3-ce@4/a2.667", "FAP": "pgd3-kl@4/a2.667", "AdvIVLP": "pgd3-ce@4/a2.667",
+                   "CAPT": "pgd3-ce@4/a2.667"},
+    peers_settings=(
+        ("OPTIM.MAX_EPOCH", "100"),
+        ("DATALOADER.TRAIN_X.BATCH_SIZE", "32"),
+        ("INPUT.TRANSFORMS", "('center_crop',)"),
+        ("BANK.PROFILE", "sound"),
+    ),
     tuned=("imagenet", "caltech101", "dtd", "eurosat", "pets", "fgvc_aircraft", "food101", "flowers", "stanford_cars",
            "sun397", "ucf101"),
     tuned_backbones=("vit_b16", "vit_b32"),
+    said={
+        "table2": "super (authors' code) is the wavelet alone at sigma 0.02, which AdvPT's code runs under the name "
+        "super-resolution; AdvPT's paper writes sigma 0.2, so the published numbers beside it may be of another "
+        "setting. super (Mustafa et al.) is the defense that it cites: sigma 0.01 in channel space, then EDSR x2; the "
+        "paper has no such column. It gives neither rescale's sizes nor diffpure's sampler; here they are those of Xie "
+        "et al. and DDPM.",
+        "peers": "Every method trains at 4/255, on the same whole images, 100 epochs of batches of 32; attacks on "
+        "pixels take 3 steps of 2.667/255. Prompts, losses and learning rates are each method's own.",
+    },
 )  # fmt: skip
 
 DEMO = World(
@@ -158,7 +194,11 @@ DEMO = World(
     bank="pgd10-fkl@4",
     budgets=("0.5", "1", "2", "4", "8"),
     budget_steps=10,
-    defenses={"super": "super:advpt/sigma=0.05", "rescale": "rescale", "diffpure": "super:advpt/sigma=0.15+rescale"},
+    defenses=(
+        InputDefense("super", "super:advpt/sigma=0.05", "super"),
+        InputDefense("rescale", "rescale", "rescale"),
+        InputDefense("diffpure", "super:advpt/sigma=0.15+rescale", "diffpure"),
+    ),
     together=True,
     surrogate="small-cnn",
     common=(
@@ -175,6 +215,8 @@ DEMO = World(
     tuned=("digits",),
     tuned_backbones=("democlip",),
     peers="pgd10-ce@2",
+    peers_bank="pgd10-fkl@2",
+    peers_attacks={"APT": "pgd2-ce@2/a2", "FAP": "pgd2-kl@2/a2", "AdvIVLP": "pgd2-ce@2/a2", "CAPT": "pgd2-ce@2/a2"},
     peers_settings=(("OPTIM.MAX_EPOCH", "10"), ("DATALOADER.TRAIN_X.BATCH_SIZE", "16")),
     peers_words="a photo of the digit",
     peers_rates={"CoOp": "0.05", "AdvPT": "0.02", "APT": "0.05", "FAP": "0.02", "AdvIVLP": "0.05", "CAPT": "0.05"},
@@ -186,8 +228,8 @@ DEMO = World(
         "table2": "The column diffpure is a stand-in: wavelet denoising and random rescaling in place of a diffusion "
         "model; super denoises and does not scale up.",
         "table3": "AutoAttack is cut to its two APGD stages here, and diffpure is the stand-in of Table 2.",
-        "peers": "All start as the hand-written words and take 100 steps of 16 images; training attacks are PGD-2 at "
-        "2/255. Learning rates are from one grid, on the validation split.",
+        "peers": "All start as the hand-written words and take 100 steps of 16 images; training attacks on pixels "
+        "are PGD-2 at 2/255. Learning rates are from one grid, on the validation split.",
         "fig6": "Tuned on rendered digits, tested on real ones, and on real ones under noise and turned by 20 to 45 "
         "degrees.",
     },

@@ -1,8 +1,8 @@
 """CLIP's image features with prompts among the tokens. The blocks of the vision transformer are walked as they are.
 
 The first prompts stand behind the patches, after the positional embedding (they get none) and before ``ln_pre``; those
-of deeper layers take the same last positions at the input of their block (Khattak et al., CVPR 2023, section 3.2; Jia
-et al., ECCV 2022, eq. 5). The feature is read at the class token.
+of deeper layers take the same last positions at the input of their block (Khattak et al., CVPR 2023; Jia et al., ECCV
+2022). The feature is read at the class token.
 """
 
 from __future__ import annotations

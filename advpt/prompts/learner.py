@@ -1,7 +1,7 @@
 """Learnable prompts of a frozen CLIP: context vectors in the text, tokens in the image, or both.
 
 Layout ``text``: ``[start, v1 .. vM, class tokens, ".", end]`` for position ``end``; the context is cut in two halves
-around the class name for ``middle``, and follows it for ``front`` (Zhou et al., IJCV 2022, eq. 2 and section 3.2).
+around the class name for ``middle``, and follows it for ``front`` (Zhou et al., IJCV 2022).
 Shared by all classes, or one context per class (CSC).
 
 The other layouts, with prompts of J layers (J counts the input layer):
@@ -16,7 +16,7 @@ t2v            learned             learned             linear(text)        linea
 v2t            learned             linear(image)       linear(text)        learned
 =============  ==================  ==================  ==================  ==================
 
-``t2v`` is MaPLe's coupling (Khattak et al., CVPR 2023, section 3.3), ``v2t`` FAP's (Zhou et al., NeurIPS 2024). In
+``t2v`` is MaPLe's coupling (Khattak et al., CVPR 2023), ``v2t`` FAP's (Zhou et al., NeurIPS 2024). In
 them N_CTX says how many of the words of CTX_INIT are learned; the words behind stay as they are, so that ``a photo of
 a`` with 2 vectors starts as the hand-written prompt.
 """
@@ -262,7 +262,9 @@ class PromptLearner(nn.Module):
         own = dict(self.named_parameters())
         for name, wanted in own.items():
             if name not in state:
-                what = "context vectors" if name == "ctx" else f"prompts of layout {self.layout}"
+                what = {"ctx": "context vectors", "meta_net": "meta net (CoCoOp's)"}.get(
+                    name.partition(".")[0], f"prompts of layout {self.layout}"
+                )
                 raise PromptError(
                     f"{source} holds no {what} ({name!r}); found: {', '.join(sorted(state)) or 'nothing'}"
                 )

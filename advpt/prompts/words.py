@@ -1,4 +1,4 @@
-"""Nearest words: which tokens of the vocabulary lie closest to learned context vectors (CoOp's and AdvPT's Table 5).
+"""Nearest words: which tokens of the vocabulary lie closest to learned context vectors (AdvPT, Table 5; first in CoOp).
 
 Euclidean distance in float32 between a context vector and the rows of the token table of the same backbone. The paper
 lists five words per data set without saying by which rule; both readings are given: the words nearest to each vector,

@@ -12,17 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from advpt.evaluation import record as records
+from advpt.evaluation.statistics import IMAGES_ONLY, accuracy_interval
 from advpt.files import atomic_path, write_text
 from advpt.results.layout import Cell, Clock, Figure, Mark
 from advpt.results.render import to_csv
 from advpt.results.shelf import Shelf
-from advpt.results.values import Value, over_seeds, value
+from advpt.results.values import Value, value
 from advpt.tuning.progress import wall_clock
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-HEADS = ("figure", "panel", "series", "label", "x", "x_low", "x_high", "y", "y_low", "y_high", "paper", "seeds",
-         "images", "records")  # fmt: skip
+HEADS = ("figure", "panel", "series", "label", "x", "x_low", "x_high", "y", "y_low", "y_high", "interval", "paper",
+         "seeds", "images", "records")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def _point(mark: Mark, shelf: Shelf) -> Point:
 def _clock(clock: Clock, shelf: Shelf) -> list[Point]:
     """One point per measured epoch: means over the runs of the seconds so far and of the accuracy."""
     by_epoch: dict[int, list[tuple[int, float, dict[str, Any], str]]] = {}
-    words, unknown = [], False
+    words, unknown, trained = [], False, False
     for run_id in clock.runs:
         run = shelf.runs.get(run_id)
         found = [r for r in shelf.of(run).values() if (r.result.get("training") or {}).get("curve")] if run else []
@@ -77,6 +79,7 @@ def _clock(clock: Clock, shelf: Shelf) -> list[Point]:
             continue
         record = found[0]
         shelf.used[record.id] = (record, run)
+        trained = trained or records.is_trained(record.result)
         for row in record.result["training"]["curve"]:
             seconds = wall_clock(record.observed.get("training") or {}, row["epoch"])
             if seconds is None or clock.part not in row:
@@ -90,12 +93,10 @@ def _clock(clock: Clock, shelf: Shelf) -> list[Point]:
         return [Point(clock.panel, clock.series, "", float("nan"), 0, 0, Value(state), ())]
     drawn = []
     for epoch, rows in sorted(by_epoch.items()):
-        accuracies, seconds_ = [row[2]["accuracy"] for row in rows], [row[1] for row in rows]
-        low, high = rows[0][2]["interval95"]
-        if len(set(accuracies)) > 1:
-            low, high = over_seeds(accuracies)
-        ids = tuple(row[3] for row in rows)
-        y = Value("value", sum(accuracies) / len(rows), low, high, tuple(r[0] for r in rows), rows[0][2]["n"], ids)
+        seconds_, ids = [row[1] for row in rows], tuple(row[3] for row in rows)
+        interval = accuracy_interval(records.runs({seed: part for seed, _, part, _ in rows}, trained))
+        seeds = tuple(row[0] for row in rows)
+        y = Value("value", interval.mean, interval.low, interval.high, seeds, interval.images, interval.scope, ids)
         x = sum(seconds_) / len(seconds_)
         drawn.append(Point(clock.panel, clock.series, f"epoch {epoch}", x, min(seconds_), max(seconds_), y, ids))
     return drawn
@@ -108,9 +109,8 @@ def table_of(figure: Figure, found: Sequence[Point]) -> str:
         x = ["", "", ""] if p.x != p.x else [f"{v:.4g}" for v in (p.x, p.x_low, p.x_high)]
         y = [f"{v:.2f}" for v in (p.y.mean, p.y.low, p.y.high)] if p.y.state == "value" else [p.y.state, "", ""]
         seeds = " ".join(map(str, p.y.seeds))
-        lines.append(
-            [figure.name, p.panel, p.series, p.label, *x, *y, p.y.paper_text, seeds, p.y.images or "", " ".join(p.ids)]
-        )
+        behind = [p.y.paper_text, seeds, p.y.images or "", " ".join(p.ids)]
+        lines.append([figure.name, p.panel, p.series, p.label, *x, *y, p.y.over, *behind])
     return to_csv(HEADS, lines)
 
 
@@ -170,6 +170,11 @@ def _style(series: Sequence[str], name: str) -> dict[str, Any]:
     return {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
 
 
+def _legend(name: str, drawn: Sequence[Point]) -> str:
+    """A series in the legend, with words where an interval is of the images alone."""
+    return f"{name} ({IMAGES_ONLY})" if any(p.y.over == IMAGES_ONLY for p in drawn) else name
+
+
 def _plot(axis: Any, figure: Figure, mine: Sequence[Point], series: Sequence[str]) -> None:
     for name in series:
         drawn = [p for p in mine if p.series == name and p.drawn]
@@ -182,7 +187,8 @@ def _plot(axis: Any, figure: Figure, mine: Sequence[Point], series: Sequence[str
         wide = None
         if figure.kind == "points":
             wide = [[max(0.0, p.x - p.x_low) for p in drawn], [max(0.0, p.x_high - p.x) for p in drawn]]
-        style = _style(series, name) | {"linestyle": "none" if figure.kind == "points" else "-", "label": name}
+        style = _style(series, name) | {"linestyle": "none" if figure.kind == "points" else "-"}
+        style["label"] = _legend(name, drawn)
         axis.errorbar(x, y, yerr=errors, xerr=wide, capsize=2, markersize=5, linewidth=1.2, elinewidth=0.7, **style)
         if figure.kind == "points":
             for p in drawn:
@@ -207,7 +213,7 @@ def _bars(axis: Any, mine: Sequence[Point], series: Sequence[str]) -> None:
             continue
         x = [labels.index(p.label) + (i - (len(series) - 1) / 2) * wide for p in drawn]
         errors = [[max(0.0, p.y.mean - p.y.low) for p in drawn], [max(0.0, p.y.high - p.y.mean) for p in drawn]]
-        axis.bar(x, [p.y.mean for p in drawn], wide, color=style["color"], label=name)
+        axis.bar(x, [p.y.mean for p in drawn], wide, color=style["color"], label=_legend(name, drawn))
         axis.errorbar(
             x, [p.y.mean for p in drawn], yerr=errors, fmt="none", ecolor="#333333", capsize=2, elinewidth=0.7
         )

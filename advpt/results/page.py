@@ -14,6 +14,7 @@ from typing import Any
 
 from advpt.errors import RecordError
 from advpt.evaluation import pictures
+from advpt.evaluation.defended import inexact_gradient
 from advpt.evaluation.record import Record
 from advpt.files import read_object
 from advpt.results.layout import Figure, Table, WordTable
@@ -59,7 +60,7 @@ def cell(value: Value, with_paper: bool) -> str:
         body = f'<span class="word">{escape(value.state)}</span>'
     else:
         shown = f'<span class="better">{value.mean:.1f}</span>' if value.better else f"{value.mean:.1f}"
-        body = f'{shown}{links(value.ids)}<span class="sub">[{value.low:.1f}, {value.high:.1f}]</span>'
+        body = f'{shown}{links(value.ids)}<span class="sub">{escape(value.interval_text)}</span>'
         if value.untouched:
             rest = "" if value.on_perturbed is None else f", {value.on_perturbed:.1f} on the others"
             body += f'<span class="sub">{value.untouched:.0f} % untouched{rest}</span>'
@@ -132,7 +133,8 @@ def word_section(table: WordTable, shelf: Shelf, files: Sequence[str]) -> str:
 
 
 def figure_section(figure: Figure, png: Path, ids: Sequence[str], files: Sequence[str]) -> str:
-    about = f'<p class="about">{escape(figure.caption)}</p>'
+    caption = f"{figure.caption} Error bars are 95 % intervals, as in the tables."
+    about = f'<p class="about">{escape(caption)}</p>'
     image = f'<img alt="{escape(figure.title, quote=True)}" src="{data_uri(png)}">'
     source = f'<p class="about">Records: {links(ids)}</p>' if ids else ""
     return section(figure.name, figure.title, about + image + source, files)
@@ -192,6 +194,7 @@ def record_section(used: Mapping[str, tuple[Record, Run]], shelf: Shelf) -> str:
         robust = r.get("robust")
         where = shelf.name(record.path) if record.path is not None else ""
         behind = f", behind {'+'.join(r['defenses'])}" if r.get("defenses") else ""
+        behind += f" ({word})" if robust and (word := inexact_gradient(r.get("defense"))) else ""
         rows.append(
             [f'<td id="{anchor(record_id)}"><code title="{escape(record_id)}">{escape(record_id[:16])}</code></td>']
             + [

@@ -9,19 +9,20 @@ from typing import Any
 
 from tabulate import tabulate
 
+from advpt.evaluation.statistics import MIN_SEEDS, STATEMENT
 from advpt.results.layout import Row, Table, WordTable
 from advpt.results.published import words as published_words
 from advpt.results.shelf import Shelf
 from advpt.results.values import NO_CELL, Value
 
 COLUMNS = ("table", "backbone", "dataset", "method", "defense", "protocol", "attack", "ours", "low95", "high95",
-           "paper", "difference", "seeds", "images", "untouched", "on_perturbed", "comparable", "better", "notes",
-           "records")  # fmt: skip
+           "interval", "paper", "difference", "seeds", "images", "untouched", "on_perturbed", "comparable", "better",
+           "notes", "records")  # fmt: skip
 LEGEND = (
-    "Accuracy in % [95 % interval: of the images for one seed, over seeds for several]. n/a: the paper has no such "
-    "cell; not run, failed, missing (the run is done, its record is gone) and refused (a record of another schema, "
-    "or changed) mean what they say. Bold: a paired interval over the same images and seeds excludes 0. Published "
-    "numbers have no interval."
+    f"Accuracy in % [95 % interval]. {STATEMENT} n/a: the paper has no such cell; not run, failed, missing (the run is "
+    "done, its record is gone) and refused (a record of another schema, or changed) mean what they say. Bold: above "
+    f"every other method of its group, with at least {MIN_SEEDS} seeds of each trained one and 0 outside the interval "
+    "of each difference. Published numbers have no interval."
 )
 
 
@@ -89,6 +90,7 @@ def comma_separated(table: Table, values: Sequence[Sequence[Value]]) -> str:
             lines.append(
                 [table.name, row.backbone, dataset, row.method, row.defense, row.protocol, row.attack]
                 + ([f"{v.mean:.2f}", f"{v.low:.2f}", f"{v.high:.2f}"] if shown else [v.state, "", ""])
+                + [v.over]
                 + [v.paper_text, v.difference_text, " ".join(map(str, v.seeds)), v.images or ""]
                 + [f"{v.untouched:.1f}" if shown else "", "" if v.on_perturbed is None else f"{v.on_perturbed:.1f}"]
                 + ["unknown" if v.comparable is None else v.comparable, v.better, "; ".join(v.notes), " ".join(v.ids)]
@@ -125,7 +127,7 @@ def latex(table: Table, values: Sequence[Sequence[Value]]) -> str:
         if v.state == "value":
             text = f"{v.mean:.1f}"
             text = rf"\textbf{{{text}}}" if v.better else text
-            text += rf" {{\scriptsize [{v.low:.1f}, {v.high:.1f}]}}"
+            text += rf" {{\scriptsize {latex_text(v.interval_text)}}}"
         return text + (f" ({latex_text(v.paper_text)})" if paper else "")
 
     lines = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +11,14 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from advpt.evaluation.record import Record, outcome
-from advpt.evaluation.statistics import Difference, paired_bootstrap
+from advpt.evaluation import record as records
+from advpt.evaluation.defended import inexact_gradient
+from advpt.evaluation.record import Record
+from advpt.evaluation.statistics import IMAGES_ONLY, STATEMENT, Interval, Runs, accuracy_interval, difference
 
 Column = tuple[str, str]  # protocol, attack as it was asked for
-ORDER = ("ZeroshotCLIP", "CoOp", "AdvPT")
+TWIN = "CoOp, clean bank"  # where it stands beside a CoOp on augmented images
+ORDER = ("ZeroshotCLIP", "CoOp", TWIN, "AdvPT")
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,18 @@ class Group:
 
     @property
     def methods(self) -> list[str]:
-        names = {r.result["trainer"] for r in self.records}
+        names = {self.method(r.result) for r in self.records}
         return [n for n in ORDER if n in names] + sorted(names - set(ORDER))
+
+    @functools.cached_property
+    def _augmented(self) -> bool:
+        """Whether a CoOp on augmented images is among the records."""
+        return any(r.result["trainer"] == "CoOp" and not _on_clean_bank(r.result) for r in self.records)
+
+    def method(self, result: dict[str, Any]) -> str:
+        """The trainer of a record; a CoOp on a clean bank has a name of its own beside one on augmented images."""
+        name = str(result["trainer"])
+        return TWIN if name == "CoOp" and self._augmented and _on_clean_bank(result) else name
 
     @property
     def defenses(self) -> list[str]:
@@ -57,13 +71,26 @@ class Group:
         """By seed, the clean (column None) or robust part of a method's records behind a defense ("": none)."""
         found = {}
         for r in (x.result for x in self.records):
-            if r["trainer"] != method or _defense(r) != defense:
+            if self.method(r) != method or _defense(r) != defense:
                 continue
             if column is None:
                 found[r["seed"]] = r["clean"]
             elif r["robust"] is not None and (r["protocol"], _asked(r["attack"])) == column:
-                found[r["seed"]] = r["robust"]
+                word = inexact_gradient(r.get("defense"))
+                found[r["seed"]] = r["robust"] | ({"gradient": word} if word else {})
         return found
+
+    def trained(self, method: str) -> bool:
+        return any(records.is_trained(r.result) for r in self.records if self.method(r.result) == method)
+
+    def runs(self, method: str, column: Column | None, defense: str = "") -> Runs | None:
+        """What :meth:`parts` finds, by seed; None where nothing was run."""
+        parts = self.parts(method, column, defense)
+        return records.runs(parts, self.trained(method)) if parts else None
+
+
+def _on_clean_bank(result: dict[str, Any]) -> bool:
+    return bool(result["config"].get("TRAINER.COOP.CLEAN_BANK"))
 
 
 def _defense(result: dict[str, Any]) -> str:
@@ -93,22 +120,28 @@ def groups(found: Sequence[Record]) -> list[Group]:
     ]
 
 
-def cell(parts: dict[int, dict[str, Any]]) -> str:
-    """Mean over seeds in percent, with the standard deviation where there are several and they differ (of a single run
-    behind a random defense, that over the defense's draws); where the attack left images untouched, their share and the
-    accuracy on the others."""
+def cell(parts: dict[int, dict[str, Any]], trained: bool = True) -> str:
+    """Mean over seeds in percent with its 95 % interval; of a single run behind a random defense also the standard
+    deviation over the defense's draws; where the attack left images untouched, their share and the accuracy on the
+    others; and what kind of gradient it is where the attacker had no other."""
     if not parts:
         return "not run"
-    values = np.array([part["accuracy"] for part in parts.values()])
-    spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 and values.std() > 0 else ""
-    if len(values) == 1 and (deviation := next(iter(parts.values())).get("deviation")):
-        spread = f" ± {deviation:.1f}"
-    text = f"{values.mean():.1f}{spread}"
+    text = interval_text(accuracy_interval(records.runs(parts, trained)))
+    if len(parts) == 1 and (deviation := next(iter(parts.values())).get("deviation")):
+        text += f" (± {deviation:.1f} over draws)"
     if untouched := np.mean([part.get("untouched", 0.0) for part in parts.values()]):
         others = [part["on_perturbed"]["accuracy"] for part in parts.values() if part.get("on_perturbed")]
         rest = f", {np.mean(others):.1f} on the others" if others else ""
         text += f" ({untouched:.0f} % untouched{rest})"
+    for word in dict.fromkeys(part["gradient"] for part in parts.values() if part.get("gradient")):
+        text += f" ({word})"
     return text
+
+
+def interval_text(found: Interval) -> str:
+    """``87.6 [85.1, 90.0]``, with words where one seed of a trained method is all there is."""
+    only = f" ({IMAGES_ONLY})" if found.images_only else ""
+    return f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]{only}"
 
 
 def render(group: Group, style: str = "github") -> str:
@@ -123,17 +156,16 @@ def render(group: Group, style: str = "github") -> str:
             if defense and not clean:
                 continue
             rows.append(
-                [method, *([defense or "none"] if shown else []), ",".join(str(s) for s in sorted(clean)), cell(clean)]
-                + [cell(group.parts(method, column, defense)) for column in group.columns]
+                [method, *([defense or "none"] if shown else []), ",".join(str(s) for s in sorted(clean))]
+                + [cell(group.parts(method, c, defense), group.trained(method)) for c in (None, *group.columns)]
             )
     text = tabulate(rows, headers=heads, tablefmt=style, disable_numparse=True)
     advpt = [r.result["config"] for r in group.records if r.result["trainer"] == "AdvPT"]
     banks = sorted({str(config["BANK.ATTACK"]) for config in advpt if "BANK.ATTACK" in config})
     caption = (
-        f"{group.dataset}, {group.split} split, {group.images} images, {group.backbone}; accuracy in %, mean ± standard"
-        f" "
-        f"deviation over seeds. Budgets in 1/255" + (f"; AdvPT's training bank: {', '.join(banks)}." if banks else ".")
-    )
+        f"{group.dataset}, {group.split} split, {group.images} images, {group.backbone}; accuracy in % "
+        f"[95 % interval]. Budgets in 1/255" + (f"; AdvPT's training bank: {', '.join(banks)}. " if banks else ". ")
+    ) + STATEMENT
     if shown:
         caption += " Transfer attackers do not know the defense, adaptive ones attack through it."
     official = {r.result.get("comparable", True) for r in group.records}
@@ -149,24 +181,12 @@ def render(group: Group, style: str = "github") -> str:
     return "\n\n".join([caption, text, *(["\n".join(said)] if said else [])])
 
 
-def compare(group: Group, one: str, other: str, column: Column | None) -> Difference | None:
-    """Paired difference ``one - other`` over their common seeds; a method without a seed of its own is paired with
-    all."""
-    a, b = group.parts(one, column), group.parts(other, column)
-    if not a or not b:
+def compare(group: Group, one: str, other: str, column: Column | None) -> Interval | None:
+    """The difference ``one - other`` of two methods without a defense; None where one was not run."""
+    a, b = group.runs(one, column), group.runs(other, column)
+    if a is None or b is None or not (a.correct and b.correct) or not a.images == b.images > 0:
         return None
-    if len(a) == 1 or len(b) == 1:
-        seeds = sorted(a.keys() if len(a) >= len(b) else b.keys())
-    else:
-        seeds = sorted(a.keys() & b.keys())
-    if not seeds:
-        return None
-
-    def stack(parts: dict[int, dict[str, Any]]) -> np.ndarray:
-        only = next(iter(parts.values()))
-        return np.stack([outcome(parts.get(seed, only)) for seed in seeds])
-
-    return paired_bootstrap(stack(a), stack(b))
+    return difference(a, b)
 
 
 def render_comparisons(group: Group) -> str:
@@ -180,9 +200,12 @@ def render_comparisons(group: Group) -> str:
             if d is None:
                 continue
             what = "clean" if column is None else f"robust: {column[0]}, {column[1]}"
-            lines.append([f"AdvPT - {other}", what, f"{d.mean:+.1f}", f"{d.low:+.1f} to {d.high:+.1f}"])
+            lines.append([f"AdvPT - {other}", what, f"{d.mean:+.1f}", f"{d.low:+.1f} to {d.high:+.1f}", d.scope])
     if not lines:
         return ""
-    heads = ["difference", "accuracy", "points", "95 % interval"]
-    note = "Paired bootstrap over seeds and images (10,000 draws)."
+    heads = ["difference", "accuracy", "points", "95 % interval", "interval over"]
+    note = (
+        "Differences on the same images, paired by seed where both methods have the same seeds; 95 % intervals over "
+        "seeds and images (variance components with Student's t, docs/statistics.md)."
+    )
     return f"{note}\n\n{tabulate(lines, headers=heads, tablefmt='github', disable_numparse=True)}"

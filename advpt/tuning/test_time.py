@@ -1,4 +1,4 @@
-"""TAPT: tune the prompts on each test image, then classify it (Wang et al., CVPR 2025, section 3).
+"""TAPT: tune the prompts on each test image, then classify it (Wang et al., CVPR 2025).
 
 For every image: take the prompts as they were, look at seeded views of it, keep the least uncertain ones, make the
 entropy of their mean prediction and the distance of their token statistics to two stored ones smaller by a step of
@@ -273,6 +273,11 @@ class Tuner:
         }
 
     # --- the evaluation -----------------------------------------------------------------------------------------
+
+    @property
+    def by_image(self) -> bool:
+        """Whether no image's prompts go on from another's."""
+        return self.how.reset_every == 1 or not self.how.steps
 
     def __call__(self, pixels: Tensor, ids: Sequence[str], clean: bool = False) -> Tensor:
         """Logits ``[b, K]`` of ``pixels [b, 3, h, w]`` under prompts tuned on each. ``clean``: these are the pixels of

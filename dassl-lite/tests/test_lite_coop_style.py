@@ -511,12 +511,12 @@ def test_a_warm_up_of_its_own():
         return optimizer, QuadraticWarmupScheduler(optimizer, inner, 2, 0.2)
 
     def rates(optimizer, scheduler, epochs):
-        found = []
+        measured = []
         for _ in range(epochs):
-            found.append(optimizer.param_groups[0]["lr"])
+            measured.append(optimizer.param_groups[0]["lr"])
             optimizer.step()
             scheduler.step()
-        return found
+        return measured
 
     optimizer, scheduler = make()
     assert rates(optimizer, scheduler, 5) == pytest.approx([0.2, 0.4, 1.0, 0.5, 0.25])

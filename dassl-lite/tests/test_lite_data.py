@@ -235,6 +235,24 @@ def test_unreadable_images_are_named(tmp_path):
             read_image(str(tmp_path / name))
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_16_bit_images_are_scaled(tmp_path, suffix):
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / f"grey{suffix}")
+    assert np.array_equal(np.asarray(read_image(tmp_path / f"grey{suffix}")), np.stack([grey] * 3, 2))
+
+
+def test_images_of_unknown_range_or_size_are_refused(tmp_path, monkeypatch):
+    for name, kind in (("whole.tif", np.int32), ("float.tif", np.float32)):
+        Image.fromarray(np.ones((4, 4), kind)).save(tmp_path / name)
+        with pytest.raises(OSError, match=f"{name}: 32 bits a colour"):
+            read_image(tmp_path / name)
+    Image.new("L", (40, 40)).save(tmp_path / "large.png")
+    monkeypatch.setattr("dassl.utils.tools.MOST_PIXELS", 1599)
+    with pytest.raises(OSError, match="large.png: 40 x 40 pixels; at most"):
+        read_image(tmp_path / "large.png")
+
+
 class Labels:
     """A wrapper that gives labels alone: the batch is small, and torch's own ``collate`` leaves it to the sender."""
 

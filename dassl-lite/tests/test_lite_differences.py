@@ -43,6 +43,7 @@ TESTS = {
         "utils::test_layers",
         "registry::test_unknown_names_are_answered_with_the_list_and_the_nearest",
     ],
+    "Images": ["data::test_16_bit_images_are_scaled", "data::test_images_of_unknown_range_or_size_are_refused"],
     "Top-k accuracy": ["evaluation::test_top_k_accuracy"],
     "Confusion matrix": ["evaluation::test_macro_f1_and_confusion_are_scikit_learns"],
     "Log file": ["utils::test_log_file_and_console"],

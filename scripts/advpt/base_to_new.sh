@@ -11,7 +11,7 @@ source "$(dirname "$0")/common.sh"
 dataset=$1 backbone=$2
 shift 2
 TRAINER=${TRAINER:-AdvPT} SHOTS=${SHOTS:-16} DATA=${DATA:-${ADVPT_DATA:-data}}
-top=${OUTPUT:-output/base_to_new}/$dataset/$TRAINER/${backbone}_${SHOTS}shots
+top=${OUTPUT:-output/base_to_new}/$(own_name "$dataset" "$DATA")/$TRAINER/${backbone}_${SHOTS}shots
 for seed in ${SEEDS:-1 2 3}; do
   run=(--root "$DATA" --seed "$seed" --trainer "$TRAINER" --dataset-config-file "configs/datasets/$dataset.yaml"
     --config-file "configs/trainers/$TRAINER/$backbone.yaml")

@@ -5,6 +5,11 @@ if [ -z "${PYTHON:-}" ]; then
   [ -x .venv/bin/python ] && PYTHON=.venv/bin/python
 fi
 
+# own_name DATASET DATA : the folder of a data set's results. One's own data that lie in the root itself have the root's name.
+own_name() {
+  if [ "$1" = image_folder ] && [ ! -d "$2/image_folder" ] && [ -d "$2/train" ]; then basename "$(cd "$2" && pwd)"; else echo "$1"; fi
+}
+
 # run_one FOLDER WORD... : train.py with the words after FOLDER; a run that is done is skipped, a broken one continues.
 run_one() {
   local folder=$1 started=$SECONDS

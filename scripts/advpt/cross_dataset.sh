@@ -11,7 +11,7 @@ source "$(dirname "$0")/common.sh"
 source_set=$1 backbone=$2
 shift 2
 TRAINER=${TRAINER:-AdvPT} SHOTS=${SHOTS:-16} DATA=${DATA:-${ADVPT_DATA:-data}}
-top=${OUTPUT:-output/cross_dataset}/$source_set/$TRAINER/${backbone}_${SHOTS}shots
+top=${OUTPUT:-output/cross_dataset}/$(own_name "$source_set" "$DATA")/$TRAINER/${backbone}_${SHOTS}shots
 yaml() { [ -f "configs/datasets/$1.yaml" ] && echo "configs/datasets/$1.yaml" || echo "configs/datasets/demo/$1.yaml"; }
 for seed in ${SEEDS:-1 2 3}; do
   run=(--root "$DATA" --seed "$seed" --trainer "$TRAINER" --config-file "configs/trainers/$TRAINER/$backbone.yaml")

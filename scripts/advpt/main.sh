@@ -5,11 +5,12 @@
 #   SEEDS="1 2 3" SHOTS="1 4 16 all" TRAINER=CoOp DATA=/data bash scripts/advpt/main.sh dtd vit_l14 BANK.LIMIT 200
 #
 # By environment: SEEDS, SHOTS, TRAINER, DATA (root of the data sets), OUTPUT, WEIGHTS (a file instead of OpenAI's by name),
+# NAME (of the folder in OUTPUT; default: the data set, or the root's name where one's own data lie in the root itself),
 # TOGETHER=1 (tune all seeds in one process and one batch: faster, the same numbers to rounding; AdvPT on its bank only).
 # Words after the backbone are KEY VALUE settings. Runs whose records say done are skipped, broken ones continue.
 set -euo pipefail
 if [ $# -lt 2 ]; then
-  sed -n '2,9s/^# \{0,1\}//p' "$0"
+  sed -n '2,10s/^# \{0,1\}//p' "$0"
   echo "data sets: $(cd "$(dirname "$0")/../../configs/datasets" && ls | sed 's/\.yaml$//' | tr '\n' ' ')"
   exit 2
 fi
@@ -25,7 +26,11 @@ recipe=configs/trainers/$TRAINER/${backbone}_$dataset.yaml # a data set with its
 [ -f "configs/datasets/$dataset.yaml" ] || { echo "error: there is no configs/datasets/$dataset.yaml; see: ls configs/datasets" >&2; exit 2; }
 settings=()
 [ -n "${WEIGHTS:-}" ] && settings+=(MODEL.WEIGHTS "$WEIGHTS")
-top=$OUTPUT/$dataset/$TRAINER
+name=${NAME:-$(own_name "$dataset" "$DATA")}
+if [ "$name" != "$dataset" ] && [ -z "${NAME:-}" ] && [ -d "$OUTPUT/$dataset/$TRAINER" ]; then
+  echo "note: runs in $OUTPUT/$dataset/$TRAINER stay as they are; NAME=$dataset continues them" >&2
+fi
+top=$OUTPUT/$name/$TRAINER
 for shots in ${SHOTS:-all}; do
   number=$shots
   [ "$shots" = all ] && number=-1

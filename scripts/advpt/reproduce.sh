@@ -4,7 +4,7 @@
 #   bash scripts/advpt/reproduce.sh table1 --only pets,dtd --backbones vit_b16 --dry-run
 #   bash scripts/advpt/reproduce.sh all --demo
 #
-# Names: table1 to table5, fig3 to fig7 (fig6 is the domain shift), curves, all of these; peers, tapt.
+# Names: table1 to table5, fig3 to fig7 (fig6 is the domain shift), curves, efficiency, all of these; peers, tapt.
 # It can be stopped and started again.
 set -euo pipefail
 source "$(dirname "$0")/common.sh"

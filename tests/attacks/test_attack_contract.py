@@ -173,7 +173,12 @@ def test_works_where_gradients_are_switched_off(name: str, objective: str, norm:
     assert torch.equal(attack(net, x, y, SampleNoise(IDS, 0)).images, expected)
 
 
-@pytest.mark.parametrize(("name", "objective", "norm"), [c for c in ACCEPTED if c[0] == "pgd"])
+def test_an_attack_has_to_say_that_it_looks_at_one_image_at_a_time() -> None:
+    assert not Attack.by_image
+    assert {name for name in ATTACKS if ATTACKS.get(name).by_image} == {"pgd", "rap"}
+
+
+@pytest.mark.parametrize(("name", "objective", "norm"), [c for c in ACCEPTED if ATTACKS.get(c[0]).by_image])
 def test_an_image_gets_the_same_in_every_batch(name: str, objective: str, norm: str, net, x, y) -> None:
     attack = make(name, objective, norm, restarts=2)
     whole = attack(net, x, y, SampleNoise(IDS, 7))

@@ -22,16 +22,17 @@ from advpt.backbones.clip import (
     load_backbone,
     read_state,
 )
+from advpt.bank.library import Library
 from advpt.errors import WeightsError
-from advpt.files import file_digest
+from advpt.files import file_digest, tensor_digest
 from advpt.settings import BackboneSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:Detected pickle protocol")
 State = dict[str, Tensor]
 
 
-def load(path: Path, name: str = "tiny", trust: bool = False) -> Backbone:
-    return load_backbone(BackboneSettings(name, str(path), trust))
+def load(path: Path, name: str = "tiny", trust: bool = False, activation: str = "quickgelu") -> Backbone:
+    return load_backbone(BackboneSettings(name, str(path), trust, activation=activation))
 
 
 def write_plain(state: State, path: Path) -> None:
@@ -276,6 +277,132 @@ def test_unknown_name() -> None:
     with pytest.raises(WeightsError, match=r"Did you mean 'ViT-B/16'\?.*Known: .*DemoCLIP.*MODEL.WEIGHTS") as caught:
         load_backbone(BackboneSettings("ViT-B16", "", False))
     assert all(name in str(caught.value) for name in OFFICIAL)
+
+
+# --- what no tensor shows ---------------------------------------------------------------------------------------
+
+
+def with_gelu(backbone: Backbone) -> Backbone:
+    """The same tensors as open_clip's code reads them."""
+    for block in [*backbone.model.transformer.resblocks, *backbone.model.visual.transformer.resblocks]:
+        block.mlp.gelu = nn.GELU()
+    return Backbone(backbone.name, backbone.model)
+
+
+@pytest.mark.parametrize("name", ["tiny", ""])
+def test_a_file_whose_activation_nobody_knows_is_refused(tiny_weights: Path, name: str) -> None:
+    with pytest.raises(WeightsError, match="MODEL.ACTIVATION quickgelu .*MODEL.ACTIVATION gelu") as caught:
+        load(tiny_weights, name, activation="")
+    assert str(tiny_weights) in str(caught.value)
+
+
+def test_gelu_weights_are_refused_and_quickgelu_ones_run(tiny_weights: Path, tiny_clip: Backbone) -> None:
+    with pytest.raises(WeightsError, match="needs the activation gelu; OpenAI's model code.* has quickgelu"):
+        load(tiny_weights, activation="gelu")
+    for ours, wanted in zip(features(load(tiny_weights, activation="quickgelu")), features(tiny_clip)):
+        assert torch.equal(ours, wanted)
+
+
+def test_a_safetensors_file_may_say_its_activation(tiny_state: State, tmp_path: Path) -> None:
+    for said in ("quickgelu", "gelu"):
+        save_file(dict(tiny_state), tmp_path / f"{said}.safetensors", metadata={"activation": said})
+    load(tmp_path / "quickgelu.safetensors", activation="")
+    load(tmp_path / "quickgelu.safetensors", activation="quickgelu")
+    with pytest.raises(WeightsError, match="needs the activation gelu"):
+        load(tmp_path / "gelu.safetensors", activation="")
+    with pytest.raises(WeightsError, match="MODEL.ACTIVATION is quickgelu, but .*gelu.safetensors has gelu"):
+        load(tmp_path / "gelu.safetensors", activation="quickgelu")
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_an_archive_shows_its_activation_in_its_code(tiny_archive: Path, tiny_clip: Backbone, tmp_path: Path) -> None:
+    load(tiny_archive, trust=True, activation="")
+    other = with_gelu(tiny_clip).model
+    tokens = torch.tensor([[49406, 320, 49407] + [0] * 74])
+    example = (torch.zeros(1, 3, 32, 32), tokens)
+    torch.jit.trace(other, example, check_trace=False).save(str(tmp_path / "gelu.pt"))
+    for asked in ("", "gelu"):
+        with pytest.raises(WeightsError, match="needs the activation gelu"):
+            load(tmp_path / "gelu.pt", trust=True, activation=asked)
+    with pytest.raises(WeightsError, match="MODEL.ACTIVATION is quickgelu, but"):
+        load(tmp_path / "gelu.pt", trust=True, activation="quickgelu")
+
+
+def test_openais_own_archives_need_no_word(tiny_archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sha = file_digest(tiny_archive)
+    monkeypatch.setattr(backbones, "official_file", lambda name: ("https://nowhere/x.pt", sha))
+    monkeypatch.setattr(backbones, "_activation_in", lambda archive: "")
+    assert load(tiny_archive, activation="").name == "tiny"
+
+
+@pytest.mark.parametrize("name", ["DemoCLIP", "ViT-B/32"])
+def test_a_named_model_has_its_own_activation(name: str) -> None:
+    with pytest.raises(WeightsError, match=f"MODEL.ACTIVATION is gelu, but {name} has quickgelu"):
+        load_backbone(BackboneSettings(name, "", False, activation="gelu"))
+
+
+@pytest.mark.parametrize(
+    "name", ["open_clip:ViT-B-32/laion2b_s34b_b79k", "hf-hub:chs20/fare2-clip", "local-dir:/models/siglip"]
+)
+def test_models_that_need_other_code_are_refused_by_name(name: str, tiny_weights: Path) -> None:
+    for weights in ("", str(tiny_weights)):
+        with pytest.raises(WeightsError, match="need other model code than OpenAI's.*MODEL.WEIGHTS FILE"):
+            load_backbone(BackboneSettings(name, weights, False, activation="quickgelu"))
+
+
+@pytest.mark.parametrize(
+    ("arch", "says"),
+    [
+        (backbones.Architecture(64, 16, 1, 1280, 8, 77, 49408, 64, 1), "width 1280.*20 heads of 64.*16 heads of 80"),
+        (backbones.Architecture(64, 16, 1, 1408, 8, 77, 49408, 64, 1), "width 1408.*22 heads"),
+        (backbones.Architecture(64, 16, 1, 64, 8, 77, 901629, 64, 1), "901629 rows.*OpenAI's tokenizer.*49408"),
+    ],
+    ids=["ViT-H", "ViT-g", "another tokenizer"],
+)
+def test_sizes_that_openais_code_reads_otherwise_are_refused(arch: backbones.Architecture, says: str) -> None:
+    with torch.device("meta"):
+        state = backbones.build(arch).state_dict()
+    with pytest.raises(WeightsError, match=says):
+        from_state("H", state, "file.pt")
+
+
+def test_equal_tensors_read_otherwise_have_other_hashes_and_bank_keys(
+    tiny_state: State, images: Callable[..., Any], tmp_path: Path
+) -> None:
+    def heads(backbone: Backbone) -> Backbone:
+        for block in [*backbone.model.transformer.resblocks, *backbone.model.visual.transformer.resblocks]:
+            block.attn.num_heads, block.attn.head_dim = 2, 32
+        return backbone
+
+    def mean(backbone: Backbone) -> Backbone:
+        backbone.require_image().mean.fill_(0.5)
+        return backbone
+
+    def eps(backbone: Backbone) -> Backbone:
+        backbone.model.ln_final.eps = backbone.model.visual.ln_post.eps = 1e-6
+        return backbone
+
+    made = {
+        change.__name__: change(from_state("tiny", tiny_state, "memory")) for change in (with_gelu, heads, mean, eps)
+    }
+    usual = from_state("tiny", tiny_state, "memory")
+    assert usual.image_digest == tensor_digest(usual.require_image().visual.state_dict()) and usual.reads is None
+    all_of = [usual, *made.values()]
+    assert len({backbone.image_digest for backbone in all_of}) == 5
+    assert len({backbone.text_digest for backbone in all_of}) == 4  # the text tower has no mean of pixels
+    pictures = images(2)
+    keys = {Library(tmp_path, b, lambda: usual).spec(pictures, None, None, 0).key for b in all_of}
+    assert len(keys) == 5
+    for name, field in (("with_gelu", "activation"), ("heads", "heads"), ("mean", "mean"), ("eps", "eps")):
+        reads = made[name].reads
+        assert reads is not None and reads["image"][field] != reading_of_openai[field]
+    made["heads"].release_image_encoder()
+    assert made["heads"].reads is not None  # for the records of a run whose image tower was given back
+
+
+reading_of_openai = {
+    "activation": ["quickgelu"], "heads": [1], "eps": [1e-5], "mean": torch.tensor(backbones.PIXEL_MEAN).tolist()
+}  # fmt: skip
 
 
 # --- the object -------------------------------------------------------------------------------------------------

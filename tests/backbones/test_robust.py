@@ -40,7 +40,7 @@ FORMATS = {
 def test_formats(form: str, tiny_state: dict[str, Tensor], tiny_weights: Path, tmp_path: Path) -> None:
     mine, path = tower(base=tiny_state), tmp_path / "tower.pth.tar"
     torch.save(FORMATS[form](mine), path)
-    plain = BackboneSettings("tiny", str(tiny_weights), False)
+    plain = BackboneSettings("tiny", str(tiny_weights), False, activation="quickgelu")
     made, usual = load_backbone(dataclasses.replace(plain, image_weights=str(path))), load_backbone(plain)
     for name, value in made.model.visual.state_dict().items():
         assert torch.equal(value, mine[name].half().float() if form == "half" else mine[name])
@@ -53,7 +53,7 @@ def test_a_whole_clip_gives_its_tower_if_its_text_is_ours(
     tiny_state: dict[str, Tensor], tiny_weights: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "whole.pt"
-    settings = BackboneSettings("tiny", str(tiny_weights), False, str(path))
+    settings = BackboneSettings("tiny", str(tiny_weights), False, str(path), activation="quickgelu")
     visual = {f"visual.{k}": v for k, v in tower(base=tiny_state).items()}
     torch.save(tiny_state | visual, path)
     assert torch.equal(load_backbone(settings).model.visual.proj, visual["visual.proj"])
@@ -64,7 +64,7 @@ def test_a_whole_clip_gives_its_tower_if_its_text_is_ours(
 
 def test_what_does_not_fit_is_refused(tiny_state: dict[str, Tensor], tiny_weights: Path, tmp_path: Path) -> None:
     path = tmp_path / "tower.pt"
-    settings = BackboneSettings("tiny", str(tiny_weights), False, str(path))
+    settings = BackboneSettings("tiny", str(tiny_weights), False, str(path), activation="quickgelu")
     with pytest.raises(WeightsError, match="there is no such file. Where they come from: TeCoA"):
         load_backbone(settings)
     mine = tower(base=tiny_state)

@@ -14,10 +14,13 @@ from conftest_bank import make_clip, make_images
 from PIL import Image
 
 from advpt.attacks import parse
+from advpt.attacks.pgd import PGD
 from advpt.bank import build as build_module
 from advpt.bank.library import Library, check_images
+from advpt.bank.seen import UNDEFENDED, Seen, Through
 from advpt.bank.spec import differences
 from advpt.bank.store import content_digest, open_bank
+from advpt.defenses.spec import parse_all
 from advpt.errors import BankError, BankMismatchError, DataError
 from advpt.files import canonical_json
 from advpt.prompts.classifier import Classifier
@@ -183,9 +186,52 @@ def test_few_shot_rows_come_from_the_bank_of_the_full_split(library, pictures):
     full = library.get(pictures, FKL)
     few = dataclasses.replace(pictures, samples=tuple(pictures.samples[i] for i in (7, 2, 4)))
     rows = library.get(few, FKL)
-    assert rows.key == full.key and rows.ids == (few.ids[0], few.ids[1], few.ids[2])
+    asked = library.spec(few, FKL, None, 0)
+    assert (rows.key, rows.spec) == (asked.key, asked.fields()) and library.read_from == {asked.key: full.key}
+    assert rows.ids == (few.ids[0], few.ids[1], few.ids[2])
     assert torch.equal(rows.embeddings, full.embeddings[[7, 2, 4]])
     assert len(library.built) == 1
+
+
+class OneAfterTheOther:
+    """Reads images such that what it says of one depends on those before it."""
+
+    by_image = False
+
+    def __call__(self, pixels, ids, clean):
+        return pixels.flatten(1)[:, :32].cumsum(0)
+
+    def parameters(self):
+        return {"name": "one after the other"}
+
+
+@pytest.mark.parametrize("what", ["attack", "attacker", "reader"])
+def test_rows_that_depend_on_their_neighbours_are_not_taken_from_a_larger_bank(library, pictures, what, monkeypatch):
+    seen, through, few = UNDEFENDED, None, pictures.first(3)
+    if what == "attack":
+        monkeypatch.setattr(PGD, "by_image", False)
+    if what == "attacker":
+        through = Through(parse_all(("rescale",))[0].build(torch.device("cpu")))
+        monkeypatch.setattr(Through, "by_image", False)
+    if what == "reader":
+        seen = Seen(reader=OneAfterTheOther())
+    library.get_all(pictures, CE, classifier(), 0, [seen], through)
+    (rows,) = library.get_all(few, CE, classifier(), 0, [seen], through)
+    own = library.spec(few, CE, classifier(), 0, seen, through).key
+    assert len(library.built) == 2 and library.built[1] == rows.key == own and not library.read_from
+    library.get(pictures)
+    library.get(few)  # clean rows still are
+    assert len(library.built) == 3 and list(library.read_from) == [library.spec(few, None, None, 0).key]
+
+
+def test_a_larger_bank_of_other_files_is_not_used(library, pictures, caplog):
+    library.get(pictures)
+    few = pictures.first(4)
+    Image.new("RGB", (20, 20), (9, 9, 9)).save(few.samples[2].path)
+    rows = library.get(few)
+    assert len(library.built) == 2 and not library.read_from and "not used: bank" in caplog.text
+    fresh = torch.cat([library.backbone.image(b.pixels) for b in few.batches(range(4), 4)])
+    assert torch.equal(rows.embeddings, fresh)
 
 
 def test_without_a_full_bank_the_subset_gets_its_own(library, pictures):

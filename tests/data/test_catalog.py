@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -113,3 +114,23 @@ def test_cat_to_name_has_the_hashes_of_the_catalogue() -> None:
         if source.filename == path.name:
             assert split.git_blob(path.read_bytes()) == source.git_blob
             assert hashlib.sha256(path.read_bytes()).hexdigest() == source.sha256
+
+
+def settings(root: Path, name: str = "ImageFolder", **more: str) -> SimpleNamespace:
+    return SimpleNamespace(NAME=name, ROOT=str(root), **more)
+
+
+def test_data_of_ones_own_have_the_name_of_their_folder(tmp_path: Path) -> None:
+    for folder in ("animals/train", "data/image_folder/train", "a b: c/train"):
+        (tmp_path / folder).mkdir(parents=True)
+    assert catalog.title(settings(tmp_path / "animals")) == "animals"
+    assert catalog.title(settings(tmp_path, FOLDER="animals")) == "animals"
+    assert catalog.title(settings(tmp_path / "data")) == "ImageFolder", "as ever, where they lie in the usual folder"
+    assert catalog.title(settings(tmp_path / "a b: c")) == "a b- c"
+    assert catalog.title(settings(tmp_path / "animals", TITLE="My animals")) == "My animals"
+    assert catalog.title(settings(tmp_path / "animals", "OxfordPets", TITLE="")) == "OxfordPets"
+    assert catalog.shelf(settings(tmp_path / "animals", TITLE="")) == "ImageFolder", "banks of before are found"
+    assert catalog.shelf(settings(tmp_path / "animals", TITLE="mine")) == "mine"
+    for odd in ("../x", "a/b", ".", " a", "a\n"):
+        with pytest.raises(ConfigError, match=r"DATASET\.TITLE is"):
+            catalog.title(settings(tmp_path, TITLE=odd))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 from pathlib import Path
@@ -13,14 +14,20 @@ from adm_reference import CONFIG, make_adm
 from conftest_bank import make_images
 
 from advpt.bank.library import Library
-from advpt.defenses import adm
+from advpt.defenses import adm, edsr
 from advpt.defenses.base import DEFENSES, Defense
+from advpt.defenses.chain import Chain
 from advpt.defenses.rescale import RandomRescale
+from advpt.defenses.super_resolution import SuperResolution
 from advpt.errors import ConfigError, WeightsError
-from advpt.evaluation import defended
+from advpt.evaluation import defended, tuned
+from advpt.evaluation import record as records
 from advpt.evaluation.defended import over_seeds
 from advpt.evaluation.evaluator import Prompts, card, evaluate
 from advpt.prompts.classifier import Classifier
+from advpt.results.layout import Cell, Row, Table, Which, robust
+from advpt.results.report import write as write_report
+from advpt.results.shelf import Run
 from advpt.results.table import groups, render
 from advpt.settings import EvalSettings
 
@@ -94,8 +101,63 @@ def test_bpda_and_worst_cases_are_recorded(library, pictures, prompts, settings)
     behind = [x.result for x in found if x.result["defenses"]]
     assert len(behind) == 3 and len(found) == 6
     assert all(r["defense"]["gradient"] == {"1 super": "straight through"} for r in behind)
+    assert all("identity gradient through super" in r["note"] for r in behind), "the worst case too"
+    assert not any("gradient" in x.result["note"] for x in found if not x.result["defenses"])
+    assert "identity gradient through super" in card(found)
     worst = behind[-1]
     assert worst["attack"]["name"] == "worst-case" and worst["robust"]["accuracy"] <= behind[0]["robust"]["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "word"),
+    [
+        ({"1 diffpure": "straight through (own up to 20 network calls)"}, "identity gradient through diffpure"),
+        ({"1 diffpure": "own (own up to 20 network calls)"}, ""),
+        ({"1 super": "own (rounding to 8 bit passed straight through)"},
+         "identity gradient through the rounding of super"),
+        ({"1 super": "own", "2 rescale": "own"}, ""),
+        ({"1 super": "straight through", "2 diffpure": "straight through (own up to 20 network calls)"},
+         "identity gradient through super, identity gradient through diffpure"),
+        ({"tapt": tuned.GRADIENT["adaptive"]}, "smoothed gradient through the tuning"),
+        ({"tapt": tuned.GRADIENT["tuned"]}, ""),
+        (None, ""),
+        ("damaged", ""),
+    ],
+)  # fmt: skip
+def test_the_word_for_a_gradient_that_is_not_that_of_what_was_attacked(kind, word):
+    assert defended.inexact_gradient({"gradient": kind}) == word
+    assert defended.inexact_gradient(None) == ""
+
+
+def test_every_defense_that_says_it_is_inexact_has_a_word(tmp_path, monkeypatch):
+    """What the stages themselves say of their gradients is what the word is made of."""
+    network = edsr.EDSR(1, 4)
+    for stage, name in ((SuperResolution().use(network), "super"), (Planted(), "planted")):
+        chain = Chain("x", [stage])
+        assert name in defended.inexact_gradient({"gradient": chain.gradients()})
+    assert defended.inexact_gradient({"gradient": Chain("x", [SuperResolution(), RandomRescale()]).gradients()}) == ""
+
+
+def test_the_word_stands_in_every_table_and_on_the_page(library, pictures, prompts, settings, tmp_path):
+    """Beside the adaptive number behind the defense, and beside no other."""
+    found = run(prompts, pictures, library, settings, defenses=("super",), protocols=("transfer", "adaptive"),
+                attacks=("pgd2-ce@8",), bpda=True)  # fmt: skip
+    word = "identity gradient through super"
+    rows = [line for line in render(groups(found)[0]).splitlines() if line.startswith("|")]
+    assert [line.count(word) for line in rows] == [0, 0, 0, 1]
+    old = [dataclasses.replace(r, result=r.result | {"note": ""}) for r in found]  # as they were written before
+    for record in old:
+        records.write(record, tmp_path / "run")
+    cells = [Cell(("r",), robust("pgd2-ce@8", protocol, "super")) for protocol in ("transfer", "adaptive")]
+    cells += [Cell(("r",), Which(None, "", cells[0].which.defense))]
+    lines = [Row("B", "AdvPT", "super", "pgd", cell.which.protocol or "-", (cell,)) for cell in cells]
+    table = Table("t", "T", "about", ("Tiny",), tuple(lines))
+    made = write_report([table], {"r": Run("r", tmp_path / "run", 1, "done", "a run")}, tmp_path, title="t", about="a")
+    text = [line for line in (tmp_path / "tables/t.md").read_text().splitlines() if line.startswith("| B")]
+    assert [line.count(word) for line in text] == [0, 1, 0]
+    with (tmp_path / "tables/t.csv").open() as file:
+        assert [word in line["notes"] for line in csv.DictReader(file)] == [False, True, False]
+    assert made.page.read_text().count(word) == 2, "beside the number and in the list of records"
 
 
 def test_random_defenses_have_a_mean_and_a_deviation(library, pictures, prompts, settings):
@@ -185,6 +247,7 @@ def test_a_small_diffusion_model_end_to_end(library, pictures, prompts, settings
     behind = [r.result for r in found if r.result["protocol"] == "adaptive" and r.result["defenses"]]
     gradients = [r["defense"]["gradient"]["1 diffpure"] for r in behind]
     assert [g.split(" (")[0] for g in gradients] == ["own", "straight through"]
+    assert ["identity gradient through diffpure" in r["note"] for r in behind] == [False, True]
     assert all(r.result["defense"]["stages"][0]["weights"] for r in found if r.result["defenses"])
 
 

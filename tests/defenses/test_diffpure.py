@@ -223,6 +223,10 @@ def test_own_files_come_back(diffusers, tmp_path, monkeypatch):
     other = adm.from_state(adm.convert(make_adm(1).state_dict(), CONFIG), CONFIG, "here")
     adm.save(other, CONFIG, tmp_path / "other.safetensors")
     assert parse("diffpure/t=2/weights=other.safetensors").build().parameters()[0]["weights"] != named["weights"]
+    adm.save(unet, CONFIG | {"act_fn": "gelu"}, tmp_path / "gelu.safetensors")  # fits the same tensors
+    read_otherwise = parse("diffpure/t=2/weights=gelu.safetensors").build().parameters()[0]
+    assert read_otherwise["weights"] == named["weights"] and read_otherwise != named
+    assert adm.reads(adm.ADM_256) == {}  # banks of the published model keep their keys
     (tmp_path / "bad.safetensors").write_bytes(b"no")
     with pytest.raises(WeightsError, match="adm.save"):
         parse("diffpure/weights=bad.safetensors").build()

@@ -63,6 +63,24 @@ def test_what_is_not_a_sound_record_is_refused(tmp_path, change, says):
         records.read(path)
 
 
+def test_who_is_trained_is_read_from_the_record(tmp_path):
+    assert records.is_trained(result()) and not records.is_trained(result(trainer="ZeroshotCLIP"))
+    assert not records.is_trained(result(trained=False))
+    path = records.write(Record(result(trained=0), {}), tmp_path)
+    with pytest.raises(RecordError, match="trained is 0, expected true or false"):
+        records.read(path)
+
+
+def test_runs_of_parts_are_their_accuracies_and_outcomes():
+    a, b = accuracy(torch.tensor([True, False, True])), accuracy(torch.tensor([False, False, True]))
+    runs = records.runs({2: b, 1: a}, trained=True)
+    assert runs.seeds == (1, 2) and runs.images == 3 and runs.mean == pytest.approx(50)
+    assert runs.matrix().tolist() == [[1, 0, 1], [0, 0, 1]]
+    assert records.runs({1: a, 2: accuracy(torch.tensor([True]))}, trained=True).correct == {}
+    without = {k: v for k, v in a.items() if k != "outcome"}
+    assert records.runs({1: without, 2: b}, trained=True).correct == {}
+
+
 def test_torn_json_is_refused(tmp_path):
     path = records.write(Record(result(), {}), tmp_path)
     path.write_text(path.read_text()[:50])

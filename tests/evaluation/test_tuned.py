@@ -83,6 +83,15 @@ def test_the_adaptive_attacker_draws_views_of_its_own(tiny_clip: Backbone) -> No
     assert all(not p.requires_grad or p.grad is None for p in tuner.model.learner.parameters())
 
 
+def test_who_depends_on_the_other_images_of_a_batch(tiny_clip: Backbone) -> None:
+    tuner = make(tiny_clip)
+    assert tuner.by_image and tuned.AtTuned(tuner, "tuned").by_image
+    assert not tuned.AtTuned(tuner, "adaptive").by_image, "its views are drawn for the whole batch"
+    chained = dataclasses.replace(tuner.how, reset_every=2)
+    assert not dataclasses.replace(tuner, how=chained).by_image
+    assert dataclasses.replace(tuner, how=dataclasses.replace(chained, steps=0)).by_image
+
+
 def test_parts_of_a_batch_cannot_go_through_it(tiny_clip: Backbone) -> None:
     x = pixels()
     for protocol in ("tuned", "adaptive"):

@@ -17,7 +17,7 @@ from advpt.detectors import LossWatch, bank_rows, collapsed, evaluation, repeats
 from advpt.evaluation import record as records
 from advpt.evaluation.record import Record, accuracy
 from advpt.results.collect import collect
-from advpt.results.layout import CLEAN, Cell, Row, Table
+from advpt.results.layout import CLEAN, Cell, Row, Table, Which
 from advpt.results.report import write as write_report
 from advpt.results.shelf import Run
 from advpt.results.table import groups, render
@@ -213,3 +213,23 @@ def test_warnings_stand_in_tables_and_on_the_page(tmp_path):
     page = made.page.read_text()
     assert "warning, see notes" in page and "did not move: &lt;script&gt;" in page and "<script" not in page
     assert "warning, see notes" in (tmp_path / "report/tables/t.md").read_text()
+
+
+def test_a_table_says_that_tuning_did_nothing(tmp_path):
+    text = detectors.idle_tuning(10, "clean")
+    result = {
+        "split": "test", "dataset": "Digits", "trainer": "TAPTV", "seed": 1, "backbone": {"name": "B"}, "attack": None,
+        "images": {"n": 10, "digest": "d"}, "clean": accuracy(torch.arange(10) < 6), "robust": None, "protocol": None,
+        "config": {}, "defenses": ["tapt"], "warnings": [text],
+    }  # fmt: skip
+    records.write(Record(result, {}), tmp_path / "run")
+    row = Row("B", "TAPT-V", "tapt", "clean", "-", (Cell(("r",), Which(None, "", "tapt"), None),))
+    run = Run("r", tmp_path / "run", 1, "done", "a run")
+    made = write_report(
+        [Table("t", "T", "about", ("Digits",), (row,))], {"r": run}, tmp_path / "report", title="t", about="a"
+    )
+    for path in (made.page, tmp_path / "report/tables/t.md", tmp_path / "report/tables/t.csv"):
+        assert "test-time tuning changed no prediction" in path.read_text(), path.name
+        assert "warning, see notes" not in path.read_text(), "the words themselves, beside the number"
+    (group,) = groups(collect([tmp_path / "run"]))
+    assert f"WARNING TAPTV, seed 1: {text}" in render(group)

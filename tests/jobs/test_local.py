@@ -163,3 +163,20 @@ def test_a_done_file_of_another_kind_is_a_sentence(tmp_path):
     assert "not what a finished run leaves" in run_folder.problems(tmp_path)[0]
     with pytest.raises(RecordError):
         records.read(tmp_path / "done.json")
+
+
+def test_data_of_ones_own_have_folders_of_their_name_and_are_compared_by_the_run_itself(tmp_path):
+    """What the images of one's own are may change between two starts of a plan; train.py looks."""
+    job = Job("T", "image_folder", "b", -1, 1, "main", "a", "b")
+    for name in ("animals", "birds"):
+        (tmp_path / name / "train").mkdir(parents=True)
+    places = [Places(FAKE.parent, tmp_path / "out", tmp_path / name, tmp_path) for name in ("animals", "birds")]
+    rest = Path(*job.folder.parts[2:])
+    assert [p.folder(job) for p in places] == [tmp_path / "out/runs" / name / rest for name in ("animals", "birds")]
+    (tmp_path / "out" / job.folder).mkdir(parents=True)
+    assert places[0].folder(job) == tmp_path / "out" / job.folder, "where runs of before lie, they go on"
+
+    place = Place(tmp_path, Plan((job,)))
+    assert place.run().done == [job.id] and is_complete(job, place.places)
+    again = place.run()
+    assert again.done == [job.id] and not again.there and place.count("start")[job.id] == 2

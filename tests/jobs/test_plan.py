@@ -35,14 +35,15 @@ NEEDED = {
     },
     "table4": {("LinearProbe", "main", False): 1, (ADV, "main", False): 3},
     "table5": {(ADV, "main", False): 3},
-    "fig3": {(ZS, "main", False): 1, (COOP, "main", False): 3, (ADV, "main", False): 3},
-    "fig4": {(trainer, "clock", False): 3 for trainer in (ADV, "AdvTrain", "FastAT", "TradesFT")},
-    "fig5": {(trainer, "clock", False): 3 for trainer in (ADV, "AdvTrain", "FastAT", "TradesFT")},
+    "fig3": {(ZS, "main", False): 1, (COOP, "main", False): 3, (COOP, "main-clean", False): 3, (ADV, "main", False): 3},
+    "fig4": {(trainer, "clock", False): 3 for trainer in (ADV, "AdvTrain")},
+    "fig5": {(trainer, "clock", False): 3 for trainer in (ADV, "FastAT")},
+    "efficiency": {(trainer, "clock", False): 3 for trainer in (ADV, "AdvTrain", "FastAT", "TradesFT")},
     "fig6": {(ZS, "shift", False): 4, (ADV, "main", False): 3, (ADV, "shift", True): 12},
     "fig7": {(ADV, f"nctx{n}", False): 3 for n in PAPER.contexts},
     "curves": {
         (ZS, "budgets", False): 1, (COOP, "main", False): 3, (ADV, "main", False): 3, (COOP, "budgets", True): 3,
-        (ADV, "budgets", True): 3,
+        (ADV, "budgets", True): 3, (COOP, "main-clean", False): 3, (COOP, "budgets-clean", True): 3,
     },
     "peers": {(ZS, "peers", False): 1}
     | {(trainer, "peers", False): 3 for trainer in (COOP, ADV, "APT", "FAP", "AdvIVLP", "CAPT")},
@@ -52,7 +53,7 @@ NEEDED = {
 }  # fmt: skip
 
 
-LAST = ("fig7", "curves", "peers", "tapt")
+LAST = ("fig7", "curves", "efficiency", "peers", "tapt")
 
 
 @pytest.mark.parametrize("name", sorted(STUDIES))
@@ -62,7 +63,7 @@ def test_the_runs_that_a_table_needs(name):
 
 def test_tables_share_their_runs():
     together = study(["table1", "table5", "table2", "fig3"], PETS, ROOT).plan
-    assert len(together.jobs) == 4 + 4 + 3  # Table 1's; Table 2's evaluations; CoOp's
+    assert len(together.jobs) == 4 + 4 + 6  # Table 1's; Table 2's evaluations; CoOp's two recipes
     assert study(["all"], PETS, ROOT).plan.jobs == study([n for n in STUDIES if n not in OWN], PETS, ROOT).plan.jobs
 
 
@@ -133,7 +134,7 @@ def test_a_command_says_it_all(tmp_path):
     words = command(job, plan, places)
     assert words[words.index("--model-dir") + 1] == str(tmp_path / plan.by_id[job.model].folder)
     assert "--eval-only" in words and words[words.index("MODEL.WEIGHTS") + 1] == "file.pt"
-    assert words[words.index("EVAL.DEFENSES") + 1] == "('super:mustafa','rescale','diffpure',)"
+    assert words[words.index("EVAL.DEFENSES") + 1] == "('super:advpt','super:mustafa','rescale','diffpure',)"
     assert words[words.index("BANK.PROFILE") + 1] == "paper"
 
 
@@ -151,7 +152,8 @@ def test_every_command_is_one_that_train_takes(name, world, tmp_path):
         seen.add(key)
         words = command(job, plan, Places(ROOT, tmp_path, tmp_path, tmp_path))[2:]
         cfg = train.setup_cfg(train.parse_args(words))
-        assert job.seed == cfg.SEED and cfg.BANK.PROFILE == "paper" and job.trainer == cfg.TRAINER.NAME
+        profile = "sound" if (name, world.name) == ("peers", "paper") and job.trainer != ZS else "paper"
+        assert job.seed == cfg.SEED and profile == cfg.BANK.PROFILE and job.trainer == cfg.TRAINER.NAME
         from advpt.evaluation.protocols import threats
 
         threats(cfg.EVAL.ATTACKS, cfg.EVAL.PROTOCOLS)
@@ -182,6 +184,8 @@ def test_a_sweep_is_the_product_and_zero_shot_clip_stands_once():
     assert {job.folder.name for job in plan.jobs} and len({job.folder for job in plan.jobs}) == 18
     with pytest.raises(ConfigError, match="there is no configs/trainers/AdvPT/vit_b61.yaml"):
         sweep(["pets"], ["vit_b61"], [ADV], [-1], [1], ROOT)
+    with pytest.raises(ConfigError, match="unknown trainer 'AdvTP'. Did you mean 'AdvPT'"):
+        sweep(["pets"], ["vit_b16"], ["AdvTP"], [-1], [1], ROOT)
 
 
 def test_dry_run_prints_the_plan_and_what_is_missing_and_runs_nothing(tmp_path, capsys, monkeypatch):
@@ -225,3 +229,144 @@ def test_tapts_tables_have_their_cells(tmp_path):
     first = plan.by_id[plan.waits_for[job.id][0]]
     assert (first.trainer, first.dataset, first.backbone) == ("TAPTVLJ", "imagenet", job.backbone)
     assert job.id != dataclasses.replace(job, runs=()).id
+
+
+# --- like beside like ---------------------------------------------------------------------------------------------
+
+
+def settings_of(job: Job) -> dict[str, object]:
+    """Every leaf of a job's configuration, as train.py reads it."""
+    import train
+    from advpt.settings import plain
+
+    places = Places(ROOT, Path("/out"), Path("/data"), Path("/banks"))
+    return plain(
+        train.setup_cfg(
+            train.parse_args(command(job, Plan((dataclasses.replace(job, model="", runs=()),)), places)[2:])
+        )
+    )
+
+
+@pytest.mark.parametrize("world", [PETS, DEMO], ids=lambda w: w.name)
+def test_peers_have_one_budget_the_same_images_and_as_many_epochs(world):
+    from advpt.attacks import parse
+
+    found = study(["peers"], world, ROOT)
+    own = {"CoOp": None, "AdvPT": "BANK.ATTACK"}
+    seen = set()
+    for job in found.plan.jobs:
+        if job.trainer == ZS:
+            continue
+        cfg, node = settings_of(job), f"TRAINER.{job.trainer.upper()}"
+        attack = own.get(job.trainer, f"{node}.ATTACK")
+        if attack:
+            assert parse(str(cfg[attack])).eps == parse(world.peers).eps, f"{job.trainer} trains on {cfg[attack]}"
+        for asked in cfg["EVAL.ATTACKS"]:
+            assert parse(asked.split(":")[0]).eps == parse(world.peers).eps
+        if job.trainer == "CoOp":
+            assert cfg[f"{node}.CLEAN_BANK"] is True, "the images of the others, not augmented"
+        if job.trainer not in own:  # the others read banks
+            assert not [kind for kind in cfg["INPUT.TRANSFORMS"] if kind.startswith("random")]
+            assert world.name == "demo" or "center_crop" in cfg["INPUT.TRANSFORMS"], "whole images, as in banks"
+        seen.add(tuple(str(cfg[k]) for k in ("OPTIM.MAX_EPOCH", "DATALOADER.TRAIN_X.BATCH_SIZE", "DATASET.NUM_SHOTS",
+                                             "BANK.PROFILE", "DATASET.NAME")))  # fmt: skip
+    assert len(seen) == 1, seen
+    assert len({job.trainer for job in found.plan.jobs}) == 7
+
+
+def test_peers_as_published_have_their_own_recipes_and_the_caption_says_them():
+    from advpt.settings import recipe
+
+    found = study(["peers"], PETS, ROOT, as_published=True)
+    table, figure = found.exhibits
+    assert (table.name, figure.name) == ("peers_as_published", "peers_as_published_figure")
+    for job in found.plan.jobs:
+        assert {key for key, _ in job.settings} == {"BANK.PROFILE", "EVAL.ATTACKS", "EVAL.PROTOCOLS"}
+    for trainer, attack in (("FAP", "pgd2-kl@1/a1"), ("AdvIVLP", "pgd2-ce@1/a1"), ("APT", "pgd3-ce@4/a2.667")):
+        own = recipe(ROOT / f"configs/trainers/{trainer}/vit_b16.yaml")
+        says = f"{trainer}: training attack {attack}, M {own[f'TRAINER.{trainer.upper()}.N_CTX']}, "
+        assert (
+            says in table.caption and f"epochs {own['OPTIM.MAX_EPOCH']}" in table.caption.split(says)[1].split(";")[0]
+        )
+    assert "AdvPT: training attack pgd10-fkl@8, M 32, images not augmented, epochs 100" in table.caption
+    assert "rows differ in more than the method" in table.caption
+    (default, _) = study(["peers"], PETS, ROOT).exhibits
+    assert "Every method trains at 4/255" in default.caption and default.name == "peers"
+    with pytest.raises(ConfigError, match="--as-published is a variant of peers, which is not asked for"):
+        study(["table1"], PETS, ROOT, as_published=True)
+
+
+@pytest.mark.parametrize("world", [PAPER.narrowed(["pets", "imagenet"], [], [1]), DEMO], ids=lambda w: w.name)
+@pytest.mark.parametrize("name", ["fig3", "curves", "sweep"])
+def test_coop_on_a_clean_bank_differs_from_advpt_in_the_attack_alone(world, name):
+    if name == "sweep":
+        datasets, backbones = (("pets",), ("vit_b16",)) if world.name == "paper" else (("digits",), ("democlip",))
+        plan = sweep(datasets, backbones, ["CoOp-clean", ADV], [16], [1], ROOT)
+    else:
+        plan = study([name], world, ROOT).plan
+    trained = [job for job in plan.jobs if not job.model]
+    twins = [job for job in trained if job.purpose.endswith("-clean")]
+    assert {(j.dataset, j.backbone) for j in twins} == {(j.dataset, j.backbone) for j in trained if j.trainer == ADV}
+    of_coop = {"N_CTX", "CSC", "CTX_INIT", "CLASS_TOKEN_POSITION", "PREC"}
+    for twin in twins:
+        other = next(
+            j
+            for j in trained
+            if (j.trainer, j.dataset, j.backbone, j.seed) == (ADV, twin.dataset, twin.backbone, twin.seed)
+        )
+        one, two = settings_of(twin), settings_of(other)
+        apart = {k for k in one if one[k] != two[k]} - {"OUTPUT_DIR", "EVAL.WORDS", "EVAL.PICTURES"}
+        assert apart <= {"TRAINER.NAME", "TRAINER.COOP.CLEAN_BANK", *(f"TRAINER.COOP.{leaf}" for leaf in of_coop)}
+        assert one["TRAINER.COOP.CLEAN_BANK"] is True
+        assert all(one[f"TRAINER.COOP.{leaf}"] == two[f"TRAINER.ADVPT.{leaf}"] for leaf in of_coop)
+
+
+def test_captions_say_what_the_other_coop_differs_in():
+    (figure,) = study(["fig3"], PETS, ROOT).exhibits
+    assert {mark.series for mark in figure.marks} == {"vanilla", "CoOp", "CoOp, clean bank", "AdvPT"}
+    for part in ("M 16 / 32", "images augmented / not augmented", "epochs 200 / 100", "rate 0.002 / 0.005",
+                 "precision fp16 / fp32", "differ in the attack alone"):  # fmt: skip
+        assert part in figure.caption
+    (demo,) = study(["fig3"], DEMO, ROOT).exhibits
+    assert {mark.series for mark in demo.marks} == {"vanilla", "CoOp, clean bank", "AdvPT"}
+    assert "CoOp has its own recipe" not in demo.caption, "the demo's CoOp is on a clean bank anyway"
+
+
+def test_table_2_runs_the_authors_super_resolution_and_says_what_each_is():
+    (table,) = study(["table2"], PETS, ROOT).exhibits
+    rows = {row.defense: row for row in table.rows if row.method == "AdvPT"}
+    assert list(rows) == ["super (authors' code)", "super (Mustafa et al.)", "rescale", "diffpure"]
+    chains = {name: row.cells[0].which.defense for name, row in rows.items()}
+    assert chains["super (authors' code)"] == "super:advpt" and chains["super (Mustafa et al.)"] == "super:mustafa"
+    assert rows["super (authors' code)"].cells[0].paper.defense == "super"
+    assert rows["super (Mustafa et al.)"].cells[0].paper is None, "no published number beside another defense"
+    for part in ("wavelet alone at sigma 0.02", "paper writes sigma 0.2", "sigma 0.01 in channel space, then EDSR x2"):
+        assert part in table.caption
+
+
+def test_tapts_caption_says_what_statistics_are_taken_over():
+    (table,) = study(["tapt"], PAPER, ROOT).exhibits
+    assert "Statistics are taken over 16 training images of each class of ImageNet (16,000)" in table.caption
+    assert "TAPT's authors take all of ImageNet's" in table.caption and "all 1,281,167" in table.caption
+    found = study(["tapt"], PAPER, ROOT, all_statistics=True)
+    assert "over all 1,281,167 training images of ImageNet" in found.exhibits[0].caption
+    assert "16 training images" not in found.exhibits[0].caption
+    for job in found.plan.jobs:
+        if job.trainer.startswith("TAPT"):
+            assert dict(job.settings)["TRAINER.TAPT.ADV_STATISTICS"] == "all" and job.shots == -1
+        else:
+            assert job.shots == 16, "prompts are tuned as before"
+    with pytest.raises(ConfigError, match="--all-statistics is a variant of tapt"):
+        study(["peers"], PETS, ROOT, all_statistics=True)
+
+
+def test_runs_of_a_recipe_that_was_changed_under_its_name_are_other_runs():
+    """ImageNet's had a warm-up epoch, and the demo's tuning at test time the paper's rate: their runs are not taken for
+    those of the recipe as it is."""
+    world = PAPER.narrowed(["imagenet"], ["vit_b16"], [1])
+    jobs = [j for j in study(["fig3"], world, ROOT).plan.jobs if j.config.endswith("AdvPT/vit_b16_imagenet.yaml")]
+    assert len(jobs) == 2 and all(("OPTIM.WARMUP_EPOCH", "0") in job.settings for job in jobs)
+    pets = study(["fig3"], PETS, ROOT).plan.jobs
+    assert not any(key == "OPTIM.WARMUP_EPOCH" for job in pets for key, _ in job.settings)
+    demo = [job for job in study(["tapt"], DEMO, ROOT).plan.jobs if job.trainer.startswith("TAPT")]
+    assert demo and all(("TRAINER.TAPT.LR", "0.01") in job.settings for job in demo)

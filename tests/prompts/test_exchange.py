@@ -10,6 +10,7 @@ import torch
 
 from advpt.cli import main
 from advpt.errors import PromptError, WeightsError
+from advpt.files import write_json
 from advpt.prompts import exchange
 
 
@@ -66,3 +67,48 @@ def test_what_is_no_prompt_is_refused(tmp_path):
         exchange.read(tmp_path / "b.pth.tar")
     with pytest.raises(WeightsError, match="no checkpoint"):
         exchange.read(tmp_path / "nowhere.pth.tar")
+
+
+def test_names_of_data_parallel_are_read_and_tensors_of_another_method_are_refused(tmp_path):
+    ctx = torch.randn(4, 8)
+    torch.save({"state_dict": {"module.ctx": ctx, "module.token_prefix": torch.zeros(3, 1, 8)}}, tmp_path / "a.pth.tar")
+    assert torch.equal(exchange.read(tmp_path / "a.pth.tar").ctx, ctx)
+    torch.save({"state_dict": {"ctx": ctx, "proj.weight": torch.zeros(2)}}, tmp_path / "b.pth.tar")
+    with pytest.raises(PromptError, match=r"also holds proj\.weight"):
+        exchange.read(tmp_path / "b.pth.tar")
+
+
+def test_the_history_of_a_prompt_goes_with_it_and_where_there_is_none_that_is_said(tmp_path, capsys):
+    coops_file(tmp_path / "theirs", torch.zeros(4, 8))
+    assert main(["prompt", str(tmp_path / "theirs")]) == 0
+    assert "nothing beside it says on which CLIP, and with the class name where" in capsys.readouterr().out
+    about = {"backbone": {"name": "ViT-B/16", "text": "t"}, "prompt": {"position": "front"}, "odd": 1, "seed": 3}
+    write_json(tmp_path / "theirs" / "prompt_learner" / "prompt.json", about)
+    exchange.write_run(exchange.read(tmp_path / "theirs"), tmp_path / "ours")
+    found = exchange.about(tmp_path / "ours" / "prompt_learner" / "model.pth.tar-50")
+    assert found == {name: about[name] for name in ("backbone", "prompt", "seed")} | {
+        "imported_from": "model.pth.tar-50",
+        "shape": [4, 8],
+    }
+
+
+def test_what_is_there_is_listed_where_a_checkpoint_is_not(tmp_path):
+    coops_file(tmp_path, torch.zeros(2, 3), 5)
+    (tmp_path / "prompt_learner" / "model.pth.tar-50").touch()
+    for epoch in (7, 0):
+        with pytest.raises(WeightsError, match=rf"tar-{epoch}; .* has model.pth.tar-5, model.pth.tar-50: choose .* 50"):
+            exchange.checkpoint_file(tmp_path / "prompt_learner", epoch)
+    (tmp_path / "prompt_learner" / "checkpoint").write_text("model.pth.tar-9\n")
+    with pytest.raises(WeightsError, match=r"model\.pth\.tar-9; .* has model\.pth\.tar-5"):
+        exchange.checkpoint_file(tmp_path / "prompt_learner")
+    with pytest.raises(WeightsError, match=r"has checkpoints in prompt_learner \(model.pth.tar-5, model.pth.tar-50\)"):
+        exchange.checkpoint_file(tmp_path / "image_encoder")
+    with pytest.raises(WeightsError, match="name the folder of a finished run"):
+        exchange.checkpoint_file(tmp_path / "nowhere" / "prompt_learner")
+
+
+@pytest.mark.parametrize("odd", [{}, {"prompt": 3}, {"prompt": {"layout": []}}, {"prompt": {"n_ctx": 4}}])
+def test_odd_histories_are_no_layout_and_no_traceback(tmp_path, odd):
+    write_json(tmp_path / "prompt_learner" / "prompt.json", odd)
+    found = exchange.layout_settings(tmp_path, "ADVPT", ["N_CTX", "CSC"])
+    assert found == ({"TRAINER.ADVPT.N_CTX": 4} if odd.get("prompt") == {"n_ctx": 4} else {})

@@ -150,3 +150,21 @@ def test_context_of_another_length_or_width(encoder: TextEncoder) -> None:
 def test_a_state_without_context(encoder: TextEncoder) -> None:
     with pytest.raises(PromptError, match=r"a file holds no context vectors.*found: meta_net"):
         make(encoder).load_context({"meta_net": torch.zeros(1)}, "a file")
+
+
+@pytest.mark.parametrize("prefix", ("module.", "module.prompt_learner.", "prompt_learner.module."))
+def test_names_that_data_parallel_made_are_plain_ones(encoder: TextEncoder, prefix: str) -> None:
+    learner, ctx = make(encoder), torch.randn(4, 64)
+    learner.load_context(coop_state(ctx, prefix), "a file")
+    assert torch.equal(learner.ctx, ctx)
+    with pytest.raises(PromptError, match="holds 'ctx' twice"):
+        learner.load_context({"ctx": ctx, f"{prefix}ctx": ctx}, "a file")
+
+
+@pytest.mark.parametrize("name", ("proj.weight", "compound_prompts_text.0", "meta_net.linear1.weight", "VPT"))
+def test_tensors_of_another_method_beside_the_context_are_refused(encoder: TextEncoder, name: str) -> None:
+    learner = make(encoder)
+    before = learner.ctx.clone()
+    with pytest.raises(PromptError, match=f"a file also holds {name}, which LAYOUT text has no place for"):
+        learner.load_context(coop_state(torch.randn(4, 64)) | {name: torch.zeros(2)}, "a file")
+    assert torch.equal(learner.ctx, before)

@@ -15,7 +15,7 @@ import torch
 
 from advpt.evaluation import record as records
 from advpt.evaluation.record import Record, accuracy
-from advpt.evaluation.statistics import wilson
+from advpt.evaluation.statistics import IMAGES_ONLY, STATEMENT, Runs, accuracy_interval, wilson
 from advpt.results.layout import (
     CLEAN,
     Cell,
@@ -32,7 +32,7 @@ from advpt.results.published import Key
 from advpt.results.render import latex_text
 from advpt.results.report import write
 from advpt.results.shelf import Run, Shelf
-from advpt.results.values import over_seeds, value
+from advpt.results.values import value
 
 PGD = robust("pgd40-fkl@16")
 NASTY = "<script>alert('x')</script>&\"dogs\""
@@ -64,7 +64,7 @@ class Small:
     def __init__(self, top: Path) -> None:
         self.top = top
         self.runs = {"zs": Run("zs", top / "zs", 1, "done", "ZeroshotCLIP, pets")}
-        put(top / "zs", 60, 20)
+        put(top / "zs", 60, 20, trainer="ZeroshotCLIP")
         for seed in (1, 2, 3):
             name = f"adv{seed}"
             self.runs[name] = Run(name, top / name, seed, "done", f"AdvPT, pets, seed {seed}", top / f"{name}.log")
@@ -89,6 +89,9 @@ class Small:
     def report(self, *more):
         return write([self.table(), *more], self.runs, self.top / "report", title=NASTY, about=NASTY, top=self.top)
 
+    def page(self) -> str:
+        return (self.top / "report" / "index.html").read_text()
+
     def cells(self) -> dict[tuple[str, str], dict[str, str]]:
         with (self.top / "report" / "tables" / "table1.csv").open() as file:
             return {(row["method"], row["attack"]): row for row in csv.DictReader(file)}
@@ -111,12 +114,16 @@ def test_ours_the_papers_the_difference_and_where_it_comes_from(small):
     assert (zs["ours"], zs["paper"], zs["difference"], zs["seeds"]) == ("60.00", "89.1", "-29.1", "1")
     assert (zs["low95"], zs["high95"]) == (f"{low:.2f}", f"{high:.2f}")
     assert (adv["ours"], adv["seeds"], adv["paper"]) == ("52.00", "1 2 3", str(key_number("AdvPT", "pgd40")))
-    low, high = over_seeds([51, 52, 53])
-    assert (adv["low95"], adv["high95"]) == (f"{low:.2f}", f"{high:.2f}") and adv["better"] == "True"
+    right = {seed: (torch.arange(100) < 50 + seed).numpy() for seed in (1, 2, 3)}
+    over = accuracy_interval(Runs({seed: 50.0 + seed for seed in right}, right, 100))
+    assert (adv["low95"], adv["high95"]) == (f"{over.low:.2f}", f"{over.high:.2f}") and adv["better"] == "True"
+    assert over.high - over.low > wilson(52, 100)[1] - wilson(52, 100)[0], "the images, too, and not the seeds alone"
+    assert (adv["interval"], zs["interval"]) == ("3 seeds and images", "images")
     assert zs["better"] == "False" and len(adv["records"].split()) == 3
     assert kinds(report) == [] and dict(report.words) == {"value": 4, "n/a": 4}
     markdown = (small.top / "report" / "tables" / "table1.md").read_text()
-    assert "**52.0 [49.5, 54.5]**; paper" in markdown and "; paper 89.1, -29.1" in markdown
+    assert f"**52.0 [{over.low:.1f}, {over.high:.1f}]**; paper" in markdown and "; paper 89.1, -29.1" in markdown
+    assert all(STATEMENT in page.replace("&#x27;", "'").replace("&quot;", '"') for page in (markdown, small.page()))
 
 
 def key_number(method: str, attack: str) -> float:
@@ -125,10 +132,21 @@ def key_number(method: str, attack: str) -> float:
     return number(key(method, attack))
 
 
-def test_the_interval_over_seeds_is_students():
-    low, high = over_seeds([10.0, 20.0])
-    assert (low, high) == (pytest.approx(0.0), pytest.approx(15 + 12.706 * 5, abs=1e-3))
-    assert over_seeds([99.0, 100.0, 99.5])[1] == 100.0
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_bold_needs_three_seeds_and_one_seed_is_said(small, seeds):
+    for name in [f"adv{seed}" for seed in range(seeds + 1, 4)]:
+        del small.runs[name]
+    small.report()
+    adv, zs = (small.cells()[method, "pgd40"] for method in ("AdvPT", "vanilla"))
+    assert adv["better"] == str(seeds == 3) and zs["better"] == "False"
+    text = (small.top / "report" / "tables" / "table1.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ViT-B/16") and "AdvPT" in line]
+    assert sum("**" in row for row in rows) == 2 * (seeds == 3)
+    for shown in (*rows, small.page().split("<tbody>")[1].split("</tbody>")[0]):
+        assert (f"({IMAGES_ONLY})" in shown) == (seeds == 1)
+    assert not any(IMAGES_ONLY in line for line in text.splitlines() if "| vanilla" in line)
+    tex = (small.top / "report" / "tables" / "table1.tex").read_text()
+    assert (r"\textbf" in tex) == (seeds == 3) and tex.count(f"({IMAGES_ONLY})") == 2 * (seeds == 1)
 
 
 class Links(HTMLParser):
@@ -210,7 +228,7 @@ def test_a_changed_record_is_refused(small):
 def test_of_two_records_of_one_thing_the_newest_counts_with_a_note(small):
     (path,) = (small.top / "zs" / "records").glob("*.json")
     shutil.copy(path, path.with_name("old copy.json"))
-    put(small.top / "zs", 70, 30, observed={"finished": 2.0})
+    put(small.top / "zs", 70, 30, trainer="ZeroshotCLIP", observed={"finished": 2.0})
     report = small.report()
     assert small.cells()["vanilla", "pgd40"]["ours"] == "30.00" and kinds(report) == ["duplicate"]
     assert "with another result; the newest" in report.notes[0].text and "old copy.json" in report.notes[0].text
@@ -231,13 +249,24 @@ def test_records_of_nobody_are_noted_and_not_used(small):
 
 
 def test_seeds_that_saw_other_images_are_not_compared(small):
-    put(small.top / "zs", 60, 20, images={"n": 100, "digest": "other", "part": False})
+    put(small.top / "zs", 60, 20, trainer="ZeroshotCLIP", images={"n": 100, "digest": "other", "part": False})
     small.report()
     assert small.cells()["AdvPT", "pgd40"]["better"] == "False"
     put(small.top / "adv2", 82, 52, seed=2, images={"n": 100, "digest": "other", "part": False})
     for path in (small.top / "adv2" / "records").glob("*"):
         assert path.is_file()
     assert "different images" in value(Cell(("adv1", "adv2"), PGD), Shelf(small.runs)).notes[0]
+
+
+@pytest.mark.parametrize(("official", "shown"), [(None, "unknown"), (False, "False"), (True, "True")])
+def test_whether_the_data_are_the_official_ones_is_said(small, official, shown):
+    put(small.top / "adv1", 81, 51, seed=1, comparable=official)
+    small.report()
+    assert small.cells()["AdvPT", "pgd40"]["comparable"] == shown
+    assert small.cells()["vanilla", "pgd40"]["comparable"] == "True"
+    markdown = (small.top / "report" / "tables" / "table1.md").read_text()
+    assert ("it is unknown whether they are the official ones" in markdown) == (official is None)
+    assert ("compare with nothing published" in markdown) == (official is False)
 
 
 def test_accuracy_over_wall_clock_counts_the_bank(small):
@@ -256,6 +285,9 @@ def test_accuracy_over_wall_clock_counts_the_bank(small):
         ("AdvPT", "epoch 1", "12", "30.00"), ("AdvPT", "epoch 3", "17", "51.50"), ("FastAT", "", "", "not run"),
     ]  # fmt: skip
     assert len(rows[0]["records"].split()) == 2 and rows[0]["paper"] == "n/a"
+    low, high = wilson(3, 10)  # both seeds alike: the ten images remain
+    assert (rows[0]["y_low"], rows[0]["y_high"]) == (f"{low:.2f}", f"{high:.2f}")
+    assert float(rows[1]["y_high"]) - 51.5 > 12.706 * 0.5 and rows[1]["interval"] == "2 seeds and images"
     assert (small.top / "report" / "figures" / "fig4.png").read_bytes()[:4] == b"\x89PNG"
     assert (small.top / "report" / "figures" / "fig4.pdf").read_bytes()[:4] == b"%PDF"
 
@@ -297,6 +329,9 @@ def test_bars_lines_and_empty_panels_are_drawn(small):
     )
     lines = Figure("fig7", "t", "c", "lines", "M", "%", tuple(Mark("p", "s", "l", float(x), cell) for x in (1, 2)))
     report = small.report(bars, lines)
+    with (small.top / "report" / "figures" / "fig7.csv").open() as file:
+        assert {row["interval"] for row in csv.DictReader(file)} == {IMAGES_ONLY}
+    assert "Error bars are 95 % intervals" in small.page()
     assert {p.name for p in report.files if p.suffix == ".png"} == {"fig6.png", "fig7.png"}
 
 

@@ -11,13 +11,14 @@ from advpt.cli import main
 from advpt.errors import RecordError
 from advpt.evaluation import record as records
 from advpt.evaluation.record import Record, accuracy
+from advpt.evaluation.statistics import IMAGES_ONLY, STATEMENT, accuracy_interval, wilson
 from advpt.results.collect import collect
 from advpt.results.table import cell, compare, groups, render, render_comparisons
 
 TRANSFER, ADAPTIVE = ("transfer", "pgd40-fkl@8/a0.25"), ("adaptive", "pgd40-ce@8/a0.5")
 
 
-def write(folder, trainer, seed, clean, robust, column=TRANSFER, n=100, digest="d"):
+def write(folder, trainer, seed, clean, robust, column=TRANSFER, n=100, digest="d", **more):
     def part(hits):
         return accuracy(torch.arange(n) < hits)
 
@@ -28,7 +29,7 @@ def write(folder, trainer, seed, clean, robust, column=TRANSFER, n=100, digest="
         "config": {"BANK.ATTACK": "pgd10-fkl@4"}, "protocol": protocol, "defenses": [], "comparable": True,
         "attack": {"spec": spec, "objective": spec.split("-")[1][:3].strip("@")},
     }  # fmt: skip
-    return records.write(Record(result, {}), folder / trainer / f"seed{seed}")
+    return records.write(Record(result | more, {}), folder / trainer / f"seed{seed}")
 
 
 @pytest.fixture
@@ -46,21 +47,66 @@ def test_table_shows_means_spread_and_what_was_not_run(folder):
     text = render(group)
     lines = [[c.strip() for c in line.split("|")[1:-1]] for line in text.splitlines() if "|" in line]
     rows = {first: rest for first, *rest in lines}
-    assert rows["AdvPT"] == ["1,2,3", "84.0 ± 4.0", "62.0 ± 2.0", "2.0"]
-    assert rows["ZeroshotCLIP"] == ["1", "50.0", "30.0", "not run"]
+    found = [accuracy_interval(group.runs("AdvPT", column)) for column in (None, TRANSFER, ADAPTIVE)]
+    assert rows["AdvPT"] == ["1,2,3", *(f"{x.mean:.1f} [{x.low:.1f}, {x.high:.1f}]" for x in found)]
+    assert found[0].low < 84 - 4.303 * 4 / 3**0.5 and found[1].mean == 62, "seeds and images, both"
+    shown = [f"{k}.0 [{low:.1f}, {high:.1f}]" for k in (50, 30) for low, high in [wilson(k, 100)]]
+    assert rows["ZeroshotCLIP"] == ["1", *shown, "not run"], "zero-shot CLIP has images alone, and no seed is missing"
     assert list(rows)[2:] == ["ZeroshotCLIP", "CoOp", "AdvPT"]
+    assert STATEMENT in text and IMAGES_ONLY not in "".join(lines[2] + lines[3] + lines[4])
     assert "100 images" in text and "AdvPT's training bank: pgd10-fkl@4" in text
     assert rows["method"][2:] == [f"robust: {p}, {s}" for p, s in (TRANSFER, ADAPTIVE)]
+
+
+def test_two_kinds_of_coop_have_a_row_each(tmp_path):
+    for seed, clean in ((1, 70), (2, 72)):
+        write(tmp_path / "augmented", "CoOp", seed, clean, 40)
+        path = write(tmp_path / "clean", "CoOp", seed, clean + 10, 50)
+        found = json.loads(path.read_text())["result"]
+        found["config"] |= {"TRAINER.COOP.CLEAN_BANK": True}
+        records.write(Record(found, {}), path.parent.parent)
+    (group,) = groups(collect([tmp_path]))
+    assert group.methods == ["CoOp", "CoOp, clean bank"]
+    assert [group.parts(m, None)[1]["accuracy"] for m in group.methods] == [70, 80]
+    (alone,) = groups(collect([tmp_path / "clean"]))
+    assert alone.methods == ["CoOp"]
 
 
 def test_differences_pair_seeds_and_images(folder):
     (group,) = groups(collect([folder]))
     d = compare(group, "AdvPT", "CoOp", TRANSFER)
-    assert d.mean == pytest.approx(10) and d.low > 0 and d.seeds == 3
+    assert d.mean == pytest.approx(10) and d.low > 0 and d.seeds == (3, 3) and d.significant
     zero = compare(group, "AdvPT", "ZeroshotCLIP", TRANSFER)
-    assert zero.mean == pytest.approx(32) and zero.seeds == 3
+    assert zero.mean == pytest.approx(32) and zero.seeds == (3,) and zero.significant
     assert compare(group, "AdvPT", "CoOp", ADAPTIVE) is None
-    assert "+10.0" in render_comparisons(group)
+    text = render_comparisons(group)
+    assert "+10.0" in text and "| 3 seeds and images |" in text and IMAGES_ONLY not in text
+
+
+def test_one_seed_is_not_taken_for_every_seed_of_the_other(folder):
+    """CoOp's first seed is the worst of three: it does not stand in for the two that were not run."""
+    for seed in (2, 3):
+        for path in (folder / "CoOp" / f"seed{seed}" / "records").glob("*.json"):
+            path.unlink()
+    (group,) = groups(collect([folder]))
+    d = compare(group, "AdvPT", "CoOp", TRANSFER)
+    assert d.seeds == (3, 1) and d.images_only and not d.significant and d.low > 0
+    lines = [line for line in render_comparisons(group).splitlines() if "AdvPT - CoOp" in line]
+    assert len(lines) == 2 and all(IMAGES_ONLY in line for line in lines)
+    (row,) = [line for line in render(group).splitlines() if line.startswith("| CoOp")]
+    assert row.count(f"({IMAGES_ONLY})") == 2
+    (zero,) = [line for line in render(group).splitlines() if line.startswith("| ZeroshotCLIP")]
+    assert IMAGES_ONLY not in zero, "zero-shot CLIP is whole with one run"
+
+
+def test_who_is_trained_is_in_the_record_and_not_counted(folder):
+    """One record of a method that says it is not trained stands against all seeds, as zero-shot CLIP does."""
+    write(folder, "Ensemble", 1, 70, 40, trained=False)
+    write(folder, "Tuned", 1, 70, 40)
+    (group,) = groups(collect([folder]))
+    assert compare(group, "AdvPT", "Ensemble", TRANSFER).significant
+    assert compare(group, "AdvPT", "Tuned", TRANSFER).images_only
+    assert not group.trained("ZeroshotCLIP") and group.trained("CoOp")
 
 
 def test_other_images_stand_in_another_table(folder):
@@ -85,10 +131,29 @@ def test_no_records_is_a_sentence(tmp_path, capsys):
     assert "no folder" in capsys.readouterr().err
 
 
-def test_cell_of_one_seed_has_no_spread():
-    assert cell({1: {"accuracy": 12.34}}) == "12.3" and cell({}) == "not run"
+def test_a_cell_of_one_seed_says_that_its_interval_is_of_the_images():
+    part, (low, high) = accuracy(torch.arange(50) < 6), wilson(6, 50)
+    assert cell({1: part}) == f"12.0 [{low:.1f}, {high:.1f}] ({IMAGES_ONLY})" and cell({}) == "not run"
+    assert cell({1: part}, trained=False) == f"12.0 [{low:.1f}, {high:.1f}]"
+    assert cell({1: part | {"deviation": 1.23}}).endswith("(± 1.2 over draws)")
 
 
 def test_report_prints_the_table(folder, capsys):
     assert main(["report", str(folder), "--format", "latex_booktabs"]) == 0
     assert "\\toprule" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("official", "words"),
+    [(True, ""), (None, "official split is unknown."), (False, "compare with nothing published.")],
+)
+def test_the_caption_says_whether_the_split_is_the_official_one(tmp_path, official, words):
+    path = write(tmp_path, "AdvPT", 1, 50, 30)
+    result = records.read(path).result | {"comparable": official}
+    records.write(Record(result, {}), tmp_path / "AdvPT" / "seed1")
+    (group,) = groups(collect([tmp_path]))
+    text = render(group).partition("\n\n")[0]
+    assert text.endswith(words or "pgd10-fkl@4.")
+    assert ("published" in text) == (official is False) and ("unknown" in text) == (official is None)
+    with pytest.raises(RecordError, match="comparable is 'no', expected true, false or null"):
+        records.read(records.write(Record(result | {"comparable": "no"}, {}), tmp_path / "x"))

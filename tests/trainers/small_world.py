@@ -88,7 +88,8 @@ class World:
             "--root", str(self.folder / "data"), "--seed", str(seed), "--trainer", trainer,
             "--dataset-config-file", str(self.folder / "set.yaml"), "--config-file", str(self.folder / "tiny.yaml"),
             "--output-dir", str(output or self.output), *flags, "VERBOSE", "False",
-            "MODEL.WEIGHTS", str(self.weights), "BANK.DIR", str(self.folder / "banks"), *more,
+            "MODEL.WEIGHTS", str(self.weights), "MODEL.ACTIVATION", "quickgelu",
+            "BANK.DIR", str(self.folder / "banks"), *more,
         ]  # fmt: skip
 
     def run(self, *more: str, **how) -> str:

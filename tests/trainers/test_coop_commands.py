@@ -55,7 +55,7 @@ def script(pets: Path, weights: Path, name: str, *words: str, **env: str) -> str
     python.write_text(f'#!/usr/bin/env bash\nprintf "%s\\t" "$@" >> {calls}; echo >> {calls}\n')
     python.chmod(0o755)
     given = os.environ | {"PYTHON": str(python), "DATA": str(pets / "data"), "OUTPUT": str(pets / "output")} | env
-    more = [*SMALL, "MODEL.WEIGHTS", str(weights), "BANK.DIR", str(pets / "banks")]
+    more = [*SMALL, "MODEL.WEIGHTS", str(weights), "MODEL.ACTIVATION", "quickgelu", "BANK.DIR", str(pets / "banks")]
     command = ["bash", str(ROOT / "scripts" / name), *words, *more]
     done = subprocess.run(command, env=given, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -136,7 +136,8 @@ def test_the_folder_keeps_the_composed_name_and_val_is_the_validation_split(pets
     words = ["--root", str(pets / "data"), "--seed", "1", "--trainer", "CoOp",
              "--dataset-config-file", str(ROOT / "configs/datasets/oxford_pets.yaml"),
              "--config-file", str(ROOT / "configs/trainers/CoOp/rn50_ep2_val.yaml"), *SMALL,
-             "DATASET.NUM_SHOTS", "1", "MODEL.WEIGHTS", str(tiny_file), "BANK.DIR", str(pets / "banks")]  # fmt: skip
+             "DATASET.NUM_SHOTS", "1", "MODEL.WEIGHTS", str(tiny_file),
+             "MODEL.ACTIVATION", "quickgelu", "BANK.DIR", str(pets / "banks")]  # fmt: skip
     code, printed = World.call_words(None, words)
     assert code == 0 and "Evaluate on the *val* set" in printed, printed
     check_result(printed, total=4)  # one of each class

@@ -52,11 +52,11 @@ def edited(train_py: str) -> str:
     return train_py
 
 
-def follow_readme(checkout: Path) -> None:
+def follow_readme(checkout: Path, config: str = "vit_b16") -> None:
     """Everything the section says to do before the first run; the installation is the test environment's."""
     install, *commands = BLOCKS[0].splitlines()
     assert install.startswith("pip install .")
-    shell("\n".join(commands).replace("CHECKOUT", str(checkout)), ROOT)
+    shell("\n".join(commands).replace("CHECKOUT", str(checkout)).replace("vit_b16", config), ROOT)
     train_py = checkout / "train.py"
     train_py.write_text(edited(train_py.read_text()))
 
@@ -72,7 +72,10 @@ def ctx(checkout: Path, file: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", HOSTS)
 def test_advpt_trains_saves_resumes_and_tests(name, tmp_path, tiny_file):
-    checkout, small = tmp_path / name, settings(*SMALL, "MODEL.WEIGHTS", str(tiny_file))
+    checkout, small = (
+        tmp_path / name,
+        settings(*SMALL, "MODEL.WEIGHTS", str(tiny_file), "MODEL.ACTIVATION", "quickgelu"),
+    )
     write(checkout, HOSTS[name])
     write_pets(tmp_path / "data")
     follow_readme(checkout)
@@ -111,6 +114,19 @@ def test_advpt_trains_saves_resumes_and_tests(name, tmp_path, tiny_file):
     printed = shell(theirs, checkout)
     assert f"Loading the CLIP of this checkout: {own} [1]" in printed and "* accuracy: " in printed
     assert {path: path.read_bytes() for path in checkout.glob("clip/*.py")} == before
+
+
+def test_the_embedded_default_needs_no_download_there_either(tmp_path):
+    write(tmp_path / "host", HOSTS["MaPLe"])
+    write_pets(tmp_path / "data")
+    assert "`democlip`, which needs no download" in SECTION
+    follow_readme(tmp_path / "host", "democlip")
+    quick = settings("OPTIM.MAX_EPOCH", "1", "BANK.ATTACK", "pgd1-fkl@4", "EVAL.ATTACKS", "('pgd1-fkl@8',)")
+    command = BLOCKS[1].replace("DATA ", f"{tmp_path / 'data'} ").replace("vit_b16", "democlip") + quick
+    printed = shell(command, tmp_path / "host")
+    assert "epoch [1/1]" in printed and "* robust_accuracy: " in printed
+    (path,) = (tmp_path / "host/output/advpt/records").glob("*transfer*.json")
+    assert records.read(path).result["backbone"]["name"] == "DemoCLIP"
 
 
 def test_without_the_second_line_the_error_says_what_to_add(tmp_path, tiny_file):

@@ -95,6 +95,18 @@ def test_a_peers_yaml_without_its_node_says_so_too(peer):
     assert f"into extend_cfg of {ROOT / 'train.py'}" in printed
 
 
+def test_a_clip_of_theirs_that_needs_pkg_resources_is_named(world, no_clip, monkeypatch, tmp_path):
+    (tmp_path / "theirs/clip").mkdir(parents=True)
+    (tmp_path / "theirs/clip/__init__.py").write_text("x = 1\nfrom pkg_resources import packaging\n")
+    (tmp_path / "theirs/needs_clip.py").write_text("import clip\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "theirs"))
+    monkeypatch.setitem(sys.modules, "pkg_resources", None)
+    monkeypatch.setattr(train, "register_plugins", lambda: importlib.import_module("needs_clip"))
+    code, printed = world.call()
+    assert code == 2 and f"{tmp_path}/theirs/clip/__init__.py, line 2, imports pkg_resources" in printed
+    assert "write `import packaging.version` there" in printed
+
+
 def test_an_error_of_a_trainer_that_is_no_setting_stays_what_it_is(peer, monkeypatch):
     with_node(monkeypatch)
     monkeypatch.setattr(TRAINER_REGISTRY.get("PeerPrompt"), "build_model", lambda self: self.no_such_thing)

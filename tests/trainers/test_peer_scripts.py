@@ -39,6 +39,13 @@ def test_base_to_new_evaluates_the_prompt_of_the_base_classes_on_the_others(tmp_
         assert (ROOT / value(words, "--config-file")).is_file()
 
 
+@pytest.mark.parametrize("script", ("advpt/main.sh", "advpt/base_to_new.sh"))
+def test_scripts_take_composed_configuration_names(tmp_path, script):
+    made, _ = calls(tmp_path, script, "pets", "rn50_ep50", TRAINER="CoOp", SEEDS="1", SHOTS="16")
+    assert value(made[0], "--config-file") == "configs/trainers/CoOp/rn50_ep50.yaml"
+    assert "rn50_ep50_16shots" in value(made[0], "--output-dir")
+
+
 def test_cross_dataset_takes_one_prompt_to_every_target(tmp_path):
     made, _ = calls(
         tmp_path, "advpt/cross_dataset.sh", "imagenet", "vit_b32", "pets", "imagenetv2", "noisy_digits",

@@ -17,11 +17,14 @@ from advpt.files import file_digest, load_checkpoint
 
 DEEP = Architecture(32, 16, 3, 64, 8, 77, 49408, 64, 3)
 PEERS = ("APT", "FAP", "CAPT", "TradesPT", "AdvVPT", "AdvIVLP", "AdvMaPLe")
+CLEAN = "CoCoOp"  # tuned on images as they are
 SHORT = ("OPTIM.MAX_EPOCH", "2", "OPTIM.WARMUP_EPOCH", "-1", "INPUT.TRANSFORMS", "('normalize',)")
 TRANSFER, ADAPTIVE = "test_transfer_pgd2-ce@8-a8.json", "test_adaptive_pgd2-ce@8-a8.json"
 
 
 def settings(trainer: str, *more: str) -> tuple[str, ...]:
+    if trainer == CLEAN:
+        return (*SHORT, *more)
     node = f"TRAINER.{trainer.upper()}"
     depths = () if trainer == "APT" else (f"{node}.DEPTH_TEXT", "3", f"{node}.DEPTH_VISION", "3")
     attack = "pgd2-kl@4/a2" if trainer in ("FAP", "TradesPT") else "pgd2-ce@4/a2"
@@ -56,7 +59,7 @@ def pixels(n=4):
     return torch.rand(n, 3, 16, 16, generator=torch.Generator().manual_seed(3)), torch.arange(n) % 3
 
 
-@pytest.mark.parametrize("trainer", PEERS)
+@pytest.mark.parametrize("trainer", (*PEERS, CLEAN))
 def test_a_step_tunes_the_prompts_alone_and_lowers_the_loss(world, trainer):
     made = make(world, trainer, "OPTIM.LR", "0.002", "OPTIM.WARMUP_EPOCH", "-1")
     batch = next(iter(made.train_loader_x))
@@ -71,12 +74,12 @@ def test_a_step_tunes_the_prompts_alone_and_lowers_the_loss(world, trainer):
         assert {"ce_clean", "consistency"} <= said[0].keys(), "what the collapse detector reads"
 
 
-@pytest.mark.parametrize("trainer", ("FAP", "AdvVPT", "APT"))
+@pytest.mark.parametrize("trainer", ("FAP", "AdvVPT", "APT", CLEAN))
 def test_runs_records_banks_and_checkpoints(world, trainer):
     world.run(*settings(trainer), "EVAL.ATTACKS", "('pgd2-fkl@8','pgd2-ce@8')", trainer=trainer)
     found = results(world.output)
     assert {TRANSFER, ADAPTIVE} <= found.keys()
-    assert found[TRANSFER]["training"]["attack"].startswith("pgd2-")
+    assert found[TRANSFER]["training"].get("attack", "none")[:5] == ("none" if trainer == CLEAN else "pgd2-")
 
     banks = [open_bank(p.parent, None, verify=True) for p in (world.folder / "banks").glob("**/manifest.json")]
     by_key = {bank.key: bank.spec for bank in banks}
@@ -85,17 +88,18 @@ def test_runs_records_banks_and_checkpoints(world, trainer):
         for name, part in ((TRANSFER, "clean"), (TRANSFER, "robust"), (ADAPTIVE, "robust"))
     )
     visual = clean["encoder"]["visual_prompt"]
-    assert (visual is None) == (trainer == "APT")
+    assert (visual is None) == (trainer in ("APT", CLEAN))
     assert transfer["encoder"]["visual_prompt"] == adaptive["encoder"]["visual_prompt"] == visual
     assert "visual_prompt" not in transfer["adversarial_set"]["attacked"], "transfer attacks CLIP as it is"
     assert adaptive["adversarial_set"]["attacked"].get("visual_prompt") == visual
 
     checkpoint = world.output / "prompt_learner" / "model.pth.tar-2"
     saved = load_checkpoint(checkpoint)["state_dict"]
-    assert set(saved) <= {"ctx", "ctx_deep", "visual", "visual_deep"} | {k for k in saved if k.startswith("couple_")}
+    maps = {k for k in saved if k.startswith(("couple_", "meta_net."))}
+    assert set(saved) <= {"ctx", "ctx_deep", "visual", "visual_deep"} | maps
     about = json.loads((checkpoint.parent / "prompt.json").read_text())
-    assert about["prompt"]["layout"] == {"FAP": "v2t", "AdvVPT": "visual", "APT": "text"}[trainer]
-    assert about["training"]["attack"] == found[TRANSFER]["training"]["attack"] and about["backbone"]["image"]
+    assert about["prompt"]["layout"] == {"FAP": "v2t", "AdvVPT": "visual"}.get(trainer, "text")
+    assert about["training"] == found[TRANSFER]["training"] and about["backbone"]["image"]
 
     flags = ("--eval-only", "--model-dir", str(world.output))
     world.run(*settings(trainer), trainer=trainer, output=world.folder / "eval", flags=flags)
@@ -197,18 +201,18 @@ def test_half_of_the_batch_stays_clean(world):
         assert [torch.equal(a, b) for a, b in zip(attacked, x)] == [i < clean for i in range(5)]
 
 
-@pytest.mark.parametrize("seed", (0, 1))
-def test_the_same_seed_gives_the_same_prompts(world, seed):
+@pytest.mark.parametrize(("trainer", "seed"), (("CAPT", 0), ("CAPT", 1), (CLEAN, 0)))
+def test_the_same_seed_gives_the_same_prompts(world, trainer, seed):
     folders = [world.folder / name for name in ("a", "b")]
     for folder in folders:
-        world.run(*settings("CAPT"), "EVAL.ATTACKS", "()", trainer="CAPT", seed=seed, output=folder)
+        world.run(*settings(trainer), "EVAL.ATTACKS", "()", trainer=trainer, seed=seed, output=folder)
     one, two = (load_checkpoint(f / "prompt_learner" / "model.pth.tar-2")["state_dict"] for f in folders)
     assert all(torch.equal(one[name], two[name]) for name in one)
     if seed:
         return
-    world.run(*settings("CAPT"), "EVAL.ATTACKS", "()", trainer="CAPT", seed=2, output=world.folder / "c")
+    world.run(*settings(trainer), "EVAL.ATTACKS", "()", trainer=trainer, seed=2, output=world.folder / "c")
     other = load_checkpoint(world.folder / "c" / "prompt_learner" / "model.pth.tar-2")["state_dict"]
-    assert not torch.equal(one["ctx"], other["ctx"])
+    assert all(not torch.equal(one[name], other[name]) for name in one)
 
 
 def test_capt_options(world, deep_file):
@@ -228,10 +232,12 @@ def test_capt_options(world, deep_file):
 def test_a_prompt_moves_to_new_classes_unless_it_is_class_specific(world):
     new = ("DATASET.SUBSAMPLE_CLASSES", "new")
     base = ("DATASET.SUBSAMPLE_CLASSES", "base")
-    flags = ("--eval-only", "--model-dir", str(world.output))
-    world.run(*settings("CAPT"), *base, trainer="CAPT")
-    world.run(*settings("CAPT"), *new, trainer="CAPT", output=world.folder / "new", flags=flags)
-    assert results(world.folder / "new")[TRANSFER]["training"]["loaded"]["trainer"] == "CAPT"
+    for trainer in ("CAPT", CLEAN):
+        tuned, moved = world.folder / f"base {trainer}", world.folder / f"new {trainer}"
+        flags = ("--eval-only", "--model-dir", str(tuned))
+        world.run(*settings(trainer), *base, trainer=trainer, output=tuned)
+        world.run(*settings(trainer), *new, trainer=trainer, output=moved, flags=flags)
+        assert results(moved)[TRANSFER]["training"]["loaded"]["trainer"] == trainer
     csc, there = ("TRAINER.ADVIVLP.CSC", "True"), world.folder / "csc"
     world.run(*settings("AdvIVLP"), *base, *csc, "EVAL.ATTACKS", "()", trainer="AdvIVLP", output=there)
     flags = ("--eval-only", "--model-dir", str(there))
@@ -291,3 +297,15 @@ def test_trades_is_capt_with_alpha_0(world):
     for a, b in zip(capt.prompt_learner.parameters(), trades.prompt_learner.parameters()):
         assert torch.allclose(a, b, atol=1e-6)
     assert losses.capt_alpha("const", torch.zeros(2, 3), torch.zeros(2, 3), y[:2], 0.25).tolist() == [0.25, 0.25]
+
+
+def test_whole_training_images_are_those_of_the_banks(world):
+    """``center_crop`` among the transforms: every peer on pixels sees what AdvPT's and CoOp's banks were made of."""
+    for chosen, alike in (("('center_crop',)", True), ("()", False)):  # without: squeezed into a square
+        made = make(world, "APT", "INPUT.TRANSFORMS", chosen)
+        images = made.image_set("train")
+        banked = torch.cat([batch.pixels for batch in images.batches(range(len(images)), 4, 0)])
+        rows = {sample.path: i for i, sample in enumerate(images.samples)}
+        order = [rows[item.impath] for item in made.dm.dataset.train_x]
+        seen = torch.stack([made.train_loader_x.dataset[i]["img"] for i in range(len(order))])
+        assert bool(((seen - banked[order]).abs().flatten(1).amax(1) < 1 / 255).all()) is alike

@@ -70,6 +70,40 @@ def test_a_second_seed_attacks_nothing_under_transfer(world, monkeypatch):
     assert few["training"]["images"] == 6 and few["shots"] == 2
 
 
+def test_training_on_16_bit_images_is_training_on_the_same_images_of_8_bits(world):
+    for bits in (8, 16):
+        for path in (world.folder / "data").glob("**/*.png"):
+            grey = Image.open(path)
+            grey = np.asarray(grey.convert("L")) if bits == 8 else np.asarray(grey).astype(np.uint16) * 257
+            Image.fromarray(grey).save(path)
+        places = {"output": world.folder / f"bits{bits}"}
+        world.run("BANK.DIR", str(world.folder / f"banks{bits}"), trainer="CoOp", **places)
+    assert torch.equal(context(world.folder / "bits8"), context(world.folder / "bits16"))
+    one, other = results(world.folder / "bits8"), results(world.folder / "bits16")
+    assert [r["clean"]["outcome"] for r in one.values()] == [r["clean"]["outcome"] for r in other.values()]
+
+
+@pytest.mark.parametrize("attacks", ["('pgd2-fkl@8','pgd2-ce@8')", "('aa@2',)"], ids=["pgd", "autoattack"])
+def test_equal_runs_have_equal_results_with_and_without_a_larger_bank(world, attacks):
+    """Training rows, clean rows and attacked rows: whoever made banks of more images before."""
+    small = ("EVAL.SUBSET", "7", "DATASET.NUM_SHOTS", "2", "EVAL.ATTACKS", attacks)
+    world.run(*small, output=world.folder / "alone")
+    shutil.move(world.folder / "banks", world.folder / "banks of its own")
+    world.run("EVAL.ATTACKS", attacks, output=world.folder / "all")
+    world.run(*small)
+    alone, beside = results(world.folder / "alone"), results(world.output)
+    assert alone == beside and len(alone) == (4 if "pgd" in attacks else 2)
+    of_all = {path.parent.name for path in (world.folder / "banks").glob("*/*/*/manifest.json")}
+    for path in sorted((world.output / "records").glob("*.json")):
+        record = records.read(path)
+        result, source = record.result, record.observed["read_from"]
+        named = {result["clean"]["bank"], result["training"]["bank"]}
+        assert named <= source.keys() and set(source.values()) <= of_all
+        taken = result["attack"]["name"] == "pgd" and result["protocol"] == "transfer"
+        assert (result["robust"]["bank"] in source) == taken  # of the learned prompt there is no larger bank
+    assert all("read_from" not in records.read(p).observed for p in (world.folder / "alone/records").glob("*.json"))
+
+
 def test_results_lines_are_found_by_coops_parser(world):
     world.run()
     log, found = world.output / "log.txt", results(world.output)
@@ -194,6 +228,23 @@ def test_coop_tunes_on_images_or_on_a_clean_bank(world):
     assert result["training"]["images"] == 15 and len(result["training"]["bank"]) == 64
 
 
+@pytest.mark.parametrize("profile", ["sound", "paper", "released"])
+def test_both_banks_hold_the_same_images(world, profile):
+    """What CoOp on a clean bank is tuned on differs from what AdvPT is in the attack alone: as many images, resized
+    alike."""
+    same = ("BANK.PROFILE", profile, "BANK.LIMIT", "9", "EVAL.ATTACKS", "()", "OPTIM.MAX_EPOCH", "1")
+    made = []
+    for trainer in ("CoOp", "AdvPT"):
+        folder = world.folder / trainer
+        world.run(*same, "TRAINER.COOP.CLEAN_BANK", "True", trainer=trainer, output=folder)
+        key = results(folder)["test_clean.json"]["training"]["bank"]
+        (manifest,) = world.folder.glob(f"banks/**/{key}/manifest.json")
+        made.append(json.loads(manifest.read_text())["spec"]["adversarial_set"])
+    assert made[0]["attack"] is None and made[1]["attack"] is not None
+    assert made[0]["data"] == made[1]["data"] and made[0]["preprocessing"] == made[1]["preprocessing"]
+    assert made[0]["preprocessing"]["interpolation"] == ("bicubic" if profile == "sound" else "bilinear")
+
+
 def test_zero_shot_needs_no_training_and_its_prompt_is_the_attacked_one(world):
     world.run(trainer="ZeroshotCLIP")
     found = results(world.output)
@@ -203,6 +254,21 @@ def test_zero_shot_needs_no_training_and_its_prompt_is_the_attacked_one(world):
     world.run("TRAINER.ZEROSHOTCLIP.ENSEMBLE", "True", trainer="ZeroshotCLIP", output=world.folder / "ensemble")
     other = results(world.folder / "ensemble")["test_transfer_pgd2-ce@8-a8.json"]
     assert len(other["hand_prompt"]) == 8 and other["prompt"] != transfer["prompt"]
+
+
+def test_a_record_says_whether_its_method_was_trained(world, monkeypatch):
+    """By the trainer's name, so that records of earlier versions do; a trainer of another name says it itself."""
+    from trainers.zsclip import ZeroshotCLIP
+
+    world.run(trainer="ZeroshotCLIP")
+    world.run(trainer="CoOp", output=world.folder / "coop")
+    (zero, *_), (coop, *_) = results(world.output).values(), results(world.folder / "coop").values()
+    assert "trained" not in zero and not records.is_trained(zero) and "trained" not in coop and records.is_trained(coop)
+    monkeypatch.setattr(records, "UNTRAINED", ())
+    assert ZeroshotCLIP.trained is False
+    world.run(trainer="ZeroshotCLIP", output=world.folder / "again")
+    again = next(iter(results(world.folder / "again").values()))
+    assert again["trained"] is False and not records.is_trained(again)
 
 
 def test_best_validation_model_is_chosen_and_loaded(world):
@@ -263,7 +329,7 @@ def test_coops_literal_command_line(world):
         f"--root {world.folder}/data --seed 1 --trainer CoOp --dataset-config-file {world.folder}/set.yaml "
         f"--config-file {config} --output-dir {world.folder}/out "
         "TRAINER.COOP.N_CTX 16 TRAINER.COOP.CSC False TRAINER.COOP.CLASS_TOKEN_POSITION end DATASET.NUM_SHOTS 1 "
-        f"MODEL.WEIGHTS {world.weights} BANK.DIR {world.folder}/banks"
+        f"MODEL.WEIGHTS {world.weights} MODEL.ACTIVATION quickgelu BANK.DIR {world.folder}/banks"
     ).split()
     assert train.main(argv) == 0
     assert parse_as_coop(world.folder / "out" / "log.txt", "accuracy") >= 0
@@ -338,7 +404,7 @@ def test_as_a_plugin_in_somebody_elses_checkout(world, tmp_path):
     done = subprocess.run(
         [sys.executable, "train.py", "--root", str(world.folder / "data"), "--output-dir", str(tmp_path / "out"),
          "--config-file", str(world.folder / "tiny.yaml"), "MODEL.WEIGHTS", str(world.weights), "SEED", "1",
-         "BANK.DIR", str(tmp_path / "b")],
+         "MODEL.ACTIVATION", "quickgelu", "BANK.DIR", str(tmp_path / "b")],
         cwd=checkout, capture_output=True, text=True, check=False,
         env={"PYTHONPATH": str(site), "PATH": "/usr/bin:/bin"},
     )  # fmt: skip
@@ -568,6 +634,7 @@ def test_a_trainer_reads_the_nodes_that_it_names(world, name):
     Watched.asked = set()
     built = build_trainer(cfg)
     if name == "LinearProbe":
+        built.test = lambda: None  # records list all settings
         built.train()  # which reads its node
     assert Watched.asked & known == set(nodes)
 

@@ -33,12 +33,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def main_sh(folder: Path, weights: Path, *more: str, seeds: str = "1 2", start=subprocess.run, **how):
+def main_sh(folder: Path, weights: Path, *more: str, seeds: str = "1 2", start=subprocess.run, more_env=None, **how):
     env = os.environ | {
         "PYTHON": sys.executable, "SEEDS": seeds, "DATA": str(folder / "data"), "OUTPUT": str(folder / "out"),
         "WEIGHTS": str(weights), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    words = ["MODEL.BACKBONE.NAME", "tiny", "INPUT.SIZE", "(16, 16)", "BANK.DIR", str(folder / "banks"),
+    } | (more_env or {})  # fmt: skip
+    words = ["MODEL.BACKBONE.NAME", "tiny", "MODEL.ACTIVATION", "quickgelu",
+             "INPUT.SIZE", "(16, 16)", "BANK.DIR", str(folder / "banks"),
              "DATALOADER.NUM_WORKERS", "0", "OPTIM.MAX_EPOCH", "2", "BANK.ATTACK", "pgd2-fkl@8",
              "TRAINER.ADVPT.N_CTX", "4", "DATALOADER.TRAIN_X.BATCH_SIZE", "4",
              "EVAL.ATTACKS", "('pgd2-fkl@16',)"]  # fmt: skip
@@ -72,6 +73,23 @@ def test_main_continues_after_a_kill_says_done_and_refuses_another_configuration
     assert more.returncode == 0 and "done already" not in more.stdout and "| 1,2,3 " in more.stdout, more.stdout
     assert records.read(next((first.parents[1] / "seed3/records").glob("*.json"))).result["seed"] == 3
     assert "done already" in main_sh(folder, tiny_file, seeds="1 2 3").stdout
+
+
+def test_two_sets_of_ones_own_have_tables_of_their_own(folder, tiny_file):
+    (folder / "data" / "image_folder").rename(folder / "animals")
+    for split, n in (("train", 3), ("test", 3)):
+        for label, name in enumerate(("crow", "heron")):
+            for i in range(n):
+                picture(folder / "birds" / split / name / f"{i}.jpg", 100 * label + i + n)
+    for name, images in (("animals", 6), ("birds", 6)):
+        env = {"DATA": str(folder / name)}
+        made = main_sh(folder, tiny_file, seeds="1", more_env=env)
+        assert made.returncode == 0 and f"out/{name}/AdvPT" in made.stdout, made.stdout
+        assert f"{name}, test split, {images} images, tiny" in made.stdout and "done already" not in made.stdout
+        assert "done already" in main_sh(folder, tiny_file, seeds="1", more_env=env).stdout
+    named = main_sh(folder, tiny_file, seeds="1", more_env={"DATA": str(folder / "birds"), "NAME": "animals"})
+    assert named.returncode != 0 and "done already" not in named.stdout, named.stdout
+    assert "it has 3 classes (fox, owl, sea), this run 2 (crow, heron)" in named.stdout
 
 
 def test_missing_things_stop_main_at_once_with_the_command_that_gets_them(folder, tiny_file):

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_world import World
+from small_world import TINY, World, train
 
+from advpt.backbones.clip import build
 from advpt.bank.statistics import FOLDER as STATISTICS
 from advpt.cli import main
+from advpt.detectors import UNTUNED
 from advpt.evaluation import record
 
 DESIGNS = {"TAPTV": "AdvVPT", "TAPTVLI": "AdvIVLP", "TAPTVLJ": "AdvMaPLe"}
@@ -76,7 +78,10 @@ def test_from_pre_training_to_records(world, arguments, trainer, monkeypatch):
     assert facing == {"static"} and {p for p, _, d in found if d == "tapt"} == {"static", "tuned", "adaptive"}
     assert found["static", "apgd-ce-t", "tapt"]["robust"]["untouched"] >= 0
     assert "gradient" in found["adaptive", "pgd", "tapt"]["defense"]
-    assert found["adaptive", "pgd", "tapt"]["note"] == "every gradient a mean over 1 draws of views"
+    assert found["adaptive", "pgd", "tapt"]["note"] == (
+        "every gradient a mean over 1 draws of views; smoothed gradient through the tuning"
+    )
+    assert not any("gradient" in r["note"] for (p, _, _), r in found.items() if p != "adaptive")
     assert "not what is done to it at test time" in found["static", "pgd", "tapt"]["attacker_knows"]
     static = [found["static", "pgd", d]["robust"] for d in ("", "tapt")]
     assert static[0]["n"] == static[1]["n"] == 12 and static[0]["largest_linf"] == static[1]["largest_linf"]
@@ -103,6 +108,9 @@ def test_no_step_is_the_run_itself_and_a_reset_to_constructed_is_not(world, argu
     banks = {d: found["static", "pgd", d]["robust"]["bank"] for d in ("", "tapt")}
     assert found["static", "pgd", "tapt"]["robust"]["outcome"] == found["static", "pgd", ""]["robust"]["outcome"]
     assert banks[""] != banks["tapt"]
+    idle = {d: [line for line in found["static", "pgd", d]["warnings"] if line.startswith(UNTUNED)] for d in banks}
+    assert len(idle["tapt"]) == 1 and "all 12 images, clean and under static pgd2-ce@8" in idle["tapt"][0]
+    assert idle[""] == [], "the prompts themselves promise no tuning"
     changes = (("TRAINER.TAPT.SEED", "1"), ("TRAINER.TAPT.LR", "0.001"), ("TRAINER.TAPT.PROFILE", "paper"),
                ("TRAINER.TAPT.RESET_SOURCE", "constructed"))  # fmt: skip
     seen = {banks["tapt"]}
@@ -163,6 +171,49 @@ def test_what_it_refuses(world, arguments, more, said):
     assert code == 2 and said in printed and "Traceback" not in printed
 
 
+def test_statistics_over_all_images_are_asked_for_by_a_word(world, arguments, monkeypatch, capsys):
+    monkeypatch.setenv("ADVPT_DATA", str(world.folder / "data"))
+    adv, clean = pretrain(world, "TAPTV")
+    banks = ["--banks", str(world.folder / "banks")]
+    for run in (adv, clean):
+        assert main(["statistics", str(run), *banks, "--shots", "2"]) == 0
+    both = ("TRAINER.TAPT.ADV_STATISTICS", "all", "TRAINER.TAPT.CLEAN_STATISTICS", "all", "EVAL.ATTACKS", "()")
+    words, how = arguments("TAPTV", adv, clean, *both)
+    code, printed = world.call("DATASET.NUM_SHOTS", "2", *words, **how)
+    assert code == 2 and "DATASET.NUM_SHOTS is 2" in printed and "expected -1 and 0" in printed
+    world.run(*words, **how)  # made in passing, though there is another bank of the same prompts
+    found = records(world.folder / "tapt")[None, "", "tapt"]["tuning"]["statistics"]
+    counts = {p.parent.name: json.loads(p.read_text())["shards"][0]["rows"]
+              for p in world.folder.glob(f"banks/*/*/{STATISTICS}/*/manifest.json")}  # fmt: skip
+    assert sorted(counts.values()) == [6, 6, 15, 15] and {counts[key] for key in found.values()} == {15}
+
+
+def test_both_runs_are_of_one_clip_and_the_depths_are_those_of_the_run(world, arguments, tmp_path):
+    torch.manual_seed(7)
+    torch.save(build(TINY).state_dict(), tmp_path / "other.pt")
+    adv, clean = world.folder / "adv", world.folder / "clean"
+    quick = (*SHALLOW, "OPTIM.MAX_EPOCH", "1", "EVAL.ATTACKS", "()")
+    world.run(*quick, trainer="AdvMaPLe", output=adv)
+    world.run(*quick, "MODEL.WEIGHTS", str(tmp_path / "other.pt"), trainer="AdvMaPLe", output=clean)
+    words, how = arguments("TAPTVLJ", adv, clean)
+    code, printed = world.call(*words, **how)
+    assert code == 2 and f"{clean}/prompt_learner" in printed and "was tuned on another CLIP" in printed
+    plain = (*QUICK, "TRAINER.TAPT.CLEAN_RUN", str(adv), "EVAL.ATTACKS", "()")  # no depths: the node's default is 9
+    assert "TRAINER.TAPT.DEPTH_VISION 1, as" in world.run(*plain, **how | {"output": world.folder / "depths"})
+
+
+def test_statistics_are_of_the_data_of_the_run(world, capsys, monkeypatch):
+    monkeypatch.setenv("ADVPT_DATA", str(world.folder / "data"))
+    own = ("DATASET.NAME", "ImageFolder", "OPTIM.MAX_EPOCH", "1", "EVAL.ATTACKS", "()")
+    (world.folder / "data" / "tiny_photos").rename(world.folder / "data" / "image_folder")
+    world.run(*SHALLOW, *own, trainer="AdvVPT")
+    for part in ("train", "val", "test"):
+        (world.folder / "data" / "image_folder" / part / "owl").rename(world.folder / f"data/image_folder/{part}/crow")
+    capsys.readouterr()
+    assert main(["statistics", str(world.output), "--banks", str(world.folder / "banks")]) == 2
+    assert "tuned on 3 classes (owl, red_fox, sea), this run has 3 (crow, red_fox, sea)" in capsys.readouterr().err
+
+
 def test_it_does_not_train(world):
     code, printed = world.call(*SHALLOW, trainer="TAPTVLJ")
     assert code == 2 and "--trainer AdvMaPLe" in printed and "--eval-only --model-dir RUN" in printed
@@ -175,3 +226,21 @@ def test_without_clean_statistics(world, arguments):
     world.run(*words, **how)
     found = records(world.folder / "tapt")[None, "", "tapt"]
     assert found["tuning"]["statistics"]["clean"] is None and torch.tensor(found["clean"]["n"]) == 12
+
+
+def test_the_demos_recipe_does_something(tmp_path):
+    """DemoCLIP by the shipped yaml: tuning changes what images are taken for."""
+    where = ("--seed", "1", "--root", str(tmp_path / "data"))
+    more = ("VERBOSE", "False", "BANK.DIR", str(tmp_path / "banks"), "DATASET.NUM_SHOTS", "4")
+    for name in ("adv", "clean"):
+        loss = ("TRAINER.ADVIVLP.LOSS", "clean") if name == "clean" else ()
+        words = ["--trainer", "AdvIVLP", *where, "--output-dir", str(tmp_path / name), *more, *loss]
+        assert train.main([*words, "OPTIM.MAX_EPOCH", "3", "OPTIM.LR", "0.05", "TEST.NO_TEST", "True"]) == 0
+    words = ["--trainer", "TAPTVLI", *where, "--output-dir", str(tmp_path / "tapt"), "--eval-only", "--model-dir"]
+    words += [str(tmp_path / "adv"), *more, "TRAINER.TAPT.CLEAN_RUN", str(tmp_path / "clean"), "EVAL.SUBSET", "30"]
+    assert train.main([*words, "EVAL.ATTACKS", "('pgd5-ce@2:static',)"]) == 0
+    found = records(tmp_path / "tapt")
+    tuned, plain = (found["static", "pgd", row] for row in ("tapt", ""))
+    moved = sum(int((record.outcome(tuned[p]) != record.outcome(plain[p])).sum()) for p in ("clean", "robust"))
+    assert moved >= 4, "one step at the paper's rate moves 1 of these 60"
+    assert not any(line.startswith("test-time tuning changed no prediction") for line in tuned["warnings"])

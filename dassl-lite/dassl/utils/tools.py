@@ -34,6 +34,9 @@ __all__ = [
 ]
 
 
+MOST_PIXELS = 89_478_485  # beyond it Pillow warns of a decompression bomb
+
+
 def mkdir_if_missing(dirname: str | Path) -> None:
     """Make a folder and its parents.
 
@@ -99,13 +102,21 @@ def download_url(url: str, dst: str | Path, timeout: float = 60.0) -> None:
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """Read an image file as RGB.
+    """Read an image file as RGB, eight bits a colour. 16-bit grey is scaled (Pillow, and so Dassl, cut it off at 255).
+    The orientation in EXIF data is ignored, as Dassl does.
 
     Raises:
-        OSError: if it is missing, damaged, too large or no image; the message holds the path.
+        OSError: if it is missing, damaged, too large, of 32 bits a colour or no image; the message holds the path.
     """
     try:
         with Image.open(path) as image:
+            width, height = image.size
+            if width * height > MOST_PIXELS:
+                raise ValueError(f"{width} x {height} pixels; at most {MOST_PIXELS // 10**6} million are read")
+            if image.mode.startswith("I;16"):
+                return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
+            if image.mode in ("I", "F"):
+                raise ValueError(f"32 bits a colour (mode {image.mode}), of unknown range; expected 8 or 16")
             return image.convert("RGB")
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise many kinds for damaged files
         if isinstance(error, OSError) and str(path) in str(error):

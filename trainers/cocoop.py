@@ -1,0 +1,38 @@
+"""CoCoOp (Zhou et al., CVPR 2022): a context that every image moves, tuned on clean augmented images.
+
+The image feature goes through a small net whose output is added to the context, so that each image has text features
+of its own. Attackers of ``transfer`` go through the hand-written prompt as everywhere, adaptive ones through the image
+encoder, the net and the text encoder. Builds on its neighbour ``trainers/advpt.py``.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from dassl.engine import TRAINER_REGISTRY
+
+from advpt import losses
+from advpt.backbones.precision import half_precision
+from advpt.prompts.conditional import ConditionalClassifier, ConditionalLearner, logits_of_images
+from trainers.advpt import PromptTrainer
+
+
+@TRAINER_REGISTRY.register()
+class CoCoOp(PromptTrainer):
+    node, learner = "COCOOP", ConditionalLearner
+
+    def forward_backward(self, batch):
+        features, labels = self.embed_images(batch)
+        with half_precision(self.context.precision, self.device):
+            text = self.encoder(self.prompt_learner.of_images(F.normalize(features, dim=-1)))
+        loss = losses.cocoop(logits_of_images(features, text.float(), self.backbone.logit_scale), labels)
+        self.model_backward_and_update(loss)
+        self.end_batch()
+        return {"loss": loss.item()}
+
+    def towers(self):
+        return ("text", "image")  # the net reads image features
+
+    def classifier(self):
+        unmoved, values = super().classifier(), self.prompt_learner.named_parameters()
+        values = {name: value.detach().clone() for name, value in values}
+        return ConditionalClassifier(unmoved.features, unmoved.scale, self.encoder, self.prompt_learner, values)
