@@ -225,8 +225,8 @@ def statistics(args: argparse.Namespace) -> int:
         raise ConfigError(f"the prompts of {args.folder} are in the text alone; statistics are of those in the image")
     source = Source(trainer.image_set("train").first(args.limit), args.crops, args.seed, cfg.BANK.CHUNK)
     shelf = trainer.library.shelf(source.images.dataset)
-    said = {name: tuned[name] for name in ("trainer", "dataset", "seed") if name in tuned}
-    made = build(trainer.backbone, visual.detach(), source, shelf, about=said, workers=cfg.DATALOADER.NUM_WORKERS)
+    origin: dict[str, Any] = {name: tuned[name] for name in ("trainer", "dataset", "seed") if name in tuned}
+    made = build(trainer.backbone, visual.detach(), source, shelf, about=origin, workers=cfg.DATALOADER.NUM_WORKERS)
     print(f"statistics of {made.count} images in {folder_of(shelf, made.spec)}")
     return 0
 

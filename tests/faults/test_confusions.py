@@ -175,7 +175,9 @@ def test_a_folder_goes_on_with_its_own_data_alone(own: Own, tmp_path, tally, fau
         if content(here.world.output, *KEPT) != before:
             wrong.append(f"{changes[i % len(changes)].__name__}: a refused start changed the folder")
         shutil.rmtree(here.world.folder)
-    count(tally, fault, wrong, n)
+    code, said = own.copied(tmp_path / "itself").call(flags=("--skip-done",))
+    wrong.append("" if code == 0 and "done already" in said else f"its own data under another path: {said}")
+    count(tally, fault, wrong, n + 1)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from dassl.config import get_cfg_default
 from PIL import Image
 from small_world import ROOT, World
 
+from advpt.additions import complete
 from advpt.errors import ConfigError
 from advpt.evaluation import record as records
 from advpt.settings import extend_cfg, leaves, merge_yaml
@@ -109,17 +110,19 @@ def test_main_and_eval_and_zero_shot(pets, tiny_file):
     assert (pets / "output/ZeroshotCLIP/vit_b16_ep50/oxford_pets/records").is_dir()
 
 
-def test_base_to_new(pets, tiny_file):
+@pytest.mark.parametrize("trainer", ("CoOp", "CoCoOp"))
+def test_base_to_new(pets, tiny_file, trainer):
     more = ("oxford_pets", "1", "OPTIM.MAX_EPOCH", "1")
-    env = {"TRAINER": "CoOp", "CFG": "vit_b16_c4_ep10_batch1_ctxv1", "SHOTS": "2"}
+    env = {"TRAINER": trainer, "CFG": "vit_b16_c4_ep10_batch1_ctxv1", "SHOTS": "2"}
     base = check_result(script(pets, tiny_file, "cocoop/base2new_train.sh", *more, **env), total=6)
     printed = script(pets, tiny_file, "cocoop/base2new_test.sh", *more, **env)
     check_result(printed, total=6)
     assert "SUBSAMPLE NEW CLASSES!" in printed
     assert check_result(script(pets, tiny_file, "cocoop/base2new_test.sh", *more, **env, SUB="base"), total=6) == base
-    path = "output/base2new/test_new/oxford_pets/shots_2/CoOp/vit_b16_c4_ep10_batch1_ctxv1/seed1/records"
+    path = f"output/base2new/test_new/oxford_pets/shots_2/{trainer}/vit_b16_c4_ep10_batch1_ctxv1/seed1/records"
     config = records.read(next((pets / path).glob("*.json"))).result["config"]
-    assert config["DATALOADER.TRAIN_X.BATCH_SIZE"] == 1 and config["TRAINER.COOP.CTX_INIT"] == "a photo of a"
+    words = complete(config)[f"TRAINER.{trainer.upper()}.CTX_INIT"]
+    assert config["DATALOADER.TRAIN_X.BATCH_SIZE"] == 1 and words == "a photo of a"
 
 
 @pytest.mark.parametrize(
