@@ -22,7 +22,7 @@ def test_every_named_test_exists():
 
 
 def test_every_row_of_a_table_names_a_test():
-    rows = [line for line in TEXT.splitlines() if line.startswith("| ") and not line.startswith(("| What", "| Sign"))]
+    rows = [line for line in TEXT.splitlines() if line.startswith("| ") and not line.startswith(("| What", "| Sign", "| Promise"))]
     assert len(rows) > 15 and all("`tests/" in row for row in rows)
 
 
