@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from dassl.data import DataManager, DatasetWrapper
+from dassl.data.transforms import build_transform
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
 from torch import Tensor
@@ -190,6 +191,15 @@ class PromptTrainer(TrainerX):
     def lists(self) -> DataLists:
         """Which images are in train, val and test, and the names of the classes."""
         return DataLists.of(self.dm.dataset)
+
+    def build_data_loader(self):
+        """Dassl's, but where ``center_crop`` and nothing random is among INPUT.TRANSFORMS, training images are as banks
+        have them: the shorter side resized, the middle cut out. (Dassl squeezes an image that it does not crop into a
+        square.)"""
+        super().build_data_loader()
+        chosen = self.cfg.INPUT.TRANSFORMS
+        if "center_crop" in chosen and not any(name.startswith("random") for name in chosen):
+            self.train_loader_x.dataset.transform = build_transform(self.cfg, is_train=False)
 
     def bank_images(self):
         """The training images as a training bank has them: at most BANK.LIMIT, resized as BANK.PROFILE says."""
