@@ -66,9 +66,14 @@ def classes(dataset: str) -> int:
     return 10 if dataset.endswith("_digits") else catalog.get(dataset).classes or 100
 
 
-def attack_cost(text: str, backbone: str, surrogate: str = "resnet50") -> float:
-    """GFLOP to attack one image and embed it."""
-    spec, forward = parse(split_protocol(text)[0]), network(backbone).image
+def texts_cost(dataset: str, backbone: str) -> float:
+    """GFLOP of the text features of all classes, where each image has its own; their shared prefix is left out."""
+    return classes(dataset) * WORDS * network(backbone).token
+
+
+def attack_cost(text: str, backbone: str, surrogate: str = "resnet50", *, texts: float = 0.0) -> float:
+    """GFLOP to attack one image and embed it. ``texts``: those of its text features, where they depend on it."""
+    spec, forward = parse(split_protocol(text)[0]), network(backbone).image + texts
     step = 1 + BACKWARD
     if spec.path:
         return forward

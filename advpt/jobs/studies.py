@@ -39,9 +39,10 @@ from advpt.results.published import Key
 from advpt.settings import recipe as settings_of
 
 VANILLA, LEARNED, CLASSIC, PROBE = "ZeroshotCLIP", "AdvPT", "CoOp", "LinearProbe"
+CONDITIONAL = "CoCoOp"  # text features of every image's own, tuned on clean images
 TWIN = "CoOp-clean"  # CoOp by AdvPT's recipe on a bank of clean images: the two differ in the attack alone
 PIXEL_PEERS, VISUAL_PEERS = ("APT",), ("FAP", "AdvIVLP", "CAPT")  # the latter see images through prompts of their own
-PEERS = (VANILLA, CLASSIC, LEARNED, *PIXEL_PEERS, *VISUAL_PEERS)
+PEERS = (VANILLA, CLASSIC, CONDITIONAL, LEARNED, *PIXEL_PEERS, *VISUAL_PEERS)
 MULTIMODAL = ("AdvVPT", "AdvMaPLe")
 PEER_SHOTS = 16
 TRAINED = ("AdvTrain", "FastAT", "TradesFT")
@@ -237,12 +238,15 @@ class Builder:
             return test_time_cost(n, backbone, list(recipe["EVAL.ATTACKS"]))
         elif trainer in (*PIXEL_PEERS, *VISUAL_PEERS, *MULTIMODAL) and not evaluates:
             gflop += effort.training_cost(backbone, epochs, images, 3)
+        elif trainer == CONDITIONAL and not evaluates:
+            gflop += epochs * images * (effort.network(backbone).image + 3 * effort.texts_cost(dataset, backbone))
         elif trainer == CLASSIC and not evaluates and not recipe["TRAINER.COOP.CLEAN_BANK"]:  # augmented images
             gflop += epochs * images * effort.network(backbone).image
         if trainer not in (VANILLA, *TRAINED):  # what others may have made too is among the banks
             ends = (":adaptive", ":transfer") if trainer in VISUAL_PEERS else ":adaptive"
             own = [a for a in recipe["EVAL.ATTACKS"] if a.endswith(ends)]
-            gflop += sum(n * effort.attack_cost(a, backbone) for a in own)
+            texts = effort.texts_cost(dataset, backbone) if trainer == CONDITIONAL else 0.0
+            gflop += sum(n * effort.attack_cost(a, backbone, texts=texts) for a in own)
         return gflop
 
     def size(
@@ -284,6 +288,7 @@ class Builder:
         sees = {
             LEARNED: [("BANK.ATTACK", w.peers_bank)],
             CLASSIC: [(f"{node}.CLEAN_BANK", "True"), (f"{node}.PREC", "fp32")],
+            CONDITIONAL: [(f"{node}.PREC", "fp32")],
         }
         attack = sees[trainer] if trainer in sees else [(f"{node}.ATTACK", w.peers_attacks[trainer])]
         return [*w.peers_settings, *words, *rate, *attack]
@@ -856,7 +861,8 @@ def _sweep_work(
         attack = str(threat.attack)
         if own_encoder or (threat.protocol == "adaptive" and trainer != VANILLA):
             own += n
-            gflop += n * effort.attack_cost(attack, backbone, surrogate)
+            texts = effort.texts_cost(dataset, backbone) if trainer == CONDITIONAL else 0.0
+            gflop += n * effort.attack_cost(attack, backbone, surrogate, texts=texts)
         else:
             found.append(effort.attacked_bank(dataset, backbone, "test", n, attack, surrogate=surrogate))
     if trainer == LEARNED:
@@ -865,8 +871,9 @@ def _sweep_work(
         found.append(effort.attacked_bank(dataset, backbone, "train", min(limit, train), attack))
     elif trainer == CLASSIC and recipe["TRAINER.COOP.CLEAN_BANK"]:
         found.append(effort.clean_bank(dataset, backbone, "train", train))
-    elif trainer == CLASSIC:  # augmented images in every epoch
-        gflop += recipe.get("OPTIM.MAX_EPOCH", 200) * train * effort.network(backbone).image
+    elif trainer in (CLASSIC, CONDITIONAL):  # augmented images in every epoch, and texts for each of CoCoOp's
+        texts = 3 * effort.texts_cost(dataset, backbone) if trainer == CONDITIONAL else 0.0
+        gflop += recipe.get("OPTIM.MAX_EPOCH", 200) * train * (effort.network(backbone).image + texts)
     context = recipe.get(f"TRAINER.{trainer.upper()}.N_CTX", 0)
     return tuple(found), gflop, effort.run_size(backbone, recipe, context, len(asked), own)
 

@@ -10,6 +10,7 @@ import pytest
 
 from advpt.cli import main
 from advpt.errors import ConfigError
+from advpt.jobs import effort
 from advpt.jobs.local import Places, command
 from advpt.jobs.plan import Job, Plan
 from advpt.jobs.studies import OWN, STUDIES, study, sweep
@@ -46,7 +47,7 @@ NEEDED = {
         (ADV, "budgets", True): 3, (COOP, "main-clean", False): 3, (COOP, "budgets-clean", True): 3,
     },
     "peers": {(ZS, "peers", False): 1}
-    | {(trainer, "peers", False): 3 for trainer in (COOP, ADV, "APT", "FAP", "AdvIVLP", "CAPT")},
+    | {(trainer, "peers", False): 3 for trainer in (COOP, "CoCoOp", ADV, "APT", "FAP", "AdvIVLP", "CAPT")},
     "tapt": {(trainer, purpose, False): 1 for trainer in ("AdvVPT", "AdvIVLP", "AdvMaPLe")
              for purpose in ("defensive", "clean")}
     | {(trainer, "tuned", True): 2 for trainer in ("TAPTV", "TAPTVLI", "TAPTVLJ")},  # imagenet makes the statistics
@@ -188,6 +189,16 @@ def test_a_sweep_is_the_product_and_zero_shot_clip_stands_once():
         sweep(["pets"], ["vit_b16"], ["AdvTP"], [-1], [1], ROOT)
 
 
+def test_text_features_of_each_image_are_counted_where_they_are_made():
+    """CoCoOp's training and the attacks through it cost more than CoOp's by the texts of every image."""
+    adaptive = [("EVAL.ATTACKS", "('pgd10-ce@4:adaptive',)"), ("OPTIM.MAX_EPOCH", "10")]
+    jobs = {job.trainer: job for job in sweep(["pets"], ["vit_b16"], [COOP, "CoCoOp"], [16], [1], ROOT, adaptive).jobs}
+    texts, images, tests = effort.texts_cost("pets", "vit_b16"), 16 * 37, effort.counts("pets")[2]
+    assert texts == pytest.approx(37 * effort.WORDS * effort.network("vit_b16").token)
+    more = 10 * images * 3 * texts + tests * 22 * texts
+    assert jobs["CoCoOp"].gflop - jobs[COOP].gflop == pytest.approx(more)
+
+
 def test_dry_run_prints_the_plan_and_what_is_missing_and_runs_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("ADVPT_CLIP_CACHE", str(tmp_path / "none"))
     words = ["reproduce", "table1", "--only", "pets,dtd", "--backbones", "vit_b16", "--root", str(tmp_path), "--output"]
@@ -252,7 +263,7 @@ def test_peers_have_one_budget_the_same_images_and_as_many_epochs(world):
     from advpt.attacks import parse
 
     found = study(["peers"], world, ROOT)
-    own = {"CoOp": None, "AdvPT": "BANK.ATTACK"}
+    own = {"CoOp": None, "CoCoOp": None, "AdvPT": "BANK.ATTACK"}
     seen = set()
     for job in found.plan.jobs:
         if job.trainer == ZS:
@@ -265,13 +276,13 @@ def test_peers_have_one_budget_the_same_images_and_as_many_epochs(world):
             assert parse(asked.split(":")[0]).eps == parse(world.peers).eps
         if job.trainer == "CoOp":
             assert cfg[f"{node}.CLEAN_BANK"] is True, "the images of the others, not augmented"
-        if job.trainer not in own:  # the others read banks
+        if job.trainer not in ("CoOp", "AdvPT"):  # these read banks
             assert not [kind for kind in cfg["INPUT.TRANSFORMS"] if kind.startswith("random")]
             assert world.name == "demo" or "center_crop" in cfg["INPUT.TRANSFORMS"], "whole images, as in banks"
         seen.add(tuple(str(cfg[k]) for k in ("OPTIM.MAX_EPOCH", "DATALOADER.TRAIN_X.BATCH_SIZE", "DATASET.NUM_SHOTS",
                                              "BANK.PROFILE", "DATASET.NAME")))  # fmt: skip
     assert len(seen) == 1, seen
-    assert len({job.trainer for job in found.plan.jobs}) == 7
+    assert len({job.trainer for job in found.plan.jobs}) == 8
 
 
 def test_peers_as_published_have_their_own_recipes_and_the_caption_says_them():

@@ -153,7 +153,7 @@ def test_the_caption_says_whether_the_split_is_the_official_one(tmp_path, offici
     records.write(Record(result, {}), tmp_path / "AdvPT" / "seed1")
     (group,) = groups(collect([tmp_path]))
     text = render(group).partition("\n\n")[0]
-    assert text.endswith(words or "pgd10-fkl@4.")
+    assert words in text
     assert ("published" in text) == (official is False) and ("unknown" in text) == (official is None)
     with pytest.raises(RecordError, match="comparable is 'no', expected true, false or null"):
         records.read(records.write(Record(result | {"comparable": "no"}, {}), tmp_path / "x"))
