@@ -100,14 +100,6 @@ class PromptTrainer(TrainerX):
 
     # --- set-up -------------------------------------------------------------------------------------------------
 
-    def build_data_loader(self):
-        """The host's loaders, their images read by the library's one reader."""
-        self.dm = dm = DataManager(self.cfg, dataset_wrapper=HostImages)
-        self.train_loader_x, self.train_loader_u = dm.train_loader_x, dm.train_loader_u
-        self.val_loader, self.test_loader = dm.val_loader, dm.test_loader
-        self.num_classes, self.num_source_domains = dm.num_classes, dm.num_source_domains
-        self.lab2cname = dm.lab2cname
-
     @classmethod
     def nodes(cls) -> tuple[str, ...]:
         """The nodes of cfg.TRAINER that the method reads, its own first; no other one changes anything."""
@@ -193,10 +185,14 @@ class PromptTrainer(TrainerX):
         return DataLists.of(self.dm.dataset)
 
     def build_data_loader(self):
-        """Dassl's, but where ``center_crop`` and nothing random is among INPUT.TRANSFORMS, training images are as banks
-        have them: the shorter side resized, the middle cut out. (Dassl squeezes an image that it does not crop into a
-        square.)"""
-        super().build_data_loader()
+        """Dassl's loaders, their images read by the library's one reader. Where ``center_crop`` and nothing random is
+        among INPUT.TRANSFORMS, training images are as banks have them: the shorter side resized, the middle cut out.
+        (Dassl squeezes an image that it does not crop into a square.)"""
+        self.dm = dm = DataManager(self.cfg, dataset_wrapper=HostImages)
+        self.train_loader_x, self.train_loader_u = dm.train_loader_x, dm.train_loader_u
+        self.val_loader, self.test_loader = dm.val_loader, dm.test_loader
+        self.num_classes, self.num_source_domains = dm.num_classes, dm.num_source_domains
+        self.lab2cname = dm.lab2cname
         chosen = self.cfg.INPUT.TRANSFORMS
         if "center_crop" in chosen and not any(name.startswith("random") for name in chosen):
             self.train_loader_x.dataset.transform = build_transform(self.cfg, is_train=False)
