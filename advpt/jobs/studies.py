@@ -311,8 +311,10 @@ class Builder:
         own = self.recipe(CLASSIC, w.backbones[0], w.datasets[0]) if w.backbones and w.datasets else {}
         return (VANILLA, *(() if own.get("TRAINER.COOP.CLEAN_BANK") else (CLASSIC,)), TWIN, LEARNED)
 
-    def seeds(self, trainer: str) -> tuple[int, ...]:
-        return self.world.seeds[:1] if trainer in (VANILLA, PROBE) else self.world.seeds
+    def seeds(self, trainer: str, of: tuple[int, ...] = ()) -> tuple[int, ...]:
+        """Those of a trainer's runs, from ``of`` (default: the world's): one where nothing is drawn."""
+        seeds = of or self.world.seeds
+        return seeds[:1] if trainer in (VANILLA, PROBE) else seeds
 
     def evaluated(
         self,
@@ -723,7 +725,7 @@ def peers(b: Builder) -> list[Exhibit]:
             runs[trainer].append(
                 tuple(
                     b.job(trainer, dataset, backbone, seed, "peers", settings, attacks=attacks, shots=shots)
-                    for seed in b.seeds(trainer)
+                    for seed in b.seeds(trainer, w.peers_seeds)
                 )
             )
         for which in measured:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -283,6 +284,14 @@ def test_peers_have_one_budget_the_same_images_and_as_many_epochs(world):
                                              "BANK.PROFILE", "DATASET.NAME")))  # fmt: skip
     assert len(seen) == 1, seen
     assert len({job.trainer for job in found.plan.jobs}) == 8
+
+
+def test_the_demos_peers_are_reported_on_other_seeds_than_their_rates_were_chosen_on():
+    chosen_on = re.search(r"SEEDS=\$\{SEEDS:-(\d+)\}", (ROOT / "scripts/advpt/peers_search.sh").read_text())
+    seeds = {job.seed for job in study(["peers"], DEMO, ROOT).plan.jobs if job.trainer != ZS}
+    assert len(seeds) == 3 and int(chosen_on[1]) not in seeds
+    asked = study(["peers"], DEMO.narrowed((), (), (7,)), ROOT).plan.jobs
+    assert {job.seed for job in asked} == {7}
 
 
 def test_peers_as_published_have_their_own_recipes_and_the_caption_says_them():
