@@ -108,7 +108,7 @@ def out_of_shared_memory(error: BaseException) -> str:
 
 
 def _semaphore_without_room(error: BaseException) -> bool:
-    """Whether Python found no room for the semaphores of a new process, which lie in shared memory too."""
+    """Whether there was no room for the semaphores of a new process, which lie in shared memory too."""
     if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EFBIG) or error.filename is not None:
         return False
     frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]

@@ -174,7 +174,7 @@ def read_text(path: Path, error: type[AdvPTError] = AdvPTError) -> str:
     """The text in ``path``, UTF-8 with or without a byte order mark, line ends as ``\\n``.
 
     Raises:
-        error: it is in another encoding; the message says which, where that shows, and how to convert it.
+        error: it is in another encoding; the message says which, where that shows, and which command converts it.
         OSError: it is missing or cannot be opened.
     """
     data = path.read_bytes()

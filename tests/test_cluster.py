@@ -1,4 +1,4 @@
-"""What is said where Ray does not start."""
+"""The sentences where Ray does not start."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from advpt.errors import ConfigError
 def refuses(error: Exception) -> SimpleNamespace:
     """A Ray whose start fails in this way."""
 
-    def init(*args: object, **how: object) -> None:
+    def init(*args: object, **settings: object) -> None:
         raise error
 
     return SimpleNamespace(is_initialized=lambda: False, init=init)
@@ -21,8 +21,8 @@ def refuses(error: Exception) -> SimpleNamespace:
 
 def test_a_long_temporary_folder_is_called_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    said = "validate_socket_filename failed: AF_UNIX path length cannot exceed 107 bytes: /long/sockets/plasma_store"
-    monkeypatch.setattr(cluster, "ray_module", lambda: refuses(OSError(said)))
+    reason = "validate_socket_filename failed: AF_UNIX path length cannot exceed 107 bytes: /long/sockets/plasma_store"
+    monkeypatch.setattr(cluster, "ray_module", lambda: refuses(OSError(reason)))
     with pytest.raises(
         ConfigError, match=r"temporary folder has too long a path.*/long/sockets.*RAY_TMPDIR=/tmp"
     ) as caught:

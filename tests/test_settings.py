@@ -384,7 +384,7 @@ def test_every_number_of_the_hosts_optimizers_and_loaders_has_a_range() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "right", "wrong", "said"),
+    ("wanted", "right", "wrong", "words"),
     (
         (Range(0), (0, 0.5, 1e9), (-1e-9, True, "1", float("nan")), "a number of at least 0"),
         (Range(0, 1, above=True), (0.1, 1), (0, 1.1), "a number above 0 and at most 1"),
@@ -393,9 +393,9 @@ def test_every_number_of_the_hosts_optimizers_and_loaders_has_a_range() -> None:
         (Range(-1, length=-1), ((1,), (1, 2.5)), ((), ("a",)), "a list of numbers of at least -1 each"),
     ),
 )
-def test_ranges(wanted: Range, right: tuple, wrong: tuple, said: str) -> None:
+def test_ranges(wanted: Range, right: tuple, wrong: tuple, words: str) -> None:
     assert all(value in wanted for value in right) and not any(value in wanted for value in wrong)
-    assert said in str(wanted)
+    assert words in str(wanted)
 
 
 def test_a_yaml_of_another_encoding_is_a_sentence(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def architecture_of(state: Mapping[str, Tensor]) -> Architecture:
     except KeyError as missing:
         # which of the two towers it is cannot be told where neither begins
         name = missing.args[0] if "visual.conv1.weight" in state else "visual.conv1.weight"
-        raise WeightsError(f"these are not CLIP weights: tensor {name!r} is not among the {len(state)} found") from None
+        raise WeightsError(f"these are not CLIP weights: tensor {name!r} is not among the {len(state)}") from None
     except (IndexError, TypeError, ValueError):
         raise WeightsError(
             "these are not CLIP weights: a tensor has fewer dimensions, or is smaller, than CLIP's"

@@ -191,10 +191,10 @@ class ImageSet:
             pin_memory=pin_memory,
             generator=torch.Generator(),  # a loader draws from the global state otherwise
         )
-        found = None
+        batches = None
         try:
-            found = iter(loader)
-            yield from found
+            batches = iter(loader)
+            yield from batches
         except DataError as error:  # of a worker: its words are in a traceback
             raise DataError(own_words(error)) from error
         except (RuntimeError, OSError) as error:
@@ -202,7 +202,7 @@ class ImageSet:
                 raise StorageError(reason) from error
             raise
         finally:  # now, and not when nobody looks at an error and its frames any more
-            if (end_workers := getattr(found, "_shutdown_workers", None)) is not None:
+            if (end_workers := getattr(batches, "_shutdown_workers", None)) is not None:
                 end_workers()
 
 
@@ -257,7 +257,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 def _collate(items: list[tuple[Tensor, int, bytes]]) -> ImageBatch:
     """A batch. In a worker process it is made in shared memory here and not when it is sent: the thread that sends
-    prints what goes wrong and goes on, and whoever waits for the batch would wait for ever."""
+    prints what goes wrong and goes on, and the wait for the batch would have no end."""
     pixels, labels, hashes = zip(*items)
     file_hash = torch.frombuffer(bytearray(b"".join(hashes)), dtype=torch.uint8).view(len(hashes), 32)
     batch = ImageBatch(default_collate(list(pixels)), torch.tensor(labels), file_hash)

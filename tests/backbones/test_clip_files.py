@@ -190,7 +190,7 @@ def visual_of(state: State) -> State:
         (lambda s: s | {"visual.trunk.norm.weight": s["text_projection"]}, "image tower of timm's"),
         (visual_of, "image tower without a text tower.*MODEL.IMAGE_WEIGHTS"),
         (lambda s: {k: v for k, v in s.items() if k not in visual_of(s)}, "tensor 'visual.conv1.weight' is not among"),
-        (lambda s: {"fc.weight": s["text_projection"]}, "tensor 'visual.conv1.weight' is not among the 1 found"),
+        (lambda s: {"fc.weight": s["text_projection"]}, "tensor 'visual.conv1.weight' is not among the 1"),
     ),
     ids=("wrapper", "two wrappers", "part of a model", "HF", "HF in a wrapper", "timm", "visual", "text", "others"),
 )

@@ -229,18 +229,18 @@ def no_shared_memory(limit: int = 64) -> Iterator[None]:
 
 @pytest.mark.parametrize("limit", (0, 64))  # not even a semaphore of the queues has room; no batch has
 def test_too_little_shared_memory_is_a_sentence_and_no_wait(images, limit: int) -> None:
-    found = images(n=9)
+    some = images(n=9)
     with (
         no_shared_memory(limit),
         pytest.raises(StorageError, match=r"ran out of shared memory.*--shm-size.*DATALOADER\.NUM_WORKERS 0"),
     ):
-        list(found.batches(range(9), 2, workers=2))
+        list(some.batches(range(9), 2, workers=2))
     with no_shared_memory(limit):
-        assert len(list(found.batches(range(9), 2, workers=0))) == 5
+        assert len(list(some.batches(range(9), 2, workers=0))) == 5
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("words", "meant"),
     (
         ("unable to allocate shared memory(shm) for file </torch_1_2_0>: No space left on device (28)", True),
         ("unable to write to file </torch_1_2_0>: No space left on device (28)", True),
@@ -249,9 +249,9 @@ def test_too_little_shared_memory_is_a_sentence_and_no_wait(images, limit: int) 
         ("No space left on device", False),
     ),
 )
-def test_what_torch_says_of_shared_memory_is_known(said: str, meant: bool) -> None:
-    assert bool(out_of_shared_memory(RuntimeError(said))) == meant
-    assert not out_of_shared_memory(OSError(said))
+def test_what_torch_says_of_shared_memory_is_known(words: str, meant: bool) -> None:
+    assert bool(out_of_shared_memory(RuntimeError(words))) == meant
+    assert not out_of_shared_memory(OSError(words))
 
 
 def test_real_photographs(test_data: Path) -> None:

@@ -352,8 +352,8 @@ READERS = {  # who reads images in processes of their own: the bank builder, and
 }
 
 
-def with_shared_memory(world: World, size: str, *words: str, **how) -> int:
-    """The end of a run in a process that sees ``/dev/shm`` of this size: 0 it went through, 2 it said what is missing,
+def with_shared_memory(world: World, size: str, *words: str, **settings) -> int:
+    """The end of a run in a process that sees ``/dev/shm`` of this size: 0 it went through, 2 it names what is missing,
     3 such a file system cannot be made here, 4 anything else. A run that waits is ended by a signal."""
 
     def work() -> int:
@@ -361,10 +361,10 @@ def with_shared_memory(world: World, size: str, *words: str, **how) -> int:
         signal.alarm(120)
         if size and not mounted(Path("/dev/shm"), size):
             return 3
-        status, said = call(world, *words, **how)
-        whole = status == 2 and all(part in said.partition("error: ")[2] for part in NO_ROOM)
+        status, printed = call(world, *words, **settings)
+        whole = status == 2 and all(part in printed.partition("error: ")[2] for part in NO_ROOM)
         if status and not whole:
-            print(said)
+            print(printed)
         return status if status == 0 or whole else 4
 
     return run(work, world.folder / "shm.log")
@@ -382,18 +382,20 @@ def test_small_shared_memory(world, tally):
         trainer = sorted(READERS)[i % len(READERS)]
         size = rng.choice(("4k", "32k", "64k", "128k", "1m"))
         more = (*READERS[trainer], "BANK.DIR", str(world.folder / f"banks{i}"))
-        how = {"trainer": trainer, "output": world.folder / f"run{i}"}
-        ends.append(with_shared_memory(world, size, *more, "DATALOADER.NUM_WORKERS", str(rng.randint(1, 3)), **how))
+        settings = {"trainer": trainer, "output": world.folder / f"run{i}"}
+        ends.append(
+            with_shared_memory(world, size, *more, "DATALOADER.NUM_WORKERS", str(rng.randint(1, 3)), **settings)
+        )
         if ends[-1] == 3:
             pytest.skip("no file system can be mounted here")
         if ends[-1] == 2:
-            ends[-1] = with_shared_memory(world, size, *more, **how)
+            ends[-1] = with_shared_memory(world, size, *more, **settings)
             records = [content(world.folder / name, "records/*.json") for name in (f"run{i}", trainer)]
             same = [{name: json.loads(text)["result"]["clean"] for name, text in each.items()} for each in records]
             if same[0] != same[1]:
                 wrong.append(f"{trainer} with {size}: other numbers after it went on")
         if ends[-1] != 0:
-            said = (world.folder / "shm.log").read_text()[-1500:]
-            wrong.append(f"{trainer} with {size} ended with {ends[-1]}: {said}")
+            printed = (world.folder / "shm.log").read_text()[-1500:]
+            wrong.append(f"{trainer} with {size} ended with {ends[-1]}: {printed}")
     print(*wrong[:1])
     tally("small shared memory", n, n - min(n, len(wrong)), wrong=len(wrong))
