@@ -412,7 +412,7 @@ def main(argv: list[str] | None = None) -> int:
         with stoppable():
             return run(argv)
     except (AdvPTError, OSError) as error:  # the system's errors name the file and the reason
-        print(f"error: {own_words(error)}", file=sys.stderr)
+        print(f"error: {out_of_shared_memory(error) or own_words(error)}", file=sys.stderr)
         return 2
     except ImportError as error:
         if error.name == "pkg_resources":

@@ -180,11 +180,10 @@ def read_text(path: Path, error: type[AdvPTError] = AdvPTError) -> str:
     data = path.read_bytes()
     try:
         text = data.decode("utf-8-sig")
+        where = ""
     except UnicodeDecodeError as cause:
         text, where = "", f"byte {data[cause.start]:#04x} at position {cause.start}"
-    else:
-        where = ""
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or "\0" in text:
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data:
         raise error(
             f"{path} is in UTF-16, as some programs on Windows write it; expected UTF-8: save it as UTF-8, or run "
             f"iconv -f UTF-16 -t UTF-8"

@@ -33,7 +33,7 @@ def adversarial_training(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def cocoop(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of images to the prompts that each of them has moved (CoCoOp, Zhou et al., CVPR 2022, eq. 3).
+    """Cross-entropy of images to the prompts that each of them has moved (CoCoOp, Zhou et al., CVPR 2022).
 
     Args:
         logits: ``[b, K]`` of clean images. labels: ``[b]`` int64.

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from dassl.data.transforms import build_transform
 from torch import Tensor
 
 from advpt.attacks import parse
@@ -45,13 +44,6 @@ class AttackedTrainer(PromptTrainer):
                 f"TRAINER.{self.node}.ATTACK is {cfg.TRAINER[self.node].ATTACK}; training attacks go through the tuned "
                 "prompts, for instance pgd3-ce@4, or pgd2-kl@1 for the KL to the clean prediction"
             )
-
-    def build_data_loader(self):
-        """Dassl's, but with ``center_crop`` among INPUT.TRANSFORMS training images are whole, as banks have them: the
-        shorter side resized, the middle cut out. (Dassl squeezes an image that is not cropped into a square.)"""
-        super().build_data_loader()
-        if "center_crop" in self.cfg.INPUT.TRANSFORMS:
-            self.train_loader_x.dataset.transform = build_transform(self.cfg, is_train=False)
 
     def build_prompts(self):
         super().build_prompts()

@@ -126,7 +126,7 @@ def some(names: Sequence[str], limit: int = 10) -> str:
     if not names:
         return "none"
     more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+    return ", ".join(map(printable, names[:limit])) + more
 
 
 def require_unicode(names: Iterable[str], where: str) -> None:

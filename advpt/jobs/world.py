@@ -219,7 +219,7 @@ DEMO = World(
     peers_attacks={"APT": "pgd2-ce@2/a2", "FAP": "pgd2-kl@2/a2", "AdvIVLP": "pgd2-ce@2/a2", "CAPT": "pgd2-ce@2/a2"},
     peers_settings=(("OPTIM.MAX_EPOCH", "10"), ("DATALOADER.TRAIN_X.BATCH_SIZE", "16")),
     peers_words="a photo of the digit",
-    peers_rates={"CoOp": "0.05", "CoCoOp": "0.02", "AdvPT": "0.02", "APT": "0.05", "FAP": "0.02", "AdvIVLP": "0.05",
+    peers_rates={"CoOp": "0.05", "CoCoOp": "0.02", "AdvPT": "0.1", "APT": "0.05", "FAP": "0.02", "AdvIVLP": "0.05",
                  "CAPT": "0.05"},
     said={
         "all": "Demo: DemoCLIP in two sizes, real handwritten and rendered printed digits, a part of the test images, "

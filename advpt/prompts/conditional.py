@@ -1,4 +1,4 @@
-"""Context that every image moves (CoCoOp; Zhou et al., CVPR 2022, section 3.2), and the classifier made of it.
+"""Context that every image moves (CoCoOp; Zhou et al., CVPR 2022), and the classifier made of it.
 
 The context of an image with the feature ``f`` of unit length is ``ctx + meta_net(f)``, one shift for all its vectors.
 So each image has text features of its own: its prompts are those of one sample for the text encoder, which computes

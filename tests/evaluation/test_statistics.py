@@ -113,6 +113,20 @@ def test_seeds_pair_where_they_are_the_same():
     )
 
 
+def test_other_seeds_are_a_component_for_each_side():
+    rng = np.random.default_rng(4)
+    y, z = outcomes(rng, 3, 60, 0.8).astype(float), outcomes(rng, 5, 60, 0.5).astype(float)
+    square, noise = 0.0, 0.0
+    for x in (y, z):
+        left = x - x.mean(1, keepdims=True) - x.mean(0) + x.mean()
+        noise += (left**2).sum() / ((len(x) - 1) * 59) / x.size
+        square += t.ppf(0.975, len(x) - 1) ** 2 * x.mean(1).var(ddof=1) / len(x)
+    images = max(1 / 60**2, (y.mean(0) - z.mean(0)).var(ddof=1) / 60 - noise)
+    half = 100 * np.sqrt(square + t.ppf(0.975, 59) ** 2 * images)
+    d = difference(runs(y > 0), runs(z > 0))
+    assert d.high - d.mean == pytest.approx(half) and d.mean == pytest.approx(100 * (y.mean() - z.mean()))
+
+
 def test_one_seed_is_never_significant_and_never_replicated():
     """A lucky run against fifteen: only the images are counted, and it says so; more seeds of the other change no
     word."""
@@ -144,6 +158,9 @@ def test_a_method_without_training_stands_against_all_seeds():
     assert d.seeds == (5,) and d.scope == "5 seeds and images" and not d.images_only
     again = difference(runs(y), runs(np.concatenate([z, z]), trained=False))
     assert (again.low, again.high) == pytest.approx((d.low, d.high)), "running it again tells nothing new"
+    noisy = outcomes(rng, 3, 300, 0.5)
+    found = accuracy_interval(runs(noisy, trained=False))
+    assert (found.low, found.high) == pytest.approx(wilson(300 * noisy.mean(), 300)), "its runs are no seeds"
     both = difference(runs(z, trained=False), runs(y[:1], trained=False))
     assert both.seeds == () and both.scope == "images"
 

@@ -342,3 +342,58 @@ def test_a_clock_that_jumps(world: World, tally, monkeypatch):
         observed = json.loads(next((out / "records").glob("*.json")).read_text())["observed"]
         assert 0 <= observed["seconds"] < 600, "durations are not of that clock"
     tally("clock that jumps", n, wrong=len(wrong))
+
+
+NO_ROOM = ("ran out of shared memory", "--shm-size", "DATALOADER.NUM_WORKERS 0")
+READERS = {  # who reads images in processes of their own: the bank builder, and the host's loader
+    "AdvPT": ("EVAL.ATTACKS", "()"),
+    "ZeroshotCLIP": ("EVAL.ATTACKS", "('pgd2-ce@8',)", "EVAL.PROTOCOLS", "('transfer',)"),
+    "CoOp": ("EVAL.ATTACKS", "()", "TRAINER.COOP.CLEAN_BANK", "False", "DATALOADER.TRAIN_X.BATCH_SIZE", "5"),
+}
+
+
+def with_shared_memory(world: World, size: str, *words: str, **how) -> int:
+    """The end of a run in a process that sees ``/dev/shm`` of this size: 0 it went through, 2 it said what is missing,
+    3 such a file system cannot be made here, 4 anything else. A run that waits is ended by a signal."""
+
+    def work() -> int:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(120)
+        if size and not mounted(Path("/dev/shm"), size):
+            return 3
+        status, said = call(world, *words, **how)
+        whole = status == 2 and all(part in said.partition("error: ")[2] for part in NO_ROOM)
+        if status and not whole:
+            print(said)
+        return status if status == 0 or whole else 4
+
+    return run(work, world.folder / "shm.log")
+
+
+def test_small_shared_memory(world, tally):
+    """Docker gives a container 64 MB of it. A run goes through or says so at once; without reading processes it goes
+    on, and ends with the numbers of a run that had enough."""
+    ends, wrong, n = [], [], times(20)
+    for trainer, words in READERS.items():
+        if with_shared_memory(world, "", *words, trainer=trainer, output=world.folder / trainer) != 0:
+            wrong.append((world.folder / "shm.log").read_text()[-2000:])
+    for i in range(n):
+        rng = random.Random(i)
+        trainer = sorted(READERS)[i % len(READERS)]
+        size = rng.choice(("4k", "32k", "64k", "128k", "1m"))
+        more = (*READERS[trainer], "BANK.DIR", str(world.folder / f"banks{i}"))
+        how = {"trainer": trainer, "output": world.folder / f"run{i}"}
+        ends.append(with_shared_memory(world, size, *more, "DATALOADER.NUM_WORKERS", str(rng.randint(1, 3)), **how))
+        if ends[-1] == 3:
+            pytest.skip("no file system can be mounted here")
+        if ends[-1] == 2:
+            ends[-1] = with_shared_memory(world, size, *more, **how)
+            records = [content(world.folder / name, "records/*.json") for name in (f"run{i}", trainer)]
+            same = [{name: json.loads(text)["result"]["clean"] for name, text in each.items()} for each in records]
+            if same[0] != same[1]:
+                wrong.append(f"{trainer} with {size}: other numbers after it went on")
+        if ends[-1] != 0:
+            said = (world.folder / "shm.log").read_text()[-1500:]
+            wrong.append(f"{trainer} with {size} ended with {ends[-1]}: {said}")
+    print(*wrong[:1])
+    tally("small shared memory", n, n - min(n, len(wrong)), wrong=len(wrong))

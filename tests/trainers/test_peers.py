@@ -301,8 +301,10 @@ def test_trades_is_capt_with_alpha_0(world):
 
 def test_whole_training_images_are_those_of_the_banks(world):
     """``center_crop`` among the transforms: every peer on pixels sees what AdvPT's and CoOp's banks were made of."""
-    for chosen, alike in (("('center_crop',)", True), ("()", False)):  # without: squeezed into a square
-        made = make(world, "APT", "INPUT.TRANSFORMS", chosen)
+    cases = (("APT", "('center_crop',)", True), ("APT", "()", False))  # without: squeezed into a square
+    cases += (("CAPT", "('center_crop',)", True), ("APT", "('center_crop','random_flip')", False))
+    for trainer, chosen, alike in cases:
+        made = make(world, trainer, "INPUT.TRANSFORMS", chosen)
         images = made.image_set("train")
         banked = torch.cat([batch.pixels for batch in images.batches(range(len(images)), 4, 0)])
         rows = {sample.path: i for i, sample in enumerate(images.samples)}
