@@ -54,6 +54,7 @@ ROUNDING = {torch.uint8: 0.5, torch.float16: 255 * 2.0**-12, torch.float32: 0.0,
 LOSSLESS = ("RGB", "L", "P")  # Pillow's modes of 8-bit PNG files without transparency
 CHUNK = 64  # images compared at a time
 NAMED = 5  # images that a message names
+Stamp = tuple[tuple[int, int, int], ...]
 
 
 class Source(Protocol):
@@ -201,14 +202,14 @@ def content(path: Path) -> str:
     return _digest(path, tuple(files), _stamp(files))
 
 
-def _stamp(files: Sequence[Path]) -> tuple[tuple[int, int], ...]:
-    """Size and time of change of each file that is there."""
+def _stamp(files: Sequence[Path]) -> Stamp:
+    """What changes with each file that is there."""
     stats = [os.stat(file) for file in files if file.is_file()]  # noqa: PTH116
-    return tuple((each.st_size, each.st_mtime_ns) for each in stats)
+    return tuple((each.st_ino, each.st_size, each.st_mtime_ns) for each in stats)
 
 
 @functools.lru_cache(maxsize=16)
-def _digest(path: Path, files: tuple[Path, ...], stamp: tuple[tuple[int, int], ...]) -> str:
+def _digest(path: Path, files: tuple[Path, ...], stamp: Stamp) -> str:
     """Read once for as long as no file changes: these may be many gigabytes."""
     if path.is_dir():
         return digest([[file.relative_to(path).as_posix(), file_digest(file)] for file in files])
@@ -216,7 +217,7 @@ def _digest(path: Path, files: tuple[Path, ...], stamp: tuple[tuple[int, int], .
 
 
 @functools.lru_cache(maxsize=4)
-def _opened(path: Path, stamp: tuple[tuple[int, int], ...]) -> TensorFile:
+def _opened(path: Path, stamp: Stamp) -> TensorFile:
     try:
         images, ids = _READERS[path.suffix.lower()](path)
     except AttackError:

@@ -154,8 +154,9 @@ def test_l2_budgets_are_of_the_whole_image(images: Images, tmp_path: Path) -> No
     pixels = attacked(some, 4)
     size = float(255 * (pixels.float() / 255 - clean(some)).flatten(1).norm(dim=1).max())
     path = write(pixels, some.ids, tmp_path)
-    attack(path, min(255.0, size + 0.1), "l2").examine(some)
+    attack(path, size + 0.1, "l2").examine(some)
     assert "beyond the budget of 4/255 in l2" in refused(path, some, 4, "l2")
+    assert "in l2" in refused(path, some, size - 0.3, "l2"), "nothing is added for rounding"
 
 
 # --- ids, counts, sizes, kinds --------------------------------------------------------------------------------------
@@ -248,7 +249,8 @@ def test_tensors_of_another_size_range_or_type(images: Images, tmp_path: Path) -
     fraction = pixels.float() / 255
     hole = fraction.index_put((torch.tensor(1), torch.tensor(2)), torch.tensor(float("nan")))
     for odd, high in ((pixels.float(), "255.000"), (fraction - 0.5, "0.500"), (hole, "nan")):
-        assert f"to {high}" in refused(write(odd, some.ids, tmp_path), some)
+        (tmp_path / high).mkdir()
+        assert f"to {high}" in refused(write(odd, some.ids, tmp_path / high), some)
 
 
 def test_nothing_is_unpickled(images: Images, tmp_path: Path) -> None:
