@@ -22,15 +22,10 @@ def test_every_named_test_exists():
 
 
 def test_every_row_of_a_table_names_a_test():
-<<<<<<< HEAD
     lines = TEXT.splitlines()
     rows = [line for line, after in zip(lines, [*lines[1:], ""]) if line.startswith("| ") and after[:4] != "|---"]
     assert len(rows) > 40
     assert not [row for row in rows if "`tests/" not in row]
-=======
-    rows = [line for line in TEXT.splitlines() if line.startswith("| ") and not line.startswith(("| What", "| Sign", "| Promise"))]
-    assert len(rows) > 15 and all("`tests/" in row for row in rows)
->>>>>>> w-a
 
 
 def test_every_named_rule_exists():
