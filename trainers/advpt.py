@@ -101,8 +101,13 @@ class PromptTrainer(TrainerX):
     # --- set-up -------------------------------------------------------------------------------------------------
 
     def build_data_loader(self):
-        """The host's loaders, their images read by the library's one reader."""
-        self.dm = dm = DataManager(self.cfg, dataset_wrapper=HostImages)
+        """The host's loaders, their images read by the library's one reader. Where ``center_crop`` and nothing random
+        is among INPUT.TRANSFORMS, training images are as banks have them: the shorter side resized, the middle cut
+        out. (Dassl squeezes an image that it does not crop into a square.)"""
+        chosen = self.cfg.INPUT.TRANSFORMS
+        whole = "center_crop" in chosen and not any(name.startswith("random") for name in chosen)
+        train = build_transform(self.cfg, is_train=False) if whole else None
+        self.dm = dm = DataManager(self.cfg, custom_tfm_train=train, dataset_wrapper=HostImages)
         self.train_loader_x, self.train_loader_u = dm.train_loader_x, dm.train_loader_u
         self.val_loader, self.test_loader = dm.val_loader, dm.test_loader
         self.num_classes, self.num_source_domains = dm.num_classes, dm.num_source_domains
@@ -191,15 +196,6 @@ class PromptTrainer(TrainerX):
     def lists(self) -> DataLists:
         """Which images are in train, val and test, and the names of the classes."""
         return DataLists.of(self.dm.dataset)
-
-    def build_data_loader(self):
-        """Dassl's, but where ``center_crop`` and nothing random is among INPUT.TRANSFORMS, training images are as banks
-        have them: the shorter side resized, the middle cut out. (Dassl squeezes an image that it does not crop into a
-        square.)"""
-        super().build_data_loader()
-        chosen = self.cfg.INPUT.TRANSFORMS
-        if "center_crop" in chosen and not any(name.startswith("random") for name in chosen):
-            self.train_loader_x.dataset.transform = build_transform(self.cfg, is_train=False)
 
     def bank_images(self):
         """The training images as a training bank has them: at most BANK.LIMIT, resized as BANK.PROFILE says."""

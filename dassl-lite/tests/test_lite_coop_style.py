@@ -473,6 +473,9 @@ def test_a_wrapper_with_an_item_of_its_own(run_cfg):
     assert tested["img"].shape[1:] == (3, 8, 8)
     assert tested["name"][0] == dm.dataset.test[0].classname
     assert next(iter(DataManager(run_cfg, dataset_wrapper=Doubled).test_loader))["img"].shape[1:] == (6, 8, 8)
+    plain = dm.test_loader.dataset.transform
+    both = next(iter(DataManager(run_cfg, None, [plain, plain], Doubled).test_loader))
+    assert both["img"].shape[1:] == both["img2"].shape[1:] == (6, 8, 8)
 
 
 def test_the_nearest_name():

@@ -35,8 +35,8 @@ TRANSFER, ADAPTIVE = "test_transfer_pgd2-ce@8-a8.json", "test_adaptive_pgd2-ce@8
 NAMES = {"ctx", *(f"meta_net.linear{i}.{part}" for i in (1, 2) for part in ("weight", "bias"))}
 
 
-def run(world: World, *more: str, **how) -> str:
-    return world.run(*SHORT, *more, trainer="CoCoOp", **how)
+def run(world: World, *more: str, **options) -> str:
+    return world.run(*SHORT, *more, trainer="CoCoOp", **options)
 
 
 def state_of(run: Path) -> dict:

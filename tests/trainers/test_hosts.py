@@ -70,6 +70,7 @@ def ctx(checkout: Path, file: str) -> torch.Tensor:
     return torch.load(path, weights_only=True)["state_dict"]["ctx"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTS)
 def test_advpt_trains_saves_resumes_and_tests(name, tmp_path, tiny_file):
     checkout, small = (
