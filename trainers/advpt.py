@@ -508,7 +508,7 @@ class PromptTrainer(TrainerX):
             raise PromptError(
                 f"{path} holds class-specific context (CSC): {classes}; it fits only the class list it was tuned on"
             )
-        exchange.require_layout(about, str(path), self.context, self.node)
+        exchange.require_layout(about, str(path), self.context, self.node, self.cfg.TRAINER[self.node])
         exchange.require_towers(about, str(path), self.backbone, self.towers())
         if other := exchange.other_towers(about, self.backbone):  # of images, for prompts in the text alone
             self.doubt(f"the loaded prompt {other}")
