@@ -481,7 +481,7 @@ class PromptTrainer(TrainerX):
     def load_model(self, directory, epoch=None):
         """Take the context from a finished run's folder: the given epoch, the best, or the last one written."""
         if not directory:
-            print("Note that load_model() is skipped as no pretrained model is given")
+            self.stay_untrained()
             return
         path = exchange.checkpoint_file(Path(directory, MODEL_NAME), epoch)
         saved = load_checkpoint(path)
@@ -496,6 +496,11 @@ class PromptTrainer(TrainerX):
                 path, self.backbone.name, self.context.position, self.node,
             )  # fmt: skip
         print(f'Loading weights to {MODEL_NAME} from "{path}" (epoch = {saved.get("epoch")})')
+
+    def stay_untrained(self):
+        """Say, as Dassl does, that no run was named to load; and that its numbers are those of the start."""
+        print("Note that load_model() is skipped as no pretrained model is given")
+        self.doubt(f"no --model-dir: {self.cfg.TRAINER.NAME} is evaluated as it starts, untrained")
 
     def require_fit(self, path):
         """What stands beside a checkpoint of prompts, once it agrees with this run in layout, classes and CLIP.

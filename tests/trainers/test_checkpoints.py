@@ -78,6 +78,13 @@ def test_a_layout_that_the_node_cannot_have_is_that_of_another_trainer(world):
         assert "(--trainer FAP)" in printed and f"TRAINER.{trainer.upper()}.LAYOUT" not in printed
 
 
+@pytest.mark.parametrize("trainer", ["AdvPT", "FastAT"])
+def test_an_evaluation_of_nothing_that_was_trained_says_so(world, trainer):
+    printed = world.run(*QUICK, trainer=trainer, flags=("--eval-only",))
+    said = f"no --model-dir: {trainer} is evaluated as it starts, untrained"
+    assert all(said in r["warnings"] for r in results(world.output)) and said in printed
+
+
 def test_a_method_without_prompts_takes_no_layout(world):
     world.run(*QUICK, "TRAINER.ADVPT.N_CTX", "3")
     plain = world.run(*QUICK, trainer="ZeroshotCLIP", output=world.folder / "plain")
