@@ -65,7 +65,7 @@ def checkpoint_file(folder: Path, epoch: int | None = None) -> Path:
 
 
 def contents(folder: Path) -> str:
-    """What a message says of checkpoints in a run's model folder, or else in the folders beside it."""
+    """What a message says of checkpoints in a run's model folder, or else in the folders beside, below or above it."""
     if names := _checkpoints(folder):
         epochs = [name.rpartition("-")[2] for name in names if name.rpartition("-")[2].isdigit()]
         return f"{folder} has {', '.join(names)}" + (f": choose one with --load-epoch {epochs[-1]}" if epochs else "")
@@ -76,6 +76,10 @@ def contents(folder: Path) -> str:
             f"{folder.parent} has checkpoints in {', '.join(others)}, where those of another method lie; name its "
             "--trainer, or a run of this one with --model-dir"
         )
+    if runs := sorted({path.parents[1].name for path in folder.parent.glob(f"*/{folder.name}/model*.pth.tar*")}):
+        return f"{folder.parent} holds the runs {listing.some(runs)}: name one of them with --model-dir, or --seeds"
+    if _checkpoints(above := folder.parent.parent / folder.name):
+        return f"{above} has checkpoints: name that run alone, or with --seeds the folder that holds its seeds"
     return "name the folder of a finished run with --model-dir"
 
 

@@ -104,7 +104,13 @@ def test_what_is_there_is_listed_where_a_checkpoint_is_not(tmp_path):
     with pytest.raises(WeightsError, match=r"has checkpoints in prompt_learner \(model.pth.tar-5, model.pth.tar-50\)"):
         exchange.checkpoint_file(tmp_path / "image_encoder")
     with pytest.raises(WeightsError, match="name the folder of a finished run"):
-        exchange.checkpoint_file(tmp_path / "nowhere" / "prompt_learner")
+        exchange.checkpoint_file(tmp_path / "no" / "where" / "prompt_learner")
+    with pytest.raises(WeightsError, match=r"prompt_learner has checkpoints: name that run alone, or with --seeds"):
+        exchange.checkpoint_file(tmp_path / "seed1" / "prompt_learner")
+    for seed in (2, 1):
+        coops_file(tmp_path / f"runs/seed{seed}", torch.zeros(2, 3), 5)
+    with pytest.raises(WeightsError, match="holds the runs seed1, seed2: name one of them with --model-dir"):
+        exchange.checkpoint_file(tmp_path / "runs" / "prompt_learner")
 
 
 @pytest.mark.parametrize("odd", [{}, {"prompt": 3}, {"prompt": {"layout": []}}, {"prompt": {"n_ctx": 4}}])
