@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from tabulate import tabulate
 
+from advpt.additions import complete
 from advpt.evaluation import record as records
 from advpt.evaluation.defended import inexact_gradient
 from advpt.evaluation.record import Record
+from advpt.evaluation.run_folder import FREE_NODES
 from advpt.evaluation.statistics import IMAGES_ONLY, STATEMENT, Interval, Runs, accuracy_interval, difference
 
 Column = tuple[str, str]  # protocol, attack as it was asked for
@@ -34,17 +38,55 @@ class Group:
     @property
     def methods(self) -> list[str]:
         names = {self.method(r.result) for r in self.records}
-        return [n for n in ORDER if n in names] + sorted(names - set(ORDER))
+        known = [n for n in ORDER if n in names]
+        return known + sorted(names - set(known), key=_natural)
 
     @functools.cached_property
     def _augmented(self) -> bool:
         """Whether a CoOp on augmented images is among the records."""
         return any(r.result["trainer"] == "CoOp" and not _on_clean_bank(r.result) for r in self.records)
 
+    @functools.cached_property
+    def _shots(self) -> dict[str, set[int]]:
+        """By trainer, the numbers of shots among the records."""
+        shots: dict[str, set[int]] = defaultdict(set)
+        for r in (x.result for x in self.records):
+            shots[r["trainer"]].add(r.get("shots", -1))
+        return shots
+
     def method(self, result: dict[str, Any]) -> str:
-        """The trainer of a record; a CoOp on a clean bank has a name of its own beside one on augmented images."""
-        name = str(result["trainer"])
-        return TWIN if name == "CoOp" and self._augmented and _on_clean_bank(result) else name
+        """The trainer of a record; a CoOp on a clean bank has a name of its own beside one on augmented images, and so
+        has each number of shots where there are several."""
+        name = trainer = str(result["trainer"])
+        if name == "CoOp" and self._augmented and _on_clean_bank(result):
+            name = TWIN
+        if len(self._shots[trainer]) > 1:
+            shots = result.get("shots", -1)
+            name += f", {shots} shots" if shots > 0 else ", all images"
+        return name
+
+    def trainer(self, method: str) -> str:
+        return next(str(r.result["trainer"]) for r in self.records if self.method(r.result) == method)
+
+    def shots(self, method: str) -> set[int]:
+        return {r.result.get("shots", -1) for r in self.records if self.method(r.result) == method}
+
+    def mixtures(self) -> list[str]:
+        """Cells that stand for runs of several settings: a sentence for each method and seed."""
+        configs: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
+        for r in (x.result for x in self.records):
+            config = {k: v for k, v in complete(r["config"]).items() if not k.startswith(FREE_NODES)}
+            if config not in (known := configs[self.method(r), r["seed"]]):
+                known.append(config)
+        sentences = []
+        for (method, seed), kinds in sorted(configs.items()):
+            names = sorted({k for c in kinds for k in c.keys() | kinds[0].keys() if c.get(k) != kinds[0].get(k)})
+            if names:
+                sentences.append(
+                    f"WARNING {method}, seed {seed}: {len(kinds)} runs that differ in {', '.join(names[:6])} share a "
+                    "row, and one of them is shown in each cell; name their folders one by one"
+                )
+        return sentences
 
     @property
     def defenses(self) -> list[str]:
@@ -89,6 +131,11 @@ class Group:
         return records.runs(parts, self.trained(method)) if parts else None
 
 
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts 4 shots before 16 shots."""
+    return [(int(word), "") if word.isdigit() else (-1, word) for word in re.split(r"(\d+)", name)]
+
+
 def _on_clean_bank(result: dict[str, Any]) -> bool:
     return bool(result["config"].get("TRAINER.COOP.CLEAN_BANK"))
 
@@ -120,13 +167,16 @@ def groups(found: Sequence[Record]) -> list[Group]:
     ]
 
 
-def cell(parts: dict[int, dict[str, Any]], trained: bool = True) -> str:
-    """Mean over seeds in percent with its 95 % interval; of a single run behind a random defense also the standard
+def cell(parts: dict[int, dict[str, Any]], trained: bool = True, seeds: Collection[int] = ()) -> str:
+    """Mean over seeds in percent with its 95 % interval; which seeds, where they are not those of the row (``seeds``,
+    if given); of a single run behind a random defense also the standard
     deviation over the defense's draws; where the attack left images untouched, their share and the accuracy on the
     others; and what kind of gradient it is where the attacker had no other."""
     if not parts:
         return "not run"
     text = interval_text(accuracy_interval(records.runs(parts, trained)))
+    if seeds and parts.keys() != set(seeds):
+        text += f" (seeds {_listed(parts)})"
     if len(parts) == 1 and (deviation := next(iter(parts.values())).get("deviation")):
         text += f" (± {deviation:.1f} over draws)"
     if untouched := np.mean([part.get("untouched", 0.0) for part in parts.values()]):
@@ -136,6 +186,14 @@ def cell(parts: dict[int, dict[str, Any]], trained: bool = True) -> str:
     for word in dict.fromkeys(part["gradient"] for part in parts.values() if part.get("gradient")):
         text += f" ({word})"
     return text
+
+
+def _listed(seeds: Iterable[int]) -> str:
+    """``1,2,5``, and ``1-10`` for a row of numbers without a gap."""
+    numbers = sorted(seeds)
+    if len(numbers) > 3 and numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"{numbers[0]}-{numbers[-1]}"
+    return ",".join(map(str, numbers))
 
 
 def interval_text(found: Interval) -> str:
@@ -155,10 +213,9 @@ def render(group: Group, style: str = "github") -> str:
             clean = group.parts(method, None, defense)
             if defense and not clean:
                 continue
-            rows.append(
-                [method, *([defense or "none"] if shown else []), ",".join(str(s) for s in sorted(clean))]
-                + [cell(group.parts(method, c, defense), group.trained(method)) for c in (None, *group.columns)]
-            )
+            parts = [group.parts(method, column, defense) for column in (None, *group.columns)]
+            cells = [cell(part, group.trained(method), set(clean)) for part in parts]
+            rows.append([method, *([defense or "none"] if shown else []), _listed(clean), *cells])
     text = tabulate(rows, headers=heads, tablefmt=style, disable_numparse=True)
     advpt = [r.result["config"] for r in group.records if r.result["trainer"] == "AdvPT"]
     banks = sorted({str(config["BANK.ATTACK"]) for config in advpt if "BANK.ATTACK" in config})
@@ -178,7 +235,8 @@ def render(group: Group, style: str = "github") -> str:
         for r in (x.result for x in group.records)
         for line in r.get("warnings", [])
     )
-    return "\n\n".join([caption, text, *(["\n".join(said)] if said else [])])
+    warnings = [*said, *group.mixtures()]
+    return "\n\n".join([caption, text, *(["\n".join(warnings)] if warnings else [])])
 
 
 def compare(group: Group, one: str, other: str, column: Column | None) -> Interval | None:
@@ -192,15 +250,16 @@ def compare(group: Group, one: str, other: str, column: Column | None) -> Interv
 def render_comparisons(group: Group) -> str:
     """AdvPT against the others, in points, for clean and the first transfer attack and the adaptive ones."""
     lines = []
-    for other in group.methods:
-        if other == "AdvPT" or "AdvPT" not in group.methods:
+    ours = [method for method in group.methods if group.trainer(method) == "AdvPT"]
+    for one, other in itertools.product(ours, group.methods):
+        if other in ours or (group.trained(other) and group.shots(other) != group.shots(one)):
             continue
         for column in [None, *group.columns]:
-            d = compare(group, "AdvPT", other, column)
+            d = compare(group, one, other, column)
             if d is None:
                 continue
             what = "clean" if column is None else f"robust: {column[0]}, {column[1]}"
-            lines.append([f"AdvPT - {other}", what, f"{d.mean:+.1f}", f"{d.low:+.1f} to {d.high:+.1f}", d.scope])
+            lines.append([f"{one} - {other}", what, f"{d.mean:+.1f}", f"{d.low:+.1f} to {d.high:+.1f}", d.scope])
     if not lines:
         return ""
     heads = ["difference", "accuracy", "points", "95 % interval", "interval over"]

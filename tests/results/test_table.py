@@ -72,6 +72,44 @@ def test_two_kinds_of_coop_have_a_row_each(tmp_path):
     assert alone.methods == ["CoOp"]
 
 
+def test_each_number_of_shots_has_a_row_and_is_compared_with_its_like(tmp_path):
+    write(tmp_path / "zero", "ZeroshotCLIP", 1, 50, 30, shots=-1)
+    for shots, clean in ((4, 60), (16, 80), (-1, 90)):
+        for seed in (1, 2, 3):
+            write(tmp_path / str(shots), "AdvPT", seed, clean, 40, shots=shots)
+            write(tmp_path / str(shots), "CoOp", seed, clean - 5, 30, shots=shots)
+    (group,) = groups(collect([tmp_path]))
+    rows = ["CoOp, 4 shots", "CoOp, 16 shots", "CoOp, all images"]
+    ours = [row.replace("CoOp", "AdvPT") for row in rows]
+    assert group.methods == ["ZeroshotCLIP", *sorted(ours + rows, key=[*ours, *rows].index)]
+    assert [group.parts(m, None)[1]["accuracy"] for m in group.methods[1:]] == [60, 80, 90, 55, 75, 85]
+    text = render_comparisons(group)
+    assert all(f"| {one} - ZeroshotCLIP " in text for one in ours)
+    assert "| AdvPT, 4 shots - CoOp, 4 shots " in text and "AdvPT, 4 shots - CoOp, 16 shots" not in text
+    assert "WARNING" not in render(group)
+
+
+def test_runs_of_several_settings_in_one_row_are_named(tmp_path):
+    for i, rate in enumerate((0.1, 0.2)):
+        config = {"OPTIM.LR": rate, "EVAL.SUBSET": i, "BANK.ATTACK": "pgd10-fkl@4"}
+        write(tmp_path / str(i), "AdvPT", 1, 80 + i, 60, config=config)
+    (group,) = groups(collect([tmp_path]))
+    assert "WARNING AdvPT, seed 1: 2 runs that differ in OPTIM.LR share a row" in render(group)
+    (alone,) = groups(collect([tmp_path / "0"]))
+    assert "WARNING" not in render(alone)
+
+
+def test_a_cell_of_fewer_seeds_than_its_row_says_which(tmp_path):
+    for seed in (1, 2, 3, 4, 5):
+        write(tmp_path, "AdvPT", seed, 80 + seed, 60)
+    for seed in (1, 2):
+        write(tmp_path, "AdvPT", seed, 80 + seed, 50 + seed, ADAPTIVE)
+    (group,) = groups(collect([tmp_path]))
+    (row,) = (line for line in render(group).splitlines() if line.startswith("| AdvPT"))
+    cells = [c.strip() for c in row.split("|")[1:-1]]
+    assert cells[1] == "1-5" and cells[-1].endswith("] (seeds 1,2)") and "seeds" not in cells[2] + cells[3]
+
+
 def test_differences_pair_seeds_and_images(folder):
     (group,) = groups(collect([folder]))
     d = compare(group, "AdvPT", "CoOp", TRANSFER)
