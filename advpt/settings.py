@@ -368,6 +368,26 @@ def _composed(path: Path, inside: tuple[Path, ...]) -> list[tuple[str, dict[str,
     )  # fmt: skip
 
 
+def missing_leaf(error: AttributeError, cfgs: Sequence[CfgNode]) -> str:
+    """The dotted name of the setting that was read and is not there, where that is what an error means; else "".
+
+    Args:
+        error: as it was caught. cfgs: the configurations that may have been read.
+    """
+    if not isinstance(error.obj, CfgNode):
+        return ""
+    nodes = (pair for cfg in cfgs for pair in _nodes(cfg))
+    return next((prefix for prefix, node in nodes if node is error.obj), "") + str(error.name)
+
+
+def _nodes(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, CfgNode]]:
+    """A node and those inside it, each with the beginning of its leaves' dotted names."""
+    yield prefix, node
+    for name, value in node.items():
+        if isinstance(value, CfgNode):
+            yield from _nodes(value, f"{prefix}{name}.")
+
+
 def unread(cfg: CfgNode, pairs: Sequence[str], files: Sequence[Path], nodes: Sequence[str]) -> list[str]:
     """Settings of other trainers' nodes, which change nothing in this run: a sentence for each.
 

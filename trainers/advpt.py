@@ -41,6 +41,7 @@ from advpt.errors import ConfigError, PromptError
 from advpt.evaluation import defended, evaluator, pictures, record
 from advpt.evaluation.evaluator import Prompts, evaluate
 from advpt.evaluation.protocols import recorded, threats
+from advpt.evaluation.run_folder import FREE
 from advpt.files import digest, load_checkpoint, write_json
 from advpt.prompts import exchange, words
 from advpt.prompts.classifier import Classifier, from_templates
@@ -571,10 +572,10 @@ class AdvPT(PromptTrainer):
 # --- small parts that the trainers share ----------------------------------------------------------------------------
 
 # Leaves that may differ between equal runs: where things lie and how many processes read them.
-UNRECORDED = ("OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATALOADER.NUM_WORKERS", "DATASET.ROOT",
-              "DATASET.TITLE", "BANK.DIR", "BANK.VERIFY", "BANK.ENGINE", "BANK.CPUS_PER_WORKER", "BANK.GPUS_PER_WORKER",
-              "TRAIN.PRINT_FREQ", "MODEL.WEIGHTS", "MODEL.IMAGE_WEIGHTS", "EVAL.SURROGATE_WEIGHTS",
-              "TRAINER.TAPT.CLEAN_RUN", "TRAINER.TAPT.ADV_STATISTICS", "TRAINER.TAPT.CLEAN_STATISTICS")  # fmt: skip
+UNRECORDED = (
+    *FREE, "MODEL.WEIGHTS", "MODEL.IMAGE_WEIGHTS", "EVAL.SURROGATE_WEIGHTS", "TRAINER.TAPT.CLEAN_RUN",
+    "TRAINER.TAPT.ADV_STATISTICS", "TRAINER.TAPT.CLEAN_STATISTICS",
+)  # fmt: skip
 
 
 def hand_templates(cfg) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from advpt.additions import complete
 from advpt.evaluation import record as records
 from advpt.evaluation.defended import inexact_gradient
 from advpt.evaluation.record import Record
-from advpt.evaluation.run_folder import FREE_NODES
+from advpt.evaluation.run_folder import identity
 from advpt.evaluation.statistics import IMAGES_ONLY, STATEMENT, Interval, Runs, accuracy_interval, difference
 
 Column = tuple[str, str]  # protocol, attack as it was asked for
@@ -75,7 +75,7 @@ class Group:
         """Cells that stand for runs of several settings: a sentence for each method and seed."""
         configs: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
         for r in (x.result for x in self.records):
-            config = {k: v for k, v in complete(r["config"]).items() if not k.startswith(FREE_NODES)}
+            config = identity(complete(r["config"]))
             if config not in (known := configs[self.method(r), r["seed"]]):
                 known.append(config)
         sentences = []
