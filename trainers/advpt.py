@@ -93,7 +93,7 @@ class PromptTrainer(TrainerX):
     layout = ""  # of its prompts, where the method says and not its node
     learner: type[PromptLearner] = PromptLearner
     progress: Progress | None = None  # while training, and until the evaluation that follows
-    input_seconds: float | None = 0.0  # what the training input cost, None where nobody knows
+    input_seconds: float | None = 0.0  # what the training input cost, None where that is not known
     loaded: dict | None = None  # where an evaluated prompt came from
     doubts: tuple[str, ...] = ()  # about what was loaded, for the record
     tuned_with: tuple[int, ...] = ()  # the seeds that were tuned in one batch with this one
@@ -488,7 +488,7 @@ class PromptTrainer(TrainerX):
         saved = load_checkpoint(path)
         about = self.require_fit(path)
         self.prompt_learner.load_context(saved["state_dict"], str(path))
-        self.loaded = {"epoch": saved.get("epoch")} | source_of(path) | self.tuned_elsewhere(about)
+        self.loaded = {"epoch": saved.get("epoch")} | exchange.origin(about) | self.tuned_elsewhere(about)
         if not exchange.tuned_in(about, "prompt"):
             self.loaded["assumed"] = {"class_token_position": self.context.position, "backbone": self.backbone.name}
             log.warning(
@@ -534,8 +534,8 @@ class PromptTrainer(TrainerX):
 
     def tuned_elsewhere(self, about):
         """For the record: on which data a checkpoint was tuned, where they are not this run's."""
-        data = exchange.tuned_in(about, "data")
-        return {"tuned_on": dict(data)} if data and data.get("digest") != self.lists.tuned_on["digest"] else {}
+        data = exchange.other_data(about, self.lists.tuned_on)
+        return {"tuned_on": dict(data)} if data else {}
 
     def require_same_tuning(self, run):
         """Refuse to go on with a run (``--resume``) of another layout, CLIP or data.
@@ -543,15 +543,8 @@ class PromptTrainer(TrainerX):
         Raises:
             PromptError: another layout or other data. WeightsError: another CLIP.
         """
-        path = run / self.get_model_names()[0] / exchange.ABOUT
-        data = exchange.tuned_in(self.require_fit(path), "data")
-        if data and data.get("digest") != self.lists.tuned_on["digest"]:
-            mine = self.lists.tuned_on
-            raise PromptError(
-                f"{run} was tuned on other data: {data.get('title')}, {data.get('classes')} classes and "
-                f"{data.get('images')} training images, this run has {mine['classes']} and {mine['images']}; start "
-                "anew without --resume"
-            )
+        about = self.require_fit(run / self.get_model_names()[0] / exchange.ABOUT)
+        exchange.require_data(about, run, self.lists.tuned_on)
 
 
 @TRAINER_REGISTRY.register()
@@ -587,8 +580,7 @@ def hand_templates(cfg) -> tuple[str, ...]:
 
 def source_of(checkpoint: Path) -> dict:
     """Which run a checkpoint is from, as far as the file beside it says: trainer, data set, seed."""
-    about = exchange.about(checkpoint)
-    return {name: about[name] for name in ("trainer", "dataset", "seed") if name in about}
+    return exchange.origin(exchange.about(checkpoint))
 
 
 def bank_loader(bank: Bank, cfg, seed: int) -> BankLoader:

@@ -110,10 +110,8 @@ class Folder:
             )
 
     def read(self, ids: Sequence[str]) -> Tensor:
-        found = []
-        for name in ids:
-            found.append(torch.from_numpy(np.array(read_rgb(self.file(name)))))
-        return torch.stack(found).permute(0, 3, 1, 2).float().div(255)
+        pixels = [torch.from_numpy(np.array(read_rgb(self.file(name)))) for name in ids]
+        return torch.stack(pixels).permute(0, 3, 1, 2).float().div(255)
 
 
 def _unlike(file: Path, size: tuple[int, int]) -> str:
@@ -121,7 +119,7 @@ def _unlike(file: Path, size: tuple[int, int]) -> str:
     try:
         with Image.open(file) as image:
             kind, mode, found = image.format, image.mode, (image.height, image.width)
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
         return f"not an image: {error}"
     if kind != "PNG":
         return f"{kind} inside; only PNG is read, which keeps every pixel"
@@ -197,8 +195,8 @@ def content(path: Path) -> str:
     """SHA-256 (hex) over the files and their ids, wherever they lie."""
     if path.is_dir():
         files = [path / name for name in listing.scan(path).images]
-        return _digest(path, tuple(files), _stamp(files))
-    files = [path, *([side_file(path)] if side_file(path).is_file() else [])]
+    else:
+        files = [path, *([side_file(path)] if side_file(path).is_file() else [])]
     return _digest(path, tuple(files), _stamp(files))
 
 
@@ -344,12 +342,8 @@ class Files(Attack):
             )
         log.info(
             "attack   %s: %d images within the budget of %g/255 in %s, the largest distance is %.4f/255",
-            self.path,
-            len(found),
-            self.eps,
-            self.norm,
-            largest,
-        )
+            self.path, len(found), self.eps, self.norm, largest,
+        )  # fmt: skip
 
     def run(self, forward: Forward, x: Tensor, y: Tensor, noise: SampleNoise) -> tuple[Tensor, Tensor, Tensor]:
         images = self._read(noise.ids).to(x)

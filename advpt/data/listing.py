@@ -129,6 +129,11 @@ def some(names: Sequence[str], limit: int = 10) -> str:
     return ", ".join(map(printable, names[:limit])) + more
 
 
+def missing_image(path: object) -> str:
+    """The sentence for an image that is not there."""
+    return f"the image {path} is missing; check the data set with: python -m advpt prepare --check"
+
+
 def require_unicode(names: Iterable[str], where: str) -> None:
     """Refuse names of files and classes that are not UTF-8: they can be opened, but neither be written into a record
     nor read by CLIP. Python marks their bytes with halves of characters.

@@ -121,9 +121,7 @@ class DataLists:
         try:
             return "".join(file_digest(self.folder / path)[:_CONTENT] for path in self._compared(part))
         except FileNotFoundError as error:
-            raise DataError(
-                f"the image {error.filename} is missing; check the data set with: python -m advpt prepare --check"
-            ) from None
+            raise DataError(listing.missing_image(error.filename)) from None
 
 
 def _absolute(path: str) -> str:

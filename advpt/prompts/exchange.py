@@ -103,6 +103,31 @@ def tuned_in(about: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
+def origin(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Which run a checkpoint is from, as far as is known: trainer, data set, seed."""
+    return {name: about[name] for name in ("trainer", "dataset", "seed") if name in about}
+
+
+def other_data(about: Mapping[str, Any], lists: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The data that a checkpoint was tuned on; {} where they are those of ``lists`` or nothing is known of them.
+
+    Args:
+        about: what stands beside the checkpoint. lists: :attr:`advpt.data.lists.DataLists.tuned_on`.
+    """
+    data = tuned_in(about, "data")
+    return data if data and data.get("digest") != lists["digest"] else {}
+
+
+def require_data(about: Mapping[str, Any], run: Path, lists: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run on other data. ``about``, ``lists``: as of :func:`other_data`. Raises PromptError."""
+    if data := other_data(about, lists):
+        raise PromptError(
+            f"{run} was tuned on other data: {data.get('title')}, {data.get('classes')} classes and "
+            f"{data.get('images')} training images, this run has {lists['classes']} and {lists['images']}; start anew "
+            "without --resume"
+        )
+
+
 def layout_settings(run: Path, node: str, leaves: Collection[str]) -> dict[str, Any]:
     """The settings of ``TRAINER.<node>`` that a run's prompts were tuned with, by dotted name.
 
