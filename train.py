@@ -182,6 +182,7 @@ def advice_on_nodes(problem: str, cfg) -> str:
 
 
 def advice_on_setting(name: str) -> str:
+    """What to do about a setting or node that the configuration lacks."""
     return (
         f"{name} is no setting of this project. If it belongs to a trainer or data set from another repository, copy "
         f"the lines about it from the extend_cfg of that repository's train.py into extend_cfg of {HERE / 'train.py'}"

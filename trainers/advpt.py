@@ -75,13 +75,13 @@ class HostImages(DatasetWrapper):
 
     def __getitem__(self, idx):
         item = self.data_source[idx]
-        found = {"label": item.label, "domain": item.domain, "impath": item.impath, "index": idx}
+        fields = {"label": item.label, "domain": item.domain, "impath": item.impath, "index": idx}
         image = read_rgb(Path(item.impath))
         several = self.transform if isinstance(self.transform, list | tuple) else [self.transform]
         for number, transform in enumerate(several, 1):
-            seen = self._transform_image(transform, image) if transform is not None else image
-            found["img" if number == 1 else f"img{number}"] = seen
-        return found | ({"img0": self.to_tensor(image)} if self.return_img0 else {})
+            view = self._transform_image(transform, image) if transform is not None else image
+            fields["img" if number == 1 else f"img{number}"] = view
+        return fields | ({"img0": self.to_tensor(image)} if self.return_img0 else {})
 
 
 class PromptTrainer(TrainerX):
@@ -169,7 +169,7 @@ class PromptTrainer(TrainerX):
 
     def load_surrogate(self):
         """The attacker's own network for attacks that do not go through CLIP, fitted to the training images."""
-        folder = self.bank_settings.dir / catalog.shelf(self.cfg.DATASET) / "surrogates"
+        folder = self.bank_settings.dir / catalog.bank_name(self.cfg.DATASET) / "surrogates"
         settings, train = SurrogateSettings.from_cfg(self.cfg), self.image_set("train")
         return load_surrogate(settings, train, folder, self.device, self.bank_settings.chunk)
 
@@ -190,7 +190,7 @@ class PromptTrainer(TrainerX):
         cfg, data = self.cfg, self.dm.dataset
         datums = {"train": data.train_x, "val": data.val, "test": data.test}[split]
         pixels = Preprocessing(tuple(cfg.INPUT.SIZE), interpolation or cfg.INPUT.INTERPOLATION)
-        name = catalog.shelf(cfg.DATASET)
+        name = catalog.bank_name(cfg.DATASET)
         return ImageSet.from_datums(name, split, datums or [], self.classnames, cfg.DATASET.ROOT, pixels)
 
     @functools.cached_property

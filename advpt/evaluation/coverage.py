@@ -91,9 +91,9 @@ def coverage(scenario: Scenario, draws: int, seed: int = 0) -> tuple[float, floa
     points."""
     experiment, hits, width = Experiment(scenario, seed), 0, 0.0
     for _ in range(draws):
-        found = difference(*experiment.draw())
-        hits += found.low <= scenario.truth <= found.high
-        width += (found.high - found.low) / 2
+        interval = difference(*experiment.draw())
+        hits += interval.low <= scenario.truth <= interval.high
+        width += (interval.high - interval.low) / 2
     return 100 * hits / draws, width / draws
 
 
@@ -101,8 +101,8 @@ def accuracy_coverage(scenario: Scenario, draws: int, seed: int = 0) -> float:
     """Percent of experiments in which the interval of the first method's accuracy holds the truth."""
     experiment, hits = Experiment(scenario, seed), 0
     for _ in range(draws):
-        found = accuracy_interval(experiment.draw()[0])
-        hits += found.low <= scenario.accuracies[0] <= found.high
+        interval = accuracy_interval(experiment.draw()[0])
+        hits += interval.low <= scenario.accuracies[0] <= interval.high
     return 100 * hits / draws
 
 
@@ -141,8 +141,8 @@ def tables(draws: int, seed: int = 0) -> Iterator[str]:
         yield f"{title}: coverage in % (mean half width in points).\n\n{_table(heads, rows)}"
     rows = []
     for images, deviation in itertools.product(IMAGES, DEVIATIONS):
-        found = [accuracy_coverage(Scenario(images, deviation, pair), draws, seed) for pair in AGAINST_NONE]
-        rows.append([images, deviation, *(f"{percent:.1f}" for percent in found)])
+        percents = [accuracy_coverage(Scenario(images, deviation, pair), draws, seed) for pair in AGAINST_NONE]
+        rows.append([images, deviation, *(f"{percent:.1f}" for percent in percents)])
     heads = ["images", "seed deviation", *map(_name, AGAINST_NONE)]
     yield f"The mean accuracy of one method: coverage in %.\n\n{_table(heads, rows)}"
     rows = []
