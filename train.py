@@ -220,6 +220,7 @@ def run(argv: list[str] | None = None) -> int:
 
 
 def run_one(args: argparse.Namespace) -> int:
+    """One seed, alone in its folder while it trains."""
     cfg = setup_cfg(args)
 
     from advpt.evaluation.run_folder import held
@@ -285,6 +286,7 @@ def run_seeds(args: argparse.Namespace) -> int:
 
 
 def run_together(args: argparse.Namespace, cfgs: list) -> int:
+    """Runs that differ in the seed alone, tuned in one batch."""
     from advpt.evaluation.run_folder import check, claim, held, mark_done
 
     with explaining(*cfgs), contextlib.ExitStack() as stack:

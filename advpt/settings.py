@@ -361,11 +361,11 @@ def _composed(path: Path, inside: tuple[Path, ...]) -> list[tuple[str, dict[str,
         if (shorter := path.with_name(f"{stem}{path.suffix}")).is_file():
             return [*yaml_layers(shorter, inside), (f"{path} (composed of {shorter.name} and its name)", values)]
     there = sorted(p.stem for p in path.parent.glob("*.yaml")) if "\0" not in str(path) else []
-    raise ConfigError(
-        f"no configuration file at {path}" + (f" (_BASE_ of {inside[-1]})" if inside else "")
-        + (f"; there are {', '.join(there)}" * bool(there))
-        + (", each also with _ep50, _batch4, _c4, _ctxv1, _val behind it" * ("trainers" in path.parts and bool(there)))
-    )  # fmt: skip
+    known = f"; there are {', '.join(there)}" if there else ""
+    if there and "trainers" in path.parts:
+        known += ", each also with _ep50, _batch4, _c4, _ctxv1, _val behind it"
+    base_of = f" (_BASE_ of {inside[-1]})" if inside else ""
+    raise ConfigError(f"no configuration file at {path}{base_of}{known}")
 
 
 def missing_leaf(error: AttributeError, cfgs: Sequence[CfgNode]) -> str:

@@ -190,5 +190,7 @@ def is_official(info: DatasetFacts, counts: tuple[int, int, int], classes: Seque
 
 def left_out(part: str, unknown: Sequence[str]) -> list[str]:
     """The sentence about folders that are no classes, where there are any."""
+    if not unknown:
+        return []
     prefix = f"{part}: " if part else ""
-    return [f"{prefix}{len(unknown)} folders are no classes and are left out: {listing.some(unknown)}"] * bool(unknown)
+    return [f"{prefix}{len(unknown)} folders are no classes and are left out: {listing.some(unknown)}"]

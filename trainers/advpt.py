@@ -491,10 +491,11 @@ class PromptTrainer(TrainerX):
         self.loaded = {"epoch": saved.get("epoch")} | exchange.origin(about) | self.tuned_elsewhere(about)
         if not exchange.tuned_in(about, "prompt"):
             self.loaded["assumed"] = {"class_token_position": self.context.position, "backbone": self.backbone.name}
+            order = ", on these classes in this order" if self.context.csc else ""
             log.warning(
                 "%s: nothing beside it says how it was tuned; it is taken to be tuned on %s with the class name at the "
-                "%s (TRAINER.%s.CLASS_TOKEN_POSITION)" + ", on these classes in this order" * self.context.csc,
-                path, self.backbone.name, self.context.position, self.node,
+                "%s (TRAINER.%s.CLASS_TOKEN_POSITION)%s",
+                path, self.backbone.name, self.context.position, self.node, order,
             )  # fmt: skip
         print(f'Loading weights to {MODEL_NAME} from "{path}" (epoch = {saved.get("epoch")})')
 

@@ -121,8 +121,8 @@ class TestTimeTrainer(PromptTrainer):
         own = statistics.folder_of(shelf, statistics.spec(self.backbone, visual, source))
         beside, title = exchange.about(exchange.checkpoint_file(run / MODEL_NAME)), catalog.title(self.cfg.DATASET)
         about = exchange.origin(beside)
-        here = about.get("dataset") == self.cfg.DATASET.NAME
-        here = here and exchange.tuned_in(beside, "data").get("title", title) == title
+        tuned_on = exchange.tuned_in(beside, "data").get("title", title)
+        here = about.get("dataset") == self.cfg.DATASET.NAME and tuned_on == title
         if own in found or (not found and here):
             return self.make(visual, source, about)
         if found:

@@ -88,7 +88,11 @@ class Experiment:
 
 def coverage(scenario: Scenario, draws: int, seed: int = 0) -> tuple[float, float]:
     """Percent of experiments in which the interval of the difference holds the truth, and its mean half width in
-    points."""
+    points.
+
+    Args:
+        draws: how many experiments. seed: of the random numbers.
+    """
     experiment, hits, width = Experiment(scenario, seed), 0, 0.0
     for _ in range(draws):
         interval = difference(*experiment.draw())
@@ -98,7 +102,8 @@ def coverage(scenario: Scenario, draws: int, seed: int = 0) -> tuple[float, floa
 
 
 def accuracy_coverage(scenario: Scenario, draws: int, seed: int = 0) -> float:
-    """Percent of experiments in which the interval of the first method's accuracy holds the truth."""
+    """Percent of experiments in which the interval of the first method's accuracy holds the truth; arguments as of
+    :func:`coverage`."""
     experiment, hits = Experiment(scenario, seed), 0
     for _ in range(draws):
         interval = accuracy_interval(experiment.draw()[0])
@@ -108,7 +113,12 @@ def accuracy_coverage(scenario: Scenario, draws: int, seed: int = 0) -> float:
 
 def combined(seeds: int, share: float, draws: int, seed: int = 0) -> tuple[float, float]:
     """Coverage in percent of two rules that make one interval of two normal variance components: that of this project,
-    and Satterthwaite's degrees of freedom. ``share``: of the images in the variance, which is known exactly."""
+    and Satterthwaite's degrees of freedom.
+
+    Args:
+        seeds: number of them. share: of the images in the variance, 0 to 1, which is known exactly. draws, seed: as of
+            :func:`coverage`.
+    """
     rng = np.random.default_rng(seed)
     truth, degrees = rng.standard_normal(draws), seeds - 1
     v = (1 - share) * rng.chisquare(degrees, draws) / degrees

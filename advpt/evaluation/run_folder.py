@@ -80,6 +80,9 @@ def held(folder: Path) -> Iterator[None]:
 def check(folder: Path, cfg: CfgNode, *, evaluating: bool = False) -> None:
     """Refuse a folder that holds a run of another configuration; nothing is written.
 
+    Args:
+        folder: of the run. cfg: resolved. evaluating: nothing is trained, so that any run's folder will do.
+
     Raises:
         RecordError: each differing setting is shown. A start that came to nothing is no run.
     """

@@ -66,9 +66,11 @@ class Group:
         return name
 
     def trainer(self, method: str) -> str:
+        """The trainer behind a row's name."""
         return next(str(r.result["trainer"]) for r in self.records if self.method(r.result) == method)
 
     def shots(self, method: str) -> set[int]:
+        """The numbers of shots among a method's records; -1 for all images."""
         return {r.result.get("shots", -1) for r in self.records if self.method(r.result) == method}
 
     def mixtures(self) -> list[str]:
@@ -123,6 +125,7 @@ class Group:
         return found
 
     def trained(self, method: str) -> bool:
+        """Whether another seed would give other numbers."""
         return any(records.is_trained(r.result) for r in self.records if self.method(r.result) == method)
 
     def runs(self, method: str, column: Column | None, defense: str = "") -> Runs | None:
