@@ -503,7 +503,7 @@ RANGES = {
     "OPTIM.BASE_LR_MULT": _FROM_0,
     "OPTIM.GAMMA": _FROM_0,
     "OPTIM.STEPSIZE": Range(-1, whole=True, length=-1),
-    "OPTIM.MAX_EPOCH": _FROM_1,
+    "OPTIM.MAX_EPOCH": _FROM_0,  # 0: what was not tuned is evaluated
     "OPTIM.WARMUP_EPOCH": Range(-1),  # -1 and 0: none
     "OPTIM.WARMUP_CONS_LR": _FROM_0,
     "OPTIM.WARMUP_MIN_LR": _FROM_0,
