@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from advpt.attacks.spec import FILES
 from advpt.data import catalog
 from advpt.errors import RecordError
 from advpt.evaluation import run_folder
@@ -55,8 +56,13 @@ class Places:
 
 
 def is_own(job: Job) -> bool:
-    """Whether a job is about data of one's own, which may change behind the same name."""
+    """Whether a job is about data of one's own."""
     return catalog.canonical(job.dataset) == "ImageFolder"
+
+
+def may_change(job: Job) -> bool:
+    """Whether a job reads what may change behind the same name: data of one's own, or images made elsewhere."""
+    return is_own(job) or FILES in dict(job.settings).get("EVAL.ATTACKS", "")
 
 
 def command(job: Job, plan: Plan, places: Places) -> list[str]:
@@ -201,7 +207,7 @@ class Executor:
         return summary
 
     def _is_there(self, job: Job, summary: Summary) -> bool:
-        if is_complete(job, self.places) and not is_own(job):  # else the run itself compares the data
+        if is_complete(job, self.places) and not may_change(job):  # else the run itself compares the data
             summary.there.append(job.id)
             return True
         return False
@@ -225,7 +231,7 @@ class Executor:
                     self._told.add(job.id)
                     self.tell(f"waiting   {job.label}: another process is at work on it")
                 continue
-            if is_complete(job, self.places) and not is_own(job):  # by whoever held the lock
+            if is_complete(job, self.places) and not may_change(job):  # by whoever held the lock
                 os.close(lock)
                 pending.remove(job)
                 summary.there.append(job.id)
