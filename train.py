@@ -52,6 +52,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--skip-done", action="store_true", help="exit at once when this run's records say done")
     parser.add_argument("--no-train", action="store_true", help="set everything up, do not train")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
+    parser.set_defaults(from_checkpoint=[])  # settings that the checkpoint says, for the log: setup_cfg fills them in
     return parser.parse_args(argv)
 
 
@@ -69,10 +70,12 @@ def setup_cfg(args: argparse.Namespace):
 
     from advpt.data.listing import require_unicode
     from advpt.errors import ConfigError
+    from advpt.evaluation.run_folder import usual_folder
     from advpt.settings import leaves, merge_overrides, merge_yaml
 
     cfg = get_cfg_default()
-    extend_cfg(cfg)
+    with explaining(cfg):
+        extend_cfg(cfg)
     trainer = args.trainer or "AdvPT"
     if not (HERE / "configs/trainers" / trainer).is_dir():  # else build() checks, and a run that is done starts faster
         require_trainer(trainer)
@@ -108,7 +111,7 @@ def setup_cfg(args: argparse.Namespace):
     if late := [word for word in args.opts if word.startswith("--")]:
         raise ConfigError(f"{late[0]} comes after KEY VALUE pairs; put flags first and pairs last")
     merge_overrides(cfg, args.opts)
-    cfg.OUTPUT_DIR = args.output_dir or str(run_folder(cfg, trainer_yaml.stem, Path("output")))
+    cfg.OUTPUT_DIR = args.output_dir or str(usual_folder(cfg, trainer_yaml.stem, Path("output")))
     require_unicode([value for _, value in leaves(cfg) if isinstance(value, str)], "the settings")
     require_unicode([args.model_dir], "--model-dir")
     cfg.freeze()
@@ -180,49 +183,36 @@ def advice_on_nodes(problem: str, cfg) -> str:
 
 
 def advice_on_setting(name: str) -> str:
+    """What to do about a setting or node that the configuration lacks."""
     return (
         f"{name} is no setting of this project. If it belongs to a trainer or data set from another repository, copy "
         f"the lines about it from the extend_cfg of that repository's train.py into extend_cfg of {HERE / 'train.py'}"
     )
 
 
-def missing_setting(error: AttributeError) -> str:
-    """The sentence for an error that a read of a setting raised which no configuration has; "" for another error."""
-    from yacs.config import CfgNode
+@contextlib.contextmanager
+def explaining(*cfgs):
+    """Within the block, the error of code that reads a setting which the configurations lack names setting and line.
 
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    if len(frames) < 2 or frames[-1].f_code is not CfgNode.__getattr__.__code__:
-        return ""
-    reader, node = traceback.extract_tb(error.__traceback__)[-2], frames[-1].f_locals
-    cfg = next((frame.f_locals["cfg"] for frame in frames if "cfg" in frame.f_locals), None)
-    name = f"{dotted_name(cfg, node['self'])}{node['name']}"
-    return f"{reader.filename}, line {reader.lineno}, reads {name}. {advice_on_setting(name)}"
+    Raises:
+        ConfigError: in the place of that error.
+    """
+    from advpt.errors import ConfigError
+    from advpt.settings import missing_leaf
 
-
-def dotted_name(cfg, node) -> str:
-    """Where in a configuration a node stands, with a dot behind it; "" for the configuration itself."""
-    for name, value in (cfg or {}).items():
-        if value is node:
-            return f"{name}."
-        if isinstance(value, type(node)) and (rest := dotted_name(value, node)):
-            return f"{name}.{rest}"
-    return ""
+    try:
+        yield
+    except AttributeError as error:
+        if not (name := missing_leaf(error, cfgs)):
+            raise
+        reader = traceback.extract_tb(error.__traceback__)[-2]  # the last frame is yacs'
+        raise ConfigError(
+            f"{reader.filename}, line {reader.lineno}, reads {name}. {advice_on_setting(name)}"
+        ) from error
 
 
 def default_root() -> str:
     return os.environ.get("ADVPT_DATA") or "data"
-
-
-def run_folder(cfg, config_name: str, top: Path) -> Path:
-    """CoOp's folder name of a run."""
-    from advpt.data.catalog import title
-
-    node = cfg.TRAINER.get(cfg.TRAINER.NAME.upper(), {})
-    shots = cfg.DATASET.NUM_SHOTS if cfg.DATASET.NUM_SHOTS > 0 else "all"
-    folder = top / title(cfg.DATASET).lower() / cfg.TRAINER.NAME / f"{config_name}_{shots}shots"
-    if "CSC" in node:
-        folder /= f"nctx{node.N_CTX}_csc{node.CSC}_ctp{node.CLASS_TOKEN_POSITION}"
-    return folder / f"seed{cfg.SEED}"
 
 
 def run(argv: list[str] | None = None) -> int:
@@ -231,11 +221,12 @@ def run(argv: list[str] | None = None) -> int:
 
 
 def run_one(args: argparse.Namespace) -> int:
+    """One seed, alone in its folder while it trains."""
     cfg = setup_cfg(args)
 
     from advpt.evaluation.run_folder import held
 
-    with contextlib.nullcontext() if args.eval_only else held(Path(cfg.OUTPUT_DIR)):
+    with explaining(cfg), contextlib.nullcontext() if args.eval_only else held(Path(cfg.OUTPUT_DIR)):
         return run_in_folder(args, cfg)
 
 
@@ -248,7 +239,7 @@ def run_in_folder(args: argparse.Namespace, cfg) -> int:
     if done_already(args, cfg, evaluated):
         return 0
     open_log(cfg.OUTPUT_DIR)
-    for line in getattr(args, "from_checkpoint", []):
+    for line in args.from_checkpoint:
         log.info("%s", line)
     trainer = build(args, cfg)
     data = lists_of(trainer)
@@ -296,9 +287,10 @@ def run_seeds(args: argparse.Namespace) -> int:
 
 
 def run_together(args: argparse.Namespace, cfgs: list) -> int:
+    """Runs that differ in the seed alone, tuned in one batch."""
     from advpt.evaluation.run_folder import check, claim, held, mark_done
 
-    with contextlib.ExitStack() as stack:
+    with explaining(*cfgs), contextlib.ExitStack() as stack:
         for cfg in cfgs:
             stack.enter_context(held(Path(cfg.OUTPUT_DIR)))
             check(Path(cfg.OUTPUT_DIR), cfg)
@@ -413,22 +405,18 @@ def main(argv: list[str] | None = None) -> int:
         with stoppable():
             return run(argv)
     except (AdvPTError, OSError) as error:  # the system's errors name the file and the reason
-        print(f"error: {out_of_shared_memory(error) or own_words(error)}", file=sys.stderr)
-        return 2
+        return refuse(out_of_shared_memory(error) or own_words(error))
     except ImportError as error:
         if error.name == "pkg_resources":
             reader = traceback.extract_tb(error.__traceback__)[-1]
-            print(
-                f"error: {reader.filename}, line {reader.lineno}, imports pkg_resources, which setuptools 81 and later "
-                "do not have. In a clip package of another repository, write `import packaging.version` there, or run: "
-                "pip install 'setuptools<81'",
-                file=sys.stderr,
+            return refuse(
+                f"{reader.filename}, line {reader.lineno}, imports pkg_resources, which setuptools 81 and later do not "
+                "have. In a clip package of another repository, write `import packaging.version` there, or run: "
+                "pip install 'setuptools<81'"
             )
-            return 2
         if "dassl" not in str(error):
             raise
-        print(f"error: {error}. Install what is missing with: make setup", file=sys.stderr)
-        return 2
+        return refuse(f"{error}. Install what is missing with: make setup")
     except Terminated:
         print("stopped by SIGTERM; the same command continues where it was", file=sys.stderr)
         return TERMINATED
@@ -437,24 +425,23 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except Exception as error:
         if reason := out_of_shared_memory(error):
-            print(f"error: {reason}", file=sys.stderr)
-            return 2
-        if said := out_of_memory(error):
-            print(
-                f"error: out of memory ({said}). What was finished is kept. Use a smaller "
-                "DATALOADER.TRAIN_X.BATCH_SIZE or BANK.CHUNK (it makes other banks), or fewer runs at a time, "
-                "and run the same command again",
-                file=sys.stderr,
+            return refuse(reason)
+        if reason := out_of_memory(error):
+            refuse(
+                f"out of memory ({reason}). What was finished is kept. Use a smaller DATALOADER.TRAIN_X.BATCH_SIZE or "
+                "BANK.CHUNK (it makes other banks), or fewer runs at a time, and run the same command again"
             )
             return 1
-        if isinstance(error, AttributeError) and (said := missing_setting(error)):
-            print(f"error: {said}", file=sys.stderr)
-            return 2
         kinds = (ValueError, TypeError, AssertionError, ArithmeticError, pickle.UnpicklingError)
         if not isinstance(error, kinds) or not from_host(error):
             raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return refuse(str(error))
+
+
+def refuse(reason: str) -> int:
+    """Print why the command ends; its exit code."""
+    print(f"error: {reason}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

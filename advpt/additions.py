@@ -28,7 +28,7 @@ BANK_FIELDS: dict[str, Any] = {"adversarial_set.attacked.visual_prompt": None}
 RESULT_FIELDS: dict[str, Any] = {
     "backbone.image_file": None,
     "backbone.reads": None,  # how both towers' tensors are read, where it is not as OpenAI's code reads them
-    "training.c_chosen_on": None,  # of a linear probe; None: C was given, or nobody wrote it down
+    "training.c_chosen_on": None,  # of a linear probe; None: C was given, or it is not known
 }
 
 

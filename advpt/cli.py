@@ -186,7 +186,7 @@ def statistics(args: argparse.Namespace) -> int:
     from advpt.errors import RecordError
     from advpt.evaluation import run_folder
     from advpt.files import read_json
-    from advpt.prompts.exchange import FOLDER, about, checkpoint_file, other_classes
+    from advpt.prompts.exchange import FOLDER, about, checkpoint_file, origin, other_classes
     from advpt.settings import extend_cfg, merge_overrides
 
     if str(_repository()) not in sys.path:
@@ -225,8 +225,8 @@ def statistics(args: argparse.Namespace) -> int:
         raise ConfigError(f"the prompts of {args.folder} are in the text alone; statistics are of those in the image")
     source = Source(trainer.image_set("train").first(args.limit), args.crops, args.seed, cfg.BANK.CHUNK)
     shelf = trainer.library.shelf(source.images.dataset)
-    origin: dict[str, Any] = {name: tuned[name] for name in ("trainer", "dataset", "seed") if name in tuned}
-    made = build(trainer.backbone, visual.detach(), source, shelf, about=origin, workers=cfg.DATALOADER.NUM_WORKERS)
+    workers = cfg.DATALOADER.NUM_WORKERS
+    made = build(trainer.backbone, visual.detach(), source, shelf, about=origin(tuned), workers=workers)
     print(f"statistics of {made.count} images in {folder_of(shelf, made.spec)}")
     return 0
 

@@ -69,10 +69,10 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
 
 def own_words(error: BaseException) -> str:
     """What an error says; the traceback that PyTorch's loaders wrap around an error of a worker process is left out."""
-    said = str(error).strip()
-    if said.startswith("Caught ") and "worker process" in said:
-        said = said.rsplit(f"{type(error).__name__}: ", 1)[-1].strip()
-    return said
+    text = str(error).strip()
+    if text.startswith("Caught ") and "worker process" in text:
+        text = text.rsplit(f"{type(error).__name__}: ", 1)[-1].strip()
+    return text
 
 
 def shown(value: object, most: int = 60) -> str:

@@ -206,8 +206,8 @@ def leaves(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def plain(cfg: CfgNode) -> dict[str, Any]:
     """The configuration as run folders and records keep it: one flat dict of JSON values (tuples become lists), without
     the leaves of :mod:`advpt.additions` at their defaults."""
-    found = {name: list(value) if isinstance(value, tuple) else value for name, value in leaves(cfg)}
-    return {name: value for name, value in found.items() if not additions.is_as_before(name, value)}
+    settings = {name: list(value) if isinstance(value, tuple) else value for name, value in leaves(cfg)}
+    return {name: value for name, value in settings.items() if not additions.is_as_before(name, value)}
 
 
 def _coerce(old: Any, text: Any) -> Any:
@@ -309,7 +309,7 @@ _NAME_PARTS: dict[str, dict[str, str]] = {
 
 
 def yaml_layers(path: Path, inside: tuple[Path, ...] = ()) -> list[tuple[str, dict[str, Any]]]:
-    """What a configuration file says: (where it is said, settings by dotted name), the later ones win.
+    """What a configuration file says: (where, settings by dotted name), the later ones win.
 
     A top-level ``_BASE_: FILE`` (relative to the file) comes before the file's own settings. A file that does not exist
     is composed: ``rn50_ep50_ctxv1.yaml`` of ``rn50.yaml`` and what ``ep50`` and ``ctxv1`` stand for.
@@ -361,11 +361,31 @@ def _composed(path: Path, inside: tuple[Path, ...]) -> list[tuple[str, dict[str,
         if (shorter := path.with_name(f"{stem}{path.suffix}")).is_file():
             return [*yaml_layers(shorter, inside), (f"{path} (composed of {shorter.name} and its name)", values)]
     there = sorted(p.stem for p in path.parent.glob("*.yaml")) if "\0" not in str(path) else []
-    raise ConfigError(
-        f"no configuration file at {path}" + (f" (_BASE_ of {inside[-1]})" if inside else "")
-        + (f"; there are {', '.join(there)}" * bool(there))
-        + (", each also with _ep50, _batch4, _c4, _ctxv1, _val behind it" * ("trainers" in path.parts and bool(there)))
-    )  # fmt: skip
+    known = f"; there are {', '.join(there)}" if there else ""
+    if there and "trainers" in path.parts:
+        known += ", each also with _ep50, _batch4, _c4, _ctxv1, _val behind it"
+    base_of = f" (_BASE_ of {inside[-1]})" if inside else ""
+    raise ConfigError(f"no configuration file at {path}{base_of}{known}")
+
+
+def missing_leaf(error: AttributeError, cfgs: Sequence[CfgNode]) -> str:
+    """The dotted name of the setting that was read and is not there, where that is what an error means; else "".
+
+    Args:
+        error: as it was caught. cfgs: the configurations that may have been read.
+    """
+    if not isinstance(error.obj, CfgNode):
+        return ""
+    nodes = (pair for cfg in cfgs for pair in _nodes(cfg))
+    return next((prefix for prefix, node in nodes if node is error.obj), "") + str(error.name)
+
+
+def _nodes(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, CfgNode]]:
+    """A node and those inside it, each with the beginning of its leaves' dotted names."""
+    yield prefix, node
+    for name, value in node.items():
+        if isinstance(value, CfgNode):
+            yield from _nodes(value, f"{prefix}{name}.")
 
 
 def unread(cfg: CfgNode, pairs: Sequence[str], files: Sequence[Path], nodes: Sequence[str]) -> list[str]:
@@ -381,13 +401,13 @@ def unread(cfg: CfgNode, pairs: Sequence[str], files: Sequence[Path], nodes: Seq
     read = tuple(f"TRAINER.{node}." for node in nodes)
     leaves_read = {leaf for node in nodes for leaf in cfg.TRAINER.get(node, {})}
     given = list(pairs[::2])
-    found = [name for name in given if not {start + name.split(".")[-1] for start in read} & set(given)]
+    names = [name for name in given if not {start + name.split(".")[-1] for start in read} & set(given)]
     for path in files:
         inside = [name for _, values in yaml_layers(path) for name in values]
         if not any(name.startswith(read) for name in inside):
-            found += [name for name in inside if name.rpartition(".")[2] in leaves_read]
+            names += [name for name in inside if name.rpartition(".")[2] in leaves_read]
     sentences = []
-    for name in dict.fromkeys(found):
+    for name in dict.fromkeys(names):
         if not name.startswith("TRAINER.") or name.count(".") < 2 or name.startswith(read):
             continue
         leaf = name.rpartition(".")[2]
@@ -483,7 +503,7 @@ RANGES = {
     "OPTIM.BASE_LR_MULT": _FROM_0,
     "OPTIM.GAMMA": _FROM_0,
     "OPTIM.STEPSIZE": Range(-1, whole=True, length=-1),
-    "OPTIM.MAX_EPOCH": _FROM_1,
+    "OPTIM.MAX_EPOCH": _FROM_0,  # 0: what was not tuned is evaluated
     "OPTIM.WARMUP_EPOCH": Range(-1),  # -1 and 0: none
     "OPTIM.WARMUP_CONS_LR": _FROM_0,
     "OPTIM.WARMUP_MIN_LR": _FROM_0,

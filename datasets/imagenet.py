@@ -125,7 +125,7 @@ def list_parts(
         DataError: if folders are missing, empty, unsorted or not the same in train and val.
     """
     classes: dict[str, Sequence[str]] = {}
-    said: list[str] = []
+    sentences: list[str] = []
     for part in ("train", "val"):
         try:
             classes[part], unknown = imagenet.class_folders(place.images / part, names)
@@ -133,7 +133,7 @@ def list_parts(
             raise DataError(
                 f"{info.name}: {error}{advice(info, place.root)} Run `{prepare_command(info, place.root)}`."
             ) from None
-        warn_of(left_out(part, unknown), said)
+        warn_of(left_out(part, unknown), sentences)
     only = sorted(set(classes["train"]) ^ set(classes["val"]))
     if only:
         raise DataError(
@@ -143,22 +143,22 @@ def list_parts(
         )
     path = place.folder / imagenet.LISTING
     made_from = imagenet.stamps(place.images, classes)
-    kept = imagenet.kept_listing(path, made_from)
-    if kept is not None:
-        return kept, said
-    found: dict[str, imagenet.Listing] = {}
+    listed = imagenet.kept_listing(path, made_from)
+    if listed is not None:
+        return listed, sentences
+    listings: dict[str, imagenet.Listing] = {}
     doubts: list[str] = []
     for part, wnids in classes.items():
-        found[part], more = imagenet.list_images(place.images / part, wnids, part)
+        listings[part], more = imagenet.list_images(place.images / part, wnids, part)
         doubts += more
-    warn_of(doubts, said)
-    sizes = {part: sum(map(len, images.values())) for part, images in found.items()}
+    warn_of(doubts, sentences)
+    sizes = {part: sum(map(len, by_class.values())) for part, by_class in listings.items()}
     if (sizes["train"], 0, sizes["val"]) == info.counts and not doubts:
         try:
-            imagenet.keep_listing(path, made_from, found)
+            imagenet.keep_listing(path, made_from, listings)
         except OSError as error:
             warnings.warn(f"{path} could not be written ({error}); the run does not need it.", stacklevel=2)
-    return found, said
+    return listings, sentences
 
 
 def rows(part: str, images: imagenet.Listing, names: Mapping[str, str]) -> tuple[Row, ...]:
@@ -190,5 +190,7 @@ def is_official(info: DatasetFacts, counts: tuple[int, int, int], classes: Seque
 
 def left_out(part: str, unknown: Sequence[str]) -> list[str]:
     """The sentence about folders that are no classes, where there are any."""
+    if not unknown:
+        return []
     prefix = f"{part}: " if part else ""
-    return [f"{prefix}{len(unknown)} folders are no classes and are left out: {listing.some(unknown)}"] * bool(unknown)
+    return [f"{prefix}{len(unknown)} folders are no classes and are left out: {listing.some(unknown)}"]

@@ -216,11 +216,11 @@ def refuse_test_subset(cfg: Any, info: DatasetFacts) -> None:
         )
 
 
-def warn_of(sentences: Sequence[str], said: list[str]) -> None:
+def warn_of(sentences: Sequence[str], kept: list[str]) -> None:
     """Warn, and add the sentences to those that the records get."""
     for text in sentences:
         warnings.warn(text, stacklevel=3)
-    said += sentences
+    kept += sentences
 
 
 def notice(text: str) -> None:

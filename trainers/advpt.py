@@ -41,6 +41,7 @@ from advpt.errors import ConfigError, PromptError
 from advpt.evaluation import defended, evaluator, pictures, record
 from advpt.evaluation.evaluator import Prompts, evaluate
 from advpt.evaluation.protocols import recorded, threats
+from advpt.evaluation.run_folder import FREE
 from advpt.files import digest, load_checkpoint, write_json
 from advpt.prompts import exchange, words
 from advpt.prompts.classifier import Classifier, from_templates
@@ -74,13 +75,13 @@ class HostImages(DatasetWrapper):
 
     def __getitem__(self, idx):
         item = self.data_source[idx]
-        found = {"label": item.label, "domain": item.domain, "impath": item.impath, "index": idx}
+        fields = {"label": item.label, "domain": item.domain, "impath": item.impath, "index": idx}
         image = read_rgb(Path(item.impath))
         several = self.transform if isinstance(self.transform, list | tuple) else [self.transform]
         for number, transform in enumerate(several, 1):
-            seen = self._transform_image(transform, image) if transform is not None else image
-            found["img" if number == 1 else f"img{number}"] = seen
-        return found | ({"img0": self.to_tensor(image)} if self.return_img0 else {})
+            view = self._transform_image(transform, image) if transform is not None else image
+            fields["img" if number == 1 else f"img{number}"] = view
+        return fields | ({"img0": self.to_tensor(image)} if self.return_img0 else {})
 
 
 class PromptTrainer(TrainerX):
@@ -92,7 +93,7 @@ class PromptTrainer(TrainerX):
     layout = ""  # of its prompts, where the method says and not its node
     learner: type[PromptLearner] = PromptLearner
     progress: Progress | None = None  # while training, and until the evaluation that follows
-    input_seconds: float | None = 0.0  # what the training input cost, None where nobody knows
+    input_seconds: float | None = 0.0  # what the training input cost, None where that is not known
     loaded: dict | None = None  # where an evaluated prompt came from
     doubts: tuple[str, ...] = ()  # about what was loaded, for the record
     tuned_with: tuple[int, ...] = ()  # the seeds that were tuned in one batch with this one
@@ -168,7 +169,7 @@ class PromptTrainer(TrainerX):
 
     def load_surrogate(self):
         """The attacker's own network for attacks that do not go through CLIP, fitted to the training images."""
-        folder = self.bank_settings.dir / catalog.shelf(self.cfg.DATASET) / "surrogates"
+        folder = self.bank_settings.dir / catalog.bank_name(self.cfg.DATASET) / "surrogates"
         settings, train = SurrogateSettings.from_cfg(self.cfg), self.image_set("train")
         return load_surrogate(settings, train, folder, self.device, self.bank_settings.chunk)
 
@@ -189,7 +190,7 @@ class PromptTrainer(TrainerX):
         cfg, data = self.cfg, self.dm.dataset
         datums = {"train": data.train_x, "val": data.val, "test": data.test}[split]
         pixels = Preprocessing(tuple(cfg.INPUT.SIZE), interpolation or cfg.INPUT.INTERPOLATION)
-        name = catalog.shelf(cfg.DATASET)
+        name = catalog.bank_name(cfg.DATASET)
         return ImageSet.from_datums(name, split, datums or [], self.classnames, cfg.DATASET.ROOT, pixels)
 
     @functools.cached_property
@@ -487,13 +488,14 @@ class PromptTrainer(TrainerX):
         saved = load_checkpoint(path)
         about = self.require_fit(path)
         self.prompt_learner.load_context(saved["state_dict"], str(path))
-        self.loaded = {"epoch": saved.get("epoch")} | source_of(path) | self.tuned_elsewhere(about)
+        self.loaded = {"epoch": saved.get("epoch")} | exchange.origin(about) | self.tuned_elsewhere(about)
         if not exchange.tuned_in(about, "prompt"):
             self.loaded["assumed"] = {"class_token_position": self.context.position, "backbone": self.backbone.name}
+            order = ", on these classes in this order" if self.context.csc else ""
             log.warning(
                 "%s: nothing beside it says how it was tuned; it is taken to be tuned on %s with the class name at the "
-                "%s (TRAINER.%s.CLASS_TOKEN_POSITION)" + ", on these classes in this order" * self.context.csc,
-                path, self.backbone.name, self.context.position, self.node,
+                "%s (TRAINER.%s.CLASS_TOKEN_POSITION)%s",
+                path, self.backbone.name, self.context.position, self.node, order,
             )  # fmt: skip
         print(f'Loading weights to {MODEL_NAME} from "{path}" (epoch = {saved.get("epoch")})')
 
@@ -538,8 +540,8 @@ class PromptTrainer(TrainerX):
 
     def tuned_elsewhere(self, about):
         """For the record: on which data a checkpoint was tuned, where they are not this run's."""
-        data = exchange.tuned_in(about, "data")
-        return {"tuned_on": dict(data)} if data and data.get("digest") != self.lists.tuned_on["digest"] else {}
+        data = exchange.other_data(about, self.lists.tuned_on)
+        return {"tuned_on": dict(data)} if data else {}
 
     def require_same_tuning(self, run):
         """Refuse to go on with a run (``--resume``) of another layout, CLIP or data.
@@ -547,15 +549,8 @@ class PromptTrainer(TrainerX):
         Raises:
             PromptError: another layout or other data. WeightsError: another CLIP.
         """
-        path = run / self.get_model_names()[0] / exchange.ABOUT
-        data = exchange.tuned_in(self.require_fit(path), "data")
-        if data and data.get("digest") != self.lists.tuned_on["digest"]:
-            mine = self.lists.tuned_on
-            raise PromptError(
-                f"{run} was tuned on other data: {data.get('title')}, {data.get('classes')} classes and "
-                f"{data.get('images')} training images, this run has {mine['classes']} and {mine['images']}; start "
-                "anew without --resume"
-            )
+        about = self.require_fit(run / self.get_model_names()[0] / exchange.ABOUT)
+        exchange.require_data(about, run, self.lists.tuned_on)
 
 
 @TRAINER_REGISTRY.register()
@@ -576,10 +571,10 @@ class AdvPT(PromptTrainer):
 # --- small parts that the trainers share ----------------------------------------------------------------------------
 
 # Leaves that may differ between equal runs: where things lie and how many processes read them.
-UNRECORDED = ("OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATALOADER.NUM_WORKERS", "DATASET.ROOT",
-              "DATASET.TITLE", "BANK.DIR", "BANK.VERIFY", "BANK.ENGINE", "BANK.CPUS_PER_WORKER", "BANK.GPUS_PER_WORKER",
-              "TRAIN.PRINT_FREQ", "MODEL.WEIGHTS", "MODEL.IMAGE_WEIGHTS", "EVAL.SURROGATE_WEIGHTS",
-              "TRAINER.TAPT.CLEAN_RUN", "TRAINER.TAPT.ADV_STATISTICS", "TRAINER.TAPT.CLEAN_STATISTICS")  # fmt: skip
+UNRECORDED = (
+    *FREE, "MODEL.WEIGHTS", "MODEL.IMAGE_WEIGHTS", "EVAL.SURROGATE_WEIGHTS", "TRAINER.TAPT.CLEAN_RUN",
+    "TRAINER.TAPT.ADV_STATISTICS", "TRAINER.TAPT.CLEAN_STATISTICS",
+)  # fmt: skip
 
 
 def hand_templates(cfg) -> tuple[str, ...]:
@@ -591,8 +586,7 @@ def hand_templates(cfg) -> tuple[str, ...]:
 
 def source_of(checkpoint: Path) -> dict:
     """Which run a checkpoint is from, as far as the file beside it says: trainer, data set, seed."""
-    about = exchange.about(checkpoint)
-    return {name: about[name] for name in ("trainer", "dataset", "seed") if name in about}
+    return exchange.origin(exchange.about(checkpoint))
 
 
 def bank_loader(bank: Bank, cfg, seed: int) -> BankLoader:

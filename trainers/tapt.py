@@ -119,8 +119,9 @@ class TestTimeTrainer(PromptTrainer):
         source = self.source(self.cfg.TRAINER.TAPT.STATISTICS_LIMIT, crops)
         shelf = self.library.shelf(source.images.dataset)
         own = statistics.folder_of(shelf, statistics.spec(self.backbone, visual, source))
-        path, title = exchange.checkpoint_file(run / MODEL_NAME), catalog.title(self.cfg.DATASET)
-        about, tuned_on = source_of(path), exchange.tuned_in(exchange.about(path), "data").get("title", title)
+        beside, title = exchange.about(exchange.checkpoint_file(run / MODEL_NAME)), catalog.title(self.cfg.DATASET)
+        about = exchange.origin(beside)
+        tuned_on = exchange.tuned_in(beside, "data").get("title", title)
         here = about.get("dataset") == self.cfg.DATASET.NAME and tuned_on == title
         if own in found or (not found and here):
             return self.make(visual, source, about)

@@ -1,8 +1,8 @@
 """Adversarial images made elsewhere, as an attack of their own: ``files:PATH@EPS``.
 
 PATH is a folder or a tensor file. Its images are those that the model reads: at its input size, after the resize and
-centre crop of the run's test transform, in [0, 1] and not normalised. Each is found by the id of its clean image, which
-is the clean image's path below the data root:
+centre crop of the run's test transform, in [0, 1] and not normalised. Each has the id of its clean image, which is the
+ clean image's path below the data root:
 
 =====================  ===============================================================================================
 folder                 8-bit PNG: ``<id>.png``, or the id with the suffix .png in the place of its own
@@ -110,29 +110,27 @@ class Folder:
             )
 
     def read(self, ids: Sequence[str]) -> Tensor:
-        found = []
-        for name in ids:
-            found.append(torch.from_numpy(np.array(read_rgb(self.file(name)))))
-        return torch.stack(found).permute(0, 3, 1, 2).float().div(255)
+        pixels = [torch.from_numpy(np.array(read_rgb(self.file(name)))) for name in ids]
+        return torch.stack(pixels).permute(0, 3, 1, 2).float().div(255)
 
 
 def _unlike(file: Path, size: tuple[int, int]) -> str:
     """What is wrong with an image file, as far as its header says; "" for one that can be compared."""
     try:
         with Image.open(file) as image:
-            kind, mode, found = image.format, image.mode, (image.height, image.width)
-    except Exception as error:  # noqa: BLE001 - as above
+            kind, mode, shape = image.format, image.mode, (image.height, image.width)
+    except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
         return f"not an image: {error}"
     if kind != "PNG":
         return f"{kind} inside; only PNG is read, which keeps every pixel"
     if mode not in LOSSLESS:
         return f"a PNG of mode {mode}; expected 8-bit RGB"
-    return "" if found == size else _sizes(found, size)
+    return "" if shape == size else _sizes(shape, size)
 
 
-def _sizes(found: Sequence[int], wanted: tuple[int, int]) -> str:
+def _sizes(size: Sequence[int], wanted: tuple[int, int]) -> str:
     return (
-        f"{found[0]} x {found[1]} pixels, expected the model's {wanted[0]} x {wanted[1]}, after resize and crop: at "
+        f"{size[0]} x {size[1]} pixels, expected the model's {wanted[0]} x {wanted[1]}, after resize and crop: at "
         "another size nothing can be compared pixel by pixel"
     )
 
@@ -166,16 +164,16 @@ class TensorFile:
             )
         wanted = set(ids)
         _refuse_others([name for name in self.rows if name not in wanted], self.path, part)
-        found = tuple(self.images.shape[2:])
-        if found != size:
-            raise AttackError(f"{self.path} holds images of {_sizes(found, size)}")
+        shape = tuple(self.images.shape[2:])
+        if shape != size:
+            raise AttackError(f"{self.path} holds images of {_sizes(shape, size)}")
 
     def read(self, ids: Sequence[str]) -> Tensor:
         if missing := [name for name in ids if name not in self.rows]:
             raise AttackError(f"{self.path} holds no image {missing[0]}")
         rows = [self.rows[name] for name in ids]
-        found = self.images[rows]
-        pixels = torch.from_numpy(np.array(found)) if isinstance(found, np.ndarray) else found
+        stored = self.images[rows]
+        pixels = torch.from_numpy(np.array(stored)) if isinstance(stored, np.ndarray) else stored
         return pixels.float().div(255) if self.dtype == torch.uint8 else pixels.float()
 
 
@@ -197,8 +195,8 @@ def content(path: Path) -> str:
     """SHA-256 (hex) over the files and their ids, wherever they lie."""
     if path.is_dir():
         files = [path / name for name in listing.scan(path).images]
-        return _digest(path, tuple(files), _stamp(files))
-    files = [path, *([side_file(path)] if side_file(path).is_file() else [])]
+    else:
+        files = [path, *([side_file(path)] if side_file(path).is_file() else [])]
     return _digest(path, tuple(files), _stamp(files))
 
 
@@ -270,12 +268,12 @@ def _from_array(path: Path) -> tuple[Any, Any]:
 def _from_torch(path: Path) -> tuple[Any, Any]:
     if is_torchscript(path):
         raise AttackError(f"{path} is a TorchScript archive, which can contain code; expected tensors")
-    found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    if isinstance(found, Tensor):
-        return found, None
-    if not isinstance(found, dict) or not isinstance(found.get("images"), Tensor):
-        raise AttackError(f"{path} holds {type(found).__name__}, expected a tensor, or a dict with images and ids")
-    return found["images"], found.get("ids")
+    stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    if isinstance(stored, Tensor):
+        return stored, None
+    if not isinstance(stored, dict) or not isinstance(stored.get("images"), Tensor):
+        raise AttackError(f"{path} holds {type(stored).__name__}, expected a tensor, or a dict with images and ids")
+    return stored["images"], stored.get("ids")
 
 
 _READERS = {
@@ -288,7 +286,7 @@ _READERS = {
 
 @ATTACKS.add
 class Files(Attack):
-    """The images at ``path``, whoever made them; ``eps`` is the budget that they are checked against."""
+    """Images made elsewhere, at ``path``; ``eps``: the budget that they are checked against, in 1/255."""
 
     name = "files"
     summary = "images made elsewhere: files:PATH@EPS, a folder or a tensor file (docs/migration.md)"
@@ -327,29 +325,25 @@ class Files(Attack):
 
     def examine(self, images: ImageSet, workers: int = 0) -> None:
         self.require(images)
-        found: list[tuple[float, str]] = []
+        distances: list[tuple[float, str]] = []
         limit = 0.0
         for start, batch in zip(range(0, len(images), CHUNK), images.batches(range(len(images)), CHUNK, workers)):
             ids = images.ids[start : start + CHUNK]
-            found += zip(self.measure(self._read(ids) - batch.pixels).tolist(), ids)
+            distances += zip(self.measure(self._read(ids) - batch.pixels).tolist(), ids)
             limit = self.eps + self.tolerance(batch.pixels)
-        largest = max(found)[0]
-        if beyond := sorted((each for each in found if each[0] > limit), reverse=True):
+        largest = max(distances)[0]
+        if beyond := sorted((each for each in distances if each[0] > limit), reverse=True):
             named = [f"{name} ({distance:.2f}/255)" for distance, name in beyond]
             raise AttackError(
-                f"{self.path}: {len(beyond)} of {len(found)} images are beyond the budget of {self.eps:g}/255 in "
+                f"{self.path}: {len(beyond)} of {len(distances)} images are beyond the budget of {self.eps:g}/255 in "
                 f"{self.norm}: {listing.some(named, NAMED)}. Were they made from these images, resized and cropped to "
                 f"{' x '.join(map(str, images.preprocessing.size))} ({images.preprocessing.interpolation})? A budget "
                 f"that holds them is files:PATH@{math.ceil(largest - 0.01)}"
             )
         log.info(
             "attack   %s: %d images within the budget of %g/255 in %s, the largest distance is %.4f/255",
-            self.path,
-            len(found),
-            self.eps,
-            self.norm,
-            largest,
-        )
+            self.path, len(distances), self.eps, self.norm, largest,
+        )  # fmt: skip
 
     def run(self, forward: Forward, x: Tensor, y: Tensor, noise: SampleNoise) -> tuple[Tensor, Tensor, Tensor]:
         images = self._read(noise.ids).to(x)

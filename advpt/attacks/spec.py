@@ -312,7 +312,10 @@ def parse(text: str, profile: str = "sound") -> AttackSpec:
 
 
 def parse_training(text: str, leaf: str, profile: str = "sound") -> AttackSpec:
-    """The attack of a setting ``leaf`` that training images are attacked with.
+    """The attack that training images are attacked with.
+
+    Args:
+        text, profile: as of :func:`parse`. leaf: the setting that has the text, for messages.
 
     Raises:
         ConfigError: as :func:`parse`, and for images made elsewhere.

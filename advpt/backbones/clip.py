@@ -238,25 +238,25 @@ class Backbone:
         """How the image tower's tensors are read; None where OpenAI's code reads them so."""
         image, arch = self.require_image(), self.architecture
         mean, std = (value.flatten().tolist() for value in (image.mean, image.std))
-        found = reading(image.visual.modules()) | {"mean": mean, "std": std}
+        own = reading(image.visual.modules()) | {"mean": mean, "std": std}
         usual = {name: torch.tensor(value).tolist() for name, value in (("mean", PIXEL_MEAN), ("std", PIXEL_STD))}
         width = arch.vision_width * (1 if arch.patch else 32)
         usual |= {"activation": [ACTIVATION] if arch.patch else [], "heads": [width // HEAD_WIDTH]}
-        return None if found == usual | {"eps": [1e-5], "causal": False} else found
+        return None if own == usual | {"eps": [1e-5], "causal": False} else own
 
     @functools.cached_property
     def text_reading(self) -> Reading | None:
         """How the text tower's tensors are read; None where OpenAI's code reads them so."""
         model, heads = self.model, max(1, self.architecture.text_width // HEAD_WIDTH)
-        found = reading([*model.transformer.modules(), *model.ln_final.modules()])
+        own = reading([*model.transformer.modules(), *model.ln_final.modules()])
         usual = {"activation": [ACTIVATION], "heads": [heads], "eps": [1e-5], "causal": True}
-        return None if found == usual else found
+        return None if own == usual else own
 
     @property
     def reads(self) -> dict[str, Reading | None] | None:
         """How the tensors of both towers are read, for records; None where OpenAI's code reads them so."""
-        found = {"image": self.image_reading, "text": self.text_reading}
-        return found if any(found.values()) else None
+        towers = {"image": self.image_reading, "text": self.text_reading}
+        return towers if any(towers.values()) else None
 
     @property
     def folder(self) -> str:
@@ -392,7 +392,7 @@ def _activation_in(archive: Any) -> str:
 
 
 def require_activation(source: str, asked: str, shown: str) -> None:
-    """Refuse weights of another activation than that of OpenAI's model code, and of one that nobody knows.
+    """Refuse weights of another activation than that of OpenAI's model code, and of one that is not known.
 
     Args:
         source: the weights, for the message. asked: ``MODEL.ACTIVATION``. shown: what the source itself shows, or "".
@@ -421,7 +421,7 @@ def require_readable(arch: Architecture, source: str) -> None:
     """Refuse sizes that OpenAI's model code would read in another way than their authors' code did.
 
     Raises:
-        WeightsError: naming what was found and what OpenAI's code would make of it.
+        WeightsError: naming what they hold and what OpenAI's code would make of it.
     """
     if arch.patch is not None and arch.vision_width > WIDEST:
         raise WeightsError(

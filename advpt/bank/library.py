@@ -220,8 +220,8 @@ class Library:
                 if not _same_but_images(manifest["spec"], wanted):
                     continue
                 bank = open_bank(path.parent, None, verify=self.verify)
-                found = dict(zip(bank.ids, bank.labels.tolist()))
-                if any(found.get(name) != label for name, label in labels.items()):
+                has = dict(zip(bank.ids, bank.labels.tolist()))
+                if any(has.get(name) != label for name, label in labels.items()):
                     continue
                 if self.verify:
                     images = spec.made_of.images

@@ -36,7 +36,7 @@ class AdversarialSet:
 
     def fields(self) -> dict[str, Any]:
         """All that the pixels depend on, as JSON values, without what :mod:`advpt.additions` leaves out."""
-        found = {
+        fields = {
             "data": {
                 "images": self.images.list_digest,
                 "n": len(self.images),
@@ -57,7 +57,7 @@ class AdversarialSet:
             "chunk": self.chunk,
             "precision": self.precision,
         }
-        return additions.omit(found, additions.BANK_FIELDS, "adversarial_set.")
+        return additions.omit(fields, additions.BANK_FIELDS, "adversarial_set.")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class BankSpec:
 
     def fields(self) -> dict[str, Any]:
         """All that the embeddings depend on, as JSON values, without what :mod:`advpt.additions` leaves out."""
-        found = {
+        fields = {
             "format": FORMAT,
             "adversarial_set": self.made_of.fields(),
             "encoder": {
@@ -82,7 +82,7 @@ class BankSpec:
             },
             "defenses": [dict(stage) for stage in self.defenses],
         }
-        return additions.omit(found, additions.BANK_FIELDS)
+        return additions.omit(fields, additions.BANK_FIELDS)
 
     @property
     def key(self) -> str:

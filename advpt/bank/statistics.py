@@ -144,8 +144,8 @@ def looked_through(backbone: Backbone, visual: Tensor) -> dict[str, Any]:
 
 def spec(backbone: Backbone, visual: Tensor, source: Source) -> dict[str, Any]:
     """Everything that determines a bank, as JSON values; its SHA-256 is the key."""
-    found = {"format": FORMAT, "kind": KIND, "version": VERSION} | looked_through(backbone, visual) | source.fields()
-    return additions.omit(found, additions.BANK_FIELDS)
+    fields = {"format": FORMAT, "kind": KIND, "version": VERSION} | looked_through(backbone, visual) | source.fields()
+    return additions.omit(fields, additions.BANK_FIELDS)
 
 
 def folder_of(shelf: Path, wanted: Mapping[str, Any]) -> Path:

@@ -17,13 +17,14 @@ __all__ = [
     "Lookalike",
     "Source",
     "SplitFacts",
+    "bank_name",
     "ensemble",
     "get",
     "names",
     "own_folder",
-    "shelf",
     "template",
     "title",
+    "title_of",
 ]
 
 DEFAULT_TEMPLATE = "a photo of a {}."
@@ -87,22 +88,30 @@ def own_folder(root: Path, named: str = "") -> Path:
 
 
 def title(settings: Any) -> str:
-    """The name of a data set in headings, records and folders: ``TITLE`` of the node ``DATASET`` (``settings``); that
-    of their folder for data of one's own in a folder with a name; else the registry name.
+    """:func:`title_of` the node ``DATASET`` of a configuration."""
+    given, folder = (str(getattr(settings, leaf, "")) for leaf in ("TITLE", "FOLDER"))
+    return title_of(str(settings.NAME), settings.ROOT, given, folder)
+
+
+def title_of(name: str, root: Path | str, given: str = "", folder: str = "") -> str:
+    """The name of a data set in headings, records and folders: ``given``; that of their folder for data of one's own in
+    a folder with a name; else the registry name.
+
+    Args:
+        name: of the registry. root: of all data sets. given: ``DATASET.TITLE``. folder: ``DATASET.FOLDER``.
 
     Raises:
         ConfigError: a title that no folder can have.
     """
-    given, name = str(getattr(settings, "TITLE", "")), str(settings.NAME)
     if given and re.sub(r"[^\w .@+-]", "", given).strip(" .") != given:
         raise ConfigError(f"DATASET.TITLE is {given!r}; give a name of letters, digits, spaces and -_.@+ in between")
     if given or canonical(name) != "ImageFolder":
         return given or name
-    folder = own_folder(Path(settings.ROOT).expanduser().absolute(), str(getattr(settings, "FOLDER", "")))
-    own = re.sub(r"[^\w .@+-]", "-", folder.name).strip(" .")
-    return own if own and folder.name != _BY_NAME[name].folder else name
+    place = own_folder(Path(root).expanduser().absolute(), folder).name
+    own = re.sub(r"[^\w .@+-]", "-", place).strip(" .")
+    return own if own and place != _BY_NAME[name].folder else name
 
 
-def shelf(settings: Any) -> str:
+def bank_name(settings: Any) -> str:
     """The folder of a data set's banks: its title where the node ``DATASET`` has one, else its registry name."""
     return title(settings) if getattr(settings, "TITLE", "") else str(settings.NAME)

@@ -117,14 +117,14 @@ def list_images(folder: Path, classes: Sequence[str], part: str = "") -> tuple[L
         DataError: if class folders hold no image.
     """
     scans = {name: listing.scan(folder / name) for name in classes}
-    found = {name: list(each.images) for name, each in scans.items()}
-    empty = [name for name, images in found.items() if not images]
+    images = {name: list(each.images) for name, each in scans.items()}
+    empty = [name for name, names in images.items() if not names]
     if empty:
         raise DataError(
             f"{len(empty)} of {len(classes)} class folders in {folder} hold no image: "
             f"{listing.some(empty, 5)}. The archive was not unpacked to the end; unpack it again."
         )
-    return found, listing.doubts(part, scans, listing.images(folder))
+    return images, listing.doubts(part, scans, listing.images(folder))
 
 
 def folders_digest(classes: Sequence[str]) -> str:

@@ -247,9 +247,7 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise DataError(
-            f"the image {path} is missing; check the data set with: python -m advpt prepare --check"
-        ) from None
+        raise DataError(listing.missing_image(path)) from None
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise many kinds for damaged files
         why = str(error) or type(error).__name__
         raise DataError(f"the image {path} cannot be read ({why}); replace it with an intact copy") from error

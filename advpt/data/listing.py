@@ -55,12 +55,12 @@ class Scan:
 
 
 def scan(folder: Path) -> Scan:
-    """Look at all files below ``folder``; nothing is found where it is no folder."""
-    found: dict[bool, list[str]] = {True: [], False: []}
+    """All files below ``folder``; none where it is no folder."""
+    paths: dict[bool, list[str]] = {True: [], False: []}
     for path, entry in _files(folder):
         if entry.name.lower() not in _SYSTEM_FILES:
-            found[is_image(entry)].append(path)
-    return Scan(tuple(sorted(found[True])), tuple(sorted(found[False])))
+            paths[is_image(entry)].append(path)
+    return Scan(tuple(sorted(paths[True])), tuple(sorted(paths[False])))
 
 
 def _files(folder: Path, prefix: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -80,20 +80,20 @@ def doubts(part: str, scans: Mapping[str, Scan], beside: Sequence[str] = ()) -> 
     """
     left_out = [f"{name}/{path}" for name, each in scans.items() for path in each.left_out]
     deeper = [f"{name}/{path}" for name, each in scans.items() for path in each.images if "/" in path]
-    prefix, found = f"{part}: " if part else "", []
+    prefix, sentences = f"{part}: " if part else "", []
     if left_out:
-        found.append(
+        sentences.append(
             f"{prefix}{len(left_out):,} files in class folders are left out; they are no images by suffix, nor without "
             f"one by content: {some(left_out, 5)}"
         )
     if beside and scans:
-        found.append(f"{prefix}{len(beside):,} images beside the class folders are left out: {some(beside, 5)}")
+        sentences.append(f"{prefix}{len(beside):,} images beside the class folders are left out: {some(beside, 5)}")
     if deeper:
-        found.append(
+        sentences.append(
             f"{prefix}{len(deeper):,} images lie in folders inside a class folder and are read as images of that "
             f"class: {some(deeper, 5)}"
         )
-    return found
+    return sentences
 
 
 def _entries(path: Path) -> Iterable[os.DirEntry[str]]:
@@ -127,6 +127,11 @@ def some(names: Sequence[str], limit: int = 10) -> str:
         return "none"
     more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
     return ", ".join(map(printable, names[:limit])) + more
+
+
+def missing_image(path: object) -> str:
+    """The sentence for an image that is not there."""
+    return f"the image {path} is missing; check the data set with: python -m advpt prepare --check"
 
 
 def require_unicode(names: Iterable[str], where: str) -> None:

@@ -65,12 +65,12 @@ class DataLists:
         Raises:
             DataError: an image is missing.
         """
-        found: dict[str, Any] = {"classnames": list(self.classnames)}
+        fields: dict[str, Any] = {"classnames": list(self.classnames)}
         for part in PARTS:
             rows = self.of_part(part)
             marks = "".join(digest(row)[:_MARK] for row in rows[:MARKED_ROWS])
-            found[part] = {"n": len(rows), "digest": digest(rows), "rows": marks, "contents": self._contents(part)}
-        return found
+            fields[part] = {"n": len(rows), "digest": digest(rows), "rows": marks, "contents": self._contents(part)}
+        return fields
 
     def difference(self, kept: Mapping[str, Any], parts: Sequence[str] = PARTS) -> str:
         """What differs from the lists in :meth:`fields` of another run, as half a sentence; "" where nothing does.
@@ -121,9 +121,7 @@ class DataLists:
         try:
             return "".join(file_digest(self.folder / path)[:_CONTENT] for path in self._compared(part))
         except FileNotFoundError as error:
-            raise DataError(
-                f"the image {error.filename} is missing; check the data set with: python -m advpt prepare --check"
-            ) from None
+            raise DataError(listing.missing_image(error.filename)) from None
 
 
 def _absolute(path: str) -> str:

@@ -88,27 +88,37 @@ class Experiment:
 
 def coverage(scenario: Scenario, draws: int, seed: int = 0) -> tuple[float, float]:
     """Percent of experiments in which the interval of the difference holds the truth, and its mean half width in
-    points."""
+    points.
+
+    Args:
+        draws: how many experiments. seed: of the random numbers.
+    """
     experiment, hits, width = Experiment(scenario, seed), 0, 0.0
     for _ in range(draws):
-        found = difference(*experiment.draw())
-        hits += found.low <= scenario.truth <= found.high
-        width += (found.high - found.low) / 2
+        interval = difference(*experiment.draw())
+        hits += interval.low <= scenario.truth <= interval.high
+        width += (interval.high - interval.low) / 2
     return 100 * hits / draws, width / draws
 
 
 def accuracy_coverage(scenario: Scenario, draws: int, seed: int = 0) -> float:
-    """Percent of experiments in which the interval of the first method's accuracy holds the truth."""
+    """Percent of experiments in which the interval of the first method's accuracy holds the truth; arguments as of
+    :func:`coverage`."""
     experiment, hits = Experiment(scenario, seed), 0
     for _ in range(draws):
-        found = accuracy_interval(experiment.draw()[0])
-        hits += found.low <= scenario.accuracies[0] <= found.high
+        interval = accuracy_interval(experiment.draw()[0])
+        hits += interval.low <= scenario.accuracies[0] <= interval.high
     return 100 * hits / draws
 
 
 def combined(seeds: int, share: float, draws: int, seed: int = 0) -> tuple[float, float]:
     """Coverage in percent of two rules that make one interval of two normal variance components: that of this project,
-    and Satterthwaite's degrees of freedom. ``share``: of the images in the variance, which is known exactly."""
+    and Satterthwaite's degrees of freedom.
+
+    Args:
+        seeds: number of them. share: of the images in the variance, 0 to 1, which is known exactly. draws, seed: as of
+            :func:`coverage`.
+    """
     rng = np.random.default_rng(seed)
     truth, degrees = rng.standard_normal(draws), seeds - 1
     v = (1 - share) * rng.chisquare(degrees, draws) / degrees
@@ -141,8 +151,8 @@ def tables(draws: int, seed: int = 0) -> Iterator[str]:
         yield f"{title}: coverage in % (mean half width in points).\n\n{_table(heads, rows)}"
     rows = []
     for images, deviation in itertools.product(IMAGES, DEVIATIONS):
-        found = [accuracy_coverage(Scenario(images, deviation, pair), draws, seed) for pair in AGAINST_NONE]
-        rows.append([images, deviation, *(f"{percent:.1f}" for percent in found)])
+        percents = [accuracy_coverage(Scenario(images, deviation, pair), draws, seed) for pair in AGAINST_NONE]
+        rows.append([images, deviation, *(f"{percent:.1f}" for percent in percents)])
     heads = ["images", "seed deviation", *map(_name, AGAINST_NONE)]
     yield f"The mean accuracy of one method: coverage in %.\n\n{_table(heads, rows)}"
     rows = []

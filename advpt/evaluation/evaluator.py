@@ -83,15 +83,15 @@ def evaluate(
 
     def add(result: dict[str, Any], *banks: Bank, path: str = "", doubt: str = "") -> None:
         nonlocal started
-        said = [*facts.get("warnings", []), *([doubt] if doubt else [])]
+        sentences = [*facts.get("warnings", []), *([doubt] if doubt else [])]
         for bank in banks:
             if bank.key not in doubts:
                 doubts[bank.key] = detectors.bank_rows(bank.embeddings, bank.ids)
-            said += [f"bank {bank.key[:12]}: {line}" for line in doubts[bank.key]]
+            sentences += [f"bank {bank.key[:12]}: {line}" for line in doubts[bank.key]]
         if result["robust"] is not None:
             what = f"{result['protocol']} {result['attack']['spec']}"
-            said += detectors.evaluation(result["clean"], result["robust"], what)
-        result["warnings"] = list(dict.fromkeys(said))
+            sentences += detectors.evaluation(result["clean"], result["robust"], what)
+        result["warnings"] = list(dict.fromkeys(sentences))
         result = additions.omit(result, additions.RESULT_FIELDS)
         named = canonical_json(result)
         larger = {key: source for key, source in library.read_from.items() if key in named}

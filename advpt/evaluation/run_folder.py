@@ -14,6 +14,7 @@ from typing import Any
 from yacs.config import CfgNode
 
 from advpt import additions
+from advpt.data.catalog import title
 from advpt.data.lists import DataLists
 from advpt.data.split import PARTS
 from advpt.errors import RecordError
@@ -37,6 +38,16 @@ FREE = (
     "BANK.DIR", "BANK.ENGINE", "BANK.CPUS_PER_WORKER", "BANK.GPUS_PER_WORKER", "DATASET.ROOT", "DATASET.TITLE",
 )  # fmt: skip
 FREE_NODES = ("EVAL.", "TEST.")
+
+
+def usual_folder(cfg: CfgNode, config_name: str, top: Path) -> Path:
+    """CoOp's folder name of a run below ``top``; ``config_name``: the name of the trainer's yaml file."""
+    node = cfg.TRAINER.get(cfg.TRAINER.NAME.upper(), {})
+    shots = cfg.DATASET.NUM_SHOTS if cfg.DATASET.NUM_SHOTS > 0 else "all"
+    folder = top / title(cfg.DATASET).lower() / cfg.TRAINER.NAME / f"{config_name}_{shots}shots"
+    if "CSC" in node:
+        folder /= f"nctx{node.N_CTX}_csc{node.CSC}_ctp{node.CLASS_TOKEN_POSITION}"
+    return folder / f"seed{cfg.SEED}"
 
 
 @contextlib.contextmanager
@@ -70,14 +81,17 @@ def held(folder: Path) -> Iterator[None]:
 def check(folder: Path, cfg: CfgNode, *, evaluating: bool = False) -> None:
     """Refuse a folder that holds a run of another configuration; nothing is written.
 
+    Args:
+        folder: of the run. cfg: resolved. evaluating: nothing is trained, so that any run's folder will do.
+
     Raises:
         RecordError: each differing setting is shown. A start that came to nothing is no run.
     """
     path = folder / FILE
     if not path.is_file() or evaluating or _is_untouched(folder):
         return
-    mine = _identity(plain(cfg))
-    theirs, mine = (_identity(additions.complete(each)) for each in (read_object(path, RecordError), mine))
+    mine = identity(plain(cfg))
+    theirs, mine = (identity(additions.complete(each)) for each in (read_object(path, RecordError), mine))
     names = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
     if names:
         lines = "".join(f"\n  {k}: the folder has {theirs.get(k)!r}, this run {mine.get(k)!r}" for k in names)
@@ -131,12 +145,12 @@ def claim(folder: Path, cfg: CfgNode, data: DataLists | None = None, *, evaluati
         check_data(folder, cfg, data, evaluating=evaluating)
     anew, trained = _is_untouched(folder), _is_trained(folder)
     if anew or not (folder / FILE).is_file():
-        write_json(folder / FILE, _identity(plain(cfg)))
+        write_json(folder / FILE, identity(plain(cfg)))
     if data is not None and (anew or not ((folder / DATA).is_file() or (evaluating and trained))):
         write_json(folder / DATA, data.fields())
 
 
-def _identity(settings: Mapping[str, Any]) -> dict[str, Any]:
+def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that must not change between two starts of one run."""
     return {k: v for k, v in settings.items() if k not in FREE and not k.startswith(FREE_NODES)}
 

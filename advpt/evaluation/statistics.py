@@ -28,6 +28,11 @@ STATEMENT = (
 )
 
 
+def bounds_text(low: float, high: float, images_only: bool) -> str:
+    """``[85.1, 90.0]``, with words where one seed of a trained method is all there is."""
+    return f"[{low:.1f}, {high:.1f}]" + (f" ({IMAGES_ONLY})" if images_only else "")
+
+
 def wilson(correct: float, n: float) -> tuple[float, float]:
     """95 % interval in percent of a proportion of ``correct`` among ``n`` (Wilson, 1927).
 

@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import time
-import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,8 +50,7 @@ class Places:
         usual = self.output / job.folder
         if not is_own(job) or usual.is_dir():
             return usual
-        given = dict(job.settings).get("DATASET.TITLE", "")
-        name = catalog.title(types.SimpleNamespace(NAME="ImageFolder", ROOT=str(self.root), TITLE=given))
+        name = catalog.title_of("ImageFolder", self.root, dict(job.settings).get("DATASET.TITLE", ""))
         first, _, *rest = job.folder.parts
         return usual if name == "ImageFolder" else self.output.joinpath(first, name, *rest)
 

@@ -121,13 +121,13 @@ def tapt(b: Builder) -> list[Exhibit]:
         "in V, all but two input vectors in VLI; VLJ is not concerned). static attacks the prompts before the tuning, "
         "as the paper does; tuned attacks through what the tuning makes of them on the clean image; adaptive "
         f"differentiates through the tuning (EOT over views). {attacks}; tuned {s.tuned}, adaptive {s.adaptive}. "
-        f"{_statistics_said(b, s)} aa "
+        f"{_statistics_text(b, s)} aa "
         f"leaves images alone: their share, and the accuracy on the others, stand beside. {s.said}"
     )
     return [Table("tapt", "TAPT: tuning at test time", caption, tuple(map(s.column, datasets)), tuple(rows))]
 
 
-def _statistics_said(b: Builder, s: Setting) -> str:
+def _statistics_text(b: Builder, s: Setting) -> str:
     """What the statistics are taken over, and what the paper takes."""
     source, n = s.column(s.source), statistics_images(s, b.all_statistics)
     if b.all_statistics:

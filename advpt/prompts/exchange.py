@@ -107,6 +107,38 @@ def tuned_in(about: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
+def origin(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Which run a checkpoint is from, as far as is known: trainer, data set, seed."""
+    return {name: about[name] for name in ("trainer", "dataset", "seed") if name in about}
+
+
+def other_data(about: Mapping[str, Any], lists: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The data that a checkpoint was tuned on; {} where they are those of ``lists`` or nothing is known of them.
+
+    Args:
+        about: what stands beside the checkpoint. lists: :attr:`advpt.data.lists.DataLists.tuned_on`.
+    """
+    data = tuned_in(about, "data")
+    return data if data and data.get("digest") != lists["digest"] else {}
+
+
+def require_data(about: Mapping[str, Any], run: Path, lists: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run on other data.
+
+    Args:
+        about, lists: as of :func:`other_data`. run: its folder, for the message.
+
+    Raises:
+        PromptError: with the numbers of classes and images of both.
+    """
+    if data := other_data(about, lists):
+        raise PromptError(
+            f"{run} was tuned on other data: {data.get('title')}, {data.get('classes')} classes and "
+            f"{data.get('images')} training images, this run has {lists['classes']} and {lists['images']}; start anew "
+            "without --resume"
+        )
+
+
 def layout_settings(run: Path, node: str, leaves: Collection[str]) -> dict[str, Any]:
     """The settings of ``TRAINER.<node>`` that a run's prompts were tuned with, by dotted name.
 
@@ -174,7 +206,11 @@ def other_classes(about: Mapping[str, Any], classnames: Sequence[str]) -> str:
 
 def other_towers(about: Mapping[str, Any], backbone: Backbone, towers: Sequence[str] = ("text", "image")) -> str:
     """How the CLIP that a checkpoint was tuned on differs from ``backbone``, in half a sentence; "" where it does not
-    or nothing is known of it."""
+    or nothing is known of it.
+
+    Args:
+        about: what stands beside the checkpoint. towers: that are compared, ``text`` and ``image``.
+    """
     tuned = tuned_in(about, "backbone")
     for tower in towers:
         theirs, mine = tuned.get(tower), backbone.text_digest if tower == "text" else backbone.image_digest
@@ -187,7 +223,14 @@ def other_towers(about: Mapping[str, Any], backbone: Backbone, towers: Sequence[
 
 
 def require_towers(about: Mapping[str, Any], source: str, backbone: Backbone, towers: Sequence[str]) -> None:
-    """Refuse what was tuned on another CLIP than ``backbone``. Raises WeightsError."""
+    """Refuse what was tuned on another CLIP than ``backbone``.
+
+    Args:
+        about, towers: as of :func:`other_towers`. source: the checkpoint's name in the message.
+
+    Raises:
+        WeightsError: with both CLIPs.
+    """
     if other := other_towers(about, backbone, towers):
         raise WeightsError(
             f"{source} {other}. Name that CLIP with MODEL.BACKBONE.NAME, MODEL.WEIGHTS and MODEL.IMAGE_WEIGHTS"

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from advpt.backbones.clip import Architecture
+from advpt.data import listing
 from advpt.errors import PromptError
 from advpt.prompts.text_encoder import PromptBatch, TextEncoder, class_tokens, tokenize, word_tokens
 from advpt.settings import COUPLED, ContextSettings
@@ -282,7 +283,7 @@ class PromptLearner(nn.Module):
                 )
         if more := sorted(state.keys() - own.keys()):
             raise PromptError(
-                f"{source} also holds {', '.join(more[:8])}{' ...' * (len(more) > 8)}, which LAYOUT {self.layout} has "
+                f"{source} also holds {listing.some(more, 8)}, which LAYOUT {self.layout} has "
                 "no place for, and without which it is another prompt; use the trainer, LAYOUT and depths that it was "
                 "tuned with"
             )

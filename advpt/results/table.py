@@ -17,8 +17,8 @@ from advpt.additions import complete
 from advpt.evaluation import record as records
 from advpt.evaluation.defended import inexact_gradient
 from advpt.evaluation.record import Record
-from advpt.evaluation.run_folder import FREE_NODES
-from advpt.evaluation.statistics import IMAGES_ONLY, STATEMENT, Interval, Runs, accuracy_interval, difference
+from advpt.evaluation.run_folder import identity
+from advpt.evaluation.statistics import STATEMENT, Interval, Runs, accuracy_interval, bounds_text, difference
 
 Column = tuple[str, str]  # protocol, attack as it was asked for
 TWIN = "CoOp, clean bank"  # where it stands beside a CoOp on augmented images
@@ -66,16 +66,18 @@ class Group:
         return name
 
     def trainer(self, method: str) -> str:
+        """The trainer behind a row's name."""
         return next(str(r.result["trainer"]) for r in self.records if self.method(r.result) == method)
 
     def shots(self, method: str) -> set[int]:
+        """The numbers of shots among a method's records; -1 for all images."""
         return {r.result.get("shots", -1) for r in self.records if self.method(r.result) == method}
 
     def mixtures(self) -> list[str]:
         """Cells that stand for runs of several settings: a sentence for each method and seed."""
         configs: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
         for r in (x.result for x in self.records):
-            config = {k: v for k, v in complete(r["config"]).items() if not k.startswith(FREE_NODES)}
+            config = identity(complete(r["config"]))
             if config not in (known := configs[self.method(r), r["seed"]]):
                 known.append(config)
         sentences = []
@@ -123,6 +125,7 @@ class Group:
         return found
 
     def trained(self, method: str) -> bool:
+        """Whether another seed would give other numbers."""
         return any(records.is_trained(r.result) for r in self.records if self.method(r.result) == method)
 
     def runs(self, method: str, column: Column | None, defense: str = "") -> Runs | None:
@@ -174,7 +177,8 @@ def cell(parts: dict[int, dict[str, Any]], trained: bool = True, seeds: Collecti
     others; and what kind of gradient it is where the attacker had no other."""
     if not parts:
         return "not run"
-    text = interval_text(accuracy_interval(records.runs(parts, trained)))
+    mean = accuracy_interval(records.runs(parts, trained))
+    text = f"{mean.mean:.1f} {bounds_text(mean.low, mean.high, mean.images_only)}"
     if seeds and parts.keys() != set(seeds):
         text += f" (seeds {_listed(parts)})"
     if len(parts) == 1 and (deviation := next(iter(parts.values())).get("deviation")):
@@ -194,12 +198,6 @@ def _listed(seeds: Iterable[int]) -> str:
     if len(numbers) > 3 and numbers[-1] - numbers[0] == len(numbers) - 1:
         return f"{numbers[0]}-{numbers[-1]}"
     return ",".join(map(str, numbers))
-
-
-def interval_text(found: Interval) -> str:
-    """``87.6 [85.1, 90.0]``, with words where one seed of a trained method is all there is."""
-    only = f" ({IMAGES_ONLY})" if found.images_only else ""
-    return f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]{only}"
 
 
 def render(group: Group, style: str = "github") -> str:
@@ -230,12 +228,12 @@ def render(group: Group, style: str = "github") -> str:
         caption += " Not the official split: these numbers compare with nothing published."
     elif None in official:
         caption += " Whether this is the official split is unknown."
-    said = dict.fromkeys(
+    own = dict.fromkeys(
         f"WARNING {r['trainer']}, seed {r['seed']}: {line}"
         for r in (x.result for x in group.records)
         for line in r.get("warnings", [])
     )
-    warnings = [*said, *group.mixtures()]
+    warnings = [*own, *group.mixtures()]
     return "\n\n".join([caption, text, *(["\n".join(warnings)] if warnings else [])])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from advpt.detectors import UNTUNED
 from advpt.evaluation import record as records
 from advpt.evaluation.defended import inexact_gradient
-from advpt.evaluation.statistics import IMAGES_ONLY, Interval, Runs, accuracy_interval, difference
+from advpt.evaluation.statistics import IMAGES_ONLY, Interval, Runs, accuracy_interval, bounds_text, difference
 from advpt.results.layout import Cell, Table
 from advpt.results.published import number
 from advpt.results.shelf import Shelf, part
@@ -43,7 +43,7 @@ class Value:
     notes: tuple[str, ...] = ()
     untouched: float = 0.0
     on_perturbed: float | None = None
-    comparable: bool | None = True  # None: nobody knows whether the data are the official ones
+    comparable: bool | None = True  # None: whether the data are the official ones is not known
     paper: float | None = None
     better: bool = False
     runs: Runs | None = dataclasses.field(default=None, compare=False, repr=False)
@@ -61,8 +61,8 @@ class Value:
 
     @property
     def interval_text(self) -> str:
-        """``[85.1, 90.0]``, with words where one seed of a trained method is all there is."""
-        return f"[{self.low:.1f}, {self.high:.1f}]" + (f" ({IMAGES_ONLY})" if self.over == IMAGES_ONLY else "")
+        """The interval alone."""
+        return bounds_text(self.low, self.high, self.over == IMAGES_ONLY)
 
     @property
     def paper_text(self) -> str:

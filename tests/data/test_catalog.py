@@ -129,8 +129,8 @@ def test_data_of_ones_own_have_the_name_of_their_folder(tmp_path: Path) -> None:
     assert catalog.title(settings(tmp_path / "a b: c")) == "a b- c"
     assert catalog.title(settings(tmp_path / "animals", TITLE="My animals")) == "My animals"
     assert catalog.title(settings(tmp_path / "animals", "OxfordPets", TITLE="")) == "OxfordPets"
-    assert catalog.shelf(settings(tmp_path / "animals", TITLE="")) == "ImageFolder", "banks of before are found"
-    assert catalog.shelf(settings(tmp_path / "animals", TITLE="mine")) == "mine"
+    assert catalog.bank_name(settings(tmp_path / "animals", TITLE="")) == "ImageFolder", "banks of before are found"
+    assert catalog.bank_name(settings(tmp_path / "animals", TITLE="mine")) == "mine"
     for odd in ("../x", "a/b", ".", " a", "a\n"):
         with pytest.raises(ConfigError, match=r"DATASET\.TITLE is"):
             catalog.title(settings(tmp_path, TITLE=odd))

@@ -442,7 +442,7 @@ def test_every_shipped_yaml_resolves_to_what_its_name_says():
 
     names = {"vit_b16": "ViT-B/16", "vit_b32": "ViT-B/32", "vit_l14": "ViT-L/14", "rn50": "RN50", "rn101": "RN101"}
     for path in sorted((ROOT / "configs" / "trainers").glob("*/*.yaml")):
-        trainer, backbone = path.parent.name, path.stem.removesuffix("_imagenet")
+        trainer, backbone = path.parent.name, path.stem.removesuffix("_released").removesuffix("_imagenet")
         cfg = train.setup_cfg(train.parse_args(["--trainer", trainer, "--config-file", str(path)]))
         expected = names.get(backbone, "DemoCLIP")
         assert expected == cfg.MODEL.BACKBONE.NAME, path
@@ -454,6 +454,7 @@ def test_every_shipped_yaml_resolves_to_what_its_name_says():
             assert cfg.TRAINER.ADVPT.N_CTX == 32 and cfg.OPTIM.NAME == "sgd" and cfg.OPTIM.LR_SCHEDULER == "cosine"
             assert {"vit_b16": 0.005, "vit_l14": 0.002}[backbone] == cfg.OPTIM.LR
             imagenet = "imagenet" in path.stem
+            assert (0 if path.stem.endswith("_imagenet") else 1) == cfg.OPTIM.WARMUP_EPOCH, path
             assert ((5, 512) if imagenet else (100, 32)) == (cfg.OPTIM.MAX_EPOCH, cfg.DATALOADER.TRAIN_X.BATCH_SIZE)
             assert (cfg.BANK.ATTACK, tuple(cfg.EVAL.ATTACKS)) == ("pgd10-fkl@8", ("pgd40-fkl@16",))
 
