@@ -165,8 +165,11 @@ class Builder:
             raise ConfigError(unknown_name("trainer", trainer, known))
         if not (self.repository / chosen).is_file():
             raise ConfigError(f"there is no {chosen}; see the folder configs/trainers/{trainer}")
-        if chosen == recipe and trainer == LEARNED:  # under this name it once had a warm-up epoch: those are other runs
-            lacks = (*lacks, ("OPTIM.WARMUP_EPOCH", "0"))
+        if trainer == LEARNED:  # recipes that once were others under their names: their runs are other runs
+            if chosen == recipe:  # it had a warm-up epoch
+                lacks = (*lacks, ("OPTIM.WARMUP_EPOCH", "0"))
+            if stem == "democlip":  # its rate was 0.005
+                lacks = (*lacks, ("OPTIM.LR", str(settings_of(self.repository / chosen, ())["OPTIM.LR"])))
         return chosen.as_posix(), lacks
 
     def dataset_config(self, dataset: str) -> str:

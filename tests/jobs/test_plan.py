@@ -381,8 +381,8 @@ def test_tapts_caption_says_what_statistics_are_taken_over():
 
 
 def test_runs_of_a_recipe_that_was_changed_under_its_name_are_other_runs():
-    """ImageNet's had a warm-up epoch, and the demo's tuning at test time the paper's rate: their runs are not taken for
-    those of the recipe as it is."""
+    """ImageNet's had a warm-up epoch, DemoCLIP's a rate of 0.005, and the demo's tuning at test time the paper's rate:
+    their runs are not taken for those of the recipe as it is."""
     world = PAPER.narrowed(["imagenet"], ["vit_b16"], [1])
     jobs = [j for j in study(["fig3"], world, ROOT).plan.jobs if j.config.endswith("AdvPT/vit_b16_imagenet.yaml")]
     assert len(jobs) == 2 and all(("OPTIM.WARMUP_EPOCH", "0") in job.settings for job in jobs)
@@ -390,3 +390,7 @@ def test_runs_of_a_recipe_that_was_changed_under_its_name_are_other_runs():
     assert not any(key == "OPTIM.WARMUP_EPOCH" for job in pets for key, _ in job.settings)
     demo = [job for job in study(["tapt"], DEMO, ROOT).plan.jobs if job.trainer.startswith("TAPT")]
     assert demo and all(("TRAINER.TAPT.LR", "0.01") in job.settings for job in demo)
+    tuned = [job for job in study(["table1", "peers"], DEMO, ROOT).plan.jobs if job.trainer == "AdvPT"]
+    assert all(("OPTIM.LR", "0.001") in job.settings for job in tuned)
+    rates = {job.purpose == "peers": dict(job.settings)["OPTIM.LR"] for job in tuned}
+    assert rates == {False: "0.001", True: DEMO.peers_rates["AdvPT"]}
