@@ -200,8 +200,12 @@ class Executor:
         summary.seconds = time.monotonic() - started
         return summary
 
+    def _may_skip(self, job: Job) -> bool:
+        """Whether a job is done; one on data of one's own is started even so, as the run itself compares the data."""
+        return is_complete(job, self.places) and not is_own(job)
+
     def _is_there(self, job: Job, summary: Summary) -> bool:
-        if is_complete(job, self.places) and not is_own(job):  # else the run itself compares the data
+        if self._may_skip(job):
             summary.there.append(job.id)
             return True
         return False
@@ -225,7 +229,7 @@ class Executor:
                     self._told.add(job.id)
                     self.tell(f"waiting   {job.label}: another process is at work on it")
                 continue
-            if is_complete(job, self.places) and not is_own(job):  # by whoever held the lock
+            if self._may_skip(job):  # the process that had the lock did it
                 os.close(lock)
                 pending.remove(job)
                 summary.there.append(job.id)
