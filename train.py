@@ -137,8 +137,9 @@ def take_layout(cfg, run: str) -> dict[str, str]:
     from advpt.settings import leaves, merge_overrides
 
     name = cfg.TRAINER.NAME
-    node = getattr(TRAINER_REGISTRY.get(name), "node", "") if name in TRAINER_REGISTRY.registered_names() else ""
-    if node not in cfg.TRAINER:
+    kind = TRAINER_REGISTRY.get(name) if name in TRAINER_REGISTRY.registered_names() else None
+    node = getattr(kind, "node", "")
+    if getattr(kind, "own", "") or node not in cfg.TRAINER:  # its method tunes no prompts, or has no settings
         return {}
     before = dict(leaves(cfg))
     tuned = layout_settings(Path(run), node, list(cfg.TRAINER[node]))

@@ -558,7 +558,7 @@ def require_ranges(cfg: CfgNode) -> None:
 
 def _choice(name: str, value: str, known: Sequence[str]) -> str:
     if value not in known:
-        raise ConfigError(f"{name}: {unknown_name('value', value, known)}")
+        raise ConfigError(f"{name}: {unknown_name('value', value, [word for word in known if word])}")
     return value
 
 

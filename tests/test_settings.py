@@ -284,6 +284,7 @@ def test_typed_views_of_the_defaults(cfg: CfgNode) -> None:
             "CLASS_TOKEN_POSITION: unknown value 'ends'. Did you mean 'end'",
         ),
         ("TRAINER.ADVPT.PREC", "fp8", "PREC: unknown value 'fp8'"),
+        ("MODEL.ACTIVATION", "relu", "MODEL.ACTIVATION: unknown value 'relu'.*Known: gelu, quickgelu"),
         ("BANK.PROFILE", "official", "BANK.PROFILE: unknown value 'official'.*paper, released, sound"),
         ("BANK.CHUNK", "0", "BANK.CHUNK is 0"),
         ("BANK.LIMIT", "-1", "BANK.LIMIT -1"),
@@ -295,6 +296,7 @@ def test_values_out_of_range(cfg: CfgNode, key: str, text: str, says: str) -> No
     merge_overrides(cfg, [key, text])
     with pytest.raises(ConfigError, match=says):
         ContextSettings.from_cfg(cfg.TRAINER.ADVPT)
+        BackboneSettings.from_cfg(cfg)
         BankSettings.from_cfg(cfg)
         EvalSettings.from_cfg(cfg)
 

@@ -482,7 +482,7 @@ class PromptTrainer(TrainerX):
     def load_model(self, directory, epoch=None):
         """Take the context from a finished run's folder: the given epoch, the best, or the last one written."""
         if not directory:
-            print("Note that load_model() is skipped as no pretrained model is given")
+            self.stay_untrained()
             return
         path = exchange.checkpoint_file(Path(directory, MODEL_NAME), epoch)
         saved = load_checkpoint(path)
@@ -499,6 +499,11 @@ class PromptTrainer(TrainerX):
             )  # fmt: skip
         print(f'Loading weights to {MODEL_NAME} from "{path}" (epoch = {saved.get("epoch")})')
 
+    def stay_untrained(self):
+        """Say, as Dassl does, that no run was named to load; and that its numbers are those of the start."""
+        print("Note that load_model() is skipped as no pretrained model is given")
+        self.doubt(f"no --model-dir: {self.cfg.TRAINER.NAME} is evaluated as it starts, untrained")
+
     def require_fit(self, path):
         """What stands beside a checkpoint of prompts, once it agrees with this run in layout, classes and CLIP.
 
@@ -510,7 +515,7 @@ class PromptTrainer(TrainerX):
             raise PromptError(
                 f"{path} holds class-specific context (CSC): {classes}; it fits only the class list it was tuned on"
             )
-        exchange.require_layout(about, str(path), self.context, self.node)
+        exchange.require_layout(about, str(path), self.context, self.node, self.cfg.TRAINER[self.node])
         exchange.require_towers(about, str(path), self.backbone, self.towers())
         if other := exchange.other_towers(about, self.backbone):  # of images, for prompts in the text alone
             self.doubt(f"the loaded prompt {other}")

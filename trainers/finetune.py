@@ -114,7 +114,7 @@ class EncoderTrainer(PromptTrainer):
 
     def load_model(self, directory, epoch=None):
         if not directory:
-            print("Note that load_model() is skipped as no pretrained model is given")
+            self.stay_untrained()
             return
         path = exchange.checkpoint_file(Path(directory, MODEL_NAME), epoch)
         saved, about = load_checkpoint(path), self.require_fit(path)

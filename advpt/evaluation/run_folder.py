@@ -19,6 +19,7 @@ from advpt.data.lists import DataLists
 from advpt.data.split import PARTS
 from advpt.errors import RecordError
 from advpt.evaluation import record as records
+from advpt.evaluation.protocols import recorded
 from advpt.files import open_locked, read_json, read_object, unlock, write_json
 from advpt.prompts import exchange
 from advpt.settings import plain
@@ -166,9 +167,14 @@ def _is_trained(folder: Path) -> bool:
     return any(any(folder.glob(pattern)) for pattern in ("*/model*.pth.tar*", "rolling.pth.tar", "*/*.safetensors"))
 
 
-def evaluation_settings(cfg: CfgNode) -> dict[str, object]:
-    """The settings that say what is evaluated."""
-    return {k: v for k, v in plain(cfg).items() if k.startswith(FREE_NODES)}
+def evaluation_settings(cfg: CfgNode) -> dict[str, Any]:
+    """The settings that say what is evaluated. Images made elsewhere are known by their content, not by their path.
+
+    Raises:
+        AttackError: such images are not there.
+    """
+    settings = {k: v for k, v in plain(cfg).items() if k.startswith(FREE_NODES)}
+    return settings | {"EVAL.ATTACKS": [recorded(text) for text in settings["EVAL.ATTACKS"]]}
 
 
 def mark_done(folder: Path, cfg: CfgNode, model: str = "") -> None:

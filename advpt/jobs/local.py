@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from advpt.attacks.spec import FILES
 from advpt.data import catalog
 from advpt.errors import RecordError
 from advpt.evaluation import run_folder
@@ -55,8 +56,13 @@ class Places:
 
 
 def is_own(job: Job) -> bool:
-    """Whether a job is about data of one's own, which may change behind the same name."""
+    """Whether a job is about data of one's own."""
     return catalog.canonical(job.dataset) == "ImageFolder"
+
+
+def may_change(job: Job) -> bool:
+    """Whether a job reads what may change behind the same name: data of one's own, or images made elsewhere."""
+    return is_own(job) or FILES in dict(job.settings).get("EVAL.ATTACKS", "")
 
 
 def command(job: Job, plan: Plan, places: Places) -> list[str]:
@@ -201,8 +207,8 @@ class Executor:
         return summary
 
     def _may_skip(self, job: Job) -> bool:
-        """Whether a job is done; one on data of one's own is started even so, as the run itself compares the data."""
-        return is_complete(job, self.places) and not is_own(job)
+        """Whether a job is done; one whose data may change is started even so, as the run itself compares them."""
+        return is_complete(job, self.places) and not may_change(job)
 
     def _is_there(self, job: Job, summary: Summary) -> bool:
         if self._may_skip(job):

@@ -152,11 +152,14 @@ def layout_settings(run: Path, node: str, leaves: Collection[str]) -> dict[str, 
     }
 
 
-def require_layout(about: Mapping[str, Any], source: str, context: ContextSettings, node: str) -> None:
+def require_layout(
+    about: Mapping[str, Any], source: str, context: ContextSettings, node: str, leaves: Collection[str]
+) -> None:
     """Refuse prompts that were tuned in another layout than ``context``, which equal shapes would hide.
 
     Args:
         about: what stands beside the checkpoint. source: its name in messages. node: of TRAINER, with the settings.
+        leaves: that the node has; what it lacks is fixed by the trainer.
 
     Raises:
         PromptError: each setting that differs.
@@ -177,9 +180,13 @@ def require_layout(about: Mapping[str, Any], source: str, context: ContextSettin
         if name in tuned and mine != theirs:
             lines.append(f"{CONTEXT_LEAVES[name]} {theirs}, this run has {mine}")
     if lines:
+        settings = [line.partition(",")[0] for line in lines]
+        as_tuned = " ".join(f"TRAINER.{node}.{setting}" for setting in settings)
+        if not {setting.partition(" ")[0] for setting in settings} <= set(leaves):
+            as_tuned = f"the trainer that tuned it (--trainer {about.get('trainer', 'NAME')}), or one with such prompts"
         raise PromptError(
             f"{source} was tuned with {' and '.join(lines)}: another prompt. Evaluate it as it was tuned, with "
-            + " ".join(f"TRAINER.{node}.{line.partition(',')[0]}" for line in lines)
+            f"{as_tuned}"
         )
 
 

@@ -22,7 +22,7 @@ from advpt.results.values import Value, value
 from advpt.tuning.progress import wall_clock
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")  # another number than colours: 56 series differ
 HEADS = ("figure", "panel", "series", "label", "x", "x_low", "x_high", "y", "y_low", "y_high", "interval", "paper",
          "seeds", "images", "records")  # fmt: skip
 

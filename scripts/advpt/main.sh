@@ -20,9 +20,11 @@ shift 2
 TRAINER=${TRAINER:-AdvPT}
 DATA=${DATA:-${ADVPT_DATA:-data}}
 OUTPUT=${OUTPUT:-output}
-config=configs/trainers/$TRAINER/$backbone.yaml
-recipe=configs/trainers/$TRAINER/${backbone}_$dataset.yaml # a data set with its own recipe (ImageNet) has its own file
-[ -f "$recipe" ] && config=$recipe
+recipes=configs/trainers/$TRAINER
+config=$recipes/$backbone.yaml base=$backbone parts=
+while [ ! -f "$recipes/$base.yaml" ] && [ "$base" != "${base%_*}" ]; do parts=_${base##*_}$parts base=${base%_*}; done
+recipe=$recipes/${base}_$dataset # a data set with its own recipe (ImageNet) has its own file; vit_b16_ep50 is it with 50 epochs
+[ -f "$recipe.yaml" ] && config=$recipe$parts.yaml
 [ -f "configs/datasets/$dataset.yaml" ] || { echo "error: there is no configs/datasets/$dataset.yaml; see: ls configs/datasets" >&2; exit 2; }
 settings=()
 [ -n "${WEIGHTS:-}" ] && settings+=(MODEL.WEIGHTS "$WEIGHTS")

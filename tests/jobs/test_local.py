@@ -180,3 +180,9 @@ def test_data_of_ones_own_have_folders_of_their_name_and_are_compared_by_the_run
     assert place.run().done == [job.id] and is_complete(job, place.places)
     again = place.run()
     assert again.done == [job.id] and not again.there and place.count("start")[job.id] == 2
+
+
+def test_evaluations_of_images_made_elsewhere_are_compared_by_the_run_itself(tmp_path):
+    place = Place(tmp_path, Plan(jobs(1, settings=(("EVAL.ATTACKS", "('pgd2@8','files:adv@8')"),))))
+    assert place.run().ok
+    assert not place.run().there and sum(place.count("start").values()) == 2

@@ -16,6 +16,7 @@ import torch
 from advpt.evaluation import record as records
 from advpt.evaluation.record import Record, accuracy
 from advpt.evaluation.statistics import IMAGES_ONLY, STATEMENT, Runs, accuracy_interval, wilson
+from advpt.results.figures import COLOURS, MARKERS
 from advpt.results.layout import (
     CLEAN,
     Cell,
@@ -348,3 +349,8 @@ def test_in_a_browser_from_disk(small):
         [browser, *words, f"--screenshot={shot}", "--window-size=390,844", page.as_uri()], check=True, timeout=60
     )
     assert shot.stat().st_size > 1000
+
+
+def test_a_dozen_series_look_different():
+    looks = {(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i in range(12)}
+    assert len(looks) == 12

@@ -69,6 +69,31 @@ def test_deep_prompts_take_depth_and_words_from_the_checkpoint(world):
     assert code == 2 and "CTX_INIT one red photo of, this run has one red photo with" in printed
 
 
+def test_a_layout_that_the_node_cannot_have_is_that_of_another_trainer(world):
+    few = ("TRAINER.FAP.DEPTH_TEXT", "1", "TRAINER.FAP.DEPTH_VISION", "1", "OPTIM.MAX_EPOCH", "1")
+    world.run(*QUICK, *few, trainer="FAP")
+    for trainer in ("AdvPT", "AdvIVLP"):
+        code, printed = world.call(*QUICK, trainer=trainer, flags=evaluate(world.output), output=world.folder / trainer)
+        assert code == 2 and "was tuned with LAYOUT v2t, this run has" in printed
+        assert "(--trainer FAP)" in printed and f"TRAINER.{trainer.upper()}.LAYOUT" not in printed
+
+
+@pytest.mark.parametrize("trainer", ["AdvPT", "FastAT"])
+def test_an_evaluation_of_nothing_that_was_trained_says_so(world, trainer):
+    printed = world.run(*QUICK, trainer=trainer, flags=("--eval-only",))
+    said = f"no --model-dir: {trainer} is evaluated as it starts, untrained"
+    assert all(said in r["warnings"] for r in results(world.output)) and said in printed
+
+
+def test_a_method_without_prompts_takes_no_layout(world):
+    world.run(*QUICK, "TRAINER.ADVPT.N_CTX", "3")
+    plain = world.run(*QUICK, trainer="ZeroshotCLIP", output=world.folder / "plain")
+    printed = world.run(*QUICK, trainer="ZeroshotCLIP", flags=evaluate(world.output), output=world.folder / "beside")
+    assert "was tuned" not in printed + plain
+    configs = [[r["config"] for r in results(world.folder / name)] for name in ("plain", "beside")]
+    assert configs[0] == configs[1], "what lies in the folder of another method is no setting of this one"
+
+
 def test_another_clip_of_the_same_sizes_is_refused_and_another_image_tower_is_in_the_record(world, other_files):
     world.run(*QUICK)
     other = ("MODEL.WEIGHTS", str(other_files["both"]))

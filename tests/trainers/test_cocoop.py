@@ -236,8 +236,9 @@ def test_base_to_new(folder, tiny_file):  # noqa: F811
         "OUTPUT": str(folder / "out"), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     words = ["MODEL.WEIGHTS", str(tiny_file), "MODEL.ACTIVATION", "quickgelu", "MODEL.BACKBONE.NAME", "tiny",
-             "INPUT.SIZE", "(16, 16)", "BANK.DIR", str(folder / "banks"), "DATALOADER.NUM_WORKERS", "0", "OPTIM.MAX_EPOCH", "2",
-             "EVAL.ATTACKS", "('pgd2-ce@8',)", "EVAL.PROTOCOLS", "('transfer','adaptive')"]  # fmt: skip
+             "INPUT.SIZE", "(16, 16)", "BANK.DIR", str(folder / "banks"), "DATALOADER.NUM_WORKERS", "0",
+             "OPTIM.MAX_EPOCH", "2", "EVAL.ATTACKS", "('pgd2-ce@8',)",
+             "EVAL.PROTOCOLS", "('transfer','adaptive')"]  # fmt: skip
     script = ["bash", str(ROOT / "scripts/advpt/base_to_new.sh"), "image_folder", "vit_b16", *words]
     done = subprocess.run(script, env=env, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

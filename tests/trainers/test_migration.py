@@ -52,6 +52,20 @@ def test_a_run_under_images_made_elsewhere(world: World) -> None:
     assert results(world.folder / "part")[name]["robust"]["n"] == 6
 
 
+def test_other_images_at_the_same_place_are_another_evaluation(world: World) -> None:
+    path = brighter(world, world.folder / "adv.safetensors", by=2)
+    words, again = ("EVAL.ATTACKS", f"('files:{path}@8',)"), ("--skip-done",)
+    world.run(*words, trainer="ZeroshotCLIP")
+    assert "done already" in world.run(*words, trainer="ZeroshotCLIP", flags=again)
+    brighter(world, path, by=6)
+    assert "done already" not in world.run(*words, trainer="ZeroshotCLIP", flags=again)
+    found = [each["robust"]["largest_linf"] for each in results(world.output).values() if each["robust"]]
+    assert max(found) == pytest.approx(6, abs=1e-3)
+    path.unlink()
+    code, printed = world.call(*words, trainer="ZeroshotCLIP", flags=again)
+    assert code == 2 and f"there is nothing at {path}" in printed and "Traceback" not in printed
+
+
 def test_what_is_refused_before_anything_is_loaded(world: World) -> None:
     path = brighter(world, world.folder / "adv.safetensors")
     for n, (pairs, message) in enumerate((

@@ -123,3 +123,25 @@ def test_a_prompt_of_a_thousand_classes_is_evaluated_over_two_hundred(tmp_path, 
     assert found["dataset"] == name and found["clean"]["n"] == 20
     assert records.read(own).result["dataset"] == "ImageNet"
     assert found["prompt"] != records.read(own).result["prompt"], "200 features, not 1,000"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "dataset", "config"),
+    (
+        ("vit_b16", "imagenet", "vit_b16_imagenet"),
+        ("vit_b16_ep3_ctxv1", "imagenet", "vit_b16_imagenet_ep3_ctxv1"),
+        ("vit_b16_imagenet_released", "imagenet", "vit_b16_imagenet_released"),
+        ("vit_b16_imagenet_ep3", "imagenet", "vit_b16_imagenet_ep3"),
+        ("vit_b16_ep3", "dtd", "vit_b16_ep3"),
+        ("nothing_ep3", "dtd", "nothing_ep3"),
+    ),
+)
+def test_a_composed_name_keeps_the_recipe_of_its_data_set(tmp_path, backbone, dataset, config):
+    python = tmp_path / "python"
+    python.write_text(f'#!/usr/bin/env bash\nprintf "%s\\n" "$@" >> {tmp_path}/words\n')
+    python.chmod(0o755)
+    env = os.environ | {"PYTHON": str(python), "SEEDS": "1", "OUTPUT": str(tmp_path / "out")}
+    subprocess.run(["bash", str(ROOT / "scripts/advpt/main.sh"), dataset, backbone], env=env, check=True)
+    words = (tmp_path / "words").read_text().splitlines()
+    assert words[words.index("--config-file") + 1] == f"configs/trainers/AdvPT/{config}.yaml"
+    assert f"/{config}_allshots/seed1" in words[words.index("--output-dir") + 1]
