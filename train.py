@@ -250,9 +250,7 @@ def run_in_folder(args: argparse.Namespace, cfg) -> int:
     claim(folder, cfg, data, evaluating=args.eval_only)
     if args.eval_only:
         trainer.test()
-        if (
-            str(folder.absolute()) != evaluated
-        ):  # a run's own folder says done when the run is, not when it is looked at
+        if str(folder.absolute()) != evaluated:  # a run's own folder says done when the run is, not when it is read
             mark_done(folder, cfg, evaluated)
     elif not args.no_train:
         trainer.train()

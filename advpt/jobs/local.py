@@ -206,8 +206,12 @@ class Executor:
         summary.seconds = time.monotonic() - started
         return summary
 
+    def _may_skip(self, job: Job) -> bool:
+        """Whether a job is done; one whose data may change is started even so, as the run itself compares them."""
+        return is_complete(job, self.places) and not may_change(job)
+
     def _is_there(self, job: Job, summary: Summary) -> bool:
-        if is_complete(job, self.places) and not may_change(job):  # else the run itself compares the data
+        if self._may_skip(job):
             summary.there.append(job.id)
             return True
         return False
@@ -231,7 +235,7 @@ class Executor:
                     self._told.add(job.id)
                     self.tell(f"waiting   {job.label}: another process is at work on it")
                 continue
-            if is_complete(job, self.places) and not may_change(job):  # by whoever held the lock
+            if self._may_skip(job):  # the process that had the lock did it
                 os.close(lock)
                 pending.remove(job)
                 summary.there.append(job.id)
