@@ -180,7 +180,7 @@ def cell(parts: dict[int, dict[str, Any]], trained: bool = True, seeds: Collecti
     mean = accuracy_interval(records.runs(parts, trained))
     text = f"{mean.mean:.1f} {bounds_text(mean.low, mean.high, mean.images_only)}"
     if seeds and parts.keys() != set(seeds):
-        text += f" (seeds {_listed(parts)})"
+        text += f" (seed{'s' if len(parts) > 1 else ''} {_listed(parts)})"
     if len(parts) == 1 and (deviation := next(iter(parts.values())).get("deviation")):
         text += f" (± {deviation:.1f} over draws)"
     if untouched := np.mean([part.get("untouched", 0.0) for part in parts.values()]):
