@@ -236,9 +236,9 @@ def build_banks(
             write_manifest(view.folder, view.spec, [len(rows) for rows in work.shards], built_with)
         remove_torn(view.folder)
     locks = lock_folder(made_of, views)
-    for path in locks.glob("*"):
-        path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # somebody else may still be looking
+    with contextlib.suppress(OSError):  # another process may be tidying up as well, or still be at work
+        for path in locks.glob("*"):
+            path.unlink(missing_ok=True)
         locks.rmdir()
         locks.parent.rmdir()
 

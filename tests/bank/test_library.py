@@ -293,6 +293,18 @@ def test_workers_do_not_change_the_bits(tmp_path, clip_model):
     assert len(digests) == 1
 
 
+def test_another_process_that_tidies_up_first_stops_nothing(library, pictures, monkeypatch):
+    """Its last look at the folder of the locks and the removal by another one may meet."""
+
+    class Removed(type(library.root)):
+        def glob(self, pattern):
+            raise FileNotFoundError(f"no such folder: {self}")
+
+    where = build_module.lock_folder
+    monkeypatch.setattr(build_module, "lock_folder", lambda *words: Removed(where(*words)))
+    assert len(library.get(pictures)) == len(pictures)
+
+
 def test_building_leaves_the_global_random_state_alone(library, pictures):
     torch.manual_seed(3)
     library.get(pictures, FKL)
