@@ -391,8 +391,9 @@ def _nodes(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, CfgNode]]:
 def unread(cfg: CfgNode, pairs: Sequence[str], files: Sequence[Path], nodes: Sequence[str]) -> list[str]:
     """Settings of other trainers' nodes, which change nothing in this run: a sentence for each.
 
-    A setting of a trailing pair counts unless the same leaf of a node that is read is given too, as scripts for several
-    trainers do; one of a yaml file counts where the file has no node that is read, and such a node has that leaf.
+    None counts where a trailing pair gives the same leaf of a node that is read, as scripts for several trainers and
+    plans do. Else each of the pairs counts, and one of a yaml file where the file has no node that is read, and such a
+    node has that leaf.
 
     Args:
         cfg: the resolved configuration. pairs: the trailing ``KEY VALUE`` words. files: the yaml files that were
@@ -400,17 +401,17 @@ def unread(cfg: CfgNode, pairs: Sequence[str], files: Sequence[Path], nodes: Seq
     """
     read = tuple(f"TRAINER.{node}." for node in nodes)
     leaves_read = {leaf for node in nodes for leaf in cfg.TRAINER.get(node, {})}
-    given = list(pairs[::2])
-    names = [name for name in given if not {start + name.split(".")[-1] for start in read} & set(given)]
+    names = list(pairs[::2])
+    given = {name.rpartition(".")[2] for name in names if name.startswith(read)}
     for path in files:
         inside = [name for _, values in yaml_layers(path) for name in values]
         if not any(name.startswith(read) for name in inside):
             names += [name for name in inside if name.rpartition(".")[2] in leaves_read]
     sentences = []
     for name in dict.fromkeys(names):
-        if not name.startswith("TRAINER.") or name.count(".") < 2 or name.startswith(read):
-            continue
         leaf = name.rpartition(".")[2]
+        if not name.startswith("TRAINER.") or name.count(".") < 2 or name.startswith(read) or leaf in given:
+            continue
         own = [f"TRAINER.{each}.{leaf}" for each in nodes if leaf in cfg.TRAINER.get(each, {})]
         what = own[0] if own else " and ".join(f"TRAINER.{each}" for each in nodes)
         sentences.append(f"{name} changes nothing: {cfg.TRAINER.NAME} does not read it, it reads {what}")

@@ -591,6 +591,9 @@ def test_a_yaml_for_another_trainer_is_named_and_one_for_both_is_not(world):
     (world.folder / "tiny.yaml").write_text(text.replace("ADVPT: {N_CTX: 4}, COOP", "COOP"))
     world.run(output=world.folder / "other")
     assert ignored(world.folder / "other") == [IGNORED, IGNORED.replace("N_CTX", "PREC")]
+    pairs = ("TRAINER.ADVPT.N_CTX", "4", "TRAINER.ADVPT.PREC", "fp32")  # as plans give what the yaml has elsewhere
+    world.run(*pairs, output=world.folder / "plan")
+    assert not ignored(world.folder / "plan")
     world.run(trainer="ZeroshotCLIP", output=world.folder / "zs")
     assert not ignored(world.folder / "zs"), "CoOp's own command for zero-shot CLIP names CoOp's yaml"
 
