@@ -73,7 +73,11 @@ def test_a_folder_that_spells_the_default_out_goes_on(tmp_path, added):
     run_folder.claim(tmp_path, configuration())
     spelled = json.loads((tmp_path / run_folder.FILE).read_text()) | {"MODEL.NEW": [], "EVAL.NEW": 3.0}
     (tmp_path / run_folder.FILE).write_text(json.dumps(spelled))
+    (tmp_path / "prompt_learner").mkdir()  # what it trained
     run_folder.claim(tmp_path, added())
+    assert json.loads((tmp_path / run_folder.FILE).read_text()) == spelled, "as it was"
+    with pytest.raises(RecordError, match=r"MODEL.NEW: the folder has \[\], this run \[3\]"):
+        run_folder.claim(tmp_path, added(model=(3,)))
 
 
 def test_what_is_evaluated_is_equal_with_a_new_leaf_at_its_default(added):

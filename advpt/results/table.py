@@ -172,9 +172,9 @@ def groups(found: Sequence[Record]) -> list[Group]:
 
 def cell(parts: dict[int, dict[str, Any]], trained: bool = True, seeds: Collection[int] = ()) -> str:
     """Mean over seeds in percent with its 95 % interval; which seeds, where they are not those of the row (``seeds``,
-    if given); of a single run behind a random defense also the standard
-    deviation over the defense's draws; where the attack left images untouched, their share and the accuracy on the
-    others; and what kind of gradient it is where the attacker had no other."""
+    if given); of a single run behind a random defense also the standard deviation over the defense's draws; where the
+    attack left images untouched, their share and the accuracy on the others; and what kind of gradient it is where the
+    attacker had no other."""
     if not parts:
         return "not run"
     mean = accuracy_interval(records.runs(parts, trained))
