@@ -1,0 +1,72 @@
+"""Operators: where the time of a bank's chunk and of a tuning step goes, by torch.profiler."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+
+import bank
+import torch
+from common import synchronize
+from gpu_parts import backbone, text_model
+from gpu_parts.tuning import coop_step, graphed_step
+from measurements import Measurement, Report
+from torch.profiler import ProfilerActivity, profile
+from tuning_step import Step
+
+from advpt.backbones.precision import in_precision
+
+ROWS = 12
+
+
+def run(report: Report) -> None:
+    clip = backbone("ViT-B/16", report)
+    size = clip.architecture.resolution
+    pixels = torch.rand(2 if report.small else 64, 3, size, size, device=clip.device)
+    works: dict[str, Callable[[], object]] = {
+        f"{clip.name}, forward + input gradient, {precision}": functools.partial(
+            bank.step, in_precision(clip.require_image(), precision), pixels
+        )
+        for precision in (("fp32",) if report.small else ("fp32", "amp"))
+    }
+    step = Step(text_model("ViT-B/16", report), 10 if report.small else 37, 32)
+    works["tuning step"] = step.ours
+    works["CoOp's step"] = functools.partial(coop_step, step)
+    if clip.device.type == "cuda":
+        works["tuning step, CUDA graph"] = graphed_step(step)
+    for label, work in works.items():
+        with report.step(label):
+            if report.has_time(label, 3):
+                examine(report, label, work)
+
+
+def examine(report: Report, label: str, work: Callable[[], object]) -> None:
+    """Share of the time in kernels, in copies and in gaps between them; the dearest operators as a table."""
+    cuda, steps = torch.cuda.is_available(), 3 if torch.cuda.is_available() else 1
+    for _ in range(steps):
+        work()
+    synchronize()
+    began = time.perf_counter()
+    for _ in range(steps):
+        work()
+    synchronize()
+    wall = time.perf_counter() - began  # without the profiler, which slows the host
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda
+    with profile(activities=activities) as recorded:
+        for _ in range(steps):
+            work()
+        synchronize()
+    averages = recorded.key_averages()
+    order = "self_device_time_total" if cuda else "self_cpu_time_total"
+    report.add_table(label, averages.table(sort_by=order, row_limit=ROWS, max_name_column_width=60))
+    events = [event for event in recorded.events() if cuda and event.device_type == torch.autograd.DeviceType.CUDA]
+    kernels = sum(event.device_time for event in events if "mem" not in event.name.lower()) / 1e6
+    copies = sum(event.device_time for event in events if "mem" in event.name.lower()) / 1e6
+    note = f"{len(events) // steps} kernels and copies a step" if cuda else "on a CPU there are no kernels to count"
+    if cuda:
+        note += (
+            f"; kernels {100 * kernels / wall:.0f} %, copies {100 * copies / wall:.0f} %, "
+            f"gaps {100 * max(0.0, 1 - (kernels + copies) / wall):.0f} % of the time without the profiler"
+        )
+    report.add(Measurement(label, 1000 * wall / steps, "ms", note=note))
