@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 from bank import STEPS, bare, image_flops, original_loop, photographs, trainable
 from common import alternate, matrix_rate, synchronize
-from gpu_parts import SMALL, backbone, workers
 from measurements import Measurement, Report
 
 from advpt.attacks import parse
 from advpt.backbones.clip import Backbone
 from advpt.backbones.precision import in_precision, tf32
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 from advpt.data.images import ImageSet
+from gpu_parts import SMALL, backbone, workers
 
 PRECISIONS = ("fp32", "tf32", "amp", "amp+compiled")
 CHUNK = 64
@@ -58,7 +58,7 @@ def measure(report: Report, clip: Backbone, precision: str, images: ImageSet, fo
 
     def ours() -> None:
         shutil.rmtree(folder, ignore_errors=True)
-        cache = Library(folder, clip, lambda: clip, chunk=CHUNK, workers=workers(report), precision=precision)
+        cache = BankCache(folder, clip, lambda: clip, chunk=CHUNK, workers=workers(report), precision=precision)
         cache.get(images, attack)
 
     def passes() -> None:

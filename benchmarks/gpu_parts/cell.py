@@ -10,13 +10,13 @@ from pathlib import Path
 import bank
 import torch
 from common import alternate, device
-from gpu_parts import backbone, text_model, workers
-from gpu_parts.tuning import coop_step, graphed_step, milliseconds
 from measurements import Measurement, Report
 from tuning_step import Step
 
 from advpt.attacks import parse
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
+from gpu_parts import backbone, text_model, workers
+from gpu_parts.tuning import coop_step, graphed_step, milliseconds
 
 TRAIN, TEST, CLASSES, VECTORS = 2944, 3669, 37, 32  # Oxford Pets, all training images
 EPOCHS, BATCH, BANK_STEPS, ATTACK_STEPS = 100, 32, 10, 40
@@ -37,7 +37,7 @@ def run(report: Report) -> None:
 
         def build(attack: str | None) -> None:
             shutil.rmtree(Path(folder, "banks"), ignore_errors=True)
-            cache = Library(Path(folder, "banks"), clip, lambda: clip, workers=workers(report), precision=precision)
+            cache = BankCache(Path(folder, "banks"), clip, lambda: clip, workers=workers(report), precision=precision)
             cache.get(images, parse(attack) if attack else None)
 
         build("pgd1-fkl@8")  # warm

@@ -69,7 +69,7 @@ def compare_encoders(report: Report, trainers: dict) -> None:
         x = pixels.to(trainer.device).requires_grad_()
         with tf32(False):  # as banks are made
             out = trainer.backbone.require_image()(x)
-            logits = trainer.hand.logits(out)
+            logits = trainer.zero_shot.logits(out)
             grad = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, images.labels.to(x.device)), x)[0]
         embeddings[role], gradients[role] = out.detach().cpu(), grad.cpu()
     worst = float(relative(embeddings["tested"], embeddings["reference"]).max())
@@ -90,9 +90,9 @@ def compare_banks(report: Report, text: str, trainers: dict) -> None:
     attack, banks, predictions = parse(text), {}, {}
     for role, trainer in trainers.items():
         images = trainer.image_set("test").first(40 if report.small else SLOW_IMAGES if text in SLOW else 400)
-        banks[role] = trainer.library.get(images, attack, trainer.hand, seed=1)
+        banks[role] = trainer.bank_cache.get(images, attack, trainer.zero_shot, seed=1)
         embeddings = banks[role].embeddings.to(trainer.device)
-        predictions[role] = trainer.hand.logits(embeddings).argmax(1).cpu()
+        predictions[role] = trainer.zero_shot.logits(embeddings).argmax(1).cpu()
     labels = banks["reference"].labels
     accuracy = {role: 100 * float((predicted == labels).float().mean()) for role, predicted in predictions.items()}
     apart = relative(banks["tested"].embeddings, banks["reference"].embeddings)

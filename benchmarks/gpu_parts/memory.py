@@ -9,11 +9,11 @@ from pathlib import Path
 
 import bank
 import torch
-from gpu_parts import backbone, workers
 from measurements import Measurement, Report
 
 from advpt.attacks import parse
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
+from gpu_parts import backbone, workers
 
 CHUNK = 32
 
@@ -38,7 +38,7 @@ def run(report: Report) -> None:
         images = bank.photographs(Path(folder, "images"), many, clip.architecture.resolution)
 
         def build(name: str, n: int) -> torch.Tensor:
-            cache = Library(Path(folder, name), clip, lambda: clip, chunk=CHUNK, workers=workers(report))
+            cache = BankCache(Path(folder, name), clip, lambda: clip, chunk=CHUNK, workers=workers(report))
             return cache.get(images.first(n), parse("pgd1-fkl@8")).embeddings
 
         with report.step("peak"):
