@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,4 +74,5 @@ class TextFeatures:
 
         examples = tuple(value.detach().clone().requires_grad_() for value in values.values())
         with torch.autocast("cuda", enabled=False):
-            return torch.cuda.make_graphed_callables(encode, examples)
+            graphed: Callable[..., Any] = torch.cuda.make_graphed_callables(encode, examples)
+        return graphed

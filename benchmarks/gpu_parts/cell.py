@@ -59,13 +59,11 @@ def run(report: Report) -> None:
         report.add(Measurement(f"Pets, {label}", ours[label], "s", original[label], original[label] / ours[label]))
     one = {"ours": sum(ours.values()), "original": sum(original.values())}
     factor = one["original"] / one["ours"]
-    note = (
-        f"{TRAIN} train, {TEST} test images, {batches} steps, one seed; measured on {n} images ({len(few)} of the loop)"
-    )
+    note = f"{TRAIN} train, {TEST} test images, {batches} steps, one seed; measured on {n} and {len(few)} images"
     report.add(Measurement("Pets, whole cell", one["ours"], "s", one["original"], factor, f"{WANTED:g}x",
                            None if report.small else factor >= WANTED, note))  # fmt: skip
     three = one["ours"] + 2 * ours["tuning"]
     report.add(Measurement("Pets, three seeds", three, "s", 3 * one["original"], 3 * one["original"] / three,
-                           note="ours shares the banks between seeds; the original makes and attacks anew"))  # fmt: skip
+                           note="ours shares banks between seeds; the original attacks anew"))  # fmt: skip
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

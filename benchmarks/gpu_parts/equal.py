@@ -100,7 +100,7 @@ def compare_banks(report: Report, text: str, trainers: dict) -> None:
     gap = abs(accuracy["tested"] - accuracy["reference"])
     note = (
         f"{len(labels)} images; {int((apart > EMBEDDING_TOLERANCE).sum())} embeddings differ by more than "
-        f"{EMBEDDING_TOLERANCE} relative (median {float(apart.median()):.1e}), {other} predictions differ; ratio: points"
+        f"{EMBEDDING_TOLERANCE} relative (median {float(apart.median()):.1e}), {other} predictions do; ratio: points"
     )
     report.add(Measurement(f"accuracy under {text}", accuracy["tested"], "%", accuracy["reference"], gap,
                            f"within {ACCURACY_TOLERANCE} points", gap <= ACCURACY_TOLERANCE, note))  # fmt: skip

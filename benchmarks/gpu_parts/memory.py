@@ -48,7 +48,7 @@ def run(report: Report) -> None:
             report.add(Measurement("evaluation memory", peaks[many], "MiB", peaks[few], growth,
                                    "constant in the number of images",
                                    None if report.small else abs(growth) <= 0.02 * peaks[many] + 1,
-                                   f"peak of the device with {many} and {few} images; ratio: the difference"))  # fmt: skip
+                                   f"peak of the device, {many} and {few} images; ratio: difference"))  # fmt: skip
         if report.device.type != "cuda":
             report.skipped.append("out-of-memory back-off: a CPU has no limit of its own")
             report.write()

@@ -9,13 +9,13 @@ from collections.abc import Callable
 import bank
 import torch
 from common import synchronize
-from gpu_parts import backbone, text_model
-from gpu_parts.tuning import coop_step, graphed_step
 from measurements import Measurement, Report
 from torch.profiler import ProfilerActivity, profile
 from tuning_step import Step
 
 from advpt.backbones.precision import in_precision
+from gpu_parts import backbone, text_model
+from gpu_parts.tuning import coop_step, graphed_step
 
 ROWS = 12
 

@@ -1,4 +1,5 @@
-"""Tuning: milliseconds of a step against CoOp's 77-token step: float32, bfloat16, compiled, CUDA graphs, seeds at once."""
+"""Tuning: milliseconds of a step against CoOp's 77-token step, in float32 and bfloat16, with CUDA graphs, compiled, and
+three seeds at once."""
 
 from __future__ import annotations
 
@@ -9,13 +10,13 @@ from collections.abc import Callable, Sequence
 
 import torch
 from common import device, synchronize
-from gpu_parts import SMALL, text_model
 from measurements import Measurement, Report
 from torch import Tensor
 from tuning_step import Step, coop_forward
 
 from advpt.backbones.precision import half_precision
 from advpt.prompts.cuda_graph import TextFeatures
+from gpu_parts import SMALL, text_model
 
 VECTORS = 32
 WANTED = 10.0  # at K = 37
@@ -51,7 +52,7 @@ def measure(report: Report, name: str, model, classes: int) -> None:
             _, gradient = graphed()
             apart = float((gradient - expected).norm() / expected.norm())
             add(report, f"{label}, {precision}, CUDA graph", milliseconds(graphed, report), reference[precision],
-                f"context gradient within {apart:.1e} of the step without", WANTED if classes == 37 else None)  # fmt: skip
+                f"context gradient within {apart:.1e} of plain", WANTED if classes == 37 else None)  # fmt: skip
         steps = [Step(model, classes, VECTORS, seed, precision) for seed in (1, 2, 3)]
         together = milliseconds(functools.partial(batched_step, steps), report)
         add(report, f"{label}, {precision}, three seeds in one batch", together, 3 * reference[precision],
