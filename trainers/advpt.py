@@ -93,7 +93,7 @@ class PromptTrainer(TrainerX):
     trained = True  # another seed gives another outcome; False for a method that trains nothing
     layout = ""  # of its prompts, where the method says and not its node
     learner: type[PromptLearner] = PromptLearner
-    text_features: TextFeatures | None = None  # of the prompts, where the method tunes some
+    prompt_features: TextFeatures | None = None  # of the prompts, where the method tunes some
     progress: Progress | None = None  # while training, and until the evaluation that follows
     input_seconds: float | None = 0.0  # what the training input cost, None where that is not known
     loaded: dict | None = None  # where an evaluated prompt came from
@@ -186,7 +186,7 @@ class PromptTrainer(TrainerX):
         self.untrained = learner.ctx.detach().clone() if learner.n_ctx else None
         self.optim, self.sched = build_optim(self.prompt_learner, cfg.OPTIM)
         self.register_model(MODEL_NAME, self.prompt_learner, self.optim, self.sched)
-        self.text_features = TextFeatures(self.prompt_learner, self.encoder, cfg.MODEL.CUDA_GRAPHS)
+        self.prompt_features = TextFeatures(self.prompt_learner, self.encoder, cfg.MODEL.CUDA_GRAPHS)
 
     def image_set(self, split, interpolation=None):
         """The images of ``train``, ``val`` or ``test`` under the run's test transform, without normalisation."""
@@ -271,8 +271,8 @@ class PromptTrainer(TrainerX):
         return parts | {"protocol": r["protocol"], "attack": r["attack"]["spec"] if r["attack"] else None}
 
     def after_train(self):
-        if self.text_features is not None:
-            self.text_features.clear()
+        if self.prompt_features is not None:
+            self.prompt_features.clear()
         super().after_train()
 
     def before_epoch(self):
@@ -291,7 +291,7 @@ class PromptTrainer(TrainerX):
 
     def forward_backward(self, batch):
         with half_precision(self.context.precision, self.device):
-            text = self.text_features()
+            text = self.prompt_features()
         loss = self.loss(batch, text)
         self.model_backward_and_update(loss)
         self.end_batch()

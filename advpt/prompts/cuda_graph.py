@@ -7,7 +7,7 @@ them. A graph launches all of them at once. It runs the same kernels, so the num
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -56,6 +56,10 @@ class TextFeatures:
                 log.warning("tuning goes on without CUDA graphs: %s", str(error).splitlines()[0])
                 return self._encode(named)
         return self._captured[shapes](*named.values())
+
+    def can_capture(self, tensors: Iterable[Tensor]) -> bool:
+        """Whether a pass over these is one that a graph can replay."""
+        return self.graphs and torch.is_grad_enabled() and all(tensor.is_cuda for tensor in tensors)
 
     def clear(self) -> None:
         """Free the memory of the graphs."""
