@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest_bank import make_clip, make_images
 
 from advpt.attacks import parse
 from advpt.bank import build as build_module
 from advpt.bank.library import Library
+from tests.helpers.banks import make_clip, make_images
 
 FKL = parse("pgd3-fkl@8")
 

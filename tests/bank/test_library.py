@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest_bank import make_clip, make_images
 from PIL import Image
 
 from advpt.attacks import parse
@@ -24,6 +23,7 @@ from advpt.defenses.spec import parse_all
 from advpt.errors import BankError, BankMismatchError, DataError
 from advpt.files import canonical_json
 from advpt.prompts.classifier import Classifier
+from tests.helpers.banks import make_clip, make_images
 
 FKL, CE = parse("pgd2-fkl@8"), parse("pgd2-ce@8")
 

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from prepare_world import QUOTA, Server, everything, member, options, small, tar_of, tarred, user_files, zipped
 
 from advpt.data import archives
 from advpt.data.archives import Budget, HostileArchive
 from advpt.data.prepare import prepare
 from advpt.errors import DataError
+from tests.helpers.prepare import QUOTA, Server, everything, member, options, small, tar_of, tarred, user_files, zipped
 
 ROOM = 10_000_000
 

@@ -8,7 +8,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from prepare_world import QUOTA, Server, everything, network, options, small
 
 from advpt.data import download, verify
 from advpt.data.download import DownloadError, fetch
@@ -16,6 +15,7 @@ from advpt.data.facts import Source
 from advpt.data.prepare import prepare
 from advpt.data.verify import WrongFile
 from advpt.errors import DataError
+from tests.helpers.prepare import QUOTA, Server, everything, network, options, small
 
 DATA = bytes(range(256)) * 4000
 

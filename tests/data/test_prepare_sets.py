@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 from dassl.data.datasets import DATASET_REGISTRY
-from prepare_world import (
+from yacs.config import CfgNode
+
+import datasets  # noqa: F401 - registers all data sets
+from advpt.data import layout, manifest
+from advpt.data.catalog import get
+from advpt.data.facts import DatasetFacts, Part, SplitFacts
+from advpt.data.prepare import Options, prepare
+from datasets.split_file import SplitDataset
+from tests.helpers.prepare import (
     EVERY,
     LISTED,
     Server,
@@ -28,14 +36,6 @@ from prepare_world import (
     wnid_of,
     zipped,
 )
-from yacs.config import CfgNode
-
-import datasets  # noqa: F401 - registers all data sets
-from advpt.data import layout, manifest
-from advpt.data.catalog import get
-from advpt.data.facts import DatasetFacts, Part, SplitFacts
-from advpt.data.prepare import Options, prepare
-from datasets.split_file import SplitDataset
 
 
 def load(made: Small, root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:

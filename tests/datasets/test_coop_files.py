@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from dassl.data.datasets import DATASET_REGISTRY, Datum
-from dataset_trees import Build, touch
 
 from advpt.errors import DataError
+from tests.helpers.dataset_trees import Build, touch
 
-FILE = Path(__file__).with_name("coop_style_sets.py")
+FILE = Path(__file__).parents[1] / "helpers" / "coop_style_sets.py"
 NAMES = ("CoOpStyleFolders", "CoOpStyleLists", "CoOpStyleVariant")
 
 

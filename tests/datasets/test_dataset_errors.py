@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from dassl.data.datasets import DATASET_REGISTRY
-from dataset_trees import Build, content, touch, tree
 from yacs.config import CfgNode
 
 from advpt.data import catalog
 from advpt.errors import ConfigError, DataError
+from tests.helpers.dataset_trees import Build, content, touch, tree
 
 PETS = content([("Abyssinian_{}.jpg", "abyssinian"), ("pug_{}.jpg", "pug")])
 SPLIT = "split_zhou_OxfordPets.json"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
-from dataset_trees import Build, Content, content, tree
 
 from advpt.data import catalog, split
+from tests.helpers.dataset_trees import Build, Content, content, tree
 
 CLASSES = {
     "OxfordPets": [("Abyssinian_{}.jpg", "abyssinian"), ("pug_{}.jpg", "pug"), ("beagle_{}.jpg", "beagle")],

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from dassl.data.datasets import DATASET_REGISTRY
-from dataset_trees import Build, touch
 
 from advpt.data import imagenet
 from advpt.errors import ConfigError, DataError
+from tests.helpers.dataset_trees import Build, touch
 
 NAMES = imagenet.shipped_names()
 WNIDS = list(NAMES)[2:6]

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from dassl.data.datasets import DatasetBase
-from dataset_trees import Build, tree
 
 from advpt.data import catalog, split
+from tests.helpers.dataset_trees import Build, tree
 
 GOLDEN = {
     "OxfordPets": ((592, "711e62ca7ba4bf69"), (148, "b75fc02100f37a51"), 19),
@@ -31,11 +31,11 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def root(name: str, data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(name: str, test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Empty files under the real names, and the real split file."""
     facts = catalog.get(name)
     assert facts.split is not None
-    source = data_root / "splits" / facts.split.filename
+    source = test_data / "splits" / facts.split.filename
     if not source.is_file():
         pytest.skip(f"{source} is not here")
     folder = tmp_path_factory.mktemp(name)
@@ -112,8 +112,8 @@ def test_a_reformatted_official_split_is_still_official(build: Build, root: Path
         path.write_bytes(original)
 
 
-def test_the_sample_of_real_pets_is_marked(build: Build, data_root: Path, tmp_path: Path) -> None:
-    source = data_root / "pets_sample" / "oxford_pets"
+def test_the_sample_of_real_pets_is_marked(build: Build, test_data: Path, tmp_path: Path) -> None:
+    source = test_data / "pets_sample" / "oxford_pets"
     folder = tmp_path / "oxford_pets"
     folder.mkdir()
     (folder / "images").symlink_to(source / "images")

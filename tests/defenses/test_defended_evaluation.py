@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from adm_reference import CONFIG, make_adm
-from conftest_bank import make_images
 
 from advpt.bank.library import Library
 from advpt.defenses import adm, edsr
@@ -30,6 +28,8 @@ from advpt.results.report import write as write_report
 from advpt.results.shelf import Run
 from advpt.results.table import groups, render
 from advpt.settings import EvalSettings
+from tests.helpers.adm_reference import CONFIG, make_adm
+from tests.helpers.banks import make_images
 
 FACTS = {"dataset": "tiny", "trainer": "AdvPT", "seed": 1, "config": {"BANK.ATTACK": "pgd2-fkl@8"}}
 
@@ -262,24 +262,24 @@ def test_what_is_missing_is_said_before_a_run(settings, tmp_path, monkeypatch):
 # --- the command line -------------------------------------------------------------------------------------------
 
 
-def test_train_py_with_defenses(world):
-    said = world.run(
+def test_train_py_with_defenses(workspace):
+    said = workspace.run(
         "EVAL.DEFENSES", "('rescale','super:advpt+rescale')", "EVAL.DEFENSE_SEEDS", "2", "EVAL.EOT", "2"
     )  # fmt: skip
-    names = {path.stem for path in (Path(world.output) / "records").glob("*.json")}
+    names = {path.stem for path in (Path(workspace.output) / "records").glob("*.json")}
     assert "test_transfer_pgd2-fkl@8-a5_super-advpt+rescale-iclr" in names and "test_transfer_pgd2-fkl@8-a5" in names
     assert "* robust_accuracy (transfer, pgd2-fkl@8/a5, rescale:iclr):" in said
     assert said.count("* robust_accuracy: ") == 1
-    keys = {path.parent.name for path in (world.folder / "banks").glob("**/manifest.json")}
-    world.run("EVAL.DEFENSES", "('rescale',)", "EVAL.DEFENSE_SEEDS", "2", "EVAL.EOT", "2", trainer="ZeroshotCLIP",
-              output=world.folder / "zero")  # fmt: skip
-    more = {path.parent.name for path in (world.folder / "banks").glob("**/manifest.json")} - keys
+    keys = {path.parent.name for path in (workspace.folder / "banks").glob("**/manifest.json")}
+    workspace.run("EVAL.DEFENSES", "('rescale',)", "EVAL.DEFENSE_SEEDS", "2", "EVAL.EOT", "2", trainer="ZeroshotCLIP",
+              output=workspace.folder / "zero")  # fmt: skip
+    more = {path.parent.name for path in (workspace.folder / "banks").glob("**/manifest.json")} - keys
     assert len(more) == 2  # the adaptive attack on its prompt behind two draws; the rest is shared
 
 
-def test_train_py_refuses_unknown_defenses_at_once(world):
-    code, said = world.call("EVAL.DEFENSES", "('rescal',)")
-    assert code == 2 and "Did you mean 'rescale'" in said and not (world.folder / "banks").exists()
+def test_train_py_refuses_unknown_defenses_at_once(workspace):
+    code, said = workspace.call("EVAL.DEFENSES", "('rescal',)")
+    assert code == 2 and "Did you mean 'rescale'" in said and not (workspace.folder / "banks").exists()
 
 
 def test_the_verb_lists_defenses(capsys):

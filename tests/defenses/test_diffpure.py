@@ -7,12 +7,12 @@ import builtins
 import pytest
 import torch
 import torch.nn.functional as F
-from adm_reference import ADM, CONFIG, Attention, make_adm
 
 from advpt.attacks.noise import SampleNoise
 from advpt.defenses import adm, diffusion, parse
 from advpt.defenses.diffpure import GRADIENT_CALLS, DiffPure
 from advpt.errors import DefenseError, WeightsError
+from tests.helpers.adm_reference import ADM, CONFIG, Attention, make_adm
 
 
 def noise(n: int = 2, seed: int = 0) -> SampleNoise:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_world import World
 
 from advpt import detectors
 from advpt.backbones.clip import ImageEncoder
@@ -21,6 +20,7 @@ from advpt.results.layout import CLEAN, Cell, Row, Table, Which
 from advpt.results.report import write as write_report
 from advpt.results.shelf import Run
 from advpt.results.table import groups, render
+from tests.helpers.workspace import Workspace
 
 # a batch size that divides the 15 images: epochs see the same ones, and their losses compare
 SETTINGS = (
@@ -116,26 +116,26 @@ def test_a_run_that_goes_on_has_seen_what_an_uninterrupted_one_saw():
 # --- where they are seen --------------------------------------------------------------------------------------------
 
 
-def warned(world: World, **how) -> tuple[list[str], str]:
+def warned(workspace: Workspace, **how) -> tuple[list[str], str]:
     """The warnings in the record of a run with something wrong, and what it printed."""
-    printed = world.run(*SETTINGS, **how)
-    found = records.read(next((how.get("output") or world.output).glob("records/*.json")))
+    printed = workspace.run(*SETTINGS, **how)
+    found = records.read(next((how.get("output") or workspace.output).glob("records/*.json")))
     return found.result["warnings"], printed
 
 
-def test_a_sound_run_has_none_and_says_so(world: World, tally):
-    said, printed = warned(world)
+def test_a_sound_run_has_none_and_says_so(workspace: Workspace, tally):
+    said, printed = warned(workspace)
     assert said == [] and "WARNING" not in printed
 
 
-def test_a_loss_that_does_not_move_is_in_the_record(world: World, tally, monkeypatch):
+def test_a_loss_that_does_not_move_is_in_the_record(workspace: Workspace, tally, monkeypatch):
     monkeypatch.setattr("trainers.advpt.PromptTrainer.model_update", lambda self, *a: None)
-    said, printed = warned(world)
+    said, printed = warned(workspace)
     wrong = not any("training loss did not move" in s for s in said) or f"WARNING {said[0]}" not in printed
     tally("silent failure: loss does not move", 1, wrong=wrong)
 
 
-def test_a_collapse_is_in_the_record(world: World, tally, monkeypatch):
+def test_a_collapse_is_in_the_record(workspace: Workspace, tally, monkeypatch):
     from trainers.advpt import PromptTrainer
 
     step = PromptTrainer.forward_backward
@@ -144,13 +144,13 @@ def test_a_collapse_is_in_the_record(world: World, tally, monkeypatch):
         return step(self, batch) | {"ce_clean": 1.09, "consistency": 0.001}
 
     monkeypatch.setattr(PromptTrainer, "forward_backward", collapsing)
-    said, printed = warned(world)
+    said, printed = warned(workspace)
     tally("silent failure: collapse", 1, wrong=not any(s.startswith("epoch 1: tuning collapsed") for s in said))
     assert "WARNING epoch 1: tuning collapsed" in printed
 
 
 @pytest.mark.parametrize("kind", ["zero", "same"])
-def test_rows_of_a_broken_encoder_are_in_the_record(world: World, tally, monkeypatch, kind):
+def test_rows_of_a_broken_encoder_are_in_the_record(workspace: Workspace, tally, monkeypatch, kind):
     forward = ImageEncoder.forward
 
     def looks_away(self, pixels):
@@ -158,7 +158,7 @@ def test_rows_of_a_broken_encoder_are_in_the_record(world: World, tally, monkeyp
         return seen * 0 if kind == "zero" else seen[:1].detach() * 0 + 1 + seen * 0
 
     monkeypatch.setattr(ImageEncoder, "forward", looks_away)
-    said, printed = warned(world)
+    said, printed = warned(workspace)
     what = "have norm 0" if kind == "zero" else "bit by bit"
     mine, tested = [s for s in said if what in s], [s for s in said if s.startswith("bank ") and what in s]
     tally(f"silent failure: embeddings {kind}", 1, wrong=not (tested and mine[0].startswith("training bank")))
@@ -166,18 +166,18 @@ def test_rows_of_a_broken_encoder_are_in_the_record(world: World, tally, monkeyp
     assert "WARNING" in printed
 
 
-def test_an_attack_that_changes_nothing_is_in_the_record(world: World, tally, monkeypatch):
+def test_an_attack_that_changes_nothing_is_in_the_record(workspace: Workspace, tally, monkeypatch):
     from advpt.attacks.pgd import PGD
 
     monkeypatch.setattr(PGD, "run", lambda self, f, x, y, noise: (x, torch.zeros(len(x)), torch.full((len(x),), -1)))
-    said, printed = warned(world)
+    said, printed = warned(workspace)
     tally(
         "silent failure: attack changes nothing", 1, wrong=not any("gave back every image as it was" in s for s in said)
     )
     assert "WARNING" in printed
 
 
-def test_robust_above_clean_is_in_the_record(world: World, tally, monkeypatch):
+def test_robust_above_clean_is_in_the_record(workspace: Workspace, tally, monkeypatch):
     from advpt.attacks.pgd import PGD
     from advpt.evaluation import evaluator
 
@@ -189,7 +189,7 @@ def test_robust_above_clean_is_in_the_record(world: World, tally, monkeypatch):
 
     assert PGD.name
     monkeypatch.setattr(evaluator, "predict", rigged)
-    said, printed = warned(world)
+    said, printed = warned(workspace)
     tally("silent failure: robust above clean", 1, wrong=not any(s.startswith("robust above clean") for s in said))
     assert "WARNING robust above clean" in printed
 

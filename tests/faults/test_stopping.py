@@ -8,15 +8,14 @@ import signal
 
 import pytest
 import torch
-from injection import at_full_length
-from small_world import World
-from test_kills import learned
 
 from advpt.detectors import LossWatch
 from advpt.errors import WeightsError
 from advpt.files import load_checkpoint
 from advpt.signals import TERMINATED, Terminated, held, stoppable
 from advpt.tuning.rolling import Rolling
+from tests.helpers.injection import at_full_length
+from tests.helpers.workspace import Workspace, learned
 from trainers.advpt import PromptTrainer
 
 SETTINGS = ("OPTIM.MAX_EPOCH", "3", "DATALOADER.TRAIN_X.BATCH_SIZE", "4", "EVAL.ATTACKS", "()")
@@ -38,32 +37,32 @@ def stop_at(patch: pytest.MonkeyPatch, epoch: int, batch: int, number: int = sig
     ("trainer", "every"),  # epochs between Dassl's checkpoints
     [("AdvPT", "1"), ("CoOp", "2"), *(pytest.param(*x, marks=at_full_length) for x in (("AdvPT", "2"), ("CoOp", "1")))],
 )
-def test_stopped_in_every_epoch(world: World, tally, trainer, every):
+def test_stopped_in_every_epoch(workspace: Workspace, tally, trainer, every):
     more = (*SETTINGS, "TRAIN.CHECKPOINT_FREQ", every)
-    world.run(*more, trainer=trainer)
-    whole, stopped = learned(world.output, 3), world.folder / "stopped"
+    workspace.run(*more, trainer=trainer)
+    whole, stopped = learned(workspace.output, 3), workspace.folder / "stopped"
     for epoch, batch in ((0, 0), (0, 2), (1, 1), (2, 2)):  # three batches make an epoch
         with pytest.MonkeyPatch.context() as patch:
             stop_at(patch, epoch, batch)
-            status, printed = world.call(*more, trainer=trainer, output=stopped)
+            status, printed = workspace.call(*more, trainer=trainer, output=stopped)
         assert status == TERMINATED and "the same command continues" in printed and "Traceback" not in printed
         state = load_checkpoint(stopped / "rolling.pth.tar")
         assert (state["epoch"], state["batches"]) == (epoch, batch + 1)
-    printed = world.run(*more, trainer=trainer, output=stopped)
+    printed = workspace.run(*more, trainer=trainer, output=stopped)
     assert "continuing epoch 3 after batch 3" in printed
     wrong = learned(stopped, 3) != whole
     assert not (stopped / "rolling.pth.tar").exists(), "done: it is of no use"
     tally("SIGTERM in the middle of an epoch", 4, wrong=wrong)
 
 
-def test_ctrl_c_is_answered_in_the_same_way(world: World):
+def test_ctrl_c_is_answered_in_the_same_way(workspace: Workspace):
     with pytest.MonkeyPatch.context() as patch:
         stop_at(patch, 1, 0, signal.SIGINT)
-        status, printed = world.call(*SETTINGS)
-    assert status == 130 and load_checkpoint(world.output / "rolling.pth.tar")["batches"] == 1
-    world.run(*SETTINGS)
-    world.run(*SETTINGS, output=world.folder / "whole")
-    assert learned(world.output, 3) == learned(world.folder / "whole", 3)
+        status, printed = workspace.call(*SETTINGS)
+    assert status == 130 and load_checkpoint(workspace.output / "rolling.pth.tar")["batches"] == 1
+    workspace.run(*SETTINGS)
+    workspace.run(*SETTINGS, output=workspace.folder / "whole")
+    assert learned(workspace.output, 3) == learned(workspace.folder / "whole", 3)
 
 
 @pytest.mark.parametrize(
@@ -71,26 +70,26 @@ def test_ctrl_c_is_answered_in_the_same_way(world: World):
     [{"format": 2}, {"parts": {}}, {"now": {}}, {"before": 3}, {"epoch": "x"}, {"batches": None}, {"losses": [1]}],
     ids=lambda change: next(iter(change)),
 )
-def test_a_rolling_checkpoint_of_something_else_is_refused(world: World, change):
+def test_a_rolling_checkpoint_of_something_else_is_refused(workspace: Workspace, change):
     with pytest.MonkeyPatch.context() as patch:
         stop_at(patch, 1, 0)
-        world.call(*SETTINGS)
-    path = world.output / "rolling.pth.tar"
+        workspace.call(*SETTINGS)
+    path = workspace.output / "rolling.pth.tar"
     torch.save(load_checkpoint(path) | change, path)
-    status, printed = world.call(*SETTINGS)
+    status, printed = workspace.call(*SETTINGS)
     assert status == 2 and "rolling.pth.tar" in printed and "delete it" in printed and "Traceback" not in printed
     path.unlink()
-    world.run(*SETTINGS)
+    workspace.run(*SETTINGS)
 
 
-def test_one_that_is_behind_is_deleted(world: World):
+def test_one_that_is_behind_is_deleted(workspace: Workspace):
     with pytest.MonkeyPatch.context() as patch:
         stop_at(patch, 0, 1)
-        world.call(*SETTINGS)
-    old = (world.output / "rolling.pth.tar").read_bytes()
-    world.run(*SETTINGS)
-    (world.output / "rolling.pth.tar").write_bytes(old)
-    assert "continuing" not in world.run(*SETTINGS) and not (world.output / "rolling.pth.tar").exists()
+        workspace.call(*SETTINGS)
+    old = (workspace.output / "rolling.pth.tar").read_bytes()
+    workspace.run(*SETTINGS)
+    (workspace.output / "rolling.pth.tar").write_bytes(old)
+    assert "continuing" not in workspace.run(*SETTINGS) and not (workspace.output / "rolling.pth.tar").exists()
 
 
 def test_signals_are_held_and_handlers_put_back():
@@ -110,13 +109,13 @@ def test_signals_are_held_and_handlers_put_back():
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
-def test_a_damaged_rolling_checkpoint_is_a_sentence(world: World):
-    world.output.mkdir(exist_ok=True)
-    (world.output / "rolling.pth.tar").write_bytes(b"\x80\x04torn")
-    status, printed = world.call(*SETTINGS)
+def test_a_damaged_rolling_checkpoint_is_a_sentence(workspace: Workspace):
+    workspace.output.mkdir(exist_ok=True)
+    (workspace.output / "rolling.pth.tar").write_bytes(b"\x80\x04torn")
+    status, printed = workspace.call(*SETTINGS)
     assert status == 2 and "rolling.pth.tar cannot be read" in printed
     with pytest.raises(WeightsError):
-        load_checkpoint(world.output / "rolling.pth.tar")
+        load_checkpoint(workspace.output / "rolling.pth.tar")
 
 
 class Small:

@@ -27,16 +27,16 @@ from advpt.jobs.on_ray import Tasks
 from advpt.jobs.plan import BankNeed, Job, Plan
 from advpt.jobs.process import Call, attend
 
-HERE = Path(__file__).parent
+HELPERS = Path(__file__).parents[1] / "helpers"
 SHARED = BankNeed("the bank", 10, 1.0, 10)
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 
 
 class Nodes:
-    """The cluster of shaky_nodes.py."""
+    """The cluster of ray_nodes.py."""
 
     def __init__(self) -> None:
-        words = [sys.executable, str(HERE / "shaky_nodes.py"), "3", "3", "0.7", "1.5"]
+        words = [sys.executable, str(HELPERS / "ray_nodes.py"), "3", "3", "0.7", "1.5"]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, bufsize=1)
         self.address = self.process.stdout.readline().strip()
@@ -89,10 +89,10 @@ def test_nodes_come_and_go_and_nothing_is_lost_or_done_twice(tmp_path, monkeypat
     plan = Plan(
         tuple(Job("T", "d", "b", -1, s, "main", "a", "b", banks=(SHARED,) if s < 4 else ()) for s in range(1, 13))
     )
-    places, log = Places(HERE, tmp_path / "out", tmp_path, tmp_path), tmp_path / "log.txt"
+    places, log = Places(HELPERS, tmp_path / "out", tmp_path, tmp_path), tmp_path / "log.txt"
 
     def start(job: Job) -> list[str]:
-        words = [sys.executable, "-S", str(HERE / "fake_train.py"), str(places.folder(job)), job.id, str(log)]
+        words = [sys.executable, "-S", str(HELPERS / "fake_train.py"), str(places.folder(job)), job.id, str(log)]
         return [*words, "on-cluster"]
 
     summary = Executor(plan, places, hands=Tasks(ENGINE), start=start, tell=lambda line: None).run()
@@ -119,7 +119,7 @@ def test_what_a_worker_finds_wrong_is_the_users_sentence(tmp_path, tiny_clip, im
         shelf.get(pictures, None)
     assert "Traceback" not in str(caught.value)
     plan = Plan((Job("T", "d", "b", -1, 1, "main", "a", "b"),))
-    places = Places(HERE, tmp_path / "out", tmp_path, tmp_path)
+    places = Places(HELPERS, tmp_path / "out", tmp_path, tmp_path)
     words = [sys.executable, "-S", "-c", "import os; print('error: ' + os.environ['OMP_NUM_THREADS']); exit(2)"]
     summary = Executor(plan, places, hands=Tasks(Engine("ray", 1)), start=lambda job: words).run()
     assert list(summary.failed.values()) == ["1"]
@@ -207,7 +207,7 @@ def test_a_process_ends_with_the_worker_that_started_it(tmp_path):
 
 def test_the_slurm_script_starts_ray_everywhere_and_the_command_once(tmp_path):
     """With stand-ins for SLURM's and Ray's programs: what they are asked for."""
-    script = HERE.parents[1] / "scripts" / "slurm" / "ray.sbatch"
+    script = HELPERS.parents[1] / "scripts" / "slurm" / "ray.sbatch"
     for name, does in {"srun": 'echo "srun $*"', "scontrol": "echo node7; echo node8", "ray": "echo token"}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
         (tmp_path / name).chmod(0o755)

@@ -20,16 +20,8 @@ from advpt.prompts.classifier import Classifier, from_templates
 from advpt.prompts.learner import PromptLearner
 from advpt.prompts.text_encoder import PromptBatch, TextEncoder, tokenize, word_tokens
 from advpt.settings import POSITIONS, ContextSettings
+from tests.helpers.prompts import ODD_NAMES, run_all_positions
 
-ODD_NAMES = [
-    "cat",
-    "St. Bernard",
-    "great_white_shark",
-    "cat!",
-    "Boeing 737-200",
-    "7-Eleven's (red) <tag>",
-    "naïve café",
-]
 WORDS = [
     "oak",
     "river",
@@ -58,14 +50,6 @@ def learner(encoder: TextEncoder, names: list[str], m: int, position: str, csc: 
     with torch.no_grad():
         made.ctx.mul_(5)  # far enough from zero that a misplaced vector shows
     return made
-
-
-def run_all_positions(model: Any, prompts: Tensor, tokens: Tensor) -> Tensor:
-    """CoOp's TextEncoder: every position of every prompt through OpenAI's transformer."""
-    x = prompts + model.positional_embedding
-    x = model.transformer(x.permute(1, 0, 2)).permute(1, 0, 2)
-    x = model.ln_final(x)
-    return x[torch.arange(x.shape[0]), tokens.argmax(dim=-1)] @ model.text_projection
 
 
 def coop(model: Any, names: list[str], ctx: Tensor, position: str) -> Tensor:

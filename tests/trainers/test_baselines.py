@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from test_runs import own_data, results
 
 from advpt import losses
 from advpt.evaluation import record as records
 from advpt.files import load_checkpoint
+from tests.helpers.workspace import own_data, results
 
 TINY = ("OPTIM.NAME", "adamw", "OPTIM.LR", "1e-3", "OPTIM.MAX_EPOCH", "2", "OPTIM.WARMUP_EPOCH", "-1",
         "EVAL.ATTACKS", "('pgd2-fkl@8','pgd2-ce@8')")  # fmt: skip
@@ -49,7 +49,7 @@ def test_trades_by_hand():
     )
 
 
-def build(world, trainer, *more):
+def build(workspace, trainer, *more):
     from dassl.engine import build_trainer
 
     import datasets  # noqa: F401
@@ -57,12 +57,12 @@ def build(world, trainer, *more):
     import trainers  # noqa: F401
 
     torch.manual_seed(0)
-    return build_trainer(train.setup_cfg(train.parse_args(world.argv(*TINY, *more, trainer=trainer))))
+    return build_trainer(train.setup_cfg(train.parse_args(workspace.argv(*TINY, *more, trainer=trainer))))
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_step_changes_the_image_encoder_alone_and_lowers_its_loss(world, method):
-    trainer = build(world, method, *METHODS[method])
+def test_a_step_changes_the_image_encoder_alone_and_lowers_its_loss(workspace, method):
+    trainer = build(workspace, method, *METHODS[method])
     batch = next(iter(trainer.train_loader_x))
     before = {name: value.clone() for name, value in trainer.backbone.model.state_dict().items()}
     trainer.epoch, trainer.batch_idx, trainer.num_batches = 0, 0, 10
@@ -77,8 +77,8 @@ def test_a_step_changes_the_image_encoder_alone_and_lowers_its_loss(world, metho
     assert last < first
 
 
-def test_crafting_leaves_the_encoder_as_it_was(world):
-    trainer = build(world, "AdvTrain", *METHODS["AdvTrain"])
+def test_crafting_leaves_the_encoder_as_it_was(workspace):
+    trainer = build(workspace, "AdvTrain", *METHODS["AdvTrain"])
     batch = next(iter(trainer.train_loader_x))
     pixels = torch.rand(4, 3, 16, 16)
     trainer.image_encoder.train()
@@ -90,24 +90,24 @@ def test_crafting_leaves_the_encoder_as_it_was(world):
     assert torch.equal(attacked, trainer.perturb(pixels, batch["label"], 5))
 
 
-def test_its_banks_are_its_own_and_a_killed_run_ends_the_same(world, monkeypatch):
+def test_its_banks_are_its_own_and_a_killed_run_ends_the_same(workspace, monkeypatch):
     method = METHODS["AdvTrain"]
-    world.run(*TINY, "EVAL.PROTOCOLS", "('transfer',)", trainer="ZeroshotCLIP", output=world.folder / "zs")
-    shared = set((world.folder / "banks").glob("**/manifest.json"))
-    world.run(*TINY, *method, "TRAIN.CURVE_FREQ", "1", trainer="AdvTrain")
-    own = set((world.folder / "banks").glob("**/manifest.json")) - shared
+    workspace.run(*TINY, "EVAL.PROTOCOLS", "('transfer',)", trainer="ZeroshotCLIP", output=workspace.folder / "zs")
+    shared = set((workspace.folder / "banks").glob("**/manifest.json"))
+    workspace.run(*TINY, *method, "TRAIN.CURVE_FREQ", "1", trainer="AdvTrain")
+    own = set((workspace.folder / "banks").glob("**/manifest.json")) - shared
     assert len(own) >= 3, "clean, KL and CE banks of the tuned encoder, for each point of the curve"
-    found = results(world.output)
-    vanilla = results(world.folder / "zs")
+    found = results(workspace.output)
+    vanilla = results(workspace.folder / "zs")
     name = "test_transfer_pgd2-fkl@8-a5.json"
     assert found[name]["backbone"]["image"] != vanilla[name]["backbone"]["image"]
     assert found[name]["backbone"]["text"] == vanilla[name]["backbone"]["text"]
     curve = found[name]["training"]["curve"]
     assert [row["epoch"] for row in curve] == [1, 2]
     assert curve[-1]["robust"]["accuracy"] == found[name]["robust"]["accuracy"]
-    times = records.read(world.output / "records" / name).observed["training"]
+    times = records.read(workspace.output / "records" / name).observed["training"]
     assert times["before"] == 0.0 and len(times["epochs"]) == 2
-    assert [p.name for p in (world.output / "image_encoder").glob("model.pth*")] == ["model.pth.tar-2"]
+    assert [p.name for p in (workspace.output / "image_encoder").glob("model.pth*")] == ["model.pth.tar-2"]
 
     from trainers.finetune import EncoderTrainer
 
@@ -119,23 +119,25 @@ def test_its_banks_are_its_own_and_a_killed_run_ends_the_same(world, monkeypatch
             raise KeyboardInterrupt
         return real(self, batch)
 
-    other = world.folder / "killed"
+    other = workspace.folder / "killed"
     monkeypatch.setattr(EncoderTrainer, "forward_backward", dies)
-    assert world.call(*TINY, *method, "TRAIN.CURVE_FREQ", "1", trainer="AdvTrain", output=other)[0] == 130
+    assert workspace.call(*TINY, *method, "TRAIN.CURVE_FREQ", "1", trainer="AdvTrain", output=other)[0] == 130
     monkeypatch.setattr(EncoderTrainer, "forward_backward", real)
-    world.run(*TINY, *method, "TRAIN.CURVE_FREQ", "1", trainer="AdvTrain", output=other)
+    workspace.run(*TINY, *method, "TRAIN.CURVE_FREQ", "1", trainer="AdvTrain", output=other)
     assert results(other) == found
-    one, two = (load_checkpoint(x / "image_encoder" / "model.pth.tar-2")["state_dict"] for x in (world.output, other))
+    one, two = (
+        load_checkpoint(x / "image_encoder" / "model.pth.tar-2")["state_dict"] for x in (workspace.output, other)
+    )
     assert all(torch.equal(one[k], two[k]) for k in one)
 
-    flags = ("--eval-only", "--model-dir", str(world.output))
-    world.run(*TINY, *method, trainer="AdvTrain", output=world.folder / "eval", flags=flags)
-    again = results(world.folder / "eval")[name]
+    flags = ("--eval-only", "--model-dir", str(workspace.output))
+    workspace.run(*TINY, *method, trainer="AdvTrain", output=workspace.folder / "eval", flags=flags)
+    again = results(workspace.folder / "eval")[name]
     assert again["robust"] == found[name]["robust"] and again["backbone"] == found[name]["backbone"]
 
 
-def test_fast_at_warns_of_catastrophic_overfitting(world, monkeypatch, caplog):
-    trainer = build(world, "FastAT", *METHODS["FastAT"])
+def test_fast_at_warns_of_catastrophic_overfitting(workspace, monkeypatch, caplog):
+    trainer = build(workspace, "FastAT", *METHODS["FastAT"])
     trainer.last_batch = next(iter(trainer.train_loader_x))
     trainer.epoch, trainer.before = 0, 150.0
     monkeypatch.setattr(type(trainer).__mro__[1], "after_epoch", lambda self: None)
@@ -143,15 +145,15 @@ def test_fast_at_warns_of_catastrophic_overfitting(world, monkeypatch, caplog):
     assert "catastrophic" in caplog.text and trainer.before <= 100
 
 
-def test_the_linear_probe_is_scikit_learns(world):
-    world.run(*TINY, "TRAINER.LINEARPROBE.C", "0.5", trainer="LinearProbe")
-    found = results(world.output)
+def test_the_linear_probe_is_scikit_learns(workspace):
+    workspace.run(*TINY, "TRAINER.LINEARPROBE.C", "0.5", trainer="LinearProbe")
+    found = results(workspace.output)
     name = "test_transfer_pgd2-fkl@8-a5.json"
     assert found[name]["training"] == {"images": 15, "c": 0.5, "converged": True}
 
     from advpt.bank.store import open_bank
 
-    banks = [open_bank(p.parent, None, verify=True) for p in (world.folder / "banks").glob("**/manifest.json")]
+    banks = [open_bank(p.parent, None, verify=True) for p in (workspace.folder / "banks").glob("**/manifest.json")]
     clean = {b.ids[0].split("/")[1]: b for b in banks if b.spec["adversarial_set"]["attack"] is None}
     fkl = next(b for b in banks if (b.spec["adversarial_set"]["attack"] or {}).get("objective") == "fkl")
     x, y = clean["train"].embeddings.double().numpy(), clean["train"].labels.numpy()
@@ -160,74 +162,80 @@ def test_the_linear_probe_is_scikit_learns(world):
         right = by_hand.predict(bank.embeddings.double().numpy()) == bank.labels.numpy()
         assert np.array_equal(records.outcome(found[name][part]), right)
     assert "test_adaptive_pgd2-ce@8-a8.json" in found, "through the head"
-    flags = ("--eval-only", "--model-dir", str(world.output))
-    world.run(*TINY, trainer="LinearProbe", output=world.folder / "eval", flags=flags)
-    assert results(world.folder / "eval")[name]["robust"] == found[name]["robust"]
+    flags = ("--eval-only", "--model-dir", str(workspace.output))
+    workspace.run(*TINY, trainer="LinearProbe", output=workspace.folder / "eval", flags=flags)
+    assert results(workspace.folder / "eval")[name]["robust"] == found[name]["robust"]
 
 
-def test_the_probe_says_what_c_was_chosen_on(world):
-    probe = functools.partial(world.run, "EVAL.ATTACKS", "()", trainer="LinearProbe")
+def test_the_probe_says_what_c_was_chosen_on(workspace):
+    probe = functools.partial(workspace.run, "EVAL.ATTACKS", "()", trainer="LinearProbe")
     printed = probe()
     assert re.search(r"C = \S+, the best of \d+, chosen on 6 images: the validation split\n", printed)
-    (found,) = results(world.output).values()
+    (found,) = results(workspace.output).values()
     assert found["training"]["c_chosen_on"] == "6 images: the validation split" and not found["warnings"]
 
-    printed = probe(flags=own_data(world), output=world.folder / "part")
+    printed = probe(flags=own_data(workspace), output=workspace.folder / "part")
     assert "chosen on 3 images: every 5th training image of each class, which the probe is not fitted to" in printed
-    (found,) = results(world.folder / "part").values()
+    (found,) = results(workspace.folder / "part").values()
     assert found["training"]["c_chosen_on"].startswith("3 images: every 5th training image")
     assert found["training"]["images"] == 12 and not found["warnings"]
 
-    printed = probe("DATASET.NUM_SHOTS", "2", flags=own_data(world), output=world.folder / "few")
+    printed = probe("DATASET.NUM_SHOTS", "2", flags=own_data(workspace), output=workspace.folder / "few")
     assert "chosen on 6 images: the training images themselves" in printed
-    (found,) = results(world.folder / "few").values()
+    (found,) = results(workspace.folder / "few").values()
     (said,) = found["warnings"]
     assert said.startswith("C of the linear probe was chosen on the training images themselves")
-    assert "C = 0.5, as TRAINER.LINEARPROBE.C says" in probe("TRAINER.LINEARPROBE.C", "0.5", output=world.folder / "c")
+    assert "C = 0.5, as TRAINER.LINEARPROBE.C says" in probe(
+        "TRAINER.LINEARPROBE.C", "0.5", output=workspace.folder / "c"
+    )
 
 
-def test_a_probe_and_zero_shot_do_not_care_about_the_context_of_prompts(world):
+def test_a_probe_and_zero_shot_do_not_care_about_the_context_of_prompts(workspace):
     for trainer in ("LinearProbe", "ZeroshotCLIP"):
-        world.run("TRAINER.ADVPT.N_CTX", "0", "EVAL.ATTACKS", "()", trainer=trainer, output=world.folder / trainer)
+        workspace.run(
+            "TRAINER.ADVPT.N_CTX", "0", "EVAL.ATTACKS", "()", trainer=trainer, output=workspace.folder / trainer
+        )
 
 
-def test_the_probe_uses_the_images_that_prompts_use_and_few_shots(world):
-    world.run(*TINY, trainer="ZeroshotCLIP", output=world.folder / "zs")
-    world.run(*TINY, "DATASET.NUM_SHOTS", "2", trainer="LinearProbe")
+def test_the_probe_uses_the_images_that_prompts_use_and_few_shots(workspace):
+    workspace.run(*TINY, trainer="ZeroshotCLIP", output=workspace.folder / "zs")
+    workspace.run(*TINY, "DATASET.NUM_SHOTS", "2", trainer="LinearProbe")
     name = "test_transfer_pgd2-fkl@8-a5.json"
-    probe, vanilla = results(world.output)[name], results(world.folder / "zs")[name]
+    probe, vanilla = results(workspace.output)[name], results(workspace.folder / "zs")[name]
     assert probe["robust"]["bank"] == vanilla["robust"]["bank"] and probe["training"]["images"] == 6
-    code, printed = world.call(*TINY, trainer="LinearProbe", output=world.folder / "e",
-                               flags=("--eval-only", "--model-dir", str(world.folder / "zs")))  # fmt: skip
+    code, printed = workspace.call(*TINY, trainer="LinearProbe", output=workspace.folder / "e",
+                               flags=("--eval-only", "--model-dir", str(workspace.folder / "zs")))  # fmt: skip
     assert code == 2 and "no linear probe at" in printed
 
 
-def test_words_curves_and_pictures_of_a_prompt(world):
+def test_words_curves_and_pictures_of_a_prompt(workspace):
     asked = ("EVAL.WORDS", "2", "EVAL.PICTURES", "2", "TRAIN.CURVE_FREQ", "2")
-    world.run(*asked)
-    found = results(world.output)["test_transfer_pgd2-fkl@8-a5.json"]
+    workspace.run(*asked)
+    found = results(workspace.output)["test_transfer_pgd2-fkl@8-a5.json"]
     words = found["words"]
     assert len(words["trained"]["per_vector"]) == 4 == len(words["untrained"]["per_vector"])
     assert words["trained"]["overall"] and words["trained"]["searched"] == 49406
     assert [row["epoch"] for row in found["training"]["curve"]] == [2, 3]
-    observed = records.read(world.output / "records" / "test_transfer_pgd2-fkl@8-a5.json").observed
+    observed = records.read(workspace.output / "records" / "test_transfer_pgd2-fkl@8-a5.json").observed
     assert observed["training"]["before"] > 0, "building the bank counts"
-    about = json.loads((world.output / "pictures" / "pictures.json").read_text())
-    assert len(about["pictures"]) == 2 and len(list((world.output / "pictures").glob("*.png"))) == 6
+    about = json.loads((workspace.output / "pictures" / "pictures.json").read_text())
+    assert len(about["pictures"]) == 2 and len(list((workspace.output / "pictures").glob("*.png"))) == 6
     from advpt.evaluation.record import Record
 
     assert about["record"] == Record(found, {}).id
 
     # a second run takes the bank's time from who built it; an evaluation alone says where its prompt is from
-    world.run(*asked, seed=2, output=world.folder / "two")
-    second = records.read(world.folder / "two" / "records" / "test_transfer_pgd2-fkl@8-a5.json").observed["training"]
+    workspace.run(*asked, seed=2, output=workspace.folder / "two")
+    second = records.read(workspace.folder / "two" / "records" / "test_transfer_pgd2-fkl@8-a5.json").observed[
+        "training"
+    ]
     assert second["before"] == observed["training"]["before"]
-    flags = ("--eval-only", "--skip-done", "--model-dir", str(world.output))
-    world.run("EVAL.WORDS", "2", output=world.folder / "eval", flags=flags)
-    again = results(world.folder / "eval")["test_transfer_pgd2-fkl@8-a5.json"]
+    flags = ("--eval-only", "--skip-done", "--model-dir", str(workspace.output))
+    workspace.run("EVAL.WORDS", "2", output=workspace.folder / "eval", flags=flags)
+    again = results(workspace.folder / "eval")["test_transfer_pgd2-fkl@8-a5.json"]
     assert again["words"] == words and again["training"]["loaded"] == {
         "epoch": 3, "trainer": "AdvPT", "dataset": "TinyPhotos", "seed": 1,
     }  # fmt: skip
-    assert "done already" in world.run("EVAL.WORDS", "2", output=world.folder / "eval", flags=flags)
-    shutil.rmtree(world.folder / "eval" / "records")
-    assert "done already" not in world.run("EVAL.WORDS", "2", output=world.folder / "eval", flags=flags)
+    assert "done already" in workspace.run("EVAL.WORDS", "2", output=workspace.folder / "eval", flags=flags)
+    shutil.rmtree(workspace.folder / "eval" / "records")
+    assert "done already" not in workspace.run("EVAL.WORDS", "2", output=workspace.folder / "eval", flags=flags)

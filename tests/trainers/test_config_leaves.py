@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from dassl.config import get_cfg_default
-from small_world import TINY, World
 
 from advpt.bank.store import MANIFEST, content_digest, open_bank
 from advpt.settings import extend_cfg, leaves
+from tests.helpers.workspace import TINY, Workspace
 
 
 def all_leaves() -> dict[str, object]:
@@ -76,16 +76,16 @@ def banks(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory, tiny_file):
     torch.set_num_threads(1)
-    world = World(tmp_path_factory.mktemp("base"), tiny_file)
-    world.run()
-    found = banks(world.folder / "banks")
+    workspace = Workspace(tmp_path_factory.mktemp("base"), tiny_file)
+    workspace.run()
+    found = banks(workspace.folder / "banks")
     assert len(found) == 5  # train; clean, fkl, ce on the hand-written prompt, ce on the learned one
-    return world, found
+    return workspace, found
 
 
-def compare(world, base_banks, folder, *more, **how) -> tuple[int, set[str]]:
+def compare(workspace, base_banks, folder, *more, **how) -> tuple[int, set[str]]:
     """Run with fresh banks; rows of every key that the base run also has must be the base run's. Returns new keys."""
-    code, printed = world.call("BANK.DIR", str(folder / "banks"), *more, output=folder / "run", **how)
+    code, printed = workspace.call("BANK.DIR", str(folder / "banks"), *more, output=folder / "run", **how)
     found = banks(folder / "banks")
     for key in found.keys() & base_banks.keys():
         assert found[key] == base_banks[key], f"{more}: the rows of bank {key[:12]} changed, its key did not\n{printed}"
@@ -95,14 +95,14 @@ def compare(world, base_banks, folder, *more, **how) -> tuple[int, set[str]]:
 @pytest.mark.parametrize("name", sorted(set(LEAVES) - SEPARATE - OTHERS))
 def test_key_or_rows(base, tmp_path, name, monkeypatch):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))  # in seconds
-    world, base_banks = base
-    compare(world, base_banks, tmp_path, name, changed(name, LEAVES[name]))
+    workspace, base_banks = base
+    compare(workspace, base_banks, tmp_path, name, changed(name, LEAVES[name]))
 
 
 def test_settings_of_other_trainers_change_nothing(base, tmp_path):
-    world, base_banks = base
+    workspace, base_banks = base
     pairs = [word for name in sorted(OTHERS) for word in (name, changed(name, LEAVES[name]))]
-    code, new = compare(world, base_banks, tmp_path, *pairs)
+    code, new = compare(workspace, base_banks, tmp_path, *pairs)
     assert len(OTHERS) > 50 and code == 0 and not new
 
 
@@ -113,31 +113,31 @@ def test_settings_of_other_trainers_change_nothing(base, tmp_path):
      "TEST.SPLIT", "SEED"],
 )  # fmt: skip
 def test_what_must_change_a_key_does(base, tmp_path, name):
-    world, base_banks = base
-    code, new = compare(world, base_banks, tmp_path, name, MEANINGFUL[name])
+    workspace, base_banks = base
+    code, new = compare(workspace, base_banks, tmp_path, name, MEANINGFUL[name])
     assert code == 0 and new
 
 
 def test_other_weights_change_every_key(base, tmp_path):
     from advpt.backbones.clip import build
 
-    world, base_banks = base
+    workspace, base_banks = base
     torch.manual_seed(7)
     torch.save(build(TINY).state_dict(), tmp_path / "other.pt")
-    code, new = compare(world, base_banks, tmp_path, "MODEL.WEIGHTS", str(tmp_path / "other.pt"))
+    code, new = compare(workspace, base_banks, tmp_path, "MODEL.WEIGHTS", str(tmp_path / "other.pt"))
     assert code == 0 and len(new) == 5
 
 
 def test_another_place_changes_nothing(base, tmp_path):
-    world, base_banks = base
-    shutil.copytree(world.folder / "data", tmp_path / "moved")
-    code, new = compare(world, base_banks, tmp_path, "DATASET.ROOT", str(tmp_path / "moved"))
+    workspace, base_banks = base
+    shutil.copytree(workspace.folder / "data", tmp_path / "moved")
+    code, new = compare(workspace, base_banks, tmp_path, "DATASET.ROOT", str(tmp_path / "moved"))
     assert code == 0 and not new
 
 
 def test_another_data_set_or_trainer_has_its_own_banks(base, tmp_path):
-    world, base_banks = base
-    code, new = compare(world, base_banks, tmp_path / "b", trainer="CoOp")
+    workspace, base_banks = base
+    code, new = compare(workspace, base_banks, tmp_path / "b", trainer="CoOp")
     assert code == 0 and len(new) == 1  # the adaptive attack on its prompt; the test banks are shared
-    code, _ = compare(world, base_banks, tmp_path / "a", "DATASET.NAME", "TinyPhotosx")
+    code, _ = compare(workspace, base_banks, tmp_path / "a", "DATASET.NAME", "TinyPhotosx")
     assert code != 0

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from dassl.config import get_cfg_default
 from PIL import Image
-from small_world import ROOT, World
 
 from advpt.errors import ConfigError
 from advpt.evaluation import record as records
 from advpt.settings import extend_cfg, leaves, merge_yaml
+from tests.helpers.workspace import ROOT, Workspace
 
 BREEDS = ("abyssinian", "beagle", "chihuahua", "pug")
 RESULT = ["=> result", "* total: 12", "* correct: ", "* accuracy: ", "* error: ", "* macro_f1: "]
@@ -64,7 +64,7 @@ def script(pets: Path, weights: Path, name: str, *words: str, **env: str) -> str
         program, *argv = line.rstrip("\t").split("\t")
         assert program == "train.py"
         with contextlib.chdir(ROOT):
-            code, said = World.call_words(None, argv)
+            code, said = Workspace.call_words(None, argv)
         assert code == 0, said
         printed.append(said)
     return "".join(printed)
@@ -141,7 +141,7 @@ def test_the_folder_keeps_the_composed_name_and_val_is_the_validation_split(pets
              "--config-file", str(ROOT / "configs/trainers/CoOp/rn50_ep2_val.yaml"), *SMALL,
              "DATASET.NUM_SHOTS", "1", "MODEL.WEIGHTS", str(tiny_file),
              "MODEL.ACTIVATION", "quickgelu", "BANK.DIR", str(pets / "banks")]  # fmt: skip
-    code, printed = World.call_words(None, words)
+    code, printed = Workspace.call_words(None, words)
     assert code == 0 and "Evaluate on the *val* set" in printed, printed
     check_result(printed, total=4)  # one of each class
     assert (pets / "output/oxfordpets/CoOp/rn50_ep2_val_1shots/nctx16_cscFalse_ctpend/seed1/done.json").is_file()

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hosts import HOSTS, write, write_pets
-from small_world import ROOT
 
 from advpt.evaluation import record as records
+from tests.helpers.host_checkouts import HOSTS, write, write_pets
+from tests.helpers.workspace import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8").split("### In somebody else's CoOp-style checkout\n")[-1]
 SECTION = README.split("\n## ")[0]

@@ -12,12 +12,12 @@ import dassl.utils
 import pytest
 from dassl.data.datasets import Datum
 from dassl.engine import TRAINER_REGISTRY, TrainerX
-from small_world import ROOT
 from yacs.config import CfgNode
 
 import train
 from advpt.backbones.shim import import_clip
 from advpt.files import file_digest
+from tests.helpers.workspace import ROOT
 
 
 def is_clip(name: str) -> bool:
@@ -35,18 +35,18 @@ def no_clip():
 
 
 @pytest.fixture
-def peer(no_clip, monkeypatch, tmp_path, tiny_archive, world):
-    """A world with a peer's trainer file in ``trainers/``, and its CLIP in OpenAI's cache."""
+def peer(no_clip, monkeypatch, tmp_path, tiny_archive, workspace):
+    """A workspace with a peer's trainer file in ``trainers/``, and its CLIP in OpenAI's cache."""
     sha = file_digest(tiny_archive)
     (tmp_path / "cache").mkdir()
     os.link(tiny_archive, tmp_path / "cache" / "tiny.pt")
     monkeypatch.setenv("ADVPT_CLIP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setitem(import_clip().clip._MODELS, "tiny", f"http://127.0.0.1:1/{sha}/tiny.pt")
     train.register_plugins()
-    importlib.import_module("peer_trainer")
-    yield world
+    importlib.import_module("tests.helpers.peer_trainer")
+    yield workspace
     TRAINER_REGISTRY._items.pop("PeerPrompt")
-    del sys.modules["peer_trainer"]
+    del sys.modules["tests.helpers.peer_trainer"]
 
 
 def with_node(monkeypatch) -> None:
@@ -80,7 +80,7 @@ def test_a_peers_trainer_without_its_node_says_which_lines_to_copy(peer):
     code, printed = peer.call(*SETTINGS, trainer="PeerPrompt")
     assert code == 2 and "Traceback" not in printed
     (line,) = [line for line in printed.splitlines() if line.startswith("error: ")]
-    where = Path(__file__).with_name("peer_trainer.py")
+    where = Path(__file__).parents[1] / "helpers" / "peer_trainer.py"
     number = 1 + next(i for i, text in enumerate(where.read_text().splitlines()) if "PREC in [" in text)
     assert f"{where}, line {number}, reads TRAINER.PEERPROMPT. " in line
     assert "copy the lines about it from the extend_cfg of that repository's train.py" in line
@@ -95,14 +95,14 @@ def test_a_peers_yaml_without_its_node_says_so_too(peer):
     assert f"into extend_cfg of {ROOT / 'train.py'}" in printed
 
 
-def test_a_clip_of_theirs_that_needs_pkg_resources_is_named(world, no_clip, monkeypatch, tmp_path):
+def test_a_clip_of_theirs_that_needs_pkg_resources_is_named(workspace, no_clip, monkeypatch, tmp_path):
     (tmp_path / "theirs/clip").mkdir(parents=True)
     (tmp_path / "theirs/clip/__init__.py").write_text("x = 1\nfrom pkg_resources import packaging\n")
     (tmp_path / "theirs/needs_clip.py").write_text("import clip\n")
     monkeypatch.syspath_prepend(str(tmp_path / "theirs"))
     monkeypatch.setitem(sys.modules, "pkg_resources", None)
     monkeypatch.setattr(train, "register_plugins", lambda: importlib.import_module("needs_clip"))
-    code, printed = world.call()
+    code, printed = workspace.call()
     assert code == 2 and f"{tmp_path}/theirs/clip/__init__.py, line 2, imports pkg_resources" in printed
     assert "write `import packaging.version` there" in printed
 
@@ -115,31 +115,31 @@ def test_an_error_of_a_trainer_that_is_no_setting_stays_what_it_is(peer, monkeyp
 
 
 @pytest.mark.parametrize(("name", "near"), [("AdvTP", "AdvPT"), ("coop", "CoOp"), ("ProGrad", "")])
-def test_an_unknown_trainer_is_named_and_not_the_keys_of_its_yaml(world, name, near):
-    (world.folder / "tiny.yaml").write_text(f"TRAINER: {{{name.upper()}: {{GM_LAMBDA: 1.0}}}}\n")
-    code, printed = world.call(trainer=name)
+def test_an_unknown_trainer_is_named_and_not_the_keys_of_its_yaml(workspace, name, near):
+    (workspace.folder / "tiny.yaml").write_text(f"TRAINER: {{{name.upper()}: {{GM_LAMBDA: 1.0}}}}\n")
+    code, printed = workspace.call(trainer=name)
     assert code == 2 and f"unknown trainer {name!r}" in printed and "no such key" not in printed
     assert (f"Did you mean {near!r}?" in printed) == bool(near) and "ZeroshotCLIP" in printed
-    assert "import line" in printed and not world.output.exists()
-    code, printed = world.call_words(["--trainer", name])
+    assert "import line" in printed and not workspace.output.exists()
+    code, printed = workspace.call_words(["--trainer", name])
     assert code == 2 and f"unknown trainer {name!r}" in printed
 
 
-def test_a_trainer_that_only_has_a_folder_of_configurations_is_unknown_too(world, monkeypatch):
+def test_a_trainer_that_only_has_a_folder_of_configurations_is_unknown_too(workspace, monkeypatch):
     monkeypatch.setitem(TRAINER_REGISTRY._items, "AdvPT", TRAINER_REGISTRY._items["AdvPT"])
     del TRAINER_REGISTRY._items["AdvPT"]
-    code, printed = world.call()
+    code, printed = workspace.call()
     assert code == 2 and "unknown trainer 'AdvPT'" in printed
 
 
-def test_a_trainer_of_ours_without_its_settings_says_what_the_host_lacks(world, monkeypatch):
+def test_a_trainer_of_ours_without_its_settings_says_what_the_host_lacks(workspace, monkeypatch):
     monkeypatch.setattr(TRAINER_REGISTRY.get("AdvPT"), "node", "OWN")
-    code, printed = world.call()
+    code, printed = workspace.call()
     assert code == 2 and "the configuration lacks OWN" in printed
     assert "trainers.advpt.extend_cfg(cfg) at the end of extend_cfg" in printed
 
 
-def test_dassls_functions_are_given_paths_as_text(world, monkeypatch):
+def test_dassls_functions_are_given_paths_as_text(workspace, monkeypatch):
     """Upstream's take no other: ``setup_logger`` asks a path for its ``endswith``."""
     called = set()
 
@@ -157,9 +157,9 @@ def test_dassls_functions_are_given_paths_as_text(world, monkeypatch):
     for name in ("save_model", "resume_model_if_exist", "init_writer"):
         strict(TrainerX, name)
     strict(Datum, "__init__")
-    world.run()
+    workspace.run()
     assert called == {"setup_logger", "save_model", "resume_model_if_exist", "init_writer", "__init__"}
-    words = world.argv(output=world.folder / "both", flags=("--seeds", "1,2"))
+    words = workspace.argv(output=workspace.folder / "both", flags=("--seeds", "1,2"))
     at = words.index("--seed")
-    code, printed = world.call_words([*words[:at], *words[at + 2 :]])
+    code, printed = workspace.call_words([*words[:at], *words[at + 2 :]])
     assert code == 0, printed

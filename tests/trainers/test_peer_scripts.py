@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from small_world import ROOT
+
+from tests.helpers.workspace import ROOT
 
 
 def calls(tmp_path: Path, script: str, *words: str, **env: str) -> tuple[list[list[str]], str]:

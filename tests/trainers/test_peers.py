@@ -7,28 +7,15 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-from small_world import World, write_weights
-from test_runs import results
 
 from advpt import losses
-from advpt.backbones.clip import Architecture, build
+from advpt.backbones.clip import build
 from advpt.bank.store import open_bank
 from advpt.files import file_digest, load_checkpoint
+from tests.helpers.peers import CLEAN, DEEP, PEERS, make, settings
+from tests.helpers.workspace import Workspace, results, write_weights
 
-DEEP = Architecture(32, 16, 3, 64, 8, 77, 49408, 64, 3)
-PEERS = ("APT", "FAP", "CAPT", "TradesPT", "AdvVPT", "AdvIVLP", "AdvMaPLe")
-CLEAN = "CoCoOp"  # tuned on images as they are
-SHORT = ("OPTIM.MAX_EPOCH", "2", "OPTIM.WARMUP_EPOCH", "-1", "INPUT.TRANSFORMS", "('normalize',)")
 TRANSFER, ADAPTIVE = "test_transfer_pgd2-ce@8-a8.json", "test_adaptive_pgd2-ce@8-a8.json"
-
-
-def settings(trainer: str, *more: str) -> tuple[str, ...]:
-    if trainer == CLEAN:
-        return (*SHORT, *more)
-    node = f"TRAINER.{trainer.upper()}"
-    depths = () if trainer == "APT" else (f"{node}.DEPTH_TEXT", "3", f"{node}.DEPTH_VISION", "3")
-    attack = "pgd2-kl@4/a2" if trainer in ("FAP", "TradesPT") else "pgd2-ce@4/a2"
-    return (*SHORT, *depths, f"{node}.ATTACK", attack, *more)
 
 
 @pytest.fixture(scope="module")
@@ -37,22 +24,8 @@ def deep_file(tmp_path_factory):
 
 
 @pytest.fixture
-def world(tmp_path, deep_file) -> World:
-    return World(tmp_path, deep_file)
-
-
-def make(world, trainer, *more, seed=1):
-    from dassl.engine import build_trainer
-
-    import datasets  # noqa: F401
-    import train
-    import trainers  # noqa: F401
-
-    torch.manual_seed(0)
-    args = train.parse_args(world.argv(*settings(trainer, *more), trainer=trainer, seed=seed))
-    made = build_trainer(train.setup_cfg(args))
-    made.epoch, made.batch_idx, made.num_batches = 0, 0, 10
-    return made
+def workspace(tmp_path, deep_file) -> Workspace:
+    return Workspace(tmp_path, deep_file)
 
 
 def pixels(n=4):
@@ -60,8 +33,8 @@ def pixels(n=4):
 
 
 @pytest.mark.parametrize("trainer", (*PEERS, CLEAN))
-def test_a_step_tunes_the_prompts_alone_and_lowers_the_loss(world, trainer):
-    made = make(world, trainer, "OPTIM.LR", "0.002", "OPTIM.WARMUP_EPOCH", "-1")
+def test_a_step_tunes_the_prompts_alone_and_lowers_the_loss(workspace, trainer):
+    made = make(workspace, trainer, "OPTIM.LR", "0.002", "OPTIM.WARMUP_EPOCH", "-1")
     batch = next(iter(made.train_loader_x))
     frozen = {name: value.clone() for name, value in made.backbone.model.state_dict().items()}
     before = [p.detach().clone() for p in made.prompt_learner.parameters()]
@@ -75,13 +48,13 @@ def test_a_step_tunes_the_prompts_alone_and_lowers_the_loss(world, trainer):
 
 
 @pytest.mark.parametrize("trainer", ("FAP", "AdvVPT", "APT", CLEAN))
-def test_runs_records_banks_and_checkpoints(world, trainer):
-    world.run(*settings(trainer), "EVAL.ATTACKS", "('pgd2-fkl@8','pgd2-ce@8')", trainer=trainer)
-    found = results(world.output)
+def test_runs_records_banks_and_checkpoints(workspace, trainer):
+    workspace.run(*settings(trainer), "EVAL.ATTACKS", "('pgd2-fkl@8','pgd2-ce@8')", trainer=trainer)
+    found = results(workspace.output)
     assert {TRANSFER, ADAPTIVE} <= found.keys()
     assert found[TRANSFER]["training"].get("attack", "none")[:5] == ("none" if trainer == CLEAN else "pgd2-")
 
-    banks = [open_bank(p.parent, None, verify=True) for p in (world.folder / "banks").glob("**/manifest.json")]
+    banks = [open_bank(p.parent, None, verify=True) for p in (workspace.folder / "banks").glob("**/manifest.json")]
     by_key = {bank.key: bank.spec for bank in banks}
     clean, transfer, adaptive = (
         by_key[found[name][part]["bank"]]
@@ -93,7 +66,7 @@ def test_runs_records_banks_and_checkpoints(world, trainer):
     assert "visual_prompt" not in transfer["adversarial_set"]["attacked"], "transfer attacks CLIP as it is"
     assert adaptive["adversarial_set"]["attacked"].get("visual_prompt") == visual
 
-    checkpoint = world.output / "prompt_learner" / "model.pth.tar-2"
+    checkpoint = workspace.output / "prompt_learner" / "model.pth.tar-2"
     saved = load_checkpoint(checkpoint)["state_dict"]
     maps = {k for k in saved if k.startswith(("couple_", "meta_net."))}
     assert set(saved) <= {"ctx", "ctx_deep", "visual", "visual_deep"} | maps
@@ -101,13 +74,13 @@ def test_runs_records_banks_and_checkpoints(world, trainer):
     assert about["prompt"]["layout"] == {"FAP": "v2t", "AdvVPT": "visual"}.get(trainer, "text")
     assert about["training"] == found[TRANSFER]["training"] and about["backbone"]["image"]
 
-    flags = ("--eval-only", "--model-dir", str(world.output))
-    world.run(*settings(trainer), trainer=trainer, output=world.folder / "eval", flags=flags)
-    again = results(world.folder / "eval")
+    flags = ("--eval-only", "--model-dir", str(workspace.output))
+    workspace.run(*settings(trainer), trainer=trainer, output=workspace.folder / "eval", flags=flags)
+    again = results(workspace.folder / "eval")
     assert all(again[name]["robust"] == found[name]["robust"] for name in (TRANSFER, ADAPTIVE))
 
 
-def test_the_evaluation_looks_through_the_visual_prompts(world):
+def test_the_evaluation_looks_through_the_visual_prompts(workspace):
     """By hand: adversarial images of the plain model (transfer) and of the prompted one, both seen through prompts."""
     from advpt.attacks import parse
     from advpt.attacks.noise import SampleNoise
@@ -115,7 +88,7 @@ def test_the_evaluation_looks_through_the_visual_prompts(world):
     from advpt.evaluation.evaluator import evaluate
     from advpt.prompts.image_encoder import image_features
 
-    made = make(world, "AdvIVLP", "EVAL.ATTACKS", "('pgd2-ce@8',)")
+    made = make(workspace, "AdvIVLP", "EVAL.ATTACKS", "('pgd2-ce@8',)")
     with torch.no_grad():
         for p in made.prompt_learner.parameters():
             p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
@@ -128,7 +101,7 @@ def test_the_evaluation_looks_through_the_visual_prompts(world):
         return learned.logits(image_features(encoder, x, learned.visual))
 
     banks = {p.parent.name: open_bank(p.parent, None, verify=True)
-             for p in (world.folder / "banks").glob("**/manifest.json")}  # fmt: skip
+             for p in (workspace.folder / "banks").glob("**/manifest.json")}  # fmt: skip
     for kept, through in ((found[0], lambda x: hand.logits(encoder(x))), (found[1], prompted)):
         chunks = []
         for start in range(0, len(names), 4):
@@ -146,8 +119,8 @@ def test_the_evaluation_looks_through_the_visual_prompts(world):
 
 
 @pytest.mark.parametrize("trainer", ("APT", "AdvMaPLe"))
-def test_text_computed_once_makes_the_same_images(world, trainer):
-    made = make(world, trainer, *(("TRAINER.ADVMAPLE.LOSS", "adv_full") if trainer == "AdvMaPLe" else ()))
+def test_text_computed_once_makes_the_same_images(workspace, trainer):
+    made = make(workspace, trainer, *(("TRAINER.ADVMAPLE.LOSS", "adv_full") if trainer == "AdvMaPLe" else ()))
     x, y = pixels()
     state = made.prompt_learner()
     once = made.perturb(x, y, state, made.text_features(state).detach())
@@ -167,8 +140,8 @@ def test_text_computed_once_makes_the_same_images(world, trainer):
 
 
 @pytest.mark.parametrize("mode", ("onfly", "constant", "perturbed"))
-def test_whom_apt_attacks_in_training(world, mode, monkeypatch):
-    made = make(world, "APT", "TRAINER.APT.PROMPT_MODE", mode, "TRAINER.APT.ATTACK", "pgd3-ce@4/a2")
+def test_whom_apt_attacks_in_training(workspace, mode, monkeypatch):
+    made = make(workspace, "APT", "TRAINER.APT.PROMPT_MODE", mode, "TRAINER.APT.ATTACK", "pgd3-ce@4/a2")
     before = made.prompt_learner.ctx.detach().clone()
     x, y = pixels()
     state = made.prompt_learner()
@@ -192,31 +165,31 @@ def test_whom_apt_attacks_in_training(world, mode, monkeypatch):
         assert not torch.equal(seen[1], before) and not torch.equal(seen[2], seen[1])
 
 
-def test_half_of_the_batch_stays_clean(world):
+def test_half_of_the_batch_stays_clean(workspace):
     x, y = pixels(5)
     for loss, clean in (("adv_half", 2), ("adv_full", 0), ("clean", 5), ("trades", 0)):
-        made = make(world, "AdvVPT", "TRAINER.ADVVPT.LOSS", loss)
+        made = make(workspace, "AdvVPT", "TRAINER.ADVVPT.LOSS", loss)
         state = made.prompt_learner()
         attacked = made.perturb(x, y, state, made.text_features(state))
         assert [torch.equal(a, b) for a, b in zip(attacked, x)] == [i < clean for i in range(5)]
 
 
 @pytest.mark.parametrize(("trainer", "seed"), (("CAPT", 0), ("CAPT", 1), (CLEAN, 0)))
-def test_the_same_seed_gives_the_same_prompts(world, trainer, seed):
-    folders = [world.folder / name for name in ("a", "b")]
+def test_the_same_seed_gives_the_same_prompts(workspace, trainer, seed):
+    folders = [workspace.folder / name for name in ("a", "b")]
     for folder in folders:
-        world.run(*settings(trainer), "EVAL.ATTACKS", "()", trainer=trainer, seed=seed, output=folder)
+        workspace.run(*settings(trainer), "EVAL.ATTACKS", "()", trainer=trainer, seed=seed, output=folder)
     one, two = (load_checkpoint(f / "prompt_learner" / "model.pth.tar-2")["state_dict"] for f in folders)
     assert all(torch.equal(one[name], two[name]) for name in one)
     if seed:
         return
-    world.run(*settings(trainer), "EVAL.ATTACKS", "()", trainer=trainer, seed=2, output=world.folder / "c")
-    other = load_checkpoint(world.folder / "c" / "prompt_learner" / "model.pth.tar-2")["state_dict"]
+    workspace.run(*settings(trainer), "EVAL.ATTACKS", "()", trainer=trainer, seed=2, output=workspace.folder / "c")
+    other = load_checkpoint(workspace.folder / "c" / "prompt_learner" / "model.pth.tar-2")["state_dict"]
     assert all(not torch.equal(one[name], other[name]) for name in one)
 
 
-def test_capt_options(world, deep_file):
-    made = make(world, "CAPT", "TRAINER.CAPT.ALPHA_RULE", "schedule", "TRAINER.CAPT.FROZEN_WEIGHTS", str(deep_file),
+def test_capt_options(workspace, deep_file):
+    made = make(workspace, "CAPT", "TRAINER.CAPT.ALPHA_RULE", "schedule", "TRAINER.CAPT.FROZEN_WEIGHTS", str(deep_file),
                 "TRAINER.CAPT.FROZEN_TEMPLATE", "a drawing of a {}.")  # fmt: skip
     assert made.training_facts()["frozen"]["image"] == made.frozen.image_digest
     assert made.frozen is not made.backbone and not torch.equal(made.guide.features, made.hand.features)
@@ -225,29 +198,29 @@ def test_capt_options(world, deep_file):
     for made.epoch in (0, 1):
         alphas.append(made.forward_backward(batch)["alpha"])
     assert alphas == [1.0, 0.0]
-    plain = make(world, "CAPT")
+    plain = make(workspace, "CAPT")
     assert plain.frozen is plain.backbone and torch.equal(plain.guide.features, plain.hand.features)
 
 
-def test_a_prompt_moves_to_new_classes_unless_it_is_class_specific(world):
+def test_a_prompt_moves_to_new_classes_unless_it_is_class_specific(workspace):
     new = ("DATASET.SUBSAMPLE_CLASSES", "new")
     base = ("DATASET.SUBSAMPLE_CLASSES", "base")
     for trainer in ("CAPT", CLEAN):
-        tuned, moved = world.folder / f"base {trainer}", world.folder / f"new {trainer}"
+        tuned, moved = workspace.folder / f"base {trainer}", workspace.folder / f"new {trainer}"
         flags = ("--eval-only", "--model-dir", str(tuned))
-        world.run(*settings(trainer), *base, trainer=trainer, output=tuned)
-        world.run(*settings(trainer), *new, trainer=trainer, output=moved, flags=flags)
+        workspace.run(*settings(trainer), *base, trainer=trainer, output=tuned)
+        workspace.run(*settings(trainer), *new, trainer=trainer, output=moved, flags=flags)
         assert results(moved)[TRANSFER]["training"]["loaded"]["trainer"] == trainer
-    csc, there = ("TRAINER.ADVIVLP.CSC", "True"), world.folder / "csc"
-    world.run(*settings("AdvIVLP"), *base, *csc, "EVAL.ATTACKS", "()", trainer="AdvIVLP", output=there)
+    csc, there = ("TRAINER.ADVIVLP.CSC", "True"), workspace.folder / "csc"
+    workspace.run(*settings("AdvIVLP"), *base, *csc, "EVAL.ATTACKS", "()", trainer="AdvIVLP", output=there)
     flags = ("--eval-only", "--model-dir", str(there))
-    code, said = world.call(
-        *settings("AdvIVLP"), *new, *csc, trainer="AdvIVLP", output=world.folder / "no", flags=flags
+    code, said = workspace.call(
+        *settings("AdvIVLP"), *new, *csc, trainer="AdvIVLP", output=workspace.folder / "no", flags=flags
     )
     assert code == 2 and "fits only the class list it was tuned on" in said
 
 
-def test_what_is_refused_before_anything_is_loaded(world):
+def test_what_is_refused_before_anything_is_loaded(workspace):
     for trainer, more, said in (
         ("AdvVPT", ("MODEL.BACKBONE.NAME", "RN50"), "RN50 is a ResNet"),
         ("FAP", ("TRAINER.FAP.DEPTH_TEXT", "13", "TRAINER.FAP.DEPTH_VISION", "13", "MODEL.BACKBONE.NAME", "ViT-B/32"),
@@ -258,38 +231,41 @@ def test_what_is_refused_before_anything_is_loaded(world):
         ("CAPT", ("TRAINER.CAPT.ALPHA_RULE", "magic"), "TRAINER.CAPT.ALPHA_RULE: unknown value 'magic'"),
         ("CAPT", ("TRAINER.CAPT.ALPHA_CONST", "1.5"), "expected numbers in"),
     ):  # fmt: skip
-        code, printed = world.call(*settings(trainer, *more), trainer=trainer, output=world.folder / said)
+        code, printed = workspace.call(*settings(trainer, *more), trainer=trainer, output=workspace.folder / said)
         assert code == 2 and said in printed, printed
-    code, printed = world.call(*settings("FAP", "TRAINER.FAP.DEPTH_TEXT", "4", "TRAINER.FAP.DEPTH_VISION", "4"),
+    code, printed = workspace.call(*settings("FAP", "TRAINER.FAP.DEPTH_TEXT", "4", "TRAINER.FAP.DEPTH_VISION", "4"),
                                trainer="FAP")  # fmt: skip
     assert code == 2 and "has 3 blocks" in printed, "a file says how deep it is when it is read"
 
 
-def test_a_robust_tower_is_in_every_record(world, tmp_path):
+def test_a_robust_tower_is_in_every_record(workspace, tmp_path):
     torch.manual_seed(1)
     weights = tmp_path / "tower.pth.tar"
     torch.save({"vision_encoder_state_dict": build(DEEP).visual.state_dict()}, weights)
-    world.run("MODEL.IMAGE_WEIGHTS", str(weights), "EVAL.ATTACKS", "('pgd2-ce@8',)", trainer="ZeroshotCLIP")
-    world.run("EVAL.ATTACKS", "('pgd2-ce@8',)", trainer="ZeroshotCLIP", output=world.folder / "plain")
-    robust, plain = results(world.output)[TRANSFER]["backbone"], results(world.folder / "plain")[TRANSFER]["backbone"]
+    workspace.run("MODEL.IMAGE_WEIGHTS", str(weights), "EVAL.ATTACKS", "('pgd2-ce@8',)", trainer="ZeroshotCLIP")
+    workspace.run("EVAL.ATTACKS", "('pgd2-ce@8',)", trainer="ZeroshotCLIP", output=workspace.folder / "plain")
+    robust, plain = (
+        results(workspace.output)[TRANSFER]["backbone"],
+        results(workspace.folder / "plain")[TRANSFER]["backbone"],
+    )
     assert robust["image_file"] == {"sha256": file_digest(weights), "activation": "quickgelu"}
     assert "image_file" not in plain and robust["text"] == plain["text"] and robust["image"] != plain["image"]
 
 
-def test_a_prompt_of_several_layers_is_not_written_as_coops(world):
+def test_a_prompt_of_several_layers_is_not_written_as_coops(workspace):
     from advpt.errors import PromptError
     from advpt.prompts import exchange
 
-    world.run(*settings("FAP"), "EVAL.ATTACKS", "()", trainer="FAP")
+    workspace.run(*settings("FAP"), "EVAL.ATTACKS", "()", trainer="FAP")
     with pytest.raises(PromptError, match="also holds couple_deep_bias.*CoOp's checkpoints have no place"):
-        exchange.read(world.output)
+        exchange.read(workspace.output)
 
 
-def test_trades_is_capt_with_alpha_0(world):
+def test_trades_is_capt_with_alpha_0(workspace):
     x, y = pixels()
-    capt = make(world, "CAPT", "TRAINER.CAPT.ALPHA_RULE", "const", "TRAINER.CAPT.ALPHA_CONST", "0",
+    capt = make(workspace, "CAPT", "TRAINER.CAPT.ALPHA_RULE", "const", "TRAINER.CAPT.ALPHA_CONST", "0",
                 "TRAINER.CAPT.LAMBDA", "2", "TRAINER.CAPT.ATTACK", "pgd2-kl@4/a2")  # fmt: skip
-    trades = make(world, "TradesPT", "TRAINER.TRADESPT.BETA", "2")
+    trades = make(workspace, "TradesPT", "TRAINER.TRADESPT.BETA", "2")
     batch = {"img": x, "label": y}
     for _ in range(2):
         one, two = capt.forward_backward(batch)["loss"], trades.forward_backward(batch)["loss"]
@@ -299,12 +275,12 @@ def test_trades_is_capt_with_alpha_0(world):
     assert losses.capt_alpha("const", torch.zeros(2, 3), torch.zeros(2, 3), y[:2], 0.25).tolist() == [0.25, 0.25]
 
 
-def test_whole_training_images_are_those_of_the_banks(world):
+def test_whole_training_images_are_those_of_the_banks(workspace):
     """``center_crop`` among the transforms: every peer on pixels sees what AdvPT's and CoOp's banks were made of."""
     cases = (("APT", "('center_crop',)", True), ("APT", "()", False))  # without: squeezed into a square
     cases += (("CAPT", "('center_crop',)", True), ("APT", "('center_crop','random_flip')", False))
     for trainer, chosen, alike in cases:
-        made = make(world, trainer, "INPUT.TRANSFORMS", chosen)
+        made = make(workspace, trainer, "INPUT.TRANSFORMS", chosen)
         images = made.image_set("train")
         banked = torch.cat([batch.pixels for batch in images.batches(range(len(images)), 4, 0)])
         rows = {sample.path: i for i, sample in enumerate(images.samples)}

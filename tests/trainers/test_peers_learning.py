@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from small_world import NAMES, World
-from test_peers import DEEP, make
 from torch import Tensor
 
 from advpt.backbones.clip import Backbone, build
 from advpt.prompts.text_encoder import TextEncoder
+from tests.helpers.peers import DEEP, make
+from tests.helpers.workspace import NAMES, Workspace
 
 
 def photos(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -49,10 +49,10 @@ def small_file(tmp_path_factory) -> Path:
     return path
 
 
-def tune(world: World, trainer: str, eps: int, rate: str, steps: int, *more: str) -> tuple[list[float], float]:
+def tune(workspace: Workspace, trainer: str, eps: int, rate: str, steps: int, *more: str) -> tuple[list[float], float]:
     """The losses of the steps, and clean accuracy after them."""
     node, objective = f"TRAINER.{trainer.upper()}", "kl" if trainer == "FAP" else "ce"
-    made = make(world, trainer, "OPTIM.LR", rate, f"{node}.ATTACK", f"pgd2-{objective}@{eps}/a{eps}", *more)
+    made = make(workspace, trainer, "OPTIM.LR", rate, f"{node}.ATTACK", f"pgd2-{objective}@{eps}/a{eps}", *more)
     generator, losses = torch.Generator().manual_seed(5), []
     for made.batch_idx in range(steps):
         x, y = photos(24, generator)
@@ -69,7 +69,7 @@ def clean_accuracy(trainer) -> float:
 @pytest.mark.parametrize("trainer", ("APT", "AdvIVLP", "AdvMaPLe", "FAP", "CAPT"))
 def test_the_loss_falls(tmp_path, small_file, trainer):
     more = ("TRAINER.APT.CTX_INIT", "a photo of a") if trainer == "APT" else ()
-    losses, _ = tune(World(tmp_path, small_file), trainer, 16, "0.005", 20, *more)
+    losses, _ = tune(Workspace(tmp_path, small_file), trainer, 16, "0.005", 20, *more)
     assert sum(losses[-3:]) < 0.75 * sum(losses[:3])
 
 
@@ -82,6 +82,6 @@ def test_a_clean_term_anchors_clean_accuracy(tmp_path, small_file):
         folder = tmp_path / trainer
         folder.mkdir()
         setting = (f"TRAINER.{trainer.upper()}.{leaf}", value)
-        found[trainer] = tune(World(folder, small_file), trainer, 40, "0.005", 30, *setting)[1]
+        found[trainer] = tune(Workspace(folder, small_file), trainer, 40, "0.005", 30, *setting)[1]
     assert max(found["AdvIVLP"], found["AdvMaPLe"]) < 0.6, found
     assert min(found["FAP"], found["CAPT"]) > 0.85, found

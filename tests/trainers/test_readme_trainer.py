@@ -6,17 +6,17 @@ import re
 import textwrap
 
 from dassl.engine import TRAINER_REGISTRY
-from small_world import ROOT
 
 import advpt.settings
+from tests.helpers.workspace import ROOT
 
 
-def test_the_trainer_example_trains(world):
+def test_the_trainer_example_trains(workspace):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     code = re.search(r"^    # trainers/mine\.py.*?(?=^\S)", readme, flags=re.MULTILINE | re.DOTALL)[0]
     exec(textwrap.dedent(code), {})
     try:
-        printed = world.run(trainer="Mine")
+        printed = workspace.run(trainer="Mine")
         assert "epoch [3/3]" in printed and "* robust_accuracy:" in printed
     finally:
         TRAINER_REGISTRY._items.pop("Mine")

@@ -14,128 +14,114 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_world import ROOT, train
 from yacs.config import CfgNode
 
+import train
 from advpt.backbones.clip import ImageEncoder
 from advpt.evaluation import record as records
 from advpt.evaluation.record import outcome
 from advpt.files import load_checkpoint
-
-
-def results(folder: Path) -> dict[str, dict]:
-    return {path.name: records.read(path).result for path in sorted((folder / "records").glob("*.json"))}
+from tests.helpers.workspace import ROOT, own_data, parse_as_coop, results
 
 
 def context(folder: Path, epoch: int = 3) -> torch.Tensor:
     return load_checkpoint(folder / "prompt_learner" / f"model.pth.tar-{epoch}")["state_dict"]["ctx"]
 
 
-def parse_as_coop(log: Path, keyword: str, gate: str = "Finish training") -> float:
-    """CoOp's parse_test_res.py in four lines: the last match after the gate line."""
-    value, open_gate = None, False
-    for line in log.read_text().splitlines():
-        open_gate = open_gate or line == gate
-        if open_gate and (found := re.search(rf"\* {keyword}: ([\.\deE+-]+)%", line)):
-            value = float(found[1])
-    assert value is not None
-    return value
+def test_one_seed_twice_gives_equal_results(workspace):
+    workspace.run()
+    workspace.run(output=workspace.folder / "again")
+    shutil.rmtree(workspace.folder / "banks")
+    workspace.run(output=workspace.folder / "fresh")  # building the banks must not disturb the run
+    one = results(workspace.output)
+    assert len(one) == 4 and one == results(workspace.folder / "again") == results(workspace.folder / "fresh")
+    assert torch.equal(context(workspace.output), context(workspace.folder / "fresh"))
 
 
-def test_one_seed_twice_gives_equal_results(world):
-    world.run()
-    world.run(output=world.folder / "again")
-    shutil.rmtree(world.folder / "banks")
-    world.run(output=world.folder / "fresh")  # building the banks must not disturb the run
-    one = results(world.output)
-    assert len(one) == 4 and one == results(world.folder / "again") == results(world.folder / "fresh")
-    assert torch.equal(context(world.output), context(world.folder / "fresh"))
+def test_another_seed_differs_and_zero_is_a_seed(workspace):
+    workspace.run(seed=0)
+    workspace.run(seed=0, output=workspace.folder / "zero")
+    workspace.run(seed=5, output=workspace.folder / "five")
+    assert torch.equal(context(workspace.output), context(workspace.folder / "zero"))
+    assert not torch.equal(context(workspace.output), context(workspace.folder / "five"))
+    assert results(workspace.output)["test_transfer_pgd2-fkl@8-a5.json"]["seed"] == 0
 
 
-def test_another_seed_differs_and_zero_is_a_seed(world):
-    world.run(seed=0)
-    world.run(seed=0, output=world.folder / "zero")
-    world.run(seed=5, output=world.folder / "five")
-    assert torch.equal(context(world.output), context(world.folder / "zero"))
-    assert not torch.equal(context(world.output), context(world.folder / "five"))
-    assert results(world.output)["test_transfer_pgd2-fkl@8-a5.json"]["seed"] == 0
-
-
-def test_a_second_seed_attacks_nothing_under_transfer(world, monkeypatch):
-    world.run("EVAL.PROTOCOLS", "('transfer',)")
+def test_a_second_seed_attacks_nothing_under_transfer(workspace, monkeypatch):
+    workspace.run("EVAL.PROTOCOLS", "('transfer',)")
     monkeypatch.setattr(ImageEncoder, "forward", lambda *a: pytest.fail("the image encoder ran"))
-    world.run("EVAL.PROTOCOLS", "('transfer',)", seed=2, output=world.folder / "two")
-    world.run("EVAL.PROTOCOLS", "('transfer',)", "DATASET.NUM_SHOTS", "2", output=world.folder / "few")
-    few = results(world.folder / "few")["test_transfer_pgd2-fkl@8-a5.json"]
+    workspace.run("EVAL.PROTOCOLS", "('transfer',)", seed=2, output=workspace.folder / "two")
+    workspace.run("EVAL.PROTOCOLS", "('transfer',)", "DATASET.NUM_SHOTS", "2", output=workspace.folder / "few")
+    few = results(workspace.folder / "few")["test_transfer_pgd2-fkl@8-a5.json"]
     assert few["training"]["images"] == 6 and few["shots"] == 2
 
 
-def test_training_on_16_bit_images_is_training_on_the_same_images_of_8_bits(world):
+def test_training_on_16_bit_images_is_training_on_the_same_images_of_8_bits(workspace):
     for bits in (8, 16):
-        for path in (world.folder / "data").glob("**/*.png"):
+        for path in (workspace.folder / "data").glob("**/*.png"):
             grey = Image.open(path)
             grey = np.asarray(grey.convert("L")) if bits == 8 else np.asarray(grey).astype(np.uint16) * 257
             Image.fromarray(grey).save(path)
-        places = {"output": world.folder / f"bits{bits}"}
-        world.run("BANK.DIR", str(world.folder / f"banks{bits}"), trainer="CoOp", **places)
-    assert torch.equal(context(world.folder / "bits8"), context(world.folder / "bits16"))
-    one, other = results(world.folder / "bits8"), results(world.folder / "bits16")
+        places = {"output": workspace.folder / f"bits{bits}"}
+        workspace.run("BANK.DIR", str(workspace.folder / f"banks{bits}"), trainer="CoOp", **places)
+    assert torch.equal(context(workspace.folder / "bits8"), context(workspace.folder / "bits16"))
+    one, other = results(workspace.folder / "bits8"), results(workspace.folder / "bits16")
     assert [r["clean"]["outcome"] for r in one.values()] == [r["clean"]["outcome"] for r in other.values()]
 
 
 @pytest.mark.parametrize("attacks", ["('pgd2-fkl@8','pgd2-ce@8')", "('aa@2',)"], ids=["pgd", "autoattack"])
-def test_equal_runs_have_equal_results_with_and_without_a_larger_bank(world, attacks):
+def test_equal_runs_have_equal_results_with_and_without_a_larger_bank(workspace, attacks):
     """Training rows, clean rows and attacked rows: whoever made banks of more images before."""
     small = ("EVAL.SUBSET", "7", "DATASET.NUM_SHOTS", "2", "EVAL.ATTACKS", attacks)
-    world.run(*small, output=world.folder / "alone")
-    shutil.move(world.folder / "banks", world.folder / "banks of its own")
-    world.run("EVAL.ATTACKS", attacks, output=world.folder / "all")
-    world.run(*small)
-    alone, beside = results(world.folder / "alone"), results(world.output)
+    workspace.run(*small, output=workspace.folder / "alone")
+    shutil.move(workspace.folder / "banks", workspace.folder / "banks of its own")
+    workspace.run("EVAL.ATTACKS", attacks, output=workspace.folder / "all")
+    workspace.run(*small)
+    alone, beside = results(workspace.folder / "alone"), results(workspace.output)
     assert alone == beside and len(alone) == (4 if "pgd" in attacks else 2)
-    of_all = {path.parent.name for path in (world.folder / "banks").glob("*/*/*/manifest.json")}
-    for path in sorted((world.output / "records").glob("*.json")):
+    of_all = {path.parent.name for path in (workspace.folder / "banks").glob("*/*/*/manifest.json")}
+    for path in sorted((workspace.output / "records").glob("*.json")):
         record = records.read(path)
         result, source = record.result, record.observed["read_from"]
         named = {result["clean"]["bank"], result["training"]["bank"]}
         assert named <= source.keys() and set(source.values()) <= of_all
         taken = result["attack"]["name"] == "pgd" and result["protocol"] == "transfer"
         assert (result["robust"]["bank"] in source) == taken  # of the learned prompt there is no larger bank
-    assert all("read_from" not in records.read(p).observed for p in (world.folder / "alone/records").glob("*.json"))
+    assert all("read_from" not in records.read(p).observed for p in (workspace.folder / "alone/records").glob("*.json"))
 
 
-def test_results_lines_are_found_by_coops_parser(world):
-    world.run()
-    log, found = world.output / "log.txt", results(world.output)
+def test_results_lines_are_found_by_coops_parser(workspace):
+    workspace.run()
+    log, found = workspace.output / "log.txt", results(workspace.output)
     first = found["test_transfer_pgd2-fkl@8-a5.json"]
     assert parse_as_coop(log, "accuracy") == round(first["clean"]["accuracy"], 1)
     assert parse_as_coop(log, "robust_accuracy") == round(first["robust"]["accuracy"], 1)
-    world.run(flags=("--eval-only", "--model-dir", str(world.output)), output=world.folder / "eval")
-    assert parse_as_coop(world.folder / "eval" / "log.txt", "accuracy", "=> result") == round(
+    workspace.run(flags=("--eval-only", "--model-dir", str(workspace.output)), output=workspace.folder / "eval")
+    assert parse_as_coop(workspace.folder / "eval" / "log.txt", "accuracy", "=> result") == round(
         first["clean"]["accuracy"], 1
     )
 
 
-def test_the_log_holds_the_threat_card(world):
-    printed = world.run()
+def test_the_log_holds_the_threat_card(workspace):
+    printed = workspace.run()
     assert "attacker knows everything, the learned prompt included" in printed
     assert printed.count("adaptive     pgd2-ce@8") == 1  # fkl becomes ce, which was asked for too: one threat
     assert "objective fkl replaced by ce" in printed
     assert re.search(r"transfer +pgd2-fkl@8/a5 +robust \d", printed)
 
 
-def test_the_record_can_be_recomputed(world):
-    world.run()
-    for result in results(world.output).values():
+def test_the_record_can_be_recomputed(workspace):
+    workspace.run()
+    for result in results(workspace.output).values():
         for part in (result["clean"], result["robust"]):
             assert outcome(part).sum() == part["correct"] and len(outcome(part)) == part["n"] == 12
             assert part["accuracy"] == pytest.approx(100 * part["correct"] / 12)
         assert result["config"]["TRAINER.ADVPT.N_CTX"] == 4 and "MODEL.WEIGHTS" not in result["config"]
 
 
-def test_an_edited_record_is_refused(world):
-    world.run()
-    path = next((world.output / "records").glob("*.json"))
+def test_an_edited_record_is_refused(workspace):
+    workspace.run()
+    path = next((workspace.output / "records").glob("*.json"))
     data = json.loads(path.read_text())
     data["result"]["clean"]["accuracy"] = 99.0
     path.write_text(json.dumps(data))
@@ -143,8 +129,8 @@ def test_an_edited_record_is_refused(world):
         records.read(path)
 
 
-def test_a_run_stopped_between_epochs_continues_exactly(world, monkeypatch):
-    world.run()
+def test_a_run_stopped_between_epochs_continues_exactly(workspace, monkeypatch):
+    workspace.run()
     from trainers.advpt import PromptTrainer
 
     with monkeypatch.context() as patch:
@@ -156,15 +142,15 @@ def test_a_run_stopped_between_epochs_continues_exactly(world, monkeypatch):
                 raise KeyboardInterrupt
 
         patch.setattr(PromptTrainer, "save_model", stop_after_two)
-        code, printed = world.call(output=world.folder / "stopped")
+        code, printed = workspace.call(output=workspace.folder / "stopped")
         assert code == 130 and "continues where it was" in printed
-    printed = world.run(output=world.folder / "stopped")
+    printed = workspace.run(output=workspace.folder / "stopped")
     assert "epoch [3/3]" in printed and "epoch [1/3]" not in printed
-    assert torch.equal(context(world.output), context(world.folder / "stopped"))
-    assert results(world.output) == results(world.folder / "stopped")
+    assert torch.equal(context(workspace.output), context(workspace.folder / "stopped"))
+    assert results(workspace.output) == results(workspace.folder / "stopped")
 
 
-def test_only_the_prompt_is_registered_and_the_image_tower_is_gone(world, monkeypatch):
+def test_only_the_prompt_is_registered_and_the_image_tower_is_gone(workspace, monkeypatch):
     from trainers.advpt import AdvPT
 
     seen = []
@@ -175,105 +161,105 @@ def test_only_the_prompt_is_registered_and_the_image_tower_is_gone(world, monkey
         return forward_backward(self, batch)
 
     monkeypatch.setattr(AdvPT, "forward_backward", watching)
-    world.run()
+    workspace.run()
     assert seen and all(names == ["prompt_learner"] and i is None and v is None for names, i, v, _ in seen)
     assert {shape for *_, shape in seen} == {torch.Size([4, 32])}
-    saved = load_checkpoint(world.output / "prompt_learner" / "model.pth.tar-3")
+    saved = load_checkpoint(workspace.output / "prompt_learner" / "model.pth.tar-3")
     assert list(saved["state_dict"]) == ["ctx"] and saved["epoch"] == 3
-    about = json.loads((world.output / "prompt_learner" / "prompt.json").read_text())
+    about = json.loads((workspace.output / "prompt_learner" / "prompt.json").read_text())
     assert about["classnames"] == ["red_fox", "owl", "sea"] and about["n_ctx"] == 4
 
 
-def test_evaluation_only_takes_other_attacks(world):
-    world.run()
-    flags = ("--eval-only", "--model-dir", str(world.output))
-    world.run("EVAL.ATTACKS", "('pgd3-ce@2',)", flags=flags)
-    found = results(world.output)
+def test_evaluation_only_takes_other_attacks(workspace):
+    workspace.run()
+    flags = ("--eval-only", "--model-dir", str(workspace.output))
+    workspace.run("EVAL.ATTACKS", "('pgd3-ce@2',)", flags=flags)
+    found = results(workspace.output)
     assert "test_transfer_pgd3-ce@2-a1.667.json" in found and len(found) == 6
-    assert len(list((world.folder / "banks").glob("**/manifest.json"))) == 7, "evaluating builds no training bank"
+    assert len(list((workspace.folder / "banks").glob("**/manifest.json"))) == 7, "evaluating builds no training bank"
     # what was learned is what is evaluated
     trained = found["test_adaptive_pgd2-ce@8-a8.json"]["prompt"]
     assert found["test_adaptive_pgd3-ce@2-a1.667.json"]["prompt"] == trained
 
 
-def test_missing_model_folder_is_a_sentence(world):
-    code, printed = world.call(flags=("--eval-only", "--model-dir", str(world.folder / "nowhere")))
+def test_missing_model_folder_is_a_sentence(workspace):
+    code, printed = workspace.call(flags=("--eval-only", "--model-dir", str(workspace.folder / "nowhere")))
     assert code == 2 and "no checkpoint at" in printed and "Traceback" not in printed
 
 
-def test_a_folder_of_another_configuration_is_refused(world):
-    world.run()
-    before = results(world.output)
-    code, printed = world.call("OPTIM.LR", "0.5")
+def test_a_folder_of_another_configuration_is_refused(workspace):
+    workspace.run()
+    before = results(workspace.output)
+    code, printed = workspace.call("OPTIM.LR", "0.5")
     assert code == 2 and "OPTIM.LR: the folder has 0.01, this run 0.5" in printed
-    assert results(world.output) == before
+    assert results(workspace.output) == before
 
 
-def test_skip_done_exits_only_when_everything_is_there(world, monkeypatch):
-    assert "done already" not in world.run(flags=("--skip-done",))
-    assert "done already" in world.run(flags=("--skip-done",))
+def test_skip_done_exits_only_when_everything_is_there(workspace, monkeypatch):
+    assert "done already" not in workspace.run(flags=("--skip-done",))
+    assert "done already" in workspace.run(flags=("--skip-done",))
     more = ("EVAL.ATTACKS", "('pgd2-fkl@8',)")
-    assert "done already" not in world.run(*more, flags=("--skip-done",)), "another evaluation was asked for"
-    next((world.output / "records").glob("test_adaptive*.json")).unlink()
-    assert "done already" not in world.run(*more, flags=("--skip-done",)), "a record was missing"
+    assert "done already" not in workspace.run(*more, flags=("--skip-done",)), "another evaluation was asked for"
+    next((workspace.output / "records").glob("test_adaptive*.json")).unlink()
+    assert "done already" not in workspace.run(*more, flags=("--skip-done",)), "a record was missing"
 
 
-def test_coop_tunes_on_images_or_on_a_clean_bank(world):
-    printed = world.run(trainer="CoOp")
+def test_coop_tunes_on_images_or_on_a_clean_bank(workspace):
+    printed = workspace.run(trainer="CoOp")
     assert "epoch [3/3]" in printed
-    result = results(world.output)["test_transfer_pgd2-fkl@8-a5.json"]
+    result = results(workspace.output)["test_transfer_pgd2-fkl@8-a5.json"]
     assert result["training"] == {} and result["trainer"] == "CoOp"
-    world.run("TRAINER.COOP.CLEAN_BANK", "True", trainer="CoOp", output=world.folder / "bank")
-    result = results(world.folder / "bank")["test_transfer_pgd2-fkl@8-a5.json"]
+    workspace.run("TRAINER.COOP.CLEAN_BANK", "True", trainer="CoOp", output=workspace.folder / "bank")
+    result = results(workspace.folder / "bank")["test_transfer_pgd2-fkl@8-a5.json"]
     assert result["training"]["images"] == 15 and len(result["training"]["bank"]) == 64
 
 
 @pytest.mark.parametrize("profile", ["sound", "paper", "released"])
-def test_both_banks_hold_the_same_images(world, profile):
+def test_both_banks_hold_the_same_images(workspace, profile):
     """What CoOp on a clean bank is tuned on differs from what AdvPT is in the attack alone: as many images, resized
     alike."""
     same = ("BANK.PROFILE", profile, "BANK.LIMIT", "9", "EVAL.ATTACKS", "()", "OPTIM.MAX_EPOCH", "1")
     made = []
     for trainer in ("CoOp", "AdvPT"):
-        folder = world.folder / trainer
-        world.run(*same, "TRAINER.COOP.CLEAN_BANK", "True", trainer=trainer, output=folder)
+        folder = workspace.folder / trainer
+        workspace.run(*same, "TRAINER.COOP.CLEAN_BANK", "True", trainer=trainer, output=folder)
         key = results(folder)["test_clean.json"]["training"]["bank"]
-        (manifest,) = world.folder.glob(f"banks/**/{key}/manifest.json")
+        (manifest,) = workspace.folder.glob(f"banks/**/{key}/manifest.json")
         made.append(json.loads(manifest.read_text())["spec"]["adversarial_set"])
     assert made[0]["attack"] is None and made[1]["attack"] is not None
     assert made[0]["data"] == made[1]["data"] and made[0]["preprocessing"] == made[1]["preprocessing"]
     assert made[0]["preprocessing"]["interpolation"] == ("bicubic" if profile == "sound" else "bilinear")
 
 
-def test_zero_shot_needs_no_training_and_its_prompt_is_the_attacked_one(world):
-    world.run(trainer="ZeroshotCLIP")
-    found = results(world.output)
+def test_zero_shot_needs_no_training_and_its_prompt_is_the_attacked_one(workspace):
+    workspace.run(trainer="ZeroshotCLIP")
+    found = results(workspace.output)
     transfer, adaptive = found["test_transfer_pgd2-ce@8-a8.json"], found["test_adaptive_pgd2-ce@8-a8.json"]
     assert transfer["robust"]["bank"] == adaptive["robust"]["bank"] and transfer["hand_prompt"] == ["a photo of a {}."]
-    assert parse_as_coop(world.output / "log.txt", "accuracy") == round(transfer["clean"]["accuracy"], 1)
-    world.run("TRAINER.ZEROSHOTCLIP.ENSEMBLE", "True", trainer="ZeroshotCLIP", output=world.folder / "ensemble")
-    other = results(world.folder / "ensemble")["test_transfer_pgd2-ce@8-a8.json"]
+    assert parse_as_coop(workspace.output / "log.txt", "accuracy") == round(transfer["clean"]["accuracy"], 1)
+    workspace.run("TRAINER.ZEROSHOTCLIP.ENSEMBLE", "True", trainer="ZeroshotCLIP", output=workspace.folder / "ensemble")
+    other = results(workspace.folder / "ensemble")["test_transfer_pgd2-ce@8-a8.json"]
     assert len(other["hand_prompt"]) == 8 and other["prompt"] != transfer["prompt"]
 
 
-def test_a_record_says_whether_its_method_was_trained(world, monkeypatch):
+def test_a_record_says_whether_its_method_was_trained(workspace, monkeypatch):
     """By the trainer's name, so that records of earlier versions do; a trainer of another name says it itself."""
     from trainers.zsclip import ZeroshotCLIP
 
-    world.run(trainer="ZeroshotCLIP")
-    world.run(trainer="CoOp", output=world.folder / "coop")
-    (zero, *_), (coop, *_) = results(world.output).values(), results(world.folder / "coop").values()
+    workspace.run(trainer="ZeroshotCLIP")
+    workspace.run(trainer="CoOp", output=workspace.folder / "coop")
+    (zero, *_), (coop, *_) = results(workspace.output).values(), results(workspace.folder / "coop").values()
     assert "trained" not in zero and not records.is_trained(zero) and "trained" not in coop and records.is_trained(coop)
     monkeypatch.setattr(records, "UNTRAINED", ())
     assert ZeroshotCLIP.trained is False
-    world.run(trainer="ZeroshotCLIP", output=world.folder / "again")
-    again = next(iter(results(world.folder / "again").values()))
+    workspace.run(trainer="ZeroshotCLIP", output=workspace.folder / "again")
+    again = next(iter(results(workspace.folder / "again").values()))
     assert again["trained"] is False and not records.is_trained(again)
 
 
-def test_best_validation_model_is_chosen_and_loaded(world):
-    world.run("TEST.FINAL_MODEL", "best_val")
-    assert (world.output / "prompt_learner" / "model-best.pth.tar").is_file()
+def test_best_validation_model_is_chosen_and_loaded(workspace):
+    workspace.run("TEST.FINAL_MODEL", "best_val")
+    assert (workspace.output / "prompt_learner" / "model-best.pth.tar").is_file()
 
 
 @pytest.mark.parametrize(
@@ -299,50 +285,50 @@ def test_best_validation_model_is_chosen_and_loaded(world):
         (("BANK.DIR", "caf\udce9"), r"the name 'caf\xe9' is not UTF-8"),
     ],
 )
-def test_mistakes_are_answered_with_a_sentence(world, bad, says):
-    code, printed = world.call(*bad)
+def test_mistakes_are_answered_with_a_sentence(workspace, bad, says):
+    code, printed = workspace.call(*bad)
     assert code == 2 and says in printed and "Traceback" not in printed
 
 
 @pytest.mark.parametrize("trainer", ("AdvPT", "CoOp", "APT", "FAP", "TradesFT", "ZeroshotCLIP", "LinearProbe"))
 @pytest.mark.parametrize("size", ("(8, 8)", "(32, 32)", "(16, 24)"))
-def test_images_of_another_size_than_clips_are_refused_before_any_is_read(world, trainer, size):
-    code, printed = world.call("INPUT.SIZE", size, trainer=trainer)
+def test_images_of_another_size_than_clips_are_refused_before_any_is_read(workspace, trainer, size):
+    code, printed = workspace.call("INPUT.SIZE", size, trainer=trainer)
     assert code == 2 and f"INPUT.SIZE is {size}, but tiny reads 16 x 16 pixels" in printed
-    assert not list(world.folder.glob("banks/**/*.safetensors"))
+    assert not list(workspace.folder.glob("banks/**/*.safetensors"))
 
 
 @pytest.mark.parametrize("trainer", ("CoOp", "APT", "TradesFT"))
-def test_training_on_images_refuses_values_that_no_loader_can_have(world, trainer):
-    code, printed = world.call("DATALOADER.K_TRANSFORMS", "2", "INPUT.RRCROP_SCALE", "(0.9, 0.1)", trainer=trainer)
+def test_training_on_images_refuses_values_that_no_loader_can_have(workspace, trainer):
+    code, printed = workspace.call("DATALOADER.K_TRANSFORMS", "2", "INPUT.RRCROP_SCALE", "(0.9, 0.1)", trainer=trainer)
     assert code == 2 and "K_TRANSFORMS is 2; expected 1" in printed and "RRCROP_SCALE is (0.9, 0.1)" in printed
 
 
-def test_coops_literal_command_line(world):
+def test_coops_literal_command_line(workspace):
     """main.sh of CoOp, word for word, with our yaml names."""
     import train
 
-    config = world.folder / "trainers" / "CoOp" / "tiny.yaml"
+    config = workspace.folder / "trainers" / "CoOp" / "tiny.yaml"
     config.parent.mkdir(parents=True)
-    shutil.copy(world.folder / "tiny.yaml", config)
+    shutil.copy(workspace.folder / "tiny.yaml", config)
     argv = (
-        f"--root {world.folder}/data --seed 1 --trainer CoOp --dataset-config-file {world.folder}/set.yaml "
-        f"--config-file {config} --output-dir {world.folder}/out "
+        f"--root {workspace.folder}/data --seed 1 --trainer CoOp --dataset-config-file {workspace.folder}/set.yaml "
+        f"--config-file {config} --output-dir {workspace.folder}/out "
         "TRAINER.COOP.N_CTX 16 TRAINER.COOP.CSC False TRAINER.COOP.CLASS_TOKEN_POSITION end DATASET.NUM_SHOTS 1 "
-        f"MODEL.WEIGHTS {world.weights} MODEL.ACTIVATION quickgelu BANK.DIR {world.folder}/banks"
+        f"MODEL.WEIGHTS {workspace.weights} MODEL.ACTIVATION quickgelu BANK.DIR {workspace.folder}/banks"
     ).split()
     assert train.main(argv) == 0
-    assert parse_as_coop(world.folder / "out" / "log.txt", "accuracy") >= 0
+    assert parse_as_coop(workspace.folder / "out" / "log.txt", "accuracy") >= 0
 
 
-def test_default_output_folder_follows_coop(world, monkeypatch):
+def test_default_output_folder_follows_coop(workspace, monkeypatch):
     import train
 
-    monkeypatch.chdir(world.folder)
-    argv = world.argv("EVAL.ATTACKS", "()", "DATASET.NUM_SHOTS", "2")
+    monkeypatch.chdir(workspace.folder)
+    argv = workspace.argv("EVAL.ATTACKS", "()", "DATASET.NUM_SHOTS", "2")
     at = argv.index("--output-dir")
     assert train.main(argv[:at] + argv[at + 2 :]) == 0
-    run = world.folder / "output/tinyphotos/AdvPT/tiny_2shots/nctx4_cscFalse_ctpend/seed1"
+    run = workspace.folder / "output/tinyphotos/AdvPT/tiny_2shots/nctx4_cscFalse_ctpend/seed1"
     assert (run / "records" / "test_clean.json").is_file()
 
 
@@ -389,7 +375,7 @@ class OwnSet(DatasetBase):
 """
 
 
-def test_as_a_plugin_in_somebody_elses_checkout(world, tmp_path):
+def test_as_a_plugin_in_somebody_elses_checkout(workspace, tmp_path):
     """One copied file, one import, one call; only ``advpt`` and ``dassl`` are installed there."""
     checkout = tmp_path / "checkout"
     (checkout / "trainers").mkdir(parents=True)
@@ -402,8 +388,8 @@ def test_as_a_plugin_in_somebody_elses_checkout(world, tmp_path):
     (site / "advpt").symlink_to(ROOT / "advpt")
     (site / "dassl").symlink_to(ROOT / "dassl-lite" / "dassl")
     done = subprocess.run(
-        [sys.executable, "train.py", "--root", str(world.folder / "data"), "--output-dir", str(tmp_path / "out"),
-         "--config-file", str(world.folder / "tiny.yaml"), "MODEL.WEIGHTS", str(world.weights), "SEED", "1",
+        [sys.executable, "train.py", "--root", str(workspace.folder / "data"), "--output-dir", str(tmp_path / "out"),
+         "--config-file", str(workspace.folder / "tiny.yaml"), "MODEL.WEIGHTS", str(workspace.weights), "SEED", "1",
          "MODEL.ACTIVATION", "quickgelu", "BANK.DIR", str(tmp_path / "b")],
         cwd=checkout, capture_output=True, text=True, check=False,
         env={"PYTHONPATH": str(site), "PATH": "/usr/bin:/bin"},
@@ -412,26 +398,26 @@ def test_as_a_plugin_in_somebody_elses_checkout(world, tmp_path):
     assert "* robust_accuracy:" in done.stdout and len(results(tmp_path / "out")) == 4
 
 
-def test_our_schedule_steps_in_where_the_hosts_does_not_run(world, monkeypatch):
+def test_our_schedule_steps_in_where_the_hosts_does_not_run(workspace, monkeypatch):
     import trainers.advpt as module
 
-    world.run()
+    workspace.run()
 
     def broken(*args):
         raise TypeError("LRScheduler.__init__() takes from 2 to 3 positional arguments but 4 were given")
 
     monkeypatch.setattr(module, "build_lr_scheduler", broken)
-    printed = world.run(output=world.folder / "own")
+    printed = workspace.run(output=workspace.folder / "own")
     assert "using our own" in printed
-    assert torch.equal(context(world.output), context(world.folder / "own"))
+    assert torch.equal(context(workspace.output), context(workspace.folder / "own"))
 
 
-def test_images_already_in_the_unit_range_are_left_alone(world):
+def test_images_already_in_the_unit_range_are_left_alone(workspace):
     """APT-style configs leave ``normalize`` out; CoOp-style ones have it. Both tune on the same pixels."""
     plain = ("INPUT.TRANSFORMS", "('center_crop',)")
-    world.run(*plain, trainer="CoOp")
-    world.run("INPUT.TRANSFORMS", "('center_crop','normalize')", trainer="CoOp", output=world.folder / "norm")
-    torch.testing.assert_close(context(world.output), context(world.folder / "norm"), atol=1e-5, rtol=1e-4)
+    workspace.run(*plain, trainer="CoOp")
+    workspace.run("INPUT.TRANSFORMS", "('center_crop','normalize')", trainer="CoOp", output=workspace.folder / "norm")
+    torch.testing.assert_close(context(workspace.output), context(workspace.folder / "norm"), atol=1e-5, rtol=1e-4)
 
 
 def test_every_shipped_yaml_resolves_to_what_its_name_says():
@@ -459,61 +445,48 @@ def test_every_shipped_yaml_resolves_to_what_its_name_says():
             assert (cfg.BANK.ATTACK, tuple(cfg.EVAL.ATTACKS)) == ("pgd10-fkl@8", ("pgd40-fkl@16",))
 
 
-def test_a_prompt_from_elsewhere_is_evaluated(world):
+def test_a_prompt_from_elsewhere_is_evaluated(workspace):
     from advpt.prompts import exchange
 
-    world.run()
-    exchange.write_run(exchange.read(world.output), world.folder / "given")
-    flags = ("--eval-only", "--model-dir", str(world.folder / "given"))
-    world.run(flags=flags, output=world.folder / "eval")
-    mine, theirs = results(world.output), results(world.folder / "eval")
+    workspace.run()
+    exchange.write_run(exchange.read(workspace.output), workspace.folder / "given")
+    flags = ("--eval-only", "--model-dir", str(workspace.folder / "given"))
+    workspace.run(flags=flags, output=workspace.folder / "eval")
+    mine, theirs = results(workspace.output), results(workspace.folder / "eval")
     assert [r["prompt"] for r in mine.values()] == [r["prompt"] for r in theirs.values()]
 
 
-def test_a_prompt_is_evaluated_over_other_classes_unless_it_is_class_specific(world):
-    world.run()
-    flags = ("--eval-only", "--model-dir", str(world.output))
-    world.run("DATASET.SUBSAMPLE_CLASSES", "base", flags=flags, output=world.folder / "base")
-    assert results(world.folder / "base")["test_transfer_pgd2-fkl@8-a5.json"]["clean"]["n"] == 8  # two of three classes
-    world.run("TRAINER.ADVPT.CSC", "True", output=world.folder / "csc")
-    flags = ("--eval-only", "--model-dir", str(world.folder / "csc"))
-    code, printed = world.call(
-        "TRAINER.ADVPT.CSC", "True", "DATASET.SUBSAMPLE_CLASSES", "base", flags=flags, output=world.folder / "csc_base"
+def test_a_prompt_is_evaluated_over_other_classes_unless_it_is_class_specific(workspace):
+    workspace.run()
+    flags = ("--eval-only", "--model-dir", str(workspace.output))
+    workspace.run("DATASET.SUBSAMPLE_CLASSES", "base", flags=flags, output=workspace.folder / "base")
+    assert (
+        results(workspace.folder / "base")["test_transfer_pgd2-fkl@8-a5.json"]["clean"]["n"] == 8
+    )  # two of three classes
+    workspace.run("TRAINER.ADVPT.CSC", "True", output=workspace.folder / "csc")
+    flags = ("--eval-only", "--model-dir", str(workspace.folder / "csc"))
+    code, printed = workspace.call(
+        "TRAINER.ADVPT.CSC",
+        "True",
+        "DATASET.SUBSAMPLE_CLASSES",
+        "base",
+        flags=flags,
+        output=workspace.folder / "csc_base",
     )
     assert code == 2 and "fits only the class list it was tuned on" in printed
 
 
-def test_a_compiled_run_is_close_and_has_banks_of_its_own(world, monkeypatch):
+def test_a_compiled_run_is_close_and_has_banks_of_its_own(workspace, monkeypatch):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
-    world.run("EVAL.ATTACKS", "()")
-    plain = next((world.folder / "banks").glob("TinyPhotos/tiny/*/manifest.json")).parents[1]
+    workspace.run("EVAL.ATTACKS", "()")
+    plain = next((workspace.folder / "banks").glob("TinyPhotos/tiny/*/manifest.json")).parents[1]
     before = {path.name for path in plain.iterdir()}
-    world.run("EVAL.ATTACKS", "()", "MODEL.COMPILE", "True", output=world.folder / "compiled")
-    assert torch.allclose(context(world.output), context(world.folder / "compiled"), atol=1e-4)
+    workspace.run("EVAL.ATTACKS", "()", "MODEL.COMPILE", "True", output=workspace.folder / "compiled")
+    assert torch.allclose(context(workspace.output), context(workspace.folder / "compiled"), atol=1e-4)
     assert len({path.name for path in plain.iterdir()} - before) == 2  # of training and test images
 
 
 # --- what nothing reads, what cannot be told apart, what is chosen on ------------------------------------------------
-
-
-def folders(where: Path, names: tuple[str, ...], parts: dict[str, int]) -> Path:
-    """A data set of one's own: so many pictures of every class in every part."""
-    rng = np.random.default_rng(0)
-    for part, n in parts.items():
-        for label, name in enumerate(names):
-            for i in range(n):
-                path = where / part / name / f"{i}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                pixels = rng.integers(0, 120, (18, 20, 3)) + 60 * np.eye(3, dtype=int)[label % 3]
-                Image.fromarray(pixels.astype(np.uint8)).save(path)
-    return where
-
-
-def own_data(world, names=("red fox", "owl", "sea"), **parts) -> list[str]:
-    """The command line of a run on such a set; by default 5 training and 4 test pictures a class."""
-    where = folders(world.folder / "own", names, parts or {"train": 5, "test": 4})
-    (world.folder / "own.yaml").write_text('DATASET: {NAME: "ImageFolder"}\n')
-    return ["--root", str(where), "--dataset-config-file", str(world.folder / "own.yaml")]
 
 
 def first(folder: Path) -> dict:
@@ -523,22 +496,24 @@ def first(folder: Path) -> dict:
 @pytest.mark.parametrize(
     "names", [("red_fox", "red fox", "owl"), ("Crane", "crane", "owl"), ("crane", " crane", "owl")]
 )
-def test_two_classes_with_one_prompt_are_named(world, names):
-    printed = world.run(flags=own_data(world, names))
+def test_two_classes_with_one_prompt_are_named(workspace, names):
+    printed = workspace.run(flags=own_data(workspace, names))
     one, other = sorted(names[:2])
     said = f"one prompt for several classes: {one!r} (label {sorted(names).index(one)}), {other!r}"
     assert printed.index(said) < printed.index("epoch [1/3]"), "before it is tuned"
-    assert any(said in text for text in first(world.output)["warnings"])
-    world.run(flags=own_data(world, names), trainer="LinearProbe", output=world.folder / "probe")
-    assert not any("one prompt" in text for text in first(world.folder / "probe")["warnings"]), "it looks at no name"
-    world.run("TRAINER.ADVPT.CSC", "True", flags=own_data(world, names), output=world.folder / "csc")
-    assert not any("one prompt" in text for text in first(world.folder / "csc")["warnings"]), "each has its own"
-    world.run("TRAINER.ADVPT.CSC", "True", flags=own_data(world, names), trainer="ZeroshotCLIP",
-              output=world.folder / "zs")  # fmt: skip
-    assert any(said in text for text in first(world.folder / "zs")["warnings"])
+    assert any(said in text for text in first(workspace.output)["warnings"])
+    workspace.run(flags=own_data(workspace, names), trainer="LinearProbe", output=workspace.folder / "probe")
+    assert not any("one prompt" in text for text in first(workspace.folder / "probe")["warnings"]), (
+        "it looks at no name"
+    )
+    workspace.run("TRAINER.ADVPT.CSC", "True", flags=own_data(workspace, names), output=workspace.folder / "csc")
+    assert not any("one prompt" in text for text in first(workspace.folder / "csc")["warnings"]), "each has its own"
+    workspace.run("TRAINER.ADVPT.CSC", "True", flags=own_data(workspace, names), trainer="ZeroshotCLIP",
+              output=workspace.folder / "zs")  # fmt: skip
+    assert any(said in text for text in first(workspace.folder / "zs")["warnings"])
 
 
-def test_two_labels_of_one_name_are_named(world):
+def test_two_labels_of_one_name_are_named(workspace):
     from advpt.detectors import same_prompts
 
     assert same_prompts(["crane", "owl", "crane"], [1, 2, 1]) == [
@@ -552,12 +527,12 @@ def test_two_labels_of_one_name_are_named(world):
     assert same_prompts(["a", "b"], [0, 1]) == []
 
 
-def test_files_of_a_class_that_are_left_out_are_in_the_record(world):
-    flags = own_data(world)
-    (world.folder / "own" / "test" / "owl" / "x.heic").touch()
-    printed = world.run(flags=flags, trainer="ZeroshotCLIP")
+def test_files_of_a_class_that_are_left_out_are_in_the_record(workspace):
+    flags = own_data(workspace)
+    (workspace.folder / "own" / "test" / "owl" / "x.heic").touch()
+    printed = workspace.run(flags=flags, trainer="ZeroshotCLIP")
     said = "ImageFolder: test: 1 files in class folders are left out"
-    assert said in printed and any(text.startswith(said) for text in first(world.output)["warnings"])
+    assert said in printed and any(text.startswith(said) for text in first(workspace.output)["warnings"])
 
 
 def ignored(folder: Path) -> list[str]:
@@ -567,35 +542,35 @@ def ignored(folder: Path) -> list[str]:
 IGNORED = "TRAINER.COOP.N_CTX changes nothing: AdvPT does not read it, it reads TRAINER.ADVPT.N_CTX"
 
 
-def test_settings_of_another_trainers_node_are_named(world):
-    printed = world.run("TRAINER.COOP.N_CTX", "16", "TRAINER.APT.PROMPT_MODE", "constant")
-    assert ignored(world.output) == [
+def test_settings_of_another_trainers_node_are_named(workspace):
+    printed = workspace.run("TRAINER.COOP.N_CTX", "16", "TRAINER.APT.PROMPT_MODE", "constant")
+    assert ignored(workspace.output) == [
         IGNORED,
         "TRAINER.APT.PROMPT_MODE changes nothing: AdvPT does not read it, it reads TRAINER.ADVPT and "
         "TRAINER.ZEROSHOTCLIP",
     ]
     assert printed.index(IGNORED) < printed.index("epoch [1/3]")
     more = ("TRAINER.COOP.N_CTX", "4", "TRAINER.ADVPT.N_CTX", "4")
-    world.run(*more, output=world.folder / "both")
-    assert not ignored(world.folder / "both"), "a script for several trainers gives both"
-    world.run("TRAINER.COOP.N_CTX", "4", "TRAINER.COOP.CLEAN_BANK", "True", trainer="CoOp",
-              output=world.folder / "coop")  # fmt: skip
-    assert not ignored(world.folder / "coop")
+    workspace.run(*more, output=workspace.folder / "both")
+    assert not ignored(workspace.folder / "both"), "a script for several trainers gives both"
+    workspace.run("TRAINER.COOP.N_CTX", "4", "TRAINER.COOP.CLEAN_BANK", "True", trainer="CoOp",
+              output=workspace.folder / "coop")  # fmt: skip
+    assert not ignored(workspace.folder / "coop")
 
 
-def test_a_yaml_for_another_trainer_is_named_and_one_for_both_is_not(world):
-    text = (world.folder / "tiny.yaml").read_text()
+def test_a_yaml_for_another_trainer_is_named_and_one_for_both_is_not(workspace):
+    text = (workspace.folder / "tiny.yaml").read_text()
     assert "ADVPT: {N_CTX: 4}, COOP" in text
-    world.run(trainer="CoOp")
-    assert not ignored(world.output)
-    (world.folder / "tiny.yaml").write_text(text.replace("ADVPT: {N_CTX: 4}, COOP", "COOP"))
-    world.run(output=world.folder / "other")
-    assert ignored(world.folder / "other") == [IGNORED, IGNORED.replace("N_CTX", "PREC")]
+    workspace.run(trainer="CoOp")
+    assert not ignored(workspace.output)
+    (workspace.folder / "tiny.yaml").write_text(text.replace("ADVPT: {N_CTX: 4}, COOP", "COOP"))
+    workspace.run(output=workspace.folder / "other")
+    assert ignored(workspace.folder / "other") == [IGNORED, IGNORED.replace("N_CTX", "PREC")]
     pairs = ("TRAINER.ADVPT.N_CTX", "4", "TRAINER.ADVPT.PREC", "fp32")  # as plans give what the yaml has elsewhere
-    world.run(*pairs, output=world.folder / "plan")
-    assert not ignored(world.folder / "plan")
-    world.run(trainer="ZeroshotCLIP", output=world.folder / "zs")
-    assert not ignored(world.folder / "zs"), "CoOp's own command for zero-shot CLIP names CoOp's yaml"
+    workspace.run(*pairs, output=workspace.folder / "plan")
+    assert not ignored(workspace.folder / "plan")
+    workspace.run(trainer="ZeroshotCLIP", output=workspace.folder / "zs")
+    assert not ignored(workspace.folder / "zs"), "CoOp's own command for zero-shot CLIP names CoOp's yaml"
 
 
 class Watched(CfgNode):
@@ -617,13 +592,13 @@ def every_trainer() -> list[str]:
 
 
 @pytest.mark.parametrize("name", every_trainer())
-def test_a_trainer_reads_the_nodes_that_it_names(world, name, monkeypatch):
+def test_a_trainer_reads_the_nodes_that_it_names(workspace, name, monkeypatch):
     from dassl.engine import TRAINER_REGISTRY, build_trainer
 
     import datasets  # noqa: F401
     import trainers  # noqa: F401
 
-    cfg = train.setup_cfg(train.parse_args(world.argv(trainer=name)))
+    cfg = train.setup_cfg(train.parse_args(workspace.argv(trainer=name)))
     cfg.defrost()
     nodes = TRAINER_REGISTRY.get(name).nodes()
     for node in nodes:
@@ -645,37 +620,39 @@ def test_a_trainer_reads_the_nodes_that_it_names(world, name, monkeypatch):
 
 
 @pytest.mark.parametrize("words", ["False", "false", "None", "", "0", " "])
-def test_words_that_are_none(world, words):
-    world.run("TRAINER.ADVPT.CTX_INIT", words, "TRAINER.ADVPT.N_CTX", "6", "OPTIM.MAX_EPOCH", "1", "EVAL.ATTACKS", "()")
-    assert context(world.output, 1).shape == (6, 64), "six vectors drawn at random, and not one of a word"
+def test_words_that_are_none(workspace, words):
+    workspace.run(
+        "TRAINER.ADVPT.CTX_INIT", words, "TRAINER.ADVPT.N_CTX", "6", "OPTIM.MAX_EPOCH", "1", "EVAL.ATTACKS", "()"
+    )
+    assert context(workspace.output, 1).shape == (6, 64), "six vectors drawn at random, and not one of a word"
 
 
-def test_words_that_are_none_in_a_yaml_and_true_is_refused(world):
-    path = world.folder / "tiny.yaml"
+def test_words_that_are_none_in_a_yaml_and_true_is_refused(workspace):
+    path = workspace.folder / "tiny.yaml"
     text = path.read_text()
     for n, value in enumerate(("False", "null", "0", "")):
         path.write_text(text.replace("ADVPT: {N_CTX: 4}", f"ADVPT: {{N_CTX: 4, CTX_INIT: {value}}}"))
-        output = world.folder / f"run{n}"
-        world.run("OPTIM.MAX_EPOCH", "1", "EVAL.ATTACKS", "()", output=output)
+        output = workspace.folder / f"run{n}"
+        workspace.run("OPTIM.MAX_EPOCH", "1", "EVAL.ATTACKS", "()", output=output)
         assert context(output, 1).shape == (4, 64)
-    code, printed = world.call("TRAINER.ADVPT.CTX_INIT", "True", output=world.folder / "true")
+    code, printed = workspace.call("TRAINER.ADVPT.CTX_INIT", "True", output=workspace.folder / "true")
     assert code == 2 and "CTX_INIT is True; give the first words" in printed
 
 
 @pytest.mark.parametrize("trainer", ["AdvPT", "CoOp", "AdvTrain"])
-def test_best_val_without_validation_images_is_refused(world, trainer):
-    best, flags = ("TEST.FINAL_MODEL", "best_val"), own_data(world)
-    code, printed = world.call(*best, flags=flags, trainer=trainer)
+def test_best_val_without_validation_images_is_refused(workspace, trainer):
+    best, flags = ("TEST.FINAL_MODEL", "best_val"), own_data(workspace)
+    code, printed = workspace.call(*best, flags=flags, trainer=trainer)
     assert code == 2 and "chooses a checkpoint on the validation split of ImageFolder, and there is none" in printed
     assert "Use TEST.FINAL_MODEL last_step" in printed and "Evaluate on" not in printed
-    assert not (world.folder / "banks").exists(), "before anything is made"
-    (world.folder / "own" / "val").mkdir()
-    assert world.call(*best, flags=flags, trainer=trainer)[0] == 2, "an empty folder is none"
+    assert not (workspace.folder / "banks").exists(), "before anything is made"
+    (workspace.folder / "own" / "val").mkdir()
+    assert workspace.call(*best, flags=flags, trainer=trainer)[0] == 2, "an empty folder is none"
 
 
-def test_best_val_on_images_of_the_test_split_is_refused(world, monkeypatch):
+def test_best_val_on_images_of_the_test_split_is_refused(workspace, monkeypatch):
     """ImageNet's validation list is its test list."""
-    from small_world import TinyPhotos
+    from tests.helpers.workspace import TinyPhotos
 
     built = TinyPhotos.__init__
 
@@ -684,10 +661,10 @@ def test_best_val_on_images_of_the_test_split_is_refused(world, monkeypatch):
         self._val = self._test
 
     monkeypatch.setattr(TinyPhotos, "__init__", shared)
-    code, printed = world.call("TEST.FINAL_MODEL", "best_val")
+    code, printed = workspace.call("TEST.FINAL_MODEL", "best_val")
     assert code == 2 and "and 12 of its 12 images are test images: it would choose on the test set" in printed
     monkeypatch.setattr(TinyPhotos, "__init__", built)
-    world.run("TEST.FINAL_MODEL", "best_val", output=world.folder / "sound")
-    flags = ("--eval-only", "--model-dir", str(world.folder / "sound"))
+    workspace.run("TEST.FINAL_MODEL", "best_val", output=workspace.folder / "sound")
+    flags = ("--eval-only", "--model-dir", str(workspace.folder / "sound"))
     monkeypatch.setattr(TinyPhotos, "__init__", shared)
-    world.run("TEST.FINAL_MODEL", "best_val", output=world.folder / "eval", flags=flags)  # nothing is chosen
+    workspace.run("TEST.FINAL_MODEL", "best_val", output=workspace.folder / "eval", flags=flags)  # nothing is chosen

@@ -9,28 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-from small_world import ROOT, World
 
 from advpt.data import imagenet
 from advpt.evaluation import record as records
-
-
-def picture(path: Path, seed: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 255, (18, 22, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path, format="JPEG")
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    for split, n in (("train", 4), ("val", 1), ("test", 2)):
-        for label, name in enumerate(("fox", "owl", "sea")):
-            for i in range(n):
-                picture(tmp_path / "data" / "image_folder" / split / name / f"{i}.jpg", 100 * label + i + len(split))
-    return tmp_path
+from tests.helpers.workspace import ROOT, Workspace, write_jpeg
 
 
 def main_sh(folder: Path, weights: Path, *more: str, seeds: str = "1 2", start=subprocess.run, more_env=None, **how):
@@ -80,7 +63,7 @@ def test_two_sets_of_ones_own_have_tables_of_their_own(folder, tiny_file):
     for split, n in (("train", 3), ("test", 3)):
         for label, name in enumerate(("crow", "heron")):
             for i in range(n):
-                picture(folder / "birds" / split / name / f"{i}.jpg", 100 * label + i + n)
+                write_jpeg(folder / "birds" / split / name / f"{i}.jpg", 100 * label + i + n)
     for name, images in (("animals", 6), ("birds", 6)):
         env = {"DATA": str(folder / name)}
         made = main_sh(folder, tiny_file, seeds="1", more_env=env)
@@ -105,21 +88,21 @@ def test_missing_things_stop_main_at_once_with_the_command_that_gets_them(folder
 @pytest.mark.parametrize(("name", "place"), [("ImageNetA", "imagenet-adversarial/imagenet-a"),
                                              ("ImageNetR", "imagenet-rendition/imagenet-r")])  # fmt: skip
 def test_a_prompt_of_a_thousand_classes_is_evaluated_over_two_hundred(tmp_path, tiny_file, name, place):
-    world = World(tmp_path, tiny_file)
+    workspace = Workspace(tmp_path, tiny_file)
     wnids = list(imagenet.shipped_names())
     for k, wnid in enumerate(wnids):
-        picture(world.folder / "data/imagenet/images/train" / wnid / f"{wnid}_0.JPEG", k)
-        picture(world.folder / "data/imagenet/images/val" / wnid / f"ILSVRC2012_val_{k:08d}.JPEG", k)
+        write_jpeg(workspace.folder / "data/imagenet/images/train" / wnid / f"{wnid}_0.JPEG", k)
+        write_jpeg(workspace.folder / "data/imagenet/images/val" / wnid / f"ILSVRC2012_val_{k:08d}.JPEG", k)
     for wnid in wnids[::5]:
-        picture(world.folder / "data" / place / wnid / "0.jpg", int(wnid[1:]))
+        write_jpeg(workspace.folder / "data" / place / wnid / "0.jpg", int(wnid[1:]))
     quick = ("OPTIM.MAX_EPOCH", "1", "BANK.ATTACK", "pgd1-fkl@4", "EVAL.ATTACKS", "('pgd1-fkl@8',)", "BANK.LIMIT", "50",
              "EVAL.SUBSET", "20", "DATALOADER.TRAIN_X.BATCH_SIZE", "25", "BANK.CHUNK", "64")  # fmt: skip
-    world.run("DATASET.NAME", "ImageNet", "DATASET.TEST_SUBSET", "paper1000", *quick)
-    flags = ("--eval-only", "--model-dir", str(world.output))
-    world.run("DATASET.NAME", name, "BANK.DIR", str(tmp_path / "b"), *quick, flags=flags, output=tmp_path / "shift")
+    workspace.run("DATASET.NAME", "ImageNet", "DATASET.TEST_SUBSET", "paper1000", *quick)
+    flags = ("--eval-only", "--model-dir", str(workspace.output))
+    workspace.run("DATASET.NAME", name, "BANK.DIR", str(tmp_path / "b"), *quick, flags=flags, output=tmp_path / "shift")
     (path,) = (tmp_path / "shift" / "records").glob("*transfer*.json")
     found = records.read(path).result
-    (own,) = (world.output / "records").glob("*transfer*.json")
+    (own,) = (workspace.output / "records").glob("*transfer*.json")
     assert found["dataset"] == name and found["clean"]["n"] == 20
     assert records.read(own).result["dataset"] == "ImageNet"
     assert found["prompt"] != records.read(own).result["prompt"], "200 features, not 1,000"

@@ -1,24 +1,23 @@
-"""A world small enough for whole runs: a tiny CLIP in a file, a data set of generated pictures in CoOp's style."""
+"""Whole runs in a folder of their own: a tiny CLIP in a file, a data set of generated pictures in CoOp's style."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import sys
+import re
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 from PIL import Image
 
+import train
 from advpt.backbones.clip import Architecture, build
+from advpt.evaluation import record as records
+from advpt.files import load_checkpoint, tensor_digest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-import train  # noqa: E402
-
 TINY = Architecture(32, 16, 1, 64, 8, 77, 49408, 64, 1)
 NAMES = ("red_fox", "owl", "sea")
 
@@ -64,7 +63,7 @@ EVAL: {ATTACKS: ["pgd2-fkl@8", "pgd2-ce@8"], PROTOCOLS: ["transfer", "adaptive"]
 """
 
 
-class World:
+class Workspace:
     """Runs ``train.py`` in this process, in its own folder."""
 
     def __init__(self, folder: Path, weights: Path) -> None:
@@ -116,19 +115,57 @@ def write_weights(path: Path, architecture: Architecture) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def tiny_file(tmp_path_factory) -> Path:
-    return write_weights(tmp_path_factory.mktemp("weights") / "tiny.pt", TINY)
+def results(folder: Path) -> dict[str, dict]:
+    return {path.name: records.read(path).result for path in sorted((folder / "records").glob("*.json"))}
 
 
-@pytest.fixture
-def world(tmp_path, tiny_file) -> World:
-    return World(tmp_path, tiny_file)
+def parse_as_coop(log: Path, keyword: str, gate: str = "Finish training") -> float:
+    """CoOp's parse_test_res.py in four lines: the last match after the gate line."""
+    value, open_gate = None, False
+    for line in log.read_text().splitlines():
+        open_gate = open_gate or line == gate
+        if open_gate and (found := re.search(rf"\* {keyword}: ([\.\deE+-]+)%", line)):
+            value = float(found[1])
+    assert value is not None
+    return value
 
 
-@pytest.fixture(autouse=True)
-def _restore_streams():
-    """Dassl's logger replaces sys.stdout; put it back after each test."""
-    out, err = sys.stdout, sys.stderr
-    yield
-    sys.stdout, sys.stderr = out, err
+def folders(where: Path, names: tuple[str, ...], parts: dict[str, int]) -> Path:
+    """A data set of one's own: so many pictures of every class in every part."""
+    rng = np.random.default_rng(0)
+    for part, n in parts.items():
+        for label, name in enumerate(names):
+            for i in range(n):
+                path = where / part / name / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pixels = rng.integers(0, 120, (18, 20, 3)) + 60 * np.eye(3, dtype=int)[label % 3]
+                Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return where
+
+
+def own_data(workspace, names=("red fox", "owl", "sea"), **parts) -> list[str]:
+    """The command line of a run on such a set; by default 5 training and 4 test pictures a class."""
+    where = folders(workspace.folder / "own", names, parts or {"train": 5, "test": 4})
+    (workspace.folder / "own.yaml").write_text('DATASET: {NAME: "ImageFolder"}\n')
+    return ["--root", str(where), "--dataset-config-file", str(workspace.folder / "own.yaml")]
+
+
+def learned(folder: Path, last: int) -> dict[str, object]:
+    """What counts of a run: parameters, optimizer and schedule after the last epoch, and the result of each record."""
+    saved = load_checkpoint(folder / "prompt_learner" / f"model.pth.tar-{last}")
+    states = saved["optimizer"]["state"]
+    momentum = {str(k): v["momentum_buffer"] for k, v in states.items()}
+    return {
+        "parameters": tensor_digest(saved["state_dict"]),
+        "optimizer": tensor_digest(momentum),
+        "rates": [group["lr"] for group in saved["optimizer"]["param_groups"]],
+        "schedule": saved["scheduler"]["last_epoch"],
+        "records": {p.name: records.read(p).id for p in sorted((folder / "records").glob("*.json"))},
+    }
+
+
+def write_jpeg(path: Path, seed: int) -> None:
+    """A random photograph of 22 x 18 pixels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (18, 22, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, format="JPEG")

@@ -1,6 +1,6 @@
 """A Ray cluster of several nodes on this machine that loses and gains nodes at random, in a process of its own.
 
-Called as: shaky_nodes.py NODES SEED SHORTEST LONGEST (seconds between two events). Prints the cluster's address, then
+Called as: ray_nodes.py NODES SEED SHORTEST LONGEST (seconds between two events). Prints the cluster's address, then
 obeys its standard input: ``shake 3`` (kill and add nodes until three more were killed, or until told otherwise),
 ``rest``, and its end. Each kill and each new node is a line of output.
 """

@@ -1,16 +1,14 @@
-"""A small shelf: a tiny CLIP, a few generated images, a library of banks."""
+"""A CLIP of one layer a tower, and a few generated images for banks."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
 from advpt.backbones.clip import Architecture, Backbone, build
-from advpt.bank.library import Library
 from advpt.data.images import ImageSet, Preprocessing, Sample
 
 TINY = Architecture(32, 16, 1, 64, 8, 77, 49408, 64, 1)
@@ -32,18 +30,3 @@ def make_images(folder: Path, n: int, classes: int = 3, seed: int = 0, split: st
         samples.append(Sample(path.relative_to(folder).as_posix(), str(path), i % classes))
     names = tuple(f"class {c}" for c in range(classes))
     return ImageSet("tiny", split, tuple(samples), names, Preprocessing((16, 16), "bicubic"))
-
-
-@pytest.fixture(scope="session")
-def clip_model() -> Backbone:
-    return make_clip()
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> ImageSet:
-    return make_images(tmp_path / "images", 10)
-
-
-@pytest.fixture
-def library(tmp_path: Path, clip_model: Backbone) -> Library:
-    return Library(tmp_path / "banks", clip_model, lambda: clip_model, chunk=4)
