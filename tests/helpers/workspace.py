@@ -169,3 +169,14 @@ def write_jpeg(path: Path, seed: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 255, (18, 22, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path, format="JPEG")
+
+
+def context(folder: Path, epoch: int = 3) -> torch.Tensor:
+    return load_checkpoint(folder / "prompt_learner" / f"model.pth.tar-{epoch}")["state_dict"]["ctx"]
+
+
+# --- what nothing reads, what cannot be told apart, what is chosen on ------------------------------------------------
+
+
+def first(folder: Path) -> dict:
+    return next(iter(results(folder).values()))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections import OrderedDict
 from pathlib import Path
 
@@ -225,25 +223,3 @@ def test_the_image_tower_of_the_meta_net_is_looked_at(workspace, tmp_path):
     more = ("MODEL.IMAGE_WEIGHTS", str(other))
     code, printed = workspace.call(*SHORT, *more, trainer="CoCoOp", output=workspace.folder / "eval", flags=flags)
     assert code == 2 and "was tuned on another CLIP" in printed and "image tower" in printed
-
-
-def test_base_to_new(folder, tiny_file):
-    """The script, with prompts of base classes on classes that they were not tuned on."""
-    env = os.environ | {
-        "PYTHON": sys.executable, "SEEDS": "1", "SHOTS": "2", "DATA": str(folder / "data"), "TRAINER": "CoCoOp",
-        "OUTPUT": str(folder / "out"), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    words = ["MODEL.WEIGHTS", str(tiny_file), "MODEL.ACTIVATION", "quickgelu", "MODEL.BACKBONE.NAME", "tiny",
-             "INPUT.SIZE", "(16, 16)", "BANK.DIR", str(folder / "banks"), "DATALOADER.NUM_WORKERS", "0",
-             "OPTIM.MAX_EPOCH", "2", "EVAL.ATTACKS", "('pgd2-ce@8',)",
-             "EVAL.PROTOCOLS", "('transfer','adaptive')"]  # fmt: skip
-    script = ["bash", str(ROOT / "scripts/advpt/base_to_new.sh"), "image_folder", "vit_b16", *words]
-    done = subprocess.run(script, env=env, text=True, capture_output=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "base classes" in done.stdout and "new classes" in done.stdout
-    top = folder / "out" / "image_folder" / "CoCoOp" / "vit_b16_2shots"
-    for part, classes in (("base", 2), ("new", 1)):
-        kept = [records.read(p).result for p in sorted((top / part / "seed1" / "records").glob("*.json"))]
-        assert {r["protocol"] for r in kept} == {"transfer", "adaptive"}
-        assert {r["clean"]["n"] for r in kept} == {2 * classes} and {r["trainer"] for r in kept} == {"CoCoOp"}
-    assert set(state_of(top / "base" / "seed1")) == NAMES

@@ -13,6 +13,7 @@ import pytest
 
 from advpt.data import imagenet
 from advpt.evaluation import record as records
+from advpt.files import load_checkpoint
 from tests.helpers.workspace import ROOT, Workspace, write_jpeg
 
 
@@ -128,3 +129,32 @@ def test_a_composed_name_keeps_the_recipe_of_its_data_set(tmp_path, backbone, da
     words = (tmp_path / "words").read_text().splitlines()
     assert words[words.index("--config-file") + 1] == f"configs/trainers/AdvPT/{config}.yaml"
     assert f"/{config}_allshots/seed1" in words[words.index("--output-dir") + 1]
+
+
+NAMES = {"ctx", *(f"meta_net.linear{i}.{part}" for i in (1, 2) for part in ("weight", "bias"))}
+
+
+def state_of(run: Path) -> dict:
+    return load_checkpoint(run / "prompt_learner" / "model.pth.tar-2")["state_dict"]
+
+
+def test_base_to_new(folder, tiny_file):
+    """The script, with prompts of base classes on classes that they were not tuned on."""
+    env = os.environ | {
+        "PYTHON": sys.executable, "SEEDS": "1", "SHOTS": "2", "DATA": str(folder / "data"), "TRAINER": "CoCoOp",
+        "OUTPUT": str(folder / "out"), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    words = ["MODEL.WEIGHTS", str(tiny_file), "MODEL.ACTIVATION", "quickgelu", "MODEL.BACKBONE.NAME", "tiny",
+             "INPUT.SIZE", "(16, 16)", "BANK.DIR", str(folder / "banks"), "DATALOADER.NUM_WORKERS", "0",
+             "OPTIM.MAX_EPOCH", "2", "EVAL.ATTACKS", "('pgd2-ce@8',)",
+             "EVAL.PROTOCOLS", "('transfer','adaptive')"]  # fmt: skip
+    script = ["bash", str(ROOT / "scripts/advpt/base_to_new.sh"), "image_folder", "vit_b16", *words]
+    done = subprocess.run(script, env=env, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "base classes" in done.stdout and "new classes" in done.stdout
+    top = folder / "out" / "image_folder" / "CoCoOp" / "vit_b16_2shots"
+    for part, classes in (("base", 2), ("new", 1)):
+        kept = [records.read(p).result for p in sorted((top / part / "seed1" / "records").glob("*.json"))]
+        assert {r["protocol"] for r in kept} == {"transfer", "adaptive"}
+        assert {r["clean"]["n"] for r in kept} == {2 * classes} and {r["trainer"] for r in kept} == {"CoCoOp"}
+    assert set(state_of(top / "base" / "seed1")) == NAMES

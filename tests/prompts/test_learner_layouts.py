@@ -9,15 +9,14 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from advpt.backbones.clip import OFFICIAL, Architecture, Backbone, build, from_state
+from advpt.backbones.clip import OFFICIAL, Backbone
 from advpt.errors import ConfigError, PromptError
-from advpt.prompts.image_encoder import image_features, seen_through, visual_digest
+from advpt.prompts.image_encoder import image_features
 from advpt.prompts.learner import PromptLearner, check_layout
 from advpt.prompts.text_encoder import TextEncoder
 from advpt.settings import LAYOUTS, ContextSettings
+from tests.helpers.layouts import NAMES, make, pixels, settings
 
-WIDE = Architecture(32, 32, 3, 128, 16, 77, 49408, 64, 4)  # towers of different width, depth and number of heads
-NAMES = ["cat", "St. Bernard", "great_white_shark"]
 TEXT = ("text", "text_deep", "independent", "t2v", "v2t")
 VISUAL = ("visual", "independent", "t2v", "v2t")
 PROMPTS = {
@@ -28,32 +27,6 @@ PROMPTS = {
     "t2v": {"ctx", "ctx_deep"},
     "v2t": {"ctx", "visual_deep"},
 }
-
-
-@pytest.fixture(scope="module")
-def clip() -> Backbone:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return from_state("wide", build(WIDE).state_dict(), "the test suite")
-
-
-def settings(layout: str, depth: int = 3, n: int = 2, **other: object) -> ContextSettings:
-    plain = ContextSettings(n, False, "a photo of a", "end", "fp32")
-    return dataclasses.replace(plain, layout=layout, n_vision=n, depth_text=depth, depth_vision=depth, **other)
-
-
-def make(clip: Backbone, layout: str, seed: int = 0, **other: object) -> PromptLearner:
-    start = torch.Generator().manual_seed(seed)
-    chosen = settings(layout, **other)
-    learner = PromptLearner(TextEncoder(clip.model), NAMES, chosen, start, clip.architecture)
-    with torch.no_grad():  # far enough from zero that a misplaced token shows
-        for p in learner.parameters():
-            p.add_(torch.randn(p.shape, generator=start))
-    return learner
-
-
-def pixels(n: int = 3) -> Tensor:
-    return torch.rand(n, 3, 32, 32, generator=torch.Generator().manual_seed(7))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -103,31 +76,6 @@ def test_numbers_of_parameters_for_vit_b32() -> None:
     assert count("t2v") == 3_555_072
     assert count("v2t") == 3_557_120
     assert count("t2v", shared_coupling=True) == 3_555_072 - 7 * (512 * 768 + 768)
-
-
-def test_without_prompts_the_encoder_is_as_it_was(clip: Backbone) -> None:
-    encoder, x, taps = clip.require_image(), pixels(), []
-    expected = clip.model.encode_image((x - encoder.mean) / encoder.std)
-    assert torch.equal(image_features(encoder, x), expected)
-    assert torch.equal(image_features(encoder, x, taps=taps), expected)
-    assert [tuple(t.shape) for t in taps] == [(3, 1 + 4, 128)] * 4
-    assert seen_through(encoder, None) is encoder and visual_digest(None) is None
-
-
-def test_prompts_of_a_layer_change_that_layer_and_those_behind(clip: Backbone) -> None:
-    encoder, x, learner = clip.require_image(), pixels(), make(clip, "independent")
-    visual = learner().visual.detach()
-    before: list[Tensor] = []
-    feature = image_features(encoder, x, visual, before)
-    assert [tuple(t.shape) for t in before] == [(3, 1 + 4 + 2, 128)] * 4
-    for layer in range(3):
-        moved, after = visual.clone(), []
-        moved[layer] += 1
-        assert not torch.equal(image_features(encoder, x, moved, after), feature)
-        for i, (one, other) in enumerate(zip(before, after)):
-            assert torch.equal(one, other) == (i < layer)
-        assert torch.equal(before[layer][:, :-2], after[layer][:, :-2]), "nothing but the prompts is put in"
-    assert torch.equal(before[1][0, -2:], visual[1]) and torch.equal(before[2][0, -2:], visual[2])
 
 
 def walk_all_positions(clip: Backbone, learner: PromptLearner) -> Tensor:

@@ -1,4 +1,4 @@
-"""Every defense keeps the contract; the text form says what is built; gradients are what they are said to be."""
+"""Every defense keeps the contract; gradients are what they are said to be."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from advpt.attacks.noise import SampleNoise
-from advpt.defenses import DEFENSES, parse, parse_all
+from advpt.defenses import DEFENSES
 from advpt.defenses.base import Defense, attackable
-from advpt.defenses.chain import Chain
 from advpt.defenses.diffpure import DiffPure
 from advpt.defenses.edsr import EDSR
 from advpt.defenses.rescale import RandomRescale
 from advpt.defenses.super_resolution import SuperResolution
 from advpt.errors import ConfigError, DefenseError
+from tests.helpers.defenses import noise
 
 
 def small_edsr() -> EDSR:
@@ -43,15 +43,6 @@ def one_of_each() -> list[Defense]:
 
 CASES = one_of_each()
 NAMES = [f"{type(d).__name__}-{i}" for i, d in enumerate(CASES)]
-
-
-@pytest.fixture
-def pixels():
-    return torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-
-
-def noise(n: int = 4, seed: int = 0) -> SampleNoise:
-    return SampleNoise([f"image {i}" for i in range(n)], seed)
 
 
 def test_all_registered_defenses_are_tested():
@@ -149,20 +140,6 @@ def test_rounding_is_passed_straight_through(pixels):
     assert (255 * network(x.detach()).clamp(0, 1)).round().unique().numel() <= 256
 
 
-def test_bpda_replaces_all_but_linear_gradients(pixels):
-    chain = Chain("x", (SuperResolution(), RandomRescale()))
-    x = pixels.clone().requires_grad_()
-    assert chain.gradients() == {"1 super": "own", "2 rescale": "own"}
-    assert chain.gradients(bpda=True) == {"1 super": "straight through", "2 rescale": "own"}
-    out = chain.attackable(x, noise(), bpda=True)
-    assert torch.equal(out, chain(pixels, noise()))
-    (bpda,) = torch.autograd.grad(out.sum(), x)
-    (own,) = torch.autograd.grad(chain.attackable(x, noise()).sum(), x)
-    (linear,) = torch.autograd.grad(chain.stages[1](x, noise()).sum(), x)
-    torch.testing.assert_close(bpda, linear)
-    assert not torch.allclose(bpda, own)
-
-
 def test_a_gradient_that_is_not_there_is_noticed(pixels):
     class Cut(SuperResolution):
         def apply(self, x, noise):
@@ -170,61 +147,6 @@ def test_a_gradient_that_is_not_there_is_noticed(pixels):
 
     with pytest.raises(DefenseError, match="has_gradient"):
         attackable(Cut(), pixels.requires_grad_())
-
-
-def test_stages_of_a_chain_share_one_stream(pixels):
-    chain = Chain("x", (RandomRescale(), RandomRescale()))
-    draws = noise()
-    assert torch.equal(chain(pixels, noise()), chain.stages[1](chain.stages[0](pixels, draws), draws))
-
-
-@pytest.mark.parametrize(
-    ("short", "full"),
-    [
-        ("rescale", "rescale:iclr/low=1.0/canvas=1.107/fill=grey/interp=nearest/flip=False"),
-        ("super", "super:advpt/sigma=0.02/space=rgb/sr=none/weights="),
-        ("super:mustafa/sigma=0.03", "super:mustafa/sigma=0.03/space=channel/sr=edsr/weights="),
-        ("diffpure:sde/t=75", "diffpure:sde/t=75/sampler=sde/stride=1/dtype=fp32/weights="),
-    ],
-)
-def test_short_forms_expand(short, full):
-    spec = parse(short)
-    assert spec.expanded == full
-    assert parse(full) == spec == parse(str(spec))
-
-
-def test_chains_and_repeats():
-    chain = parse("super:advpt + rescale")
-    assert str(chain) == "super:advpt+rescale:iclr" and chain.draws_noise and not chain.costly
-    assert parse("rescale+diffpure").costly
-    assert [str(s) for s in parse_all(["rescale", "rescale:iclr", "super"])] == ["rescale:iclr", "super:advpt"]
-    assert [type(s) for s in chain.build().stages] == [SuperResolution, RandomRescale]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("reskale", "Did you mean 'rescale'"),
-        ("super:advtp", "Did you mean 'advpt'"),
-        ("super/sigm=0.1", "Did you mean 'sigma'"),
-        ("super/sigma=much", "expected a number"),
-        ("super/sigma=20", "expected 0 to 1"),
-        ("super/sr=rcan", "unknown super-resolution network"),
-        ("rescale/flip=maybe", "expected True or False"),
-        ("rescale/fill=pink", "unknown fill"),
-        ("rescale/low=2", "low <= canvas"),
-        ("diffpure/t=1001", "expected 0 to 1000"),
-        ("diffpure/t=1.5", "expected a whole number"),
-        ("diffpure/dtype=int8", "unknown dtype"),
-        ("diffpure/sampler=ddim", "unknown sampler"),
-        ("super++rescale", "not of the form"),
-        ("", "not of the form"),
-        ("super/sigma", "OPTION=VALUE"),
-    ],
-)
-def test_mistakes_are_explained(text, message):
-    with pytest.raises(ConfigError, match=message):
-        parse(text)
 
 
 def test_a_second_defense_of_one_name_is_refused():

@@ -1,4 +1,4 @@
-"""ImageNet's class names, listing and test subset."""
+"""ImageNet's class names and test subset."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from advpt.data import imagenet, listing
+from advpt.data import imagenet
 from advpt.errors import DataError
 
 SHIPPED = Path(imagenet.__file__).parent / "imagenet_classnames.txt"
@@ -51,27 +51,6 @@ def test_the_test_subset_is_one_image_per_class_whatever_the_order() -> None:
     assert chosen == imagenet.paper1000({name: images[::-1] for name, images in val.items()})
     text = "\n".join(f"{name}/{images[0]}" for name, images in chosen.items())
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "3273b57fdc859c38", "the rule has drifted"
-
-
-def test_missing_accepts_what_the_disk_accepts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("a/1.jpg", "a/2.jpg", "b/c/3.jpg", "4.jpg"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    wanted = ["a/1.jpg", "a/9.jpg", "b/c/3.jpg", "4.jpg", "5.jpg", "d/1.jpg"]
-    assert listing.missing(tmp_path, wanted) == ["a/9.jpg", "5.jpg", "d/1.jpg"]
-    with monkeypatch.context() as patched:  # a disk that ignores case lists names as they were made
-        patched.setattr(listing.os, "listdir", lambda path: [])
-        assert listing.missing(tmp_path, wanted) == ["a/9.jpg", "5.jpg", "d/1.jpg"]
-
-
-def test_only_image_files_are_listed_sorted_and_without_hidden_ones(tmp_path: Path) -> None:
-    for name in ("b.JPEG", "a.jpg", "._a.jpg", ".DS_Store", "Thumbs.db", "LICENSE", "c.png"):
-        (tmp_path / name).touch()
-    (tmp_path / ".ipynb_checkpoints").mkdir()
-    (tmp_path / "sub").mkdir()
-    assert listing.images(tmp_path) == ["a.jpg", "b.JPEG", "c.png"]
-    assert listing.folders(tmp_path) == ["sub"]
-    assert listing.images(tmp_path / "none") == []
 
 
 @pytest.mark.parametrize("encoding", ("utf-8-sig", "utf-16", "latin-1"))

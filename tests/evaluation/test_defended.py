@@ -282,16 +282,6 @@ def test_train_py_refuses_unknown_defenses_at_once(workspace):
     assert code == 2 and "Did you mean 'rescale'" in said and not (workspace.folder / "banks").exists()
 
 
-def test_the_verb_lists_defenses(capsys):
-    from advpt.cli import main
-
-    assert main(["defenses"]) == 0
-    shown = capsys.readouterr().out
-    assert all(f"{name}:" in shown for name in DEFENSES)
-    assert main(["defenses", "super+rescale"]) == 0
-    assert "super:advpt/sigma=0.02/" in capsys.readouterr().out
-
-
 def test_libraries_share_what_does_not_know_the_prompt(library, pictures, prompts, settings):
     run(prompts, pictures, library, settings, defenses=("rescale",))
     other = Library(library.root, library.backbone, library.load, chunk=4)
