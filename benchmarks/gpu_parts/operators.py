@@ -21,23 +21,21 @@ ROWS = 12
 
 
 def run(report: Report) -> None:
+    works: dict[str, Callable[[], object]] = {}
+    step = Step(text_model("ViT-B/16", report), 10 if report.small else 37, 32)
+    if report.device.type == "cuda":
+        works["tuning step, CUDA graph"] = graphed_step(step)
+    works["tuning step"] = step.ours
+    works["CoOp's step"] = functools.partial(coop_step, step)
     clip = backbone("ViT-B/16", report)
     size = clip.architecture.resolution
     pixels = torch.rand(2 if report.small else 64, 3, size, size, device=clip.device)
-    works: dict[str, Callable[[], object]] = {
-        f"{clip.name}, forward + input gradient, {precision}": functools.partial(
-            bank.step, in_precision(clip.require_image(), precision), pixels
-        )
-        for precision in (("fp32",) if report.small else ("fp32", "amp"))
-    }
-    step = Step(text_model("ViT-B/16", report), 10 if report.small else 37, 32)
-    works["tuning step"] = step.ours
-    works["CoOp's step"] = functools.partial(coop_step, step)
-    if clip.device.type == "cuda":
-        works["tuning step, CUDA graph"] = graphed_step(step)
+    for precision in ("fp32",) if report.small else ("amp", "fp32"):
+        encode = in_precision(clip.require_image(), precision)
+        works[f"{clip.name}, forward + input gradient, {precision}"] = functools.partial(bank.step, encode, pixels)
     for label, work in works.items():
         with report.step(label):
-            if report.has_time(label, 3):
+            if report.has_time(label, 2):
                 examine(report, label, work)
 
 
