@@ -1,7 +1,7 @@
 """Write what must not change when the code is rebuilt: resolved configurations, bank keys, results of small runs.
 
     python tests/golden/make_golden.py --tree . --output tests/golden/golden.json
-    git worktree add /tmp/before REVISION && python tests/golden/make_golden.py --tree /tmp/before --output /tmp/before.json
+    git worktree add ../before REVISION; python tests/golden/make_golden.py --tree ../before --output before.json
 
 It uses the command line of ``train.py`` alone, so it runs on any revision. Configurations and keys are the same
 everywhere; results are the same bits on the same processor, with the same torch and one thread.
