@@ -10,8 +10,9 @@ layer is one product with it. The numbers are those of the 77-token forward (flo
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from advpt.backbones.shim import import_clip
 from advpt.errors import PromptError
 
 PADDING = {"cpu": 2, "cuda": 512}  # rows of padding that cost less than another group of prompts does in attention
+AT_ONCE = {"cpu": 2048}  # rows of prompts whose intermediate values stay in the cache, and in memory that is used again
 
 
 @dataclass(frozen=True)
@@ -29,16 +31,16 @@ class PromptBatch:
     """K prompts as token embeddings, split into what they share and the rest.
 
     prefix: ``[P, d]`` float32, the first P positions of every prompt, P >= 1.
-    rest:   ``[K, R, d]`` float32, what follows, padded with anything behind the end token.
-    eos:    ``[K]`` int64, position of the end token within ``rest``; on the CPU, or every call waits for the device.
+    suffix: ``[K, R, d]`` float32, what follows, padded with anything behind the end token.
+    eos:    ``[K]`` int64, position of the end token within ``suffix``; on the CPU, or every call waits for the device.
     deep:   ``[J - 1, n, d]`` float32 or None: tokens that take positions 1 .. n at the input of blocks 1 .. J - 1, in
             the place of what the block before made there.
 
-    ``prefix``, ``rest`` and ``deep`` may each have a leading dimension S: the prompts of S samples, encoded together.
+    ``prefix``, ``suffix`` and ``deep`` may each have a leading dimension S: the prompts of S samples, encoded together.
     """
 
     prefix: Tensor
-    rest: Tensor
+    suffix: Tensor
     eos: Tensor
     deep: Tensor | None = None
 
@@ -65,13 +67,17 @@ class TextEncoder(nn.Module):
 
     def forward(self, prompts: PromptBatch) -> Tensor:
         """``[K, L]`` float32 features (``[S, K, L]`` of the prompts of S samples), projected, not normalised;
-        differentiable in prefix, rest and deep."""
-        samples = _samples(prompts)
-        prefix, rest = _expand(prompts.prefix, 3, samples), _expand(prompts.rest, 4, samples)
+        differentiable in prefix, suffix and deep."""
+        samples, device, eos = _samples(prompts), prompts.suffix.device, tuple(prompts.eos.tolist())
+        parts = min(len(eos), -(-(sum(eos) + len(eos)) // AT_ONCE.get(device.type, sys.maxsize)))
+        if parts > 1:
+            pieces = zip(prompts.suffix.chunk(parts, -3), prompts.eos.chunk(parts))
+            return torch.cat([self(replace(prompts, suffix=suffix, eos=ends)) for suffix, ends in pieces], -2)
+        prefix, suffix = _expand(prompts.prefix, 3, samples), _expand(prompts.suffix, 4, samples)
         deep = _expand(prompts.deep, 4, samples).unbind(1) if prompts.deep is not None else ()
-        padding = PADDING.get(rest.device.type, 0) // len(rest)
-        rows = _rows(tuple(prompts.eos.tolist()), padding, len(prefix), prefix.shape[1], rest.shape[2], rest.device)
-        features = self._encode(torch.cat([prefix.flatten(0, 1), rest.flatten(0, 2)]), deep, rows)
+        padding = PADDING.get(device.type, 0) // len(suffix)
+        rows = _rows(eos, padding, len(prefix), prefix.shape[1], suffix.shape[2], device)
+        features = self._encode(torch.cat([prefix.flatten(0, 1), suffix.flatten(0, 2)]), deep, rows)
         return features.unflatten(0, (samples, -1)) if samples else features
 
     def _encode(self, tokens: Tensor, deep: Sequence[Tensor], rows: _Rows) -> Tensor:
@@ -136,7 +142,7 @@ def class_tokens(name: str) -> list[int]:
 
 def _samples(prompts: PromptBatch) -> int:
     """How many samples have prompts of their own; 0 where all are the same."""
-    parts = ((prompts.prefix, 2), (prompts.rest, 3), (prompts.deep, 3))
+    parts = ((prompts.prefix, 2), (prompts.suffix, 3), (prompts.deep, 3))
     return max((len(part) for part, plain in parts if part is not None and part.dim() > plain), default=0)
 
 
@@ -160,7 +166,7 @@ class _Group:
 class _Rows:
     """The positions of the prompts of S samples as N rows: the prefixes, then all prompts of one group after another.
 
-    source:    ``[N]`` the row among the prefixes ``[S * P]`` with the rests ``[S * K * R]`` behind them.
+    source:    ``[N]`` the row among the prefixes ``[S * P]`` with the suffixes ``[S * K * R]`` behind them.
     positions: ``[N]`` position in the prompt.
     samples:   ``[N]`` whose prompt.
     ends:      ``[S * K]`` rows of the end tokens.
@@ -178,8 +184,8 @@ class _Rows:
 
 @functools.lru_cache(maxsize=32)
 def _rows(eos: tuple[int, ...], padding: int, samples: int, shared: int, size: int, device: torch.device) -> _Rows:
-    """For K prompts with end tokens at ``eos`` of their rests of ``size`` positions, behind ``shared`` ones, in groups
-    with at most ``padding`` rows too many."""
+    """For K prompts with end tokens at ``eos`` of their suffixes of ``size`` positions, behind ``shared`` ones, in
+    groups with at most ``padding`` rows too many."""
     sample, position = torch.arange(samples).view(-1, 1, 1), torch.arange(shared)
     groups, table = [], [(sample * shared + position, position, sample)]
     ends, prompts, start = [], [], samples * shared

@@ -13,24 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from advpt.backbones.clip import from_state
 from advpt.backbones.shim import import_clip
 from advpt.errors import PromptError
 from advpt.prompts import text_encoder
-from advpt.prompts.classifier import Classifier, from_templates
 from advpt.prompts.learner import PromptLearner
 from advpt.prompts.text_encoder import PromptBatch, TextEncoder, tokenize, word_tokens
 from advpt.settings import POSITIONS, ContextSettings
+from tests.helpers.prompts import ODD_NAMES, run_all_positions
 
-ODD_NAMES = [
-    "cat",
-    "St. Bernard",
-    "great_white_shark",
-    "cat!",
-    "Boeing 737-200",
-    "7-Eleven's (red) <tag>",
-    "naïve café",
-]
 WORDS = [
     "oak",
     "river",
@@ -59,14 +49,6 @@ def learner(encoder: TextEncoder, names: list[str], m: int, position: str, csc: 
     with torch.no_grad():
         made.ctx.mul_(5)  # far enough from zero that a misplaced vector shows
     return made
-
-
-def run_all_positions(model: Any, prompts: Tensor, tokens: Tensor) -> Tensor:
-    """CoOp's TextEncoder: every position of every prompt through OpenAI's transformer."""
-    x = prompts + model.positional_embedding
-    x = model.transformer(x.permute(1, 0, 2)).permute(1, 0, 2)
-    x = model.ln_final(x)
-    return x[torch.arange(x.shape[0]), tokens.argmax(dim=-1)] @ model.text_projection
 
 
 def coop(model: Any, names: list[str], ctx: Tensor, position: str) -> Tensor:
@@ -112,19 +94,6 @@ def compare(model: Any, encoder: TextEncoder, names: list[str], m: int, position
         (gradient,) = torch.autograd.grad(loss_of(features), ours.ctx)
         (wanted,) = torch.autograd.grad(loss_of(expected), theirs_ctx)
         assert (gradient - wanted).norm() < 1e-4 * max(float(wanted.norm()), 1.0)  # typically 10
-
-
-class Towers(tuple):
-    """OpenAI's model and our encoder on the same weights (both frozen)."""
-
-    def __repr__(self) -> str:
-        return "<towers>"
-
-
-@pytest.fixture(scope="module")
-def towers(tiny_state: dict[str, Tensor]) -> Towers:
-    model = from_state("tiny", tiny_state, "the test suite").model
-    return Towers((model, TextEncoder(model)))
 
 
 @pytest.mark.parametrize("csc", (False, True), ids=("shared", "csc"))
@@ -188,16 +157,16 @@ def test_prompts_where_one_is_the_beginning_of_another(towers) -> None:
 def test_nothing_behind_the_end_token_matters(towers) -> None:
     _, encoder = towers
     prompts = learner(encoder, names_for(5), 4, "end", False)().text
-    noisy = prompts.rest.clone()
+    noisy = prompts.suffix.clone()
     for row, end in enumerate(prompts.eos.tolist()):
         noisy[row, end + 1 :] = 1e3
     longer = torch.cat([noisy, torch.full((5, 9, noisy.shape[-1]), float("nan"))], 1)
     expected = encoder(prompts)
-    assert torch.equal(encoder(dataclasses.replace(prompts, rest=noisy)), expected)
-    assert torch.equal(encoder(dataclasses.replace(prompts, rest=longer)), expected)
-    moved = prompts.rest.clone()
+    assert torch.equal(encoder(dataclasses.replace(prompts, suffix=noisy)), expected)
+    assert torch.equal(encoder(dataclasses.replace(prompts, suffix=longer)), expected)
+    moved = prompts.suffix.clone()
     moved[:, int(prompts.eos.min())] += 1
-    assert not torch.allclose(encoder(dataclasses.replace(prompts, rest=moved)), expected)
+    assert not torch.allclose(encoder(dataclasses.replace(prompts, suffix=moved)), expected)
 
 
 def test_every_split_of_the_same_prompt_gives_the_same_feature(towers) -> None:
@@ -226,6 +195,13 @@ def test_equals_coop_however_prompts_are_grouped(towers, padding: int, position:
     compare(*towers, names_for(12), 5, position, csc)
 
 
+@pytest.mark.parametrize("csc", (False, True), ids=("shared", "csc"))
+def test_equals_coop_in_parts(towers, monkeypatch: pytest.MonkeyPatch, csc: bool) -> None:
+    monkeypatch.setitem(text_encoder.AT_ONCE, "cpu", 20)
+    for k in (1, 2, 12):
+        compare(*towers, names_for(k), 5, "end", csc)
+
+
 def test_groups_hold_prompts_of_about_one_length() -> None:
     eos = (4, 9, 4, 5, 5, 8, 2)
     assert text_encoder._grouped(eos, 0) == [[1], [5], [3, 4], [0, 2], [6]]
@@ -247,8 +223,12 @@ def test_only_positions_that_matter_are_computed(towers) -> None:
 
 
 @pytest.mark.parametrize("csc", (False, True), ids=("shared", "csc"))
-def test_gradients_of_many_samples_are_those_of_each(towers, padding: int, csc: bool) -> None:
+@pytest.mark.parametrize("at_once", (2048, 20))
+def test_gradients_of_many_samples_are_those_of_each(
+    towers, padding: int, monkeypatch: pytest.MonkeyPatch, csc: bool, at_once: int
+) -> None:
     """Deep prompts that reach beyond the shared prefix where contexts are class-specific."""
+    monkeypatch.setitem(text_encoder.AT_ONCE, "cpu", at_once)
     _, encoder = towers
     g = torch.Generator().manual_seed(5)
     one, k, width = learner(encoder, names_for(7), 4, "end", csc), 7, encoder.width
@@ -292,40 +272,3 @@ def test_a_text_that_is_too_long_is_named() -> None:
     long = " ".join(["dog"] * 76)
     with pytest.raises(PromptError, match=r"dog dog.* has 78 tokens; CLIP reads 77"):
         tokenize(["a cat", long])
-
-
-# --- classifier ---------------------------------------------------------------------------------------------------
-
-
-def test_ensemble_is_the_normalised_mean_of_normalised_features(towers) -> None:
-    model, encoder = towers
-    templates, names = ["a photo of a {}.", "a blurry {}", "{}"], ["cat", "great_white_shark"]
-    made = from_templates(encoder, names, templates, 50.0)
-    with torch.no_grad():
-        each = [model.encode_text(tokenize([t.format(n.replace("_", " ")) for n in names])) for t in templates]
-        mean = torch.stack([F.normalize(e, dim=-1) for e in each]).mean(0)
-    assert torch.allclose(made.features, F.normalize(mean, dim=-1), atol=1e-5)
-    assert not made.features.requires_grad
-    embeddings = torch.randn(4, 64)
-    cosine = F.cosine_similarity(embeddings[:, None], made.features[None], dim=-1)
-    assert torch.allclose(made.logits(embeddings), 50 * cosine, atol=1e-4)
-
-
-def test_templates_that_cannot_be_used(towers) -> None:
-    _, encoder = towers
-    with pytest.raises(PromptError, match="no template"):
-        from_templates(encoder, ["cat"], [], 1.0)
-    with pytest.raises(PromptError, match="'a photo' has no {}"):
-        from_templates(encoder, ["cat"], ["a photo"], 1.0)
-
-
-def test_classifier_digest_depends_on_features_and_scale() -> None:
-    features = torch.eye(3)
-    digests = {
-        Classifier(features, 100.0).digest,
-        Classifier(features, 50.0).digest,
-        Classifier(features[[1, 0, 2]], 100.0).digest,
-    }
-    digests |= {Classifier(features, 100.0, visual=torch.full((1, 2, 4), value)).digest for value in (0.0, 1.0)}
-    assert len(digests) == 5
-    assert Classifier(features.clone(), 100.0).digest in digests
