@@ -37,6 +37,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="only these")
     parser.add_argument("--cpu", action="store_true", help="small sizes, on the CPU")
     parser.add_argument("--output", type=Path, default=Path("output/gpu"), help="folder (default output/gpu)")
+    parser.add_argument("--write", action="store_true", help="keep the results beside this script, for RESULTS.md")
     parser.add_argument("--fail", choices=PARTS, help="let this part fail, to see that the others go on")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)  # what the process of a part is given
     parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
@@ -60,6 +61,8 @@ def main(argv: list[str] | None = None) -> int:
         results["seconds"] = time.monotonic() - began
         write(results, args.output)
         print(table({name: results["parts"][name]}, "simple"), flush=True)
+    if args.write:
+        (HERE / "gpu_results.json").write_text(json.dumps(results, indent=1))
     print(f"\n{results['seconds'] / 60:.1f} min; {args.output / 'gpu.json'}, {args.output / 'gpu.md'}")
     for name, part in results["parts"].items():
         for label in part["failures"]:
@@ -117,10 +120,13 @@ def describe_machine() -> dict:
 def write(results: dict, folder: Path) -> None:
     """``gpu.json`` and ``gpu.md``."""
     (folder / "gpu.json").write_text(json.dumps(results, indent=1))
+    (folder / "gpu.md").write_text("# GPU results\n\n" + describe(results))
+
+
+def describe(results: dict) -> str:
+    """All parts as Markdown: the table, its notes, then tables of operators and tracebacks."""
     machine = results["machine"]
     lines = [
-        "# GPU results",
-        "",
         f"{machine.get('gpu') or machine.get('processor')}; torch {machine.get('torch')}, "
         f"Python {machine.get('python')}, {machine.get('system')}; {results['seconds'] / 60:.1f} minutes.",
         "",
@@ -128,12 +134,12 @@ def write(results: dict, folder: Path) -> None:
         "",
     ]
     for name, part in results["parts"].items():
-        lines += [f"- {name}, {m['label']}: {m['note']}" for m in part["measurements"] if m["note"]]
+        lines += [f"- {name}, {m['label']}: {m['note']}." for m in part["measurements"] if m["note"]]
+        lines += [f"- {name}: skipped {label}." for label in part["skipped"]]
     for name, part in results["parts"].items():
-        lines += [f"- {name}: skipped {label}" for label in part["skipped"]]
         for title, text in (part["tables"] | {f"FAILED: {k}": v for k, v in part["failures"].items()}).items():
-            lines += ["", f"## {name}: {title}", "", "```", text.rstrip(), "```"]
-    (folder / "gpu.md").write_text("\n".join(lines) + "\n")
+            lines += ["", f"### {name}: {title}", "", "```", text.rstrip(), "```"]
+    return "\n".join(lines) + "\n"
 
 
 def table(parts: dict, style: str) -> str:

@@ -10,6 +10,7 @@ import bank
 import torch
 from common import synchronize
 from measurements import Measurement, Report
+from tabulate import tabulate
 from torch.profiler import ProfilerActivity, profile
 from tuning_step import Step
 
@@ -55,9 +56,7 @@ def examine(report: Report, label: str, work: Callable[[], object]) -> None:
         for _ in range(steps):
             work()
         synchronize()
-    averages = recorded.key_averages()
-    order = "self_device_time_total" if cuda else "self_cpu_time_total"
-    report.add_table(label, averages.table(sort_by=order, row_limit=ROWS, max_name_column_width=60))
+    report.add_table(label, operators(recorded, cuda, steps))
     events = [event for event in recorded.events() if cuda and event.device_type == torch.autograd.DeviceType.CUDA]
     kernels = sum(event.device_time for event in events if "mem" not in event.name.lower()) / 1e6
     copies = sum(event.device_time for event in events if "mem" in event.name.lower()) / 1e6
@@ -68,3 +67,16 @@ def examine(report: Report, label: str, work: Callable[[], object]) -> None:
             f"gaps {100 * max(0.0, 1 - (kernels + copies) / wall):.0f} % of the time without the profiler"
         )
     report.add(Measurement(label, 1000 * wall / steps, "ms", note=note))
+
+
+def operators(recorded: profile, cuda: bool, steps: int) -> str:
+    """The dearest operators of a step: their own milliseconds, share and number of calls."""
+    averages = recorded.key_averages()
+    if cuda:  # the kernels, not the operators that launch them
+        averages = [each for each in averages if each.device_type == torch.autograd.DeviceType.CUDA]
+    times = {each.key: (each.self_device_time_total if cuda else each.self_cpu_time_total) for each in averages}
+    calls, total = {each.key: each.count for each in averages}, sum(times.values())
+    dearest = sorted(times, key=lambda key: -times[key])[:ROWS]
+    rows = [(key[:70], f"{times[key] / 1000 / steps:.3f}", f"{100 * times[key] / total:.1f} %", calls[key] // steps)
+            for key in dearest]  # fmt: skip
+    return tabulate(rows, ("operator or kernel", "ms", "share", "calls"), tablefmt="simple")
