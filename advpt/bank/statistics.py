@@ -162,7 +162,7 @@ def measure(backbone: Backbone, visual: Tensor, source: Source, workers: int = 0
         for pixels in source.batches(workers):
             taps: list[Tensor] = []
             image_features(encoder, pixels.to(backbone.device), visual, taps)
-            found.update(torch.stack([tap.cpu() for tap in taps[:-1]], 1))  # the last is behind the blocks
+            found.update(torch.stack([tap.cpu() for tap in taps], 1))
             bar.update(len(pixels))
     return found
 
