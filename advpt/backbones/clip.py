@@ -171,8 +171,8 @@ def build(arch: Architecture) -> nn.Module:
 class ImageEncoder(nn.Module):
     """Pixels ``[b, 3, h, w]`` float32 in [0, 1] to projected, not normalised embeddings ``[b, L]`` float32.
 
-    The channel normalisation of CLIP is inside; nothing outside ever sees normalised pixels. A frozen vision transformer
-    leaves out what its feature is not read from (:mod:`advpt.backbones.vision`): the same numbers.
+    The channel normalisation of CLIP is inside; nothing outside ever sees normalised pixels. A frozen vision
+    transformer leaves out what its feature is not read from (:mod:`advpt.backbones.vision`): the same numbers.
     """
 
     mean: Tensor

@@ -1,8 +1,8 @@
 """The blocks of CLIP's vision transformer, without what its feature is not read from.
 
-The feature is read at the class token alone. So the last block computes keys and values of all tokens and the rest of
-itself for the class token; images before the classes, no tensor is rearranged. Features and gradients are those of
-OpenAI's module, on a CPU to the last bit.
+The feature is read at the class token alone. So the last block computes its keys and values of all tokens, and the rest
+of itself for the class token. Images come before tokens, so that no tensor has to be rearranged for the attention.
+Features and gradients are those of OpenAI's module; in float32 on a CPU to the last bit.
 """
 
 from __future__ import annotations
