@@ -184,9 +184,13 @@ class ImageEncoder(nn.Module):
         self.register_buffer("mean", torch.tensor(PIXEL_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(PIXEL_STD)[:, None, None], persistent=False)
 
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """CLIP's channel normalisation; one copy of the pixels."""
+        return (pixels - self.mean).div_(self.std)
+
     def forward(self, pixels: Tensor) -> Tensor:
         tower: Any = self.visual
-        normalised = (pixels - self.mean) / self.std
+        normalised = self.normalise(pixels)
         if not hasattr(tower, "transformer") or any(weight.requires_grad for weight in tower.parameters()):
             return tower(normalised)
         x = tower.conv1(normalised).flatten(2).permute(0, 2, 1)

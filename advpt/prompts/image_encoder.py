@@ -41,7 +41,7 @@ def image_features(
     tower: Any = encoder.visual
     if not hasattr(tower, "transformer"):
         raise PromptError("visual prompts are tokens of a vision transformer, and this image encoder is a ResNet")
-    x = tower.conv1((pixels - encoder.mean) / encoder.std).flatten(2).permute(0, 2, 1)
+    x = tower.conv1(encoder.normalise(pixels)).flatten(2).permute(0, 2, 1)
     x = torch.cat([tower.class_embedding.expand(len(x), 1, -1), x], 1) + tower.positional_embedding
     prompts = _of_each_image(visual, len(x)) if visual is not None else ()
     return features_of_tokens(tower, tower.ln_pre(torch.cat([x, *prompts[:1]], 1)), prompts, taps)
