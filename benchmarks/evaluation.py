@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from advpt.attacks import parse
 from advpt.backbones.clip import Architecture, Backbone, build
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 from bank import photographs
 from common import peak_memory
 n, hold = int(sys.argv[1]), sys.argv[2] == "hold"
@@ -35,7 +35,7 @@ with tempfile.TemporaryDirectory() as folder:
             parts.append(attack(clip.require_image(), part, torch.zeros(len(part)).long(), torch.Generator()).images)
         clip.require_image()(torch.cat(parts)[:32])
     else:
-        Library(Path(folder, "banks"), clip, lambda: clip, chunk=32).get(images, parse("pgd1-fkl@8"))
+        BankCache(Path(folder, "banks"), clip, lambda: clip, chunk=32).get(images, parse("pgd1-fkl@8"))
     print(json.dumps(peak_memory() - before))
 """
 
@@ -65,7 +65,7 @@ from pathlib import Path
 import torch
 from advpt.attacks import parse
 from advpt.backbones.clip import Architecture, Backbone, build
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 from advpt.data.images import ImageSet, Preprocessing, Sample
 from common import peak_memory
 folder, n, chunk, bare = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "bare"
@@ -80,7 +80,7 @@ with tempfile.TemporaryDirectory() as banks:
             with torch.no_grad():
                 clip.require_image()(batch.pixels)
     else:
-        Library(Path(banks), clip, lambda: clip, chunk=chunk).get(images, parse("pgd1-fkl@8"))
+        BankCache(Path(banks), clip, lambda: clip, chunk=chunk).get(images, parse("pgd1-fkl@8"))
 print(json.dumps(peak_memory()))
 """
 CHUNK, MOST_ABOVE = 64, 200  # BANK.CHUNK's default; MiB

@@ -18,7 +18,7 @@ ROWS = 8  # rows that a matrix product has at least: those of fewer rows come fr
 
 
 def features_of_tokens(
-    tower: Any, tokens: Tensor, prompts: Sequence[Tensor] = (), taps: list[Tensor] | None = None
+    tower: Any, tokens: Tensor, prompts: Sequence[Tensor] = (), hidden_states: list[Tensor] | None = None
 ) -> Tensor:
     """Projected features ``[b, L]`` of a vision transformer, not normalised.
 
@@ -32,8 +32,8 @@ def features_of_tokens(
     for i, block in enumerate(blocks):
         if 0 < i < len(prompts):
             x = torch.cat([x[:, : -prompts[i].shape[1]], prompts[i]], 1)
-        if taps is not None:
-            taps.append(x)
+        if hidden_states is not None:
+            hidden_states.append(x)
         x = _block(block, x, last=i + 1 == len(blocks))
     return tower.ln_post(x[:, 0]) @ tower.proj
 

@@ -21,7 +21,7 @@ from advpt.files import tensor_digest
 
 
 def image_features(
-    encoder: ImageEncoder, pixels: Tensor, visual: Tensor | None = None, taps: list[Tensor] | None = None
+    encoder: ImageEncoder, pixels: Tensor, visual: Tensor | None = None, hidden_states: list[Tensor] | None = None
 ) -> Tensor:
     """Features ``[b, L]`` float32 of ``pixels [b, 3, h, w]`` in [0, 1], projected, not normalised.
 
@@ -30,13 +30,13 @@ def image_features(
     Args:
         visual: prompts ``[J, n, D_v]`` of blocks 0 .. J - 1, or ``[S, J, n, D_v]`` where b is a multiple of S: the
             first b / S images are seen through the first prompts, and so on.
-        taps: gets one tensor ``[b, tokens, D_v]`` for each block, its input after prompts were put in (the first is the
+        hidden_states: gets one tensor ``[b, tokens, D_v]`` for each block, its input after prompts were put in (the first is the
             output of ``ln_pre``). Tokens: class, patches, prompts.
 
     Raises:
         PromptError: the image encoder is a ResNet, or images cannot be shared out among S prompts.
     """
-    if visual is None and taps is None:
+    if visual is None and hidden_states is None:
         return encoder(pixels)
     tower: Any = encoder.visual
     if not hasattr(tower, "transformer"):
@@ -44,7 +44,7 @@ def image_features(
     x = tower.conv1(encoder.normalise(pixels)).flatten(2).permute(0, 2, 1)
     x = torch.cat([tower.class_embedding.expand(len(x), 1, -1), x], 1) + tower.positional_embedding
     prompts = _of_each_image(visual, len(x)) if visual is not None else ()
-    return features_of_tokens(tower, tower.ln_pre(torch.cat([x, *prompts[:1]], 1)), prompts, taps)
+    return features_of_tokens(tower, tower.ln_pre(torch.cat([x, *prompts[:1]], 1)), prompts, hidden_states)
 
 
 def _of_each_image(visual: Tensor, images: int) -> tuple[Tensor, ...]:
@@ -56,7 +56,7 @@ def _of_each_image(visual: Tensor, images: int) -> tuple[Tensor, ...]:
     return visual.repeat_interleave(images // len(visual), 0).unbind(1)
 
 
-def seen_through(encoder: ImageEncoder, visual: Tensor | None) -> Callable[[Tensor], Tensor]:
+def with_visual_prompts(encoder: ImageEncoder, visual: Tensor | None) -> Callable[[Tensor], Tensor]:
     """Pixels to features through these prompts; the encoder itself where there are none."""
     return encoder if visual is None else functools.partial(image_features, encoder, visual=visual)
 
