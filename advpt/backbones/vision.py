@@ -26,7 +26,7 @@ def features_of_tokens(
         tokens: ``[b, T, D]`` as ``ln_pre`` gives them, the class token first.
         prompts: for each layer tokens ``[b, n, D]`` that take the last n positions at the input of its block; the first
             layer's are among ``tokens``.
-        taps: gets one tensor ``[b, T, D]`` for each block, its input with the prompts.
+        hidden_states: gets one tensor ``[b, T, D]`` for each block, its input with the prompts.
     """
     x, blocks = tokens, tower.transformer.resblocks
     for i, block in enumerate(blocks):

@@ -30,8 +30,8 @@ def image_features(
     Args:
         visual: prompts ``[J, n, D_v]`` of blocks 0 .. J - 1, or ``[S, J, n, D_v]`` where b is a multiple of S: the
             first b / S images are seen through the first prompts, and so on.
-        hidden_states: gets one tensor ``[b, tokens, D_v]`` for each block, its input after prompts were put in (the first is the
-            output of ``ln_pre``). Tokens: class, patches, prompts.
+        hidden_states: a list that gets one tensor ``[b, tokens, D_v]`` for each block, its input after prompts were
+            put in (the first is the output of ``ln_pre``). Tokens: class, patches, prompts.
 
     Raises:
         PromptError: the image encoder is a ResNet, or images cannot be shared out among S prompts.
