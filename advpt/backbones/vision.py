@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from advpt.backbones.linear import linear
+
 ROWS = 8  # rows that a matrix product has at least: those of fewer rows come from other kernels, with other last bits
 
 
@@ -41,7 +43,7 @@ def features_of_tokens(
 def _block(block: Any, x: Tensor, last: bool) -> Tensor:
     """What a residual block makes of ``x [b, T, D]``; of the ``last`` one the first token(s) alone."""
     attention = block.attn
-    qkv = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
+    qkv = linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
     q, k, v = qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)  # [b, heads, T, D / heads] each
     if last:
         q = q[:, :, :ROWS]
@@ -49,5 +51,7 @@ def _block(block: Any, x: Tensor, last: bool) -> Tensor:
     if last:
         read = 1 if len(x) >= ROWS else ROWS
         attended, x = attended[:, :read], x[:, :read]
-    x = x + attention.out_proj(attended)
-    return x + block.mlp(block.ln_2(x))
+    x = x + linear(attended, attention.out_proj.weight, attention.out_proj.bias)
+    mlp = block.mlp
+    hidden = mlp.gelu(linear(block.ln_2(x), mlp.c_fc.weight, mlp.c_fc.bias))
+    return x + linear(hidden, mlp.c_proj.weight, mlp.c_proj.bias)
