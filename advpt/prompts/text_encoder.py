@@ -82,7 +82,7 @@ class TextEncoder(nn.Module):
             return torch.cat([self(dataclasses.replace(prompts, suffix=part, eos=ends)) for part, ends in pieces], -2)
         prefix, suffix = _expand(prompts.prefix, 3, samples or 1), _expand(prompts.suffix, 4, samples or 1)
         deep = _expand(prompts.deep, 4, samples or 1).unbind(1) if prompts.deep is not None else ()
-        padding = packed_text.PADDING.get(device.type, 0) // len(suffix)
+        padding = packed_text.PADDING.get(device.type, 0)
         rows = packed_text.plan_rows(eos, padding, len(prefix), prefix.shape[1], suffix.shape[2], device)
         tokens = torch.cat([prefix.flatten(0, 1), suffix.flatten(0, 2)])
         features = self._encode_rows(self, tokens, deep, rows)
