@@ -41,11 +41,7 @@ class TextFeatures:
         """Features ``[K, L]``, not normalised, of the learner's parameters or of ``values`` in their place (``[S, K,
         L]`` where these have a leading dimension S). Those from a graph lie in memory that the next call uses again."""
         named = dict(self.learner.named_parameters()) if values is None else dict(values)
-        if (
-            not self.graphs
-            or not torch.is_grad_enabled()
-            or any(value.device.type != "cuda" for value in named.values())
-        ):
+        if not self.can_capture(named.values()):
             return self._encode(named)
         shapes = tuple(tuple(value.shape) for value in named.values())
         if shapes not in self._captured:
