@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -13,7 +13,8 @@ from torch import Tensor
 from advpt.attacks.noise import SampleNoise, as_noise
 from advpt.attacks.objectives import NONE, OBJECTIVES, Objective
 from advpt.data.images import ImageSet
-from advpt.errors import AttackError, ConfigError, unknown_name
+from advpt.errors import AttackError, unknown_name
+from advpt.registry import Registry
 
 Forward = Callable[[Tensor], Tensor]
 TOLERANCE = 1e-6  # of one pixel's range; clipping in float32 is exact to less
@@ -200,25 +201,4 @@ class Attack(ABC):
         return f"{type(self).__name__}({inside})"
 
 
-class Registry:
-    """Attack classes by name: a new attack is one file with ``@ATTACKS.add``."""
-
-    def __init__(self) -> None:
-        self._items: dict[str, type[Attack]] = {}
-
-    def add(self, cls: type[Attack]) -> type[Attack]:
-        if cls.name in self._items:
-            raise ConfigError(f"two attacks are called {cls.name!r}; rename one")
-        self._items[cls.name] = cls
-        return cls
-
-    def get(self, name: str) -> type[Attack]:
-        if name not in self._items:
-            raise ConfigError(unknown_name("attack", name, self._items))
-        return self._items[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._items))
-
-
-ATTACKS = Registry()
+ATTACKS: Registry[Attack] = Registry("attack")  # a new attack is one file with ``@ATTACKS.add``
