@@ -19,7 +19,7 @@ from advpt import additions
 from advpt.attacks import parse
 from advpt.backbones.clip import Architecture, Backbone, build, from_state, load_backbone
 from advpt.bank import statistics
-from advpt.bank.cache import BankCache
+from advpt.bank.cache import AttackRequest, BankCache
 from advpt.bank.defended_input import DefendedInput
 from advpt.bank.store import MANIFEST, read_manifest
 from advpt.data.images import ImageSet, Preprocessing, Sample
@@ -67,14 +67,16 @@ def keys(backbone: Backbone) -> dict[str, str]:
     return {
         "image": backbone.image_digest,
         "text": backbone.text_digest,
-        "clean": bank_cache.spec(images, None, None, 0).key,
-        "fkl": bank_cache.spec(images, fkl, None, 0).key,
-        "ce": bank_cache.spec(images, ce, classifier, 1).key,
-        "autoattack": bank_cache.spec(images, auto, classifier, 0).key,
-        "defended": bank_cache.spec(images, ce, classifier, 0, defended).key,
-        "visual": bank_cache.with_visual_prompts(visual).spec(images, ce, through, 0).key,
+        "clean": bank_cache.spec(AttackRequest(images)).key,
+        "fkl": bank_cache.spec(AttackRequest(images, fkl)).key,
+        "ce": bank_cache.spec(AttackRequest(images, ce, classifier, 1)).key,
+        "autoattack": bank_cache.spec(AttackRequest(images, auto, classifier)).key,
+        "defended": bank_cache.spec(AttackRequest(images, ce, classifier), defended).key,
+        "visual": bank_cache.with_visual_prompts(visual).spec(AttackRequest(images, ce, through)).key,
         "statistics": statistics.folder_of(Path(), statistics.spec(backbone, visual, source)).name,
-        "amp": BankCache(Path("nowhere"), backbone, lambda: backbone, precision="amp").spec(images, fkl, None, 0).key,
+        "amp": BankCache(Path("nowhere"), backbone, lambda: backbone, precision="amp")
+        .spec(AttackRequest(images, fkl))
+        .key,
     }
 
 

@@ -28,7 +28,7 @@ from advpt.attacks.surrogate import load_surrogate
 from advpt.backbones import democlip
 from advpt.backbones.clip import OFFICIAL, load_backbone
 from advpt.backbones.precision import half_precision
-from advpt.bank.cache import BankCache
+from advpt.bank.cache import AttackRequest, BankCache
 from advpt.bank.cost import timed
 from advpt.bank.on_ray import filler
 from advpt.bank.store import Bank
@@ -443,7 +443,8 @@ class PromptTrainer(TrainerX):
     def model_inference(self, images):
         """Logits ``[b, K]`` of images as the host's loaders give them."""
         if self.backbone.image is None:
-            self.backbone = self.bank_cache.backbone = self.bank_cache.load()
+            self.backbone = self.bank_cache.load()
+            self.bank_cache = dataclasses.replace(self.bank_cache, backbone=self.backbone)
             self.encoder = TextEncoder(self.backbone.model)
         found = self.classifier()
         return found.logits(
@@ -561,11 +562,9 @@ class AdvPT(PromptTrainer):
 
     def prepare_training(self):
         settings = self.bank_settings
-        attack, images = parse(settings.attack, settings.profile), self.bank_images()
-        folder = self.bank_cache.folder(self.bank_cache.spec(images, attack, self.zero_shot, settings.seed))
-        bank, self.input_seconds = timed(
-            self.bank_cache, folder, lambda: self.bank_cache.get(images, attack, self.zero_shot, settings.seed)
-        )
+        attack = parse(settings.attack, settings.profile)
+        request = AttackRequest(self.bank_images(), attack, self.zero_shot, settings.seed)
+        bank, self.input_seconds = timed(self.bank_cache, request)
         self.train_loader_x = bank_loader(bank, self.cfg, self.seed)
         self.backbone.release_image_encoder()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dassl.engine import TRAINER_REGISTRY
 
+from advpt.bank.cache import AttackRequest
 from advpt.bank.cost import timed
 from trainers.advpt import PromptTrainer, bank_loader
 
@@ -18,9 +19,7 @@ class CoOp(PromptTrainer):
 
     def prepare_training(self):
         if self.cfg.TRAINER.COOP.CLEAN_BANK:
-            images = self.bank_images()
-            folder = self.bank_cache.folder(self.bank_cache.spec(images, None, None, 0))
-            bank, self.input_seconds = timed(self.bank_cache, folder, lambda: self.bank_cache.get(images))
+            bank, self.input_seconds = timed(self.bank_cache, AttackRequest(self.bank_images()))
             self.train_loader_x = bank_loader(bank, self.cfg, self.seed)
             self.backbone.release_image_encoder()
 

@@ -9,7 +9,6 @@ loss they get. Evaluation makes its attacks anew on the tuned encoder: its hash 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import logging
 from pathlib import Path
 
@@ -82,7 +81,7 @@ class EncoderTrainer(PromptTrainer):
     def use_encoder_as_it_is(self):
         """Evaluate a frozen copy with a hash of its own, so that its banks are nobody else's."""
         frozen = Backbone(self.backbone.name, copy.deepcopy(self.backbone.model), self.device)
-        self.bank_cache = dataclasses.replace(self.bank_cache, backbone=frozen, load=lambda: frozen, _open={})
+        self.bank_cache = self.bank_cache.with_backbone(frozen)
 
     def point(self):
         self.use_encoder_as_it_is()

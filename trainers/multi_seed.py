@@ -8,6 +8,7 @@ rounding. Builds on its neighbour ``trainers/advpt.py``.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Sequence
@@ -43,7 +44,7 @@ def train_together(trainers: Sequence[PromptTrainer], finish: Callable[[PromptTr
             )
     for trainer in trainers[1:]:  # one copy of the text tower in memory
         trainer.backbone, trainer.encoder = first.backbone, first.encoder
-        trainer.bank_cache.backbone = first.backbone
+        trainer.bank_cache = dataclasses.replace(trainer.bank_cache, backbone=first.backbone)
     for epoch in range(min(t.start_epoch for t in trainers), first.max_epoch):
         here = [t for t in trainers if t.start_epoch <= epoch]
         for trainer in here:

@@ -17,6 +17,7 @@ from dassl.engine import TRAINER_REGISTRY
 
 from advpt.backbones.clip import OFFICIAL
 from advpt.bank import statistics
+from advpt.bank.cache import AttackRequest
 from advpt.data import catalog
 from advpt.errors import BankError, ConfigError
 from advpt.evaluation import tuned
@@ -210,7 +211,8 @@ class TestTimeTrainer(PromptTrainer):
     def clean(self, prompts, images):
         first = self.rows(images)[0]
         bank_cache = self.bank_cache.with_visual_prompts(prompts.learned.visual)
-        bank = bank_cache.get_all(images, None, None, 0, [each for row in self.rows(images) for each in row.inputs])[0]
+        inputs = [each for row in self.rows(images) for each in row.inputs]
+        bank = bank_cache.get_all(AttackRequest(images), inputs)[0]
         return first.classifier(prompts.learned), bank
 
     def observed(self):

@@ -111,7 +111,7 @@ class Source:
     def fields(self) -> dict[str, Any]:
         drawn, seed = self.crops == "random", self.seed if self.crops == "random" else None
         areas = {"scale": list(views.SCALE), "ratio": list(views.RATIO)} if drawn else {}
-        clean = AdversarialSet(self.images, None, None, None, seed, self.chunk)
+        clean = AdversarialSet(self.images, self.chunk, seed=seed)
         return {"adversarial_set": clean.fields(), "crops": {"kind": self.crops} | areas}
 
     def batches(self, workers: int = 0) -> Iterator[Tensor]:

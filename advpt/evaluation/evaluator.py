@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from advpt import additions, detectors
-from advpt.bank.cache import BankCache
+from advpt.bank.cache import AttackRequest, BankCache
 from advpt.bank.defended_input import UNDEFENDED
 from advpt.bank.store import Bank
 from advpt.data.images import ImageSet
@@ -94,7 +94,7 @@ def evaluate(
         result["warnings"] = list(dict.fromkeys(sentences))
         result = additions.omit(result, additions.RESULT_FIELDS)
         named = canonical_json(result)
-        larger = {key: source for key, source in bank_cache.read_from.items() if key in named}
+        larger = {key: source for key, source in bank_cache.state.read_from.items() if key in named}
         extra = ({"files": path} if path else {}) | ({"read_from": larger} if larger else {})
         found.append(Record(result, records.observe(time.monotonic() - started, device, extra)))
         started = time.monotonic()
@@ -150,7 +150,7 @@ def idle_tuning(
     else:
         attack, prompt, seed = threat.attack, threat.attacked(prompts.learned, prompts.zero_shot), settings.seed
         what = f"clean and under {threat.label}"
-    tuned, plain = bank_cache.get_all(row.images, attack, prompt, seed, (*row.inputs, UNDEFENDED))
+    tuned, plain = bank_cache.get_all(AttackRequest(row.images, attack, prompt, seed), (*row.inputs, UNDEFENDED))
     if not torch.equal(predict(row.classifier(prompts.learned), tuned), predict(prompts.learned, plain)):
         return ""
     return detectors.idle_tuning(len(row.images), what)
@@ -169,14 +169,15 @@ def prefetch(
             prompt = threat.attacked(prompts.learned, prompts.zero_shot) if threat is not None else None
             attack = threat.attack if threat is not None else None
             seen = [each for row in group for each in row.inputs]
-            bank_cache.get_all(group[0].images, attack, prompt, settings.seed if threat is not None else 0, seen)
+            seed = settings.seed if threat is not None else 0
+            bank_cache.get_all(AttackRequest(group[0].images, attack, prompt, seed), seen)
 
 
 def base_of(
     row: Defended, prompts: Prompts, bank_cache: BankCache, settings: EvalSettings
 ) -> tuple[dict[str, Any], list[Tensor]]:
     """What all records of a row have in common, and for each seed ``[n]`` bool, which clean images are correct."""
-    banks = bank_cache.get_all(row.images, None, None, 0, row.inputs)
+    banks = bank_cache.get_all(AttackRequest(row.images), row.inputs)
     correct = [predict(row.classifier(prompts.learned), bank) == bank.labels for bank in banks]
     parts = [records.accuracy(each) | {"bank": bank.key} for each, bank in zip(correct, banks)]
     base = {
@@ -230,7 +231,8 @@ def measure(threat: Threat, row: Defended, prompts: Prompts, bank_cache: BankCac
     attack_target, threat = row.attack_target(threat, settings.bpda), row.adapt(threat, settings.eot)
     attacked = threat.attacked(prompts.learned, prompts.zero_shot)
     attacked = row.classifier(attacked) if attack_target is not None else attacked
-    banks = bank_cache.get_all(row.images, threat.attack, attacked, settings.seed, row.inputs, attack_target)
+    request = AttackRequest(row.images, threat.attack, attacked, settings.seed, attack_target)
+    banks = bank_cache.get_all(request, row.inputs)
     correct = [predict(row.classifier(prompts.learned), bank) == bank.labels for bank in banks]
     return Measured(threat, banks, correct, banks[0].columns["perturbed"])
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from advpt.bank.build import Attacker
-from advpt.bank.cache import BankCache
+from advpt.bank.cache import AttackRequest, BankCache
 from advpt.data.images import ImageSet, Sample
 from advpt.evaluation.evaluator import Prompts
 from advpt.evaluation.protocols import Threat
@@ -33,18 +33,12 @@ def take(
     """
     chosen = set(images.first(n).ids)
     backbone = bank_cache.backbone if bank_cache.backbone.image is not None else bank_cache.load()
-    encode, attack = backbone.require_image(), threat.attack.build()
-    own = bank_cache.surrogate if attack.source_model == "surrogate" else None
-    attacked_prompt = threat.attacked(prompts.learned, prompts.zero_shot)
-    attacker = Attacker(
-        attack, with_visual_prompts(encode, attacked_prompt.visual), attacked_prompt, backbone.device, own
-    )
+    encode, seed = backbone.require_image(), record.result["attack"]["seed"]
+    request = AttackRequest(images, threat.attack, threat.attacked(prompts.learned, prompts.zero_shot), seed)
     folder = run / FOLDER
     shown: list[dict[str, Any]] = []
-    seed = record.result["attack"]["seed"]
-    for sample, clean, attacked in _attacked(
-        attacker, images, chosen, 1 if attack.by_image else bank_cache.chunk, seed
-    ):
+    attacker, chunk = bank_cache.attacker(request, backbone), 1 if request.by_image else bank_cache.chunk
+    for sample, clean, attacked in _attacked(attacker, images, chosen, chunk, seed):
         change = (0.5 + (attacked - clean) * 255 / (2 * threat.attack.eps)).clamp(0, 1)
         files = {}
         for kind, pixels in zip(KINDS, (clean, attacked, change)):

@@ -16,7 +16,7 @@ from PIL import Image
 from advpt.attacks import parse
 from advpt.attacks.pgd import PGD
 from advpt.bank import build as build_module
-from advpt.bank.cache import BankCache, check_images
+from advpt.bank.cache import AttackRequest, BankCache, CacheState, check_images
 from advpt.bank.defended_input import UNDEFENDED, DefendedInput, DefenseAwareForward
 from advpt.bank.spec import differences
 from advpt.bank.store import content_digest, open_bank
@@ -31,7 +31,7 @@ FKL, CE = parse("pgd2-fkl@8"), parse("pgd2-ce@8")
 @pytest.fixture
 def again(bank_cache):
     """The same shelf, opened by another process: nothing is remembered."""
-    return lambda **how: dataclasses.replace(bank_cache, _open={}, built=[], **how)
+    return lambda **how: dataclasses.replace(bank_cache, state=CacheState(), **how)
 
 
 def classifier(seed: int = 0) -> Classifier:
@@ -83,31 +83,32 @@ def test_the_second_time_nothing_is_built(bank_cache, again, pictures, monkeypat
     monkeypatch.setattr(build_module, "write_shard", lambda *a: pytest.fail("built again"))
     second = again()
     assert len(second.get(pictures, FKL)) == 10
-    assert len(bank_cache.built) == 1 and not second.built
+    assert len(bank_cache.state.built) == 1 and not second.state.built
 
 
 @pytest.mark.parametrize(
     ("what", "change"),
     [
-        ("attack.eps", lambda lib, img: (lib.spec(img, parse("pgd2-fkl@4/a5"), None, 0))),
-        ("attack.steps", lambda lib, img: (lib.spec(img, parse("pgd3-fkl@8/a5"), None, 0))),
-        ("attack.step", lambda lib, img: (lib.spec(img, parse("pgd2-fkl@8/a1"), None, 0))),
-        ("attack.start", lambda lib, img: (lib.spec(img, parse("pgd2-fkl@8", "released"), None, 0))),
-        ("seed", lambda lib, img: (lib.spec(img, FKL, None, 1))),
-        ("data.n", lambda lib, img: (lib.spec(img.first(5), FKL, None, 0))),
-        ("data.classnames", lambda lib, img: lib.spec(dataclasses.replace(img, classnames=("x", "y", "z")), FKL, None, 0)  # noqa: E501
+        ("attack.eps", lambda lib, img: (lib.spec(AttackRequest(img, parse("pgd2-fkl@4/a5"))))),
+        ("attack.steps", lambda lib, img: (lib.spec(AttackRequest(img, parse("pgd3-fkl@8/a5"))))),
+        ("attack.step", lambda lib, img: (lib.spec(AttackRequest(img, parse("pgd2-fkl@8/a1"))))),
+        ("attack.start", lambda lib, img: (lib.spec(AttackRequest(img, parse("pgd2-fkl@8", "released"))))),
+        ("seed", lambda lib, img: (lib.spec(AttackRequest(img, FKL, None, 1)))),
+        ("data.n", lambda lib, img: (lib.spec(AttackRequest(img.first(5), FKL)))),
+        ("data.classnames", lambda lib, img: lib.spec(AttackRequest(dataclasses.replace(img, classnames=("x", "y", "z")), FKL))  # noqa: E501
          ),
         ("preprocessing.interpolation", lambda lib, img: lib.spec(
-            dataclasses.replace(img, preprocessing=dataclasses.replace(img.preprocessing, interpolation="nearest")),
-            FKL, None, 0)),
-        ("attacked.image", lambda lib, img: dataclasses.replace(lib, backbone=make_clip(1)).spec(img, FKL, None, 0)),
-        ("chunk", lambda lib, img: dataclasses.replace(lib, chunk=5).spec(img, FKL, None, 0)),
-        ("attacked.text", lambda lib, img: lib.spec(img, CE, classifier(1), 0)),
+            AttackRequest(
+                dataclasses.replace(img, preprocessing=dataclasses.replace(img.preprocessing, interpolation="nearest")),
+                FKL))),
+        ("attacked.image", lambda lib, img: lib.with_backbone(make_clip(1)).spec(AttackRequest(img, FKL))),
+        ("chunk", lambda lib, img: dataclasses.replace(lib, chunk=5).spec(AttackRequest(img, FKL))),
+        ("attacked.text", lambda lib, img: lib.spec(AttackRequest(img, CE, classifier(1)))),
     ],
 )  # fmt: skip
 def test_a_foreign_bank_is_refused_and_the_field_named(bank_cache, pictures, what, change):
     bank_cache.get(pictures, FKL)
-    folder = bank_cache.folder(bank_cache.spec(pictures, FKL, None, 0))
+    folder = bank_cache.folder(bank_cache.spec(AttackRequest(pictures, FKL)))
     other = change(bank_cache, pictures)
     assert other.key != folder.name
     shutil.copytree(folder, bank_cache.folder(other))  # somebody put a bank in the wrong place
@@ -118,8 +119,12 @@ def test_a_foreign_bank_is_refused_and_the_field_named(bank_cache, pictures, wha
 
 def test_the_prompt_is_in_the_key_only_where_the_attack_sees_it(bank_cache, pictures):
     one, two = classifier(0), classifier(1)
-    assert bank_cache.spec(pictures, FKL, one, 0).key == bank_cache.spec(pictures, FKL, two, 0).key
-    assert bank_cache.spec(pictures, CE, one, 0).key != bank_cache.spec(pictures, CE, two, 0).key
+    assert (
+        bank_cache.spec(AttackRequest(pictures, FKL, one)).key == bank_cache.spec(AttackRequest(pictures, FKL, two)).key
+    )
+    assert (
+        bank_cache.spec(AttackRequest(pictures, CE, one)).key != bank_cache.spec(AttackRequest(pictures, CE, two)).key
+    )
 
 
 def test_differences_name_nested_fields():
@@ -130,7 +135,7 @@ def test_differences_name_nested_fields():
 @pytest.mark.parametrize("where", [0.02, 0.3, 0.6, 0.98])
 def test_a_flipped_byte_is_found(bank_cache, again, pictures, where):
     bank_cache.get(pictures, FKL)
-    folder = bank_cache.folder(bank_cache.spec(pictures, FKL, None, 0))
+    folder = bank_cache.folder(bank_cache.spec(AttackRequest(pictures, FKL)))
     shard = folder / "part-00000.safetensors"
     data = bytearray(shard.read_bytes())
     data[int(where * len(data))] ^= 1
@@ -141,7 +146,7 @@ def test_a_flipped_byte_is_found(bank_cache, again, pictures, where):
 
 def test_an_edited_manifest_is_found(bank_cache, again, pictures):
     bank_cache.get(pictures, FKL)
-    folder = bank_cache.folder(bank_cache.spec(pictures, FKL, None, 0))
+    folder = bank_cache.folder(bank_cache.spec(AttackRequest(pictures, FKL)))
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["spec"]["adversarial_set"]["attack"]["eps"] = 4.0
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -152,8 +157,8 @@ def test_an_edited_manifest_is_found(bank_cache, again, pictures):
 def test_a_missing_or_foreign_shard_is_found(bank_cache, again, pictures):
     bank_cache.get(pictures, FKL)
     bank_cache.get(pictures, CE, classifier())
-    folder = bank_cache.folder(bank_cache.spec(pictures, FKL, None, 0))
-    other = bank_cache.folder(bank_cache.spec(pictures, CE, classifier(), 0))
+    folder = bank_cache.folder(bank_cache.spec(AttackRequest(pictures, FKL)))
+    other = bank_cache.folder(bank_cache.spec(AttackRequest(pictures, CE, classifier())))
     shutil.copy(other / "part-00000.safetensors", folder / "part-00000.safetensors")
     with pytest.raises(BankMismatchError, match="belongs to bank"):
         again(verify=False).get(pictures, FKL)
@@ -162,7 +167,7 @@ def test_a_missing_or_foreign_shard_is_found(bank_cache, again, pictures):
 def test_a_deleted_shard_is_built_again(bank_cache, again, pictures):
     """What every message about a damaged shard advises."""
     whole = bank_cache.get(pictures, FKL)
-    shard = bank_cache.folder(bank_cache.spec(pictures, FKL, None, 0)) / "part-00000.safetensors"
+    shard = bank_cache.folder(bank_cache.spec(AttackRequest(pictures, FKL))) / "part-00000.safetensors"
     before = shard.read_bytes()
     shard.unlink()
     with pytest.raises(BankError, match="is missing"):
@@ -186,11 +191,11 @@ def test_few_shot_rows_come_from_the_bank_of_the_full_split(bank_cache, pictures
     full = bank_cache.get(pictures, FKL)
     few = dataclasses.replace(pictures, samples=tuple(pictures.samples[i] for i in (7, 2, 4)))
     rows = bank_cache.get(few, FKL)
-    asked = bank_cache.spec(few, FKL, None, 0)
-    assert (rows.key, rows.spec) == (asked.key, asked.fields()) and bank_cache.read_from == {asked.key: full.key}
+    asked = bank_cache.spec(AttackRequest(few, FKL))
+    assert (rows.key, rows.spec) == (asked.key, asked.fields()) and bank_cache.state.read_from == {asked.key: full.key}
     assert rows.ids == (few.ids[0], few.ids[1], few.ids[2])
     assert torch.equal(rows.embeddings, full.embeddings[[7, 2, 4]])
-    assert len(bank_cache.built) == 1
+    assert len(bank_cache.state.built) == 1
 
 
 class OneAfterTheOther:
@@ -215,13 +220,19 @@ def test_rows_that_depend_on_their_neighbours_are_not_taken_from_a_larger_bank(b
         monkeypatch.setattr(DefenseAwareForward, "by_image", False)
     if what == "reader":
         seen = DefendedInput(reader=OneAfterTheOther())
-    bank_cache.get_all(pictures, CE, classifier(), 0, [seen], through)
-    (rows,) = bank_cache.get_all(few, CE, classifier(), 0, [seen], through)
-    own = bank_cache.spec(few, CE, classifier(), 0, seen, through).key
-    assert len(bank_cache.built) == 2 and bank_cache.built[1] == rows.key == own and not bank_cache.read_from
+    bank_cache.get_all(AttackRequest(pictures, CE, classifier(), 0, through), [seen])
+    (rows,) = bank_cache.get_all(AttackRequest(few, CE, classifier(), 0, through), [seen])
+    own = bank_cache.spec(AttackRequest(few, CE, classifier(), 0, through), seen).key
+    assert (
+        len(bank_cache.state.built) == 2
+        and bank_cache.state.built[1] == rows.key == own
+        and not bank_cache.state.read_from
+    )
     bank_cache.get(pictures)
     bank_cache.get(few)  # clean rows still are
-    assert len(bank_cache.built) == 3 and list(bank_cache.read_from) == [bank_cache.spec(few, None, None, 0).key]
+    assert len(bank_cache.state.built) == 3 and list(bank_cache.state.read_from) == [
+        bank_cache.spec(AttackRequest(few)).key
+    ]
 
 
 def test_a_larger_bank_of_other_files_is_not_used(bank_cache, pictures, caplog):
@@ -229,7 +240,7 @@ def test_a_larger_bank_of_other_files_is_not_used(bank_cache, pictures, caplog):
     few = pictures.first(4)
     Image.new("RGB", (20, 20), (9, 9, 9)).save(few.samples[2].path)
     rows = bank_cache.get(few)
-    assert len(bank_cache.built) == 2 and not bank_cache.read_from and "not used: bank" in caplog.text
+    assert len(bank_cache.state.built) == 2 and not bank_cache.state.read_from and "not used: bank" in caplog.text
     fresh = torch.cat([bank_cache.backbone.image(b.pixels) for b in few.batches(range(4), 4)])
     assert torch.equal(rows.embeddings, fresh)
 
@@ -238,7 +249,7 @@ def test_without_a_full_bank_the_subset_gets_its_own(bank_cache, pictures):
     few = pictures.first(4)
     rows = bank_cache.get(few, FKL)
     full = bank_cache.get(pictures, FKL)
-    assert rows.key != full.key and len(bank_cache.built) == 2
+    assert rows.key != full.key and len(bank_cache.state.built) == 2
     torch.testing.assert_close(rows.embeddings, full.select(few.ids).embeddings, atol=1e-4, rtol=1e-3)
 
 
@@ -250,7 +261,7 @@ def test_rows_of_a_larger_bank_need_equal_labels_and_classes(bank_cache, picture
     )
     bank_cache.get(relabelled, FKL)
     bank_cache.get(dataclasses.replace(few, classnames=("a", "b", "c")), FKL)
-    assert len(bank_cache.built) == 3
+    assert len(bank_cache.state.built) == 3
 
 
 def test_rows_do_not_depend_on_the_order_of_the_list(bank_cache, again, pictures):
@@ -289,7 +300,7 @@ def test_workers_do_not_change_the_bits(tmp_path, clip_model):
         bank_cache.get(pictures, FKL)
         digests.add(
             canonical_json(
-                {k: v.hex() for k, v in files(bank_cache.folder(bank_cache.spec(pictures, FKL, None, 0))).items()}
+                {k: v.hex() for k, v in files(bank_cache.folder(bank_cache.spec(AttackRequest(pictures, FKL)))).items()}
             )
         )
     assert len(digests) == 1

@@ -297,4 +297,4 @@ def test_libraries_share_what_does_not_know_the_prompt(bank_cache, pictures, pro
     other = BankCache(bank_cache.root, bank_cache.backbone, bank_cache.load, chunk=4)
     flipped = Prompts(Classifier(-prompts.learned.features, 20.0), prompts.zero_shot, prompts.handcrafted_text)
     run(flipped, pictures, other, settings, defenses=("rescale",))
-    assert not other.built
+    assert not other.state.built

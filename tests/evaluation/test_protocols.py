@@ -19,7 +19,7 @@ from torch import Tensor
 from advpt.attacks import autoattack, parse
 from advpt.attacks.surrogate import load_surrogate
 from advpt.bank import build
-from advpt.bank.cache import BankCache
+from advpt.bank.cache import AttackRequest, BankCache
 from advpt.data.images import ImageSet
 from advpt.errors import AttackError, ConfigError
 from advpt.evaluation.evaluator import Prompts, evaluate, summary
@@ -154,7 +154,7 @@ def test_pgd_shares_one_bank_between_transfer_and_transfer_all(measured, monkeyp
     banks = [found[f"{p} pgd3-ce@4/a2"]["robust"]["bank"] for p in ("transfer", "transfer-all")]
     assert banks[0] == banks[1] and len(passes) == 3  # clean, transfer, adaptive
     assert found["adaptive pgd3-ce@4/a2"]["robust"]["bank"] != banks[0]
-    assert all(key in bank_cache.built for key in banks)
+    assert all(key in bank_cache.state.built for key in banks)
 
 
 def test_autoattack_shows_what_it_left_alone(measured) -> None:
@@ -168,7 +168,7 @@ def test_autoattack_shows_what_it_left_alone(measured) -> None:
         assert sum(part["stages"].values()) == part["n"] == 12
         assert list(part["stages"]) == ["apgd-ce", "apgd-t", "none"]
         assert part["on_perturbed"]["n"] == round(12 * (1 - part["untouched"] / 100))
-    bank = bank_cache._open[some["robust"]["bank"]]
+    bank = bank_cache.state.opened[some["robust"]["bank"]]
     perturbed = bank.columns["perturbed"].numpy()
     assert some["robust"]["stages"]["none"] == 12 - int(perturbed.sum())
     assert some["robust"]["on_perturbed"]["correct"] == int(survivors(some)[perturbed].sum())
@@ -184,7 +184,8 @@ def test_the_attacked_prompt_and_the_classifying_prompt_are_two(measured) -> Non
     found, _, bank_cache = measured("pgd3-ce@4/a2", protocols=("transfer", "adaptive"))
     transfer, adaptive = (found[f"{p} pgd3-ce@4/a2"] for p in ("transfer", "adaptive"))
     texts = [
-        bank_cache._open[r["robust"]["bank"]].spec["adversarial_set"]["attacked"]["text"] for r in (transfer, adaptive)
+        bank_cache.state.opened[r["robust"]["bank"]].spec["adversarial_set"]["attacked"]["text"]
+        for r in (transfer, adaptive)
     ]
     assert texts[0] != texts[1]
     assert transfer["clean"]["accuracy"] == adaptive["clean"]["accuracy"]
@@ -213,8 +214,8 @@ def test_visual_prompts_are_in_the_key_of_a_surrogate_attacks_bank(measured, ima
     """The attack does not go through them; the images are seen through them."""
     _, _, bank_cache = measured("pgd3-ce@4/a2")
     prompts, attack = torch.zeros(1, 1, bank_cache.backbone.architecture.vision_width), parse("rap2@8")
-    plain = bank_cache.spec(images(12, K, split="test"), attack, None, 0)
-    prompted = bank_cache.with_visual_prompts(prompts).spec(images(12, K, split="test"), attack, None, 0)
+    plain = bank_cache.spec(AttackRequest(images(12, K, split="test"), attack))
+    prompted = bank_cache.with_visual_prompts(prompts).spec(AttackRequest(images(12, K, split="test"), attack))
     assert plain.adversarial_set.fields() == prompted.adversarial_set.fields() and plain.key != prompted.key
 
 
@@ -241,7 +242,7 @@ def test_targeted_attacks_aim_at_another_class(measured) -> None:
     found, _, bank_cache = measured("pgd10-target@8", "pgd10-ce@8", protocols=("adaptive",))
     (r,) = [r for key, r in found.items() if "target" in key]
     assert r["robust"]["accuracy"] < r["clean"]["accuracy"]
-    bank = bank_cache._open[r["robust"]["bank"]]
+    bank = bank_cache.state.opened[r["robust"]["bank"]]
     assert bank.columns["loss"].max() <= 0 and parse("pgd10-target@8").build().objective.targeted
 
 
@@ -361,7 +362,7 @@ def test_images_made_elsewhere_in_a_record(measured, images, tmp_path: Path) -> 
     assert r["robust"]["on_perturbed"]["n"] == 6
     written = next(x for x in records if x.result is r)
     assert written.observed["files"] == str(path) and "files" not in records[-1].observed
-    adversarial_set = bank_cache._open[r["robust"]["bank"]].spec["adversarial_set"]
+    adversarial_set = bank_cache.state.opened[r["robust"]["bank"]].spec["adversarial_set"]
     assert (
         adversarial_set["attacked"]["image"] is adversarial_set["attacked"]["text"] is adversarial_set["seed"] is None
     )

@@ -26,7 +26,7 @@ from PIL import Image
 
 from advpt.attacks import parse_all
 from advpt.backbones.clip import architecture_of, from_state, read_state
-from advpt.bank.cache import BankCache
+from advpt.bank.cache import AttackRequest, BankCache
 from advpt.bank.store import open_bank, read_manifest, read_shard
 from advpt.data import fewshot, manifest
 from advpt.data.images import MOST_PIXELS, Preprocessing, read_image
@@ -470,7 +470,7 @@ def bank(tmp_path_factory):
     pictures, backbone = make_images(top / "images", 6), make_clip()
     bank_cache = BankCache(top / "banks", backbone, lambda: backbone, chunk=4)
     bank_cache.get(pictures)
-    return bank_cache.folder(bank_cache.spec(pictures, None, None, 0))
+    return bank_cache.folder(bank_cache.spec(AttackRequest(pictures)))
 
 
 def test_bank_manifests(bank, tmp_path, tally):

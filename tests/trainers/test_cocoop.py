@@ -21,6 +21,7 @@ from test_scripts import folder  # noqa: F401 - a fixture
 from advpt.attacks import parse
 from advpt.attacks.noise import SampleNoise
 from advpt.backbones.clip import build
+from advpt.bank.cache import AttackRequest
 from advpt.bank.store import open_bank
 from advpt.errors import PromptError
 from advpt.evaluation import record as records
@@ -140,7 +141,9 @@ def test_an_adaptive_attack_goes_through_the_meta_net(world):
     with torch.no_grad():
         made.prompt_learner.meta_net.linear2.bias.add_(1e-3)
     spec = parse("pgd2-ce@8")
-    keys = {made.bank_cache.spec(images, spec, who, 0).key for who in (learned, made.classifier(), zero_shot)}
+    keys = {
+        made.bank_cache.spec(AttackRequest(images, spec, who)).key for who in (learned, made.classifier(), zero_shot)
+    }
     assert len(keys) == 3
 
 
