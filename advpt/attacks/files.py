@@ -13,7 +13,7 @@ folder                 8-bit PNG: ``<id>.png``, or the id with the suffix .png i
 
 ``images`` are uint8 (0 to 255) or floating point (0 to 1). Where a tensor file has no ids they stand in a text file
 beside it, one a line: ``adv.npy`` has ``adv.ids.txt``. JPEG is refused: it changes pixels by more than most budgets.
-Images of another size are too: resizing mixes pixels, and what is left of a budget then cannot be told.
+Images of another size are too: resizing mixes pixels, after which a budget means nothing.
 
 No image is clipped or moved. One beyond the budget is refused, rounding apart: 0.5/255 for 8-bit images and 0.0623/255
 for half precision, per pixel (a whole EPS is never exceeded by 8-bit images, whose distances are whole numbers). With
@@ -58,7 +58,7 @@ Stamp = tuple[tuple[int, int, int], ...]
 
 
 class Source(Protocol):
-    """Where images lie. ``rounding``: of a pixel, in units of 1/255."""
+    """Stored images. ``rounding``: the rounding error of a pixel, in units of 1/255."""
 
     @property
     def rounding(self) -> float: ...
@@ -71,7 +71,7 @@ class Source(Protocol):
         """
 
     def read(self, ids: Sequence[str]) -> Tensor:
-        """``[b, 3, h, w]`` float32 as stored, without a look at the range."""
+        """``[b, 3, h, w]`` float32 as stored; the range is not checked."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Folder:
 
 
 def _unlike(file: Path, size: tuple[int, int]) -> str:
-    """What is wrong with an image file, as far as its header says; "" for one that can be compared."""
+    """The problem with an image file, from its header; "" for one that can be compared."""
     try:
         with Image.open(file) as image:
             kind, mode, shape = image.format, image.mode, (image.height, image.width)
@@ -178,7 +178,7 @@ class TensorFile:
 
 
 def side_file(path: Path) -> Path:
-    """Where the ids of a tensor file may stand: ``adv.ids.txt`` beside ``adv.npy``."""
+    """The text file with the ids of a tensor file: ``adv.ids.txt`` beside ``adv.npy``."""
     return path.with_suffix(".ids.txt")
 
 
@@ -201,14 +201,14 @@ def content(path: Path) -> str:
 
 
 def _stamp(files: Sequence[Path]) -> Stamp:
-    """What changes with each file that is there."""
+    """Inode, size and time of every existing file: equal stamps mean unchanged files."""
     stats = [os.stat(file) for file in files if file.is_file()]  # noqa: PTH116
     return tuple((each.st_ino, each.st_size, each.st_mtime_ns) for each in stats)
 
 
 @functools.lru_cache(maxsize=16)
 def _digest(path: Path, files: tuple[Path, ...], stamp: Stamp) -> str:
-    """Read once for as long as no file changes: these may be many gigabytes."""
+    """The digest, cached until a file changes: the files may be many gigabytes."""
     if path.is_dir():
         return digest([[file.relative_to(path).as_posix(), file_digest(file)] for file in files])
     return digest([file_digest(file) for file in files])

@@ -6,7 +6,7 @@ Profiles of the embedding attack (the paper's section 4.1 and equation 2, and it
 
 * ``sound`` (default): start uniform in [-eps, eps], clipped to [0, 1] before the first gradient; bicubic bank images.
 * ``paper``: the same start, the training images resized bilinearly as they were for the paper's bank.
-* ``released``: what the official code does: start uniform in [0, eps] (one-sided), first gradient at the unclipped
+* ``released``: as in the official code: start uniform in [0, eps] (one-sided), first gradient at the unclipped
   image; bilinear bank images.
 """
 
@@ -29,7 +29,7 @@ STARTS = ("uniform", "uniform_positive", "gaussian", "none")
 
 @dataclass(frozen=True)
 class Profile:
-    """How a profile starts the attack, and how it resizes the images of a training bank."""
+    """A profile's random start, and the interpolation that resizes the images of its training bank."""
 
     start: str
     clip_first: bool
@@ -69,8 +69,8 @@ class PGD(Attack):
     name = "pgd"
     summary = "projected gradient descent on any objective"
     default_objective, default_steps = "fkl", 40
-    by_image = True
-    resizes: ClassVar[bool] = False  # whether what it attacks through takes images of any size
+    by_image, whole_batches = True, True
+    resizes: ClassVar[bool] = False  # whether the attacked network takes images of any size
 
     def __init__(
         self,
@@ -170,15 +170,15 @@ class PGD(Attack):
     def _gradient(
         self, forward: Forward, images: Tensor, y: Tensor, clean: Tensor, noise: SampleNoise, t: int
     ) -> Tensor:
-        """Of the objective in step ``t``, summed over scaled copies and over draws (only its direction counts)."""
+        """The objective's gradient in step ``t``, summed over scaled copies and samples (only its direction counts)."""
         images = images.detach().requires_grad_()
         total = torch.zeros_like(images)
         for copy in [copy for copy in range(self.copies) for _ in range(self.eot_samples)]:
-            seen = images / 2**copy if copy else images
+            scaled = images / 2**copy if copy else images
             if self.diverse == "none":
-                output = forward(seen)
+                output = forward(scaled)
             else:
-                output = through_diverse(forward, seen, DIVERSE[self.diverse], noise)
+                output = through_diverse(forward, scaled, DIVERSE[self.diverse], noise)
             (gradient,) = torch.autograd.grad(self.objective.loss(output, clean, y).sum(), images)
             total = total + gradient
         return total

@@ -39,7 +39,7 @@ class RAP(PGD):
     source_model = "surrogate"
     objectives = ("ce", "logit", "target", "target-logit")
     default_objective, default_steps = "ce", 400
-    resizes = True
+    resizes, whole_batches = True, False  # images of equal size go together
 
     def __init__(
         self,
@@ -104,13 +104,13 @@ class RAP(PGD):
         radius = self.eps_n / 255
         worst_sign = 1 if self.objective.targeted else -1  # away from the target, or back to the true class
         low, high = (z - radius).clamp_min(0), (z + radius).clamp_max(1)
-        found = (z + noise.uniform(z, -radius, radius)).clamp(0, 1)
+        neighbour = (z + noise.uniform(z, -radius, radius)).clamp(0, 1)
         for _ in range(self.inner_steps):
-            found = found.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(F.cross_entropy(forward(found), y, reduction="sum"), found)
-            moved = found.detach() + worst_sign * radius / self.inner_steps * gradient.sign()
-            found = torch.minimum(torch.maximum(moved, low), high)
-        return found.detach()
+            neighbour = neighbour.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(F.cross_entropy(forward(neighbour), y, reduction="sum"), neighbour)
+            moved = neighbour.detach() + worst_sign * radius / self.inner_steps * gradient.sign()
+            neighbour = torch.minimum(torch.maximum(moved, low), high)
+        return neighbour.detach()
 
     def _gradient(
         self, forward: Forward, images: Tensor, y: Tensor, clean: Tensor, noise: SampleNoise, t: int

@@ -4,8 +4,7 @@ Files: OpenAI's TorchScript archives, plain state dicts (``.pt``, ``.pth``) and 
 from the tensors' shapes; weights are hashed tensor by tensor, so the same weights have one hash in every format.
 
 No tensor shows the activation or the number of heads, and CLIPs of other sources have OpenAI's tensor names with other
-ones. So a file that is not OpenAI's needs ``MODEL.ACTIVATION``, and the hashes are of the tensors and of how they are
-read.
+ones. So a file that is not OpenAI's needs ``MODEL.ACTIVATION``, and the hashes cover the tensors and those settings.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ OFFICIAL = {
 
 
 def foreign_layout(names: Collection[str]) -> str:
-    """What tensors are that do not go by the names of OpenAI's CLIP, and what to do; "" where they may."""
+    """The layout of tensors whose names are not OpenAI's, and what to do; "" where they may be OpenAI's."""
     if any(re.match(r"(\w+\.)*(text_model|vision_model)\.", name) for name in names):
         return (
             "these are weights in Hugging Face's layout (text_model..., vision_model...); expected OpenAI's names. "
@@ -109,8 +108,7 @@ def architecture_of(state: Mapping[str, Tensor]) -> Architecture:
     """The architecture that a CLIP state dict's shapes describe.
 
     Raises:
-        WeightsError: when a tensor that every CLIP has is not there; the message says what else the tensors are, where
-            that is known.
+        WeightsError: a tensor that every CLIP has is missing; the message names the other layout if it recognises it.
     """
     if reason := foreign_layout(state):
         raise WeightsError(reason)
@@ -142,7 +140,7 @@ def architecture_of(state: Mapping[str, Tensor]) -> Architecture:
             text_layers=depth(r"transformer\.resblocks\.(\d+)\."),
         )
     except KeyError as missing:
-        # which of the two towers it is cannot be told where neither begins
+        # without the first layer of an image tower neither kind of tower is recognisable
         name = missing.args[0] if "visual.conv1.weight" in state else "visual.conv1.weight"
         raise WeightsError(f"these are not CLIP weights: tensor {name!r} is not among the {len(state)}") from None
     except (IndexError, TypeError, ValueError):
@@ -190,8 +188,8 @@ Reading = dict[str, Any]
 
 
 def reading(modules: Iterable[nn.Module]) -> Reading:
-    """What turns a tower's tensors into numbers and is in none of them, as its modules have it: the activation of its
-    blocks, heads, the eps of its norms, and whether a position sees those behind it."""
+    """Settings of a tower's modules that are in none of its tensors: activation of its blocks, heads, eps of its norms,
+    and causal attention."""
     activations, heads, eps, causal = set(), set(), set(), False
     for module in modules:
         if isinstance(module, nn.LayerNorm | nn.BatchNorm2d):
@@ -220,8 +218,7 @@ class Backbone:
 
     @functools.cached_property
     def image_digest(self) -> str:
-        """SHA-256 of the image tower: of its tensors, and of how they are read where OpenAI's code reads them
-        otherwise."""
+        """SHA-256 of the image tower: of its tensors, and of :attr:`image_reading` where there is one."""
         if self.image is None:
             raise WeightsError("the image encoder was released before its hash was taken; load the backbone again")
         return _hash_of(tensor_digest(self.image.visual.state_dict()), self.image_reading)
@@ -235,26 +232,26 @@ class Backbone:
 
     @functools.cached_property
     def image_reading(self) -> Reading | None:
-        """How the image tower's tensors are read; None where OpenAI's code reads them so."""
+        """Settings of the image tower that no tensor shows; None where they are those of OpenAI's code."""
         image, arch = self.require_image(), self.architecture
         mean, std = (value.flatten().tolist() for value in (image.mean, image.std))
-        own = reading(image.visual.modules()) | {"mean": mean, "std": std}
-        usual = {name: torch.tensor(value).tolist() for name, value in (("mean", PIXEL_MEAN), ("std", PIXEL_STD))}
+        settings = reading(image.visual.modules()) | {"mean": mean, "std": std}
+        openai = {name: torch.tensor(value).tolist() for name, value in (("mean", PIXEL_MEAN), ("std", PIXEL_STD))}
         width = arch.vision_width * (1 if arch.patch else 32)
-        usual |= {"activation": [ACTIVATION] if arch.patch else [], "heads": [width // HEAD_WIDTH]}
-        return None if own == usual | {"eps": [1e-5], "causal": False} else own
+        openai |= {"activation": [ACTIVATION] if arch.patch else [], "heads": [width // HEAD_WIDTH]}
+        return None if settings == openai | {"eps": [1e-5], "causal": False} else settings
 
     @functools.cached_property
     def text_reading(self) -> Reading | None:
-        """How the text tower's tensors are read; None where OpenAI's code reads them so."""
+        """Settings of the text tower that no tensor shows; None where they are those of OpenAI's code."""
         model, heads = self.model, max(1, self.architecture.text_width // HEAD_WIDTH)
-        own = reading([*model.transformer.modules(), *model.ln_final.modules()])
-        usual = {"activation": [ACTIVATION], "heads": [heads], "eps": [1e-5], "causal": True}
-        return None if own == usual else own
+        settings = reading([*model.transformer.modules(), *model.ln_final.modules()])
+        openai = {"activation": [ACTIVATION], "heads": [heads], "eps": [1e-5], "causal": True}
+        return None if settings == openai else settings
 
     @property
     def reads(self) -> dict[str, Reading | None] | None:
-        """How the tensors of both towers are read, for records; None where OpenAI's code reads them so."""
+        """Both readings, for records; None where they are those of OpenAI's code."""
         towers = {"image": self.image_reading, "text": self.text_reading}
         return towers if any(towers.values()) else None
 
@@ -283,18 +280,18 @@ class Backbone:
             )
 
     def release_image_encoder(self) -> None:
-        """Give back the memory of the image tower. Its hash stays known."""
+        """Free the memory of the image tower; its hash is kept."""
         _ = self.image_digest
         self.image = None
         self.model.visual = None
 
 
-def _hash_of(tensors: str, how_read: Reading | None) -> str:
-    return tensors if how_read is None else digest({"tensors": tensors, "reads": how_read})
+def _hash_of(tensors: str, settings: Reading | None) -> str:
+    return tensors if settings is None else digest({"tensors": tensors, "reads": settings})
 
 
 def cache_folder() -> Path:
-    """Where OpenAI's files lie: ``$ADVPT_CLIP_CACHE``, else ``~/.cache/clip`` as OpenAI's package has it."""
+    """The folder of OpenAI's files: ``$ADVPT_CLIP_CACHE``, else ``~/.cache/clip`` as OpenAI's package has it."""
     return Path(os.environ.get("ADVPT_CLIP_CACHE") or Path.home() / ".cache" / "clip")
 
 
@@ -392,7 +389,7 @@ def _activation_in(archive: Any) -> str:
 
 
 def require_activation(source: str, asked: str, shown: str) -> None:
-    """Refuse weights of another activation than that of OpenAI's model code, and of one that is not known.
+    """Refuse weights of an unknown activation, or of another one than that of OpenAI's model code.
 
     Args:
         source: the weights, for the message. asked: ``MODEL.ACTIVATION``. shown: what the source itself shows, or "".
@@ -418,7 +415,7 @@ def require_activation(source: str, asked: str, shown: str) -> None:
 
 
 def require_readable(arch: Architecture, source: str) -> None:
-    """Refuse sizes that OpenAI's model code would read in another way than their authors' code did.
+    """Refuse sizes for which OpenAI's model code would compute something else than their authors' code.
 
     Raises:
         WeightsError: naming what they hold and what OpenAI's code would make of it.
@@ -451,7 +448,7 @@ def from_state(name: str, state: Mapping[str, Tensor], source: str, device: torc
         raise WeightsError(f"{source} holds [{arch}]; MODEL.BACKBONE.NAME {name} is [{OFFICIAL[name]}]")
     require_readable(arch, source)
     try:
-        with torch.random.fork_rng(devices=[]):  # building draws random numbers that nobody should notice
+        with torch.random.fork_rng(devices=[]):  # building draws random numbers
             model = build(arch)
         model.load_state_dict(dict(state))
     except (RuntimeError, AssertionError, ArithmeticError, ValueError) as error:
@@ -496,7 +493,7 @@ def _load(settings: BackboneSettings, device: torch.device | str) -> Backbone:
         with torch.random.fork_rng(devices=[]):
             return Backbone(name, democlip.load(democlip.FILES[name]), device)
     if name not in OFFICIAL:
-        known = unknown_name("backbone", name, [*OFFICIAL, *democlip.FILES])
-        raise WeightsError(f"MODEL.BACKBONE.NAME: {known}; for other weights add MODEL.WEIGHTS FILE")
+        problem = unknown_name("backbone", name, [*OFFICIAL, *democlip.FILES])
+        raise WeightsError(f"MODEL.BACKBONE.NAME: {problem}; for other weights add MODEL.WEIGHTS FILE")
     path = download(name)
     return from_state(name, read_state(path), str(path), device)

@@ -111,7 +111,7 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def gradient_of(defense: Defense, bpda: bool = False) -> str:
-    """How an adaptive attacker differentiates a defense: :data:`OWN`, or :data:`STRAIGHT` (BPDA with the identity)."""
+    """The gradient that an adaptive attacker follows: :data:`OWN`, or :data:`STRAIGHT` (BPDA with the identity)."""
     return OWN if defense.has_gradient and not (bpda and not defense.linear) else STRAIGHT
 
 

@@ -37,8 +37,14 @@ INTERPOLATIONS = ("nearest", "bilinear")
 
 @DEFENSES.add
 class RandomRescale(Defense):
-    """Args: ``low`` and ``canvas``: the smallest r and the padded size as multiples of the input size; ``fill`` of
-    :data:`FILLS`; ``interp`` of the resize to r; ``flip``: mirror half of the images."""
+    """Resizes images to a random size and pads them at a random place.
+
+    Args:
+        low, canvas: the smallest r and the padded size, as multiples of the input size.
+        fill: name of the padding colour (:data:`FILLS`).
+        interp: ``nearest`` or ``bilinear``, of the resize to r.
+        flip: mirror half of the images.
+    """
 
     name = "rescale"
     summary = "random resize and grey padding (Xie et al., ICLR 2018)"

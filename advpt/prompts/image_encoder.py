@@ -34,7 +34,7 @@ def image_features(
 
     Args:
         visual: prompts ``[J, n, D_v]`` of blocks 0 .. J - 1, or ``[S, J, n, D_v]`` where b is a multiple of S: the
-            first b / S images are seen through the first prompts, and so on.
+            first b / S images have the first prompts, and so on.
         hidden_states: a list that gets one tensor ``[b, tokens, D_v]`` for each block, its input after prompts were
             put in (the first is the output of ``ln_pre``), and the output of the last block. Tokens: class, patches,
             prompts.
@@ -90,7 +90,7 @@ def _of_each_image(visual: Tensor, images: int) -> tuple[Tensor, ...]:
 
 
 def with_visual_prompts(encoder: ImageEncoder, visual: Tensor | None) -> Callable[[Tensor], Tensor]:
-    """Pixels to features through these prompts; the encoder itself where there are none."""
+    """The encoder with these visual prompts; the encoder itself for None."""
     return encoder if visual is None else functools.partial(image_features, encoder, visual=visual)
 
 

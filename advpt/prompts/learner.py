@@ -60,7 +60,7 @@ def prompt_tensors(state: Mapping[str, Any], source: str) -> dict[str, Any]:
     in front are taken away, CoOp's ``token_prefix`` and ``token_suffix`` left out: they are made of the class names.
 
     Raises:
-        PromptError: two names that are one then.
+        PromptError: two names become the same.
     """
     named: dict[str, Any] = {}
     for key, value in state.items():
@@ -72,7 +72,7 @@ def prompt_tensors(state: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 
 def check_layout(settings: ContextSettings, model: Architecture, name: str) -> None:
-    """Whether this CLIP can have these prompts.
+    """Refuse prompts that this CLIP cannot have.
 
     Raises:
         PromptError: visual prompts for a ResNet, or more layers than the towers have.
@@ -167,11 +167,11 @@ class PromptLearner(nn.Module):
             device = encoder.positional_embedding.device
             padded = tokenize([f"{name}." for name in names], encoder.context_length).to(device)
             rows = encoder.embed(padded)  # start, name, ".", end, padding
-            longest_rest = max(len(t) for t in tokens) + 1
+            suffix_length = max(len(t) for t in tokens) + 1
             behind = encoder.embed(torch.tensor(fixed, dtype=torch.int64, device=device))
             self.register_buffer("start", rows[0, :1].clone(), persistent=False)
             self.register_buffer("fixed", behind.clone(), persistent=False)
-            self.register_buffer("class_rows", rows[:, 1 : 1 + longest_rest].clone(), persistent=False)
+            self.register_buffer("class_rows", rows[:, 1 : 1 + suffix_length].clone(), persistent=False)
             self.register_buffer("eos", torch.tensor([len(t) for t in tokens], device=device), persistent=False)
             if init:
                 context = encoder.embed(torch.tensor(init, device=device)).clone()
@@ -253,7 +253,7 @@ class PromptLearner(nn.Module):
         return PromptBatch(prefix, suffix[:, before:], self.eos + m - before)
 
     def load_context(self, state: Mapping[str, Tensor], source: str) -> None:
-        """Take the prompts from a state dict; CoOp's has ``ctx`` (its ``token_prefix`` and ``token_suffix`` are not
+        """Load the prompts of a state dict; CoOp's has ``ctx`` (its ``token_prefix`` and ``token_suffix`` are not
         needed). Nothing is changed unless everything fits.
 
         Raises:
@@ -269,15 +269,15 @@ class PromptLearner(nn.Module):
                 raise PromptError(
                     f"{source} holds no {what} ({name!r}); found: {', '.join(sorted(state)) or 'nothing'}"
                 )
-            found = state[name]
-            if found.shape != wanted.shape:
+            loaded = state[name]
+            if loaded.shape != wanted.shape:
                 why = ""
-                if name == "ctx" and found.dim() == 3:
+                if name == "ctx" and loaded.dim() == 3:
                     why = "; it is class-specific (CSC), so it fits only the class list it was tuned on"
                 what = "context" if name == "ctx" else name
                 kind = " ([classes,] vectors, width)" if name == "ctx" else ""
                 raise PromptError(
-                    f"{source} holds {what} of shape {list(found.shape)}, this run has {list(wanted.shape)}{kind}"
+                    f"{source} holds {what} of shape {list(loaded.shape)}, this run has {list(wanted.shape)}{kind}"
                     f"{why}. Use the N_CTX, CSC and backbone that it was tuned with"
                     + (", and its LAYOUT and depths" if self.layout != "text" else "")
                 )

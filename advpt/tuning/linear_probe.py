@@ -42,9 +42,9 @@ def fit(features: Tensor, labels: Tensor, classes: int, c: float, iterations: in
     Raises:
         DataError: a class has no image.
     """
-    seen = sorted(set(labels.tolist()))
-    if seen != list(range(classes)):
-        absent = sorted(set(range(classes)) - set(seen))
+    present = set(labels.tolist())
+    if present != set(range(classes)):
+        absent = sorted(set(range(classes)) - present)
         raise DataError(
             f"a linear probe needs images of every class; {len(absent)} of {classes} have none, the first is class "
             f"number {absent[0]}"
@@ -61,8 +61,14 @@ def fit(features: Tensor, labels: Tensor, classes: int, c: float, iterations: in
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Embeddings ``[n, L]`` and labels ``[n]`` to fit on and to choose C by, how many classes there are, and which
-    images those to choose by are."""
+    """Embeddings and labels of a linear probe.
+
+    Args:
+        features, labels: ``[n, L]`` float32 and ``[n]`` int64, to fit on.
+        val_features, val_labels: the same, to choose C on.
+        classes: K.
+        val_are: the origin of the validation images, in words.
+    """
 
     features: Tensor
     labels: Tensor
@@ -73,7 +79,7 @@ class Data:
 
 
 def search(data: Data, iterations: int = MAX_ITERATIONS) -> tuple[Probe, list[tuple[float, float]]]:
-    """The probe with the best validation accuracy (the first found of equal ones), and every (C, accuracy) tried."""
+    """The probe with the best validation accuracy (the first of equal ones), and every (C, accuracy) tried."""
     tried: dict[float, tuple[float, Probe]] = {}
 
     def score(c: float) -> float:

@@ -106,9 +106,9 @@ def a_probe(path: Path) -> None:
 
 
 def a_surrogate(path: Path) -> None:
-    surrogate._kept(path.parent, {"network": "x"}, lambda: {})
+    surrogate._cached(path.parent, {"network": "x"}, lambda: {})
     name = f"{files.digest({'network': 'x'})}.safetensors"
-    surrogate._kept(with_name(path, name).parent, {"network": "x"}, lambda: {})
+    surrogate._cached(with_name(path, name).parent, {"network": "x"}, lambda: {})
 
 
 def a_config(path: Path) -> None:
