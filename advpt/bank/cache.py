@@ -18,7 +18,7 @@ from advpt.attacks.spec import AttackSpec
 from advpt.attacks.surrogate import Surrogate
 from advpt.backbones.clip import Backbone
 from advpt.backbones.precision import in_precision
-from advpt.bank.build import Attacker, BankTarget, Fill, build_banks, fill_here
+from advpt.bank.build import Attacker, BankTarget, Fill, Work, build_banks, fill_here, shard_rows
 from advpt.bank.defended_input import UNDEFENDED, AdaptiveTarget, DefendedInput
 from advpt.bank.spec import AdversarialSet, BankSpec
 from advpt.bank.store import MANIFEST, Bank, open_bank, read_manifest
@@ -41,14 +41,14 @@ class AttackRequest:
         attack: None for the clean images.
         classifier: the prompts that the attack goes through; only attacks on logits need them.
         seed: of the attack's random draws.
-        target: what an adaptive attacker differentiates besides the encoder, None for nothing.
+        attack_target: what an adaptive attacker differentiates besides the encoder.
     """
 
     images: ImageSet
     attack: AttackSpec | None = None
     classifier: Classifier | None = None
     seed: int = 0
-    target: AdaptiveTarget | None = None
+    attack_target: AdaptiveTarget | None = None
 
     @functools.cached_property
     def algorithm(self) -> Attack | None:
@@ -60,7 +60,7 @@ class AttackRequest:
         """Whether an attacked image is the same among fewer images."""
         if self.algorithm is None:
             return True
-        return self.algorithm.by_image and (self.target is None or self.target.by_image)
+        return self.algorithm.by_image and (self.attack_target is None or self.attack_target.by_image)
 
     def label(self, defended: DefendedInput) -> str:
         """The bank's content in words, for the log."""
@@ -164,7 +164,7 @@ class BankCache:
             made,
             attacked_image=self.backbone.image_digest,
             attacked_text=text,
-            attacked_defense=request.target.parameters() if request.target is not None else None,
+            attacked_defense=request.attack_target.parameters() if request.attack_target is not None else None,
             attacked_visual=visual_digest(classifier.visual) if classifier is not None else None,
         )
 
@@ -240,7 +240,7 @@ class BankCache:
         visual = classifier.visual if classifier is not None else None
         attacked = in_precision(with_visual_prompts(backbone.require_image(), visual), self.precision)
         surrogate = self.surrogate if attack is not None and attack.source_model == "surrogate" else None
-        return Attacker(attack, attacked, classifier, backbone.device, surrogate, request.target)
+        return Attacker(attack, attacked, classifier, backbone.device, surrogate, request.attack_target)
 
     def _build(self, wanted: Sequence[tuple[BankSpec, DefendedInput]], request: AttackRequest) -> None:
         spec = wanted[0][0]
@@ -255,12 +255,13 @@ class BankCache:
             encode = in_precision(with_visual_prompts(backbone.require_image(), self.visual), self.precision)
         if request.algorithm is not None:
             request.algorithm.examine(request.images, self.workers)
-        targets = [BankTarget(each, self.folder(each), encode, defended) for each, defended in wanted]
-        build_banks(spec.adversarial_set, attacker, targets, workers=self.workers, fill=self.fill)
+        targets = tuple(BankTarget(each, self.folder(each), encode, defended) for each, defended in wanted)
+        shards = tuple(shard_rows(len(request.images), self.chunk))
+        build_banks(Work(spec.adversarial_set, attacker, targets, shards, self.workers), self.fill)
 
     def _larger(self, spec: BankSpec) -> Bank | None:
-        """A finished bank that differs in its image list alone and has all the images asked for, with their labels and
-        made from the files that are there."""
+        """A finished bank that differs in its image list alone and has all requested images, with their labels and made
+        from the same files."""
         wanted = spec.fields()
         dataset_folder = self.dataset_folder(spec.adversarial_set.images.dataset)
         labels = {sample.id: sample.label for sample in spec.adversarial_set.images.samples}
@@ -270,8 +271,8 @@ class BankCache:
                 if not _same_but_images(manifest["spec"], wanted):
                     continue
                 bank = open_bank(path.parent, None, verify=self.verify)
-                has = dict(zip(bank.ids, bank.labels.tolist()))
-                if any(has.get(name) != label for name, label in labels.items()):
+                label_of = dict(zip(bank.ids, bank.labels.tolist()))
+                if any(label_of.get(name) != label for name, label in labels.items()):
                     continue
                 if self.verify:
                     images = spec.adversarial_set.images
@@ -283,7 +284,7 @@ class BankCache:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a bank was finished and no shard has been deleted since; without shards its manifest is taken away."""
+    """Whether a bank is finished and has all its shards; the manifest of one without all shards is deleted."""
     if not (folder / MANIFEST).is_file():
         return False
     if all((folder / Path(entry["file"]).name).is_file() for entry in read_manifest(folder)["shards"]):
@@ -292,31 +293,30 @@ def is_complete(folder: Path) -> bool:
     return False
 
 
-def check_images(bank: Bank, images: ImageSet, most: int = 0) -> None:
-    """Compare image files with the hashes in the bank: ``most`` of them, evenly spread (0 = all).
+def check_images(bank: Bank, images: ImageSet, limit: int = 0) -> None:
+    """Compare image files with the hashes in the bank: ``limit`` of them, evenly spread (0 = all).
 
     Raises:
         BankMismatchError: a file is not the one that the bank was made from. DataError: it is missing.
     """
-    step = max(1, -(-len(images) // most)) if most else 1
+    step = max(1, -(-len(images) // limit)) if limit else 1
     for row in range(0, len(images), step):
         path = Path(images.samples[row].path)
         if not path.is_file():
             raise DataError(f"the image {path} is missing; check the data set with: python -m advpt prepare --check")
-        has, found = bytes(bank.columns["file_hash"][row].tolist()).hex(), file_digest(path)
-        if has != found:
+        expected, actual = bytes(bank.columns["file_hash"][row].tolist()).hex(), file_digest(path)
+        if expected != actual:
             raise BankMismatchError(
-                f"bank {bank.key[:12]} was made from other image files\n  file_hash of {path}: the bank has {has[:16]},"
-                f" the file is {found[:16]}; if the file was changed, restore it, or delete the bank and build it "
-                "again. If these are other data, with the same names of files and classes as the bank's, keep their "
+                f"bank {bank.key[:12]} was made from other image files\n  file_hash of {path}: the bank has "
+                f"{expected[:16]}, the file is {actual[:16]}; if the file was changed, restore it, or delete the bank and "
+                "build it again. If these are other data, with the same names of files and classes as the bank's, keep their "
                 "banks apart: with a name of their own (DATASET.TITLE), or another BANK.DIR"
             )
 
 
 def _same_but_images(one: dict[str, Any], other: dict[str, Any]) -> bool:
     def without_list(fields: dict[str, Any]) -> dict[str, Any]:
-        adversarial_set = dict(fields["adversarial_set"])
-        adversarial_set["data"] = {"classnames": adversarial_set["data"]["classnames"]}
-        return fields | {"adversarial_set": adversarial_set}
+        made = fields["adversarial_set"]
+        return fields | {"adversarial_set": made | {"data": {"classnames": made["data"]["classnames"]}}}
 
     return without_list(one) == without_list(other)
