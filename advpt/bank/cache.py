@@ -308,9 +308,9 @@ def check_images(bank: Bank, images: ImageSet, limit: int = 0) -> None:
         if expected != actual:
             raise BankMismatchError(
                 f"bank {bank.key[:12]} was made from other image files\n  file_hash of {path}: the bank has "
-                f"{expected[:16]}, the file is {actual[:16]}; if the file was changed, restore it, or delete the bank and "
-                "build it again. If these are other data, with the same names of files and classes as the bank's, keep their "
-                "banks apart: with a name of their own (DATASET.TITLE), or another BANK.DIR"
+                f"{expected[:16]}, the file is {actual[:16]}; if the file was changed, restore it, or delete the bank "
+                "and build it again. If these are other data, with the same names of files and classes as the "
+                "bank's, keep their banks apart: with a name of their own (DATASET.TITLE), or another BANK.DIR"
             )
 
 
