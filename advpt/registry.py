@@ -18,11 +18,7 @@ T = TypeVar("T", bound=Named)
 
 
 class Registry(Generic[T]):
-    """Maps names to classes; iteration gives the names in alphabetical order.
-
-    Args:
-        kind: what the classes are, for messages: ``attack``, ``defense``.
-    """
+    """Maps names to classes; iteration gives the names in alphabetical order. ``kind``: a noun for messages."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind

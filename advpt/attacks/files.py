@@ -31,7 +31,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,26 +57,9 @@ NAMED = 5  # images that a message names
 Stamp = tuple[tuple[int, int, int], ...]
 
 
-class Source(Protocol):
-    """Stored images. ``rounding``: the rounding error of a pixel, in units of 1/255."""
-
-    @property
-    def rounding(self) -> float: ...
-
-    def require(self, ids: Sequence[str], size: tuple[int, int], part: bool) -> None:
-        """Refuse a source that has not exactly these images, of this size (height, width); ``part``: it may have more.
-
-        Raises:
-            AttackError: saying which.
-        """
-
-    def read(self, ids: Sequence[str]) -> Tensor:
-        """``[b, 3, h, w]`` float32 as stored; the range is not checked."""
-
-
 @dataclass(frozen=True)
 class Folder:
-    """PNG files that mirror the data set's paths."""
+    """PNG files that mirror the data set's paths. ``rounding``: the rounding error of a pixel, in units of 1/255."""
 
     path: Path
     rounding: float = ROUNDING[torch.uint8]
@@ -87,6 +70,11 @@ class Folder:
         return own if own.is_file() else own.with_suffix("").with_suffix(".png")
 
     def require(self, ids: Sequence[str], size: tuple[int, int], part: bool) -> None:
+        """Refuse a folder without exactly these images, of this size (height, width); ``part``: it may have more.
+
+        Raises:
+            AttackError: which images differ, and how.
+        """
         files = {name: self.file(name) for name in ids}
         if missing := [name for name, file in files.items() if not file.is_file()]:
             first = files[missing[0]]
@@ -110,6 +98,7 @@ class Folder:
             )
 
     def read(self, ids: Sequence[str]) -> Tensor:
+        """``[b, 3, h, w]`` float32 as stored; the range is not checked."""
         pixels = [torch.from_numpy(np.array(read_rgb(self.file(name)))) for name in ids]
         return torch.stack(pixels).permute(0, 3, 1, 2).float().div(255)
 
@@ -145,7 +134,7 @@ def _refuse_others(others: Sequence[str], path: Path, part: bool) -> None:
 
 @dataclass(frozen=True, eq=False)
 class TensorFile:
-    """A file with all images in one tensor or array; ``rows`` by id."""
+    """A file with all images in one tensor or array; ``rows`` by id. Its methods are those of :class:`Folder`."""
 
     path: Path
     images: Any
@@ -182,7 +171,7 @@ def side_file(path: Path) -> Path:
     return path.with_suffix(".ids.txt")
 
 
-def source(path: Path) -> Source:
+def source(path: Path) -> Folder | TensorFile:
     """The images at ``path``.
 
     Raises:

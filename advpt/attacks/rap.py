@@ -28,7 +28,7 @@ STEP = 2.0  # 1/255, whatever the budget and the number of steps, as in the offi
 
 @ATTACKS.add
 class RAP(PGD):
-    """As PGD, from ``late_start`` on with an inner loop of ``inner_steps`` steps in a ball of ``eps_n`` / 255.
+    """PGD, from step ``late_start`` on with an inner loop of ``inner_steps`` steps in a ball of ``eps_n`` / 255.
 
     ``late_start`` equal to ``steps`` is the plain iterative attack. Targeted objectives turn the inner loss round.
     """

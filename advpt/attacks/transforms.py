@@ -1,4 +1,4 @@
-"""What iterative attacks do to an input or a gradient so that it serves unseen networks: DI, TI, MI."""
+"""Transforms of inputs and gradients that make iterative attacks transfer to other networks: DI, TI, MI."""
 
 from __future__ import annotations
 

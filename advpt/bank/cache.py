@@ -70,7 +70,7 @@ class AttackRequest:
 
 @dataclass
 class CacheState:
-    """What all views of one cache share.
+    """The state that all views of one cache share.
 
     Args:
         opened: banks that were opened and verified, by key.
@@ -136,7 +136,7 @@ class BankCache:
         return dataclasses.replace(self, backbone=backbone, load=lambda: backbone, state=state)
 
     def spec(self, request: AttackRequest, defended: DefendedInput = UNDEFENDED) -> BankSpec:
-        """What determines the bank of a request. Prompts and the attacked defense count only for attacks that use
+        """The spec of a request's bank. Prompts and the attacked defense count only for attacks that use
         them, and the attacked CLIP not for attacks through a network of the attacker's own."""
         attack, images = request.algorithm, request.images
         if attack is None:
@@ -169,11 +169,11 @@ class BankCache:
         )
 
     def folder(self, spec: BankSpec) -> Path:
-        """Where a bank is stored."""
+        """The folder of a bank."""
         return self.dataset_folder(spec.adversarial_set.images.dataset) / spec.key
 
     def dataset_folder(self, dataset: str) -> Path:
-        """Where all banks of one data set and backbone are stored."""
+        """The folder of all banks of one data set and backbone."""
         return self.root / dataset / self.backbone.folder
 
     def get(

@@ -40,7 +40,7 @@ class AdaptiveTarget(Protocol):
         """The attacked model, pixels to embeddings or logits; ``clean [b, 3, h, w]``: the images before the attack."""
 
     def parameters(self) -> dict[str, Any]:
-        """For the bank's key."""
+        """The part of a bank's key."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ class DefendedInput:
         return self.chain(pixels, SampleNoise([f"defense {name}" for name in ids], self.seed or 0))
 
     def parameters(self) -> tuple[Mapping[str, Any], ...]:
-        """For the bank's key."""
+        """The part of a bank's key."""
         stages = self.chain.parameters(self.seed) if self.chain is not None else []
         return (*stages, *([self.reader.parameters()] if self.reader is not None else []))
 
@@ -118,5 +118,5 @@ class DefenseAwareForward:
         return forward
 
     def parameters(self) -> dict[str, Any]:
-        """For the bank's key."""
+        """The part of a bank's key."""
         return {"stages": self.chain.parameters(), "gradient": self.chain.gradients(self.bpda)}

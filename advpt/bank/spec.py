@@ -1,4 +1,4 @@
-"""What determines a bank's content, and the key made of it."""
+"""Everything that determines a bank's content, and its key."""
 
 from __future__ import annotations
 

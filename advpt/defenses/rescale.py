@@ -118,7 +118,7 @@ class RandomRescale(Defense):
         return F.interpolate(padded, (height, width), mode="bilinear", align_corners=False, antialias=True)
 
     def _sources(self, n: int, r: Tensor, place: Tensor, canvas: int) -> tuple[Tensor, Tensor, Tensor]:
-        """For each of the canvas's positions ``[b, canvas]``: the two source positions and the weight of the second."""
+        """The two source positions of each position on the canvas ``[b, canvas]``, and the weight of the second."""
         at = torch.arange(canvas, device=r.device, dtype=r.dtype)[None] - place[:, None]
         if self.interp == "nearest":
             first = torch.div(at * n, r[:, None], rounding_mode="floor").clamp(0, n - 1)

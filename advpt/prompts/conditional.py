@@ -80,7 +80,7 @@ class ConditionalLearner(PromptLearner):
 
 
 def _linear(inside: int, outside: int, generator: torch.Generator | None) -> nn.Linear:
-    """As ``torch.nn.Linear`` starts, uniform within 1 / sqrt(inside), drawn from ``generator`` alone."""
+    """A layer initialised like ``torch.nn.Linear``, uniform within 1 / sqrt(inside), from ``generator`` alone."""
     layer = nn.utils.skip_init(nn.Linear, inside, outside)
     for part in (layer.weight, layer.bias):
         nn.init.uniform_(part, -(inside**-0.5), inside**-0.5, generator=generator)

@@ -81,7 +81,7 @@ def _at_class_token(block: Any, x: Tensor) -> Tensor:
 
 
 def _of_each_image(visual: Tensor, images: int) -> tuple[Tensor, ...]:
-    """For each layer the prompts ``[b, n, D_v]`` of every image."""
+    """The prompts ``[b, n, D_v]`` of every image, for each layer."""
     if visual.dim() == 3:
         return visual.unsqueeze(0).expand(images, -1, -1, -1).unbind(1)
     if images % len(visual):
