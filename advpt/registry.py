@@ -22,7 +22,7 @@ class Registry(Generic[T]):
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self._classes: dict[str, type[T]] = {}
+        self._items: dict[str, type[T]] = {}
 
     def add(self, cls: type[T]) -> type[T]:
         """Register a class under its ``name``; a decorator.
@@ -30,9 +30,9 @@ class Registry(Generic[T]):
         Raises:
             ConfigError: the name is taken.
         """
-        if cls.name in self._classes:
+        if cls.name in self._items:
             raise ConfigError(f"two {self.kind}s are called {cls.name!r}; rename one")
-        self._classes[cls.name] = cls
+        self._items[cls.name] = cls
         return cls
 
     def get(self, name: str) -> type[T]:
@@ -41,9 +41,9 @@ class Registry(Generic[T]):
         Raises:
             ConfigError: there is none; the message gives the nearest name.
         """
-        if name not in self._classes:
-            raise ConfigError(unknown_name(self.kind, name, self._classes))
-        return self._classes[name]
+        if name not in self._items:
+            raise ConfigError(unknown_name(self.kind, name, self._items))
+        return self._items[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._classes))
+        return iter(sorted(self._items))

@@ -209,11 +209,10 @@ class TestTimeTrainer(PromptTrainer):
         return self._rows
 
     def clean(self, prompts, images):
-        first = self.rows(images)[0]
         bank_cache = self.bank_cache.with_visual_prompts(prompts.learned.visual)
         inputs = [each for row in self.rows(images) for each in row.inputs]
         bank = bank_cache.get_all(AttackRequest(images), inputs)[0]
-        return first.classifier(prompts.learned), bank
+        return prompts.learned, bank
 
     def observed(self):
         return {"tuning": {row.tuner.name: {"not_finite": len(row.tuner.not_finite)} for row in self._rows}}

@@ -99,12 +99,12 @@ class Attacker:
 
     def __call__(self, batch: ImageBatch, ids: Sequence[str], seed: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Attacked pixels ``[b, 3, h, w]`` and the bank columns of the attack."""
-        if self.attack_target is not None:
-            encode = self.attack_target.encoder(self.encode, ids, seed, batch.pixels.to(self.device))
-            return dataclasses.replace(self, encode=encode, attack_target=None)(batch, ids, seed)
         x = batch.pixels.to(self.device, non_blocking=True)
         y = batch.labels.to(self.device, non_blocking=True)
-        n, model = len(x), self.logits()
+        encode, target = self.encode, self.attack_target
+        if target is not None:
+            encode = target.encoder(encode, ids, seed, x)
+        n, model = len(x), self.model(encode)
         correct = torch.full((n,), -1, dtype=torch.int8)
         if model is not None:
             with torch.no_grad():
@@ -118,7 +118,7 @@ class Attacker:
         }
         if self.attack is None:
             return x, facts
-        forward: Encode = self.encode
+        forward = encode
         if self.attack.objective.space == "logits":
             if model is None:
                 raise BankError(f"the attack {self.attack!r} needs a prompt to attack through, and none was given")
@@ -130,7 +130,7 @@ class Attacker:
         facts |= {"perturbed": out.changed, "stage": out.stage, "loss": out.loss, "linf": linf}
         return out.images, {name: value.cpu() for name, value in facts.items()}
 
-    def logits(self) -> Encode | None:
+    def model(self, encode: Encode) -> Encode | None:
         """The attacked model, pixels to logits; None for an attack on embeddings."""
         if self.attack is None or self.attack.objective.space != "logits":
             return None
@@ -138,8 +138,10 @@ class Attacker:
             if self.surrogate is None:
                 raise BankError(f"the attack {self.attack!r} goes through a network of its own, and none was given")
             return self.surrogate
+        if self.attack_target is not None and self.attack_target.gives_logits:
+            return encode
         classifier = self.classifier
-        return None if classifier is None else lambda pixels: classifier.logits(self.encode(pixels))
+        return None if classifier is None else lambda pixels: classifier.logits(encode(pixels))
 
     @property
     def classes(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -31,6 +31,10 @@ class Reader(Protocol):
 
 class AdaptiveTarget(Protocol):
     """What an adaptive attacker differentiates besides the encoder: a defense, or tuning at test time."""
+
+    @property
+    def gives_logits(self) -> bool:
+        """Whether the attacked model gives logits, so that no classifier follows."""
 
     @property
     def by_image(self) -> bool:
@@ -100,6 +104,7 @@ class DefenseAwareForward:
 
     chain: Chain
     bpda: bool = False
+    gives_logits: ClassVar[bool] = False
 
     @property
     def by_image(self) -> bool:

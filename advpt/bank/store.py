@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -30,7 +30,7 @@ from advpt.files import atomic_path, digest, file_digest, read_json, tensor_dige
 MANIFEST = "manifest.json"
 # dtype and trailing shape of every column of a shard ("L" is the embedding width).
 COLUMNS: dict[str, torch.dtype] = {
-    "embeddings": torch.float32,  # [n, L] projected, not normalised
+    "embeddings": torch.float32,  # [n, L] projected, not normalised; or logits [n, K], see Bank.kind
     "label": torch.int64,
     "row": torch.int64,  # place in the image list
     "clean_correct": torch.int8,  # by the attacked prompt: 1, 0, or -1 where the attack used no prompt
@@ -53,8 +53,14 @@ class Bank:
 
     @property
     def embeddings(self) -> Tensor:
-        """``[n, L]`` float32, not normalised."""
+        """``[n, L]`` float32 embeddings, not normalised, or ``[n, K]`` logits; see :attr:`kind`."""
         return self.columns["embeddings"]
+
+    @property
+    def kind(self) -> Literal["embeddings", "logits"]:
+        """The content of :attr:`embeddings`: logits where test-time tuning classified the images."""
+        stages = self.spec.get("defenses", ())
+        return "logits" if any(stage.get("gives") == "logits" for stage in stages) else "embeddings"
 
     @property
     def labels(self) -> Tensor:

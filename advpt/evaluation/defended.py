@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from advpt.attacks.spec import AttackSpec
 from advpt.bank.defended_input import UNDEFENDED, AdaptiveTarget, DefendedInput, DefenseAwareForward
 from advpt.data.images import ImageSet
 from advpt.defenses.base import STRAIGHT
@@ -18,7 +19,6 @@ from advpt.defenses.chain import Chain
 from advpt.defenses.spec import DefenseSpec, parse_all
 from advpt.evaluation.protocols import Threat
 from advpt.evaluation.statistics import wilson
-from advpt.prompts.classifier import Classifier
 from advpt.settings import EvalSettings
 
 SMOOTH = "smooth sign"  # how the gradient through tuning at test time is called
@@ -45,66 +45,93 @@ def inexact_gradient(defense: Mapping[str, Any] | None) -> str:
     return ", ".join(words)
 
 
-@dataclass(frozen=True, eq=False)
-class Defended:
-    """One row of a table: a chain of defenses (None: none), seen once per seed of its draws, on these images.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EvaluationRow:
+    """One row of results: images without a defense. Subclasses put something before the classifier.
 
-    ``part``: these images are a part that was taken because a defense is costly.
+    Args:
+        inputs: of its banks, one for each draw of a random defense.
+        part: the images are a part, taken because a defense is costly.
     """
 
-    spec: DefenseSpec | None
-    chain: Chain | None
-    inputs: tuple[DefendedInput, ...]
     images: ImageSet
+    inputs: tuple[DefendedInput, ...] = (UNDEFENDED,)
     part: bool = False
     tunes: ClassVar[bool] = False  # whether prompts are tuned on every image before it is classified
 
     @property
     def names(self) -> list[str]:
-        """Its stages, for people and for the record's name."""
-        return [str(stage) for stage in self.spec.stages] if self.spec is not None else []
-
-    def classifier(self, learned: Classifier) -> Classifier:
-        """Who classifies what its banks hold."""
-        return learned
+        """The stages before the classifier."""
+        return []
 
     def applies_to(self, threat: Threat) -> bool:
-        """Whether it is measured under this threat."""
+        """Whether the row is measured under this threat."""
         return True
 
     def attack_target(self, threat: Threat, bpda: bool) -> AdaptiveTarget | None:
-        """What the attacker attacks through: the chain under ``adaptive``, else nothing but the encoder."""
-        if self.chain is None or threat.protocol != "adaptive" or threat.own_network:
-            return None
-        return DefenseAwareForward(self.chain, bpda)
+        """What the attacker differentiates besides the encoder."""
+        return None
 
     def adapt(self, threat: Threat, draws: int) -> Threat:
-        """The threat as it is carried out: an adaptive attacker takes means over the draws of a random defense
+        """The threat as it is carried out: an adaptive attacker of something random takes means over ``draws`` draws
         (EOT)."""
-        if self.chain is None or not self.chain.draws_noise or threat.protocol != "adaptive" or threat.own_network:
+        return threat
+
+    def knowledge(self, threat: Threat) -> str:
+        """What the attacker knows, in words."""
+        return threat.knows
+
+    def facts(self, threat: Threat | None, bpda: bool) -> dict[str, Any] | None:
+        """The stages in full, their seeds, and the gradient that the attacker followed, for a record."""
+        return None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Defended(EvaluationRow):
+    """The images behind a chain of defenses."""
+
+    spec: DefenseSpec
+    chain: Chain
+
+    @property
+    def names(self) -> list[str]:
+        return [str(stage) for stage in self.spec.stages]
+
+    def attack_target(self, threat: Threat, bpda: bool) -> AdaptiveTarget | None:
+        return DefenseAwareForward(self.chain, bpda) if _is_adaptive(threat) else None
+
+    def adapt(self, threat: Threat, draws: int) -> Threat:
+        if not self.chain.draws_noise or not _is_adaptive(threat):
             return threat
         attack = threat.attack.with_eot(draws)
         if attack == threat.attack:
             return threat
-        note = f"{threat.note}; " if threat.note else ""
-        if attack.name != threat.attack.name:
-            return dataclasses.replace(
-                threat, attack=attack, note=f"{note}{attack.name} for a defense that draws noise"
-            )
-        return dataclasses.replace(threat, attack=attack, note=f"{note}every gradient a mean over {draws} draws")
+        replaced = f"{attack.name} for a defense that draws noise"
+        means = f"every gradient a mean over {draws} draws"
+        return noted(threat, attack, means if attack.name == threat.attack.name else replaced)
+
+    def knowledge(self, threat: Threat) -> str:
+        if threat.own_network:
+            return threat.knows
+        return f"{threat.knows}, and the defense" if _is_adaptive(threat) else f"{threat.knows}; not the defense"
 
     def facts(self, threat: Threat | None, bpda: bool) -> dict[str, Any] | None:
-        """For the record: the chain in full, the seeds, and how the attacker differentiated it."""
-        if self.spec is None or self.chain is None:
-            return None
-        attack_target = self.attack_target(threat, bpda) if threat is not None else None
         return {
             "spec": str(self.spec),
             "expanded": self.spec.expanded,
             "stages": self.chain.parameters(),
             "seeds": [each.seed for each in self.inputs],
-            "gradient": self.chain.gradients(bpda) if attack_target is not None else None,
+            "gradient": self.chain.gradients(bpda) if threat is not None and _is_adaptive(threat) else None,
         }
+
+
+def _is_adaptive(threat: Threat) -> bool:
+    return threat.protocol == "adaptive" and not threat.own_network
+
+
+def noted(threat: Threat, attack: AttackSpec, note: str) -> Threat:
+    """The threat with another attack, and a note that says why."""
+    return dataclasses.replace(threat, attack=attack, note=f"{threat.note}; {note}" if threat.note else note)
 
 
 def check(settings: EvalSettings) -> list[DefenseSpec]:
@@ -119,25 +146,25 @@ def check(settings: EvalSettings) -> list[DefenseSpec]:
     return chains
 
 
-def plan(settings: EvalSettings, images: ImageSet, device: torch.device) -> list[Defended]:
+def plan(settings: EvalSettings, images: ImageSet, device: torch.device) -> list[EvaluationRow]:
     """No defense and every chain on ``images``; costly chains, and no defense beside them, on a part of the images
     unless ``EVAL.SUBSET`` already says how many."""
     specs = parse_all(settings.defenses)
     some = images if settings.subset else images.first(settings.costly_subset)
-    usual = [spec for spec in specs if not (spec.costly and len(some) < len(images))]
-    found = [Defended(None, None, (UNDEFENDED,), images)]
-    found += [_defended(spec, settings, images, device) for spec in usual]
-    if costly := [spec for spec in specs if spec not in usual]:
-        found.append(Defended(None, None, (UNDEFENDED,), some, part=True))
-        found += [dataclasses.replace(_defended(spec, settings, some, device), part=True) for spec in costly]
-    return found
+    costly = [spec for spec in specs if spec.costly and len(some) < len(images)]
+    rows = [EvaluationRow(images=images)]
+    rows += [_defended(spec, settings, images, device) for spec in specs if spec not in costly]
+    if costly:
+        rows.append(EvaluationRow(images=some, part=True))
+        rows += [dataclasses.replace(_defended(spec, settings, some, device), part=True) for spec in costly]
+    return rows
 
 
 def _defended(spec: DefenseSpec, settings: EvalSettings, images: ImageSet, device: torch.device) -> Defended:
     chain = spec.build(device)
     seeds = range(settings.seed, settings.seed + settings.defense_seeds)
-    seen = tuple(DefendedInput(chain, seed) for seed in seeds) if chain.draws_noise else (DefendedInput(chain),)
-    return Defended(spec, chain, seen, images)
+    inputs = tuple(DefendedInput(chain, seed) for seed in seeds) if chain.draws_noise else (DefendedInput(chain),)
+    return Defended(spec=spec, chain=chain, inputs=inputs, images=images)
 
 
 def over_seeds(parts: Sequence[dict[str, Any]], seen: Sequence[DefendedInput]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from advpt.bank.defended_input import UNDEFENDED
 from advpt.bank.store import Bank
 from advpt.data.images import ImageSet
 from advpt.evaluation import record as records
-from advpt.evaluation.defended import Defended, inexact_gradient, over_seeds, plan
+from advpt.evaluation.defended import EvaluationRow, inexact_gradient, over_seeds, plan
 from advpt.evaluation.protocols import Threat, threats
 from advpt.evaluation.record import Record
 from advpt.files import canonical_json
@@ -39,7 +39,9 @@ class Prompts:
 
 
 def predict(classifier: Classifier, bank: Bank, chunk: int = 4096) -> Tensor:
-    """``[n]`` int64 predicted labels of a bank's rows."""
+    """``[n]`` int64 predicted labels of a bank's rows; ``classifier`` is not used on a bank of logits."""
+    if bank.kind == "logits":
+        return bank.embeddings.argmax(1)
     device = classifier.features.device
     parts = [classifier.logits(e.to(device)).argmax(1).cpu() for e in bank.embeddings.split(chunk)]
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
@@ -57,7 +59,7 @@ def evaluate(
     bank_cache: BankCache,
     settings: EvalSettings,
     facts: dict[str, Any],
-    rows: Sequence[Defended] = (),
+    rows: Sequence[EvaluationRow] = (),
 ) -> list[Record]:
     """One record per attack, protocol and defense, no defense first (or clean records where no attack is asked for),
     then one worst case per protocol, budget and defense that has several attacks; none is written yet. Images are
@@ -112,7 +114,7 @@ def evaluate(
                 base
                 | {
                     "protocol": made.protocol,
-                    "attacker_knows": knows(made, row),
+                    "attacker_knows": row.knowledge(made),
                     "attack": made.attack.build().parameters()
                     | {"spec": made.attack.label, "asked": threat.attack.label, "seed": settings.seed},
                     "note": joined(made.note, inexact_gradient(defense)),
@@ -139,7 +141,7 @@ def joined(*notes: str) -> str:
 
 
 def idle_tuning(
-    row: Defended, threat: Threat | None, prompts: Prompts, bank_cache: BankCache, settings: EvalSettings
+    row: EvaluationRow, threat: Threat | None, prompts: Prompts, bank_cache: BankCache, settings: EvalSettings
 ) -> str:
     """A sentence where tuning at test time changed no prediction, else "": of the clean images, and of attacked ones
     where the attacker does not know of it, so that the same images can be classified both ways."""
@@ -151,16 +153,16 @@ def idle_tuning(
         attack, prompt, seed = threat.attack, threat.attacked(prompts.learned, prompts.zero_shot), settings.seed
         what = f"clean and under {threat.label}"
     tuned, plain = bank_cache.get_all(AttackRequest(row.images, attack, prompt, seed), (*row.inputs, UNDEFENDED))
-    if not torch.equal(predict(row.classifier(prompts.learned), tuned), predict(prompts.learned, plain)):
+    if not torch.equal(predict(prompts.learned, tuned), predict(prompts.learned, plain)):
         return ""
     return detectors.idle_tuning(len(row.images), what)
 
 
 def prefetch(
-    rows: list[Defended], threat: Threat | None, prompts: Prompts, bank_cache: BankCache, settings: EvalSettings
+    rows: list[EvaluationRow], threat: Threat | None, prompts: Prompts, bank_cache: BankCache, settings: EvalSettings
 ) -> None:
     """Build what is missing of all rows that one pass over the images can serve, before each row asks for its own."""
-    together: dict[str, list[Defended]] = {}
+    together: dict[str, list[EvaluationRow]] = {}
     for row in rows:
         if threat is None or row.attack_target(threat, settings.bpda) is None:
             together.setdefault(row.images.list_digest, []).append(row)
@@ -174,11 +176,11 @@ def prefetch(
 
 
 def base_of(
-    row: Defended, prompts: Prompts, bank_cache: BankCache, settings: EvalSettings
+    row: EvaluationRow, prompts: Prompts, bank_cache: BankCache, settings: EvalSettings
 ) -> tuple[dict[str, Any], list[Tensor]]:
     """What all records of a row have in common, and for each seed ``[n]`` bool, which clean images are correct."""
     banks = bank_cache.get_all(AttackRequest(row.images), row.inputs)
-    correct = [predict(row.classifier(prompts.learned), bank) == bank.labels for bank in banks]
+    correct = [predict(prompts.learned, bank) == bank.labels for bank in banks]
     parts = [records.accuracy(each) | {"bank": bank.key} for each, bank in zip(correct, banks)]
     base = {
         "split": row.images.split,
@@ -203,13 +205,6 @@ def base_of(
     return base, correct
 
 
-def knows(threat: Threat, row: Defended) -> str:
-    """What the attacker knows, in words."""
-    if row.chain is None or threat.own_network:
-        return threat.knows
-    return f"{threat.knows}, and the defense" if threat.protocol == "adaptive" else f"{threat.knows}; not the defense"
-
-
 @dataclass(frozen=True)
 class Measured:
     """What a threat did to a prompt behind a defense. For each seed of the defense: the bank, and ``correct [n]``
@@ -225,15 +220,16 @@ class Measured:
         return self.banks[0]
 
 
-def measure(threat: Threat, row: Defended, prompts: Prompts, bank_cache: BankCache, settings: EvalSettings) -> Measured:
+def measure(
+    threat: Threat, row: EvaluationRow, prompts: Prompts, bank_cache: BankCache, settings: EvalSettings
+) -> Measured:
     """The attacked images, from the banks or made now, seen through the defense and classified by the learned
     prompt."""
     attack_target, threat = row.attack_target(threat, settings.bpda), row.adapt(threat, settings.eot)
     attacked = threat.attacked(prompts.learned, prompts.zero_shot)
-    attacked = row.classifier(attacked) if attack_target is not None else attacked
     request = AttackRequest(row.images, threat.attack, attacked, settings.seed, attack_target)
     banks = bank_cache.get_all(request, row.inputs)
-    correct = [predict(row.classifier(prompts.learned), bank) == bank.labels for bank in banks]
+    correct = [predict(prompts.learned, bank) == bank.labels for bank in banks]
     return Measured(threat, banks, correct, banks[0].columns["perturbed"])
 
 
@@ -284,7 +280,7 @@ def same_budget_groups(measured: list[Measured]) -> list[list[Measured]]:
 
 
 def worst_case(
-    group: list[Measured], row: Defended, clean_correct: list[Tensor], settings: EvalSettings
+    group: list[Measured], row: EvaluationRow, clean_correct: list[Tensor], settings: EvalSettings
 ) -> dict[str, Any]:
     """The fields of a record in which an image counts as correct only if it survives every attack of the group."""
     protocol, spec = group[0].threat.protocol, group[0].threat.attack
@@ -303,7 +299,7 @@ def worst_case(
     ]
     return {
         "protocol": protocol,
-        "attacker_knows": knows(most, row),
+        "attacker_knows": row.knowledge(most),
         "attack": {
             "name": WORST_CASE,
             "version": 1,

@@ -242,7 +242,7 @@ def test_logits_are_of_the_attacked_prompt(tiny_clip, images) -> None:
     pictures, zero_shot = images(4, K), prompt(3)
     attacker = build.Attacker(parse("pgd1-ce@8").build(), tiny_clip.require_image(), zero_shot, torch.device("cpu"))
     batch = next(pictures.batches(range(4), 4))
-    logits = attacker.logits()
+    logits = attacker.model(attacker.encode)
     assert logits is not None
     with torch.no_grad():
         expected: Tensor = zero_shot.logits(tiny_clip.require_image()(batch.pixels))
