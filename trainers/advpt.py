@@ -329,10 +329,10 @@ class PromptTrainer(TrainerX):
         images = self.image_set(chosen).first(self.eval_settings.subset)
         prompts = self.prompts()
         print(f"Evaluate on the *{chosen}* set")
-        reader, bank = self.clean(prompts, images)
+        bank = self.clean_bank(prompts, images)
         self.evaluator.reset()
-        for part, labels in zip(bank.embeddings.split(1024), bank.labels.split(1024)):
-            self.evaluator.process(reader.logits(part.to(self.device)), labels.to(self.device))
+        for logits, labels in zip(evaluator.logits_of(prompts.learned, bank, 1024), bank.labels.split(1024)):
+            self.evaluator.process(logits, labels.to(self.device))
         results = self.evaluator.evaluate()
         for name, value in results.items():
             if not isinstance(value, list | tuple):
@@ -341,9 +341,9 @@ class PromptTrainer(TrainerX):
             self._robust(prompts, images)
         return next(iter(results.values()))
 
-    def clean(self, prompts, images) -> tuple[Classifier, Bank]:
-        """Who classifies clean images, and the bank that holds what it reads."""
-        return prompts.learned, evaluator.evaluate_clean(prompts, images, self.bank_cache)[0]
+    def clean_bank(self, prompts, images) -> Bank:
+        """The bank of clean images."""
+        return self.bank_cache.with_visual_prompts(prompts.learned.visual).get(images)
 
     def rows(self, images):
         """Rows of results before those that the settings ask for: what a method does at test time."""

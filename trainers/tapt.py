@@ -208,11 +208,10 @@ class TestTimeTrainer(PromptTrainer):
             self._rows = tuned.rows([self.tuner(reset, images) for reset in self.tuning.resets], images)
         return self._rows
 
-    def clean(self, prompts, images):
+    def clean_bank(self, prompts, images):
         bank_cache = self.bank_cache.with_visual_prompts(prompts.learned.visual)
         inputs = [each for row in self.rows(images) for each in row.inputs]
-        bank = bank_cache.get_all(AttackRequest(images), inputs)[0]
-        return prompts.learned, bank
+        return bank_cache.get_all(AttackRequest(images), inputs)[0]
 
     def observed(self):
         return {"tuning": {row.tuner.name: {"not_finite": len(row.tuner.not_finite)} for row in self._rows}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,19 +38,18 @@ class Prompts:
     handcrafted_text: tuple[str, ...]
 
 
+def logits_of(classifier: Classifier, bank: Bank, chunk: int) -> Iterator[Tensor]:
+    """Logits ``[b, K]`` of a bank's rows, ``chunk`` at a time, on the classifier's device. A bank of logits has them
+    already."""
+    for part in bank.embeddings.split(chunk):
+        part = part.to(classifier.features.device)
+        yield part if bank.kind == "logits" else classifier.logits(part)
+
+
 def predict(classifier: Classifier, bank: Bank, chunk: int = 4096) -> Tensor:
-    """``[n]`` int64 predicted labels of a bank's rows; ``classifier`` is not used on a bank of logits."""
-    if bank.kind == "logits":
-        return bank.embeddings.argmax(1)
-    device = classifier.features.device
-    parts = [classifier.logits(e.to(device)).argmax(1).cpu() for e in bank.embeddings.split(chunk)]
-    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
-
-
-def evaluate_clean(prompts: Prompts, images: ImageSet, bank_cache: BankCache) -> tuple[Bank, Tensor]:
-    """The bank of clean embeddings and ``[n]`` bool, which of its rows are classified correctly."""
-    bank = bank_cache.with_visual_prompts(prompts.learned.visual).get(images)
-    return bank, predict(prompts.learned, bank) == bank.labels
+    """``[n]`` int64 predicted labels of a bank's rows."""
+    parts = [logits.argmax(1).cpu() for logits in logits_of(classifier, bank, chunk)]
+    return torch.cat(parts) if len(bank) else torch.zeros(0, dtype=torch.int64)
 
 
 def evaluate(
