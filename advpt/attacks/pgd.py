@@ -117,21 +117,11 @@ class PGD(Attack):
         return {name: {"start": p.start, "clip_first": p.clip_first} for name, p in PROFILES.items()}
 
     def parameters(self) -> dict[str, Any]:
-        tricks = {"momentum": self.momentum, "diverse": self.diverse, "ti": self.ti, "copies": self.copies}
-        tricks["draws"] = self.eot_samples
-        plain = {"momentum": 0.0, "diverse": "none", "ti": False, "copies": 1, "draws": 1}
-        used = {name: value for name, value in tricks.items() if value != plain[name]}
-        return (
-            super().parameters()
-            | used
-            | {
-                "steps": self.steps,
-                "step": self.step,
-                "restarts": self.restarts,
-                "start": self.start,
-                "clip_first": self.clip_first,
-            }
-        )
+        always = {name: getattr(self, name) for name in ("steps", "step", "restarts", "start", "clip_first")}
+        defaults = {"momentum": 0.0, "diverse": "none", "ti": False, "copies": 1}
+        changed = {name: getattr(self, name) for name, value in defaults.items() if getattr(self, name) != value}
+        changed |= {"draws": self.eot_samples} if self.eot_samples != 1 else {}
+        return super().parameters() | changed | always
 
     def run(self, forward: Forward, x: Tensor, y: Tensor, noise: SampleNoise) -> tuple[Tensor, Tensor, Tensor]:
         with torch.no_grad():

@@ -84,15 +84,8 @@ class RAP(PGD):
     def profiles(cls, steps: int) -> dict[str, dict[str, Any]]:
         released = {"objective": "logit", "late_start": steps, "diverse": "shrink", "start": "uniform"}
         di_logit = {"objective": "logit", "late_start": steps, "diverse": "enlarge"}
-        faithful: dict[str, Any] = {}
-        return {
-            "rap-ls": faithful,
-            "sound": faithful,
-            "paper": faithful,
-            "advpt-released": released,
-            "released": released,
-            "di-logit": di_logit,
-        }
+        faithful: dict[str, dict[str, Any]] = {name: {} for name in ("rap-ls", "sound", "paper")}
+        return faithful | {"advpt-released": released, "released": released, "di-logit": di_logit}
 
     def parameters(self) -> dict[str, Any]:
         inner = {"late_start": self.late_start, "eps_n": self.eps_n, "inner_steps": self.inner_steps}

@@ -104,15 +104,9 @@ class DiffPure(Defense):
         return self
 
     def parameters(self) -> dict[str, Any]:
-        return super().parameters() | {
-            "t": self.t,
-            "sampler": self.sampler,
-            "stride": self.stride,
-            "dtype": self.dtype,
-            "size": self.size,
-            "weights": self.digest,
-            **({"reads": self.reads} if self.reads else {}),
-        }
+        options = {name: getattr(self, name) for name in ("t", "sampler", "stride", "dtype", "size")}
+        weights = {"weights": self.digest} | ({"reads": self.reads} if self.reads else {})
+        return super().parameters() | options | weights
 
     def apply(self, pixels: Tensor, noise: SampleNoise | None) -> Tensor:
         noise = self.needed(noise)

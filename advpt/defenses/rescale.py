@@ -69,13 +69,7 @@ class RandomRescale(Defense):
 
     @property
     def options(self) -> dict[str, Option]:
-        return {
-            "low": self.low,
-            "canvas": self.canvas,
-            "fill": self.fill,
-            "interp": self.interp,
-            "flip": self.flip,
-        }
+        return {name: getattr(self, name) for name in self.profiles["iclr"]}
 
     @classmethod
     def check(cls, options: Mapping[str, Option]) -> None:
