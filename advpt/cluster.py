@@ -79,12 +79,12 @@ class Cluster:
         if not self.ray.is_initialized():
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             sigterm_handler = signal.getsignal(signal.SIGTERM)
-            own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if not address else {}
+            local = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if not address else {}
             try:
                 if re.fullmatch(r"[^:/]+:\d+", address):  # Ray itself asks for minutes before it gives up
                     host, port = address.split(":")
                     socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-                self.ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
+                self.ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
             except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
                 if "AF_UNIX path" in str(error):
                     raise ConfigError(

@@ -116,8 +116,8 @@ def capt(
         the loss, and its parts for the log: ``ce``, ``kl`` (of the tuned model's two predictions), ``kl_frozen``,
         ``alpha``, means all.
     """
-    own = (clean.detach() if detach_clean else clean) / temperature
-    train = divergence(own, attacked / temperature, direction)
+    tuned = (clean.detach() if detach_clean else clean) / temperature
+    train = divergence(tuned, attacked / temperature, direction)
     guided = divergence(frozen.detach() / temperature, attacked / temperature, direction)
     ce = F.cross_entropy(clean, labels)
     loss = ce + weight * ((1 - alpha) * train + alpha * guided).mean()
@@ -181,7 +181,7 @@ def alignment(tokens: Tensor, reference: tuple[Tensor, Tensor], *, form: str = "
     mean = tokens.mean(-3)
     views = tokens.shape[-3]
     variance = (tokens - mean.unsqueeze(-3)).square().sum(-3) / (views - 1 if unbiased and views > 1 else views)
-    distances = [(own - stored).abs().flatten(-2) for own, stored in zip((mean, variance), reference)]
+    distances = [(mine - stored).abs().flatten(-2) for mine, stored in zip((mean, variance), reference)]
     return sum((0.5 * d.mean(-1) if form == "mean" else d.sum(-1) for d in distances), tokens.new_zeros(()))
 
 

@@ -66,8 +66,8 @@ class Folder:
 
     def file(self, name: str) -> Path:
         """The file of the image with this id, whether it is there or not."""
-        own = self.path / f"{name.lstrip('/')}.png"
-        return own if own.is_file() else own.with_suffix("").with_suffix(".png")
+        appended = self.path / f"{name.lstrip('/')}.png"
+        return appended if appended.is_file() else appended.with_suffix("").with_suffix(".png")
 
     def require(self, ids: Sequence[str], size: tuple[int, int], part: bool) -> None:
         """Refuse a folder without exactly these images, of this size (height, width); ``part``: it may have more.
@@ -329,10 +329,8 @@ class Files(Attack):
                 f"{' x '.join(map(str, images.preprocessing.size))} ({images.preprocessing.interpolation})? A budget "
                 f"that holds them is files:PATH@{math.ceil(largest - 0.01)}"
             )
-        log.info(
-            "attack   %s: %d images within the budget of %g/255 in %s, the largest distance is %.4f/255",
-            self.path, len(distances), self.eps, self.norm, largest,
-        )  # fmt: skip
+        within = f"{len(distances)} images within the budget of {self.eps:g}/255 in {self.norm}"
+        log.info("attack   %s: %s, the largest distance is %.4f/255", self.path, within, largest)
 
     def run(self, forward: Forward, x: Tensor, y: Tensor, noise: SampleNoise) -> tuple[Tensor, Tensor, Tensor]:
         images = self._read(noise.ids).to(x)

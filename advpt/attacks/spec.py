@@ -274,8 +274,8 @@ def parse(text: str, profile: str = "sound") -> AttackSpec:
     if not (at and budget) or ":" in text:
         raise ConfigError(f"attack {text!r} is not of the form {GRAMMAR}; {_examples(text)}")
     if "," in budget:
-        raise ConfigError(f"attack {text!r} names several budgets where one is needed; write the first as {head}@"
-                          f"{budget.split(',')[0]}")  # fmt: skip
+        first = f"{head}@{budget.split(',')[0]}"
+        raise ConfigError(f"attack {text!r} names several budgets where one is needed; write the first as {first}")
     name, steps, objective = _read_head(text, head)
     eps = parse_eps(budget)
     short = SHORT_NAMES.get(name)

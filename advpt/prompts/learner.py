@@ -237,8 +237,8 @@ class PromptLearner(nn.Module):
             start, fixed = (part.expand(*lead, -1, -1) for part in (self.start, self.fixed))
             if not self.csc:
                 return PromptBatch(torch.cat([start, ctx, fixed], -2), self.class_rows, self.eos, deep)
-            own = torch.cat([ctx, *(part.expand(*lead, k, -1, -1) for part in (self.fixed, self.class_rows))], -2)
-            return PromptBatch(self.start, own, self.eos + m + len(self.fixed), deep)
+            suffix = torch.cat([ctx, *(part.expand(*lead, k, -1, -1) for part in (self.fixed, self.class_rows))], -2)
+            return PromptBatch(self.start, suffix, self.eos + m + len(self.fixed), deep)
         context = ctx if self.csc else ctx.expand(k, -1, -1)
         before = m // 2 if self.position == "middle" else 0
         suffix = torch.stack(
@@ -260,8 +260,8 @@ class PromptLearner(nn.Module):
             PromptError: a tensor is missing or of another shape, or a class-specific one is for another class list.
         """
         state = prompt_tensors(state, source)
-        own = dict(self.named_parameters())
-        for name, wanted in own.items():
+        parameters = dict(self.named_parameters())
+        for name, wanted in parameters.items():
             if name not in state:
                 what = {"ctx": "context vectors", "meta_net": "meta net (CoCoOp's)"}.get(
                     name.partition(".")[0], f"prompts of layout {self.layout}"
@@ -281,14 +281,14 @@ class PromptLearner(nn.Module):
                     f"{why}. Use the N_CTX, CSC and backbone that it was tuned with"
                     + (", and its LAYOUT and depths" if self.layout != "text" else "")
                 )
-        if more := sorted(state.keys() - own.keys()):
+        if more := sorted(state.keys() - parameters.keys()):
             raise PromptError(
                 f"{source} also holds {listing.some(more, 8)}, which LAYOUT {self.layout} has "
                 "no place for, and without which it is another prompt; use the trainer, LAYOUT and depths that it was "
                 "tuned with"
             )
         with torch.no_grad():
-            for name, wanted in own.items():
+            for name, wanted in parameters.items():
                 wanted.copy_(state[name].float())
 
 
