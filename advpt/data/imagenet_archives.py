@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import re
 import shutil
+import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,42 +34,32 @@ def unpack_train(archive: Path, target: Path, budget: Budget) -> None:
     Raises:
         DataError: as :func:`advpt.data.archives.extract`.
     """
-    with archives.opened(archive) as (kind, stream, progress):
-        if kind == "zip":
+    with archives.opened(archive) as outer:
+        if not isinstance(outer, tarfile.TarFile):
             raise DataError(f"{archive} is a zip; expected ILSVRC2012_img_train.tar with one tar per class inside.")
-        with archives.open_tar(stream, archive.name) as tar:
-            for member in tar:
-                parts = archives.relative(member.name, archive.name)
-                budget.member(member.size, archive.name)
-                wnid = parts[-1].removesuffix(".tar") if parts else ""
-                if not member.isreg() or not imagenet.is_wnid(wnid):
-                    raise DataError(
-                        f"{archive} holds {member.name!r}; expected nothing but one tar per class (n01440764.tar)."
-                    )
-                inner = tar.extractfile(member)
-                if inner is not None and not (target / wnid).is_dir():
-                    with _class_folder(target / wnid) as partial:
-                        archives.extract_tar(inner, f"{archive.name}/{member.name}", partial, budget)
-                archives.forget(tar)
-        progress()
+        for member in outer:
+            path = archives.member_path(member.name, archive.name)
+            wnid = path[-1].removesuffix(".tar") if path else ""
+            if not member.isreg() or not imagenet.is_wnid(wnid):
+                raise DataError(
+                    f"{archive} holds {member.name!r}; expected nothing but one tar per class (n01440764.tar)."
+                )
+            if not (target / wnid).is_dir():
+                with _class_folder(target / wnid) as partial, tarfile.open(fileobj=outer.extractfile(member)) as inner:
+                    archives.extract_members(inner, f"{archive.name}/{member.name}", partial, budget)
 
 
-class _class_folder:  # noqa: N801 - used as a function
+@contextlib.contextmanager
+def _class_folder(path: Path) -> Iterator[Path]:
     """A working folder that becomes ``path`` if all goes well, else is removed."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._partial = path, path.with_name(f".{path.name}.partial")
-
-    def __enter__(self) -> Path:
-        archives.remove(self._partial)
-        self._partial.mkdir(parents=True)
-        return self._partial
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._partial.rename(self._path)
-        else:
-            archives.remove(self._partial)
+    partial = path.with_name(f".{path.name}.partial")
+    archives.remove(partial)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.rename(path)
+    finally:
+        archives.remove(partial)
 
 
 def inner_tars(folder: Path) -> list[Path]:

@@ -265,15 +265,15 @@ def test_another_tar_as_imagenets_train(tmp_path: Path) -> None:
 def test_unpacking_train_continues_with_the_next_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = small("ImageNet")
     mine = user_files(made, tmp_path / "mine")
-    real, unpacked = archives.extract_tar, []
+    real, unpacked = archives.extract_members, []
 
-    def stop_at_the_third(stream: Any, name: str, target: Path, budget: Any) -> None:
+    def stop_at_the_third(members: Any, name: str, target: Path, budget: Any) -> None:
         unpacked.append(name)
         if len(unpacked) == 3:
             raise KeyboardInterrupt
-        real(stream, name, target, budget)
+        real(members, name, target, budget)
 
-    monkeypatch.setattr(archives, "extract_tar", stop_at_the_third)
+    monkeypatch.setattr(archives, "extract_members", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         prepare(made.facts, tmp_path / "data", options(archives=mine))
     assert_not_taken_for_complete(made, tmp_path / "data")
@@ -340,7 +340,7 @@ def test_interrupted_at_any_moment_then_continued(
 ) -> None:
     made = small("OxfordPets", server)
     where: tuple[Any, str] = {
-        "unpacking": (archives, "write"),
+        "unpacking": (archives, "is_litter"),
         "renaming": (staging, "rename"),
         "manifest": (manifest, "write"),
     }[moment]
