@@ -20,7 +20,6 @@ class FGVCAircraft(SplitDataset):
     """Labels are line numbers of variants.txt; parts are images_variant_{train,val,test}.txt."""
 
     info = catalog.get("FGVCAircraft")
-    dataset_dir = info.folder
 
     def origin(self) -> str:
         return "images_variant_*.txt"

@@ -28,7 +28,6 @@ class ImageFolder(SplitDataset):
     """
 
     info = catalog.get("ImageFolder")
-    dataset_dir = info.folder
 
     def locate(self, cfg: Any) -> Place:
         root = Path(cfg.DATASET.ROOT).expanduser().absolute()

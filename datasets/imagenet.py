@@ -5,9 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
+from dassl.data.datasets import DATASET_REGISTRY
 
 from advpt.data import catalog, imagenet, listing
 from advpt.data.catalog import DatasetFacts
@@ -15,6 +15,7 @@ from advpt.data.split import Row, Split, triple
 from advpt.errors import ConfigError, DataError, unknown_name
 
 from .split_file import (
+    CatalogDataset,
     Place,
     advice,
     choose,
@@ -33,7 +34,7 @@ TEST_SUBSETS = ("", "all", "paper1000")
 
 
 @DATASET_REGISTRY.register()
-class ImageNet(DatasetBase):
+class ImageNet(CatalogDataset):
     """Train is the official train, test the official val; ``val`` is the same list as test.
 
     Files are taken in sorted order (CoOp takes them as the disk lists them), so a few-shot subset is the same
@@ -45,8 +46,7 @@ class ImageNet(DatasetBase):
         warnings: what was left out of the listing, for the records.
     """
 
-    info: ClassVar[DatasetFacts] = catalog.get("ImageNet")
-    dataset_dir = info.folder
+    info = catalog.get("ImageNet")
 
     def __init__(self, cfg: Any) -> None:
         subset = wanted_test_subset(cfg)
@@ -78,13 +78,11 @@ class ImageNet(DatasetBase):
         return {folder: name.strip() for folder, _, name in pairs}
 
 
-class ImageNetVariant(DatasetBase):
+class ImageNetVariant(CatalogDataset):
     """A test-only set in ImageNet's class folders; the same list is train_x and test, as in CoOp.
 
     NUM_SHOTS and SUBSAMPLE_CLASSES do nothing here. Labels follow the sorted folders, names their wnid.
     """
-
-    info: ClassVar[DatasetFacts]
 
     def __init__(self, cfg: Any) -> None:
         refuse_test_subset(cfg, self.info)

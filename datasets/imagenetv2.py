@@ -19,7 +19,6 @@ class ImageNetV2(ImageNetVariant):
     """Folders are plain numbers: the number is the label, its name the line of that number."""
 
     info = catalog.get("ImageNetV2")
-    dataset_dir = info.folder
 
     def classes(self, folder: Path, names: Mapping[str, str]) -> tuple[imagenet.Listing, Mapping[str, str]]:
         numbers = [str(label) for label in range(self.info.classes)]

@@ -25,7 +25,6 @@ class OxfordPets(SplitDataset):
     """
 
     info = catalog.get("OxfordPets")
-    dataset_dir = info.folder
 
     subsample_classes = staticmethod(subsample_classes)
 

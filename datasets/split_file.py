@@ -28,8 +28,18 @@ class Place:
     images: Path
 
 
-class SplitDataset(DatasetBase):
-    """A data set whose parts are fixed by a split file; subclasses name their entry of the catalogue.
+class CatalogDataset(DatasetBase):
+    """A data set of the catalogue: subclasses set ``info``, and their ``dataset_dir`` follows from it."""
+
+    info: ClassVar[DatasetFacts]
+
+    def __init_subclass__(cls) -> None:
+        if "info" in vars(cls):
+            cls.dataset_dir = cls.info.folder
+
+
+class SplitDataset(CatalogDataset):
+    """A data set whose parts are fixed by a split file.
 
     Attributes:
         comparable: False if the split is not the official one: results compare with nothing published.
@@ -40,8 +50,6 @@ class SplitDataset(DatasetBase):
         DataError: if the folder, the split file or images are missing or damaged.
         ConfigError: for unknown values of SUBSAMPLE_CLASSES and TEST_SUBSET.
     """
-
-    info: ClassVar[DatasetFacts]
 
     def __init__(self, cfg: Any) -> None:
         refuse_test_subset(cfg, self.info)
