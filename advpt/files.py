@@ -1,10 +1,8 @@
-"""Hashes, atomic files, locks and safe checkpoint reading: what every stored thing of the project stands on."""
+"""Hashes, atomic files and locks: what every stored thing of the project stands on."""
 
 from __future__ import annotations
 
-import _codecs
 import codecs
-import collections
 import contextlib
 import dataclasses
 import errno
@@ -13,21 +11,18 @@ import hashlib
 import json
 import logging
 import os
-import pickle
 import platform
 import re
 import secrets
 import socket
-import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from advpt.errors import AdvPTError, StorageError, WeightsError
+from advpt.errors import AdvPTError, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -307,154 +302,3 @@ class FileLock:
         if self._file is not None:
             unlock(self._file)
             self._file = None
-
-
-# --- checkpoints ------------------------------------------------------------------------------------------------
-
-
-class Opaque:
-    """Stands for an object of an old checkpoint that we neither need nor want to run."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.state: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-class _NumberType:
-    """Stands for ``numpy.dtype`` of one plain number; NumPy's own would take a crafted state at its word."""
-
-    def __init__(self, code: str, *args: Any) -> None:
-        if code not in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"):
-            raise pickle.UnpicklingError(f"it holds a NumPy object of type {code!r}")
-        self.code, self.order = code, "<"
-
-    def __setstate__(self, state: Any) -> None:
-        self.order = ">" if state[1] == ">" else "<"
-
-
-def _number(kind: _NumberType, data: bytes | str) -> Any:
-    """The Python number in a pickled NumPy scalar."""
-    data = data if isinstance(data, bytes) else data.encode("latin1")
-    return np.frombuffer(data, np.dtype(f"{kind.order}{kind.code}"), count=1)[0].item()
-
-
-class _Function:
-    """A function that a pickle may call and nothing else: a plain one would take new attributes from it."""
-
-    __slots__ = ("_function",)
-    _function: Callable[..., Any]
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        object.__setattr__(self, "_function", function)
-
-    def __call__(self, *args: Any) -> Any:
-        return self._function(*args)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise pickle.UnpicklingError(f"it wants to change {name} of a function")
-
-
-_HARMLESS: dict[tuple[str, str], Any] = {
-    ("collections", "Counter"): collections.Counter,
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("collections", "defaultdict"): collections.defaultdict,
-    ("__builtin__", "dict"): dict,
-    ("builtins", "dict"): dict,
-    ("torch._utils", "_rebuild_tensor_v2"): _Function(torch._utils._rebuild_tensor_v2),
-    ("torch._utils", "_rebuild_parameter"): _Function(torch._utils._rebuild_parameter),
-    ("numpy", "dtype"): _NumberType,
-    ("numpy.core.multiarray", "scalar"): _Function(_number),
-    ("numpy._core.multiarray", "scalar"): _Function(_number),
-    ("_codecs", "encode"): _Function(_codecs.encode),
-}
-# Schedulers and optimizers that old Dassl checkpoints pickle whole: read as Opaque, never constructed.
-_SET_ASIDE = ("torch.optim.", "dassl.optim.", "dass.optim.")
-
-
-class _ShortListUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _HARMLESS:
-            return _HARMLESS[module, name]
-        if module.startswith(_SET_ASIDE) and "." not in name:
-            return Opaque
-        raise pickle.UnpicklingError(f"it wants to load {module}.{name}")
-
-
-def _torch_records(path: Path) -> list[str] | None:
-    """The names inside a file of torch's zip format; None for any other file."""
-    try:
-        return torch._C.PyTorchFileReader(str(path)).get_all_records()
-    except (RuntimeError, UnicodeDecodeError):
-        return None
-
-
-def is_torchscript(path: Path) -> bool:
-    """Whether torch would open the file as a TorchScript archive, which can contain code."""
-    return "constants.pkl" in (_torch_records(path) or ())
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """A CoOp-style checkpoint (``state_dict``, ``epoch``, ...), read without running anything it contains.
-
-    torch's own safe loader first; files that hold scheduler objects (every CoOp run with warm-up) go through an
-    unpickler that knows a short list of harmless names and sets schedulers and optimizers aside.
-
-    Raises:
-        WeightsError: when the file is missing, damaged, or asks for any other name.
-    """
-    if not path.is_file():
-        raise WeightsError(f"no checkpoint at {path}; name the folder of a finished run with --model-dir")
-    loaded = load_tensors(path)
-    if not isinstance(loaded, dict) or not isinstance(loaded.get("state_dict"), dict):
-        raise WeightsError(f"{path} holds no 'state_dict'; expected a checkpoint as Dassl writes it")
-    return loaded
-
-
-def first_words(error: BaseException) -> str:
-    """The first line of what an error says, without a terminal's codes; its kind where it says nothing."""
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__
-
-
-def _why(error: BaseException) -> str:
-    pickled = pickled_class(error)
-    return f"it wants to load {pickled}" if pickled else first_words(error)
-
-
-def pickled_class(error: BaseException) -> str:
-    """The class that torch's safe loader refused to load, "" where it refused something else."""
-    refused = re.search(r"GLOBAL ([\w.]+) was not an allowed", str(error))
-    return refused[1] if refused else ""
-
-
-def load_tensors(path: Path) -> Any:
-    """What a file of ``torch.save`` holds, as :func:`load_checkpoint` reads it.
-
-    Raises:
-        WeightsError: when the file is damaged, or asks for any other name.
-    """
-    if is_torchscript(path):  # torch would hand it to torch.jit.load
-        raise WeightsError(f"{path} is a TorchScript archive; expected a checkpoint as Dassl writes it")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as refused:  # noqa: BLE001 - a damaged file can raise anything
-        # Only the zip format: torch's readers of older formats do more than call the unpickler.
-        if _torch_records(path) is None:
-            raise WeightsError(
-                f"{path} cannot be read safely: {_why(refused)}. It is no checkpoint of torch 1.6 or later, or it is "
-                "damaged"
-            ) from refused
-        restricted: Any = types.SimpleNamespace(
-            __name__="advpt.short_list",
-            Unpickler=_ShortListUnpickler,
-            load=lambda file, **kw: _ShortListUnpickler(file, **kw).load(),
-        )
-        try:
-            return torch.load(path, map_location="cpu", weights_only=False, pickle_module=restricted)
-        except Exception as cause:  # noqa: BLE001 - whatever a damaged or hostile file raises, the answer is the same
-            raise WeightsError(
-                f"{path} cannot be read safely: {_why(cause)}. Only tensors, numbers and Dassl's schedulers are "
-                "accepted; if you trust the file, save its state_dict anew with torch.save"
-            ) from cause

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from advpt.checkpoints import read_state_dict
 from advpt.errors import WeightsError
-from advpt.files import load_tensors, tensor_digest
+from advpt.files import tensor_digest
 
 ACTIVATION = "quickgelu"  # of OpenAI's model code
 TEXT = ("token_embedding", "transformer", "ln_final", "positional_embedding", "text_projection")
-WRAPPERS = ("vision_encoder_state_dict", "state_dict", "model")
 SOURCES = (
     "TeCoA, ViT-B/32 and RN50: the folder named in the README of github.com/TreeLLi/APT (vitb32_eps4.pth.tar, ...), "
     "or github.com/cvlab-columbia/ZSRobust4FoundationModel; TeCoA and FARE, ViT-B/32 and ViT-L/14: the README of "
@@ -38,14 +37,7 @@ def read_tower(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         raise WeightsError(
             f"MODEL.IMAGE_WEIGHTS names {path}, and there is no such file. Where they come from: {SOURCES}"
         )
-    found: Any = load_tensors(path)
-    for name in WRAPPERS:
-        if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
-            found = found[name]
-    if not isinstance(found, Mapping):
-        raise WeightsError(f"{path} holds no tensors by name; expected a robust image tower. {SOURCES}")
-    tensors = {k: v for k, v in found.items() if isinstance(k, str) and isinstance(v, Tensor)}
-    tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    tensors = read_state_dict(path, f"a robust image tower. {SOURCES}")
     visual = {name.removeprefix("visual."): value for name, value in tensors.items() if name.startswith("visual.")}
     if not visual:
         return tensors, {}

@@ -6,12 +6,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
+from advpt.checkpoints import read_state_dict
 from advpt.errors import WeightsError
-from advpt.files import file_digest, first_words, pickled_class
+from advpt.files import file_digest
 
 
 def folder() -> Path:
@@ -49,7 +48,7 @@ class WeightFile:
                 f"{path} has SHA-256 {found}, expected {self.sha256}; it is cut off or another file: "
                 f"delete it and fetch {self.url} again"
             )
-        return read_tensors(path)
+        return read_state_dict(path, f"the weights {self.name}")
 
 
 def own_file(name: str) -> Path:
@@ -58,20 +57,3 @@ def own_file(name: str) -> Path:
     if not path.is_file():
         raise WeightsError(f"{path} is not there; put the file named by weights={name} there, or set ADVPT_WEIGHTS")
     return path
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """A plain state dict from a torch or safetensors file; nothing in it is executed.
-
-    Raises:
-        WeightsError: damaged, or something else than named tensors.
-    """
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
-        pickled = pickled_class(error)
-        why = f"it holds a pickled object of {pickled}" if pickled else first_words(error)[:200]
-        raise WeightsError(f"{path} cannot be read ({why}); expected tensors by name, fetch it again") from error
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise WeightsError(f"{path} holds no state dict of tensors")
-    return state

@@ -18,8 +18,9 @@ from small_world import World, train
 from advpt.attacks import parse
 from advpt.bank import build as build_module
 from advpt.bank.library import Library
+from advpt.checkpoints import load_checkpoint
 from advpt.evaluation import record as records
-from advpt.files import load_checkpoint, tensor_digest
+from advpt.files import tensor_digest
 from advpt.jobs import local
 from advpt.jobs.local import Executor, Places, Slots
 from advpt.jobs.plan import Job, Plan

@@ -12,9 +12,9 @@ from injection import at_full_length
 from small_world import World
 from test_kills import learned
 
+from advpt.checkpoints import load_checkpoint
 from advpt.detectors import LossWatch
 from advpt.errors import WeightsError
-from advpt.files import load_checkpoint
 from advpt.signals import TERMINATED, Terminated, held, stoppable
 from advpt.tuning.rolling import Rolling
 from trainers.advpt import PromptTrainer

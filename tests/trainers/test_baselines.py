@@ -15,8 +15,8 @@ from sklearn.linear_model import LogisticRegression
 from test_runs import own_data, results
 
 from advpt import losses
+from advpt.checkpoints import load_checkpoint
 from advpt.evaluation import record as records
-from advpt.files import load_checkpoint
 
 TINY = ("OPTIM.NAME", "adamw", "OPTIM.LR", "1e-3", "OPTIM.MAX_EPOCH", "2", "OPTIM.WARMUP_EPOCH", "-1",
         "EVAL.ATTACKS", "('pgd2-fkl@8','pgd2-ce@8')")  # fmt: skip

@@ -13,7 +13,8 @@ from test_runs import results
 from advpt import losses
 from advpt.backbones.clip import Architecture, build
 from advpt.bank.store import open_bank
-from advpt.files import file_digest, load_checkpoint
+from advpt.checkpoints import load_checkpoint
+from advpt.files import file_digest
 
 DEEP = Architecture(32, 16, 3, 64, 8, 77, 49408, 64, 3)
 PEERS = ("APT", "FAP", "CAPT", "TradesPT", "AdvVPT", "AdvIVLP", "AdvMaPLe")

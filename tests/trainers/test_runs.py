@@ -18,9 +18,9 @@ from small_world import ROOT, train
 from yacs.config import CfgNode
 
 from advpt.backbones.clip import ImageEncoder
+from advpt.checkpoints import load_checkpoint
 from advpt.evaluation import record as records
 from advpt.evaluation.record import outcome
-from advpt.files import load_checkpoint
 
 
 def results(folder: Path) -> dict[str, dict]:

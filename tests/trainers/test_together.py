@@ -10,9 +10,9 @@ import pytest
 import torch
 from small_world import train
 
+from advpt.checkpoints import load_checkpoint
 from advpt.evaluation import record as records
 from advpt.evaluation.record import outcome
-from advpt.files import load_checkpoint
 from trainers.together import backward
 
 
