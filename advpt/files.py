@@ -287,11 +287,25 @@ def unlock(handle: int) -> None:
 
 
 class FileLock:
-    """An advisory lock on a file, free again when its holder ends, however it ends."""
+    """An advisory lock on a file, free again when its holder ends, however it ends. ``with`` waits for it.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: the file, made if it is missing.
+        name: what is locked, for the line that is logged while waiting.
+    """
+
+    def __init__(self, path: Path, name: str = "") -> None:
+        self.path, self.name = path, name or str(path)
         self._file: int | None = None
+
+    def __enter__(self) -> FileLock:
+        if self._file is None and not self.acquire(wait=False):
+            log.info("waiting for another process that works on %s", self.name)
+            self.acquire(wait=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def acquire(self, wait: bool) -> bool:
         """Take the lock; with ``wait`` False give up at once when somebody holds it. See :func:`open_locked`."""

@@ -9,6 +9,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -208,6 +210,29 @@ def test_a_lock_between_two_processes(tmp_path: Path) -> None:
         again = FileLock(path)
         assert again.acquire(wait=False)
         again.release()
+
+
+def test_with_a_lock_waits_for_the_one_that_has_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    first, order = FileLock(tmp_path / "lock"), []
+
+    def second() -> None:
+        with FileLock(tmp_path / "lock", "the bank"):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with pytest.raises(KeyError), first:
+        thread.start()
+        while "waiting for another process that works on the bank" not in caplog.text:
+            time.sleep(0.01)
+        order.append("first")
+        raise KeyError
+    thread.join()
+    assert order == ["first", "second"]
+    assert first.acquire(wait=False)
+    with first:  # taken already: released at the end
+        assert not FileLock(tmp_path / "lock").acquire(wait=False)
+    assert FileLock(tmp_path / "lock").acquire(wait=False)
 
 
 def test_half_a_character_in_json_is_refused_and_a_whole_one_is_not(tmp_path):

@@ -6,11 +6,10 @@ in ``<data set>/.prepare``; the next run continues there. A lock makes a second 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,7 @@ def prepare(facts: DatasetFacts, root: Path, options: Options | None = None) -> 
         if facts.name == digits.DIGITS.name:
             digits.prepare(root)
             return _Job(facts, root, options).finish("made", anew=False)
-        with _locked(folder, facts.name):
+        with files.FileLock(folder / LOCK, f"{facts.name} in {folder}"):
             return _Job(facts, root, options).run()
     except OSError as error:
         raise DataError(
@@ -98,19 +97,6 @@ def _check_options(facts: DatasetFacts, options: Options) -> None:
             raise ConfigError(f"{path} does not exist; give the path of a file (--archive) or a folder (--from).")
     if options.origin is not None and not options.origin.is_dir():
         raise ConfigError(f"{options.origin} is no folder; give archives with --archive.")
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, name: str) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = files.FileLock(folder / LOCK)
-    if not lock.acquire(wait=False):
-        log.info("%s is being prepared by another process; waiting for it.", name)
-        lock.acquire(wait=True)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 class _Job:

@@ -378,7 +378,7 @@ def test_a_second_process_waits(server: Server, tmp_path: Path, caplog: pytest.L
     caplog.set_level("INFO")
     other = threading.Thread(target=prepare, args=(made.facts, tmp_path, options()))
     other.start()
-    while "waiting for it" not in caplog.text:
+    while "waiting for another process that works on OxfordPets" not in caplog.text:
         time.sleep(0.01)
     assert server.requests == []
     held.release()

@@ -29,6 +29,7 @@ from advpt.bank.store import open_bank, read_shard
 from advpt.checkpoints import read_state_dict
 from advpt.data import fewshot, manifest, split
 from advpt.data.images import Preprocessing, read_image
+from advpt.errors import AdvPTError, WeightsError
 from advpt.evaluation import record as records
 from advpt.evaluation import run_folder
 from advpt.prompts import exchange
@@ -265,7 +266,7 @@ def test_paths_in_files_stay_in_their_folder(tmp_path):
     run = tmp_path / "run" / "prompt_learner"
     run.mkdir(parents=True)
     (run / "checkpoint").write_text("../../outside.pth.tar\n")
-    with pytest.raises(files.WeightsError):
+    with pytest.raises(WeightsError):
         exchange.read(tmp_path / "run")
     with pytest.raises(Exception, match="outside"):
         read_latest(run)
@@ -277,5 +278,5 @@ def test_paths_in_files_stay_in_their_folder(tmp_path):
         shards = [{"file": name, "rows": 1, "sha256": "0" * 64}]
         (bank / "manifest.json").write_text(json.dumps({"key": files.digest(spec), "spec": spec, "shards": shards}))
         save_file({"a": torch.zeros(1)}, tmp_path / "part-00000.safetensors")
-        with pytest.raises(files.AdvPTError, match="shards has the file"):
+        with pytest.raises(AdvPTError, match="shards has the file"):
             open_bank(bank, None, verify=True)
