@@ -21,16 +21,15 @@ from typing import Any
 from tqdm import tqdm
 
 from advpt.data import verify
-from advpt.data.facts import Source
-from advpt.data.verify import Marks, WrongFile
+from advpt.data.facts import Checksums, Source
+from advpt.data.verify import WrongFile
 from advpt.errors import DataError
 from advpt.version import __version__
 
 log = logging.getLogger(__name__)
 
-_CHUNK = 1 << 18
-_MARGIN = 64 << 20
-"""Bytes that stay free on the disk."""
+CHUNK_BYTES = 1 << 18
+FREE_BYTES = 64 << 20  # stay free on the disk
 
 
 class DownloadError(DataError):
@@ -87,11 +86,11 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A file that is here. ``checked``: the marks that were known and agree."""
+    """A file that is here. ``checked``: the checksums that are on record and agree."""
 
     path: Path
     source: Source
-    marks: Marks
+    checksums: Checksums
     checked: tuple[str, ...]
 
 
@@ -123,11 +122,11 @@ def fetch(source: Source, folder: Path, network: Network, accept: Callable[[Path
                     target.replace(arriving)
             else:
                 download(source, arriving, network)
-            found, checked = verify.check(arriving, source)
+            actual, checked = verify.check(arriving, source)
             break
         except WrongFile as error:
             if accept is not None and arriving.is_file() and accept(arriving):
-                found, checked = verify.marks(arriving), ("content",)
+                actual, checked = verify.checksums(arriving), ("content",)
                 break
             _drop(arriving)
             if last or not resumed or source.where == "drive":
@@ -135,7 +134,7 @@ def fetch(source: Source, folder: Path, network: Network, accept: Callable[[Path
             log.info("%s It was continued from an earlier try; fetching it from the beginning.", error)
     arriving.replace(target)
     _validator(arriving).unlink(missing_ok=True)
-    return Fetched(target, source, found, checked)
+    return Fetched(target, source, actual, checked)
 
 
 def _where(source: Source) -> str:
@@ -229,7 +228,7 @@ def _receive(answer: Any, arriving: Path, source: Source, have: int, total: int)
             total=total or None, initial=have, unit="B", unit_scale=True, desc=source.filename, disable=None
         ) as progress,
     ):
-        while chunk := answer.read(_CHUNK):
+        while chunk := answer.read(CHUNK_BYTES):
             if not have and verify.is_page(chunk[:64]):
                 raise WrongFile(verify.page_message(source.address, chunk[:4096], source))
             file.write(chunk)
@@ -241,7 +240,7 @@ def _receive(answer: Any, arriving: Path, source: Source, have: int, total: int)
 def refuse_full_disk(folder: Path, needed: float, free: Callable[[Path], int], what: str) -> None:
     """Raises DownloadError if the disk of ``folder`` has less than ``needed`` bytes (and a margin) free."""
     there = free(folder)
-    if needed + _MARGIN > there:
+    if needed + FREE_BYTES > there:
         raise DownloadError(
             f"{what} needs about {gigabytes(needed)} on the disk of {folder}, which has {gigabytes(there)} free. "
             "Free some space, or give a --root on another disk."

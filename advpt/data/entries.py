@@ -7,9 +7,10 @@ linzhiqiu/cross_modal_adaptation at a pinned commit.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal
 
-from advpt.data.facts import DatasetFacts, Lookalike, Part, Source, SplitFacts
+from advpt.data.facts import Checksums, DatasetFacts, Lookalike, Part, Source, SplitFacts
 
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -24,27 +25,10 @@ COLLECTION_NOTE = "Unofficial copies of all sets but ImageNet; use them with the
 
 def _split_sources(split: SplitFacts, drive: str) -> tuple[Source, Source]:
     """A split file on CoOp's Google Drive and in the pinned mirror."""
+    checksums = {field.name: getattr(split, field.name) for field in dataclasses.fields(Checksums)}
     return (
-        Source(
-            "split",
-            "github",
-            MIRROR + split.filename,
-            split.filename,
-            size=split.size,
-            md5=split.md5,
-            sha256=split.sha256,
-            git_blob=split.git_blob,
-        ),
-        Source(
-            "split",
-            "drive",
-            drive,
-            split.filename,
-            size=split.size,
-            md5=split.md5,
-            sha256=split.sha256,
-            git_blob=split.git_blob,
-        ),
+        Source("split", "github", MIRROR + split.filename, split.filename, **checksums),
+        Source("split", "drive", drive, split.filename, **checksums),
     )
 
 

@@ -6,14 +6,27 @@ from dataclasses import dataclass
 from typing import Literal
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checksums:
+    """What a file is recognised by.
+
+    size:     bytes, 0 where it is not on record.
+    sha256:   whole, or the first 16 hexadecimal digits; "" where it is not on record, as with the other hashes.
+    git_blob: the object id that git gives to the file.
+    """
+
+    size: int = 0
+    sha256: str = ""
+    md5: str = ""
+    git_blob: str = ""
+
+
 @dataclass(frozen=True, slots=True)
-class Source:
+class Source(Checksums):
     """One file that can be fetched, and how it is recognised once it is here.
 
     what:    "images", "split", "names" or "annotations".
     where:   "url", "drive" (Google Drive id), "github" (raw file) or "manual" (an account or a dead link).
-    size:    bytes, 0 where it is not known.
-    sha256:  whole, or a prefix of 16 hexadecimal digits; "" where it is not known, as with the other hashes.
     optional: only needed to rebuild a split, which ``prepare`` never does.
     gives:   targets of the parts that are in this archive; () for all of them.
     inner:   archives inside this archive that hold the images.
@@ -23,10 +36,6 @@ class Source:
     where: Literal["url", "drive", "github", "manual"]
     address: str
     filename: str
-    size: int = 0
-    md5: str = ""
-    sha256: str = ""
-    git_blob: str = ""
     note: str = ""
     optional: bool = False
     gives: tuple[str, ...] = ()
@@ -46,18 +55,13 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class SplitFacts:
-    """A split file and the marks of the official one.
+class SplitFacts(Checksums):
+    """A split file and the checksums of the official one.
 
     content: SHA-256 of the parsed content in canonical form (:meth:`advpt.data.split.Split.digest`).
-    sha256:  whole, or the first 16 hexadecimal digits.
     """
 
     filename: str
-    size: int = 0
-    md5: str = ""
-    sha256: str = ""
-    git_blob: str = ""
     content: str = ""
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import PIL
 
 from advpt import files
+from advpt.data.facts import Checksums
 from advpt.data.layout import Report
-from advpt.data.verify import Marks
 from advpt.errors import DataError
 from advpt.version import __version__
 
@@ -56,15 +56,17 @@ def _problem(name: str, value: Any) -> str:
     return ""
 
 
-def source_entry(what: str, filename: str, came_from: str, marks: Marks, checked: Iterable[str]) -> dict[str, Any]:
-    """One source in a manifest. ``checked``: marks that the catalogue knows and that agree; empty if it knows none."""
+def source_entry(
+    what: str, filename: str, came_from: str, checksums: Checksums, checked: Iterable[str]
+) -> dict[str, Any]:
+    """One source in a manifest. ``checked``: checksums of the catalogue that agree."""
     return {
         "what": what,
         "file": filename,
         "from": came_from,
-        "size": marks.size,
-        "sha256": marks.sha256,
-        "md5": marks.md5,
+        "size": checksums.size,
+        "sha256": checksums.sha256,
+        "md5": checksums.md5,
         "checked": sorted(checked),
     }
 

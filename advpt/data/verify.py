@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from advpt.data.facts import Source
+from advpt.data.facts import Checksums, Source
 from advpt.errors import DataError
 
-_CHUNK = 1 << 20
-_SHOW_FROM = 256 << 20
-"""Files smaller than this are hashed without a progress bar."""
+CHUNK_BYTES = 1 << 20
+PROGRESS_BYTES = 256 << 20  # smaller files are hashed without a progress bar
 
 
 class WrongFile(DataError):
     """A file that is not the one the catalogue describes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Marks:
-    """What a file is recognised by."""
-
-    size: int
-    sha256: str
-    md5: str
-    git_blob: str
-
-
-def marks(path: Path) -> Marks:
-    """All marks of a file.
+def checksums(path: Path) -> Checksums:
+    """All checksums of a file.
 
     Raises:
         OSError: if it cannot be read.
@@ -39,38 +27,35 @@ def marks(path: Path) -> Marks:
     size = path.stat().st_size
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
     blob = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-    quiet = None if size >= _SHOW_FROM else True
+    quiet = None if size >= PROGRESS_BYTES else True
     with path.open("rb") as file, tqdm(total=size, unit="B", unit_scale=True, desc="hash", disable=quiet) as bar:
-        while chunk := file.read(_CHUNK):
+        while chunk := file.read(CHUNK_BYTES):
             for hasher in (sha256, md5, blob):
                 hasher.update(chunk)
             bar.update(len(chunk))
-    return Marks(size, sha256.hexdigest(), md5.hexdigest(), blob.hexdigest())
+    return Checksums(size=size, sha256=sha256.hexdigest(), md5=md5.hexdigest(), git_blob=blob.hexdigest())
 
 
-def check(path: Path, source: Source) -> tuple[Marks, tuple[str, ...]]:
-    """Compare a file with a source; returns its marks and the names of those that were compared and agree.
+def check(path: Path, source: Source) -> tuple[Checksums, tuple[str, ...]]:
+    """Compare a file with a source; returns its checksums and the names of those that are on record and agree.
 
     Raises:
-        WrongFile: if it is missing, empty, a web page, or differs in a mark that is known.
+        WrongFile: if it is missing, empty, a web page, or differs in a checksum that is on record.
     """
     if not path.is_file():
         raise WrongFile(f"{path} is missing; expected the file {source.filename}.")
     refuse_page(path, source)
-    found = marks(path)
+    actual = checksums(path)
     agree = []
-    for name, expected, value in (
-        ("size", source.size, found.size),
-        ("sha256", source.sha256, found.sha256[: len(source.sha256)]),
-        ("md5", source.md5, found.md5),
-        ("git_blob", source.git_blob, found.git_blob),
-    ):
-        if not expected:
-            continue
-        if value != expected:
-            raise WrongFile(_difference(path, source, name, expected, value, found.size))
-        agree.append(name)
-    return found, tuple(agree)
+    for name in ("size", "sha256", "md5", "git_blob"):
+        expected, value = getattr(source, name), getattr(actual, name)
+        if isinstance(expected, str):
+            value = value[: len(expected)]
+        if expected and value != expected:
+            raise WrongFile(_difference(path, source, name, expected, value, actual.size))
+        if expected:
+            agree.append(name)
+    return actual, tuple(agree)
 
 
 def _difference(path: Path, source: Source, name: str, expected: object, value: object, size: int) -> str:

@@ -90,9 +90,9 @@ def test_a_wrong_hash_is_shown_and_the_file_deleted(server: Server, tmp_path: Pa
 @pytest.mark.parametrize("mark", ["md5", "git_blob"])
 def test_md5_and_git_blob_are_compared_too(mark: str, server: Server, tmp_path: Path) -> None:
     url = server.put("a.json", DATA)
-    right = dataclasses.asdict(verify.marks(fetch(Source("split", "url", url, "a.json"), tmp_path, network()).path))[
-        mark
-    ]
+    right = dataclasses.asdict(
+        verify.checksums(fetch(Source("split", "url", url, "a.json"), tmp_path, network()).path)
+    )[mark]
     (tmp_path / "a.json").unlink()
     assert fetch(Source("split", "url", url, "a.json", **{mark: right}), tmp_path, network()).checked == (mark,)
     (tmp_path / "a.json").unlink()

@@ -283,6 +283,28 @@ def test_unpacking_train_continues_with_the_next_class(tmp_path: Path, monkeypat
     assert train[3] == train[2], "the class that was interrupted, and none of the complete ones"
 
 
+def test_unpacked_train_is_kept_where_val_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = small("ImageNet")
+    mine = user_files(made, tmp_path / "mine")
+    real, unpacked = archives.extract_members, []
+
+    def noting(members: Any, name: str, target: Path, budget: Any) -> None:
+        unpacked.append(name)
+        real(members, name, target, budget)
+
+    monkeypatch.setattr(archives, "extract_members", noting)
+    val = next(path for path in mine if "img_val" in path.name)
+    whole = val.read_bytes()
+    val.write_bytes(whole[: len(whole) // 2])
+    text = message(made, tmp_path / "data", archives=mine, unverified=True)
+    assert "ILSVRC2012_img_val.tar is cut short or damaged" in text
+    val.write_bytes(whole)
+    before = len(unpacked)
+    assert before > 4
+    assert prepare(made.facts, tmp_path / "data", options(archives=mine)).ok
+    assert not [name for name in unpacked[before:] if "img_train" in name]
+
+
 # --- what is there already ------------------------------------------------------------------------------------------
 
 
