@@ -7,12 +7,12 @@ from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from advpt.data import catalog
+from advpt.data import catalog, steps
 from advpt.data.split import Row, Split, check, triple
 from advpt.errors import DataError
 from advpt.files import read_text
 
-from .split_file import SplitDataset, prepare_command
+from .split_file import SplitDataset
 
 
 @DATASET_REGISTRY.register()
@@ -57,6 +57,6 @@ class FGVCAircraft(SplitDataset):
             lines = read_text(path, DataError).splitlines()
         except FileNotFoundError:
             raise DataError(
-                f"{path.name} is missing: expected at {path}. Run `{prepare_command(self.info, self.place.root)}`."
+                f"{path.name} is missing: expected at {path}. Run `{steps.command(self.info, self.place.root)}`."
             ) from None
         return [line.strip() for line in lines if line.strip()]

@@ -9,7 +9,7 @@ from typing import Any
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from advpt.data import catalog, imagenet, listing
+from advpt.data import catalog, imagenet, layout, listing, steps
 from advpt.data.catalog import DatasetFacts
 from advpt.data.split import Row, Split, triple
 from advpt.errors import ConfigError, DataError, unknown_name
@@ -17,12 +17,10 @@ from advpt.errors import ConfigError, DataError, unknown_name
 from .split_file import (
     CatalogDataset,
     Place,
-    advice,
     choose,
     datums,
     locate,
     notice,
-    prepare_command,
     refuse_test_subset,
     subsample_classes,
     wanted_classes,
@@ -129,7 +127,7 @@ def list_parts(
             classes[part], unknown = imagenet.class_folders(place.images / part, names)
         except DataError as error:
             raise DataError(
-                f"{info.name}: {error}{advice(info, place.root)} Run `{prepare_command(info, place.root)}`."
+                f"{info.name}: {error}{layout.advice(info, place.root)} Run `{steps.command(info, place.root)}`."
             ) from None
         warn_of(left_out(part, unknown), sentences)
     only = sorted(set(classes["train"]) ^ set(classes["val"]))

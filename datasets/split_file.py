@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from dassl.data.datasets import DatasetBase, Datum
 
-from advpt.data import fewshot, listing
+from advpt.data import fewshot, layout, listing, steps
 from advpt.data.catalog import DatasetFacts
 from advpt.data.split import Row, Split, judge, read
 from advpt.errors import ConfigError, DataError, unknown_name
@@ -81,7 +81,7 @@ class SplitDataset(CatalogDataset):
             raise DataError(
                 f"{path.name} is missing: expected at {path}. Without it the images have no official train, "
                 "val and test parts, and none are made up. "
-                f"Run `{prepare_command(self.info, self.place.root)}`."
+                f"Run `{steps.command(self.info, self.place.root)}`."
             )
         split, data = read(path)
         notice(f"Reading split from {path}")
@@ -107,18 +107,9 @@ def locate(cfg: Any, info: DatasetFacts) -> Place:
     else:
         state = f"DATASET.ROOT is {root}, which does not exist."
     raise DataError(
-        f"{info.name}: expected images in {place.images}. {state}{advice(info, root)} "
-        f"Run `{prepare_command(info, root)}`, or give the folder above {info.folder} as --root."
+        f"{info.name}: expected images in {place.images}. {state}{layout.advice(info, root)} "
+        f"Run `{steps.command(info, root)}`, or give the folder above {info.folder} as --root."
     )
-
-
-def advice(info: DatasetFacts, root: Path) -> str:
-    """What to say about known other layouts found under ``root``; "" or sentences that begin with a space."""
-    return "".join(f" Found {hint.path}: {hint.advice}" for hint in info.lookalikes if any(root.glob(hint.path)))
-
-
-def prepare_command(info: DatasetFacts, root: Path) -> str:
-    return f"python -m advpt prepare {info.config} --root {root}"
 
 
 def check_files(split: Split, place: Place, info: DatasetFacts, origin: str) -> None:
@@ -129,7 +120,7 @@ def check_files(split: Split, place: Place, info: DatasetFacts, origin: str) -> 
         raise DataError(
             f"{info.name}: {len(absent):,} of {len(paths):,} files listed in {origin} are missing under "
             f"{place.images}, first {min(5, len(absent))}: {', '.join(absent[:5])}."
-            f"{advice(info, place.root)} Run `{prepare_command(info, place.root)} --check`."
+            f"{layout.advice(info, place.root)} Run `{steps.command(info, place.root, '--check')}`."
         )
 
 
