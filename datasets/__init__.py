@@ -12,8 +12,8 @@ import pkgutil
 
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
 
-from advpt.data.catalog import DatasetFacts
 from advpt.data.entries import ENTRIES
+from advpt.data.facts import DatasetFacts
 
 from . import imagenet, split_file
 

@@ -10,7 +10,7 @@ from typing import Any
 from dassl.data.datasets import DATASET_REGISTRY
 
 from advpt.data import catalog, imagenet, layout, listing, steps
-from advpt.data.catalog import DatasetFacts
+from advpt.data.facts import DatasetFacts
 from advpt.data.split import Row, Split, triple
 from advpt.errors import ConfigError, DataError, unknown_name
 

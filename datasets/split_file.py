@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from dassl.data.datasets import DatasetBase, Datum
 
 from advpt.data import fewshot, layout, listing, steps
-from advpt.data.catalog import DatasetFacts
+from advpt.data.facts import DatasetFacts
 from advpt.data.split import Row, Split, judge, read
 from advpt.errors import ConfigError, DataError, unknown_name
 

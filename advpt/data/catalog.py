@@ -7,28 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from advpt.data.entries import ENTRIES
-from advpt.data.facts import DatasetFacts, Lookalike, Source, SplitFacts
+from advpt.data.facts import DatasetFacts
 from advpt.errors import ConfigError, unknown_name
-
-__all__ = [
-    "DEFAULT_TEMPLATE",
-    "ENSEMBLE",
-    "DatasetFacts",
-    "Lookalike",
-    "Source",
-    "SplitFacts",
-    "bank_name",
-    "ensemble",
-    "get",
-    "names",
-    "own_folder",
-    "template",
-    "title",
-    "title_of",
-]
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 
+# The selected templates of CoOp's ZeroshotCLIP2; :func:`ensemble` adds the data set's own.
 ENSEMBLE: tuple[str, ...] = (
     "itap of a {}.",
     "a bad photo of the {}.",
@@ -38,8 +22,6 @@ ENSEMBLE: tuple[str, ...] = (
     "art of the {}.",
     "a photo of the small {}.",
 )
-"""The selected templates of CoOp's ZeroshotCLIP2; :func:`ensemble` adds the data set's own."""
-
 _BY_NAME: dict[str, DatasetFacts] = {key: facts for facts in ENTRIES for key in (facts.name, *facts.aliases)}
 
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from advpt.data import catalog, split
+from advpt.data.facts import SplitFacts
 from advpt.errors import ConfigError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -102,7 +103,7 @@ def test_every_split_file_has_an_official_hash_on_record() -> None:
     assert without == []
 
 
-def _marks(official: catalog.SplitFacts) -> str:
+def _marks(official: SplitFacts) -> str:
     return official.git_blob or official.content
 
 
