@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from advpt import files
 from advpt.errors import AdvPTError, BankError, StorageError
 from advpt.files import (
     FileLock,
@@ -160,6 +161,20 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         write_json(tmp_path / "g.json", {"a": float("nan")})
     assert names(tmp_path) == ["f.txt"]
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), files.atomic_folder(tmp_path / "set" / "images") as partial:
+        (partial / "a").touch()
+        raise KeyError
+    assert names(tmp_path / "set") == []
+    with files.atomic_folder(tmp_path / "set" / "images") as partial:
+        (partial / "a").touch()
+        assert not (tmp_path / "set" / "images").exists()
+    assert names(tmp_path / "set") == ["images"] and names(tmp_path / "set" / "images") == ["a"]
+    with files.atomic_folder(tmp_path / "set" / "images") as partial:  # the second of two writers
+        (partial / "b").touch()
+    assert names(tmp_path / "set") == ["images"] and names(tmp_path / "set" / "images") == ["a"]
 
 
 def test_json_files(tmp_path: Path) -> None:

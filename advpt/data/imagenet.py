@@ -91,23 +91,22 @@ def class_folders(folder: Path, names: Mapping[str, str]) -> tuple[list[str], li
         )
     known = [name for name in found if name in names]
     if not known:
-        raise DataError(f"{folder} {_without_classes(folder, unknown)}")
+        raise DataError(
+            f"{folder} {without_classes(folder)}; expected one folder per class there, named by wnid (n01440764). "
+            f"Folders there: {listing.some(unknown)}."
+        )
     return known, unknown
 
 
-def _without_classes(folder: Path, unknown: Sequence[str]) -> str:
+def without_classes(folder: Path) -> str:
+    """What is in the place of class folders, as the end of a sentence."""
     if not folder.is_dir():
-        return "does not exist; expected one folder per class there, named by wnid (n01440764)."
-    tars = sum(1 for path in folder.glob("n*.tar"))
-    if tars:
-        return f"holds {tars:,} .tar files, one per class, that are not unpacked; expected a folder for each."
-    loose = listing.images(folder)
-    if loose:
-        return (
-            f"has {len(loose):,} files and no class folders; expected them sorted into one folder per class, "
-            "named by wnid (n01440764)."
-        )
-    return f"has no class folders named by wnid (n01440764); found there: {listing.some(unknown)}."
+        return "does not exist"
+    if tars := len(list(folder.glob("n*.tar"))):
+        return f"holds {tars:,} .tar files, one per class, that are not unpacked"
+    if loose := len(listing.images(folder)):
+        return f"has {loose:,} files and no class folders"
+    return "has no class folders"
 
 
 def list_images(folder: Path, classes: Sequence[str], part: str = "") -> tuple[Listing, list[str]]:

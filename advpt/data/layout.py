@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from advpt import files
 from advpt.data import imagenet, listing, split
 from advpt.data.facts import DatasetFacts
-from advpt.data.split import PARTS, triple
+from advpt.data.split import triple
 from advpt.errors import DataError
 
 Counts = tuple[int, int, int]
@@ -78,9 +77,7 @@ class Report:
 
 def examine(facts: DatasetFacts, folder: Path) -> Report:
     """Compare a data set's folder with its lists and the catalogue; nothing is changed."""
-    if facts.split is None and not _has_lists(facts):
-        return _examine_folders(facts, folder)
-    return _examine_listed(facts, folder)
+    return _examine_listed(facts, folder) if has_lists(facts) else _examine_folders(facts, folder)
 
 
 def image_folder(facts: DatasetFacts, folder: Path) -> Path:
@@ -95,24 +92,12 @@ def listed(facts: DatasetFacts, folder: Path) -> split.Split:
     """
     if facts.split is not None:
         return split.read(folder / facts.split.filename)[0]
-    try:
-        variants = files.read_text(folder / "variants.txt", DataError).split("\n")
-        labels = {name.strip(): label for label, name in enumerate(variants) if name.strip()}
-        parts = []
-        for part in PARTS:
-            path = folder / f"images_variant_{part}.txt"
-            lines = files.read_text(path, DataError).split("\n")
-            pairs = [line.strip().partition(" ") for line in lines if line.strip()]
-            parts.append([[f"{image}.jpg", labels[name], name] for image, _, name in pairs])
-    except FileNotFoundError as error:
-        raise DataError(f"{error.filename} is missing.") from None
-    except KeyError as error:
-        raise DataError(f"{folder}/images_variant_*.txt name {error}, which variants.txt has not.") from None
-    return split.parse(dict(zip(PARTS, parts)), f"{folder}/images_variant_*.txt")
+    return split.read_lists(folder)
 
 
-def _has_lists(facts: DatasetFacts) -> bool:
-    return any(part.target == "variants.txt" for part in facts.parts)
+def has_lists(facts: DatasetFacts) -> bool:
+    """Whether lists say which images the data set has: a split file, or lists of its own."""
+    return facts.split is not None or any(part.target == "variants.txt" for part in facts.parts)
 
 
 def _examine_listed(facts: DatasetFacts, folder: Path) -> Report:
@@ -134,7 +119,7 @@ def _examine_listed(facts: DatasetFacts, folder: Path) -> Report:
         len(parts["test"]) - len(lacking["test"]),
     )
     names = {f"{prefix}{path}" for paths in parts.values() for path in paths}
-    sizes = dict(_walk(facts, folder))
+    sizes = dict(walk_parts(facts, folder))
     return Report(
         facts,
         folder,
@@ -177,7 +162,7 @@ def checkable(facts: DatasetFacts) -> bool:
     return facts.split is not None and bool(facts.split.git_blob or facts.split.content)
 
 
-def _walk(facts: DatasetFacts, folder: Path) -> Iterator[tuple[str, int]]:
+def walk_parts(facts: DatasetFacts, folder: Path) -> Iterator[tuple[str, int]]:
     """Relative path and size of every image in the parts of the layout; hidden files and folders are left out."""
     for part in facts.parts:
         if (folder / part.target).is_dir():
@@ -277,7 +262,7 @@ def _state(
     if not where.is_dir():
         return []
     if not mine:
-        return [f"{target} {_without_classes(where)}"]
+        return [f"{target} {imagenet.without_classes(where)}"]
     problems = []
     if not known and imagenet.folders_digest(mine) != facts.class_folders:
         problems.append(f"{target} has {len(mine):,} class folders that are not the official {facts.classes:,}")
@@ -294,16 +279,6 @@ def _state(
         if odd:
             problems.append(f"{target}: {len(odd):,} classes have not {due} images: {listing.some(odd, 5)}")
     return problems
-
-
-def _without_classes(where: Path) -> str:
-    tars = len(list(where.glob("n*.tar")))
-    loose = len(listing.images(where))
-    if tars:
-        return f"holds {tars:,} .tar files, one per class, that are not unpacked"
-    if loose:
-        return f"has {loose:,} files and no class folders"
-    return "has no class folders"
 
 
 def advice(facts: DatasetFacts, root: Path) -> str:

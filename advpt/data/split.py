@@ -79,6 +79,38 @@ def read(path: Path) -> tuple[Split, bytes]:
     return parse(content, str(path)), data
 
 
+def read_lists(folder: Path) -> Split:
+    """The split of a data set whose own lists stand for a split file, as FGVC Aircraft's: labels are line numbers of
+    ``variants.txt``, parts are ``images_variant_{train,val,test}.txt`` with an image and a variant on each line.
+
+    Raises:
+        DataError: a list is missing, names another variant or gives no sound split.
+    """
+    labels = {name: label for label, name in enumerate(_lines(folder / "variants.txt"))}
+    parts = []
+    for part in PARTS:
+        path, rows = folder / f"images_variant_{part}.txt", []
+        for number, line in enumerate(_lines(path), 1):
+            image, _, variant = line.partition(" ")
+            if variant not in labels:
+                raise DataError(
+                    f"{path}, line {number} is {line!r}; expected an image number and a name of variants.txt."
+                )
+            rows.append((f"{image}.jpg", labels[variant], variant))
+        parts.append(tuple(rows))
+    split = Split(*parts)
+    check(split, f"{folder}/images_variant_*.txt")
+    return split
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = files.read_text(path, DataError).splitlines()
+    except FileNotFoundError:
+        raise DataError(f"{path.name} is missing: expected at {path}.") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
 def parse(content: Any, origin: str) -> Split:
     """Check parsed JSON and give it types; ``origin`` is named in errors.
 
