@@ -12,7 +12,7 @@ import pytest
 from dassl.data.datasets import DATASET_REGISTRY
 from yacs.config import CfgNode
 
-import datasets  # noqa: F401 - registers all data sets
+import datasets
 from advpt.data import layout, manifest
 from advpt.data.catalog import get
 from advpt.data.facts import DatasetFacts, Part, SplitFacts
