@@ -95,10 +95,10 @@ def storage_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StorageError(_unwritten(path, error.errno, error.strerror or str(error))) from error
     except Exception as error:
-        found = re.search(r"os error (\d+)", str(error))  # safetensors' way of saying it
+        number = re.search(r"os error (\d+)", str(error))  # in safetensors' messages
         torchs = any(name in str(error) for name in ("PytorchStreamWriter", "inline_container", "iostream error"))
-        if found or torchs:
-            code = int(found[1]) if found else None
+        if number or torchs:
+            code = int(number[1]) if number else None
             why = os.strerror(code) if code else "the file system took only a part of it"
             raise StorageError(_unwritten(path, code, why)) from error
         raise
@@ -159,9 +159,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 def remove_torn(folder: Path) -> None:
     """Remove what killed writers left in a folder: temporary files of this machine's processes that are gone, and of
     other machines a day behind the folder's newest file (its file system's clock, not ours)."""
-    found = [path for pattern in (".*.partial", ".tmp*") for path in folder.glob(pattern)]  # the latter: safetensors
-    with contextlib.suppress(OSError):  # read-only, or somebody else was first: nothing depends on it
-        for path in found:
+    torn = [path for pattern in (".*.partial", ".tmp*") for path in folder.glob(pattern)]  # the latter: safetensors
+    with contextlib.suppress(OSError):  # read-only, or another process was first: nothing depends on it
+        for path in torn:
             name = re.fullmatch(rf".*\.{_THIS_MACHINE}-(\d+)-[0-9a-f]+\.partial", path.name)
             newest = max(other.stat().st_mtime for other in folder.iterdir())
             if (name and not _is_alive(int(name[1]))) or path.stat().st_mtime < newest - _DAY:
@@ -173,7 +173,7 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # somebody else's
+    except OSError:  # of another user
         return True
     return True
 
@@ -235,10 +235,10 @@ def read_json(path: Path, error: type[AdvPTError] = AdvPTError) -> Any:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        found = json.loads(text, parse_constant=_no_number)
+        value = json.loads(text, parse_constant=_no_number)
         if r"\ud" in text.lower():  # halves of characters can be escaped in JSON, and written nowhere again
-            json.dumps(found, ensure_ascii=False).encode()
-        return found
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except FileNotFoundError as cause:
         raise error(f"{path} does not exist") from cause
     except OSError as cause:
@@ -249,15 +249,15 @@ def read_json(path: Path, error: type[AdvPTError] = AdvPTError) -> Any:
 
 def read_object(path: Path, error: type[AdvPTError] = AdvPTError) -> dict[str, Any]:
     """The JSON object in ``path``. Raises ``error`` as :func:`read_json`, and for JSON of another kind."""
-    found = read_json(path, error)
-    if not isinstance(found, dict):
-        raise error(f"{path} holds {type(found).__name__}, expected an object with names; delete it and make it again")
-    return found
+    value = read_json(path, error)
+    if not isinstance(value, dict):
+        raise error(f"{path} holds {type(value).__name__}, expected an object with names; delete it and make it again")
+    return value
 
 
 @contextlib.contextmanager
 def network_timeout(seconds: float = 60.0) -> Iterator[None]:
-    """For downloads by packages that set no limit of their own: a connection that is opened meanwhile ends with
+    """For downloads by packages that set no time limit: a connection that is opened meanwhile ends with
     TimeoutError where nothing arrives for so long."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
@@ -272,10 +272,10 @@ _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 
 
 def open_locked(path: Path, *, wait: bool) -> int | None:
-    """An open file that nobody else has locked, or None where somebody has and ``wait`` is False. Closing it frees it.
+    """An open, locked file, or None where another process has the lock and ``wait`` is False. Closing it frees it.
 
     On a file system without locks (some network mounts) the file is given out all the same, with a warning: then two
-    processes may do the same work twice. Files are whole and have the same content whoever writes them.
+    processes may do the same work twice. Files are whole and have the same content in both.
 
     Raises:
         StorageError: the file cannot be made.
@@ -286,7 +286,7 @@ def open_locked(path: Path, *, wait: bool) -> int | None:
             try:
                 handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
                 break
-            except FileNotFoundError:  # somebody who is done removed the folder in this moment
+            except FileNotFoundError:  # a process that is done removed the folder in this moment
                 if attempt + 1 == ATTEMPTS:
                     raise
     try:
@@ -303,7 +303,7 @@ def open_locked(path: Path, *, wait: bool) -> int | None:
 
 
 def unlock(handle: int) -> None:
-    """Free a file of :func:`open_locked` for everybody at once: processes that were forked meanwhile (those that load
+    """Free a file of :func:`open_locked` at once: processes that were forked meanwhile (those that load
     images) have it open too, and closing it here alone would leave it locked until they end."""
     with contextlib.suppress(OSError):  # no locks here
         fcntl.flock(handle, fcntl.LOCK_UN)
@@ -332,7 +332,7 @@ class FileLock:
         self.release()
 
     def acquire(self, wait: bool) -> bool:
-        """Take the lock; with ``wait`` False give up at once when somebody holds it. See :func:`open_locked`."""
+        """Take the lock; with ``wait`` False give up at once when another process has it. See :func:`open_locked`."""
         self._file = open_locked(self.path, wait=wait)
         return self._file is not None
 

@@ -1,4 +1,4 @@
-"""FGVC Aircraft: 100 variants of aircraft, split by the data set's own lists."""
+"""FGVC Aircraft: 100 variants of aircraft, split by the lists that come with them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class FGVCAircraft(SplitDataset):
         try:
             split = read_lists(folder)
         except DataError as error:
-            raise DataError(f"{error} Run `{steps.command(self.info, self.place.root)}`.") from None
+            raise DataError(f"{error}. Run `{steps.command(self.info, self.place.root)}`") from None
         official = split.counts() == self.info.counts
         if not official:
             warnings.warn(
                 f"{folder}: {triple(split.counts())} images in train / val / test, the official lists have "
-                f"{triple(self.info.counts)}. Results are marked as not comparable with published ones.",
+                f"{triple(self.info.counts)}. Results are marked as not comparable with published ones",
                 stacklevel=2,
             )
         return split, official

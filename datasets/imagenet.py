@@ -97,8 +97,8 @@ class ImageNetVariant(CatalogDataset):
 
     def classes(self, folder: Path, names: Mapping[str, str]) -> tuple[imagenet.Listing, Mapping[str, str]]:
         """The images of every class folder in the order of their labels, and the name of each folder."""
-        found, unknown = imagenet.class_folders(folder, names)
-        images, doubts = imagenet.list_images(folder, found)
+        folders, unknown = imagenet.class_folders(folder, names)
+        images, doubts = imagenet.list_images(folder, folders)
         warn_of([*left_out("", unknown), *doubts], self.warnings)
         return images, names
 
@@ -127,7 +127,7 @@ def list_parts(
             classes[part], unknown = imagenet.class_folders(place.images / part, names)
         except DataError as error:
             raise DataError(
-                f"{info.name}: {error}{layout.advice(info, place.root)} Run `{steps.command(info, place.root)}`."
+                f"{info.name}: {error}.{layout.advice(info, place.root)} Run `{steps.command(info, place.root)}`"
             ) from None
         warn_of(left_out(part, unknown), sentences)
     only = sorted(set(classes["train"]) ^ set(classes["val"]))
@@ -135,7 +135,7 @@ def list_parts(
         raise DataError(
             f"ImageNet: images/train has {len(classes['train'])} class folders and images/val "
             f"{len(classes['val'])}, in {place.images}; only in one of them: {listing.some(only, 5)}. "
-            "Labels follow the sorted folders, so both need the same ones."
+            "Labels follow the sorted folders, so both need the same ones"
         )
     path = place.folder / imagenet.LISTING
     made_from = imagenet.stamps(place.images, classes)
@@ -153,7 +153,7 @@ def list_parts(
         try:
             imagenet.keep_listing(path, made_from, listings)
         except OSError as error:
-            warnings.warn(f"{path} could not be written ({error}); the run does not need it.", stacklevel=2)
+            warnings.warn(f"{path} could not be written ({error}); the run does not need it", stacklevel=2)
     return listings, sentences
 
 
@@ -178,7 +178,7 @@ def is_official(info: DatasetFacts, counts: tuple[int, int, int], classes: Seque
     if differences:
         warnings.warn(
             f"{info.name} in {place.images} is not complete or not the official one: "
-            f"{'; '.join(differences)}. Results are marked as not comparable with published ones.",
+            f"{'; '.join(differences)}. Results are marked as not comparable with published ones",
             stacklevel=2,
         )
     return not differences

@@ -75,13 +75,13 @@ class SplitDataset(CatalogDataset):
     def read(self) -> tuple[Split, bool]:
         """The split and whether it is the official one; an altered one is warned about."""
         if self.info.split is None:
-            raise DataError(f"{self.info.name} has no split file in the catalogue.")
+            raise DataError(f"{self.info.name} has no split file in the catalogue")
         path = self.place.folder / self.info.split.filename
         if not path.is_file():
             raise DataError(
                 f"{path.name} is missing: expected at {path}. Without it the images have no official train, "
                 "val and test parts, and none are made up. "
-                f"Run `{steps.command(self.info, self.place.root)}`."
+                f"Run `{steps.command(self.info, self.place.root)}`"
             )
         split, data = read(path)
         notice(f"Reading split from {path}")
@@ -95,7 +95,7 @@ def locate(cfg: Any, info: DatasetFacts) -> Place:
     """Find a data set's folders; nothing is created.
 
     Raises:
-        DataError: if the image folder is not there; the message knows the usual other layouts.
+        DataError: if the image folder is not there; the message recognises common other layouts.
     """
     root = Path(cfg.DATASET.ROOT).expanduser().absolute()
     folder = root / info.folder
@@ -108,7 +108,7 @@ def locate(cfg: Any, info: DatasetFacts) -> Place:
         state = f"DATASET.ROOT is {root}, which does not exist."
     raise DataError(
         f"{info.name}: expected images in {place.images}. {state}{layout.advice(info, root)} "
-        f"Run `{steps.command(info, root)}`, or give the folder above {info.folder} as --root."
+        f"Run `{steps.command(info, root)}`, or give the folder above {info.folder} as --root"
     )
 
 
@@ -120,7 +120,7 @@ def check_files(split: Split, place: Place, info: DatasetFacts, origin: str) -> 
         raise DataError(
             f"{info.name}: {len(absent):,} of {len(paths):,} files listed in {origin} are missing under "
             f"{place.images}, first {min(5, len(absent))}: {', '.join(absent[:5])}."
-            f"{layout.advice(info, place.root)} Run `{steps.command(info, place.root, '--check')}`."
+            f"{layout.advice(info, place.root)} Run `{steps.command(info, place.root, '--check')}`"
         )
 
 
@@ -139,14 +139,14 @@ def choose(cfg: Any, split: Split, place: Place, split_digest: str) -> tuple[lis
 
 
 def record_list(subset: fewshot.FewShot, place: Place, *, split_digest: str, shots: int, seed: int) -> None:
-    """Keep the few-shot list; one that disagrees is re-made and said so, a read-only folder is left alone."""
+    """Keep the few-shot list; one that disagrees is made anew with a notice, a read-only folder is left alone."""
     path = fewshot.list_path(place.folder, shots, seed)
     if not place.folder.stat().st_mode & 0o222:
         return
     try:
         trouble = fewshot.record(subset, path, split_digest=split_digest, shots=shots, seed=seed)
     except OSError as error:
-        warnings.warn(f"{path} could not be written ({error}); the run does not need it.", stacklevel=2)
+        warnings.warn(f"{path} could not be written ({error}); the run does not need it", stacklevel=2)
         return
     if trouble:
         notice(f"Few-shot list {path} was made anew: {trouble}")
@@ -211,7 +211,7 @@ def refuse_test_subset(cfg: Any, info: DatasetFacts) -> None:
     if subset:
         raise ConfigError(
             f"DATASET.TEST_SUBSET is {subset!r}, but {info.name} has no test subsets; "
-            'only ImageNet has one, "paper1000". Leave it empty.'
+            'only ImageNet has one, "paper1000". Leave it empty'
         )
 
 
@@ -223,5 +223,5 @@ def warn_of(sentences: Sequence[str], kept: list[str]) -> None:
 
 
 def notice(text: str) -> None:
-    """One line on standard output, where Dassl's own lines go."""
+    """One line on standard output, where Dassl's lines go."""
     print(text)  # noqa: T201

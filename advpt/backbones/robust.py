@@ -1,4 +1,4 @@
-"""Adversarially trained image towers in the place of a CLIP's own: the formats of TeCoA and FARE.
+"""Adversarially trained image towers in the place of a CLIP's: the formats of TeCoA and FARE.
 
 Files hold the tensors of OpenAI's ``visual``, bare (FARE and TeCoA of RobustVLM), under ``vision_encoder_state_dict``
 (TeCoA's training code, APT) or ``state_dict``, each name perhaps behind ``module.`` or ``visual.``; or a whole CLIP in
@@ -58,18 +58,18 @@ def tower_for(clip: Mapping[str, Tensor], name: str, path: Path, activation: str
     if activation != ACTIVATION:
         raise WeightsError(
             f"MODEL.IMAGE_ACTIVATION is {activation!r}; OpenAI's model code has {ACTIVATION}. Towers made from LAION's "
-            "CLIPs need gelu and those CLIPs' own text tower: they cannot stand in an OpenAI CLIP"
+            "CLIPs need gelu and the text tower of those CLIPs: they cannot stand in an OpenAI CLIP"
         )
     tower, text = read_tower(path)
-    own = {key.removeprefix("visual."): value for key, value in clip.items() if key.startswith("visual.")}
-    if own.keys() != tower.keys():
-        lacking, more = sorted(own.keys() - tower.keys()), sorted(tower.keys() - own.keys())
+    visual = {key.removeprefix("visual."): value for key, value in clip.items() if key.startswith("visual.")}
+    if visual.keys() != tower.keys():
+        lacking, more = sorted(visual.keys() - tower.keys()), sorted(tower.keys() - visual.keys())
         raise WeightsError(
-            f"{path} is no image tower of {name}: {len(lacking)} of {len(own)} tensors are missing"
+            f"{path} is no image tower of {name}: {len(lacking)} of {len(visual)} tensors are missing"
             f"{f' (the first is {lacking[0]})' if lacking else ''}, {len(more)} are unknown"
             f"{f' (the first is {more[0]})' if more else ''}; name the backbone that it was trained from"
         )
-    for key, value in own.items():
+    for key, value in visual.items():
         if value.shape != tower[key].shape:
             raise WeightsError(
                 f"{path} is no image tower of {name}: {key} has shape {list(tower[key].shape)}, expected "

@@ -65,7 +65,7 @@ class TokenStatistics:
         self.merge(other)
 
     def merge(self, other: TokenStatistics) -> None:
-        """Add everything that ``other`` has seen."""
+        """Add everything that ``other`` has counted."""
         if not other.count:
             return
         total, gap = self.count + other.count, other.mean - self.mean
@@ -78,7 +78,7 @@ class TokenStatistics:
         """Over count - 1.
 
         Raises:
-            BankError: fewer than two images were seen.
+            BankError: fewer than two images were counted.
         """
         if self.count < 2:
             raise BankError(f"a variance needs at least 2 images; there are {self.count}")
@@ -181,7 +181,7 @@ def build(
     about: Mapping[str, Any] = {},
     workers: int = 0,
 ) -> Statistics:  # noqa: B006, E501 - never changed
-    """The bank from disk, or made now. ``about``: what people should know of its prompts; not part of the key.
+    """The bank from disk, or made now. ``about``: notes on its prompts for readers; not part of the key.
 
     Raises:
         BankError: it is there and damaged, or its numbers would not be finite.
@@ -233,7 +233,7 @@ def open_statistics(folder: Path, wanted: Mapping[str, Any] | None = None) -> St
 
 def find(root: Path, backbone: Backbone, visual: Tensor, crops: str = "centre") -> list[Path]:
     """Folders of all banks below ``root`` that are of these weights and prompts."""
-    wanted, found = looked_through(backbone, visual), []
+    wanted, folders = looked_through(backbone, visual), []
     for path in sorted(root.glob(f"*/{backbone.folder}/{FOLDER}/*/{MANIFEST}")):
         try:
             made = read_manifest(path.parent)["spec"]
@@ -241,5 +241,5 @@ def find(root: Path, backbone: Backbone, visual: Tensor, crops: str = "centre") 
             log.warning("not used: %s", error)
             continue
         if all(made.get(name) == value for name, value in wanted.items()) and made["crops"]["kind"] == crops:
-            found.append(path.parent)
-    return found
+            folders.append(path.parent)
+    return folders

@@ -86,7 +86,7 @@ def shard_name(index: int) -> str:
 
 
 def write_tensors(path: Path, key: str, tensors: Mapping[str, Tensor]) -> None:
-    """Write a shard of any kind of bank atomically, with the key it belongs to and a digest of its own content."""
+    """Write a shard of any kind of bank atomically, with the key it belongs to and a digest of its content."""
     about = {"format": FORMAT, "key": key, "content": tensor_digest(tensors)}
     with atomic_path(path) as partial:
         # One entry only: safetensors writes several in an order that changes from process to process.
@@ -97,7 +97,7 @@ def read_tensors(path: Path, key: str, again: str) -> tuple[dict[str, Tensor], s
     """The tensors of a shard of any kind of bank, and the digest of their content that its header has.
 
     Args:
-        path: the shard. key: of the bank it should belong to. again: how to make it anew, for messages.
+        path: the shard. key: of the bank it should belong to. again: advice to make it anew, for messages.
 
     Raises:
         BankError: missing, damaged, or from another bank.
@@ -171,7 +171,7 @@ def write_manifest(
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest, checked for form and for agreeing with its own key.
+    """The manifest, checked for form and for agreeing with its key.
 
     Raises:
         BankError: missing, not JSON, not of this format, or edited by hand.
@@ -181,9 +181,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise BankError(f"{folder / MANIFEST} is not a bank manifest; delete the folder and build the bank again")
     if problem := _problem(manifest):
         raise BankError(f"{folder / MANIFEST} is damaged: {problem}; delete the folder and build the bank again")
-    found = manifest["spec"].get("format")
-    if found != FORMAT:
-        raise BankError(f"{folder} has bank format {found}; this version reads format {FORMAT}: build the bank again")
+    version = manifest["spec"].get("format")
+    if version != FORMAT:
+        raise BankError(f"{folder} has bank format {version}; this version reads format {FORMAT}: build the bank again")
     if digest(manifest["spec"]) != manifest["key"]:
         raise BankMismatchError(
             f"{folder / MANIFEST} does not match its own key {str(manifest['key'])[:12]}: it was changed after the "
@@ -193,7 +193,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _problem(manifest: Mapping[str, Any]) -> str:
-    """What is wrong with the form of a manifest: the field, what was found, what was expected; "" for a sound one."""
+    """What is wrong with the form of a manifest: the field, its value, what was expected; "" for a sound one."""
     spec, shards = manifest["spec"], manifest["shards"]
     if not isinstance(spec, dict):
         return f"spec is {spec!r:.60}, expected an object"

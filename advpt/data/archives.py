@@ -76,11 +76,11 @@ class Budget:
         self.members -= 1
         self.size -= size
         if self.members < 0:
-            raise HostileArchive(f"{archive} has too many members: an archive bomb. Nothing was kept.")
+            raise HostileArchive(f"{archive} has too many members: an archive bomb. Nothing was kept")
         if self.size < 0:
             raise HostileArchive(
                 f"{archive} unpacks to more than {self.limit / 1e9:,.2f} GB, far more than the data set has: it is "
-                "another file or an archive bomb. Nothing was kept."
+                "another file or an archive bomb. Nothing was kept"
             )
 
 
@@ -104,7 +104,7 @@ def opened(archive: Path) -> Iterator[zipfile.ZipFile | tarfile.TarFile]:
         DataError: for everything that the standard library raises for damaged archives, also inside the block.
     """
     if not archive.is_file():
-        raise DataError(f"{archive} does not exist; give the path of a downloaded archive.")
+        raise DataError(f"{archive} does not exist; give the path of a downloaded archive")
     with archive.open("rb") as file:
         kind = _kind(file, archive)
         bar = {"total": archive.stat().st_size, "desc": f"unpack {archive.name}", "disable": None}
@@ -127,7 +127,7 @@ def _kind(file: IO[bytes], archive: Path) -> Kind:
     head = file.read(512)
     file.seek(0)
     if not head:
-        raise DataError(f"{archive} is empty (0 bytes): nothing was downloaded. Delete it and fetch it again.")
+        raise DataError(f"{archive} is empty (0 bytes): nothing was downloaded. Delete it and fetch it again")
     for magic, kind in _MAGIC.items():
         if head.startswith(magic):
             return kind
@@ -136,9 +136,9 @@ def _kind(file: IO[bytes], archive: Path) -> Kind:
     if head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
         raise DataError(
             f"{archive} is a web page, not an archive: most likely Google Drive's 'quota exceeded' page or a sign-in "
-            "page, saved under this name. Delete it and fetch the file again in a browser that is signed in."
+            "page, saved under this name. Delete it and fetch the file again in a browser that is signed in"
         )
-    raise DataError(f"{archive} is no zip or tar archive (it begins with {head[:8]!r}).")
+    raise DataError(f"{archive} is no zip or tar archive (it begins with {head[:8]!r})")
 
 
 @contextlib.contextmanager
@@ -148,7 +148,7 @@ def _readable_errors(archive: Path) -> Iterator[None]:
         yield
     except tarfile.FilterError as error:
         raise HostileArchive(
-            f"{archive} is refused: {error}. Get it from its official address. Nothing was kept."
+            f"{archive} is refused: {error}. Get it from its official address. Nothing was kept"
         ) from error
     except _DAMAGE as error:
         raise _damaged(archive, error) from error
@@ -157,19 +157,19 @@ def _readable_errors(archive: Path) -> Iterator[None]:
             raise _damaged(archive, error) from error
         if error.errno in _FILE_AND_FOLDER:
             raise HostileArchive(
-                f"{archive} uses {error.filename} both as a file and as a folder. It is refused."
+                f"{archive} uses {error.filename} both as a file and as a folder. It is refused"
             ) from error
         if error.errno in _BAD_NAME:
-            raise DataError(f"{archive} holds a name that this disk cannot have ({error.strerror}).") from error
+            raise DataError(f"{archive} holds a name that this disk cannot have ({error.strerror})") from error
         raise
     except RuntimeError as error:  # zipfile: an unknown method of compression, or a password
-        raise DataError(f"{archive} cannot be unpacked ({error}).") from error
+        raise DataError(f"{archive} cannot be unpacked ({error})") from error
 
 
 def _damaged(archive: Path, error: BaseException) -> DataError:
     return DataError(
         f"{archive} is cut short or damaged ({str(error) or type(error).__name__}; {archive.stat().st_size:,} bytes). "
-        "Delete it and fetch it again."
+        "Delete it and fetch it again"
     )
 
 
@@ -178,7 +178,7 @@ def _read_padding(tar: tarfile.TarFile, archive: Path) -> None:
     for _ in range(PADDING_BYTES // CHUNK_BYTES):
         if not stream.read(CHUNK_BYTES):
             return
-    raise HostileArchive(f"{archive} goes on for more than 1 GB behind its end: an archive bomb. Nothing was kept.")
+    raise HostileArchive(f"{archive} goes on for more than 1 GB behind its end: an archive bomb. Nothing was kept")
 
 
 def extract_members(members: zipfile.ZipFile | tarfile.TarFile, archive: str, target: Path, budget: Budget) -> None:
@@ -232,7 +232,7 @@ def member_path(name: str, archive: str) -> tuple[str, ...]:
     if name.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:", name) or bad_characters:
         raise HostileArchive(
             f"{archive} holds a member named {name[:200]!r}, which would be written outside its folder or under "
-            "another name. The archive is refused; get it from its official address. Nothing was kept."
+            "another name. The archive is refused; get it from its official address. Nothing was kept"
         )
     return parts
 

@@ -1,7 +1,7 @@
 """Data sets that the demo makes for itself: rendered digits to tune on, noisy and rotated real digits to test on.
 
 They stand for the pairs of a natural source and its shifted copies (ImageNet and its variants) where nothing can be
-downloaded: DemoCLIP has seen rendered signs of this kind, and never a handwritten one.
+downloaded: DemoCLIP was trained on rendered signs of this kind, and on no handwritten one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TEMPLATE = "a photo of the digit {}."
 
 @dataclass(frozen=True)
 class DemoSet:
-    """A data set of the demo: its facts, how its split is made, and how each image is drawn."""
+    """A data set of the demo: its facts, and the functions that make its split and draw an image."""
 
     facts: DatasetFacts
     split: Callable[[], Split]
@@ -128,7 +128,7 @@ def prepare(made: DemoSet, root: Path) -> Path:
         return folder
     except OSError as error:
         raise DataError(
-            f"{made.facts.name}: cannot write the images under {folder} ({error}). Give a writable --root."
+            f"{made.facts.name}: cannot write the images under {folder} ({error}). Give a writable --root"
         ) from error
 
 

@@ -58,7 +58,7 @@ def prepare(root: Path) -> Path:
         if not split_file.is_file():
             files.write_text(split_file, split().as_text())
     except OSError as error:
-        raise DataError(f"Digits: cannot write the images under {folder} ({error}). Give a writable --root.") from error
+        raise DataError(f"Digits: cannot write the images under {folder} ({error}). Give a writable --root") from error
     return folder
 
 

@@ -1,7 +1,7 @@
 """Fetching one file: resumable, with a progress bar, verified before it gets its name.
 
 A download grows as ``<name>.partial``; the next try asks the server for the rest (HTTP Range). Only a file whose
-known marks agree is renamed to ``<name>``.
+checksums agree with those on record is renamed to ``<name>``.
 """
 
 from __future__ import annotations
@@ -51,27 +51,27 @@ def drive_file(file_id: str, target: Path) -> None:
     """A file of Google Drive by gdown, continued where an earlier try stopped.
 
     Raises:
-        DownloadError: if gdown is missing or Drive does not hand the file out.
+        DownloadError: if gdown is missing or Drive refuses the file.
     """
     try:
         import gdown
     except ImportError:
-        raise DownloadError("gdown is not installed; run `pip install gdown`.") from None
+        raise DownloadError("gdown is not installed; run `pip install gdown`") from None
     try:
         gdown.download(id=file_id, output=str(target), quiet=False, resume=True)
     except gdown.exceptions.FileURLRetrievalError as error:
         raise DownloadError(
-            f"Google Drive did not hand out {drive_address(file_id)} ({_one_line(error)}): most likely its download "
+            f"Google Drive refused {drive_address(file_id)} ({_one_line(error)}): most likely its download "
             "quota is exceeded. Try again in a day, or open the link in a browser that is signed in, save the file "
-            f"and pass it with --archive {target.name}."
+            f"and pass it with --archive {target.name}"
         ) from error
     except Exception as error:  # noqa: BLE001 - gdown lets requests' and plain OS errors through as well
-        raise DownloadError(f"{drive_address(file_id)} could not be fetched: {_one_line(error)}.") from error
+        raise DownloadError(f"{drive_address(file_id)} could not be fetched: {_one_line(error)}") from error
 
 
 @dataclass(frozen=True)
 class Network:
-    """How files are fetched; tests put a local server and their own disk in.
+    """Settings of downloads; tests put a local server and a disk of their choice in.
 
     pause: seconds before the second of ``attempts``; it doubles with each.
     free:  free bytes on the disk of a folder.
@@ -110,7 +110,7 @@ def fetch(source: Source, folder: Path, network: Network, accept: Callable[[Path
         try:
             return Fetched(target, source, *verify.check(target, source))
         except WrongFile as error:
-            log.info("%s Fetching it again.", error)
+            log.info("%s; fetching it again", error)
             target.unlink()
     arriving = target.with_name(f"{target.name}.partial")
     for last in (False, True):
@@ -130,8 +130,8 @@ def fetch(source: Source, folder: Path, network: Network, accept: Callable[[Path
                 break
             _drop(arriving)
             if last or not resumed or source.where == "drive":
-                raise WrongFile(f"{error} It came from {_where(source)} and was deleted.") from None
-            log.info("%s It was continued from an earlier try; fetching it from the beginning.", error)
+                raise WrongFile(f"{error}. It came from {_where(source)} and was deleted") from None
+            log.info("%s. It was continued from an earlier try; fetching it from the beginning", error)
     arriving.replace(target)
     _validator(arriving).unlink(missing_ok=True)
     return Fetched(target, source, actual, checked)
@@ -155,7 +155,7 @@ def download(source: Source, arriving: Path, network: Network) -> None:
     """
     url = source.address
     if not url.startswith(("http://", "https://")):
-        raise DownloadError(f"{url} is no http or https address.")
+        raise DownloadError(f"{url} is no http or https address")
     reason = ""
     for attempt in range(network.attempts):
         if attempt:
@@ -173,13 +173,13 @@ def download(source: Source, arriving: Path, network: Network) -> None:
             reason = f"no connection ({error.reason})"
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, OSError) and error.filename:  # the disk, not the network
-                raise DownloadError(f"{arriving} cannot be written ({error}).") from error
+                raise DownloadError(f"{arriving} cannot be written ({error})") from error
             reason = f"the connection broke ({_one_line(error)})"
         if not reason:
             return
     size = arriving.stat().st_size if arriving.is_file() else 0
-    kept = f" {size:,} bytes are kept in {arriving}; the same command continues there." if size else ""
-    raise DownloadError(f"{url} could not be fetched: {reason}.{kept}")
+    kept = f". {size:,} bytes are kept in {arriving}; the same command continues there" if size else ""
+    raise DownloadError(f"{url} could not be fetched: {reason}{kept}")
 
 
 def _one_try(source: Source, arriving: Path, network: Network) -> str:
@@ -188,8 +188,8 @@ def _one_try(source: Source, arriving: Path, network: Network) -> str:
     headers = {"User-Agent": f"advpt/{__version__}", "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
-        if known := _read(_validator(arriving)):
-            headers["If-Range"] = known
+        if version := _read(_validator(arriving)):
+            headers["If-Range"] = version
     try:
         answer = urllib.request.urlopen(  # noqa: S310 - the caller let http and https pass only
             urllib.request.Request(source.address, headers=headers), timeout=network.timeout
@@ -212,7 +212,7 @@ def _one_try(source: Source, arriving: Path, network: Network) -> str:
             head = answer.read(4096)
             if verify.is_page(head):
                 raise WrongFile(verify.page_message(source.address, head, source))
-            raise WrongFile(f"{source.address} has {total:,} bytes, expected {source.size:,}: it is another file.")
+            raise WrongFile(f"{source.address} has {total:,} bytes, expected {source.size:,}: it is another file")
         refuse_full_disk(arriving.parent, (total or source.size) - have, network.free, source.filename)
         got = _receive(answer, arriving, source, have, total)
     return f"the connection ended at {got:,} of {total:,} bytes" if total and got < total else ""
@@ -243,7 +243,7 @@ def refuse_full_disk(folder: Path, needed: float, free: Callable[[Path], int], w
     if needed + FREE_BYTES > there:
         raise DownloadError(
             f"{what} needs about {gigabytes(needed)} on the disk of {folder}, which has {gigabytes(there)} free. "
-            "Free some space, or give a --root on another disk."
+            "Free some space, or give a --root on another disk"
         )
 
 
@@ -266,13 +266,13 @@ def _read(path: Path) -> str:
 
 
 def _start_of(content_range: str) -> int:
-    found = re.match(r"bytes (\d+)-", content_range)
-    return int(found[1]) if found else 0
+    match = re.match(r"bytes (\d+)-", content_range)
+    return int(match[1]) if match else 0
 
 
 def _total_of(content_range: str) -> int:
-    found = re.match(r"bytes \*/(\d+)$", content_range)
-    return int(found[1]) if found else -1
+    match = re.match(r"bytes \*/(\d+)$", content_range)
+    return int(match[1]) if match else -1
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""The types in which the catalogue writes down what is known of a data set."""
+"""The types of the catalogue of data sets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Checksums:
 
 @dataclass(frozen=True, slots=True)
 class Source(Checksums):
-    """One file that can be fetched, and how it is recognised once it is here.
+    """One file that can be fetched, with its checksums.
 
     what:    "images", "split", "names" or "annotations".
     where:   "url", "drive" (Google Drive id), "github" (raw file) or "manual" (an account or a dead link).
@@ -44,7 +44,7 @@ class Source(Checksums):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A folder or file of a data set's layout, and where it is found in an archive or in another layout.
+    """A folder or file of a data set's layout, and its places in archives and other layouts.
 
     target: relative to the data set's folder.
     inside: other relative paths that hold the same thing, the likeliest first.
@@ -67,7 +67,7 @@ class SplitFacts(Checksums):
 
 @dataclass(frozen=True, slots=True)
 class Lookalike:
-    """A path, relative to DATASET.ROOT, that betrays a known other layout, and what to say then."""
+    """A path, relative to DATASET.ROOT, that shows another layout, and the advice for it."""
 
     path: str
     advice: str
@@ -75,7 +75,7 @@ class Lookalike:
 
 @dataclass(frozen=True, slots=True)
 class DatasetFacts:
-    """What is known of one data set.
+    """The facts of one data set.
 
     name:       name in the registry; also the key of the prompt template.
     aliases:    names of its configuration files, the short one first.
@@ -86,7 +86,7 @@ class DatasetFacts:
     counts:     images in train, val and test; 0 where there is none or the data decide.
     class_folders: first 16 hexadecimal digits of the SHA-256 of the sorted class folders, joined by newline.
     parts:      the folders and files that an archive has to bring.
-    spare:      images in the archive that no list names; -1 where their number is not known.
+    spare:      images in the archive that no list names; -1 where their number is not on record.
     gigabytes:  size packed and unpacked, roughly; for the look at the free disk and the limit against bombs.
     """
 
@@ -111,5 +111,5 @@ class DatasetFacts:
 
     @property
     def config(self) -> str:
-        """The name people type: the first alias."""
+        """The name on command lines: the first alias."""
         return self.aliases[0]

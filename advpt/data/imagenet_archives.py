@@ -1,4 +1,4 @@
-"""ImageNet's own archives: 1,000 tars inside one, and 50,000 val images that another file sorts into classes."""
+"""ImageNet's archives: 1,000 tars inside one, and 50,000 val images that another file sorts into classes."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class ImageNetPreparation(Preparation):
         """Unpack class tars that lie in images/train, and sort loose val images if that was asked for.
 
         Raises:
-            DataError: if there are loose val images and it was not asked for, or their classes are not known.
+            DataError: if there are loose val images and it was not asked for, or there is no file with their classes.
         """
         train, val = self.folder / "images" / "train", self.folder / "images" / "val"
         if tars := inner_tars(train):
             self.sources.refuse_full_disk(sum(path.stat().st_size for path in tars))
             done = unpack_inner_tars(train, self.budget)
-            log.info("%s: %d class tars unpacked; the .tar files may be deleted.", train, done)
+            log.info("%s: %d class tars unpacked; the .tar files may be deleted", train, done)
         loose = listing.images(val)
         if not loose:
             return
@@ -53,10 +53,10 @@ class ImageNetPreparation(Preparation):
             raise DataError(
                 f"ImageNet: {val} has {len(loose):,} files {'beside' if listing.folders(val) else 'and no'} class "
                 f"folders. Run `{steps.command(self.facts, self.root, '--sort-val', '--archive', DEVKIT)}`: it moves "
-                f"them into one folder per class. Kaggle's {SOLUTION} does as well as the devkit."
+                f"them into one folder per class. Kaggle's {SOLUTION} does as well as the devkit"
             )
         done = sort_val(val, val, self.truth())
-        log.info("%s: %d images sorted into class folders.", val, done)
+        log.info("%s: %d images sorted into class folders", val, done)
 
     def place(self, part: Part, path: Path, staged: Path, action: str) -> None:
         target = staged / part.target
@@ -110,13 +110,13 @@ def unpack_train(archive: Path, target: Path, budget: Budget) -> None:
     """
     with archives.opened(archive) as outer:
         if not isinstance(outer, tarfile.TarFile):
-            raise DataError(f"{archive} is a zip; expected ILSVRC2012_img_train.tar with one tar per class inside.")
+            raise DataError(f"{archive} is a zip; expected ILSVRC2012_img_train.tar with one tar per class inside")
         for member in outer:
             path = archives.member_path(member.name, archive.name)
             wnid = path[-1].removesuffix(".tar") if path else ""
             if not member.isreg() or not imagenet.is_wnid(wnid):
                 raise DataError(
-                    f"{archive} holds {member.name!r}; expected nothing but one tar per class (n01440764.tar)."
+                    f"{archive} holds {member.name!r}; expected nothing but one tar per class (n01440764.tar)"
                 )
             if not (target / wnid).is_dir():
                 with _class_folder(target / wnid) as partial, tarfile.open(fileobj=outer.extractfile(member)) as inner:
@@ -143,7 +143,7 @@ def inner_tars(folder: Path) -> list[Path]:
 
 
 def unpack_inner_tars(folder: Path, budget: Budget) -> int:
-    """Unpack the tars of classes that lie in ``images/train``; returns how many. The tars stay.
+    """Unpack the tars of classes that lie in ``images/train``; returns their number. The tars stay.
 
     Raises:
         DataError: as :func:`advpt.data.archives.extract`.
@@ -183,7 +183,7 @@ def _truth_of_devkit(folder: Path, origin: Path) -> Mapping[int, str]:
     except Exception as error:  # noqa: BLE001 - a damaged .mat file can raise anything
         raise DataError(
             f"{origin} is not {DEVKIT}: its data/meta.mat and data/ILSVRC2012_validation_ground_truth.txt cannot be "
-            f"read ({type(error).__name__}: {error})."
+            f"read ({type(error).__name__}: {error})"
         ) from error
 
 
@@ -195,12 +195,12 @@ def _truth_of_solution(path: Path) -> Mapping[int, str]:
         if image and imagenet.is_wnid(wnid):
             wnids[int(image[1])] = wnid
     if not wnids:
-        raise DataError(f"{path} is not {SOLUTION}: no line of the form ILSVRC2012_val_00000001,n01440764 ... in it.")
+        raise DataError(f"{path} is not {SOLUTION}: no line of the form ILSVRC2012_val_00000001,n01440764 ... in it")
     return wnids
 
 
 def sort_val(loose: Path, target: Path, wnids: Mapping[int, str], action: str = "move") -> int:
-    """Put the val images that lie loose in ``loose`` into ``target/<wnid>/``; returns how many.
+    """Put the val images that lie loose in ``loose`` into ``target/<wnid>/``; returns their number.
 
     Args:
         action: "move", "copy" or "link" (a symbolic link to the original).
@@ -214,7 +214,7 @@ def sort_val(loose: Path, target: Path, wnids: Mapping[int, str], action: str = 
     if odd:
         raise DataError(
             f"{loose} has {len(odd):,} of {len(images):,} images that are not among the {len(wnids):,} val images of "
-            f"2012: {listing.some(odd, 5)}. Expected ILSVRC2012_val_00000001.JPEG and so on."
+            f"2012: {listing.some(odd, 5)}. Expected ILSVRC2012_val_00000001.JPEG and so on"
         )
     for wnid in set(wnids.values()):
         (target / wnid).mkdir(parents=True, exist_ok=True)

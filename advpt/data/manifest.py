@@ -1,4 +1,4 @@
-"""``advpt_prepare.json`` in a data set's folder: what it was made from and what it held when it was complete."""
+"""``advpt_prepare.json`` in a data set's folder: its sources, and what it contained when it was complete."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def manifest(folder: Path) -> dict[str, Any] | None:
     content = files.read_json(path, DataError)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DataError(
-            f"{path} is not a manifest of format {FORMAT}; delete it and run `python -m advpt prepare` again."
+            f"{path} is not a manifest of format {FORMAT}; delete it and run `python -m advpt prepare` again"
         )
     for name, value in content.items():
         if problem := _problem(name, value):
-            raise DataError(f"{path}: {name} {problem}; delete it and run `python -m advpt prepare` again.")
+            raise DataError(f"{path}: {name} {problem}; delete it and run `python -m advpt prepare` again")
     return content
 
 
 def _problem(name: str, value: Any) -> str:
-    """What is wrong with a field of a manifest; "" for those that nobody reads again."""
+    """What is wrong with a field of a manifest; "" for those that are not read again."""
     if name == "sources" and not (isinstance(value, list) and all(isinstance(x, dict) for x in value)):
         return f"is {value!r:.60}, expected a list of objects"
     if name == "split" and not (isinstance(value, dict) and isinstance(value.get("sha256", ""), str)):
@@ -71,11 +71,11 @@ def source_entry(
     }
 
 
-def write(report: Report, sources: Iterable[dict[str, Any]], how: str) -> Path:
+def write(report: Report, sources: Iterable[dict[str, Any]], manner: str) -> Path:
     """Write the manifest of a complete data set; sources of an earlier one are kept if this run had none.
 
     Args:
-        how: "unpacked", "copied", "linked", "found" (it was there already) or "made".
+        manner: "unpacked", "copied", "linked", "found" (it was there already) or "made".
 
     Raises:
         OSError: if the folder cannot be written.
@@ -91,7 +91,7 @@ def write(report: Report, sources: Iterable[dict[str, Any]], how: str) -> Path:
         "format": FORMAT,
         "dataset": facts.name,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "how": how,
+        "how": manner,
         "sources": made_from,
         "counts": dict(zip(("train", "val", "test"), report.found)),
         "classes": report.classes,

@@ -23,7 +23,7 @@ SLACK_BYTES = 10**9  # that an archive may have beyond three times the data set'
 
 class Preparation:
     """One run of :func:`advpt.data.prepare.prepare`, with the lock held. A subclass may replace :meth:`repair`,
-    :meth:`place`, :meth:`unpack_archive` and :meth:`find_part` for a data set with forms of its own."""
+    :meth:`place`, :meth:`unpack_archive` and :meth:`find_part` for a data set that comes in other forms."""
 
     def __init__(self, facts: DatasetFacts, root: Path, options: Options) -> None:
         self.facts, self.root, self.options = facts, root, options
@@ -33,12 +33,12 @@ class Preparation:
     def run(self) -> Report:
         """Complete the data set and write its manifest; nothing is done where it is complete."""
         if layout.examine(self.facts, self.folder).complete:
-            log.info("%s is complete in %s; nothing to do.", self.facts.name, self.folder)
+            log.info("%s is complete in %s; nothing to do", self.facts.name, self.folder)
             return self.finish("found", anew=False)
         return self.finish(self.complete(), anew=True)
 
     def complete(self) -> str:
-        """Bring what is missing; returns how the images came, as in the manifest."""
+        """Bring what is missing; returns the manner in which the images came, for the manifest."""
         self.repair()
         no_split = self.ensure_split()
         if no_split and not (self.options.archives or self.options.origin):
@@ -87,7 +87,7 @@ class Preparation:
         return DataError("\n".join([*report.lines(), *hints, self.sources.by_hand()]))
 
     def repair(self) -> None:
-        """Mend what lies in the data set's folder in a known wrong form."""
+        """Mend forms of the data set's folder that users often have."""
 
     # --- the split file ---------------------------------------------------------------------------------------------
 
@@ -101,7 +101,7 @@ class Preparation:
             if self.split_is_right(given):
                 self.install_split(given, "the user", verify.checksums(given), ())
                 return ""
-            reasons.append(f"{given} is not the official split; give another one or none.")
+            reasons.append(f"{given} is not the official split; give another one or none")
         for source in self.facts.sources:
             if source.what != "split":
                 continue
@@ -113,7 +113,7 @@ class Preparation:
             if self.split_is_right(fetched.path):
                 self.install_split(fetched.path, source.address, fetched.checksums, fetched.checked)
                 return ""
-            reasons.append(f"{source.filename} from {source.where} is not the official split.")
+            reasons.append(f"{source.filename} from {source.where} is not the official split")
         return self.sources.failure(f"{facts.filename} could not be had", reasons)
 
     def given_split(self, filename: str, unpacked: Path | None) -> Path | None:
@@ -145,7 +145,7 @@ class Preparation:
             while aside.exists():
                 number += 1
                 aside = path.with_name(f"{path.stem}.not-official-{number}{path.suffix}")
-            log.info("%s is not the official split; it is kept as %s.", path, aside.name)
+            log.info("%s is not the official split; it is kept as %s", path, aside.name)
             path.rename(aside)
         with files.atomic_path(path) as partial:
             shutil.copyfile(source, partial)
@@ -154,7 +154,7 @@ class Preparation:
     # --- the images -------------------------------------------------------------------------------------------------
 
     def stage(self, wanted: Sequence[Part], staged: Path) -> str:
-        """Bring the wanted parts together in ``staged``; returns how they came."""
+        """Bring the wanted parts together in ``staged``; returns the manner, as :meth:`complete`."""
         manner, left = "found", []
         for part in wanted:
             path = self.in_origin(part)

@@ -48,21 +48,21 @@ def prepare(facts: DatasetFacts, root: Path, options: Options | None = None) -> 
     except OSError as error:
         raise DataError(
             f"{facts.name}: {error.filename or folder} cannot be read or written ({error.strerror or error}). "
-            "Check the disk and the permissions, then run the same command again: it continues."
+            "Check the disk and the permissions, then run the same command again: it continues"
         ) from error
 
 
 def _check_options(facts: DatasetFacts, options: Options) -> None:
     if not facts.parts:
         raise ConfigError(
-            f"{facts.name} is your own data; nothing has to be prepared. See DATASETS.md, 'Your own data'."
+            f"{facts.name} is your own data; nothing has to be prepared. See DATASETS.md, 'Your own data'"
         )
     if options.sort_val and facts.name != "ImageNet":
-        raise ConfigError(f"--sort-val is for imagenet; {facts.name} has no val images to sort.")
+        raise ConfigError(f"--sort-val is for imagenet; {facts.name} has no val images to sort")
     if options.link and options.origin is None:
-        raise ConfigError("--link needs --from DIR, the folder that has the images.")
+        raise ConfigError("--link needs --from DIR, the folder that has the images")
     for path in (*options.archives, *([options.origin] if options.origin else [])):
         if not path.exists():
-            raise ConfigError(f"{path} does not exist; give the path of a file (--archive) or a folder (--from).")
+            raise ConfigError(f"{path} does not exist; give the path of a file (--archive) or a folder (--from)")
     if options.origin is not None and not options.origin.is_dir():
-        raise ConfigError(f"{options.origin} is no folder; give archives with --archive.")
+        raise ConfigError(f"{options.origin} is no folder; give archives with --archive")

@@ -28,7 +28,7 @@ class Options:
     origin:     a folder with the data set in this or another layout, or with its archives.
     link:       link to the images in ``origin`` instead of copying them.
     offline:    fetch nothing.
-    unverified: accept a file of a known name whose hash differs; the counts decide.
+    unverified: accept a file whose hash differs from the one on record; the counts decide.
     keep:       leave downloaded archives in ``<data set>/.prepare``.
     sort_val:   move ImageNet's loose val images into class folders, in place.
     limit:      bytes an archive may unpack to; 0 for three times the data set's size.
@@ -49,8 +49,8 @@ class SourceFiles:
     """Finds, verifies and fetches the files of one data set.
 
     Attributes:
-        given: files of the user by name: those named on the command line, and those of a known name that lie in the
-            folder of ``--from`` or in the data set's own.
+        given: files of the user by name: those named on the command line, and files of the catalogue's names in the
+            folder of ``--from`` or that of the data set.
         entries: for the manifest, one for each file that was used.
     """
 
@@ -109,19 +109,19 @@ class SourceFiles:
         except WrongFile as error:
             if path in self.named:
                 raise
-            log.info("%s It is left alone.", error)
+            log.info("%s; it is left alone", error)
             return False
         return True
 
     def verify_given(self, path: Path, source: Source | None) -> None:
-        """Verify a file of the user, where its name is known, and note it for the manifest.
+        """Verify a file of the user, where its name is in the catalogue, and note it for the manifest.
 
         Raises:
             WrongFile: it is another file, and ``unverified`` is not set.
         """
         checked: tuple[str, ...] = ()
         if source is None:
-            log.info("%s: no hash is on record for this name; the counts decide.", path)
+            log.info("%s: no hash is on record for this name; the counts decide", path)
             actual = verify.checksums(path)
         else:
             try:
@@ -129,10 +129,10 @@ class SourceFiles:
             except WrongFile as error:
                 if not self.options.unverified:
                     raise WrongFile(
-                        f"{error} Fetch it again; if it is a copy that was packed anew, add --unverified: then the "
-                        "counts alone decide."
+                        f"{error}. Fetch it again; if it is a copy that was packed anew, add --unverified: then the "
+                        "counts alone decide"
                     ) from None
-                log.warning("%s It is used all the same (--unverified).", error)
+                log.warning("%s; it is used all the same (--unverified)", error)
                 actual = verify.checksums(path)
         what = source.what if source else "images"
         self.entries.append(manifest.source_entry(what, path.name, "the user", actual, checked))
@@ -169,7 +169,7 @@ class SourceFiles:
             DownloadError: also where nothing may be fetched.
         """
         if self.options.offline:
-            raise DownloadError(f"{source.filename} is not here and --offline was given.")
+            raise DownloadError(f"{source.filename} is not here and --offline was given")
         return download.fetch(source, self.work, self.options.network, accept)
 
     def _refuse_full_disk_before_download(self, missing: Collection[str]) -> None:

@@ -1,4 +1,4 @@
-"""Is this file what the catalogue says? Size, SHA-256, md5 and git blob id, computed in one pass."""
+"""Comparison of files with the catalogue: size, SHA-256, md5 and git blob id, computed in one pass."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def check(path: Path, source: Source) -> tuple[Checksums, tuple[str, ...]]:
         WrongFile: if it is missing, empty, a web page, or differs in a checksum that is on record.
     """
     if not path.is_file():
-        raise WrongFile(f"{path} is missing; expected the file {source.filename}.")
+        raise WrongFile(f"{path} is missing; expected the file {source.filename}")
     refuse_page(path, source)
     actual = checksums(path)
     agree = []
@@ -61,9 +61,9 @@ def check(path: Path, source: Source) -> tuple[Checksums, tuple[str, ...]]:
 def _difference(path: Path, source: Source, name: str, expected: object, value: object, size: int) -> str:
     if name == "size":
         state = "cut short" if size < source.size else "another file"
-        return f"{path} has {size:,} bytes, expected {source.size:,}: it is {state}."
+        return f"{path} has {size:,} bytes, expected {source.size:,}: it is {state}"
     label = {"sha256": "SHA-256", "md5": "md5", "git_blob": "git blob id"}[name]
-    return f"{path} has {label} {value}, expected {expected} ({size:,} bytes): it is damaged or another file."
+    return f"{path} has {label} {value}, expected {expected} ({size:,} bytes): it is damaged or another file"
 
 
 def refuse_page(path: Path, source: Source) -> None:
@@ -71,7 +71,7 @@ def refuse_page(path: Path, source: Source) -> None:
     with path.open("rb") as file:
         head = file.read(4096)
     if not head:
-        raise WrongFile(f"{path} is empty (0 bytes): nothing was downloaded. Delete it and fetch it again.")
+        raise WrongFile(f"{path} is empty (0 bytes): nothing was downloaded. Delete it and fetch it again")
     if is_page(head):
         raise WrongFile(page_message(str(path), head, source))
 
@@ -82,12 +82,12 @@ def is_page(head: bytes) -> bool:
 
 
 def page_message(what: str, head: bytes, source: Source) -> str:
-    """The sentence for a web page in the place of data; Google Drive's quota page gets its own."""
+    """The sentence for a web page in the place of data; Google Drive's quota page gets another."""
     quota = b"quota" in head.lower() or source.where == "drive"
     if quota:
         return (
             f"{what} is a web page instead of {source.filename}: Google Drive says that its download quota is exceeded "
             "or asks for a sign-in. Try again in a day, or open the link in a browser that is signed in, save the file "
-            f"and pass it with --archive {source.filename}."
+            f"and pass it with --archive {source.filename}"
         )
-    return f"{what} is a web page instead of {source.filename}: the address has moved or asks for a sign-in."
+    return f"{what} is a web page instead of {source.filename}: the address has moved or asks for a sign-in"

@@ -1,4 +1,4 @@
-"""Weight files of defenses: where they lie, where they come from, and how they are read without running anything."""
+"""Weight files of defenses: their places and sources."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def folder() -> Path:
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A published file. ``sha256`` is its SHA-256 or the beginning of it, as far as it is known."""
+    """A published file. ``sha256`` is its SHA-256 or the beginning of it, as far as it is published."""
 
     name: str
     url: str
@@ -42,17 +42,17 @@ class WeightFile:
     def read(self) -> dict[str, Tensor]:
         """Its tensors, after comparing its SHA-256. Raises WeightsError when missing, different or damaged."""
         path = self.find()
-        found = file_digest(path)
-        if not found.startswith(self.sha256):
+        actual = file_digest(path)
+        if not actual.startswith(self.sha256):
             raise WeightsError(
-                f"{path} has SHA-256 {found}, expected {self.sha256}; it is cut off or another file: "
+                f"{path} has SHA-256 {actual}, expected {self.sha256}; it is cut off or another file: "
                 f"delete it and fetch {self.url} again"
             )
         return read_state_dict(path, f"the weights {self.name}")
 
 
 def own_file(name: str) -> Path:
-    """A file of the user's own in :func:`folder`. Raises WeightsError when it is missing."""
+    """A file of the user in :func:`folder`. Raises WeightsError when it is missing."""
     path = folder() / name
     if not path.is_file():
         raise WeightsError(f"{path} is not there; put the file named by weights={name} there, or set ADVPT_WEIGHTS")
