@@ -55,8 +55,8 @@ $(STAMPS)/dev: $(SOURCES) | $(VENV)
 
 ifneq ($(strip $(VENV)),)
 $(VENV):
-	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Python 3.11 or newer is needed; found $$(python3 --version)" >&2; exit 1; }
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' || \
+	  { echo "Python 3.11.4 or newer is needed; found $$(python3 --version)" >&2; exit 1; }
 	python3 -m venv $(VENV)
 endif
 

@@ -14,7 +14,7 @@ setup(
     long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
-    python_requires=">=3.11",
+    python_requires=">=3.11.4",
     packages=find_packages(include=["advpt", "advpt.*"]),
     package_data={"advpt": ["py.typed", "**/*.safetensors", "**/*.json", "**/*.csv", "**/*.txt"]},
     install_requires=[

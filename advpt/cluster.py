@@ -16,8 +16,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from advpt.errors import ConfigError
-from advpt.files import first_words
+from advpt.errors import ConfigError, first_words
 
 log = logging.getLogger(__name__)
 

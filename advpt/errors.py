@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import re
 import shutil
 import traceback
 from collections.abc import Iterable
@@ -79,6 +80,12 @@ def shown(value: object, most: int = 60) -> str:
     """A value for a message, of at most so many characters."""
     text = repr(value)
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def first_words(error: BaseException) -> str:
+    """The first line of an error's message, without a terminal's codes; its kind where the message is empty."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
 
 
 def out_of_memory(error: BaseException) -> str:

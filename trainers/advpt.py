@@ -32,6 +32,7 @@ from advpt.bank.cache import AttackRequest, BankCache
 from advpt.bank.cost import timed
 from advpt.bank.on_ray import filler
 from advpt.bank.store import Bank
+from advpt.checkpoints import load_checkpoint
 from advpt.data import catalog, listing
 from advpt.data.images import ImageSet, Preprocessing, read_rgb
 from advpt.data.lists import DataLists
@@ -42,7 +43,7 @@ from advpt.evaluation import defended, evaluator, pictures, record
 from advpt.evaluation.evaluator import Prompts, evaluate
 from advpt.evaluation.protocols import recorded, threats
 from advpt.evaluation.run_folder import UNCOMPARED_LEAVES
-from advpt.files import digest, load_checkpoint, write_json
+from advpt.files import digest, write_json
 from advpt.prompts import exchange, words
 from advpt.prompts.classifier import Classifier, from_templates
 from advpt.prompts.image_encoder import with_visual_prompts

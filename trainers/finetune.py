@@ -19,8 +19,9 @@ from torch import Tensor
 from advpt.attacks import parse
 from advpt.attacks.spec import parse_training
 from advpt.backbones.clip import Backbone
+from advpt.checkpoints import load_checkpoint
 from advpt.errors import WeightsError
-from advpt.files import load_checkpoint, write_json
+from advpt.files import write_json
 from advpt.prompts import exchange
 from trainers.advpt import PromptTrainer, build_optim, to_pixels
 

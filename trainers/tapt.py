@@ -18,10 +18,10 @@ from dassl.engine import TRAINER_REGISTRY
 from advpt.backbones.clip import OFFICIAL
 from advpt.bank import statistics
 from advpt.bank.cache import AttackRequest
+from advpt.checkpoints import load_checkpoint
 from advpt.data import catalog
 from advpt.errors import BankError, ConfigError
 from advpt.evaluation import tuned
-from advpt.files import load_checkpoint
 from advpt.prompts import exchange
 from advpt.prompts.classifier import from_templates
 from advpt.prompts.learner import PromptLearner

@@ -42,10 +42,11 @@ from torch import Tensor
 from advpt.attacks.base import ATTACKS, TOLERANCE, Attack, Forward
 from advpt.attacks.noise import SampleNoise
 from advpt.attacks.objectives import NONE
+from advpt.checkpoints import is_torchscript
 from advpt.data import listing
 from advpt.data.images import ImageSet, read_rgb
 from advpt.errors import AttackError
-from advpt.files import digest, file_digest, is_torchscript
+from advpt.files import digest, file_digest
 
 log = logging.getLogger(__name__)
 

@@ -23,15 +23,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from advpt.checkpoints import read_state_dict
 from advpt.data.images import ImageSet
 from advpt.errors import AttackError, ConfigError, WeightsError
 from advpt.files import (
     atomic_path,
     digest,
     file_digest,
-    first_words,
     network_timeout,
-    pickled_class,
     tensor_digest,
 )
 from advpt.settings import SurrogateSettings
@@ -144,15 +143,7 @@ def read_resnet(path: str = "") -> dict[str, Tensor]:
                 f"Fetch {URL} on a machine with a network and put it there (its SHA-256 starts with {SHA}), or name "
                 "another file with EVAL.SURROGATE_WEIGHTS"
             ) from error
-    try:
-        if target.suffix == ".safetensors":
-            return load_file(target)
-        state = torch.load(target, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
-        pickled = pickled_class(error)
-        why = f"it holds a pickled object of {pickled}; expected a state dict" if pickled else first_words(error)[:200]
-        raise WeightsError(f"{target} cannot be read as weights of a ResNet-50 ({why})") from error
-    return state.get("state_dict", state) if isinstance(state, dict) else {}
+    return read_state_dict(target, "weights of a ResNet-50")
 
 
 def small_cnn(classes: int) -> tuple[nn.Module, nn.Linear]:

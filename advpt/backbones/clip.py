@@ -24,16 +24,9 @@ from torch import Tensor, nn
 
 from advpt.backbones import democlip, robust
 from advpt.backbones.shim import import_clip
+from advpt.checkpoints import is_torchscript, read_state_dict, unreadable
 from advpt.errors import DataError, WeightsError, unknown_name
-from advpt.files import (
-    digest,
-    file_digest,
-    first_words,
-    is_torchscript,
-    network_timeout,
-    pickled_class,
-    tensor_digest,
-)
+from advpt.files import digest, file_digest, network_timeout, tensor_digest
 from advpt.settings import BackboneSettings
 
 BUILT_IN = democlip.NAME
@@ -42,6 +35,7 @@ ACTIVATION = robust.ACTIVATION
 HEAD_WIDTH = 64  # of every head in OpenAI's model code
 WIDEST = 1024  # image tower whose published weights have heads of that width
 VOCABULARY = democlip.VOCABULARY  # of OpenAI's tokenizer
+WHAT = "CLIP weights"  # what a file is called in messages
 ELSEWHERE = ("open_clip:", "hf-hub:", "local-dir:")  # names of models that need other code than OpenAI's
 
 
@@ -341,42 +335,30 @@ def read_weights(path: Path, *, trust_archive: bool = False) -> tuple[dict[str, 
     if not path.is_file():
         raise WeightsError(f"MODEL.WEIGHTS names {path}, and there is no such file")
     activation = ""
-    try:
+    if path.suffix != ".safetensors" and is_torchscript(path):
+        state, activation = _read_archive(path, trust_archive)
+    else:
+        state = read_state_dict(path, WHAT)
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 activation = (file.metadata() or {}).get("activation", "").lower()
-                state: Any = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-        elif is_torchscript(path):
-            sha = file_digest(path)
-            official = sha in {official_file(name)[1] for name in import_clip().clip._MODELS}
-            if not trust_archive and not official:
-                raise WeightsError(
-                    f"{path} is a TorchScript archive, which can contain code, and its SHA-256 {sha} is not one of "
-                    "OpenAI's; if you trust where it comes from, add MODEL.TRUST_ARCHIVE True"
-                )
-            archive = torch.jit.load(path, map_location="cpu")
-            state, activation = archive.state_dict(), ACTIVATION if official else _activation_in(archive)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except WeightsError:
-        raise
-    except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
-        if pickled := pickled_class(error):
-            raise WeightsError(
-                f"{path} holds a pickled object of {pickled}, which cannot be opened without running code; expected a "
-                "state dict: where the model can be loaded, save torch.save(model.state_dict(), FILE)"
-            ) from error
-        raise WeightsError(
-            f"{path} cannot be read as CLIP weights ({first_words(error)}); it may be damaged or cut off: compare its "
-            f"SHA-256 ({file_digest(path)}) with its source's"
-        ) from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise WeightsError(f"{path} holds no state dict of tensors; expected the weights of a CLIP model")
-    state = {key.removeprefix("module."): value for key, value in state.items()}
     return {k: v for k, v in state.items() if k not in ("input_resolution", "context_length", "vocab_size")}, activation
+
+
+def _read_archive(path: Path, trusted: bool) -> tuple[dict[str, Tensor], str]:
+    """The state dict and activation of a TorchScript archive that is official or trusted."""
+    sha = file_digest(path)
+    official = sha in {official_file(name)[1] for name in import_clip().clip._MODELS}
+    if not trusted and not official:
+        raise WeightsError(
+            f"{path} is a TorchScript archive, which can contain code, and its SHA-256 {sha} is not one of OpenAI's; "
+            "if you trust where it comes from, add MODEL.TRUST_ARCHIVE True"
+        )
+    try:
+        archive = torch.jit.load(path, map_location="cpu")
+        return archive.state_dict(), ACTIVATION if official else _activation_in(archive)
+    except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
+        raise unreadable(path, WHAT, error) from error
 
 
 def _activation_in(archive: Any) -> str:

@@ -220,10 +220,8 @@ def fill_here(work: Work, bar: tqdm) -> Mapping[str, Any]:
         lock = work.lock(index)
         if not lock.acquire(wait):
             return False
-        try:
+        with lock:
             work.fill(index, bar.update)
-        finally:
-            lock.release()
         return True
 
     for index in [index for index in range(len(work.shards)) if not fill(index, wait=False)]:
@@ -250,7 +248,7 @@ def build_banks(work: Work, fill: Fill = fill_here) -> None:
         built_with = fill(work, bar)
     for target in work.targets:
         if not (target.folder / MANIFEST).is_file():
-            write_manifest(target.folder, target.spec, [len(rows) for rows in work.shards], built_with)
+            write_manifest(target.folder, target.spec.fields(), [len(rows) for rows in work.shards], built_with)
         remove_torn(target.folder)
     locks = lock_folder(work)
     with contextlib.suppress(OSError):  # another process may remove them as well, or still use them

@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from advpt.defenses.weights import WeightFile, own_file, read_tensors
+from advpt.checkpoints import read_state_dict
+from advpt.defenses.weights import WeightFile, own_file
 from advpt.errors import DefenseError, WeightsError
 
 PUBLISHED = WeightFile(
@@ -175,7 +176,7 @@ def load(weights: str = "") -> tuple[nn.Module, dict[str, Any]]:
     """
     if weights:
         path = own_file(weights)
-        config, state = _config_of(path), read_tensors(path)
+        config, state = _config_of(path), read_state_dict(path, "weights of a diffusion model")
     else:
         path, config = PUBLISHED.path, ADM_256
         build({**config, "block_out_channels": [64] * 6})  # fails without diffusers, before 2 GB are read

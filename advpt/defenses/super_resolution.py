@@ -19,10 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from advpt.attacks.noise import SampleNoise
+from advpt.checkpoints import read_state_dict
 from advpt.defenses import edsr
 from advpt.defenses.base import DEFENSES, Defense, Option
 from advpt.defenses.wavelet import SIGMA_SPACES, denoise
-from advpt.defenses.weights import own_file, read_tensors
+from advpt.defenses.weights import own_file
 from advpt.errors import DefenseError, unknown_name
 from advpt.files import tensor_digest
 
@@ -46,7 +47,7 @@ class SuperResolution(Defense):
         self.sigma, self.space = float(sigma), space
         self.network: edsr.EDSR | None = None
         if sr == "edsr":
-            state = read_tensors(own_file(weights)) if weights else edsr.PUBLISHED.read()
+            state = read_state_dict(own_file(weights), "weights of EDSR") if weights else edsr.PUBLISHED.read()
             self.use(edsr.from_state(state, weights or edsr.PUBLISHED.name))
 
     def use(self, network: edsr.EDSR) -> SuperResolution:

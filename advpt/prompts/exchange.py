@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from advpt.backbones.clip import Backbone
+from advpt.checkpoints import load_checkpoint
 from advpt.data import listing
 from advpt.errors import PromptError, WeightsError
-from advpt.files import atomic_path, load_checkpoint, read_object, write_json, write_text
+from advpt.files import atomic_path, read_object, write_json, write_text
 from advpt.prompts.learner import WITH_VISUAL, prompt_tensors
 from advpt.settings import CONTEXT_LEAVES, COUPLED, ContextSettings
 

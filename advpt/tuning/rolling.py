@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from advpt.checkpoints import load_checkpoint
 from advpt.detectors import LossWatch
 from advpt.errors import TrainingError, WeightsError
-from advpt.files import atomic_path, load_checkpoint
+from advpt.files import atomic_path
 from advpt.signals import defer_signals
 
 log = logging.getLogger(__name__)

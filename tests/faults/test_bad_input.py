@@ -26,19 +26,19 @@ from advpt.attacks import parse_all
 from advpt.backbones.clip import architecture_of, from_state, read_state
 from advpt.bank.cache import AttackRequest, BankCache
 from advpt.bank.store import open_bank, read_manifest, read_shard
+from advpt.checkpoints import load_checkpoint, read_state_dict
 from advpt.data import fewshot, manifest
 from advpt.data.images import MOST_PIXELS, Preprocessing, read_image
 from advpt.data.layout import Report
 from advpt.data.split import read as read_split
 from advpt.defenses.spec import parse as parse_defense
-from advpt.defenses.weights import read_tensors
 from advpt.detectors import LossWatch
 from advpt.errors import AdvPTError, DataError
 from advpt.evaluation import record as records
 from advpt.evaluation import run_folder
 from advpt.evaluation.record import Record, accuracy
 from advpt.evaluation.run_folder import claim
-from advpt.files import digest, load_checkpoint
+from advpt.files import digest
 from advpt.prompts import exchange
 from advpt.results.collect import collect
 from advpt.results.index import Run
@@ -620,7 +620,7 @@ def test_checkpoints(tmp_path, tally):
         path.write_bytes(data)
         judged(lambda: load_checkpoint(path), "model.pth.tar-1")
         judged(lambda: exchange.read(path), "model.pth.tar-1")
-        judged(lambda: read_tensors(path), "model.pth.tar-1")
+        judged(lambda: read_state_dict(path, "weights"), "model.pth.tar-1")
         judged(lambda: read_latest(tmp_path), "model.pth.tar-1", kind=Exception)
 
     check(tally, "checkpoints", 700, damaged(whole), body)

@@ -20,13 +20,14 @@ from dassl.utils import load_pretrained_weights
 from dassl.utils.torchtools import read_latest
 from safetensors.torch import save_file
 
-from advpt import files
+from advpt import checkpoints, files
 from advpt.attacks import surrogate
 from advpt.backbones import clip, democlip
 from advpt.bank.store import open_bank, read_shard
+from advpt.checkpoints import read_state_dict
 from advpt.data import fewshot, manifest, split
 from advpt.data.images import Preprocessing, read_image
-from advpt.defenses.weights import read_tensors
+from advpt.errors import AdvPTError, WeightsError
 from advpt.evaluation import record as records
 from advpt.evaluation import run_folder
 from advpt.prompts import exchange
@@ -128,7 +129,7 @@ def a_rolling_checkpoint(path: Path) -> None:
 
 # Every function of ours that opens a file which somebody else may have made.
 LOADERS: dict[str, Callable[[Path], object]] = {
-    "checkpoint": files.load_checkpoint,
+    "checkpoint": checkpoints.load_checkpoint,
     "prompt": exchange.read,
     "rolling checkpoint": a_rolling_checkpoint,
     "dassl-lite's checkpoint": host_load_checkpoint,
@@ -137,8 +138,8 @@ LOADERS: dict[str, Callable[[Path], object]] = {
     "CLIP weights": clip.read_state,
     "CLIP safetensors": lambda path: clip.read_state(with_name(path, "w.safetensors")),
     "DemoCLIP": democlip.load,
-    "defense weights": read_tensors,
-    "defense safetensors": lambda path: read_tensors(with_name(path, "w.safetensors")),
+    "weights": lambda path: read_state_dict(path, "weights"),
+    "safetensors": lambda path: read_state_dict(with_name(path, "w.safetensors"), "weights"),
     "surrogate": a_surrogate,
     "surrogate's head": lambda path: surrogate.load_surrogate(
         SurrogateSettings("resnet50", str(path)), None, path.parent, "cpu", 4
@@ -191,9 +192,9 @@ FORBIDDEN = {
     "yaml.full_load", "subprocess.getoutput", "marshal.loads", "joblib.load", "shelve.open", "pandas.read_pickle",
     "torch.hub.load", "np.load", "numpy.load",
 }  # fmt: skip
-# torch.load with a pickle module of our own, twice; torch.jit.load after a look at the SHA-256. What a Ray driver sends
-# its workers is no file: it never leaves the memory of one cluster, which unpickles every call anyway.
-UNRESTRICTED = {"advpt/files.py": 1, "dassl-lite/dassl/utils/safe_load.py": 1, "advpt/bank/on_ray.py": 1}
+# torch.load with a pickle module of its own in dassl-lite; torch.jit.load after a look at the SHA-256. What a Ray
+# driver sends its workers is no file: it never leaves the memory of one cluster, which unpickles every call anyway.
+UNRESTRICTED = {"dassl-lite/dassl/utils/safe_load.py": 1, "advpt/bank/on_ray.py": 1}
 IN_MEMORY = ("advpt/bank/on_ray.py", "io.BytesIO(parcel)")
 JIT = {"advpt/backbones/clip.py": 1}
 
@@ -265,7 +266,7 @@ def test_paths_in_files_stay_in_their_folder(tmp_path):
     run = tmp_path / "run" / "prompt_learner"
     run.mkdir(parents=True)
     (run / "checkpoint").write_text("../../outside.pth.tar\n")
-    with pytest.raises(files.WeightsError):
+    with pytest.raises(WeightsError):
         exchange.read(tmp_path / "run")
     with pytest.raises(Exception, match="outside"):
         read_latest(run)
@@ -277,5 +278,5 @@ def test_paths_in_files_stay_in_their_folder(tmp_path):
         shards = [{"file": name, "rows": 1, "sha256": "0" * 64}]
         (bank / "manifest.json").write_text(json.dumps({"key": files.digest(spec), "spec": spec, "shards": shards}))
         save_file({"a": torch.zeros(1)}, tmp_path / "part-00000.safetensors")
-        with pytest.raises(files.AdvPTError, match="shards has the file"):
+        with pytest.raises(AdvPTError, match="shards has the file"):
             open_bank(bank, None, verify=True)

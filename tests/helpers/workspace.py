@@ -14,8 +14,9 @@ from PIL import Image
 
 import train
 from advpt.backbones.clip import Architecture, build
+from advpt.checkpoints import load_checkpoint
 from advpt.evaluation import record as records
-from advpt.files import load_checkpoint, tensor_digest
+from advpt.files import tensor_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = Architecture(32, 16, 1, 64, 8, 77, 49408, 64, 1)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from advpt.checkpoints import load_checkpoint
 from advpt.data import imagenet
 from advpt.evaluation import record as records
-from advpt.files import load_checkpoint
 from tests.helpers.workspace import ROOT, Workspace, write_jpeg
 
 

@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 from advpt.backbones.clip import ImageEncoder
+from advpt.checkpoints import load_checkpoint
 from advpt.evaluation import record as records
 from advpt.evaluation.record import outcome
-from advpt.files import load_checkpoint
 from tests.helpers.workspace import ROOT, context, parse_as_coop, results
 
 

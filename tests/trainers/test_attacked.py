@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from advpt import losses
 from advpt.backbones.clip import build
 from advpt.bank.store import open_bank
-from advpt.files import file_digest, load_checkpoint
+from advpt.checkpoints import load_checkpoint
+from advpt.files import file_digest
 from tests.helpers.peers import CLEAN, DEEP, PEERS, make, settings
 from tests.helpers.workspace import Workspace, results, write_weights
 

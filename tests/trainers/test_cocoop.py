@@ -17,9 +17,9 @@ from advpt.attacks.noise import SampleNoise
 from advpt.backbones.clip import build
 from advpt.bank.cache import AttackRequest
 from advpt.bank.store import open_bank
+from advpt.checkpoints import load_checkpoint
 from advpt.errors import PromptError
 from advpt.evaluation import record as records
-from advpt.files import load_checkpoint
 from advpt.prompts import exchange
 from advpt.prompts.conditional import logits_of_images
 from advpt.signals import TERMINATED

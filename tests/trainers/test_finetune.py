@@ -8,8 +8,8 @@ import shutil
 import pytest
 import torch
 
+from advpt.checkpoints import load_checkpoint
 from advpt.evaluation import record as records
-from advpt.files import load_checkpoint
 from tests.helpers.workspace import results
 
 TINY = ("OPTIM.NAME", "adamw", "OPTIM.LR", "1e-3", "OPTIM.MAX_EPOCH", "2", "OPTIM.WARMUP_EPOCH", "-1",

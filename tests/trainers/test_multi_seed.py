@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import train
+from advpt.checkpoints import load_checkpoint
 from advpt.evaluation import record as records
 from advpt.evaluation.record import outcome
-from advpt.files import load_checkpoint
 from trainers.multi_seed import backward
 
 

@@ -9,9 +9,9 @@ import signal
 import pytest
 import torch
 
+from advpt.checkpoints import load_checkpoint
 from advpt.detectors import LossWatch
 from advpt.errors import WeightsError
-from advpt.files import load_checkpoint
 from advpt.signals import Terminated
 from advpt.tuning.rolling import Rolling
 from tests.helpers.stopping import SETTINGS, stop_at
