@@ -47,7 +47,9 @@ class ConcurrentChunks:
             while True:
                 if self.now == 1:  # in this thread: the same stream, and no overhead
                     for item in itertools.islice(source, 1):
-                        yield self._alone(work, item)
+                        result = self._alone(work, item)
+                        del item  # not kept while the next one is read
+                        yield result
                         break
                     else:
                         return
