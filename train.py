@@ -73,6 +73,7 @@ def setup_cfg(args: argparse.Namespace):
     from advpt.evaluation.run_folder import usual_folder
     from advpt.settings import leaves, merge_overrides, merge_yaml
 
+    register_plugins()  # trainers bring their settings
     cfg = get_cfg_default()
     with explaining(cfg):
         extend_cfg(cfg)
@@ -135,12 +136,13 @@ def take_layout(cfg, run: str) -> dict[str, str]:
     from advpt.errors import ConfigError
     from advpt.prompts.exchange import layout_settings
     from advpt.settings import leaves, merge_overrides
+    from trainers.advpt import PromptTrainer
 
     name = cfg.TRAINER.NAME
     kind = TRAINER_REGISTRY.get(name) if name in TRAINER_REGISTRY.registered_names() else None
-    node = getattr(kind, "node", "")
-    if getattr(kind, "own", "") or node not in cfg.TRAINER:  # its method tunes no prompts, or has no settings
+    if kind is None or not issubclass(kind, PromptTrainer):  # its method tunes no prompts
         return {}
+    node = kind.nodes()[0]
     before = dict(leaves(cfg))
     tuned = layout_settings(Path(run), node, list(cfg.TRAINER[node]))
     try:
@@ -302,7 +304,7 @@ def run_together(args: argparse.Namespace, cfgs: list) -> int:
         if args.no_train:
             return 0
 
-        from trainers.together import train_together
+        from trainers.multi_seed import train_batched
 
         def finish(trainer) -> None:
             open_log(trainer.cfg.OUTPUT_DIR)  # its results go into its own log
@@ -310,7 +312,7 @@ def run_together(args: argparse.Namespace, cfgs: list) -> int:
             if not trainer.cfg.TEST.NO_TEST:
                 mark_done(Path(trainer.cfg.OUTPUT_DIR), trainer.cfg)
 
-        train_together(built, finish)
+        train_batched(built, finish)
     return 0
 
 
@@ -369,7 +371,7 @@ def build(args: argparse.Namespace, cfg):
     from advpt.settings import unread
 
     require_trainer(cfg.TRAINER.NAME)
-    from trainers.advpt import PromptTrainer
+    from trainers.advpt import CLIPTrainer
 
     if cfg.SEED >= 0:
         print(f"Setting fixed seed: {cfg.SEED}")
@@ -380,8 +382,8 @@ def build(args: argparse.Namespace, cfg):
     if cfg.VERBOSE:
         print(f"** Arguments **\n{vars(args)}\n** Config **\n{cfg}\n** System info **\n{collect_env_info()}")
     trainer = build_trainer(cfg)
-    if isinstance(trainer, PromptTrainer):
-        trainer.ignored = tuple(unread(cfg, args.opts, yaml_files(args), trainer.nodes()))
+    if isinstance(trainer, CLIPTrainer):
+        trainer.unread_settings = tuple(unread(cfg, args.opts, yaml_files(args), trainer.nodes()))
         for text in trainer.set_up_warnings():
             log.warning("WARNING %s", text)
     return trainer

@@ -22,7 +22,7 @@ from advpt.evaluation import record as records
 from advpt.evaluation.protocols import recorded
 from advpt.files import open_locked, read_json, read_object, unlock, write_json
 from advpt.prompts import exchange
-from advpt.settings import plain
+from advpt.settings import FREE, plain
 
 FILE = "config.json"
 DATA = "data.json"
@@ -32,12 +32,7 @@ LOCK = ".lock"
 STARTS = (FILE, DATA, "console.txt", "tensorboard")
 PATIENCE = 8.0  # seconds: the processes that load images outlive a killed run by up to 5
 log = logging.getLogger(__name__)
-# May change between two starts of one run: where things lie, what is printed, and what is evaluated.
-FREE = (
-    "OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATALOADER.NUM_WORKERS", "TRAIN.PRINT_FREQ", "BANK.VERIFY",
-    "BANK.DIR", "BANK.ENGINE", "BANK.CPUS_PER_WORKER", "BANK.GPUS_PER_WORKER", "DATASET.ROOT", "DATASET.TITLE",
-)  # fmt: skip
-FREE_NODES = ("EVAL.", "TEST.")
+FREE_NODES = ("EVAL.", "TEST.")  # what is evaluated may change between two starts of one run
 
 
 def usual_folder(cfg: CfgNode, config_name: str, top: Path) -> Path:
