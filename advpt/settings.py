@@ -239,12 +239,12 @@ RANGES: dict[str, Range] = {
 }
 
 # All settings that are registered, by dotted name, and what is derived of them. Those of the host have a place in
-# RANGES, FREE and UNRECORDED only.
+# RANGES, UNCOMPARED_LEAVES and UNRECORDED only.
 LEAVES: dict[str, Leaf] = {}
 DEFAULTS: dict[str, Any] = {}
 # May change between two starts of one run: where things lie, and what is printed. See also evaluation/run_folder.py.
-FREE = {"OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATALOADER.NUM_WORKERS", "TRAIN.PRINT_FREQ", "DATASET.ROOT"}
-UNRECORDED = set(FREE)  # may differ between runs with equal results
+UNCOMPARED_LEAVES = {"OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATALOADER.NUM_WORKERS", "TRAIN.PRINT_FREQ", "DATASET.ROOT"}
+UNRECORDED_LEAVES = set(UNCOMPARED_LEAVES)  # may differ between runs with equal results
 
 S = TypeVar("S", bound=Settings)
 
@@ -268,9 +268,9 @@ def register(node: str, *, in_v1: bool = False) -> Callable[[type[S]], type[S]]:
             if isinstance(leaf.allowed, Range):
                 RANGES[name] = leaf.allowed
             if not leaf.identity:
-                FREE.add(name)
+                UNCOMPARED_LEAVES.add(name)
             if not (leaf.recorded and leaf.identity):
-                UNRECORDED.add(name)
+                UNRECORDED_LEAVES.add(name)
             if leaf.added or not in_v1:
                 additions.SETTINGS[name] = leaf.default
         return settings

@@ -34,8 +34,8 @@ from advpt.attacks.spec import parse_training
 from advpt.attacks.surrogate import Surrogate, load_surrogate
 from advpt.backbones.clip import OFFICIAL, Backbone, load_backbone
 from advpt.backbones.precision import half_precision
+from advpt.bank.cache import BankCache
 from advpt.bank.cost import timed
-from advpt.bank.library import Library
 from advpt.bank.on_ray import filler
 from advpt.bank.store import Bank
 from advpt.data import catalog, listing
@@ -51,11 +51,11 @@ from advpt.evaluation.session import Session
 from advpt.files import load_checkpoint, write_json
 from advpt.prompts import exchange
 from advpt.prompts.classifier import Classifier, from_templates
-from advpt.prompts.image_encoder import seen_through
+from advpt.prompts.image_encoder import with_visual_prompts
 from advpt.prompts.learner import PromptLearner, check_layout
 from advpt.prompts.text_encoder import TextEncoder, class_tokens
 from advpt.settings import (
-    UNRECORDED,
+    UNRECORDED_LEAVES,
     BackboneSettings,
     BankSettings,
     ContextSettings,
@@ -135,7 +135,7 @@ class CLIPTrainer(TrainerX):
     templates: tuple[str, ...]
     backbone: Backbone
     encoder: TextEncoder
-    library: Library
+    bank_cache: BankCache
     zero_shot: Classifier  # the hand-written prompt
     seed: int
     loaded: dict[str, Any] | None = None  # where an evaluated model came from
@@ -191,7 +191,7 @@ class CLIPTrainer(TrainerX):
         self.backbone = load_backbone(backbone, self.device)
         self.backbone.require_size(cfg.INPUT.SIZE)
         self.encoder = TextEncoder(self.backbone.model)
-        self.library = Library(
+        self.bank_cache = BankCache(
             root=self.bank_settings.dir,
             backbone=self.backbone,
             load=lambda: load_backbone(backbone, self.device),
@@ -237,7 +237,7 @@ class CLIPTrainer(TrainerX):
         return Prompts(self.classifier(), self.zero_shot, self.templates)
 
     def session(self) -> Session:
-        return Session(self.library, self.eval_settings, Path(self.output_dir), print)
+        return Session(self.bank_cache, self.eval_settings, Path(self.output_dir), print)
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
@@ -266,7 +266,7 @@ class CLIPTrainer(TrainerX):
 
     def clean_bank(self, prompts: Prompts, images: ImageSet) -> tuple[Classifier, Bank]:
         """What classifies clean images, and the bank that it reads."""
-        return prompts.learned, evaluator.evaluate_clean(prompts, images, self.library)[0]
+        return prompts.learned, evaluator.evaluate_clean(prompts, images, self.bank_cache)[0]
 
     def rows(self, images: ImageSet) -> Sequence[Defended]:
         """Rows of results before those that the settings ask for: what a method does at test time."""
@@ -317,10 +317,10 @@ class CLIPTrainer(TrainerX):
     def model_inference(self, images: Tensor) -> Tensor:
         """Logits ``[b, K]`` of images as the host's loaders give them."""
         if self.backbone.image is None:
-            self.backbone = self.library.backbone = self.library.load()
+            self.backbone = self.bank_cache.backbone = self.bank_cache.load()
             self.encoder = TextEncoder(self.backbone.model)
         classifier = self.classifier()
-        encode = seen_through(self.backbone.require_image(), classifier.visual)
+        encode = with_visual_prompts(self.backbone.require_image(), classifier.visual)
         return classifier.logits(encode(to_pixels(images, self.cfg)))
 
     # --- what stands beside a trained model ---------------------------------------------------------------------
@@ -645,9 +645,9 @@ class AdvPT(PromptTrainer):
     def prepare_training(self) -> None:
         settings = self.bank_settings
         attack, images = parse(settings.attack, settings.profile), self.bank_images()
-        folder = self.library.folder(self.library.spec(images, attack, self.zero_shot, settings.seed))
+        folder = self.bank_cache.folder(self.bank_cache.spec(images, attack, self.zero_shot, settings.seed))
         bank, self.input_seconds = timed(
-            self.library, folder, lambda: self.library.get(images, attack, self.zero_shot, settings.seed)
+            self.bank_cache, folder, lambda: self.bank_cache.get(images, attack, self.zero_shot, settings.seed)
         )
         self.train_loader_x = bank_loader(bank, self.cfg, self.seed)
         self.backbone.release_image_encoder()

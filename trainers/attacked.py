@@ -22,7 +22,7 @@ from advpt.backbones.clip import ImageEncoder
 from advpt.backbones.precision import half_precision
 from advpt.errors import ConfigError
 from advpt.prompts.classifier import Classifier
-from advpt.prompts.image_encoder import image_features, seen_through
+from advpt.prompts.image_encoder import image_features, with_visual_prompts
 from advpt.prompts.learner import PromptState
 from advpt.settings import TextContext, setting
 from trainers.advpt import PromptTrainer, to_pixels
@@ -60,7 +60,7 @@ class AttackedTrainer(PromptTrainer):
         super().check_cfg(cfg)
         text = self.settings.from_cfg(cfg).attack
         attack = parse(text).build()
-        if attack.objective.space != "logits" or attack.attacks_through == "surrogate" or attack.objective.aims:
+        if attack.objective.space != "logits" or attack.source_model == "surrogate" or attack.objective.targeted:
             raise ConfigError(
                 f"{self.settings.node}.ATTACK is {text}; training attacks go through the tuned prompts, for instance "
                 "pgd3-ce@4, or pgd2-kl@1 for the KL to the clean prediction"
@@ -117,7 +117,7 @@ class AttackedTrainer(PromptTrainer):
 
     def through(self, prompt: Classifier) -> Forward:
         """Pixels to the logits of a prompt."""
-        encode = seen_through(self.image_encoder, prompt.visual)
+        encode = with_visual_prompts(self.image_encoder, prompt.visual)
         return lambda pixels: prompt.logits(encode(pixels))
 
     def training_facts(self) -> dict[str, Any]:

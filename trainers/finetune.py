@@ -95,7 +95,7 @@ class EncoderTrainer(GradientTrainer):
     def use_encoder_as_it_is(self) -> None:
         """Evaluate a frozen copy with a hash of its own, so that no other run has its banks."""
         frozen = Backbone(self.backbone.name, copy.deepcopy(self.backbone.model), self.device)
-        self.library = dataclasses.replace(self.library, backbone=frozen, load=lambda: frozen, _open={})
+        self.bank_cache = dataclasses.replace(self.bank_cache, backbone=frozen, load=lambda: frozen, _open={})
 
     def point(self) -> dict[str, Any]:
         self.use_encoder_as_it_is()

@@ -42,7 +42,7 @@ def train_batched(trainers: Sequence[PromptTrainer], finish: Callable[[PromptTra
             )
     for trainer in trainers[1:]:  # one copy of the text tower in memory
         trainer.backbone, trainer.encoder = first.backbone, first.encoder
-        trainer.library.backbone = first.backbone
+        trainer.bank_cache.backbone = first.backbone
     for epoch in range(min(t.start_epoch for t in trainers), first.max_epoch):
         present = [t for t in trainers if t.start_epoch <= epoch]
         for trainer in present:

@@ -35,7 +35,7 @@ from advpt.prompts import exchange
 from advpt.prompts.classifier import Classifier, from_templates
 from advpt.prompts.learner import PromptLearner
 from advpt.settings import ContextSettings, DeepContext, EvalSettings, register, setting
-from advpt.tuning.test_time import Model, Tuner, Tuning, Values, released_reset
+from advpt.tuning.test_time import PromptedCLIP, Tuner, TuningConfig, Values, released_reset
 from trainers.advpt import MODEL_NAME, PromptTrainer
 
 PLAIN = "a photo of a {}."
@@ -116,7 +116,7 @@ class TAPTSettings(DeepContext):
                 "at least 0, LR above 0, RHO in (0, 1], ALPHA in [0, 1], ENTROPY_W at least 0"
             )
 
-    def tuning(self, context: ContextSettings, layers: int | None) -> Tuning:
+    def tuning(self, context: ContextSettings, layers: int | None) -> TuningConfig:
         """How an image is tuned on.
 
         Args:
@@ -134,7 +134,7 @@ class TAPTSettings(DeepContext):
                 + (f", and the image tower has {layers}" if layers else "")
             )
         weight = 100 / depth if profile.align_weight == "depth" else 1 / len(blocks)
-        return Tuning(
+        return TuningConfig(
             resets=self.reset_source or profile.resets,
             reset_every=self.reset_every,
             views=self.views,
@@ -165,7 +165,7 @@ class TestTimeTrainer(PromptTrainer):
     trained_by: ClassVar[str]  # the trainer of the prompts
 
     options: TAPTSettings
-    tuning: Tuning
+    tuning: TuningConfig
     constructed: Values  # the prompts as they are before anything is loaded
     fixed: Tensor  # text features of the design without text prompts
     banks: dict[str, Statistics | None]
@@ -246,13 +246,13 @@ class TestTimeTrainer(PromptTrainer):
                 has = statistics.open_statistics(Path(given)).spec["encoder"]
                 wanted["encoder"] = wanted["encoder"] | {"visual_prompt": has["visual_prompt"]}
             return statistics.open_statistics(Path(given), wanted)
-        root, crops = self.library.root, self.tuning.crops
+        root, crops = self.bank_cache.root, self.tuning.crops
         folders = statistics.find(root, self.backbone, visual, crops)
         if len(folders) == 1:
             return statistics.open_statistics(folders[0], statistics.looked_through(self.backbone, visual))
         source = self.source(self.options.statistics_limit, crops)
-        shelf = self.library.shelf(source.images.dataset)
-        here = statistics.folder_of(shelf, statistics.spec(self.backbone, visual, source))
+        dataset_folder = self.bank_cache.dataset_folder(source.images.dataset)
+        here = statistics.folder_of(dataset_folder, statistics.spec(self.backbone, visual, source))
         beside, title = exchange.about(exchange.checkpoint_file(run / MODEL_NAME)), catalog.title(self.cfg.DATASET)
         about = exchange.origin(beside)
         tuned_on = exchange.tuned_in(beside, "data").get("title", title)
@@ -277,7 +277,7 @@ class TestTimeTrainer(PromptTrainer):
         Raises:
             ConfigError: this run's training images are a part. BankError: there is no such bank.
         """
-        about, root = exchange.origin(exchange.about(exchange.checkpoint_file(run / MODEL_NAME))), self.library.root
+        about, root = exchange.origin(exchange.about(exchange.checkpoint_file(run / MODEL_NAME))), self.bank_cache.root
         tuned_on, cfg = about.get("dataset", ""), self.cfg
         if tuned_on == cfg.DATASET.NAME:
             if cfg.DATASET.NUM_SHOTS > 0 or self.options.statistics_limit:
@@ -311,8 +311,8 @@ class TestTimeTrainer(PromptTrainer):
 
     def make(self, visual: Tensor, source: statistics.Source, about: Mapping[str, Any]) -> Statistics:
         """The statistics of prompts ``visual [J, n, D_v]``, from disk or made now."""
-        shelf, workers = self.library.shelf(source.images.dataset), self.cfg.DATALOADER.NUM_WORKERS
-        return statistics.build(self.backbone, visual, source, shelf, about=about, workers=workers)
+        dataset_folder, workers = self.bank_cache.dataset_folder(source.images.dataset), self.cfg.DATALOADER.NUM_WORKERS
+        return statistics.build(self.backbone, visual, source, dataset_folder, about=about, workers=workers)
 
     # --- evaluation ---------------------------------------------------------------------------------------------
 
@@ -322,7 +322,9 @@ class TestTimeTrainer(PromptTrainer):
         start = {name: value.detach() for name, value in learner.named_parameters()}
         if reset == "constructed":
             start = released_reset(self.layout, start, self.constructed)
-        model = Model(self.backbone.require_image(), self.encoder, learner, self.fixed, self.backbone.logit_scale)
+        model = PromptedCLIP(
+            self.backbone.require_image(), self.encoder, learner, self.fixed, self.backbone.logit_scale
+        )
         adversarial, clean = (
             bank.of(tuning.blocks, self.device) if bank is not None else () for bank in self.banks.values()
         )
@@ -330,7 +332,7 @@ class TestTimeTrainer(PromptTrainer):
         # prompts that go from image to image make it matter which images these are
         chain = {"images": images.list_digest} if tuning.reset_every > 1 else {}
         name = "tapt" if reset == "loaded" else f"tapt:{reset}"
-        return Tuner(model, start, tuning, adversarial, clean, name=name, files=files, made_with=chain)
+        return Tuner(model, start, tuning, adversarial, clean, name=name, files=files, extra_key=chain)
 
     def rows(self, images: ImageSet) -> Sequence[Tuned]:
         if not self.banks:
@@ -341,9 +343,9 @@ class TestTimeTrainer(PromptTrainer):
 
     def clean_bank(self, prompts: Prompts, images: ImageSet) -> tuple[Classifier, Bank]:
         first = self.rows(images)[0]
-        library = self.library.seen_through(prompts.learned.visual)
-        bank = library.get_all(images, None, None, 0, [each for row in self.rows(images) for each in row.seen])[0]
-        return first.reads(prompts.learned), bank
+        bank_cache = self.bank_cache.with_visual_prompts(prompts.learned.visual)
+        bank = bank_cache.get_all(images, None, None, 0, [each for row in self.rows(images) for each in row.inputs])[0]
+        return first.classifier(prompts.learned), bank
 
     def observed(self) -> dict[str, Any]:
         tuners = [row.tuner for row in self._rows if row.tuner is not None]

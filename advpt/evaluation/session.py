@@ -13,7 +13,7 @@ from torch import Tensor
 
 from advpt.backbones import democlip
 from advpt.backbones.clip import Backbone
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 from advpt.bank.store import Bank
 from advpt.data.images import ImageSet
 from advpt.data.manifest import manifest
@@ -26,7 +26,7 @@ from advpt.evaluation.record import Record
 from advpt.files import digest
 from advpt.prompts import words
 from advpt.prompts.text_encoder import TextEncoder
-from advpt.settings import UNRECORDED, EvalSettings
+from advpt.settings import UNRECORDED_LEAVES, EvalSettings
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Session:
         say: takes each line that is to be shown.
     """
 
-    library: Library
+    bank_cache: BankCache
     settings: EvalSettings
     folder: Path
     say: Callable[[str], None]
@@ -66,7 +66,7 @@ class Session:
             The records, the one of the first attack and protocol first.
         """
         started = time.monotonic()
-        records = evaluate(prompts, images, self.library, self.settings, dict(facts), rows)
+        records = evaluate(prompts, images, self.bank_cache, self.settings, dict(facts), rows)
         more = dict(observed())
         records = [dataclasses.replace(each, observed=each.observed | more) for each in records]
         for each in records:
@@ -76,8 +76,8 @@ class Session:
                 self.say(line)
         if self.settings.pictures and self.settings.attacks:
             first = threats(self.settings.attacks, self.settings.protocols)[0]
-            pictures.take(prompts, images, self.library, first, records[0], self.settings.pictures, self.folder)
-        self.say(f"\n{evaluator.card(records)}")
+            pictures.take(prompts, images, self.bank_cache, first, records[0], self.settings.pictures, self.folder)
+        self.say(f"\n{evaluator.summary(records)}")
         self.say(f"{len(records)} record(s) in {self.folder / 'records'} ({time.monotonic() - started:.1f} s)")
         return records
 
@@ -86,7 +86,7 @@ class Session:
         first = dataclasses.replace(
             self.settings, attacks=self.settings.attacks[:1], protocols=self.settings.protocols[:1], defenses=()
         )
-        result = evaluate(prompts, images, self.library, first, {})[0].result
+        result = evaluate(prompts, images, self.bank_cache, first, {})[0].result
         parts = {name: dict(result[name]) for name in ("clean", "robust") if result[name] is not None}
         for part in parts.values():
             del part["outcome"]
@@ -115,7 +115,7 @@ def run_facts(
         training: what the prompts were made of, and when.
         warnings: sentences about the run.
     """
-    config = {name: value for name, value in settings.items() if name not in UNRECORDED}
+    config = {name: value for name, value in settings.items() if name not in UNRECORDED_LEAVES}
     config["EVAL.ATTACKS"] = [recorded(text) for text in config["EVAL.ATTACKS"]]
     return {
         "dataset": dataset,

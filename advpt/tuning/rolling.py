@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from advpt.detectors import LossWatch
 from advpt.errors import TrainingError, WeightsError
 from advpt.files import atomic_path, load_checkpoint
-from advpt.signals import held
+from advpt.signals import defer_signals
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ class RollingCheckpoint:
         before = restored["before"] if restored else random_state()
         if restored:
             set_random_state(before)
-        with held() as pending:
+        with defer_signals() as pending:
             batches = Batches(self, trainer, before, restored, time.monotonic() - earlier, pending)
             try:
                 yield batches
