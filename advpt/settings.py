@@ -239,11 +239,19 @@ RANGES: dict[str, Range] = {
 }
 
 # All settings that are registered, by dotted name, and what is derived of them. Those of the host have a place in
-# RANGES, UNCOMPARED_LEAVES and UNRECORDED only.
+# RANGES, UNCOMPARED_LEAVES and UNRECORDED_LEAVES only.
 LEAVES: dict[str, Leaf] = {}
 DEFAULTS: dict[str, Any] = {}
 # May change between two starts of one run: where things lie, and what is printed. See also evaluation/run_folder.py.
-UNCOMPARED_LEAVES = {"OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATALOADER.NUM_WORKERS", "TRAIN.PRINT_FREQ", "DATASET.ROOT"}
+UNCOMPARED_LEAVES = {
+    "OUTPUT_DIR",
+    "RESUME",
+    "VERBOSE",
+    "USE_CUDA",
+    "DATALOADER.NUM_WORKERS",
+    "TRAIN.PRINT_FREQ",
+    "DATASET.ROOT",
+}
 UNRECORDED_LEAVES = set(UNCOMPARED_LEAVES)  # may differ between runs with equal results
 
 S = TypeVar("S", bound=Settings)

@@ -24,6 +24,7 @@ for _name, _folder in (("trainers", REPOSITORY), ("dassl", REPOSITORY / "dassl-l
     if importlib.util.find_spec(_name) is None:
         sys.path.insert(0, str(_folder))
 
+import trainers  # noqa: E402, F401 - brings their settings, as train.py does
 from advpt.backbones.clip import Architecture, Backbone, build, from_state  # noqa: E402
 from advpt.data.images import ImageSet, Preprocessing, Sample  # noqa: E402
 

@@ -28,6 +28,7 @@ from advpt.settings import (
     recipe,
     require_ranges,
 )
+from trainers.advpt import AdvPTSettings
 
 
 @pytest.fixture
@@ -261,9 +262,9 @@ def test_a_missing_yaml_file(cfg: CfgNode, tmp_path: Path) -> None:
 
 
 def test_typed_views_of_the_defaults(cfg: CfgNode) -> None:
-    assert ContextSettings.from_cfg(cfg.TRAINER.ADVPT) == ContextSettings(32, False, "", "end", "fp32")
+    assert AdvPTSettings.from_cfg(cfg).context() == ContextSettings(32, False, "", "end", "fp32")
     bank = BankSettings.from_cfg(cfg)
-    assert bank == BankSettings(Path("banks"), "pgd10-fkl@8", "sound", 64, "fp32", 0, True, 0, bank.engine)
+    assert bank == BankSettings(Path("banks"), "pgd10-fkl@8", "sound", 64, "fp32", 0, True, 0, "local")
     assert bank.engine.name == "local"
     assert BackboneSettings.from_cfg(cfg) == BackboneSettings("", "", False)
     found = EvalSettings.from_cfg(cfg)
@@ -287,7 +288,7 @@ def test_typed_views_of_the_defaults(cfg: CfgNode) -> None:
         ("MODEL.ACTIVATION", "relu", "MODEL.ACTIVATION: unknown value 'relu'.*Known: gelu, quickgelu"),
         ("BANK.PROFILE", "official", "BANK.PROFILE: unknown value 'official'.*paper, released, sound"),
         ("BANK.CHUNK", "0", "BANK.CHUNK is 0"),
-        ("BANK.LIMIT", "-1", "BANK.LIMIT -1"),
+        ("BANK.LIMIT", "-1", "BANK.LIMIT is -1"),
         ("EVAL.SUBSET", "-5", "EVAL.SUBSET is -5"),
         ("EVAL.PROTOCOLS", "('transfer','whitebox')", "EVAL.PROTOCOLS: unknown value 'whitebox'"),
     ),
@@ -295,7 +296,7 @@ def test_typed_views_of_the_defaults(cfg: CfgNode) -> None:
 def test_values_out_of_range(cfg: CfgNode, key: str, text: str, says: str) -> None:
     merge_overrides(cfg, [key, text])
     with pytest.raises(ConfigError, match=says):
-        ContextSettings.from_cfg(cfg.TRAINER.ADVPT)
+        AdvPTSettings.from_cfg(cfg).context()
         BackboneSettings.from_cfg(cfg)
         BankSettings.from_cfg(cfg)
         EvalSettings.from_cfg(cfg)

@@ -76,7 +76,7 @@ from advpt.tuning.progress import Progress
 from advpt.tuning.rolling import FILE as ROLLING
 from advpt.tuning.rolling import RollingCheckpoint, require_finite
 
-__all__ = ["UNRECORDED", "AdvPT", "CLIPTrainer", "GradientTrainer", "PromptTrainer", "extend_cfg"]
+__all__ = ["UNRECORDED_LEAVES", "AdvPT", "CLIPTrainer", "GradientTrainer", "PromptTrainer", "extend_cfg"]
 log = logging.getLogger(__name__)
 MODEL_NAME = exchange.FOLDER  # the checkpoint folder, as CoOp has it
 

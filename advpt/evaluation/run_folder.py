@@ -30,7 +30,7 @@ DONE = "done.json"
 LOCK = ".lock"
 # What a start leaves before anything is done: a run that was refused, or failed in its set-up.
 STARTS = (FILE, DATA, "console.txt", "tensorboard")
-LOCK_SECONDS = 8.0  # seconds: the processes that load images outlive a killed run by up to 5
+LOCK_SECONDS = 8.0  # to wait for: the processes that load images outlive a killed run by up to 5
 log = logging.getLogger(__name__)
 UNCOMPARED_NODES = ("EVAL.", "TEST.")  # what is evaluated may change between two starts of one run
 
