@@ -667,7 +667,7 @@ class EpochLog:
     def start_batch(self) -> None:
         self.data_time.update(time.monotonic() - self.end)
 
-    def end_batch(self, losses: Mapping[str, float]) -> None:
+    def end_batch(self, losses: Mapping[str, Any] | None) -> None:
         trainer = self.trainer
         self.batch_time.update(time.monotonic() - self.end)
         self.losses.update(losses)

@@ -59,8 +59,8 @@ class LinearProbe(CLIPTrainer):
         val, test = self.image_set("val"), self.image_set("test")
         classes = len(self.classnames)
         if len(val) and not set(val.ids) & set(test.ids):
-            held = self.bank_cache.get(val)
-            return Data(train.embeddings, train.labels, held.embeddings, held.labels, classes)
+            apart = self.bank_cache.get(val)
+            return Data(train.embeddings, train.labels, apart.embeddings, apart.labels, classes)
         place = torch.zeros(len(train), dtype=torch.int64)  # of each image within its class
         for label in range(classes):
             rows = (train.labels == label).nonzero().squeeze(1)
@@ -68,10 +68,11 @@ class LinearProbe(CLIPTrainer):
         out = place % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
         if not out.any():
             return Data(train.embeddings, train.labels, train.embeddings, train.labels, classes, FITTED)
-        rest, held = train.embeddings[~out], train.embeddings[out]
-        return Data(rest, train.labels[~out], held, train.labels[out], classes, A_PART)
+        return Data(
+            train.embeddings[~out], train.labels[~out], train.embeddings[out], train.labels[out], classes, A_PART
+        )
 
-    def train(self) -> None:
+    def train(self, *args: Any, **kwargs: Any) -> None:
         options, data, chosen_on = self.options, self.data(), None
         if options.c > 0:
             self.probe = fit(data.features, data.labels, data.classes, options.c, options.max_iter)

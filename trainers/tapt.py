@@ -192,7 +192,7 @@ class TestTimeTrainer(PromptTrainer):
         self.fixed = (plain if self.tuning.text == "plain" else self.zero_shot).features
         self.banks = {}
 
-    def train(self) -> None:
+    def train(self, *args: Any, **kwargs: Any) -> None:
         raise ConfigError(
             f"{self.cfg.TRAINER.NAME} tunes prompts at test time: train them first (--trainer {self.trained_by}), then "
             "add --eval-only --model-dir RUN"

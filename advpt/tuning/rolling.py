@@ -11,6 +11,7 @@ import contextlib
 import logging
 import random
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from advpt.detectors import LossWatch
 from advpt.errors import TrainingError, WeightsError
@@ -39,9 +40,9 @@ class Trainer(Protocol):
     epoch: int
     batch_idx: int
     start_epoch: int
-    _models: Mapping[str, nn.Module]
-    _optims: Mapping[str, Any]
-    _scheds: Mapping[str, Any]
+    _models: OrderedDict[str, Any]
+    _optims: OrderedDict[str, Any]
+    _scheds: OrderedDict[str, Any]
 
     def get_model_names(self) -> list[str]: ...
 
