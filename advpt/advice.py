@@ -25,7 +25,8 @@ def advice_on_setting(name: str, repository: Path) -> str:
     """What to do about a setting or node that the configuration lacks."""
     return (
         f"{name} is no setting of this project. If it belongs to a trainer or data set from another repository, copy "
-        f"the lines about it from the extend_cfg of that repository's train.py into extend_cfg of {repository / 'train.py'}"
+        f"the lines about it from the extend_cfg of that repository's train.py into extend_cfg of "
+        f"{repository / 'train.py'}"
     )
 
 
