@@ -96,6 +96,7 @@ class Leaf:
         recorded: whether records hold it. False for places of files and numbers of processes.
         identity: whether two starts of one run must have the same value.
         added: whether it is newer than version 1 of run folders (:mod:`advpt.additions`).
+        is_path: whether the field holds a ``Path``, where the tree has a text.
     """
 
     field: str
@@ -106,6 +107,7 @@ class Leaf:
     recorded: bool = True
     identity: bool = True
     added: bool = False
+    is_path: bool = False
 
 
 def setting(
@@ -137,14 +139,14 @@ class Settings:
     @classmethod
     def declared(cls) -> list[Leaf]:
         """The settings of the node, in the order of the fields."""
-        found = []
+        declared = []
         for field in dataclasses.fields(cls):
-            declared = (vars(base).get("__dataclass_fields__", {}).get(field.name) for base in cls.__mro__)
-            facts: dict[str, Any] = next((dict(each.metadata) for each in declared if each and each.metadata), {})
-            default = str(field.default) if isinstance(field.default, Path) else field.default
-            name = facts.pop("name", field.name.upper())
-            found.append(Leaf(field.name, name, default, **facts))
-        return found
+            inherited = (vars(base).get("__dataclass_fields__", {}).get(field.name) for base in cls.__mro__)
+            facts: dict[str, Any] = next((dict(each.metadata) for each in inherited if each and each.metadata), {})
+            name, is_path = facts.pop("name", field.name.upper()), isinstance(field.default, Path)
+            default = str(field.default) if is_path else field.default
+            declared.append(Leaf(field.name, name, default, **facts, is_path=is_path))
+        return declared
 
     @classmethod
     def from_cfg(cls, cfg: CfgNode) -> Self:
@@ -153,36 +155,32 @@ class Settings:
         Raises:
             ConfigError: a value, or values together, that no run can have.
         """
-        return cls(**cls.read(cfg))._checked()
+        node = functools.reduce(lambda inside, part: inside[part], cls.node.split("."), cfg)
+        return cls.from_flat(dict(leaves(node, f"{cls.node}.")))
 
     @classmethod
-    def read(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Values by field, each alone as it may be.
+    def from_flat(cls, settings: Mapping[str, Any]) -> Self:
+        """The values among settings by dotted name, as run folders keep them; what is not there has its default.
 
         Raises:
-            ConfigError: a word or a number that is not allowed.
+            ConfigError: a value, or values together, that no run can have.
         """
-        node, values = cfg, dict[str, Any]()
-        for part in cls.node.split("."):
-            node = node[part]
+        values, expected = dict[str, Any](), dict[str, str]()
         for leaf in cls.declared():
-            value = functools.reduce(lambda inside, part: inside[part], leaf.name.split("."), node)
+            name = f"{cls.node}.{leaf.name}"
+            value = settings.get(name, leaf.default)
             value = tuple(value) if isinstance(value, list) else value
             if isinstance(leaf.allowed, tuple):
                 for word in value if isinstance(value, tuple) else (value,):
-                    _choice(f"{cls.node}.{leaf.name}", word, leaf.allowed)
-            values[leaf.field] = value
-        wrong = {
-            f"{cls.node}.{leaf.name}": leaf.allowed
-            for leaf in cls.declared()
-            if isinstance(leaf.allowed, Range) and values[leaf.field] not in leaf.allowed
-        }
-        if wrong:
-            raise _impossible({name: str(allowed) for name, allowed in wrong.items()}, dict(leaves(cfg)))
-        for field in dataclasses.fields(cls):
-            if isinstance(field.default, Path):
-                values[field.name] = Path(values[field.name]).expanduser()
-        return values
+                    _choice(name, word, leaf.allowed)
+            elif leaf.allowed is not None and value not in leaf.allowed:
+                expected[name] = str(leaf.allowed)
+            values[leaf.field] = Path(str(value)).expanduser() if leaf.is_path else value
+        if expected:
+            raise _impossible(expected, settings)
+        made = cls(**values)
+        made.check()
+        return made
 
     def check(self) -> None:
         """Hook: refuse values that do not go together.
@@ -190,10 +188,6 @@ class Settings:
         Raises:
             ConfigError: saying which.
         """
-
-    def _checked(self) -> Self:
-        self.check()
-        return self
 
 
 # Numbers of the host's leaves, and those of registered settings. A host that lacks one has nothing to check.

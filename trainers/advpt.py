@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from dassl.data import DataManager, DatasetWrapper
 from dassl.data.transforms import build_transform
 from dassl.engine import TRAINER_REGISTRY, TrainerX
@@ -558,10 +557,7 @@ class PromptTrainer(GradientTrainer):
 
     def classifier(self) -> Classifier:
         """The learned prompts as they are now."""
-        with torch.no_grad():
-            state = self.prompt_learner()
-            text = F.normalize(self.encoder(state.text), dim=-1) if state.text else self.zero_shot.features
-        return Classifier(text, self.backbone.logit_scale, visual=state.visual)
+        return self.prompt_learner.classifier(self.encoder, self.backbone.logit_scale, self.zero_shot.features)
 
     def facts(self) -> dict[str, Any]:
         k, own_weights = self.eval_settings.words, bool(self.cfg.MODEL.WEIGHTS)

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from advpt import losses
 from advpt.backbones.precision import half_precision
-from advpt.prompts.classifier import Classifier
-from advpt.prompts.conditional import ConditionalClassifier, ConditionalLearner, logits_of_images
+from advpt.prompts.conditional import ConditionalLearner, logits_of_images
 from advpt.settings import SharedContext, register
 from trainers.advpt import PromptTrainer
 
@@ -46,8 +45,3 @@ class CoCoOp(PromptTrainer):
 
     def towers(self) -> tuple[str, ...]:
         return ("text", "image")  # the net reads image features
-
-    def classifier(self) -> Classifier:
-        unmoved = super().classifier()
-        values = {name: value.detach().clone() for name, value in self.prompt_learner.named_parameters()}
-        return ConditionalClassifier(unmoved.features, unmoved.scale, self.encoder, self.prompt_learner, values)

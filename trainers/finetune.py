@@ -22,13 +22,11 @@ from advpt.attacks import parse
 from advpt.attacks.base import Attack
 from advpt.attacks.spec import AttackSpec, parse_training
 from advpt.backbones.clip import Backbone
-from advpt.errors import WeightsError
-from advpt.files import load_checkpoint, write_json
+from advpt.evaluation.saved_run import IMAGE_ENCODER, load_image_encoder
+from advpt.files import write_json
 from advpt.prompts import exchange
 from advpt.settings import Settings, setting
 from trainers.advpt import GradientTrainer, build_optim, to_pixels
-
-MODEL_NAME = "image_encoder"  # the checkpoint folder
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class EncoderTrainer(GradientTrainer):
         self.attack = self.attack_spec.build()
         self.image_encoder = self.backbone.require_image().requires_grad_(True)
         self.optim, self.sched = build_optim(self.image_encoder, self.cfg.OPTIM)
-        self.register_model(MODEL_NAME, self.image_encoder, self.optim, self.sched)
+        self.register_model(IMAGE_ENCODER, self.image_encoder, self.optim, self.sched)
 
     # --- training -----------------------------------------------------------------------------------------------
 
@@ -110,8 +108,8 @@ class EncoderTrainer(GradientTrainer):
     def save_model(self, epoch: int, directory: str, *args: Any, **kwargs: Any) -> None:
         """The latest checkpoint only: with the optimizer's state each is three times the encoder."""
         super().save_model(epoch, directory, *args, **kwargs)
-        write_json(Path(directory, MODEL_NAME, exchange.ABOUT), self.about())
-        for path in Path(directory, MODEL_NAME).glob("model.pth.tar-*"):
+        write_json(Path(directory, IMAGE_ENCODER, exchange.ABOUT), self.about())
+        for path in Path(directory, IMAGE_ENCODER).glob("model.pth.tar-*"):
             if path.name != f"model.pth.tar-{epoch + 1}":
                 path.unlink()
 
@@ -129,12 +127,8 @@ class EncoderTrainer(GradientTrainer):
         if not directory:
             self.stay_untrained()
             return
-        path = exchange.checkpoint_file(Path(directory, MODEL_NAME), epoch)
-        saved, about = load_checkpoint(path), self.require_fit(path)
-        try:
-            self.image_encoder.load_state_dict(saved["state_dict"])
-        except (RuntimeError, TypeError, AttributeError) as error:
-            first = str(error).splitlines()[0]
-            raise WeightsError(f"{path} does not hold the image tower of {self.backbone.name}: {first}") from error
+        path = exchange.checkpoint_file(Path(directory, IMAGE_ENCODER), epoch)
+        about = self.require_fit(path)
+        saved = load_image_encoder(path, self.backbone)
         self.loaded = {"epoch": saved.get("epoch")} | self.tuned_elsewhere(about)
-        print(f'Loading weights to {MODEL_NAME} from "{path}" (epoch = {saved.get("epoch")})')
+        print(f'Loading weights to {IMAGE_ENCODER} from "{path}" (epoch = {saved.get("epoch")})')

@@ -13,19 +13,15 @@ from typing import Any
 
 import torch
 from dassl.engine import TRAINER_REGISTRY
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from advpt.errors import WeightsError
-from advpt.files import atomic_path, write_json
+from advpt.files import write_json
 from advpt.prompts import exchange
 from advpt.prompts.classifier import Classifier
-from advpt.prompts.linear import LinearClassifier
 from advpt.settings import FROM_0, FROM_1, Settings, register, setting
-from advpt.tuning.linear_probe import Data, Probe, fit, search
+from advpt.tuning.linear_probe import FILE, Data, Probe, fit, load, save, search
 from trainers.advpt import CLIPTrainer
 
-FILE = Path("linear_probe", "probe.safetensors")
 HELD_OUT_EVERY = 5  # every 5th image of a class chooses C where there is no validation split
 NO_OTHERS = "no validation split apart from the test images"
 A_PART = f"every {HELD_OUT_EVERY}th training image of each class, which the probe is not fitted to ({NO_OTHERS})"
@@ -50,7 +46,7 @@ class LinearProbe(CLIPTrainer):
     def classifier(self) -> Classifier:
         if self.probe is None:
             raise WeightsError("the linear probe is neither trained nor loaded; train it, or name --model-dir")
-        return LinearClassifier(self.probe.weight.to(self.device), 1.0, self.probe.bias.to(self.device))
+        return self.probe.classifier(self.device)
 
     def data(self) -> Data:
         """Embeddings to fit on and to choose C by. A validation split that shares images with the test split
@@ -82,9 +78,7 @@ class LinearProbe(CLIPTrainer):
             self.chosen_on_fitted = data.val_are == FITTED
             self.probe, tried = search(data, options.max_iter)
             print(f"C = {self.probe.c:.4g}, the best of {len(tried)}, chosen on {chosen_on}")
-        tensors = {"weight": self.probe.weight, "bias": self.probe.bias, "c": torch.tensor(self.probe.c).double()}
-        with atomic_path(Path(self.output_dir) / FILE) as partial:
-            save_file({name: value.contiguous() for name, value in tensors.items()}, partial)
+        save(self.probe, Path(self.output_dir) / FILE)
         self.fitted = {
             "images": len(data.labels),
             "c": self.probe.c,
@@ -107,16 +101,7 @@ class LinearProbe(CLIPTrainer):
         if not path.is_file():
             raise WeightsError(f"no linear probe at {path}; {exchange.contents(path.parent)}")
         about = exchange.about(path)
-        try:
-            saved = load_file(path)
-            self.probe = Probe(saved["weight"], saved["bias"], float(saved["c"]), True)
-        except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as error:
-            raise WeightsError(f"{path} is not a linear probe, or damaged ({error}); train it again") from error
-        want = (len(self.classnames), self.backbone.architecture.embed_dim)
-        if saved["weight"].shape != want or saved["bias"].shape != want[:1]:
-            raise WeightsError(
-                f"{path} holds a probe of shape {list(saved['weight'].shape)}, this run needs {list(want)}"
-            )
+        self.probe = load(path, len(self.classnames), self.backbone.architecture.embed_dim)
         if classes := exchange.other_classes(about, self.classnames):
             raise WeightsError(f"{path}: {classes}; a probe fits only the class list it was fitted to")
         exchange.require_towers(about, str(path), self.backbone, ("image",))

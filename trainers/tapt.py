@@ -199,8 +199,7 @@ class TestTimeTrainer(PromptTrainer):
         )
 
     def classifier(self) -> Classifier:
-        learned = super().classifier()
-        return dataclasses.replace(learned, features=self.fixed) if not self.prompt_learner.n_ctx else learned
+        return self.prompt_learner.classifier(self.encoder, self.backbone.logit_scale, self.fixed)
 
     # --- prompts and their statistics ---------------------------------------------------------------------------
 
