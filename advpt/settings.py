@@ -142,7 +142,9 @@ class Settings:
         declared = []
         for field in dataclasses.fields(cls):
             inherited = (vars(base).get("__dataclass_fields__", {}).get(field.name) for base in cls.__mro__)
-            facts: dict[str, Any] = next((dict(each.metadata) for each in inherited if each and each.metadata), {})
+            facts = next((dict(each.metadata) for each in inherited if each and each.metadata), {})
+            if not facts:
+                raise TypeError(f"{cls.__name__}.{field.name} has no help text; declare it with setting()")
             name, is_path = facts.pop("name", field.name.upper()), isinstance(field.default, Path)
             default = str(field.default) if is_path else field.default
             declared.append(Leaf(field.name, name, default, **facts, is_path=is_path))
@@ -264,8 +266,6 @@ def register(node: str, *, in_v1: bool = False) -> Callable[[type[S]], type[S]]:
         settings.node = node
         for leaf in settings.declared():
             name = f"{node}.{leaf.name}"
-            if not leaf.help:
-                raise TypeError(f"{settings.__name__}.{leaf.field} has no help text; declare it with setting()")
             LEAVES[name], DEFAULTS[name] = leaf, leaf.default
             if isinstance(leaf.allowed, Range):
                 RANGES[name] = leaf.allowed
@@ -278,6 +278,27 @@ def register(node: str, *, in_v1: bool = False) -> Callable[[type[S]], type[S]]:
         return settings
 
     return add
+
+
+def table() -> str:
+    """All registered settings as the text of docs/settings.md."""
+    lines = [
+        "# Settings",
+        "",
+        "Made by `make docs` from the help texts beside the code. Each is a leaf of the configuration: a yaml file or",
+        "a trailing `KEY VALUE` pair of `train.py` gives it. `OPTIM`, `DATALOADER`, `INPUT` and so on are Dassl's.",
+    ]
+    node = ""
+    for name, leaf in sorted(LEAVES.items()):
+        above = name.removesuffix(f".{leaf.name}")
+        if above != node:
+            node = above
+            lines += ["", f"## {node}", "", "| setting | default | what it is |", "|---|---|---|"]
+        words = [word or "empty" for word in leaf.allowed] if isinstance(leaf.allowed, tuple) else []
+        allowed = f" ({', '.join(words)})" if words else f" ({leaf.allowed})" if leaf.allowed else ""
+        default = repr(leaf.default) if leaf.default != "" else "empty"
+        lines.append(f"| `{leaf.name}` | `{default}` | {leaf.help}{allowed} |")
+    return "\n".join(lines) + "\n"
 
 
 def extend_cfg(cfg: CfgNode) -> None:
