@@ -382,13 +382,13 @@ def merge_overrides(cfg: CfgNode, pairs: Sequence[str]) -> None:
     Raises:
         ConfigError: one message that lists every bad pair, with the nearest existing key; ``cfg`` is as before then.
     """
-    known = [name for name, _ in leaves(cfg)]
+    names = [name for name, _ in leaves(cfg)]
     problems, values = [], []
     if len(pairs) % 2:
         problems.append(f"{pairs[-1]}: has no value; settings come in pairs KEY VALUE")
     for key, text in zip(pairs[::2], pairs[1::2]):
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
             problems.append(f"{key}: no such key" + (f"; did you mean {near[0]}?" if near else ""))
             continue
         *path, leaf = key.split(".")
@@ -482,11 +482,11 @@ def _composed(path: Path, inside: tuple[Path, ...]) -> list[tuple[str, dict[str,
         if (shorter := path.with_name(f"{stem}{path.suffix}")).is_file():
             return [*yaml_layers(shorter, inside), (f"{path} (composed of {shorter.name} and its name)", values)]
     there = sorted(p.stem for p in path.parent.glob("*.yaml")) if "\0" not in str(path) else []
-    known = f"; there are {', '.join(there)}" if there else ""
+    advice = f"; there are {', '.join(there)}" if there else ""
     if there and "trainers" in path.parts:
-        known += ", each also with _ep50, _batch4, _c4, _ctxv1, _val behind it"
+        advice += ", each also with _ep50, _batch4, _c4, _ctxv1, _val behind it"
     base_of = f" (_BASE_ of {inside[-1]})" if inside else ""
-    raise ConfigError(f"no configuration file at {path}{base_of}{known}")
+    raise ConfigError(f"no configuration file at {path}{base_of}{advice}")
 
 
 def missing_leaf(error: AttributeError, cfgs: Sequence[CfgNode]) -> str:
@@ -533,21 +533,21 @@ def unread(cfg: CfgNode, pairs: Sequence[str], files: Sequence[Path], nodes: Seq
         leaf = name.rpartition(".")[2]
         if not name.startswith("TRAINER.") or name.count(".") < 2 or name.startswith(read) or leaf in given:
             continue
-        own = [f"TRAINER.{each}.{leaf}" for each in nodes if leaf in cfg.TRAINER.get(each, {})]
-        what = own[0] if own else " and ".join(f"TRAINER.{each}" for each in nodes)
-        sentences.append(f"{name} changes nothing: {cfg.TRAINER.NAME} does not read it, it reads {what}")
+        same = [f"TRAINER.{each}.{leaf}" for each in nodes if leaf in cfg.TRAINER.get(each, {})]
+        instead = same[0] if same else " and ".join(f"TRAINER.{each}" for each in nodes)
+        sentences.append(f"{name} changes nothing: {cfg.TRAINER.NAME} does not read it, it reads {instead}")
     return sentences
 
 
 def recipe(path: Path, more: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
     """What a yaml file and KEY VALUE pairs say, by dotted name, on top of this project's defaults; for looking ahead,
     where no host is there to say what it knows besides."""
-    found = dict(DEFAULTS)
+    settings = dict(DEFAULTS)
     for name, value in (*_pairs(path, path.stat().st_mtime_ns), *more):
         with contextlib.suppress(ValueError, SyntaxError):  # the run itself says what is wrong
-            value = _coerce(found[name], value) if name in found else ast.literal_eval(str(value))
-        found[name] = value
-    return found
+            value = _coerce(settings[name], value) if name in settings else ast.literal_eval(str(value))
+        settings[name] = value
+    return settings
 
 
 @functools.cache
@@ -602,10 +602,9 @@ def _impossible(expected: Mapping[str, str], values: Mapping[str, Any]) -> Confi
     return ConfigError("settings that no run can have:\n  " + "\n  ".join(lines))
 
 
-def _choice(name: str, value: str, known: Sequence[str]) -> str:
-    if value not in known:
-        raise ConfigError(f"{name}: {unknown_name('value', value, [word for word in known if word])}")
-    return value
+def _choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name}: {unknown_name('value', value, [word for word in allowed if word])}")
 
 
 # --- the library's own settings ---------------------------------------------------------------------------------------

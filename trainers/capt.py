@@ -1,6 +1,6 @@
 """CAPT (Yang et al., arXiv 2405.11154): consistency of attacked predictions with the tuned and the frozen model.
 
-Known of the paper are its abstract and, second-hand, the form of its loss; nobody published its code. Everything else
+Public are the paper's abstract and, second-hand, the form of its loss; its code is not. Everything else
 is an option of ``TRAINER.CAPT`` with a default of ours: its numbers are not those of the paper. TradesPT is the same
 without the frozen model (TRADES on prompts). Builds on ``trainers/attacked.py``.
 """

@@ -232,16 +232,16 @@ class TestTimeTrainer(PromptTrainer):
         learner.load_context(load_checkpoint(path)["state_dict"], str(path))
         return learner
 
-    def bank(self, learner: PromptLearner, given: str, run: Path, known: bool = True) -> Statistics:
+    def bank(self, learner: PromptLearner, given: str, run: Path, named: bool = True) -> Statistics:
         """Statistics of a run's prompts: the folder that was given, the one bank there is, or made now where the run
         was tuned on this data set. ``given`` :data:`ALL`: the bank over all training images, whatever other there is.
-        ``known`` False: of prompts that nobody named, so that only weights are compared."""
+        ``named`` False: no run was named, so that only weights are compared."""
         visual = learner().visual.detach()
         if given == ALL:
             return self.bank_of_all(visual, run)
         if given:
             wanted = statistics.looked_through(self.backbone, visual)
-            if not known:
+            if not named:
                 has = statistics.open_statistics(Path(given)).spec["encoder"]
                 wanted["encoder"] = wanted["encoder"] | {"visual_prompt": has["visual_prompt"]}
             return statistics.open_statistics(Path(given), wanted)

@@ -175,8 +175,8 @@ def evaluation_settings(cfg: CfgNode) -> dict[str, Any]:
 def mark_done(folder: Path, cfg: CfgNode, model: str = "") -> None:
     """Say that the run is complete: which evaluation it had, and the id of each of its records. ``model``: the folder
     that an evaluation alone took what it evaluated from."""
-    found = {path.name: records.read(path).id for path in sorted((folder / records.FOLDER).glob("*.json"))}
-    write_json(folder / DONE, {"evaluation": evaluation_settings(cfg), "records": found, "model": model})
+    ids = {path.name: records.read(path).id for path in sorted((folder / records.FOLDER).glob("*.json"))}
+    write_json(folder / DONE, {"evaluation": evaluation_settings(cfg), "records": ids, "model": model})
 
 
 def is_done(folder: Path, cfg: CfgNode, model: str = "") -> bool:
@@ -198,11 +198,11 @@ def problems(folder: Path) -> list[str]:
         return [f"{folder} is not finished"]
     except (KeyError, TypeError, ValueError):
         return [f"{folder / DONE} is not what a finished run leaves; run it again"]
-    found = [] if listed else [f"{folder} finished without a record"]
-    for name, known in listed.items():
+    sentences = [] if listed else [f"{folder} finished without a record"]
+    for name, written in listed.items():
         try:
-            if records.read(folder / records.FOLDER / Path(name).name).id != known:
-                found.append(f"{folder / records.FOLDER / name} is another record than the run wrote")
+            if records.read(folder / records.FOLDER / Path(name).name).id != written:
+                sentences.append(f"{folder / records.FOLDER / name} is another record than the run wrote")
         except RecordError as error:
-            found.append(str(error))
-    return found
+            sentences.append(str(error))
+    return sentences

@@ -1,6 +1,6 @@
 """The rolling checkpoint: everything an exact continuation from the middle of an epoch needs, in one file.
 
-Dassl saves after whole epochs. Between them this file is renewed every few minutes and when the run is told to stop:
+Dassl saves after whole epochs. Between them this file is renewed every few minutes and when a signal stops the run:
 parameters, optimizers, schedulers, the state of every random generator now and as the epoch began, how many batches of
 the epoch are done (the sampler is run again up to there: same seed, same order), and the losses so far.
 """
@@ -102,10 +102,11 @@ class RollingCheckpoint:
         a batch and the state is saved then, and a gradient step that leaves a parameter not finite ends the run.
 
         Yields:
-            What is to be asked before, and told after, every batch.
+            The batches of the epoch, to be started and finished one by one.
 
         Raises:
-            Terminated, KeyboardInterrupt: told to stop; the state was saved. TrainingError: a parameter is not finite.
+            Terminated, KeyboardInterrupt: a signal asked to stop; the state was saved.
+            TrainingError: a parameter is not finite.
         """
         restored, self._restored = self._restored, None
         earlier = self.seconds if restored else 0.0
@@ -189,7 +190,7 @@ class Batches:
         """A batch is done: note its losses, save where it is time.
 
         Raises:
-            Terminated, KeyboardInterrupt: told to stop meanwhile.
+            Terminated, KeyboardInterrupt: a signal asked to stop meanwhile.
         """
         self.rolling.watch.batch(losses)
         self._position = batch + 1
