@@ -210,7 +210,8 @@ def train(args: argparse.Namespace, cfg: CfgNode, folder: Path) -> int:
     check(folder, cfg)
     if done_already(args, cfg):
         return 0
-    trainer = build(args, cfg, folder)
+    open_log(folder)
+    trainer = build(args, cfg)
     claim(folder, cfg, lists_of(trainer))
     if not args.no_train:
         trainer.train()
@@ -227,7 +228,8 @@ def evaluate(args: argparse.Namespace, cfg: CfgNode, folder: Path) -> int:
     evaluated = str(Path(args.model_dir).absolute())
     if done_already(args, cfg, evaluated):
         return 0
-    trainer = build(args, cfg, folder)
+    open_log(folder)
+    trainer = build(args, cfg)
     data = lists_of(trainer)
     if data is not None:
         check_data(folder, cfg, data, evaluating=True)
@@ -278,8 +280,8 @@ def train_batched(args: argparse.Namespace, cfgs: list[CfgNode]) -> int:
         cfgs = [cfg for cfg in cfgs if not done_already(args, cfg)]
         if not cfgs:
             return 0
-        log_file = Path(cfgs[0].OUTPUT_DIR, "together.txt")
-        built = [build(args, cfg, log_file) for cfg in cfgs]
+        open_log(Path(cfgs[0].OUTPUT_DIR, "together.txt"))
+        built = [build(args, cfg) for cfg in cfgs]
         for trainer in built:
             claim(Path(trainer.cfg.OUTPUT_DIR), trainer.cfg, lists_of(trainer))
         if not args.no_train:
@@ -287,7 +289,7 @@ def train_batched(args: argparse.Namespace, cfgs: list[CfgNode]) -> int:
     return 0
 
 
-def build(args: argparse.Namespace, cfg: CfgNode, log_place: Path) -> Any:
+def build(args: argparse.Namespace, cfg: CfgNode) -> Any:
     """The trainer of a configuration, seeded; the log begins with what it runs on."""
     import dassl
     import torch
@@ -296,7 +298,6 @@ def build(args: argparse.Namespace, cfg: CfgNode, log_place: Path) -> Any:
 
     from trainers.advpt import CLIPTrainer
 
-    open_log(log_place)
     for line in args.from_checkpoint:
         log.info("%s", line)
     if cfg.SEED >= 0:

@@ -37,10 +37,6 @@ LAYOUTS = ("text", "text_deep", "visual", "independent", "t2v", "v2t")
 COUPLED = ("t2v", "v2t")
 ACTIVATIONS = ("", "quickgelu", "gelu")
 NO_WORDS = ("", "false", "none", "0")  # CTX_INIT as CoOp's users write it where there are no words
-# Fields of ContextSettings that are the layout of a prompt, with their leaves in a trainer's node.
-CONTEXT_LEAVES = {"n_ctx": "N_CTX", "csc": "CSC", "ctx_init": "CTX_INIT", "position": "CLASS_TOKEN_POSITION",
-                  "layout": "LAYOUT", "n_vision": "N_VISION", "depth_text": "DEPTH_TEXT",
-                  "depth_vision": "DEPTH_VISION", "shared_coupling": "SHARED_COUPLING"}  # fmt: skip
 BANK_PRECISIONS = ("fp32", "tf32", "amp")
 
 
@@ -740,6 +736,10 @@ class LayoutContext(DeepContext):
     """As :class:`DeepContext`, for a trainer whose settings choose the layout."""
 
     layout: str = setting("t2v", "which towers have prompts, and which are made of others", allowed=LAYOUTS)
+
+
+# Fields of ContextSettings that are the layout of a prompt, with their leaves in a trainer's node.
+CONTEXT_LEAVES = {leaf.field: leaf.name for leaf in LayoutContext.declared() if leaf.field != "precision"}
 
 
 @register("BANK", in_v1=True)

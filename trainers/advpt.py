@@ -54,7 +54,6 @@ from advpt.prompts.image_encoder import with_visual_prompts
 from advpt.prompts.learner import PromptLearner, check_layout
 from advpt.prompts.text_encoder import TextEncoder, class_tokens
 from advpt.settings import (
-    UNRECORDED_LEAVES,
     BackboneSettings,
     BankSettings,
     ContextSettings,
@@ -75,7 +74,7 @@ from advpt.tuning.progress import Progress
 from advpt.tuning.rolling import FILE as ROLLING
 from advpt.tuning.rolling import RollingCheckpoint, require_finite
 
-__all__ = ["UNRECORDED_LEAVES", "AdvPT", "CLIPTrainer", "GradientTrainer", "PromptTrainer", "extend_cfg"]
+__all__ = ["AdvPT", "CLIPTrainer", "GradientTrainer", "PromptTrainer", "extend_cfg"]
 log = logging.getLogger(__name__)
 MODEL_NAME = exchange.FOLDER  # the checkpoint folder, as CoOp has it
 
