@@ -168,8 +168,7 @@ class CLIPTrainer(TrainerX):
             if node not in where:
                 raise ConfigError(
                     f"{type(self).__name__} has no settings: the configuration lacks {node}. In train.py, call "
-                    "trainers.advpt.extend_cfg(cfg) at the end of extend_cfg; a trainer with a node of its own adds it "
-                    "there as well"
+                    "trainers.advpt.extend_cfg(cfg) at the end of extend_cfg, where all trainers are imported"
                 )
         require_ranges(cfg, self.nodes())
         for settings in (self.settings, ZeroShotSettings, BackboneSettings, SurrogateSettings):
