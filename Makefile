@@ -4,6 +4,7 @@
 # make bench  the speed table: every hot path beside what people run today (about ten minutes)
 # make faults the fault-injection suite at full length (under 20 minutes), one table at the end and in output/faults.md
 # make lint   ruff and mypy
+# make docs   docs/settings.md, from the help texts of the settings
 # VENV=  (empty) uses the environment that is active
 VENV ?= .venv
 ifeq ($(strip $(VENV)),)
@@ -16,7 +17,7 @@ endif
 SOURCES := setup.py dassl-lite/pyproject.toml scripts/setup.sh
 export PYTHON
 
-.PHONY: setup demo demo-full test bench faults lint format clean
+.PHONY: setup demo demo-full test bench faults lint docs format clean
 setup: $(STAMPS)/base
 
 demo: $(STAMPS)/base
@@ -62,3 +63,6 @@ endif
 
 clean:
 	rm -rf .stamps .pytest_cache .mypy_cache .ruff_cache build *.egg-info dassl-lite/*.egg-info
+
+docs: $(STAMPS)/dev
+	$(PYTHON) -c 'import trainers; from advpt.settings import table; print(table(), end="")' > docs/settings.md

@@ -189,18 +189,12 @@ def statistics(args: argparse.Namespace) -> int:
     from advpt.prompts.exchange import FOLDER, about, checkpoint_file, origin, other_classes
     from advpt.settings import extend_cfg, merge_overrides
 
-    if str(_repository()) not in sys.path:
-        sys.path.insert(0, str(_repository()))
+    _register_plugins()
     from dassl.config import get_cfg_default
     from dassl.engine import build_trainer
 
-    from advpt.backbones.clip import cache_folder
-    from advpt.backbones.shim import offer_clip
     from advpt.bank.statistics import Source, build, folder_of
 
-    offer_clip(cache_folder())
-    for package in ("datasets", "trainers"):  # importing them registers them
-        importlib.import_module(package)
     cfg = get_cfg_default()
     extend_cfg(cfg)
     saved = read_json(args.folder / run_folder.FILE, RecordError)
@@ -235,9 +229,11 @@ def config(args: argparse.Namespace) -> int:
     """A configuration file as one flat yaml, what it builds on merged in; for checkouts whose train.py does not know
     `_BASE_` and composed names such as rn50_ep50.yaml."""
     import yaml
-    from dassl.config import get_cfg_default
 
     from advpt.settings import extend_cfg, merge_yaml, plain, yaml_layers
+
+    _register_plugins()
+    from dassl.config import get_cfg_default
 
     cfg = get_cfg_default()
     extend_cfg(cfg)
@@ -279,6 +275,13 @@ def _repository() -> Path:
         if (folder / "train.py").is_file() and (folder / "configs" / "trainers").is_dir():
             return folder
     raise ConfigError("this verb starts train.py and reads its yaml files: run it in the root of the repository")
+
+
+def _register_plugins() -> None:
+    """The repository's trainers and data sets, which bring their settings."""
+    if str(_repository()) not in sys.path:
+        sys.path.insert(0, str(_repository()))
+    importlib.import_module("train").register_plugins()
 
 
 def _words(text: str) -> list[str]:
@@ -357,6 +360,7 @@ def reproduce(args: argparse.Namespace) -> int:
     setup = (DEMO if args.demo else PAPER).narrowed(
         _words(args.only), _words(args.backbones), _whole_numbers("--seeds", args.seeds)
     )
+    _register_plugins()
     repository = _repository()
     output = args.output or Path("output", "reproduce-demo" if args.demo else "reproduce")
     places = Places(
@@ -419,6 +423,7 @@ def sweep(args: argparse.Namespace) -> int:
     from advpt.results.collect import collect
     from advpt.results.table import groups, render
 
+    _register_plugins()
     repository, output = _repository(), args.output.absolute()
     places = Places(
         repository,

@@ -15,7 +15,7 @@ PLUGINS = sorted([*(REPOSITORY / "trainers").glob("*.py"), *(REPOSITORY / "datas
 # From the ground up; a module may import its own layer and those below.
 LAYERS = (
     ("errors", "version", "signals", "files", "checkpoints", "additions", "detectors", "cluster", "registry"),
-    ("settings", "data"),
+    ("settings", "advice", "data"),
     ("backbones", "prompts", "losses"),
     ("attacks", "defenses"),
     ("bank",),
@@ -34,6 +34,8 @@ DASSL = {
     "dassl.optim": {"build_optimizer", "build_lr_scheduler"},
     "dassl.metrics": {"compute_accuracy"},
     "dassl.utils": {
+        "AverageMeter",
+        "MetricMeter",
         "setup_logger",
         "set_random_seed",
         "collect_env_info",

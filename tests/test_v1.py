@@ -29,8 +29,7 @@ from advpt.evaluation import record as records
 from advpt.evaluation import run_folder
 from advpt.files import digest
 from advpt.prompts.classifier import Classifier
-from advpt.settings import BackboneSettings, plain
-from trainers.advpt import UNRECORDED_LEAVES
+from advpt.settings import UNRECORDED_LEAVES, BackboneSettings, plain
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -78,6 +78,11 @@ class ConditionalLearner(PromptLearner):
         shift = F.linear(hidden, at["meta_net.linear2.weight"], at["meta_net.linear2.bias"])
         return self._text(at["ctx"] + shift.unsqueeze(-2), None)
 
+    def classifier(self, encoder: TextEncoder, scale: float, fixed: Tensor) -> ConditionalClassifier:
+        unmoved = super().classifier(encoder, scale, fixed)
+        values = {name: value.detach().clone() for name, value in self.named_parameters()}
+        return ConditionalClassifier(unmoved.features, scale, encoder, self, values)
+
 
 def _linear(inside: int, outside: int, generator: torch.Generator | None) -> nn.Linear:
     """A layer initialised like ``torch.nn.Linear``, uniform within 1 / sqrt(inside), from ``generator`` alone."""

@@ -29,11 +29,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advpt.backbones.clip import Architecture
 from advpt.data import listing
 from advpt.errors import PromptError
+from advpt.prompts.classifier import Classifier
 from advpt.prompts.text_encoder import PromptBatch, TextEncoder, class_tokens, tokenize, word_tokens
 from advpt.settings import COUPLED, ContextSettings
 
@@ -228,6 +230,18 @@ class PromptLearner(nn.Module):
             visual = _stack(_linear(at, "couple_input", at["ctx"].unsqueeze(-3)).squeeze(-3), below)
         text = None if self.layout == "visual" else self._text(at["ctx"], deep)
         return PromptState(text, visual)
+
+    @torch.no_grad()
+    def classifier(self, encoder: TextEncoder, scale: float, fixed: Tensor) -> Classifier:
+        """What classifies by the prompts as they are now.
+
+        Args:
+            encoder: the text tower. scale: the logit scale.
+            fixed: ``[K, L]`` of unit length, text features of layout ``visual``.
+        """
+        state = self()
+        features = F.normalize(encoder(state.text), dim=-1) if state.text else fixed
+        return Classifier(features, scale, visual=state.visual)
 
     def _text(self, ctx: Tensor, deep: Tensor | None) -> PromptBatch:
         """The prompts of all classes, sharing as long a prefix as their layout allows."""

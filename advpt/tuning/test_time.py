@@ -22,56 +22,24 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from yacs.config import CfgNode
 
 from advpt import losses
 from advpt.backbones.clip import ImageEncoder
 from advpt.backbones.precision import half_precision
 from advpt.data import views
-from advpt.errors import ConfigError, PromptError, unknown_name
+from advpt.errors import PromptError
 from advpt.files import tensor_digest
 from advpt.prompts.image_encoder import image_features
 from advpt.prompts.learner import PromptLearner, PromptState
 from advpt.prompts.text_encoder import TextEncoder
-from advpt.settings import ContextSettings
 
 log = logging.getLogger(__name__)
 
 VERSION = 1
-RESETS = ("loaded", "constructed")
-VARIANCES, TEXTS, SOURCES, PRECISIONS = (
-    ("unbiased", "biased"),
-    ("plain", "dataset"),
-    ("tensor", "file"),
-    ("fp32", "amp"),
-)
 BETAS, EPS, DECAY = (0.9, 0.999), 1e-8, 0.01  # of AdamW, PyTorch's defaults
 IMAGES_AT_ONCE = {"cpu": 64, "cuda": 1024}  # of the pass without a graph; a processor's caches like them small
 Values = dict[str, Tensor]
 Reference = Sequence[tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True)
-class Profile:
-    """A profile's values for settings that are left open. ``align_weight``: ``depth`` is 100 / prompted layers,
-    ``blocks`` 1 / aligned blocks."""
-
-    resets: tuple[str, ...]
-    blocks: str  # all, prompted, or but-last: the prompted ones without the last (the released code's slip)
-    form: str
-    align_weight: str
-    variance: str
-    crops: str
-    text: str
-    precision: str
-    source: str
-
-
-PROFILES = {
-    "sound": Profile(("loaded",), "prompted", "mean", "depth", "unbiased", "centre", "plain", "fp32", "tensor"),
-    "paper": Profile(("loaded",), "all", "norm", "blocks", "unbiased", "centre", "dataset", "fp32", "tensor"),
-    "released": Profile(("constructed",), "but-last", "mean", "depth", "biased", "random", "plain", "amp", "file"),
-}
 
 
 @dataclass(frozen=True)
@@ -114,68 +82,10 @@ class TuningConfig:
     batch: int = 8
     seed: int = 0
 
-    @classmethod
-    def from_cfg(cls, node: CfgNode, context: ContextSettings, layers: int | None) -> TuningConfig:
-        """From ``TRAINER.TAPT``. ``layers``: blocks of the image tower, None where it is not known yet.
-
-        Raises:
-            ConfigError: a value, or values together, that make no sense.
-        """
-        for name, known in (("PROFILE", tuple(PROFILES)), ("ALIGN_FORM", losses.ALIGN_FORMS), ("VARIANCE", VARIANCES),
-                            ("TEXT", TEXTS), ("VIEWS_FROM", SOURCES), ("TUNE_PREC", PRECISIONS),
-                            ("STATISTICS_CROPS", ("centre", "random"))):  # fmt: skip
-            _known(name, node[name], known)
-        for reset in node.RESET_SOURCE:
-            _known("RESET_SOURCE", reset, RESETS)
-        bounds = (
-            ("VIEWS", node.VIEWS >= 1), ("RHO", 0 < node.RHO <= 1), ("STEPS", node.STEPS >= 0), ("LR", node.LR > 0),
-            ("RESET_EVERY", node.RESET_EVERY >= 1), ("BATCH", node.BATCH >= 1), ("ALPHA", 0 <= node.ALPHA <= 1),
-            ("ENTROPY_W", node.ENTROPY_W >= 0),
-        )  # fmt: skip
-        if wrong := [f"{name} {node[name]}" for name, right in bounds if not right]:
-            raise ConfigError(
-                f"TRAINER.TAPT: {', '.join(wrong)} makes no sense; VIEWS, BATCH and RESET_EVERY are at least 1, STEPS "
-                "at least 0, LR above 0, RHO in (0, 1], ALPHA in [0, 1], ENTROPY_W at least 0"
-            )
-        profile, depth = PROFILES[node.PROFILE], context.depth_vision
-        ranges = {"all": layers or depth, "prompted": depth, "but-last": max(1, depth - 1)}
-        blocks = tuple(node.BLOCKS) or tuple(range(ranges[profile.blocks]))
-        if any(not isinstance(i, int) or i < 0 or (layers and i >= layers) for i in blocks):
-            raise ConfigError(
-                f"TRAINER.TAPT.BLOCKS is {blocks}; blocks are counted from 0"
-                + (f", and the image tower has {layers}" if layers else "")
-            )
-        weight = 100 / depth if profile.align_weight == "depth" else 1 / len(blocks)
-        return cls(
-            resets=tuple(node.RESET_SOURCE) or profile.resets,
-            reset_every=node.RESET_EVERY,
-            views=node.VIEWS,
-            rho=node.RHO,
-            steps=node.STEPS,
-            lr=node.LR,
-            entropy_weight=node.ENTROPY_W,
-            alpha=node.ALPHA,
-            align_weight=weight if node.ALIGN_W < 0 else node.ALIGN_W,
-            blocks=blocks,
-            form=node.ALIGN_FORM or profile.form,
-            variance=node.VARIANCE or profile.variance,
-            crops=node.STATISTICS_CROPS or profile.crops,
-            text=node.TEXT or profile.text,
-            precision=node.TUNE_PREC or profile.precision,
-            source=node.VIEWS_FROM or profile.source,
-            batch=node.BATCH,
-            seed=node.SEED,
-        )
-
     @property
     def kept(self) -> int:
         """The number of views that are kept."""
         return max(1, int(self.rho * self.views))
-
-
-def _known(name: str, value: str, known: Sequence[str]) -> None:
-    if value and value not in known:
-        raise ConfigError(f"TRAINER.TAPT.{name}: {unknown_name('value', value, known)}")
 
 
 # Parameters that the released code's reset does not take from the checkpoint but from the construction: all of V, all

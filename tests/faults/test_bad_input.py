@@ -49,7 +49,7 @@ from advpt.settings import extend_cfg, leaves, merge_overrides, merge_yaml, plai
 from advpt.tuning.progress import Progress
 from tests.helpers.banks import make_clip, make_images
 from tests.helpers.injection import SCALE, times
-from trainers.advpt import PromptTrainer, source_of
+from trainers.advpt import PromptTrainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -590,7 +590,7 @@ def test_what_a_run_leaves(tmp_path, tally):
         judged(lambda: claim(folder, cfg), "run")
         judged(lambda: run_folder.is_done(folder, cfg))
         judged(lambda: Progress(folder / "progress.json", 1), "progress.json")
-        judged(lambda: source_of(folder / "checkpoint"), "prompt.json")
+        judged(lambda: exchange.about(folder / "checkpoint"), "prompt.json")
         (folder / name).write_bytes(whole[name])
 
     def ways(name: str) -> st.SearchStrategy:

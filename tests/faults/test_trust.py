@@ -122,9 +122,9 @@ def a_config(path: Path) -> None:
 
 def a_rolling_checkpoint(path: Path) -> None:
     from advpt.detectors import LossWatch
-    from advpt.tuning.rolling import Rolling
+    from advpt.tuning.rolling import RollingCheckpoint
 
-    Rolling(path, LossWatch()).restore(SimpleNamespace(start_epoch=0, get_model_names=lambda: []))
+    RollingCheckpoint(path, LossWatch()).restore(SimpleNamespace(start_epoch=0, get_model_names=lambda: []))
 
 
 # Every function of ours that opens a file which somebody else may have made.

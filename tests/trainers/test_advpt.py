@@ -229,6 +229,7 @@ args = parser.parse_args()
 cfg = get_cfg_default()
 cfg.TRAINER.COOP = CN()
 cfg.TRAINER.COOP.N_CTX = 8
+cfg.TRAINER.COOP.PREC = "fp16"
 cfg.DATASET.SUBSAMPLE_CLASSES = "all"
 trainers.advpt.extend_cfg(cfg)
 assert cfg.TRAINER.COOP.N_CTX == 8
