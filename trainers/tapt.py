@@ -209,14 +209,14 @@ class TestTimeTrainer(PromptTrainer):
         first = self.rows(images)[0]
         library = self.library.seen_through(prompts.learned.visual)
         bank = library.get_all(images, None, None, 0, [each for row in self.rows(images) for each in row.seen])[0]
-        return first.reads(prompts.learned), bank
+        return first.classifier(prompts.learned), bank
 
     def observed(self):
         return {"tuning": {row.tuner.name: {"not_finite": len(row.tuner.not_finite)} for row in self._rows}}
 
     def facts(self):
         banks = {kind: bank.key if bank is not None else None for kind, bank in self.banks.items()}
-        return super().facts() | {"tuning": dataclasses.asdict(self.how) | {"statistics": banks}}
+        return dataclasses.replace(super().facts(), tuning=dataclasses.asdict(self.how) | {"statistics": banks})
 
 
 @TRAINER_REGISTRY.register()

@@ -12,7 +12,7 @@ import dataclasses
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,7 +25,9 @@ from advpt.data.images import ImageSet
 from advpt.errors import AttackError, ConfigError
 from advpt.evaluation.defended import SMOOTH, Defended
 from advpt.evaluation.protocols import Threat, threats
+from advpt.evaluation.record import DefenseFacts
 from advpt.prompts.classifier import Classifier
+from advpt.schema import JsonObject
 from advpt.settings import EvalSettings
 from advpt.tuning.test_time import Tuner
 
@@ -80,39 +82,33 @@ class AtTuned:
             )
         return pixels
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> JsonObject:
         return {"tuner": self.tuner.parameters(), "knows": self.protocol}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Tuned(Defended):
     """A row of results: the prompts tuned on every image. Made by :func:`rows`. ``beside``: it stands beside
     another row, as its authors measured it; attackers who know the tuning are left to that one."""
 
-    tuner: Tuner | None = None
+    tuner: Tuner
     beside: bool = False
     tunes: ClassVar[bool] = True
 
     @property
     def names(self) -> list[str]:
-        return [self._tuner.name]
+        return [self.tuner.name]
 
-    @property
-    def _tuner(self) -> Tuner:
-        if self.tuner is None:
-            raise ConfigError("a row of test-time tuning needs its tuner")
-        return self.tuner
-
-    def reads(self, learned: Classifier) -> Classifier:
+    def classifier(self, learned: Classifier) -> Classifier:
         return AsLogits(learned.features, learned.scale, visual=learned.visual)
 
-    def faces(self, threat: Threat) -> bool:
+    def applies_to(self, threat: Threat) -> bool:
         return not (self.beside and _knows_tuning(threat))
 
-    def through(self, threat: Threat, bpda: bool) -> Known | None:
-        return AtTuned(self._tuner, threat.protocol) if _knows_tuning(threat) else None
+    def attack_target(self, threat: Threat, bpda: bool) -> Known | None:
+        return AtTuned(self.tuner, threat.protocol) if _knows_tuning(threat) else None
 
-    def against(self, threat: Threat, draws: int) -> Threat:
+    def adapt(self, threat: Threat, draws: int) -> Threat:
         if threat.protocol != "adaptive" or threat.own_network:
             return threat
         attack = threat.attack.for_random(draws)
@@ -121,15 +117,17 @@ class Tuned(Defended):
             threat, attack=attack, note=f"{note}every gradient a mean over {draws} draws of views"
         )
 
-    def facts(self, threat: Threat | None, bpda: bool) -> dict[str, Any] | None:
-        known = threat is not None and _knows_tuning(threat)
-        return {
-            "spec": self._tuner.name,
-            "expanded": self._tuner.name,
-            "stages": [self._tuner.parameters()],
-            "seeds": [None],
-            "gradient": {self._tuner.name: GRADIENT[threat.protocol]} if threat is not None and known else None,
-        }
+    def facts(self, threat: Threat | None, bpda: bool) -> DefenseFacts | None:
+        gradient = None
+        if threat is not None and _knows_tuning(threat):
+            gradient = {self.tuner.name: GRADIENT[threat.protocol]}
+        return DefenseFacts(
+            spec=self.tuner.name,
+            expanded=self.tuner.name,
+            stages=(self.tuner.parameters(),),
+            seeds=(None,),
+            gradient=gradient,
+        )
 
 
 def rows(tuners: Sequence[Tuner], images: ImageSet) -> list[Tuned]:
