@@ -1,3 +1,13 @@
-from conftest_bank import clip_model, library, pictures
+"""The same banks, opened anew."""
 
-__all__ = ["clip_model", "library", "pictures"]
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+
+@pytest.fixture
+def again(library):
+    """The same shelf, opened by another process: nothing is remembered."""
+    return lambda **how: dataclasses.replace(library, _open={}, built=[], **how)
