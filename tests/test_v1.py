@@ -118,7 +118,7 @@ def test_its_folder_takes_an_activation_that_says_what_it_meant_and_refuses_anot
 def test_its_records_hold_the_configuration_that_a_new_one_would(folder):
     settings = {k: v for k, v in plain(train.setup_cfg(train.parse_args(words(folder)))).items() if k not in UNRECORDED}
     for path in sorted((folder / "records").glob("*.json")):
-        result = records.read(path).result
+        result = records.read(path).result.to_json()
         assert result["config"] == settings and result["config_digest"] == digest(settings)
 
 

@@ -396,6 +396,15 @@ class Record:
     path: Path | None = None
     stored_id: str = ""
 
+    @classmethod
+    def from_json(cls, result: Json, observed: Json, path: Path | None = None, stored_id: str = "") -> Record:
+        """A record from the JSON values of its file.
+
+        Raises:
+            FieldError: a field is missing, of another type, or outside its range.
+        """
+        return cls(from_json(Result, result), from_json(Observed, observed), path, stored_id)
+
     @property
     def id(self) -> str:
         """SHA-256 (hex) of the result: equal results have one id."""
@@ -446,12 +455,12 @@ def read(path: Path) -> Record:
         schema = data.get("schema") if isinstance(data, dict) else type(data).__name__
         raise RecordError(f"{path} has record schema {schema}; this version reads {SCHEMA}: evaluate the run again")
     try:
-        result, observed = from_json(Result, data.get("result")), from_json(Observed, data.get("observed", {}))
+        record = Record.from_json(data.get("result"), data.get("observed", {}), path, digest(data.get("result")))
     except FieldError as error:
         raise RecordError(f"{path} is not a sound record: {error}; evaluate the run again") from None
-    if data.get("id") != (stored_id := digest(data["result"])):
+    if data.get("id") != record.id:
         raise RecordError(f"{path} was changed after it was written (its id does not match); evaluate the run again")
-    return Record(result, observed, path, stored_id)
+    return record
 
 
 def observe(seconds: float, device: torch.device) -> Observed:

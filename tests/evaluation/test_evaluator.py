@@ -22,15 +22,34 @@ from advpt.bank import build
 from advpt.bank.library import Library
 from advpt.data.images import ImageSet
 from advpt.errors import AttackError
-from advpt.evaluation.evaluator import Prompts, card, evaluate
+from advpt.evaluation.evaluator import Prompts, contradictions, evaluate, summary
 from advpt.evaluation.protocols import KNOWS, KNOWS_NOTHING, NOT_KNOWN
-from advpt.evaluation.record import Record, outcome
+from advpt.evaluation.record import CleanAccuracy, Record, RobustAccuracy, RunFacts
 from advpt.prompts.classifier import Classifier
 from advpt.results.table import groups, render
 from advpt.settings import EvalSettings, SurrogateSettings
+from tests.helpers.records import outcome
 
 K = 4
-FACTS = {"dataset": "random", "trainer": "AdvPT", "seed": 1, "config": {"BANK.ATTACK": "pgd2@4"}}
+FACTS = RunFacts(dataset="random", trainer="AdvPT", seed=1, config={"BANK.ATTACK": "pgd2@4"})
+
+
+def test_what_cannot_be_right_about_an_attack():
+    def clean(hits):
+        return CleanAccuracy.of(torch.arange(10) < hits)
+
+    def robust(hits, **fields):
+        return RobustAccuracy.of(torch.arange(10) < hits, **fields)
+
+    assert contradictions(clean(6), robust(3, largest_linf=8.0), "pgd") == []
+    assert "robust above clean: 80.00 % under pgd, 60.00 %" in contradictions(clean(6), robust(8), "pgd")[0]
+    (warning,) = contradictions(clean(6), robust(6, untouched=100.0), "pgd")
+    assert "changed nothing: pgd gave back every image" in warning
+    assert "gave back" in contradictions(clean(6), robust(3, largest_linf=0.0), "pgd")[0]
+    assert "as well or badly as without" in contradictions(clean(6), robust(6), "pgd")[0]
+    assert contradictions(clean(0), robust(0), "pgd") == [], "there was nothing to break"
+    nothing = torch.zeros(0).bool()
+    assert contradictions(CleanAccuracy.of(nothing), RobustAccuracy.of(nothing), "pgd") == []
 
 
 # --- measured on a tiny CLIP ---------------------------------------------------------------------------------------
@@ -69,8 +88,12 @@ def measured(tiny_clip, images, tmp_path: Path) -> Callable[..., tuple[dict[str,
 
     def run(*attacks: str, protocols=("transfer", "transfer-all", "adaptive")):
         settings = EvalSettings(tuple(attacks), tuple(protocols), (), 0, 0)
-        found = evaluate(Prompts(learned, hand, ("a {}.",)), pictures, library, settings, dict(FACTS))
-        return {f"{r.result['protocol']} {r.result['attack']['spec']}": r.result for r in found}, found, library
+        found = evaluate(Prompts(learned, hand, ("a {}.",)), pictures, library, settings, FACTS)
+        return (
+            {f"{r.result.protocol} {r.result.attack.spec}": r.result.to_json() for r in found},
+            found,
+            library,
+        )
 
     return run
 
@@ -107,7 +130,7 @@ def test_autoattack_shows_what_it_left_alone(measured) -> None:
     assert some["robust"]["on_perturbed"]["correct"] == int(survivors(some)[perturbed].sum())
     assert (bank.columns["clean_correct"][bank.columns["perturbed"]] == 1).all()
     assert every["attack"]["every"] and not some["attack"]["every"]
-    text = card(records)
+    text = summary(records)
     for part in ("untouched", "on the perturbed", "broken by apgd-ce"):
         assert part in text
     assert "% untouched," in render(groups(records)[0])
@@ -136,10 +159,10 @@ def test_the_worst_case_is_the_and_of_all_attacks(measured) -> None:
     assert worst["robust"]["accuracy"] <= min(r["robust"]["accuracy"] for r in members)
     assert worst["robust"]["untouched"] == 0  # PGD touched them all
     assert "transfer worst-case@1" not in found  # one attack is no contest
-    assert "worst-case@0.5" in card(records)
+    assert "worst-case@0.5" in summary(records)
     heads = render(groups(records)[0]).splitlines()[2]
     assert heads.index("worst-case@0.5") > heads.index("apgd-ce-t@0.5") > heads.index("clean")
-    assert records[0].result["attack"]["spec"].startswith("pgd2-ce@0.5")  # the first attack stays the first record
+    assert records[0].result.attack.spec.startswith("pgd2-ce@0.5")  # the first attack stays the first record
 
 
 def test_visual_prompts_are_in_the_key_of_a_surrogate_attacks_bank(measured, images) -> None:
@@ -159,7 +182,7 @@ def test_a_surrogate_attack_is_recorded_with_its_network(measured) -> None:
     own = r["robust"]["surrogate"]
     assert own["network"] == "small-cnn" and "stand-in" in own["about"] and 0 <= own["accuracy"] <= 100
     assert own["accuracy_attacked"] <= own["accuracy"] and own["digest"] == library.surrogate.digest
-    assert "surrogate small-cnn" in card(records)
+    assert "surrogate small-cnn" in summary(records)
     assert "adaptive worst-case@16" not in found
     assert found["transfer worst-case@16"]["attacker_knows"] == KNOWS["transfer"]  # of the two, who knows more
 
@@ -189,6 +212,7 @@ from advpt.backbones.clip import Architecture, Backbone, build
 from advpt.bank.library import Library
 from advpt.data import images
 from advpt.evaluation.evaluator import Prompts, evaluate
+from advpt.evaluation.record import RunFacts
 from advpt.prompts.classifier import Classifier
 from advpt.settings import EvalSettings
 
@@ -206,9 +230,9 @@ pictures = images.ImageSet("generated", "test", samples, tuple("abcde"), images.
 library = Library(folder, backbone, lambda: backbone, chunk=8)
 prompts = [Classifier(torch.nn.functional.normalize(torch.randn(5, 32), dim=-1), 100.0) for _ in range(2)]
 settings = EvalSettings(("pgd1-ce@8",), ("transfer",), (), 0, 0)
-facts = {"dataset": "generated", "trainer": "AdvPT", "seed": 1, "config": {}}
+facts = RunFacts(dataset="generated", trainer="AdvPT", seed=1, config={})
 found = evaluate(Prompts(*prompts, ("{}",)), pictures, library, settings, facts)
-assert found[0].result["robust"]["n"] == n
+assert found[0].result.robust.n == n
 # not ru_maxrss, which remembers the process that started this one
 print(1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]))
 """
@@ -270,12 +294,12 @@ def test_images_made_elsewhere_in_a_record(measured, images, tmp_path: Path) -> 
     assert str(tmp_path) not in json.dumps(r) and r["attacker_knows"] == NOT_KNOWN
     assert r["robust"]["largest_linf"] == pytest.approx(4, abs=1e-3) and r["robust"]["untouched"] == 50
     assert r["robust"]["on_perturbed"]["n"] == 6
-    written = next(x for x in records if x.result is r)
-    assert written.observed["files"] == str(path) and "files" not in records[-1].observed
+    written = next(x for x in records if x.result.to_json() == r)
+    assert written.observed.files == str(path) and records[-1].observed.files is None
     made_of = library._open[r["robust"]["bank"]].spec["adversarial_set"]
     assert made_of["attacked"]["image"] is made_of["attacked"]["text"] is made_of["seed"] is None
     assert label in found["transfer worst-case@4"]["attack"]["attacks"]
-    text = card(records)
+    text = summary(records)
     assert "largest change of a pixel 4" in text and NOT_KNOWN in text
     assert label in render(groups(records)[0])
 

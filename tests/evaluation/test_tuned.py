@@ -111,19 +111,19 @@ def test_rows_and_their_threats(tiny_clip: Backbone, images) -> None:
     rows = tuned.rows([first, second], images(4))
     assert [row.names for row in rows] == [["tapt"], ["tapt:constructed"]]
     found = {t.protocol: t for t in threats(["pgd2-ce@4"], ["transfer", "static", "tuned", "adaptive"])}
-    assert [rows[1].faces(t) for t in found.values()] == [True, True, False, False]
-    assert all(rows[0].faces(t) for t in found.values())
-    assert {p: rows[0].through(t, False) is not None for p, t in found.items()} == {
+    assert [rows[1].applies_to(t) for t in found.values()] == [True, True, False, False]
+    assert all(rows[0].applies_to(t) for t in found.values())
+    assert {p: rows[0].attack_target(t, False) is not None for p, t in found.items()} == {
         "transfer": False, "static": False, "tuned": True, "adaptive": True,
     }  # fmt: skip
-    assert str(rows[0].against(found["adaptive"], 3).attack) == "pgd2-ce@4/a4/eot3"
-    assert rows[0].against(found["tuned"], 3) == found["tuned"]
-    keys = {str(rows[0].through(found[p], False).parameters()) for p in ("tuned", "adaptive")}
+    assert str(rows[0].adapt(found["adaptive"], 3).attack) == "pgd2-ce@4/a4/eot3"
+    assert rows[0].adapt(found["tuned"], 3) == found["tuned"]
+    keys = {str(rows[0].attack_target(found[p], False).parameters()) for p in ("tuned", "adaptive")}
     assert len(keys) == 2
     learned, hand = (Classifier(torch.eye(3)[i:], 1.0) for i in (0, 1))
     attacked = {p: t.attacked(learned, hand) is learned for p, t in found.items()}
     assert attacked == {"transfer": False, "static": True, "tuned": True, "adaptive": True}
-    assert rows[0].reads(learned).digest == learned.digest
+    assert rows[0].classifier(learned).digest == learned.digest
     logits = torch.randn(2, 3)
-    assert torch.equal(rows[0].reads(learned).logits(logits), logits)
+    assert torch.equal(rows[0].classifier(learned).logits(logits), logits)
     assert Threat("static", found["static"].attack).knows == KNOWS["static"]

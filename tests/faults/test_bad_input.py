@@ -36,7 +36,7 @@ from advpt.detectors import LossWatch
 from advpt.errors import AdvPTError, DataError
 from advpt.evaluation import record as records
 from advpt.evaluation import run_folder
-from advpt.evaluation.record import Record, accuracy
+from advpt.evaluation.record import Record
 from advpt.evaluation.run_folder import claim
 from advpt.files import digest, load_checkpoint
 from advpt.prompts import exchange
@@ -49,6 +49,7 @@ from advpt.settings import extend_cfg, leaves, merge_overrides, merge_yaml, plai
 from advpt.tuning.progress import Progress
 from tests.helpers.banks import make_clip, make_images
 from tests.helpers.injection import SCALE, times
+from tests.helpers.records import accuracy
 from trainers.advpt import PromptTrainer, source_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -573,7 +574,7 @@ def test_what_a_run_leaves(tmp_path, tally):
     """done.json, config.json, progress.json, prompt.json: of another run, damaged, or made up."""
     cfg = default_cfg()
     folder = tmp_path / "run"
-    records.write(Record(a_record(), {}), folder)
+    records.write(Record.from_json(a_record(), {}), folder)
     claim(folder, cfg)
     run_folder.mark_done(folder, cfg)
     progress = Progress(folder / "progress.json", watch=LossWatch(3))

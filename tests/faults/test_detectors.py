@@ -8,12 +8,13 @@ import torch
 from advpt import detectors
 from advpt.backbones.clip import ImageEncoder
 from advpt.evaluation import record as records
-from advpt.evaluation.record import Record, accuracy
+from advpt.evaluation.record import Record
 from advpt.results.collect import collect
 from advpt.results.layout import CLEAN, Cell, Row, Table, Which
 from advpt.results.report import write as write_report
 from advpt.results.shelf import Run
 from advpt.results.table import groups, render
+from tests.helpers.records import accuracy
 from tests.helpers.workspace import Workspace
 
 # a batch size that divides the 15 images: epochs see the same ones, and their losses compare
@@ -36,7 +37,7 @@ def warned(workspace: Workspace, **how) -> tuple[list[str], str]:
     """The warnings in the record of a run with something wrong, and what it printed."""
     printed = workspace.run(*SETTINGS, **how)
     found = records.read(next((how.get("output") or workspace.output).glob("records/*.json")))
-    return found.result["warnings"], printed
+    return found.result.warnings, printed
 
 
 def test_a_sound_run_has_none_and_says_so(workspace: Workspace, tally):
@@ -117,7 +118,7 @@ def test_warnings_stand_in_tables_and_on_the_page(tmp_path):
         "images": {"n": 10, "digest": "d"}, "clean": accuracy(torch.arange(10) < 6), "robust": None, "protocol": None,
         "config": {}, "defenses": [], "warnings": [text],
     }  # fmt: skip
-    records.write(Record(result, {}), tmp_path / "run")
+    records.write(Record.from_json(result, {}), tmp_path / "run")
     (group,) = groups(collect([tmp_path / "run"]))
     assert f"WARNING AdvPT, seed 1: {text}" in render(group)
     run = Run("r", tmp_path / "run", 1, "done", "a run")
@@ -138,7 +139,7 @@ def test_a_table_says_that_tuning_did_nothing(tmp_path):
         "images": {"n": 10, "digest": "d"}, "clean": accuracy(torch.arange(10) < 6), "robust": None, "protocol": None,
         "config": {}, "defenses": ["tapt"], "warnings": [text],
     }  # fmt: skip
-    records.write(Record(result, {}), tmp_path / "run")
+    records.write(Record.from_json(result, {}), tmp_path / "run")
     row = Row("B", "TAPT-V", "tapt", "clean", "-", (Cell(("r",), Which(None, "", "tapt"), None),))
     run = Run("r", tmp_path / "run", 1, "done", "a run")
     made = write_report(

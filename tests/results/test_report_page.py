@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from advpt.evaluation import record as records
-from advpt.evaluation.record import Record, accuracy
+from advpt.evaluation.record import Record
 from advpt.evaluation.statistics import IMAGES_ONLY, STATEMENT, Runs, accuracy_interval, wilson
 from advpt.results.figures import COLOURS, MARKERS
 from advpt.results.layout import (
@@ -34,6 +34,7 @@ from advpt.results.render import latex_text
 from advpt.results.report import write
 from advpt.results.shelf import Run, Shelf
 from advpt.results.values import value
+from tests.helpers.records import accuracy
 
 PGD = robust("pgd40-fkl@16")
 NASTY = "<script>alert('x')</script>&\"dogs\""
@@ -52,7 +53,7 @@ def put(folder: Path, hits: int, robust_hits: int | None = None, *, n: int = 100
         r |= {"robust": part(robust_hits) | {"untouched": 0.0}, "protocol": PGD.protocol}
         r["attack"] = {"spec": PGD.attack, "asked": PGD.attack}
     observed = more.pop("observed", {})
-    return records.write(Record(r | more, observed), folder)
+    return records.write(Record.from_json(r | more, observed), folder)
 
 
 def key(method: str, attack: str) -> Key:

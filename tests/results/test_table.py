@@ -10,10 +10,11 @@ import torch
 from advpt.cli import main
 from advpt.errors import RecordError
 from advpt.evaluation import record as records
-from advpt.evaluation.record import Record, accuracy
+from advpt.evaluation.record import Record
 from advpt.evaluation.statistics import IMAGES_ONLY, STATEMENT, accuracy_interval, wilson
 from advpt.results.collect import collect
 from advpt.results.table import cell, compare, groups, render, render_comparisons
+from tests.helpers.records import accuracy
 
 TRANSFER, ADAPTIVE = ("transfer", "pgd40-fkl@8/a0.25"), ("adaptive", "pgd40-ce@8/a0.5")
 
@@ -29,7 +30,7 @@ def write(folder, trainer, seed, clean, robust, column=TRANSFER, n=100, digest="
         "config": {"BANK.ATTACK": "pgd10-fkl@4"}, "protocol": protocol, "defenses": [], "comparable": True,
         "attack": {"spec": spec, "objective": spec.split("-")[1][:3].strip("@")},
     }  # fmt: skip
-    return records.write(Record(result | more, {}), folder / trainer / f"seed{seed}")
+    return records.write(Record.from_json(result | more, {}), folder / trainer / f"seed{seed}")
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_two_kinds_of_coop_have_a_row_each(tmp_path):
         path = write(tmp_path / "clean", "CoOp", seed, clean + 10, 50)
         found = json.loads(path.read_text())["result"]
         found["config"] |= {"TRAINER.COOP.CLEAN_BANK": True}
-        records.write(Record(found, {}), path.parent.parent)
+        records.write(Record.from_json(found, {}), path.parent.parent)
     (group,) = groups(collect([tmp_path]))
     assert group.methods == ["CoOp", "CoOp, clean bank"]
     assert [group.parts(m, None)[1]["accuracy"] for m in group.methods] == [70, 80]
@@ -187,11 +188,11 @@ def test_report_prints_the_table(folder, capsys):
 )
 def test_the_caption_says_whether_the_split_is_the_official_one(tmp_path, official, words):
     path = write(tmp_path, "AdvPT", 1, 50, 30)
-    result = records.read(path).result | {"comparable": official}
-    records.write(Record(result, {}), tmp_path / "AdvPT" / "seed1")
+    result = records.read(path).result.to_json() | {"comparable": official}
+    records.write(Record.from_json(result, {}), tmp_path / "AdvPT" / "seed1")
     (group,) = groups(collect([tmp_path]))
     text = render(group).partition("\n\n")[0]
     assert words in text
     assert ("published" in text) == (official is False) and ("unknown" in text) == (official is None)
     with pytest.raises(RecordError, match="comparable is 'no', expected true, false or null"):
-        records.read(records.write(Record(result | {"comparable": "no"}, {}), tmp_path / "x"))
+        records.read(records.write(Record.from_json(result | {"comparable": "no"}, {}), tmp_path / "x"))
