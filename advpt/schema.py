@@ -20,7 +20,13 @@ from advpt.errors import AdvPTError, shown
 Json = Any  # a JSON value whose form is a plug-in's own: parameters of an attack, settings, ...
 JsonObject = dict[str, Json]
 T = TypeVar("T")
-_WORDS = {bool: ["true", "false"], int: ["a whole number"], float: ["a number"], str: ["a text"], types.NoneType: ["null"]}
+_WORDS = {
+    bool: ["true", "false"],
+    int: ["a whole number"],
+    float: ["a number"],
+    str: ["a text"],
+    types.NoneType: ["null"],
+}
 
 
 class FieldError(AdvPTError, ValueError):

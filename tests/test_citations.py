@@ -65,8 +65,8 @@ def test_figures_4_and_5_have_the_rivals_of_the_paper() -> None:
     shown = {}
     for name in ("fig4", "fig5", "efficiency"):
         (figure,) = study([name], PAPER, ROOT).exhibits
-        shown[name] = {clock.series for clock in figure.clocks}  # type: ignore[union-attr]
-        assert {clock.part for clock in figure.clocks} == {"clean", "robust"}  # type: ignore[union-attr]
+        shown[name] = {clock.series for clock in figure.curves}  # type: ignore[union-attr]
+        assert {clock.part for clock in figure.curves} == {"clean", "robust"}  # type: ignore[union-attr]
         if name == "efficiency":
             assert "Not in the paper" in figure.caption and "Figure" not in figure.title
     assert shown == {

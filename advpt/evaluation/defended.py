@@ -16,9 +16,9 @@ from advpt.data.images import ImageSet
 from advpt.defenses.base import STRAIGHT
 from advpt.defenses.chain import Chain
 from advpt.defenses.spec import DefenseSpec, parse_all
+from advpt.evaluation.intervals import wilson
 from advpt.evaluation.protocols import Threat
 from advpt.evaluation.record import CleanAccuracy, DefenseFacts, DrawAccuracy, RobustAccuracy
-from advpt.evaluation.statistics import wilson
 from advpt.prompts.classifier import Classifier
 from advpt.settings import EvalSettings
 

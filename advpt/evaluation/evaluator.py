@@ -187,7 +187,9 @@ class Evaluator:
         attack, prompt, seed = self.attacker(threat)
         for group in by_images.values():
             if sum(len(row.seen) for row in group) > 1:
-                self.library.get_all(group[0].images, attack, prompt, seed, [each for row in group for each in row.seen])
+                self.library.get_all(
+                    group[0].images, attack, prompt, seed, [each for row in group for each in row.seen]
+                )
 
     def attacker(self, threat: Threat | None) -> tuple[AttackSpec | None, Classifier | None, int]:
         """The attack, the prompt that it goes through and its seed; of clean images without a threat."""
@@ -334,9 +336,7 @@ def worst_case(group: Sequence[Measured], results: RowResults, settings: EvalSet
     perturbed = torch.stack([each.perturbed for each in group]).any(0)
     defense, banks = row.facts(group[0].threat, settings.bpda), [each.bank for each in group]
     name = f"{WORST_CASE}@{spec.eps:g}" + ("" if spec.norm == "linf" else f"/{spec.norm}")
-    parts = [
-        _robust(correct, perturbed, clean, banks, None) for correct, clean in zip(survived, results.clean_correct)
-    ]
+    parts = [_robust(correct, perturbed, clean, banks, None) for correct, clean in zip(survived, results.clean_correct)]
     attack = AttackFacts(
         name=WORST_CASE,
         objective="any",

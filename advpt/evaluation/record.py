@@ -25,7 +25,7 @@ import torch
 
 from advpt import additions
 from advpt.errors import RecordError
-from advpt.evaluation.statistics import Runs, wilson
+from advpt.evaluation.intervals import Runs, wilson
 from advpt.files import digest, read_json, write_json
 from advpt.schema import FieldError, Json, JsonObject, from_json, optional, other_names, to_json
 from advpt.version import __version__
@@ -426,7 +426,7 @@ def _require_percent(part: Accuracy, name: str) -> None:
 
 
 def runs(parts: Mapping[int, Accuracy], trained: bool) -> Runs:
-    """Clean or robust parts of the records of one method, by seed, as :mod:`advpt.evaluation.statistics` takes them.
+    """Clean or robust parts of the records of one method, by seed, as :mod:`advpt.evaluation.intervals` takes them.
 
     Their outcomes are left out where one lacks them or the runs have unequal numbers of images.
     """

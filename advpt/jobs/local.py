@@ -27,7 +27,7 @@ from advpt.evaluation import run_folder
 from advpt.files import open_locked, read_json, write_json
 from advpt.jobs.plan import Job, Plan
 from advpt.jobs.process import POLL, Call, Ended, start
-from advpt.results.shelf import Run, State
+from advpt.results.index import Run, State
 
 log = logging.getLogger(__name__)
 

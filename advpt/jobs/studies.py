@@ -21,21 +21,21 @@ from advpt.jobs.tapt import TRAINERS as TEST_TIME
 from advpt.jobs.tapt import cost as test_time_cost
 from advpt.jobs.tapt import tapt
 from advpt.jobs.world import InputDefense, World
-from advpt.results.layout import (
+from advpt.results.exhibit import (
     CLEAN,
     Cell,
-    Clock,
     Exhibit,
     Figure,
-    Mark,
-    Row,
+    Metric,
+    Point,
     Table,
-    Which,
+    TableRow,
+    TimeCurve,
     WordColumn,
     WordTable,
     robust,
 )
-from advpt.results.published import Key
+from advpt.results.published import PaperCell
 from advpt.settings import recipe as settings_of
 
 VANILLA, LEARNED, CLASSIC, PROBE = "ZeroshotCLIP", "AdvPT", "CoOp", "LinearProbe"
@@ -355,21 +355,21 @@ class Builder:
 UNDEFENDED = InputDefense(NO, "", NO)
 
 
-def _row(b: Builder, table: str, backbone: str, trainer: str, attack: str, which: Which, names: Sequence[str],
-         cells: Sequence[tuple[str, ...]], behind: InputDefense = UNDEFENDED) -> Row:  # fmt: skip
+def _row(b: Builder, table: str, backbone: str, trainer: str, attack: str, which: Metric, names: Sequence[str],
+         cells: Sequence[tuple[str, ...]], behind: InputDefense = UNDEFENDED) -> TableRow:  # fmt: skip
     """A row whose published numbers are found under the method's, the defense's and the attack's names in the paper;
     the paper has no adaptive attackers."""
     method = METHODS.get(trainer, trainer)
     published = which.protocol != "adaptive"
 
-    def key(dataset: str) -> Key | None:
+    def key(dataset: str) -> PaperCell | None:
         return (
-            Key(table, b.world.column(backbone), b.world.column(dataset), method, behind.published, attack)
+            PaperCell(table, b.world.column(backbone), b.world.column(dataset), method, behind.published, attack)
             if published and behind.published
             else None
         )
 
-    return Row(
+    return TableRow(
         b.world.column(backbone),
         method,
         behind.name,
@@ -564,7 +564,7 @@ def fig3(b: Builder) -> list[Exhibit]:
             for trainer in b.tuned_rivals():
                 runs = b.main(trainer, dataset, backbone)
                 x, y = Cell(runs, CLEAN), Cell(runs, pgd)
-                marks.append(Mark(w.column(backbone), METHODS.get(trainer, trainer), w.column(dataset), x, y))
+                marks.append(Point(w.column(backbone), METHODS.get(trainer, trainer), w.column(dataset), x, y))
     caption = (
         f"Accuracy on clean images against that under {w.pgd} (transfer), mean over seeds, 95 % intervals. "
         f"{_two_coops(b, w.datasets, w.backbones)} {said(w)}"
@@ -601,14 +601,14 @@ def _clock_figure(b: Builder, name: str, title: str, trainers: Sequence[str], no
     for dataset, backbone, part in itertools.product(w.timed, w.timed_backbones, parts):
         panel = f"{w.column(dataset)}, {w.column(backbone)}, {part}"
         for trainer in (LEARNED, *trainers):
-            clocks.append(Clock(panel, trainer, _clocked(b, trainer, dataset, backbone), part))
+            clocks.append(TimeCurve(panel, trainer, _clocked(b, trainer, dataset, backbone), part))
     caption = (
         "Seconds of training, AdvPT's with building its bank, without measuring; robust accuracy is under "
         f"{w.pgd} made anew on the encoder as it is (AdvPT's encoder never changes). One machine for all is what makes "
         f"the times comparable. {note}{said(w)}"
     )
     return [
-        Figure(name, title, caption, "clock", "wall-clock (s)", "accuracy (%)", clocks=tuple(clocks), log_x=True)
+        Figure(name, title, caption, "lines", "wall-clock (s)", "accuracy (%)", curves=tuple(clocks), log_x=True)
     ]  # fmt: skip
 
 
@@ -642,7 +642,7 @@ def fig6(b: Builder) -> list[Exhibit]:
                     if cell is not None:
                         series = f"{row.method}, {'clean' if which.protocol is None else w.pgd}"
                         at = float(w.targets.index(dataset))
-                        marks.append(Mark(w.column(backbone), series, w.column(dataset), at, cell))
+                        marks.append(Point(w.column(backbone), series, w.column(dataset), at, cell))
     caption = (
         f"Tuned on {w.column(w.source)} alone; heads have the classes of each target. PGD is {w.pgd}, made on each "
         f"target. {said(w, 'fig6')}"
@@ -670,7 +670,7 @@ def fig7(b: Builder) -> list[Exhibit]:
                     b.job(LEARNED, dataset, backbone, s, f"nctx{n}", settings, attacks=attacks) for s in w.seeds
                 )
                 panel = f"{w.column(dataset)}, {w.column(backbone)}"
-                marks += [Mark(panel, series, f"M = {n}", float(n), Cell(runs, which)) for series, which in shown]
+                marks += [Point(panel, series, f"M = {n}", float(n), Cell(runs, which)) for series, which in shown]
     caption = f"AdvPT with 1 to {max(w.contexts)} context vectors. {said(w)}"
     return [
         Figure(
@@ -699,10 +699,10 @@ def curves(b: Builder) -> list[Exhibit]:
                 for protocol in ("transfer", "adaptive"):
                     if trainer == VANILLA and protocol == "transfer":
                         continue  # its hand-written prompt is all there is to know
-                    marks.append(Mark(panel, f"{method}, {protocol}", "clean", 0.0, Cell(runs, CLEAN)))
+                    marks.append(Point(panel, f"{method}, {protocol}", "clean", 0.0, Cell(runs, CLEAN)))
                     for eps, spec in zip(w.budgets, specs):
                         which = robust(spec, protocol)
-                        marks.append(Mark(panel, f"{method}, {protocol}", f"{eps}/255", float(eps), Cell(runs, which)))
+                        marks.append(Point(panel, f"{method}, {protocol}", f"{eps}/255", float(eps), Cell(runs, which)))
     caption = (
         f"PGD of {w.budget_steps} steps on the cross-entropy, over its budget; {TRANSFER}. Not in the paper. "
         f"{_two_coops(b, w.timed, w.timed_backbones)} {said(w)}"
@@ -735,13 +735,15 @@ def peers(b: Builder) -> list[Exhibit]:
             for trainer in PEERS:
                 cells = tuple(Cell(each, which) for each in runs[trainer])
                 method = METHODS.get(trainer, trainer)
-                rows.append(Row(w.column(backbone), method, NO, which.attack or "clean", which.protocol or "-", cells))
+                rows.append(
+                    TableRow(w.column(backbone), method, NO, which.attack or "clean", which.protocol or "-", cells)
+                )
         for i, dataset in enumerate(w.timed):
             for which in measured[2:]:
                 panel = f"{w.column(dataset)}, {w.column(backbone)}, {which.protocol}"
                 for trainer in PEERS:
                     x, y = Cell(runs[trainer][i], CLEAN), Cell(runs[trainer][i], which)
-                    marks.append(Mark(panel, METHODS.get(trainer, trainer), "", x, y))
+                    marks.append(Point(panel, METHODS.get(trainer, trainer), "", x, y))
     name, title, apart = "peers", "AdvPT and its peers", said(w, "peers")
     if b.as_published:
         name, title = "peers_as_published", "AdvPT and its peers, each by its own recipe"
@@ -795,7 +797,7 @@ def study(
     for name in wanted:
         made = STUDIES[name](builder)
         empty = [
-            e for e in made if not (getattr(e, "columns", ()) or getattr(e, "marks", ()) or getattr(e, "clocks", ()))
+            e for e in made if not (getattr(e, "columns", ()) or getattr(e, "points", ()) or getattr(e, "curves", ()))
         ]
         if empty and "all" not in names:
             raise ConfigError(f"{name} has nothing left to show with these data sets and backbones; give others")

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from advpt.jobs import effort
 from advpt.jobs.plan import BankNeed
-from advpt.results.layout import CLEAN, Cell, Exhibit, Row, Table, Which, robust
-from advpt.results.published import Key
+from advpt.results.exhibit import CLEAN, Cell, Exhibit, Metric, Table, TableRow, robust
+from advpt.results.published import PaperCell
 
 if TYPE_CHECKING:
     from advpt.jobs.studies import Builder
@@ -99,7 +99,7 @@ def statistics_bank(source: str, backbone: str, design: str, seed: int, images: 
 def tapt(b: Builder) -> list[Exhibit]:
     """Not in AdvPT's paper: test-time tuning of defensive prompts beside TAPT's published tables."""
     s, datasets = SETTINGS[b.world.name], b.world.tuned
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for backbone in b.world.tuned_backbones if datasets else ():
         runs = {design: _evaluated(b, s, backbone, datasets, design, *who) for design, *who in DESIGNS}
         for attack, which, published in _measured(s):
@@ -113,7 +113,7 @@ def tapt(b: Builder) -> list[Exhibit]:
                         for d in datasets
                     )
                     protocol = which.protocol or "-"
-                    rows.append(Row(s.column(backbone), method, defense or "none", attack, protocol, cells))
+                    rows.append(TableRow(s.column(backbone), method, defense or "none", attack, protocol, cells))
     attacks = ", ".join(f"{name} is {attack}" for name, attack in s.attacks.items())
     caption = (
         "APT-X are prompts tuned on attacked images, TAPT-X the same tuned once more on every test image: tapt starts "
@@ -138,7 +138,7 @@ def _statistics_text(b: Builder, s: Setting) -> str:
     )
 
 
-def _measured(s: Setting) -> Iterator[tuple[str, Which, bool]]:
+def _measured(s: Setting) -> Iterator[tuple[str, Metric, bool]]:
     """The paper's name of an attack, which number it is, and whether the paper has it."""
     yield "clean", CLEAN, True
     for name, attack in s.attacks.items():
@@ -147,9 +147,9 @@ def _measured(s: Setting) -> Iterator[tuple[str, Which, bool]]:
     yield "pgd", robust(s.adaptive, "adaptive"), False
 
 
-def _key(s: Setting, backbone: str, dataset: str, method: str, attack: str) -> Key:
+def _key(s: Setting, backbone: str, dataset: str, method: str, attack: str) -> PaperCell:
     table = "tapt 2" if attack == "clean" else "tapt 1"
-    return Key(table, s.column(backbone), s.column(dataset), method, "none", attack)
+    return PaperCell(table, s.column(backbone), s.column(dataset), method, "none", attack)
 
 
 def _evaluated(

@@ -24,10 +24,11 @@ from advpt.evaluation.defended import mean_over_draws
 from advpt.evaluation.evaluator import Prompts, evaluate, summary
 from advpt.evaluation.record import Accuracy, DefenseFacts, RobustAccuracy, RunFacts
 from advpt.prompts.classifier import Classifier
-from advpt.results.layout import Cell, Row, Table, Which, robust
+from advpt.results.exhibit import Cell, Metric, Table, TableRow, robust
+from advpt.results.groups import groups
+from advpt.results.index import Run
+from advpt.results.render import text as text_of
 from advpt.results.report import write as write_report
-from advpt.results.shelf import Run
-from advpt.results.table import groups, render
 from advpt.settings import EvalSettings
 from tests.helpers.adm_reference import CONFIG, make_adm
 from tests.helpers.banks import make_images
@@ -144,7 +145,7 @@ def test_the_word_stands_in_every_table_and_on_the_page(library, pictures, promp
     found = run(prompts, pictures, library, settings, defenses=("super",), protocols=("transfer", "adaptive"),
                 attacks=("pgd2-ce@8",), bpda=True)  # fmt: skip
     word = "identity gradient through super"
-    rows = [line for line in render(groups(found)[0]).splitlines() if line.startswith("|")]
+    rows = [line for line in text_of(groups(found)[0].table()).splitlines() if line.startswith("|")]
     assert [line.count(word) for line in rows] == [0, 0, 0, 1]
     old = [
         dataclasses.replace(r, result=dataclasses.replace(r.result, note="")) for r in found
@@ -152,8 +153,8 @@ def test_the_word_stands_in_every_table_and_on_the_page(library, pictures, promp
     for record in old:
         records.write(record, tmp_path / "run")
     cells = [Cell(("r",), robust("pgd2-ce@8", protocol, "super")) for protocol in ("transfer", "adaptive")]
-    cells += [Cell(("r",), Which(None, "", cells[0].which.defense))]
-    lines = [Row("B", "AdvPT", "super", "pgd", cell.which.protocol or "-", (cell,)) for cell in cells]
+    cells += [Cell(("r",), Metric(None, "", cells[0].metric.defense))]
+    lines = [TableRow("B", "AdvPT", "super", "pgd", cell.metric.protocol or "-", (cell,)) for cell in cells]
     table = Table("t", "T", "about", ("Tiny",), tuple(lines))
     made = write_report([table], {"r": Run("r", tmp_path / "run", 1, "done", "a run")}, tmp_path, title="t", about="a")
     text = [line for line in (tmp_path / "tables/t.md").read_text().splitlines() if line.startswith("| B")]
@@ -224,7 +225,7 @@ def test_costly_defenses_run_on_a_part(library, pictures, prompts, settings, mon
     ]
     assert rows == [("", 10, False), ("super:advpt", 10, False), ("", 6, True), ("rescale:iclr", 6, True)]
     assert found[3].name.endswith("_rescale-iclr_first6") and len({r.name for r in found}) == 4
-    assert [g.images for g in groups(found)] in ([10, 6], [6, 10])
+    assert [g.records[0].result.images.n for g in groups(found)] in ([10, 6], [6, 10])
     whole = run(prompts, pictures, library, settings, defenses=("rescale",), costly_subset=0)
     assert [r.result.images.part for r in whole] == [False, False]
     asked = run(prompts, pictures, library, settings, defenses=("rescale",), costly_subset=2, subset=4)
@@ -235,11 +236,11 @@ def test_the_table_has_a_row_per_defense(library, pictures, prompts, settings):
     found = run(prompts, pictures, library, settings, defenses=("rescale",), protocols=("transfer", "adaptive"),
                 attacks=("pgd2-ce@8",))  # fmt: skip
     (group,) = groups(found)
-    lines = render(group).splitlines()
-    assert [cell.strip() for cell in lines[2].split("|")[1:4]] == ["method", "defense", "seeds"]
-    assert "none" in lines[4] and "rescale:iclr" in lines[5] and "not run" not in render(group)
+    lines = text_of(group.table()).splitlines()
+    assert [cell.strip() for cell in lines[2].split("|")[1:4]] == ["defense", "method", "seeds"]
+    assert "none" in lines[4] and "rescale:iclr" in lines[5] and "not run" not in text_of(group.table())
     plain = run(prompts, pictures, library, settings)
-    assert "defense |" not in render(groups(plain)[0])
+    assert "| defense" not in text_of(groups(plain)[0].table())
 
 
 def test_clean_records_behind_defenses(library, pictures, prompts, settings):

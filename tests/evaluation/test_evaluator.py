@@ -26,7 +26,8 @@ from advpt.evaluation.evaluator import Prompts, contradictions, evaluate, summar
 from advpt.evaluation.protocols import KNOWS, KNOWS_NOTHING, NOT_KNOWN
 from advpt.evaluation.record import CleanAccuracy, Record, RobustAccuracy, RunFacts
 from advpt.prompts.classifier import Classifier
-from advpt.results.table import groups, render
+from advpt.results.groups import groups
+from advpt.results.render import text as text_of
 from advpt.settings import EvalSettings, SurrogateSettings
 from tests.helpers.records import outcome
 
@@ -133,7 +134,7 @@ def test_autoattack_shows_what_it_left_alone(measured) -> None:
     text = summary(records)
     for part in ("untouched", "on the perturbed", "broken by apgd-ce"):
         assert part in text
-    assert "% untouched," in render(groups(records)[0])
+    assert "% untouched," in text_of(groups(records)[0].table())
 
 
 def test_the_attacked_prompt_and_the_classifying_prompt_are_two(measured) -> None:
@@ -160,8 +161,8 @@ def test_the_worst_case_is_the_and_of_all_attacks(measured) -> None:
     assert worst["robust"]["untouched"] == 0  # PGD touched them all
     assert "transfer worst-case@1" not in found  # one attack is no contest
     assert "worst-case@0.5" in summary(records)
-    heads = render(groups(records)[0]).splitlines()[2]
-    assert heads.index("worst-case@0.5") > heads.index("apgd-ce-t@0.5") > heads.index("clean")
+    heads = text_of(groups(records)[0].table()).splitlines()[2]
+    assert heads.index("worst case 0.5/255") > heads.index("APGD-CE and APGD-T 0.5/255") > heads.index("clean")
     assert records[0].result.attack.spec.startswith("pgd2-ce@0.5")  # the first attack stays the first record
 
 
@@ -301,7 +302,7 @@ def test_images_made_elsewhere_in_a_record(measured, images, tmp_path: Path) -> 
     assert label in found["transfer worst-case@4"]["attack"]["attacks"]
     text = summary(records)
     assert "largest change of a pixel 4" in text and NOT_KNOWN in text
-    assert label in render(groups(records)[0])
+    assert label in text_of(groups(records)[0].table())
 
 
 def test_images_of_another_set_are_refused_before_anything_is_built(measured, images, tmp_path: Path) -> None:

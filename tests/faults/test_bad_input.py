@@ -40,11 +40,11 @@ from advpt.evaluation.record import Record
 from advpt.evaluation.run_folder import claim
 from advpt.files import digest, load_checkpoint
 from advpt.prompts import exchange
-from advpt.results.collect import collect
-from advpt.results.layout import CLEAN, Cell, Row, Table, robust
+from advpt.results.exhibit import CLEAN, Cell, Table, TableRow, robust
+from advpt.results.groups import groups
+from advpt.results.index import RecordIndex, Run
+from advpt.results.render import text as text_of
 from advpt.results.report import write as write_report
-from advpt.results.shelf import Run
-from advpt.results.table import groups, render, render_comparisons
 from advpt.settings import extend_cfg, leaves, merge_overrides, merge_yaml, plain
 from advpt.tuning.progress import Progress
 from tests.helpers.banks import make_clip, make_images
@@ -541,8 +541,8 @@ def test_records_and_the_report_of_them(tmp_path, tally):
     folder = tmp_path / "run" / "records"
     folder.mkdir(parents=True)
     run = Run("r", tmp_path / "run", 1, "done", "a run")
-    rows = (Row("B", "AdvPT", "none", "clean", "-", (Cell(("r",), CLEAN, None),)),
-            Row("B", "AdvPT", "none", "pgd", "transfer", (Cell(("r",), PGD, None),)))  # fmt: skip
+    rows = (TableRow("B", "AdvPT", "none", "clean", "-", (Cell(("r",), CLEAN, None),)),
+            TableRow("B", "AdvPT", "none", "pgd", "transfer", (Cell(("r",), PGD, None),)))  # fmt: skip
     table = Table("t", "T", "about", ("Pets",), rows)
 
     def body(case: tuple[Any, str]) -> None:
@@ -557,9 +557,8 @@ def test_records_and_the_report_of_them(tmp_path, tally):
         judged(lambda: records.read(folder / "x.json"), "x.json")
 
         def tables() -> None:
-            for group in groups(collect([tmp_path])):
-                render(group)
-                render_comparisons(group)
+            for group in groups(RecordIndex().collect([tmp_path])):
+                text_of(group.table())
 
         judged(tables)
         text = write_report([table], {"r": run}, tmp_path / "report", title="t", about="a").page.read_text(

@@ -16,7 +16,7 @@ from advpt.jobs.local import Places, command
 from advpt.jobs.plan import Job, Plan
 from advpt.jobs.studies import OWN, STUDIES, study, sweep
 from advpt.jobs.world import DEMO, PAPER
-from advpt.results.layout import Figure, Table, WordTable
+from advpt.results.exhibit import Figure, Table, WordTable
 from advpt.results.published import number, numbers, tapt
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -343,12 +343,12 @@ def test_coop_on_a_clean_bank_differs_from_advpt_in_the_attack_alone(world, name
 
 def test_captions_say_what_the_other_coop_differs_in():
     (figure,) = study(["fig3"], PETS, ROOT).exhibits
-    assert {mark.series for mark in figure.marks} == {"vanilla", "CoOp", "CoOp, clean bank", "AdvPT"}
+    assert {mark.series for mark in figure.points} == {"vanilla", "CoOp", "CoOp, clean bank", "AdvPT"}
     for part in ("M 16 / 32", "images augmented / not augmented", "epochs 200 / 100", "rate 0.002 / 0.005",
                  "precision fp16 / fp32", "differ in the attack alone"):  # fmt: skip
         assert part in figure.caption
     (demo,) = study(["fig3"], DEMO, ROOT).exhibits
-    assert {mark.series for mark in demo.marks} == {"vanilla", "CoOp, clean bank", "AdvPT"}
+    assert {mark.series for mark in demo.points} == {"vanilla", "CoOp, clean bank", "AdvPT"}
     assert "CoOp has its own recipe" not in demo.caption, "the demo's CoOp is on a clean bank anyway"
 
 
@@ -356,7 +356,7 @@ def test_table_2_runs_the_authors_super_resolution_and_says_what_each_is():
     (table,) = study(["table2"], PETS, ROOT).exhibits
     rows = {row.defense: row for row in table.rows if row.method == "AdvPT"}
     assert list(rows) == ["super (authors' code)", "super (Mustafa et al.)", "rescale", "diffpure"]
-    chains = {name: row.cells[0].which.defense for name, row in rows.items()}
+    chains = {name: row.cells[0].metric.defense for name, row in rows.items()}
     assert chains["super (authors' code)"] == "super:advpt" and chains["super (Mustafa et al.)"] == "super:mustafa"
     assert rows["super (authors' code)"].cells[0].paper.defense == "super"
     assert rows["super (Mustafa et al.)"].cells[0].paper is None, "no published number beside another defense"

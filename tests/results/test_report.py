@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import os
 import re
@@ -14,25 +15,25 @@ import pytest
 import torch
 
 from advpt.evaluation import record as records
+from advpt.evaluation.intervals import IMAGES_ONLY, STATEMENT, Runs, accuracy_interval, wilson
 from advpt.evaluation.record import Record
-from advpt.evaluation.statistics import IMAGES_ONLY, STATEMENT, Runs, accuracy_interval, wilson
-from advpt.results.figures import COLOURS, MARKERS
-from advpt.results.layout import (
+from advpt.results.exhibit import (
     CLEAN,
     Cell,
-    Clock,
     Figure,
-    Mark,
-    Row,
+    Point,
     Table,
+    TableRow,
+    TimeCurve,
     WordColumn,
     WordTable,
     robust,
 )
-from advpt.results.published import Key
+from advpt.results.figures import COLOURS, MARKERS
+from advpt.results.index import RecordIndex, Run
+from advpt.results.published import PaperCell
 from advpt.results.render import latex_text
 from advpt.results.report import write
-from advpt.results.shelf import Run, Shelf
 from advpt.results.values import value
 from tests.helpers.records import accuracy
 
@@ -56,8 +57,8 @@ def put(folder: Path, hits: int, robust_hits: int | None = None, *, n: int = 100
     return records.write(Record.from_json(r | more, observed), folder)
 
 
-def key(method: str, attack: str) -> Key:
-    return Key("1", "ViT-B/16", "Pets", method, "none", attack)
+def key(method: str, attack: str) -> PaperCell:
+    return PaperCell("1", "ViT-B/16", "Pets", method, "none", attack)
 
 
 class Small:
@@ -75,7 +76,7 @@ class Small:
     def table(self) -> Table:
         adv = ("adv1", "adv2", "adv3")
         rows = [
-            Row(
+            TableRow(
                 "ViT-B/16",
                 method,
                 "none",
@@ -125,7 +126,7 @@ def test_ours_the_papers_the_difference_and_where_it_comes_from(small):
     assert kinds(report) == [] and dict(report.words) == {"value": 4, "n/a": 4}
     markdown = (small.top / "report" / "tables" / "table1.md").read_text()
     assert f"**52.0 [{over.low:.1f}, {over.high:.1f}]**; paper" in markdown and "; paper 89.1, -29.1" in markdown
-    assert all(STATEMENT in page.replace("&#x27;", "'").replace("&quot;", '"') for page in (markdown, small.page()))
+    assert all(STATEMENT in html.unescape(page) for page in (markdown, small.page()))
 
 
 def key_number(method: str, attack: str) -> float:
@@ -168,7 +169,7 @@ class Links(HTMLParser):
 def test_the_page_is_whole_escaped_and_every_number_leads_to_its_record(small):
     figure = Figure(
         "fig3", f"Figure {NASTY}", NASTY, "points", "x", "y",
-        (Mark("panel", "AdvPT", NASTY, Cell(("adv1",), CLEAN), Cell(("adv1",), PGD)),),
+        (Point("panel", "AdvPT", NASTY, Cell(("adv1",), CLEAN), Cell(("adv1",), PGD)),),
     )  # fmt: skip
     small.report(figure)
     text = (small.top / "report" / "index.html").read_text()
@@ -199,8 +200,11 @@ def test_three_words_for_three_things(small):
     assert cells["vanilla", "clean"]["ours"] == "failed" and cells["vanilla", "clean"]["paper"] == "89.1"
     assert cells["AdvPT", "clean"]["ours"] == "82.00" and cells["AdvPT", "clean"]["notes"] == "seed 2: not run"
     cell = Cell(("nobody",), CLEAN)
-    assert value(cell, Shelf(small.runs)).state == "not run" and value(cell, Shelf(small.runs)).paper_text == "n/a"
-    assert value(None, Shelf(small.runs)).state == "n/a"
+    assert (
+        value(cell, RecordIndex(small.runs)).state == "not run"
+        and value(cell, RecordIndex(small.runs)).paper_text == "n/a"
+    )
+    assert value(None, RecordIndex(small.runs)).state == "n/a"
 
 
 def test_a_deleted_record_is_missing_and_said_so(small):
@@ -257,7 +261,7 @@ def test_seeds_that_saw_other_images_are_not_compared(small):
     put(small.top / "adv2", 82, 52, seed=2, images={"n": 100, "digest": "other", "part": False})
     for path in (small.top / "adv2" / "records").glob("*"):
         assert path.is_file()
-    assert "different images" in value(Cell(("adv1", "adv2"), PGD), Shelf(small.runs)).notes[0]
+    assert "different images" in value(Cell(("adv1", "adv2"), PGD), RecordIndex(small.runs)).notes[0]
 
 
 @pytest.mark.parametrize(("official", "shown"), [(None, "unknown"), (False, "False"), (True, "True")])
@@ -267,20 +271,23 @@ def test_whether_the_data_are_the_official_ones_is_said(small, official, shown):
     assert small.cells()["AdvPT", "pgd40"]["comparable"] == shown
     assert small.cells()["vanilla", "pgd40"]["comparable"] == "True"
     markdown = (small.top / "report" / "tables" / "table1.md").read_text()
-    assert ("it is unknown whether they are the official ones" in markdown) == (official is None)
+    assert ("Whether this is the official split is unknown" in markdown) == (official is None)
     assert ("compare with nothing published" in markdown) == (official is False)
 
 
 def test_accuracy_over_wall_clock_counts_the_bank(small):
     def curve(*points):
-        return [{"epoch": e, "clean": {"accuracy": a, "n": 10, "interval95": [a - 5, a + 5]}} for e, a in points]
+        return [
+            {"epoch": e, "clean": {"accuracy": a, "correct": 0, "n": 10, "interval95": [a - 5, a + 5]}}
+            for e, a in points
+        ]
 
     for seed, extra in ((1, 0.0), (2, 2.0)):
         times = {"before": 10.0 + extra, "epochs": [1.0, 2.0, 3.0]}
         training = {"curve": curve((1, 30.0), (3, 50.0 + seed))}
         put(small.top / f"adv{seed}", 80, 51, seed=seed, training=training, observed={"training": times})
-    clocks = (Clock("p", "AdvPT", ("adv1", "adv2"), "clean"), Clock("p", "FastAT", ("nobody",), "clean"))
-    small.report(Figure("fig4", "t", "c", "clock", "s", "%", clocks=clocks, log_x=True))
+    clocks = (TimeCurve("p", "AdvPT", ("adv1", "adv2"), "clean"), TimeCurve("p", "FastAT", ("nobody",), "clean"))
+    small.report(Figure("fig4", "t", "c", "lines", "s", "%", curves=clocks, log_x=True))
     with (small.top / "report" / "figures" / "fig4.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(r["series"], r["label"], r["x"], r["y"]) for r in rows] == [
@@ -327,9 +334,9 @@ def test_bars_lines_and_empty_panels_are_drawn(small):
         "bars",
         "",
         "%",
-        (Mark("p", "s", "Pets", 0.0, cell), Mark("q", "s", "DTD", 1.0, Cell(("no",), PGD))),
+        (Point("p", "s", "Pets", 0.0, cell), Point("q", "s", "DTD", 1.0, Cell(("no",), PGD))),
     )
-    lines = Figure("fig7", "t", "c", "lines", "M", "%", tuple(Mark("p", "s", "l", float(x), cell) for x in (1, 2)))
+    lines = Figure("fig7", "t", "c", "lines", "M", "%", tuple(Point("p", "s", "l", float(x), cell) for x in (1, 2)))
     report = small.report(bars, lines)
     with (small.top / "report" / "figures" / "fig7.csv").open() as file:
         assert {row["interval"] for row in csv.DictReader(file)} == {IMAGES_ONLY}

@@ -1,17 +1,17 @@
-"""What stands where in a table or a figure, before any number is known: cells name runs and which of their records."""
+"""The exhibits of a report before any number is known: each cell names its runs and which of their numbers it shows."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from advpt.defenses import parse as parse_defense
 from advpt.evaluation.protocols import threats
-from advpt.results.published import Key
+from advpt.results.published import PaperCell
 
 
 @dataclass(frozen=True)
-class Which:
+class Metric:
     """One number of a run: its clean accuracy (``protocol`` None), or that under an attack as it was asked for.
 
     ``attack`` and ``defense`` are expansions, as records hold them; see :func:`robust`.
@@ -26,17 +26,17 @@ class Which:
         return text + (f" behind {self.defense}" if self.defense else "")
 
 
-CLEAN = Which()
+CLEAN = Metric()
 
 
-def robust(attack: str, protocol: str = "transfer", defense: str = "") -> Which:
+def robust(attack: str, protocol: str = "transfer", defense: str = "") -> Metric:
     """The accuracy under an attack in its short form.
 
     Raises:
         ConfigError: not an attack, a protocol or a defense.
     """
-    found = threats((attack,), (protocol,))[0]
-    return Which(found.protocol, str(found.attack), str(parse_defense(defense)) if defense else "")
+    threat = threats((attack,), (protocol,))[0]
+    return Metric(threat.protocol, str(threat.attack), str(parse_defense(defense)) if defense else "")
 
 
 @dataclass(frozen=True)
@@ -44,36 +44,39 @@ class Cell:
     """A number over the seeds: the runs it comes from (ids), which of their numbers, and where the paper prints it."""
 
     runs: tuple[str, ...]
-    which: Which
-    paper: Key | None = None
+    metric: Metric
+    paper: PaperCell | None = None
 
 
 @dataclass(frozen=True)
-class Row:
-    """A line of a table: what its numbers have in common, and one cell per column (None: no such cell)."""
+class TableRow:
+    """A row of a table: what its numbers have in common ("" where a table does not say), and one cell per column
+    (None: no such cell)."""
 
     backbone: str
     method: str
     defense: str
     attack: str
     protocol: str
-    cells: tuple[Cell | None, ...]
+    cells: tuple[Cell | None, ...] = ()
 
     @property
-    def rivals(self) -> tuple[str, ...]:
+    def comparable(self) -> tuple[str, ...]:
         """Rows that are equal in this differ in the method alone."""
         return (self.backbone, self.defense, self.attack, self.protocol)
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows by columns (data sets), with what to know about it."""
+    """Rows by columns. ``attacks``: in their exact form, by the words that stand for them in heads and rows; those of
+    cells need not be named."""
 
     name: str
     title: str
     caption: str
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
+    attacks: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class WordTable:
 
 
 @dataclass(frozen=True)
-class Mark:
+class Point:
     """A point of a figure. ``x``: a number, or a cell whose mean it is; ``label``: what the point stands for."""
 
     panel: str
@@ -105,7 +108,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Clock:
+class TimeCurve:
     """Accuracy over the wall-clock of training runs: ``part`` is ``clean`` or ``robust``."""
 
     panel: str
@@ -116,16 +119,16 @@ class Clock:
 
 @dataclass(frozen=True)
 class Figure:
-    """``kind``: ``points`` (a scatter with labels), ``lines``, ``bars`` (``label`` is the group) or ``clock``."""
+    """``kind``: ``points`` (a scatter with labels), ``lines``, or ``bars`` (``label`` is the group)."""
 
     name: str
     title: str
     caption: str
-    kind: Literal["points", "lines", "bars", "clock"]
+    kind: Literal["points", "lines", "bars"]
     x: str
     y: str
-    marks: tuple[Mark, ...] = ()
-    clocks: tuple[Clock, ...] = ()
+    points: tuple[Point, ...] = ()
+    curves: tuple[TimeCurve, ...] = ()
     log_x: bool = False
 
 
