@@ -224,10 +224,10 @@ def statistics(args: argparse.Namespace) -> int:
     if visual is None:
         raise ConfigError(f"the prompts of {args.folder} are in the text alone; statistics are of those in the image")
     source = Source(trainer.image_set("train").first(args.limit), args.crops, args.seed, cfg.BANK.CHUNK)
-    shelf = trainer.library.shelf(source.images.dataset)
+    dataset_folder = trainer.bank_cache.dataset_folder(source.images.dataset)
     workers = cfg.DATALOADER.NUM_WORKERS
-    made = build(trainer.backbone, visual.detach(), source, shelf, about=origin(tuned), workers=workers)
-    print(f"statistics of {made.count} images in {folder_of(shelf, made.spec)}")
+    made = build(trainer.backbone, visual.detach(), source, dataset_folder, about=origin(tuned), workers=workers)
+    print(f"statistics of {made.count} images in {folder_of(dataset_folder, made.spec)}")
     return 0
 
 
@@ -304,13 +304,13 @@ def _execute(plan: Any, places: Any, args: argparse.Namespace) -> tuple[Any, lis
     import signal
 
     from advpt.jobs import reproduce as steps
-    from advpt.jobs.local import Executor, Slots
-    from advpt.jobs.on_ray import Tasks
+    from advpt.jobs.local import Executor, LocalBackend
+    from advpt.jobs.on_ray import RayBackend
 
     engine = _engine(args)
-    hands = Tasks(engine, args.jobs) if engine.name == "ray" else Slots(*steps.slots_here(args.jobs))
+    backend = RayBackend(engine, args.jobs) if engine.name == "ray" else LocalBackend(*steps.slots_here(args.jobs))
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
-    summary = Executor(plan, places, hands=hands, tell=lambda line: print(line, file=sys.stderr, flush=True)).run()
+    summary = Executor(plan, places, backend=backend, tell=lambda line: print(line, file=sys.stderr, flush=True)).run()
     return summary, steps.failures(plan, places, summary)
 
 
@@ -350,12 +350,12 @@ def reproduce(args: argparse.Namespace) -> int:
     from advpt.jobs import needs
     from advpt.jobs import reproduce as steps
     from advpt.jobs.local import Places
-    from advpt.jobs.studies import STUDIES, study
-    from advpt.jobs.world import DEMO, PAPER
+    from advpt.jobs.setup import DEMO, PAPER
+    from advpt.jobs.studies import EXHIBITS, plan_exhibits
 
     if not args.names:
-        raise ConfigError(f"name at least one of {', '.join(STUDIES)}, or all")
-    world = (DEMO if args.demo else PAPER).narrowed(
+        raise ConfigError(f"name at least one of {', '.join(EXHIBITS)}, or all")
+    setup = (DEMO if args.demo else PAPER).narrowed(
         _words(args.only), _words(args.backbones), _whole_numbers("--seeds", args.seeds)
     )
     repository = _repository()
@@ -367,9 +367,9 @@ def reproduce(args: argparse.Namespace) -> int:
         banks=(args.banks or output / "banks").absolute(),
         weights=steps.weights(args.weights),
     )
-    wanted = study(
+    wanted = plan_exhibits(
         args.names,
-        world,
+        setup,
         repository,
         [tuple(pair) for pair in args.set],
         as_published=args.as_published,
@@ -396,7 +396,7 @@ def reproduce(args: argparse.Namespace) -> int:
         wanted,
         places,
         title="AdvPT: the paper's tables and figures" + (", as a demo" if args.demo else ""),
-        about=world.said.get("all", "Our numbers beside the published ones; protocols say what the attacker knew."),
+        about=setup.said.get("all", "Our numbers beside the published ones; protocols say what the attacker knew."),
     )
     for note in made.notes:
         print(f"{note.kind:10}{note.text}")
@@ -416,7 +416,7 @@ def sweep(args: argparse.Namespace) -> int:
     from advpt.jobs import needs, studies
     from advpt.jobs import reproduce as steps
     from advpt.jobs.local import Places, is_complete
-    from advpt.jobs.world import PAPER
+    from advpt.jobs.setup import PAPER
     from advpt.results.report import overview
 
     repository, output = _repository(), args.output.absolute()
@@ -429,7 +429,7 @@ def sweep(args: argparse.Namespace) -> int:
     )
     only_plan, names = args.names[0] == "plan", args.names[args.names[0] == "plan" :]
     if only_plan and not names:
-        plan = studies.study(["all"], PAPER, repository, [tuple(pair) for pair in args.set]).plan
+        plan = studies.plan_exhibits(["all"], PAPER, repository, [tuple(pair) for pair in args.set]).plan
         _tell_plan(plan, places, args)
         return 0
     shots = [

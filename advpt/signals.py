@@ -38,7 +38,7 @@ def stoppable() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def held() -> Iterator[Callable[[], KeyboardInterrupt | None]]:
+def defer_signals() -> Iterator[Callable[[], KeyboardInterrupt | None]]:
     """Within the block a first SIGTERM or Ctrl-C waits until the block ends; a second Ctrl-C is obeyed at once.
 
     Yields:
@@ -51,17 +51,17 @@ def held() -> Iterator[Callable[[], KeyboardInterrupt | None]]:
             raise KeyboardInterrupt
         waiting.append(number)
 
-    def told() -> KeyboardInterrupt | None:
+    def pending_signal() -> KeyboardInterrupt | None:
         return (Terminated() if signal.SIGTERM in waiting else KeyboardInterrupt()) if waiting else None
 
     if not _in_main_thread():
-        yield told
+        yield pending_signal
         return
     before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield told
+        yield pending_signal
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if stop := told():
+    if stop := pending_signal():
         raise stop

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from advpt.backbones.clip import Architecture, Backbone, build, from_state
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 from advpt.data.images import ImageSet, Preprocessing, Sample
 from tests.helpers.banks import make_clip, make_images
 from tests.helpers.workspace import TINY as SMALLEST
@@ -214,9 +214,9 @@ def pictures(tmp_path: Path) -> ImageSet:
 
 
 @pytest.fixture
-def library(tmp_path: Path, clip_model: Backbone) -> Library:
+def bank_cache(tmp_path: Path, clip_model: Backbone) -> BankCache:
     """An empty library of banks for :func:`clip_model`."""
-    return Library(tmp_path / "banks", clip_model, lambda: clip_model, chunk=4)
+    return BankCache(tmp_path / "banks", clip_model, lambda: clip_model, chunk=4)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from advpt import cluster
 from advpt.cli import main
 from advpt.cluster import Engine
 from advpt.errors import ConfigError
-from advpt.jobs.on_ray import Tasks
+from advpt.jobs.on_ray import RayBackend
 
 
 def refuses(error: Exception) -> SimpleNamespace:
@@ -53,7 +53,7 @@ def test_without_ray_the_engine_says_what_to_install(monkeypatch, capsys, tmp_pa
     assert main([*words, "--engine", "ray"]) == 2
     assert 'pip install "advpt[ray]"' in capsys.readouterr().err
     with pytest.raises(ConfigError, match="not installed"):
-        Tasks(ENGINE)
+        RayBackend(ENGINE)
     assert main([*words, "--dry-run"]) == 0
 
 

@@ -11,7 +11,7 @@ from typing import ClassVar, TypeVar
 import numpy as np
 import torch
 
-from advpt.bank.seen import UNDEFENDED, Known, Seen, Through
+from advpt.bank.defended_input import UNDEFENDED, AdaptiveTarget, DefendedInput, DefenseAwareForward
 from advpt.data.images import ImageSet
 from advpt.defenses.base import STRAIGHT
 from advpt.defenses.chain import Chain
@@ -51,7 +51,7 @@ class Defended:
 
     spec: DefenseSpec | None
     chain: Chain | None
-    seen: tuple[Seen, ...]
+    inputs: tuple[DefendedInput, ...]
     images: ImageSet
     part: bool = False
     tunes: ClassVar[bool] = False  # whether prompts are tuned on every image before it is classified
@@ -69,18 +69,18 @@ class Defended:
         """Whether it is measured under this threat."""
         return True
 
-    def attack_target(self, threat: Threat, bpda: bool) -> Known | None:
+    def attack_target(self, threat: Threat, bpda: bool) -> AdaptiveTarget | None:
         """What the attacker attacks through: the chain under ``adaptive``, else (None) the encoder alone."""
         if self.chain is None or threat.protocol != "adaptive" or threat.own_network:
             return None
-        return Through(self.chain, bpda)
+        return DefenseAwareForward(self.chain, bpda)
 
     def adapt(self, threat: Threat, draws: int) -> Threat:
         """The threat as it is carried out: an adaptive attacker takes means over ``draws`` draws of a random defense
         (EOT)."""
         if self.chain is None or not self.chain.draws_noise or threat.protocol != "adaptive" or threat.own_network:
             return threat
-        attack = threat.attack.for_random(draws)
+        attack = threat.attack.with_eot(draws)
         if attack == threat.attack:
             return threat
         note = f"{threat.note}; " if threat.note else ""
@@ -99,7 +99,7 @@ class Defended:
             spec=str(self.spec),
             expanded=self.spec.expanded,
             stages=tuple(self.chain.parameters()),
-            seeds=tuple(each.seed for each in self.seen),
+            seeds=tuple(each.seed for each in self.inputs),
             gradient=self.chain.gradients(bpda) if differentiated else None,
         )
 
@@ -133,11 +133,11 @@ def plan(settings: EvalSettings, images: ImageSet, device: torch.device) -> list
 def _defended(spec: DefenseSpec, settings: EvalSettings, images: ImageSet, device: torch.device) -> Defended:
     chain = spec.build(device)
     seeds = range(settings.seed, settings.seed + settings.defense_seeds)
-    seen = tuple(Seen(chain, seed) for seed in seeds) if chain.draws_noise else (Seen(chain),)
+    seen = tuple(DefendedInput(chain, seed) for seed in seeds) if chain.draws_noise else (DefendedInput(chain),)
     return Defended(spec, chain, seen, images)
 
 
-def mean_over_draws(parts: Sequence[Part], draws: Sequence[Seen]) -> Part:
+def mean_over_draws(parts: Sequence[Part], draws: Sequence[DefendedInput]) -> Part:
     """The accuracy behind a random defense: means over its draws, the standard deviation, and what each draw gave.
 
     ``outcome`` is the first draw's, ``interval95`` that of the images at the mean accuracy.

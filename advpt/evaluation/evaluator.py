@@ -12,8 +12,8 @@ from torch import Tensor
 
 from advpt import detectors
 from advpt.attacks.spec import AttackSpec
-from advpt.bank.library import Library
-from advpt.bank.seen import UNDEFENDED
+from advpt.bank.cache import BankCache
+from advpt.bank.defended_input import UNDEFENDED
 from advpt.bank.store import Bank
 from advpt.data.images import ImageSet
 from advpt.evaluation import record as records
@@ -46,8 +46,8 @@ class Prompts:
     """The prompt that classifies, and the hand-written one that transfer attacks go through (with its text)."""
 
     learned: Classifier
-    hand: Classifier
-    hand_text: tuple[str, ...]
+    zero_shot: Classifier
+    handcrafted_text: tuple[str, ...]
 
 
 def predict(classifier: Classifier, bank: Bank, chunk: int = 4096) -> Tensor:
@@ -57,16 +57,16 @@ def predict(classifier: Classifier, bank: Bank, chunk: int = 4096) -> Tensor:
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
 
 
-def evaluate_clean(prompts: Prompts, images: ImageSet, library: Library) -> tuple[Bank, Tensor]:
+def evaluate_clean(prompts: Prompts, images: ImageSet, bank_cache: BankCache) -> tuple[Bank, Tensor]:
     """The bank of clean embeddings and ``[n]`` bool, which of its rows are classified correctly."""
-    bank = library.seen_through(prompts.learned.visual).get(images)
+    bank = bank_cache.with_visual_prompts(prompts.learned.visual).get(images)
     return bank, predict(prompts.learned, bank) == bank.labels
 
 
 def evaluate(
     prompts: Prompts,
     images: ImageSet,
-    library: Library,
+    bank_cache: BankCache,
     settings: EvalSettings,
     facts: RunFacts,
     rows: Sequence[Defended] = (),
@@ -81,12 +81,12 @@ def evaluate(
             the same images.
     """
     images = images.first(settings.subset)
-    library = library.seen_through(prompts.learned.visual)
+    bank_cache = bank_cache.with_visual_prompts(prompts.learned.visual)
     asked = threats(settings.attacks, settings.protocols)
     for threat in asked:
         threat.attack.build().require(images)
-    planned = [*rows, *plan(settings, images, library.backbone.device)]
-    return Evaluator(prompts, library, settings, facts).run(planned, asked)
+    planned = [*rows, *plan(settings, images, bank_cache.backbone.device)]
+    return Evaluator(prompts, bank_cache, settings, facts).run(planned, asked)
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ class RowResults:
 class Evaluator:
     """One evaluation of prompts: measures rows under threats, and makes their records."""
 
-    def __init__(self, prompts: Prompts, library: Library, settings: EvalSettings, facts: RunFacts) -> None:
-        self.prompts, self.library, self.settings, self.facts = prompts, library, settings, facts
+    def __init__(self, prompts: Prompts, bank_cache: BankCache, settings: EvalSettings, facts: RunFacts) -> None:
+        self.prompts, self.bank_cache, self.settings, self.facts = prompts, bank_cache, settings, facts
         self.records: list[Record] = []
         self._started = time.monotonic()
         self._bank_warnings: dict[str, list[str]] = {}  # by the bank's key
@@ -153,8 +153,8 @@ class Evaluator:
             warnings += contradictions(result.clean, result.robust, f"{result.protocol} {result.attack.spec}")
         result = replace(result, warnings=tuple(dict.fromkeys(warnings)))
         keys = canonical_json(result.to_json())
-        larger = {key: source for key, source in self.library.read_from.items() if key in keys}
-        observed = records.observe(time.monotonic() - self._started, self.library.backbone.device)
+        larger = {key: source for key, source in self.bank_cache.read_from.items() if key in keys}
+        observed = records.observe(time.monotonic() - self._started, self.bank_cache.backbone.device)
         self.records.append(Record(result, replace(observed, files=path or None, read_from=larger or None)))
         self._started = time.monotonic()
 
@@ -163,7 +163,7 @@ class Evaluator:
         row, measured = results.row, self.measure(results.row, asked)
         threat, defense = measured.threat, results.row.facts(measured.threat, self.settings.bpda)
         results.measured.append(measured)
-        robust = mean_over_draws(robust_accuracies(measured, results.clean_correct), row.seen)
+        robust = mean_over_draws(robust_accuracies(measured, results.clean_correct), row.inputs)
         attack = {"spec": threat.attack.label, "asked": asked.attack.label, "seed": self.settings.seed}
         result = replace(
             results.clean,
@@ -186,21 +186,21 @@ class Evaluator:
                 by_images.setdefault(row.images.list_digest, []).append(row)
         attack, prompt, seed = self.attacker(threat)
         for group in by_images.values():
-            if sum(len(row.seen) for row in group) > 1:
-                self.library.get_all(
-                    group[0].images, attack, prompt, seed, [each for row in group for each in row.seen]
+            if sum(len(row.inputs) for row in group) > 1:
+                self.bank_cache.get_all(
+                    group[0].images, attack, prompt, seed, [each for row in group for each in row.inputs]
                 )
 
     def attacker(self, threat: Threat | None) -> tuple[AttackSpec | None, Classifier | None, int]:
         """The attack, the prompt that it goes through and its seed; of clean images without a threat."""
         if threat is None:
             return None, None, 0
-        return threat.attack, threat.attacked(self.prompts.learned, self.prompts.hand), self.settings.seed
+        return threat.attack, threat.attacked(self.prompts.learned, self.prompts.zero_shot), self.settings.seed
 
     def clean_results(self, row: Defended) -> RowResults:
         """What all records of a row have in common."""
-        learned, backbone = self.prompts.learned, self.library.backbone
-        banks = self.library.get_all(row.images, None, None, 0, row.seen)
+        learned, backbone = self.prompts.learned, self.bank_cache.backbone
+        banks = self.bank_cache.get_all(row.images, None, None, 0, row.inputs)
         correct = [predict(row.classifier(learned), bank) == bank.labels for bank in banks]
         parts = [CleanAccuracy.of(each, bank=bank.key) for each, bank in zip(correct, banks)]
         result = Result(
@@ -219,8 +219,8 @@ class Evaluator:
                 image_file=backbone.image_file,
                 reads=backbone.reads,
             ),
-            clean=mean_over_draws(parts, row.seen),
-            hand_prompt=tuple(self.prompts.hand_text),
+            clean=mean_over_draws(parts, row.inputs),
+            hand_prompt=tuple(self.prompts.handcrafted_text),
             defenses=tuple(row.names),
             defense=row.facts(None, self.settings.bpda),
         )
@@ -234,7 +234,7 @@ class Evaluator:
         if threat is not None and row.attack_target(threat, self.settings.bpda) is not None:
             threat = None
         learned = self.prompts.learned
-        tuned, plain = self.library.get_all(row.images, *self.attacker(threat), (*row.seen, UNDEFENDED))
+        tuned, plain = self.bank_cache.get_all(row.images, *self.attacker(threat), (*row.inputs, UNDEFENDED))
         if not torch.equal(predict(row.classifier(learned), tuned), predict(learned, plain)):
             return ""
         return detectors.idle_tuning(len(row.images), f"clean and under {threat.label}" if threat else "clean")
@@ -246,19 +246,19 @@ class Evaluator:
         attack, prompt, seed = self.attacker(threat)
         if target is not None and prompt is not None:
             prompt = row.classifier(prompt)
-        banks = self.library.get_all(row.images, attack, prompt, seed, row.seen, target)
+        banks = self.bank_cache.get_all(row.images, attack, prompt, seed, row.inputs, target)
         correct = [predict(row.classifier(self.prompts.learned), bank) == bank.labels for bank in banks]
         return Measured(threat, banks, correct, banks[0].columns["perturbed"])
 
     def surrogate_facts(self, measured: Measured) -> SurrogateFacts | None:
         """The attacker's own network, its accuracy on these images before and after; None for attacks through CLIP."""
         attack = measured.threat.attack.build()
-        if attack.attacks_through != "surrogate":
+        if attack.source_model != "surrogate":
             return None
         before = 100 * float((measured.bank.columns["clean_correct"] == 1).float().mean())
-        after = None if attack.objective.aims else 100 * float((measured.bank.columns["stage"] < 0).float().mean())
+        after = None if attack.objective.targeted else 100 * float((measured.bank.columns["stage"] < 0).float().mean())
         accuracies = {"accuracy": before, "accuracy_attacked": after}
-        return from_json(SurrogateFacts, self.library.surrogate.facts() | accuracies)
+        return from_json(SurrogateFacts, self.bank_cache.surrogate.facts() | accuracies)
 
 
 def contradictions(clean: CleanAccuracy, robust: RobustAccuracy, attack: str) -> list[str]:
@@ -354,7 +354,7 @@ def worst_case(group: Sequence[Measured], results: RowResults, settings: EvalSet
         attack=attack,
         note=joined(f"per image the worst of {len(group)} attacks", inexact_gradient(defense)),
         defense=defense,
-        robust=mean_over_draws(parts, row.seen),
+        robust=mean_over_draws(parts, row.inputs),
     )
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from advpt.bank.build import Attacker
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 from advpt.data.images import ImageSet, Sample
 from advpt.errors import RecordError
 from advpt.evaluation.evaluator import Prompts
@@ -19,7 +19,7 @@ from advpt.evaluation.protocols import Threat
 from advpt.evaluation.record import Record
 from advpt.files import atomic_path, read_json, write_json
 from advpt.prompts.classifier import Classifier
-from advpt.prompts.image_encoder import seen_through
+from advpt.prompts.image_encoder import with_visual_prompts
 from advpt.schema import FieldError, from_json, to_json
 
 FOLDER, FILE = "pictures", "pictures.json"
@@ -71,7 +71,7 @@ def read(run: Path) -> Pictures | None:
 
 
 def take(
-    prompts: Prompts, images: ImageSet, library: Library, threat: Threat, record: Record, n: int, run: Path
+    prompts: Prompts, images: ImageSet, bank_cache: BankCache, threat: Threat, record: Record, n: int, run: Path
 ) -> Path:
     """Attack ``n`` images as the record's evaluation did and keep them, lossless, below the run's folder.
 
@@ -81,15 +81,17 @@ def take(
     if record.result.attack is None:
         raise RecordError(f"record {record.id[:12]} has no attack; pictures need one")
     chosen = set(images.first(n).ids)
-    backbone = library.backbone if library.backbone.image is not None else library.load()
+    backbone = bank_cache.backbone if bank_cache.backbone.image is not None else bank_cache.load()
     encode, attack = backbone.require_image(), threat.attack.build()
-    own = library.surrogate if attack.attacks_through == "surrogate" else None
-    attacked_prompt = threat.attacked(prompts.learned, prompts.hand)
-    attacker = Attacker(attack, seen_through(encode, attacked_prompt.visual), attacked_prompt, backbone.device, own)
-    chunk = 1 if attack.by_image else library.chunk
+    own = bank_cache.surrogate if attack.source_model == "surrogate" else None
+    attacked_prompt = threat.attacked(prompts.learned, prompts.zero_shot)
+    attacker = Attacker(
+        attack, with_visual_prompts(encode, attacked_prompt.visual), attacked_prompt, backbone.device, own
+    )
+    chunk = 1 if attack.by_image else bank_cache.chunk
 
     def predicted(prompt: Classifier, pixels: Tensor) -> str:
-        logits = prompt.logits(seen_through(encode, prompt.visual)(pixels.to(backbone.device)))
+        logits = prompt.logits(with_visual_prompts(encode, prompt.visual)(pixels.to(backbone.device)))
         return images.classnames[int(logits.argmax(1))]
 
     pictures: list[Picture] = []
@@ -101,7 +103,7 @@ def take(
         with torch.no_grad():
             said = {
                 name: Predicted(clean=predicted(prompt, clean), attacked=predicted(prompt, attacked))
-                for name, prompt in (("hand", prompts.hand), ("learned", prompts.learned))
+                for name, prompt in (("hand", prompts.zero_shot), ("learned", prompts.learned))
             }
         pictures.append(Picture(id=sample.id, label=images.classnames[sample.label], files=files, said=said))
     about = Pictures(

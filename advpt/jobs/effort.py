@@ -77,7 +77,7 @@ def attack_cost(text: str, backbone: str, surrogate: str = "resnet50", *, texts:
     step = 1 + BACKWARD
     if spec.path:
         return forward
-    if ATTACKS.get(spec.name).attacks_through == "surrogate":
+    if ATTACKS.get(spec.name).source_model == "surrogate":
         values = spec.arguments()
         late = values.get("late_start") or spec.steps // 4
         passes = late + (spec.steps - late) * (1 + values.get("inner_steps", 8))

@@ -26,7 +26,7 @@ from advpt.errors import RecordError
 from advpt.evaluation import run_folder
 from advpt.files import open_locked, read_json, write_json
 from advpt.jobs.plan import Job, Plan
-from advpt.jobs.process import POLL, Call, Ended, start
+from advpt.jobs.process import POLL_SECONDS, ProcessExit, ProcessSpec, start
 from advpt.results.index import Run, State
 
 log = logging.getLogger(__name__)
@@ -95,8 +95,8 @@ class Summary:
         return not self.failed and not self.blocked
 
 
-class Hands(Protocol):
-    """Who runs processes: slots of this machine (:class:`Slots`), or a cluster (:mod:`advpt.jobs.on_ray`)."""
+class Backend(Protocol):
+    """Who runs processes: slots of this machine (:class:`LocalBackend`), or a cluster (:mod:`advpt.jobs.on_ray`)."""
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -105,17 +105,17 @@ class Hands(Protocol):
     def room(self) -> int:
         """How many more processes may begin now."""
 
-    def begin(self, call: Call, lock: int) -> None:
+    def begin(self, spec: ProcessSpec, lock: int) -> None:
         """Begin one; from now on the open file ``lock`` belongs to the hands."""
 
-    def ended(self) -> list[Ended]:
+    def ended(self) -> list[ProcessExit]:
         """Those that ended since the last call."""
 
     def end(self) -> None:
         """End all that are at work."""
 
 
-class Slots:
+class LocalBackend:
     """Processes on this machine.
 
     Args:
@@ -124,28 +124,28 @@ class Slots:
 
     def __init__(self, n: int = 1, gpus: int = 0) -> None:
         self.n, self.gpus = n, gpus
-        self._at_work: dict[int, tuple[Call, subprocess.Popen[bytes], float]] = {}  # by slot
+        self._at_work: dict[int, tuple[ProcessSpec, subprocess.Popen[bytes], float]] = {}  # by slot
         threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // n))
         self.environment = {**os.environ, "OMP_NUM_THREADS": threads}
 
     def room(self) -> int:
         return self.n - len(self._at_work)
 
-    def begin(self, call: Call, lock: int) -> None:
+    def begin(self, spec: ProcessSpec, lock: int) -> None:
         """The lock is held by the process for as long as it lives, whatever becomes of this one."""
         slot = min(set(range(self.n)) - self._at_work.keys())
         if self.gpus:
             gpu = {"CUDA_VISIBLE_DEVICES": str(slot % self.gpus)}
-            call = dataclasses.replace(call, environment={**call.environment, **gpu})
-        self._at_work[slot] = (call, start(call, lock), time.monotonic())
+            spec = dataclasses.replace(spec, environment={**spec.environment, **gpu})
+        self._at_work[slot] = (spec, start(spec, lock), time.monotonic())
         os.close(lock)
 
-    def ended(self) -> list[Ended]:
+    def ended(self) -> list[ProcessExit]:
         found = []
-        for slot, (call, process, begun) in list(self._at_work.items()):
+        for slot, (spec, process, begun) in list(self._at_work.items()):
             if (status := process.poll()) is not None:
                 del self._at_work[slot]
-                found.append(Ended(call.id, status, time.monotonic() - begun))
+                found.append(ProcessExit(spec.id, status, time.monotonic() - begun))
         return found
 
     def end(self) -> None:
@@ -164,7 +164,7 @@ class Executor:
     """Runs a plan's jobs; see :meth:`run`.
 
     Args:
-        hands: who runs the processes, one at a time on this machine if not given.
+        backend: who runs the processes, one at a time on this machine if not given.
         start: gives the words of a job's process (:func:`command`).
         retries: further attempts after a failure.
         tell: takes one line for people whenever something begins or ends.
@@ -175,13 +175,13 @@ class Executor:
         plan: Plan,
         places: Places,
         *,
-        hands: Hands | None = None,
+        backend: Backend | None = None,
         start: Callable[[Job], Sequence[str]] | None = None,
         retries: int = 1,
         tell: Callable[[str], None] = log.info,
     ) -> None:
         self.plan, self.places, self.retries, self.tell = plan, places, retries, tell
-        self.hands: Hands = hands or Slots()
+        self.backend: Backend = backend or LocalBackend()
         self.start = start or (lambda job: command(job, plan, places))
         self._running: set[str] = set()
         self._attempts: dict[str, int] = {}
@@ -199,9 +199,9 @@ class Executor:
                 self._collect(summary, pending)
                 self._launch(summary, pending)
                 if pending or self._running:
-                    time.sleep(POLL)
+                    time.sleep(POLL_SECONDS)
         except BaseException:
-            self.hands.end()
+            self.backend.end()
             raise
         summary.seconds = time.monotonic() - started
         return summary
@@ -218,7 +218,7 @@ class Executor:
 
     def _launch(self, summary: Summary, pending: list[Job]) -> None:
         for job in list(pending):
-            if self.hands.room() < 1:
+            if self.backend.room() < 1:
                 return
             if why := self._blocked(job, summary):
                 pending.remove(job)
@@ -254,11 +254,11 @@ class Executor:
         self._write(job, "running", attempt, 0.0, "")
         words, log_file = tuple(self.start(job)), self._path(job, "log")
         self._running.add(job.id)
-        self.hands.begin(Call(job.id, words, log_file, self.places.repository, self.hands.environment), lock)
+        self.backend.begin(ProcessSpec(job.id, words, log_file, self.places.repository, self.backend.environment), lock)
         self.tell(f"started   {job.label} ({job.id})" + (f", attempt {attempt}" if attempt > 1 else ""))
 
     def _collect(self, summary: Summary, pending: list[Job]) -> None:
-        for end in self.hands.ended():
+        for end in self.backend.ended():
             job, attempt = self.plan.by_id[end.id], self._attempts[end.id]
             self._running.remove(job.id)
             problems = run_folder.problems(self.places.folder(job)) if end.status == 0 else []

@@ -15,7 +15,7 @@ from advpt.errors import ConfigError
 from advpt.jobs import effort
 from advpt.jobs.local import Places, Summary, is_complete, runs
 from advpt.jobs.plan import Plan
-from advpt.jobs.studies import Study
+from advpt.jobs.studies import Exhibits
 from advpt.results.report import Report, write
 
 PLAN_HEADS = ("trainer", "what", "data set", "backbone", "shots", "seeds", "done")
@@ -68,11 +68,11 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def report(study: Study, places: Places, *, title: str, about: str) -> Report:
+def report(exhibits: Exhibits, places: Places, *, title: str, about: str) -> Report:
     """Tables, figures and the page of a study, from whatever records there are."""
-    found = runs(study.plan, places)
+    found = runs(exhibits.plan, places)
     folder = places.output / "report"
-    return write(study.exhibits, found, folder, title=title, about=about, top=places.output / "runs")
+    return write(exhibits.exhibits, found, folder, title=title, about=about, top=places.output / "runs")
 
 
 def failures(plan: Plan, places: Places, summary: Summary) -> list[str]:

@@ -17,17 +17,17 @@ from advpt.errors import ConfigError, unknown_name
 from advpt.evaluation.protocols import threats
 from advpt.jobs import effort
 from advpt.jobs.plan import BankNeed, Job, Plan, Planner, Tuning
+from advpt.jobs.setup import InputDefense, ReproductionSetup
 from advpt.jobs.tapt import TRAINERS as TEST_TIME
 from advpt.jobs.tapt import cost as test_time_cost
 from advpt.jobs.tapt import tapt
-from advpt.jobs.world import InputDefense, World
 from advpt.results.exhibit import (
     CLEAN,
     Cell,
     Exhibit,
     Figure,
     Metric,
-    Point,
+    PointCell,
     Table,
     TableRow,
     TimeCurve,
@@ -55,7 +55,7 @@ TRANSFER = (
 
 
 @dataclass(frozen=True)
-class Study:
+class Exhibits:
     """What a request comes to."""
 
     exhibits: tuple[Exhibit, ...]
@@ -72,7 +72,7 @@ class Builder:
 
     def __init__(
         self,
-        world: World,
+        setup: ReproductionSetup,
         repository: Path,
         more: Sequence[tuple[str, str]] = (),
         *,
@@ -81,7 +81,7 @@ class Builder:
     ) -> None:
         """``as_published``: peers have the recipes that their authors published. ``all_statistics``: TAPT's are taken
         over all training images."""
-        self.world, self.repository, self.more = world, repository, tuple(more)
+        self.setup, self.repository, self.more = setup, repository, tuple(more)
         self.as_published, self.all_statistics = as_published, all_statistics
         self.planner = Planner()
         self.jobs: dict[str, Job] = {}
@@ -105,11 +105,11 @@ class Builder:
     ) -> str:
         """The id of a run that evaluates ``attacks``, each under the protocol behind its colon, in turn with
         ``defenses``."""
-        world = self.world
-        subset = world.subset if subset is None else subset
+        setup = self.setup
+        subset = setup.subset if subset is None else subset
         name, config, own = self.recipe_of(trainer, backbone, dataset)
         purpose = f"{purpose}-clean" if trainer == TWIN else purpose
-        chosen = [*world.common, ("EVAL.ATTACKS", quoted(*attacks)), ("EVAL.PROTOCOLS", quoted("transfer"))]
+        chosen = [*setup.common, ("EVAL.ATTACKS", quoted(*attacks)), ("EVAL.PROTOCOLS", quoted("transfer"))]
         chosen += [("EVAL.DEFENSES", quoted(*defenses))] if defenses else []
         chosen += [("EVAL.SUBSET", str(subset))] if subset else []
         chosen += [*settings, *self.more]
@@ -150,7 +150,7 @@ class Builder:
     def recipe(self, trainer: str, backbone: str, dataset: str) -> Mapping[str, Any]:
         """What a trainer's yaml for a backbone and a data set says, with this world's settings."""
         name, config, own = self.recipe_of(trainer, backbone, dataset)
-        return settings_of(self.repository / config, (*own, *self.world.common, *self.more)) | {"TRAINER.NAME": name}
+        return settings_of(self.repository / config, (*own, *self.setup.common, *self.more)) | {"TRAINER.NAME": name}
 
     def config(self, trainer: str, backbone: str, dataset: str) -> tuple[str, tuple[tuple[str, str], ...]]:
         """The trainer's yaml, that of the data set's own recipe where there is one, and what it lacks."""
@@ -184,7 +184,7 @@ class Builder:
         return min(subset, whole) if subset else whole
 
     def train_images(self, dataset: str) -> int:
-        limit = int(dict(self.world.common).get("BANK.LIMIT", "0"))
+        limit = int(dict(self.setup.common).get("BANK.LIMIT", "0"))
         whole = effort.counts(dataset)[0]
         return min(limit, whole) if limit else whole
 
@@ -202,7 +202,7 @@ class Builder:
         own. ``alone``: it needs no bank of training images that others have."""
         if trainer in (*TRAINED, *VISUAL_PEERS, *MULTIMODAL, *TEST_TIME):
             return ()
-        world, n = self.world, self.test_images(dataset, recipe["EVAL.SUBSET"])
+        setup, n = self.setup, self.test_images(dataset, recipe["EVAL.SUBSET"])
         found = [effort.clean_bank(dataset, backbone, "test", n)]
         if not alone and trainer == LEARNED:
             attack, extra = recipe["BANK.ATTACK"], f"profile {recipe['BANK.PROFILE']}"
@@ -216,7 +216,7 @@ class Builder:
             if attack.endswith(":adaptive") and trainer != VANILLA:
                 continue
             for extra in ("", *map(effort.defense_label, defenses)):
-                some, own = min(n, effort.COSTLY_SUBSET) if "diffpure" in extra else n, world.surrogate
+                some, own = min(n, effort.COSTLY_SUBSET) if "diffpure" in extra else n, setup.surrogate
                 found.append(effort.attacked_bank(dataset, backbone, "test", some, attack, extra=extra, surrogate=own))
         return tuple(found)
 
@@ -230,13 +230,13 @@ class Builder:
         shots: int,
     ) -> float:
         """GFLOP through the image encoder besides shared banks: training, and attacks that only this run makes."""
-        world, n = self.world, self.test_images(dataset, recipe["EVAL.SUBSET"])
+        setup, n = self.setup, self.test_images(dataset, recipe["EVAL.SUBSET"])
         images = min(self.train_images(dataset), shots * effort.classes(dataset) if shots > 0 else 10**9)
         epochs, gflop = recipe.get("OPTIM.MAX_EPOCH", 200), 0.0
         if trainer in TRAINED:
             passes = {"AdvTrain": 10, "FastAT": 1, "TradesFT": 11}[trainer]
             gflop += effort.training_cost(backbone, epochs, images, passes)
-            gflop += (epochs + 1) * n * effort.attack_cost(world.pgd, backbone)
+            gflop += (epochs + 1) * n * effort.attack_cost(setup.pgd, backbone)
         elif trainer in TEST_TIME:
             return test_time_cost(n, backbone, list(recipe["EVAL.ATTACKS"]))
         elif trainer in (*PIXEL_PEERS, *VISUAL_PEERS, *MULTIMODAL) and not evaluates:
@@ -276,13 +276,13 @@ class Builder:
     # --- the runs -----------------------------------------------------------------------------------------------
 
     def main_attacks(self) -> list[str]:
-        w = self.world
+        w = self.setup
         return [f"{w.pgd}:transfer", f"{w.rap}:transfer", f"{w.adaptive}:adaptive"]
 
     def peer_settings(self, trainer: str) -> list[tuple[str, str]]:
         """Of a run in the comparison with peers: budget, images and epochs are those of all; none of a run that has its
         own published recipe."""
-        w = self.world
+        w = self.setup
         if self.as_published or trainer == VANILLA:
             return []
         node = f"TRAINER.{trainer.upper()}"
@@ -303,20 +303,20 @@ class Builder:
             settings: list[tuple[str, str]] = []
             if trainer == LEARNED:
                 settings = [*settings, ("EVAL.WORDS", str(WORDS))]
-                settings += [("EVAL.PICTURES", str(PICTURES))] if seed == self.world.seeds[0] else []
+                settings += [("EVAL.PICTURES", str(PICTURES))] if seed == self.setup.seeds[0] else []
             found.append(self.job(trainer, dataset, backbone, seed, "main", settings, attacks=self.main_attacks()))
         return tuple(found)
 
     def tuned_rivals(self) -> tuple[str, ...]:
         """Zero-shot CLIP, CoOp by its own recipe, CoOp that differs from AdvPT in the attack alone, and AdvPT. Where
         CoOp's own recipe is already on a clean bank (the demo), it stands once."""
-        w = self.world
+        w = self.setup
         own = self.recipe(CLASSIC, w.backbones[0], w.datasets[0]) if w.backbones and w.datasets else {}
         return (VANILLA, *(() if own.get("TRAINER.COOP.CLEAN_BANK") else (CLASSIC,)), TWIN, LEARNED)
 
     def seeds(self, trainer: str, of: tuple[int, ...] = ()) -> tuple[int, ...]:
         """Those of a trainer's runs, from ``of`` (default: the world's): one where nothing is drawn."""
-        seeds = of or self.world.seeds
+        seeds = of or self.setup.seeds
         return seeds[:1] if trainer in (VANILLA, PROBE) else seeds
 
     def evaluated(
@@ -355,37 +355,37 @@ class Builder:
 UNDEFENDED = InputDefense(NO, "", NO)
 
 
-def _row(b: Builder, table: str, backbone: str, trainer: str, attack: str, which: Metric, names: Sequence[str],
+def _row(b: Builder, table: str, backbone: str, trainer: str, attack: str, metric: Metric, names: Sequence[str],
          cells: Sequence[tuple[str, ...]], behind: InputDefense = UNDEFENDED) -> TableRow:  # fmt: skip
     """A row whose published numbers are found under the method's, the defense's and the attack's names in the paper;
     the paper has no adaptive attackers."""
     method = METHODS.get(trainer, trainer)
-    published = which.protocol != "adaptive"
+    published = metric.protocol != "adaptive"
 
     def key(dataset: str) -> PaperCell | None:
         return (
-            PaperCell(table, b.world.column(backbone), b.world.column(dataset), method, behind.published, attack)
+            PaperCell(table, b.setup.column(backbone), b.setup.column(dataset), method, behind.published, attack)
             if published and behind.published
             else None
         )
 
     return TableRow(
-        b.world.column(backbone),
+        b.setup.column(backbone),
         method,
         behind.name,
-        attack if published else f"{attack} ({which.attack})",
-        which.protocol or "-",
-        tuple(Cell(runs, which, key(name)) for name, runs in zip(names, cells)),
+        attack if published else f"{attack} ({metric.attack})",
+        metric.protocol or "-",
+        tuple(Cell(runs, metric, key(name)) for name, runs in zip(names, cells)),
     )
 
 
-def said(world: World, *names: str) -> str:
+def said(setup: ReproductionSetup, *names: str) -> str:
     """What captions add in this world."""
-    return " ".join(text for text in (world.said.get("all", ""), *(world.said.get(n, "") for n in names)) if text)
+    return " ".join(text for text in (setup.said.get("all", ""), *(setup.said.get(n, "") for n in names)) if text)
 
 
 def table1(b: Builder) -> list[Exhibit]:
-    w, rows = b.world, []
+    w, rows = b.setup, []
     measured = (
         ("clean", CLEAN),
         ("pgd40", robust(w.pgd)),
@@ -394,8 +394,8 @@ def table1(b: Builder) -> list[Exhibit]:
     )
     for backbone in w.backbones:
         runs = {t: [b.main(t, d, backbone) for d in w.datasets] for t in (VANILLA, LEARNED)}
-        for attack, which in measured:
-            rows += [_row(b, "1", backbone, t, attack, which, w.datasets, runs[t]) for t in (VANILLA, LEARNED)]
+        for attack, metric in measured:
+            rows += [_row(b, "1", backbone, t, attack, metric, w.datasets, runs[t]) for t in (VANILLA, LEARNED)]
     caption = f"PGD is {w.pgd}, RAP {w.rap}; {TRANSFER}. {said(w, 'table1')}"
     return [
         Table("table1", "Table 1: clean and robust accuracy", caption, tuple(map(w.column, w.datasets)), tuple(rows))
@@ -404,7 +404,7 @@ def table1(b: Builder) -> list[Exhibit]:
 
 def _defended(b: Builder, trainer: str, dataset: str, backbone: str, table: str) -> tuple[str, ...]:
     """The runs behind defenses: Table 2's, Table 3's, or one for both where the world says so."""
-    w = b.world
+    w = b.setup
     pgd, aa = f"{w.pgd}:transfer", f"{w.aa}:transfer"
     if w.together:
         attacks, defenses = [pgd, aa], [each.chain for each in w.defenses]
@@ -414,17 +414,17 @@ def _defended(b: Builder, trainer: str, dataset: str, backbone: str, table: str)
     return b.evaluated(trainer, dataset, backbone, "diffpure", [aa], [_diffpure(w).chain])
 
 
-def _diffpure(world: World) -> InputDefense:
-    return next(each for each in world.defenses if each.name == "diffpure")
+def _diffpure(setup: ReproductionSetup) -> InputDefense:
+    return next(each for each in setup.defenses if each.name == "diffpure")
 
 
 def table2(b: Builder) -> list[Exhibit]:
-    w, rows = b.world, []
+    w, rows = b.setup, []
     for backbone in w.backbones:
         runs = {t: [_defended(b, t, d, backbone, "2") for d in w.datasets] for t in (VANILLA, LEARNED)}
         for each in w.defenses:
-            which = robust(w.pgd, defense=each.chain)
-            rows += [_row(b, "2", backbone, t, "pgd40", which, w.datasets, runs[t], each) for t in (VANILLA, LEARNED)]
+            metric = robust(w.pgd, defense=each.chain)
+            rows += [_row(b, "2", backbone, t, "pgd40", metric, w.datasets, runs[t], each) for t in (VANILLA, LEARNED)]
     listed = ", ".join(f"{each.name} is {each.chain}" for each in w.defenses)
     caption = (
         f"PGD is {w.pgd} against the undefended encoder; {listed}. The attacker does not know the defense, and "
@@ -435,7 +435,7 @@ def table2(b: Builder) -> list[Exhibit]:
 
 
 def table3(b: Builder) -> list[Exhibit]:
-    w, rows = b.world, []
+    w, rows = b.setup, []
     aa, adaptive = robust(w.aa), robust(w.aa_adaptive, "adaptive")
     for backbone in w.backbones:
         for behind in (UNDEFENDED, _diffpure(w)):
@@ -447,8 +447,8 @@ def table3(b: Builder) -> list[Exhibit]:
                     else:
                         attacks = [f"{w.aa}:transfer", f"{w.aa_adaptive}:adaptive"]
                         runs.append(b.evaluated(trainer, d, backbone, "autoattack", attacks))
-                which = robust(w.aa, defense=behind.chain) if behind.chain else aa
-                rows.append(_row(b, "3", backbone, trainer, "autoattack", which, w.datasets, runs, behind))
+                metric = robust(w.aa, defense=behind.chain) if behind.chain else aa
+                rows.append(_row(b, "3", backbone, trainer, "autoattack", metric, w.datasets, runs, behind))
         for trainer in (VANILLA, LEARNED):
             if w.together:
                 runs = [b.main(trainer, d, backbone) for d in w.datasets]
@@ -465,15 +465,15 @@ def table3(b: Builder) -> list[Exhibit]:
 
 
 def table4(b: Builder) -> list[Exhibit]:
-    w, rows = b.world, []
+    w, rows = b.setup, []
     for backbone in w.backbones:
         attacks = [f"{w.pgd}:transfer", f"{w.adaptive}:adaptive"]
         probes = [(b.job(PROBE, d, backbone, w.seeds[0], "main", [], attacks=attacks),) for d in w.probed]
         learned = [b.main(LEARNED, d, backbone) for d in w.probed]
         measured = (("clean", CLEAN), ("pgd40", robust(w.pgd)), ("pgd", robust(w.adaptive, "adaptive")))
-        for attack, which in measured:
-            rows.append(_row(b, "4", backbone, PROBE, attack, which, w.probed, probes))
-            rows.append(_row(b, "1", backbone, LEARNED, attack, which, w.probed, learned))
+        for attack, metric in measured:
+            rows.append(_row(b, "4", backbone, PROBE, attack, metric, w.probed, probes))
+            rows.append(_row(b, "1", backbone, LEARNED, attack, metric, w.probed, learned))
     caption = (
         f"Logistic regression on all training images; PGD is {w.pgd} on the very images of Table 1 (the paper does "
         "not say which PGD), the adaptive attacker goes through the head or the prompt. AdvPT's published numbers "
@@ -483,7 +483,7 @@ def table4(b: Builder) -> list[Exhibit]:
 
 
 def table5(b: Builder) -> list[Exhibit]:
-    w = b.world
+    w = b.setup
     columns = tuple(
         WordColumn(w.column(d), w.column(backbone), b.main(LEARNED, d, backbone)[0])
         for backbone in w.backbones
@@ -549,7 +549,7 @@ def _own_recipes(b: Builder, datasets: Sequence[str], backbone: str) -> str:
     )
     return (
         f"Every method has its own recipe, that of its authors where we know it, and all are judged under "
-        f"{b.world.peers}: rows differ in more than the method. {listed}."
+        f"{b.setup.peers}: rows differ in more than the method. {listed}."
     )
 
 
@@ -557,14 +557,16 @@ def _own_recipes(b: Builder, datasets: Sequence[str], backbone: str) -> str:
 
 
 def fig3(b: Builder) -> list[Exhibit]:
-    w, marks = b.world, []
+    w, point_cells = b.setup, []
     pgd = robust(w.pgd)
     for backbone in w.backbones:
         for dataset in w.datasets:
             for trainer in b.tuned_rivals():
                 runs = b.main(trainer, dataset, backbone)
                 x, y = Cell(runs, CLEAN), Cell(runs, pgd)
-                marks.append(Point(w.column(backbone), METHODS.get(trainer, trainer), w.column(dataset), x, y))
+                point_cells.append(
+                    PointCell(w.column(backbone), METHODS.get(trainer, trainer), w.column(dataset), x, y)
+                )
     caption = (
         f"Accuracy on clean images against that under {w.pgd} (transfer), mean over seeds, 95 % intervals. "
         f"{_two_coops(b, w.datasets, w.backbones)} {said(w)}"
@@ -577,13 +579,13 @@ def fig3(b: Builder) -> list[Exhibit]:
             "points",
             "clean accuracy (%)",
             "robust accuracy (%)",
-            tuple(marks),
+            tuple(point_cells),
         )  # fmt: skip
     ]
 
 
 def _clocked(b: Builder, trainer: str, dataset: str, backbone: str) -> tuple[str, ...]:
-    w = b.world
+    w = b.setup
     settings = [("TRAIN.CURVE_FREQ", str(w.curve_every[trainer]))]
     if w.name == "demo" and trainer != LEARNED:
         settings += [("OPTIM.MAX_EPOCH", "5")]
@@ -596,19 +598,19 @@ def _clocked(b: Builder, trainer: str, dataset: str, backbone: str) -> tuple[str
 
 def _clock_figure(b: Builder, name: str, title: str, trainers: Sequence[str], note: str = "") -> list[Exhibit]:
     """AdvPT and other trainers over wall-clock: a panel for clean and one for robust accuracy."""
-    w, clocks = b.world, []
+    w, time_curves = b.setup, []
     parts: tuple[Literal["clean", "robust"], ...] = ("clean", "robust")
     for dataset, backbone, part in itertools.product(w.timed, w.timed_backbones, parts):
         panel = f"{w.column(dataset)}, {w.column(backbone)}, {part}"
         for trainer in (LEARNED, *trainers):
-            clocks.append(TimeCurve(panel, trainer, _clocked(b, trainer, dataset, backbone), part))
+            time_curves.append(TimeCurve(panel, trainer, _clocked(b, trainer, dataset, backbone), part))
     caption = (
         "Seconds of training, AdvPT's with building its bank, without measuring; robust accuracy is under "
         f"{w.pgd} made anew on the encoder as it is (AdvPT's encoder never changes). One machine for all is what makes "
         f"the times comparable. {note}{said(w)}"
     )
     return [
-        Figure(name, title, caption, "lines", "wall-clock (s)", "accuracy (%)", curves=tuple(clocks), log_x=True)
+        Figure(name, title, caption, "lines", "wall-clock (s)", "accuracy (%)", time_curves=tuple(time_curves), log_x=True)
     ]  # fmt: skip
 
 
@@ -627,35 +629,35 @@ def efficiency(b: Builder) -> list[Exhibit]:
 
 
 def fig6(b: Builder) -> list[Exhibit]:
-    w, rows, marks = b.world, [], []
+    w, rows, point_cells = b.setup, [], []
     attacks = [f"{w.pgd}:transfer"]
     for backbone in w.backbones:
         runs = {
             VANILLA: [b.evaluated(VANILLA, d, backbone, "shift", attacks) for d in w.targets],
             LEARNED: [b.evaluated(LEARNED, d, backbone, "shift", attacks, source=w.source) for d in w.targets],
         }
-        for attack, which in (("clean", CLEAN), ("pgd40", robust(w.pgd))):
+        for attack, metric in (("clean", CLEAN), ("pgd40", robust(w.pgd))):
             for trainer in (VANILLA, LEARNED):
-                row = _row(b, "shift", backbone, trainer, attack, which, w.targets, runs[trainer])
+                row = _row(b, "shift", backbone, trainer, attack, metric, w.targets, runs[trainer])
                 rows.append(row)
                 for dataset, cell in zip(w.targets, row.cells):
                     if cell is not None:
-                        series = f"{row.method}, {'clean' if which.protocol is None else w.pgd}"
+                        series = f"{row.method}, {'clean' if metric.protocol is None else w.pgd}"
                         at = float(w.targets.index(dataset))
-                        marks.append(Point(w.column(backbone), series, w.column(dataset), at, cell))
+                        point_cells.append(PointCell(w.column(backbone), series, w.column(dataset), at, cell))
     caption = (
         f"Tuned on {w.column(w.source)} alone; heads have the classes of each target. PGD is {w.pgd}, made on each "
         f"target. {said(w, 'fig6')}"
     )
     title = "Figure 6: domain shift"
     return [
-        Figure("fig6", title, caption, "bars", "", "accuracy (%)", tuple(marks)),
+        Figure("fig6", title, caption, "bars", "", "accuracy (%)", tuple(point_cells)),
         Table("fig6_table", f"{title}, in numbers", caption, tuple(map(w.column, w.targets)), tuple(rows)),
     ]
 
 
 def fig7(b: Builder) -> list[Exhibit]:
-    w, marks = b.world, []
+    w, point_cells = b.setup, []
     shown = (
         ("clean", CLEAN),
         (f"transfer {w.pgd}", robust(w.pgd)),
@@ -670,7 +672,9 @@ def fig7(b: Builder) -> list[Exhibit]:
                     b.job(LEARNED, dataset, backbone, s, f"nctx{n}", settings, attacks=attacks) for s in w.seeds
                 )
                 panel = f"{w.column(dataset)}, {w.column(backbone)}"
-                marks += [Point(panel, series, f"M = {n}", float(n), Cell(runs, which)) for series, which in shown]
+                point_cells += [
+                    PointCell(panel, series, f"M = {n}", float(n), Cell(runs, metric)) for series, metric in shown
+                ]
     caption = f"AdvPT with 1 to {max(w.contexts)} context vectors. {said(w)}"
     return [
         Figure(
@@ -680,14 +684,14 @@ def fig7(b: Builder) -> list[Exhibit]:
             "lines",
             "context vectors",
             "accuracy (%)",
-            tuple(marks),
+            tuple(point_cells),
         )
     ]
 
 
 def curves(b: Builder) -> list[Exhibit]:
     """Not in the paper: accuracy over the budget, for attackers who know the learned prompt and who do not."""
-    w, marks = b.world, []
+    w, point_cells = b.setup, []
     for dataset in w.timed:
         for backbone in w.timed_backbones:
             specs = [f"pgd{w.budget_steps}-ce@{eps}" for eps in w.budgets]
@@ -699,17 +703,25 @@ def curves(b: Builder) -> list[Exhibit]:
                 for protocol in ("transfer", "adaptive"):
                     if trainer == VANILLA and protocol == "transfer":
                         continue  # its hand-written prompt is all there is to know
-                    marks.append(Point(panel, f"{method}, {protocol}", "clean", 0.0, Cell(runs, CLEAN)))
+                    point_cells.append(PointCell(panel, f"{method}, {protocol}", "clean", 0.0, Cell(runs, CLEAN)))
                     for eps, spec in zip(w.budgets, specs):
-                        which = robust(spec, protocol)
-                        marks.append(Point(panel, f"{method}, {protocol}", f"{eps}/255", float(eps), Cell(runs, which)))
+                        metric = robust(spec, protocol)
+                        point_cells.append(
+                            PointCell(panel, f"{method}, {protocol}", f"{eps}/255", float(eps), Cell(runs, metric))
+                        )
     caption = (
         f"PGD of {w.budget_steps} steps on the cross-entropy, over its budget; {TRANSFER}. Not in the paper. "
         f"{_two_coops(b, w.timed, w.timed_backbones)} {said(w)}"
     )
     return [
         Figure(
-            "curves", "Accuracy over the attack's budget", caption, "lines", "eps (1/255)", "accuracy (%)", tuple(marks)
+            "curves",
+            "Accuracy over the attack's budget",
+            caption,
+            "lines",
+            "eps (1/255)",
+            "accuracy (%)",
+            tuple(point_cells),
         )
     ]
 
@@ -717,7 +729,7 @@ def curves(b: Builder) -> list[Exhibit]:
 def peers(b: Builder) -> list[Exhibit]:
     """Not in the paper: methods that tune prompts against attacks, for attackers who know the prompts and who do
     not."""
-    w, rows, marks = b.world, [], []
+    w, rows, point_cells = b.setup, [], []
     bank = w.bank if b.as_published else w.peers_bank
     attacks = [f"{bank}:transfer", f"{w.peers}:transfer", f"{w.peers}:adaptive"]
     measured = (CLEAN, robust(bank), robust(w.peers), robust(w.peers, "adaptive"))
@@ -731,19 +743,19 @@ def peers(b: Builder) -> list[Exhibit]:
                     for seed in b.seeds(trainer, w.peers_seeds)
                 )
             )
-        for which in measured:
+        for metric in measured:
             for trainer in PEERS:
-                cells = tuple(Cell(each, which) for each in runs[trainer])
+                cells = tuple(Cell(each, metric) for each in runs[trainer])
                 method = METHODS.get(trainer, trainer)
                 rows.append(
-                    TableRow(w.column(backbone), method, NO, which.attack or "clean", which.protocol or "-", cells)
+                    TableRow(w.column(backbone), method, NO, metric.attack or "clean", metric.protocol or "-", cells)
                 )
         for i, dataset in enumerate(w.timed):
-            for which in measured[2:]:
-                panel = f"{w.column(dataset)}, {w.column(backbone)}, {which.protocol}"
+            for metric in measured[2:]:
+                panel = f"{w.column(dataset)}, {w.column(backbone)}, {metric.protocol}"
                 for trainer in PEERS:
-                    x, y = Cell(runs[trainer][i], CLEAN), Cell(runs[trainer][i], which)
-                    marks.append(Point(panel, METHODS.get(trainer, trainer), "", x, y))
+                    x, y = Cell(runs[trainer][i], CLEAN), Cell(runs[trainer][i], metric)
+                    point_cells.append(PointCell(panel, METHODS.get(trainer, trainer), "", x, y))
     name, title, apart = "peers", "AdvPT and its peers", said(w, "peers")
     if b.as_published:
         name, title = "peers_as_published", "AdvPT and its peers, each by its own recipe"
@@ -756,26 +768,26 @@ def peers(b: Builder) -> list[Exhibit]:
     axes = ("clean accuracy (%)", f"accuracy under {w.peers} (%)")
     return [
         Table(name, title, caption, tuple(map(w.column, w.timed)), tuple(rows)),
-        Figure(f"{name}_figure", f"{title}: trade-off", caption, "points", *axes, tuple(marks)),
+        Figure(f"{name}_figure", f"{title}: trade-off", caption, "points", *axes, tuple(point_cells)),
     ]
 
 
-STUDIES: dict[str, Callable[[Builder], list[Exhibit]]] = {
+EXHIBITS: dict[str, Callable[[Builder], list[Exhibit]]] = {
     f.__name__: f
     for f in (table1, table2, table3, table4, table5, fig3, fig4, fig5, fig6, fig7, curves, efficiency, peers, tapt)
 }
 OWN = ("peers", "tapt")  # not in AdvPT's paper, so not in `all`
 
 
-def study(
+def plan_exhibits(
     names: Sequence[str],
-    world: World,
+    setup: ReproductionSetup,
     repository: Path,
     more: Sequence[tuple[str, str]] = (),
     *,
     as_published: bool = False,
     all_statistics: bool = False,
-) -> Study:
+) -> Exhibits:
     """The exhibits of a request (``all``: those of AdvPT's paper) and the plan of what they need.
 
     ``as_published`` and ``all_statistics`` are variants of the exhibits peers and tapt; see :class:`Builder`.
@@ -784,20 +796,22 @@ def study(
         ConfigError: an unknown exhibit, one that has no data set or backbone left, or a variant of one that was not
             asked for.
     """
-    paper = [name for name in STUDIES if name not in OWN]
+    paper = [name for name in EXHIBITS if name not in OWN]
     wanted = list(dict.fromkeys(part for name in names for part in (paper if name == "all" else [name])))
     for name in wanted:
-        if name not in STUDIES:
-            raise ConfigError(f"{unknown_name('table or figure', name, [*STUDIES, 'all'])}")
+        if name not in EXHIBITS:
+            raise ConfigError(f"{unknown_name('table or figure', name, [*EXHIBITS, 'all'])}")
     for flag, given, of in (("--as-published", as_published, "peers"), ("--all-statistics", all_statistics, "tapt")):
         if given and of not in wanted:
             raise ConfigError(f"{flag} is a variant of {of}, which is not asked for; expected: reproduce {of} {flag}")
-    builder = Builder(world, repository, more, as_published=as_published, all_statistics=all_statistics)
+    builder = Builder(setup, repository, more, as_published=as_published, all_statistics=all_statistics)
     found: list[Exhibit] = []
     for name in wanted:
-        made = STUDIES[name](builder)
+        made = EXHIBITS[name](builder)
         empty = [
-            e for e in made if not (getattr(e, "columns", ()) or getattr(e, "points", ()) or getattr(e, "curves", ()))
+            e
+            for e in made
+            if not (getattr(e, "columns", ()) or getattr(e, "point_cells", ()) or getattr(e, "time_curves", ()))
         ]
         if empty and "all" not in names:
             raise ConfigError(f"{name} has nothing left to show with these data sets and backbones; give others")
@@ -805,7 +819,7 @@ def study(
     plan = builder.planner.plan()
     if not plan.jobs:
         raise ConfigError("nothing is left to do with these data sets and backbones; give others")
-    return Study(tuple(found), plan)
+    return Exhibits(tuple(found), plan)
 
 
 def sweep(
@@ -885,7 +899,7 @@ def _sweep_work(
     return tuple(found), gflop, effort.run_size(backbone, recipe, context, len(asked), own)
 
 
-_ANY = World(
+_ANY = ReproductionSetup(
     name="any", datasets=(), probed=(), source="", targets=(), backbones=(), timed=(), timed_backbones=(), names={},
     seeds=(1,), pgd="", rap="", aa="", adaptive="", aa_adaptive="", bank="", budgets=(), budget_steps=0, defenses=(),
     together=False, surrogate="", common=(), contexts=(), curve_every={},

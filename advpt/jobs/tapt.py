@@ -98,21 +98,21 @@ def statistics_bank(source: str, backbone: str, design: str, seed: int, images: 
 
 def tapt(b: Builder) -> list[Exhibit]:
     """Not in AdvPT's paper: test-time tuning of defensive prompts beside TAPT's published tables."""
-    s, datasets = SETTINGS[b.world.name], b.world.tuned
+    s, datasets = SETTINGS[b.setup.name], b.setup.tuned
     rows: list[TableRow] = []
-    for backbone in b.world.tuned_backbones if datasets else ():
+    for backbone in b.setup.tuned_backbones if datasets else ():
         runs = {design: _evaluated(b, s, backbone, datasets, design, *who) for design, *who in DESIGNS}
-        for attack, which, published in _measured(s):
+        for attack, metric, published in _measured(s):
             for design, _, _ in DESIGNS:
                 for method, defense in ((f"APT-{design}", ""), *((f"TAPT-{design}", d) for d in DEFENSES.values())):
-                    if defense.endswith("constructed") and which.protocol in ("tuned", "adaptive"):
+                    if defense.endswith("constructed") and metric.protocol in ("tuned", "adaptive"):
                         continue
-                    own = dataclasses.replace(which, defense=defense)
+                    own = dataclasses.replace(metric, defense=defense)
                     cells = tuple(
                         Cell((runs[design][d],), own, _key(s, backbone, d, method, attack) if published else None)
                         for d in datasets
                     )
-                    protocol = which.protocol or "-"
+                    protocol = metric.protocol or "-"
                     rows.append(TableRow(s.column(backbone), method, defense or "none", attack, protocol, cells))
     attacks = ", ".join(f"{name} is {attack}" for name, attack in s.attacks.items())
     caption = (
@@ -156,7 +156,7 @@ def _evaluated(
     b: Builder, s: Setting, backbone: str, datasets: tuple[str, ...], design: str, trained_by: str, trainer: str
 ) -> dict[str, str]:
     """By data set, the run that evaluates a design."""
-    seed = b.world.seeds[0]  # the paper has one
+    seed = b.setup.seeds[0]  # the paper has one
 
     def prompts(purpose: str, *more: tuple[str, str]) -> str:
         context = [(f"TRAINER.{trained_by.upper()}.{leaf}", value) for leaf, value in s.context]

@@ -97,7 +97,7 @@ class WordTable:
 
 
 @dataclass(frozen=True)
-class Point:
+class PointCell:
     """A point of a figure. ``x``: a number, or a cell whose mean it is; ``label``: what the point stands for."""
 
     panel: str
@@ -127,8 +127,8 @@ class Figure:
     kind: Literal["points", "lines", "bars"]
     x: str
     y: str
-    points: tuple[Point, ...] = ()
-    curves: tuple[TimeCurve, ...] = ()
+    point_cells: tuple[PointCell, ...] = ()
+    time_curves: tuple[TimeCurve, ...] = ()
     log_x: bool = False
 
 

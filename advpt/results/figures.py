@@ -17,7 +17,7 @@ from advpt.evaluation import record as records
 from advpt.evaluation.intervals import IMAGES_ONLY, Interval
 from advpt.evaluation.record import CleanAccuracy, TrainingTimes
 from advpt.files import atomic_path, write_text
-from advpt.results.exhibit import Cell, Figure, Point, TimeCurve
+from advpt.results.exhibit import Cell, Figure, PointCell, TimeCurve
 from advpt.results.index import RecordIndex
 from advpt.results.render import to_csv
 from advpt.results.values import Value, value
@@ -47,13 +47,13 @@ class DrawnPoint:
 
 def points(figure: Figure, index: RecordIndex) -> list[DrawnPoint]:
     """Every point of a figure, those without a number included."""
-    found = [_point(point, index) for point in figure.points]
-    for curve in figure.curves:
+    found = [_point(point, index) for point in figure.point_cells]
+    for curve in figure.time_curves:
         found += _curve(curve, index)
     return found
 
 
-def _point(point: Point, index: RecordIndex) -> DrawnPoint:
+def _point(point: PointCell, index: RecordIndex) -> DrawnPoint:
     y = value(point.y, index)
     if not isinstance(point.x, Cell):
         return DrawnPoint(point.panel, point.series, point.label, (point.x,) * 3, y, y.ids)

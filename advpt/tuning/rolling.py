@@ -22,14 +22,14 @@ from torch import Tensor
 from advpt.detectors import LossWatch
 from advpt.errors import TrainingError, WeightsError
 from advpt.files import atomic_path, load_checkpoint
-from advpt.signals import held
+from advpt.signals import defer_signals
 
 log = logging.getLogger(__name__)
 
 FILE = "rolling.pth.tar"
 FORMAT = 1
-EVERY = 300.0  # seconds between two of them; more where one takes long to write
-SHARE = 20  # of the time at most one part in so many goes into writing them
+CHECKPOINT_SECONDS = 300.0  # seconds between two of them; more where one takes long to write
+CHECKPOINT_SHARE = 20  # of the time at most one part in so many goes into writing them
 
 
 class Rolling:
@@ -41,7 +41,7 @@ class Rolling:
 
     def __init__(self, path: Path, watch: LossWatch) -> None:
         self.path, self.watch = path, watch
-        self._next = time.monotonic() + EVERY
+        self._next = time.monotonic() + CHECKPOINT_SECONDS
         self._found: dict[str, Any] | None = None  # what the current epoch goes on from
         self.seconds = 0.0  # that the epoch took before this process
 
@@ -94,7 +94,7 @@ class Rolling:
             set_random_state(before)
         began, step = time.monotonic() - (self.seconds if found else 0.0), trainer.forward_backward
         position = saved = done  # batches; None within one, where nothing is whole
-        with held() as told:
+        with defer_signals() as pending_signal:
 
             def save() -> None:
                 nonlocal saved
@@ -114,7 +114,7 @@ class Rolling:
                 position = i + 1
                 if time.monotonic() >= self._next:
                     save()
-                if stop := told():
+                if stop := pending_signal():
                     log.info("told to stop after batch %d of epoch %d", i + 1, trainer.epoch + 1)
                     raise stop
                 return losses
@@ -153,7 +153,7 @@ class Rolling:
         }
         with atomic_path(self.path) as partial:
             torch.save(state, partial)
-        self._next = time.monotonic() + max(EVERY, SHARE * (time.monotonic() - started))
+        self._next = time.monotonic() + max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * (time.monotonic() - started))
 
     def clear(self) -> None:
         """Delete the file: the epochs it belongs to are done."""

@@ -8,6 +8,6 @@ import pytest
 
 
 @pytest.fixture
-def again(library):
+def again(bank_cache):
     """The same shelf, opened by another process: nothing is remembered."""
-    return lambda **how: dataclasses.replace(library, _open={}, built=[], **how)
+    return lambda **how: dataclasses.replace(bank_cache, _open={}, built=[], **how)

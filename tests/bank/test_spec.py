@@ -33,21 +33,21 @@ from tests.helpers.banks import CE, FKL, classifier, make_clip
         ("attacked.text", lambda lib, img: lib.spec(img, CE, classifier(1), 0)),
     ],
 )  # fmt: skip
-def test_a_foreign_bank_is_refused_and_the_field_named(library, pictures, what, change):
-    library.get(pictures, FKL)
-    folder = library.folder(library.spec(pictures, FKL, None, 0))
-    other = change(library, pictures)
+def test_a_foreign_bank_is_refused_and_the_field_named(bank_cache, pictures, what, change):
+    bank_cache.get(pictures, FKL)
+    folder = bank_cache.folder(bank_cache.spec(pictures, FKL, None, 0))
+    other = change(bank_cache, pictures)
     assert other.key != folder.name
-    shutil.copytree(folder, library.folder(other))  # somebody put a bank in the wrong place
+    shutil.copytree(folder, bank_cache.folder(other))  # somebody put a bank in the wrong place
     with pytest.raises(BankMismatchError, match="cannot be used") as caught:
-        open_bank(library.folder(other), other.fields(), verify=True)
+        open_bank(bank_cache.folder(other), other.fields(), verify=True)
     assert f"adversarial_set.{what}: the bank has" in str(caught.value)
 
 
-def test_the_prompt_is_in_the_key_only_where_the_attack_sees_it(library, pictures):
+def test_the_prompt_is_in_the_key_only_where_the_attack_sees_it(bank_cache, pictures):
     one, two = classifier(0), classifier(1)
-    assert library.spec(pictures, FKL, one, 0).key == library.spec(pictures, FKL, two, 0).key
-    assert library.spec(pictures, CE, one, 0).key != library.spec(pictures, CE, two, 0).key
+    assert bank_cache.spec(pictures, FKL, one, 0).key == bank_cache.spec(pictures, FKL, two, 0).key
+    assert bank_cache.spec(pictures, CE, one, 0).key != bank_cache.spec(pictures, CE, two, 0).key
 
 
 def test_differences_name_nested_fields():

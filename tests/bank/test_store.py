@@ -14,9 +14,9 @@ from tests.helpers.banks import CE, FKL, classifier
 
 
 @pytest.mark.parametrize("where", [0.02, 0.3, 0.6, 0.98])
-def test_a_flipped_byte_is_found(library, again, pictures, where):
-    library.get(pictures, FKL)
-    folder = library.folder(library.spec(pictures, FKL, None, 0))
+def test_a_flipped_byte_is_found(bank_cache, again, pictures, where):
+    bank_cache.get(pictures, FKL)
+    folder = bank_cache.folder(bank_cache.spec(pictures, FKL, None, 0))
     shard = folder / "part-00000.safetensors"
     data = bytearray(shard.read_bytes())
     data[int(where * len(data))] ^= 1
@@ -25,9 +25,9 @@ def test_a_flipped_byte_is_found(library, again, pictures, where):
         again().get(pictures, FKL)
 
 
-def test_an_edited_manifest_is_found(library, again, pictures):
-    library.get(pictures, FKL)
-    folder = library.folder(library.spec(pictures, FKL, None, 0))
+def test_an_edited_manifest_is_found(bank_cache, again, pictures):
+    bank_cache.get(pictures, FKL)
+    folder = bank_cache.folder(bank_cache.spec(pictures, FKL, None, 0))
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["spec"]["adversarial_set"]["attack"]["eps"] = 4.0
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -35,17 +35,17 @@ def test_an_edited_manifest_is_found(library, again, pictures):
         again().get(pictures, FKL)
 
 
-def test_a_missing_or_foreign_shard_is_found(library, again, pictures):
-    library.get(pictures, FKL)
-    library.get(pictures, CE, classifier())
-    folder = library.folder(library.spec(pictures, FKL, None, 0))
-    other = library.folder(library.spec(pictures, CE, classifier(), 0))
+def test_a_missing_or_foreign_shard_is_found(bank_cache, again, pictures):
+    bank_cache.get(pictures, FKL)
+    bank_cache.get(pictures, CE, classifier())
+    folder = bank_cache.folder(bank_cache.spec(pictures, FKL, None, 0))
+    other = bank_cache.folder(bank_cache.spec(pictures, CE, classifier(), 0))
     shutil.copy(other / "part-00000.safetensors", folder / "part-00000.safetensors")
     with pytest.raises(BankMismatchError, match="belongs to bank"):
         again(verify=False).get(pictures, FKL)
 
 
-def test_content_digest_sees_rows(library, pictures):
-    a = library.get(pictures, FKL)
+def test_content_digest_sees_rows(bank_cache, pictures):
+    a = bank_cache.get(pictures, FKL)
     b = dataclasses.replace(a, columns=dict(a.columns) | {"loss": a.columns["loss"] + 1})
-    assert content_digest(a) == content_digest(library.get(pictures, FKL)) != content_digest(b)
+    assert content_digest(a) == content_digest(bank_cache.get(pictures, FKL)) != content_digest(b)

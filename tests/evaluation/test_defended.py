@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 from advpt.defenses import adm, edsr
 from advpt.defenses.base import DEFENSES, Defense
 from advpt.defenses.chain import Chain
@@ -65,20 +65,20 @@ def fitted(bank) -> Prompts:
 
 
 @pytest.fixture
-def prompts(library, pictures):
-    return fitted(library.get(pictures))
+def prompts(bank_cache, pictures):
+    return fitted(bank_cache.get(pictures))
 
 
-def run(prompts, images, library, settings, **changes):
-    return evaluate(prompts, images, library, dataclasses.replace(settings, **changes), FACTS)
+def run(prompts, images, bank_cache, settings, **changes):
+    return evaluate(prompts, images, bank_cache, dataclasses.replace(settings, **changes), FACTS)
 
 
 def by_name(found):
     return {record.name: record.result.to_json() for record in found}
 
 
-def test_one_record_per_attack_protocol_and_defense(library, pictures, prompts, settings):
-    found = run(prompts, pictures, library, settings, defenses=("rescale", "super:advpt+rescale"),
+def test_one_record_per_attack_protocol_and_defense(bank_cache, pictures, prompts, settings):
+    found = run(prompts, pictures, bank_cache, settings, defenses=("rescale", "super:advpt+rescale"),
                 attacks=("pgd2-fkl@8", "pgd2-ce@4"), protocols=("transfer", "adaptive"))  # fmt: skip
     assert len({record.name for record in found}) == len(found)
     first = [(r.result.protocol, r.result.defense_name) for r in found[:3]]
@@ -97,8 +97,8 @@ def test_one_record_per_attack_protocol_and_defense(library, pictures, prompts, 
     assert "behind super:advpt+rescale:iclr" in text and "over 3 seeds of the defense" in text
 
 
-def test_bpda_and_worst_cases_are_recorded(library, pictures, prompts, settings):
-    found = run(prompts, pictures, library, settings, defenses=("super",), protocols=("adaptive",), bpda=True,
+def test_bpda_and_worst_cases_are_recorded(bank_cache, pictures, prompts, settings):
+    found = run(prompts, pictures, bank_cache, settings, defenses=("super",), protocols=("adaptive",), bpda=True,
                 attacks=("pgd2-ce@8", "pgd2-margin@8"))  # fmt: skip
     behind = [x.result.to_json() for x in found if x.result.defenses]
     assert len(behind) == 3 and len(found) == 6
@@ -140,9 +140,9 @@ def test_every_defense_that_says_it_is_inexact_has_a_word(tmp_path, monkeypatch)
     assert defended.inexact_gradient(DefenseFacts(gradient=chain.gradients())) == ""
 
 
-def test_the_word_stands_in_every_table_and_on_the_page(library, pictures, prompts, settings, tmp_path):
+def test_the_word_stands_in_every_table_and_on_the_page(bank_cache, pictures, prompts, settings, tmp_path):
     """Beside the adaptive number behind the defense, and beside no other."""
-    found = run(prompts, pictures, library, settings, defenses=("super",), protocols=("transfer", "adaptive"),
+    found = run(prompts, pictures, bank_cache, settings, defenses=("super",), protocols=("transfer", "adaptive"),
                 attacks=("pgd2-ce@8",), bpda=True)  # fmt: skip
     word = "identity gradient through super"
     rows = [line for line in text_of(groups(found)[0].table()).splitlines() if line.startswith("|")]
@@ -164,8 +164,8 @@ def test_the_word_stands_in_every_table_and_on_the_page(library, pictures, promp
     assert made.page.read_text().count(word) == 2, "beside the number and in the list of records"
 
 
-def test_random_defenses_have_a_mean_and_a_deviation(library, pictures, prompts, settings):
-    found = run(prompts, pictures, library, settings, defenses=("rescale", "super"), defense_seeds=4, seed=7)
+def test_random_defenses_have_a_mean_and_a_deviation(bank_cache, pictures, prompts, settings):
+    found = run(prompts, pictures, bank_cache, settings, defenses=("rescale", "super"), defense_seeds=4, seed=7)
     random, fixed = found[1].result.robust, found[2].result.robust
     draws = random.defense_seeds
     assert [draw.seed for draw in draws] == [7, 8, 9, 10] and len({draw.bank for draw in draws}) == 4
@@ -181,18 +181,18 @@ def test_means_over_draws():
         return RobustAccuracy(**counts, lost=accuracy, on_perturbed=Accuracy(**counts))
 
     parts = [part(25.0), part(75.0)]
-    mean = mean_over_draws(parts, [defended.Seen(None, 0), defended.Seen(None, 1)])
+    mean = mean_over_draws(parts, [defended.DefendedInput(None, 0), defended.DefendedInput(None, 1)])
     assert (mean.accuracy, mean.correct, mean.lost) == (50, 2, 50)
     assert mean.deviation == pytest.approx(35.355, abs=1e-3)
     assert mean.on_perturbed.accuracy == 50 and mean.on_perturbed.correct == 2
-    assert mean_over_draws(parts[:1], [defended.Seen()]) == parts[0]
+    assert mean_over_draws(parts[:1], [defended.DefendedInput()]) == parts[0]
 
 
-def test_a_wrong_image_is_classified_as_what_it_is(library, settings, tmp_path, planted):
+def test_a_wrong_image_is_classified_as_what_it_is(bank_cache, settings, tmp_path, planted):
     """Nothing compares with the clean image or clamps to it: behind a defense that returns a wrong image, accuracy is
     chance, clean and attacked, whoever attacks."""
     images = make_images(tmp_path / "more", 12)
-    found = run(fitted(library.get(images)), images, library, settings, defenses=("planted", "rescale+planted"),
+    found = run(fitted(bank_cache.get(images)), images, bank_cache, settings, defenses=("planted", "rescale+planted"),
                 protocols=("transfer", "adaptive"))  # fmt: skip
     behind = [r.result.to_json() for r in found if r.result.defenses]
     assert found[0].result.clean.accuracy > 50 and len(behind) == 4
@@ -200,21 +200,21 @@ def test_a_wrong_image_is_classified_as_what_it_is(library, settings, tmp_path, 
         assert r["clean"]["accuracy"] == r["robust"]["accuracy"] == pytest.approx(100 / 3)
 
 
-def test_no_defense_is_given_a_clean_image(library, pictures, prompts, settings, monkeypatch):
+def test_no_defense_is_given_a_clean_image(bank_cache, pictures, prompts, settings, monkeypatch):
     """What a defense sees is the attacked image, to the last bit, and nothing else."""
     given = []
     real = RandomRescale.apply
     monkeypatch.setattr(RandomRescale, "apply", lambda self, x, noise: given.append(x.clone()) or real(self, x, noise))
-    run(prompts, pictures, library, settings, defenses=("rescale",), defense_seeds=1)
+    run(prompts, pictures, bank_cache, settings, defenses=("rescale",), defense_seeds=1)
     clean = torch.cat([b.pixels for b in pictures.batches(range(len(pictures)), 4)])
     assert torch.equal(torch.cat(given[:3]), clean)  # the clean accuracy behind the defense
     attacked = torch.cat(given[3:])
     assert len(attacked) == len(clean) and 0 < (attacked - clean).abs().max() <= 8 / 255 + 1e-6
 
 
-def test_costly_defenses_run_on_a_part(library, pictures, prompts, settings, monkeypatch):
+def test_costly_defenses_run_on_a_part(bank_cache, pictures, prompts, settings, monkeypatch):
     monkeypatch.setattr(RandomRescale, "costly", True)
-    found = run(prompts, pictures, library, settings, defenses=("rescale", "super"), costly_subset=6)
+    found = run(prompts, pictures, bank_cache, settings, defenses=("rescale", "super"), costly_subset=6)
     rows = [
         (
             r.result.defense_name,
@@ -226,37 +226,37 @@ def test_costly_defenses_run_on_a_part(library, pictures, prompts, settings, mon
     assert rows == [("", 10, False), ("super:advpt", 10, False), ("", 6, True), ("rescale:iclr", 6, True)]
     assert found[3].name.endswith("_rescale-iclr_first6") and len({r.name for r in found}) == 4
     assert [g.records[0].result.images.n for g in groups(found)] in ([10, 6], [6, 10])
-    whole = run(prompts, pictures, library, settings, defenses=("rescale",), costly_subset=0)
+    whole = run(prompts, pictures, bank_cache, settings, defenses=("rescale",), costly_subset=0)
     assert [r.result.images.part for r in whole] == [False, False]
-    asked = run(prompts, pictures, library, settings, defenses=("rescale",), costly_subset=2, subset=4)
+    asked = run(prompts, pictures, bank_cache, settings, defenses=("rescale",), costly_subset=2, subset=4)
     assert [r.result.images.n for r in asked] == [4, 4]
 
 
-def test_the_table_has_a_row_per_defense(library, pictures, prompts, settings):
-    found = run(prompts, pictures, library, settings, defenses=("rescale",), protocols=("transfer", "adaptive"),
+def test_the_table_has_a_row_per_defense(bank_cache, pictures, prompts, settings):
+    found = run(prompts, pictures, bank_cache, settings, defenses=("rescale",), protocols=("transfer", "adaptive"),
                 attacks=("pgd2-ce@8",))  # fmt: skip
     (group,) = groups(found)
     lines = text_of(group.table()).splitlines()
     assert [cell.strip() for cell in lines[2].split("|")[1:4]] == ["defense", "method", "seeds"]
     assert "none" in lines[4] and "rescale:iclr" in lines[5] and "not run" not in text_of(group.table())
-    plain = run(prompts, pictures, library, settings)
+    plain = run(prompts, pictures, bank_cache, settings)
     assert "| defense" not in text_of(groups(plain)[0].table())
 
 
-def test_clean_records_behind_defenses(library, pictures, prompts, settings):
-    found = run(prompts, pictures, library, settings, defenses=("super",), attacks=())
+def test_clean_records_behind_defenses(bank_cache, pictures, prompts, settings):
+    found = run(prompts, pictures, bank_cache, settings, defenses=("super",), attacks=())
     assert [r.result.robust for r in found] == [None, None]
     assert found[1].name == f"{pictures.split}_clean_super-advpt"
     assert "behind super:advpt" in summary(found)
 
 
-def test_a_small_diffusion_model_end_to_end(library, pictures, prompts, settings, tmp_path, monkeypatch):
+def test_a_small_diffusion_model_end_to_end(bank_cache, pictures, prompts, settings, tmp_path, monkeypatch):
     pytest.importorskip("diffusers", reason='diffusers is not installed: pip install "advpt[diffpure]"')
     monkeypatch.setenv("ADVPT_WEIGHTS", str(tmp_path))
     unet = adm.from_state(adm.convert(make_adm().state_dict(), CONFIG), CONFIG, "here")
     adm.save(unet, CONFIG, tmp_path / "tiny.safetensors")
     chains = ("diffpure:ddpm/t=3/weights=tiny.safetensors", "diffpure:sde/t=21/weights=tiny.safetensors")
-    found = run(prompts, pictures.first(2), library, settings, defenses=chains, protocols=("transfer", "adaptive"),
+    found = run(prompts, pictures.first(2), bank_cache, settings, defenses=chains, protocols=("transfer", "adaptive"),
                 attacks=("pgd1-ce@8",), defense_seeds=1, eot=1)  # fmt: skip
     behind = [r.result.to_json() for r in found if r.result.protocol == "adaptive" and r.result.defenses]
     gradients = [r["defense"]["gradient"]["1 diffpure"] for r in behind]
@@ -296,9 +296,9 @@ def test_train_py_refuses_unknown_defenses_at_once(workspace):
     assert code == 2 and "Did you mean 'rescale'" in said and not (workspace.folder / "banks").exists()
 
 
-def test_libraries_share_what_does_not_know_the_prompt(library, pictures, prompts, settings):
-    run(prompts, pictures, library, settings, defenses=("rescale",))
-    other = Library(library.root, library.backbone, library.load, chunk=4)
-    flipped = Prompts(Classifier(-prompts.learned.features, 20.0), prompts.hand, prompts.hand_text)
+def test_libraries_share_what_does_not_know_the_prompt(bank_cache, pictures, prompts, settings):
+    run(prompts, pictures, bank_cache, settings, defenses=("rescale",))
+    other = BankCache(bank_cache.root, bank_cache.backbone, bank_cache.load, chunk=4)
+    flipped = Prompts(Classifier(-prompts.learned.features, 20.0), prompts.zero_shot, prompts.handcrafted_text)
     run(flipped, pictures, other, settings, defenses=("rescale",))
     assert not other.built

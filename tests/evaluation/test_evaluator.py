@@ -19,7 +19,7 @@ from torch import Tensor
 from advpt.attacks import autoattack, parse
 from advpt.attacks.surrogate import load_surrogate
 from advpt.bank import build
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 from advpt.data.images import ImageSet
 from advpt.errors import AttackError
 from advpt.evaluation.evaluator import Prompts, contradictions, evaluate, summary
@@ -75,7 +75,7 @@ def prompt(seed: int) -> Classifier:
 
 
 @pytest.fixture
-def measured(tiny_clip, images, tmp_path: Path) -> Callable[..., tuple[dict[str, dict], list[Record], Library]]:
+def measured(tiny_clip, images, tmp_path: Path) -> Callable[..., tuple[dict[str, dict], list[Record], BankCache]]:
     """Results by protocol and spec, of the attacks given, on images that the hand-written prompt half knows."""
     pictures = images(12, K, split="test")
     with torch.no_grad():
@@ -85,15 +85,15 @@ def measured(tiny_clip, images, tmp_path: Path) -> Callable[..., tuple[dict[str,
     hand = Classifier(F.normalize(knowing, dim=-1), 100.0)
     learned = Classifier(F.normalize(knowing + 0.2 * near.std() * prompt(0).features, dim=-1), 100.0)
     net = lambda: load_surrogate(SurrogateSettings("small-cnn", ""), images(12, K), tmp_path / "surrogates")  # noqa: E731
-    library = Library(tmp_path / "banks", tiny_clip, lambda: tiny_clip, chunk=6, load_surrogate=net)
+    bank_cache = BankCache(tmp_path / "banks", tiny_clip, lambda: tiny_clip, chunk=6, load_surrogate=net)
 
     def run(*attacks: str, protocols=("transfer", "transfer-all", "adaptive")):
         settings = EvalSettings(tuple(attacks), tuple(protocols), (), 0, 0)
-        found = evaluate(Prompts(learned, hand, ("a {}.",)), pictures, library, settings, FACTS)
+        found = evaluate(Prompts(learned, hand, ("a {}.",)), pictures, bank_cache, settings, FACTS)
         return (
             {f"{r.result.protocol} {r.result.attack.spec}": r.result.to_json() for r in found},
             found,
-            library,
+            bank_cache,
         )
 
     return run
@@ -107,15 +107,15 @@ def test_pgd_shares_one_bank_between_transfer_and_transfer_all(measured, monkeyp
     passes = []
     compute = build._compute
     monkeypatch.setattr(build, "_compute", lambda *a, **k: passes.append(1) or compute(*a, **k))
-    found, _, library = measured("pgd3-ce@4/a2")
+    found, _, bank_cache = measured("pgd3-ce@4/a2")
     banks = [found[f"{p} pgd3-ce@4/a2"]["robust"]["bank"] for p in ("transfer", "transfer-all")]
     assert banks[0] == banks[1] and len(passes) == 3  # clean, transfer, adaptive
     assert found["adaptive pgd3-ce@4/a2"]["robust"]["bank"] != banks[0]
-    assert all(key in library.built for key in banks)
+    assert all(key in bank_cache.built for key in banks)
 
 
 def test_autoattack_shows_what_it_left_alone(measured) -> None:
-    found, records, library = measured("apgd-ce-t@0.5")
+    found, records, bank_cache = measured("apgd-ce-t@0.5")
     some, every = found["transfer apgd-ce-t@0.5"], found["transfer-all apgd-ce-t@0.5/every"]
     adaptive = found["adaptive apgd-ce-t@0.5"]
     assert 0 < some["robust"]["untouched"] < 100 and every["robust"]["untouched"] == 0
@@ -125,7 +125,7 @@ def test_autoattack_shows_what_it_left_alone(measured) -> None:
         assert sum(part["stages"].values()) == part["n"] == 12
         assert list(part["stages"]) == ["apgd-ce", "apgd-t", "none"]
         assert part["on_perturbed"]["n"] == round(12 * (1 - part["untouched"] / 100))
-    bank = library._open[some["robust"]["bank"]]
+    bank = bank_cache._open[some["robust"]["bank"]]
     perturbed = bank.columns["perturbed"].numpy()
     assert some["robust"]["stages"]["none"] == 12 - int(perturbed.sum())
     assert some["robust"]["on_perturbed"]["correct"] == int(survivors(some)[perturbed].sum())
@@ -138,10 +138,10 @@ def test_autoattack_shows_what_it_left_alone(measured) -> None:
 
 
 def test_the_attacked_prompt_and_the_classifying_prompt_are_two(measured) -> None:
-    found, _, library = measured("pgd3-ce@4/a2", protocols=("transfer", "adaptive"))
+    found, _, bank_cache = measured("pgd3-ce@4/a2", protocols=("transfer", "adaptive"))
     transfer, adaptive = (found[f"{p} pgd3-ce@4/a2"] for p in ("transfer", "adaptive"))
     texts = [
-        library._open[r["robust"]["bank"]].spec["adversarial_set"]["attacked"]["text"] for r in (transfer, adaptive)
+        bank_cache._open[r["robust"]["bank"]].spec["adversarial_set"]["attacked"]["text"] for r in (transfer, adaptive)
     ]
     assert texts[0] != texts[1]
     assert transfer["clean"]["accuracy"] == adaptive["clean"]["accuracy"]
@@ -168,21 +168,21 @@ def test_the_worst_case_is_the_and_of_all_attacks(measured) -> None:
 
 def test_visual_prompts_are_in_the_key_of_a_surrogate_attacks_bank(measured, images) -> None:
     """The attack does not go through them; the images are seen through them."""
-    _, _, library = measured("pgd3-ce@4/a2")
-    prompts, attack = torch.zeros(1, 1, library.backbone.architecture.vision_width), parse("rap2@8")
-    plain = library.spec(images(12, K, split="test"), attack, None, 0)
-    prompted = library.seen_through(prompts).spec(images(12, K, split="test"), attack, None, 0)
-    assert plain.made_of.fields() == prompted.made_of.fields() and plain.key != prompted.key
+    _, _, bank_cache = measured("pgd3-ce@4/a2")
+    prompts, attack = torch.zeros(1, 1, bank_cache.backbone.architecture.vision_width), parse("rap2@8")
+    plain = bank_cache.spec(images(12, K, split="test"), attack, None, 0)
+    prompted = bank_cache.with_visual_prompts(prompts).spec(images(12, K, split="test"), attack, None, 0)
+    assert plain.adversarial_set.fields() == prompted.adversarial_set.fields() and plain.key != prompted.key
 
 
 def test_a_surrogate_attack_is_recorded_with_its_network(measured) -> None:
-    found, records, library = measured("rap3@16/inner2/late1", "pgd2-ce@16")
+    found, records, bank_cache = measured("rap3@16/inner2/late1", "pgd2-ce@16")
     (key,) = [key for key in found if "rap3" in key]
     r = found[key]
     assert r["protocol"] == "transfer" and r["attacker_knows"] == KNOWS_NOTHING
     own = r["robust"]["surrogate"]
     assert own["network"] == "small-cnn" and "stand-in" in own["about"] and 0 <= own["accuracy"] <= 100
-    assert own["accuracy_attacked"] <= own["accuracy"] and own["digest"] == library.surrogate.digest
+    assert own["accuracy_attacked"] <= own["accuracy"] and own["digest"] == bank_cache.surrogate.digest
     assert "surrogate small-cnn" in summary(records)
     assert "adaptive worst-case@16" not in found
     assert found["transfer worst-case@16"]["attacker_knows"] == KNOWS["transfer"]  # of the two, who knows more
@@ -195,11 +195,11 @@ def test_autoattack_at_least_matches_pgd_where_both_know_the_prompt(measured) ->
 
 
 def test_targeted_attacks_aim_at_another_class(measured) -> None:
-    found, _, library = measured("pgd10-target@8", "pgd10-ce@8", protocols=("adaptive",))
+    found, _, bank_cache = measured("pgd10-target@8", "pgd10-ce@8", protocols=("adaptive",))
     (r,) = [r for key, r in found.items() if "target" in key]
     assert r["robust"]["accuracy"] < r["clean"]["accuracy"]
-    bank = library._open[r["robust"]["bank"]]
-    assert bank.columns["loss"].max() <= 0 and parse("pgd10-target@8").build().objective.aims
+    bank = bank_cache._open[r["robust"]["bank"]]
+    assert bank.columns["loss"].max() <= 0 and parse("pgd10-target@8").build().objective.targeted
 
 
 # --- memory --------------------------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ import torch
 from pathlib import Path
 torch.set_num_threads(1)
 from advpt.backbones.clip import Architecture, Backbone, build
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 from advpt.data import images
 from advpt.evaluation.evaluator import Prompts, evaluate
 from advpt.evaluation.record import RunFacts
@@ -228,7 +228,7 @@ torch.manual_seed(0)
 backbone = Backbone("small tower", build(Architecture(32, 224, 1, 64, 32, 77, 49408, 64, 1)))
 samples = tuple(images.Sample(f"{i}.png", f"{i}.png", i % 5) for i in range(n))
 pictures = images.ImageSet("generated", "test", samples, tuple("abcde"), images.Preprocessing((224, 224), "bicubic"))
-library = Library(folder, backbone, lambda: backbone, chunk=8)
+library = BankCache(folder, backbone, lambda: backbone, chunk=8)
 prompts = [Classifier(torch.nn.functional.normalize(torch.randn(5, 32), dim=-1), 100.0) for _ in range(2)]
 settings = EvalSettings(("pgd1-ce@8",), ("transfer",), (), 0, 0)
 facts = RunFacts(dataset="generated", trainer="AdvPT", seed=1, config={})
@@ -287,7 +287,7 @@ def made_elsewhere(pictures: ImageSet, path: Path) -> Path:
 def test_images_made_elsewhere_in_a_record(measured, images, tmp_path: Path) -> None:
     pictures = images(12, K, split="test")
     path = made_elsewhere(pictures, tmp_path / "adv.safetensors")
-    found, records, library = measured(f"files:{path}@4", "pgd2-ce@4")
+    found, records, bank_cache = measured(f"files:{path}@4", "pgd2-ce@4")
     (key,) = [key for key in found if "files" in key]
     r = found[key]
     label = r["attack"]["spec"]
@@ -297,8 +297,10 @@ def test_images_made_elsewhere_in_a_record(measured, images, tmp_path: Path) -> 
     assert r["robust"]["on_perturbed"]["n"] == 6
     written = next(x for x in records if x.result.to_json() == r)
     assert written.observed.files == str(path) and records[-1].observed.files is None
-    made_of = library._open[r["robust"]["bank"]].spec["adversarial_set"]
-    assert made_of["attacked"]["image"] is made_of["attacked"]["text"] is made_of["seed"] is None
+    adversarial_set = bank_cache._open[r["robust"]["bank"]].spec["adversarial_set"]
+    assert (
+        adversarial_set["attacked"]["image"] is adversarial_set["attacked"]["text"] is adversarial_set["seed"] is None
+    )
     assert label in found["transfer worst-case@4"]["attack"]["attacks"]
     text = summary(records)
     assert "largest change of a pixel 4" in text and NOT_KNOWN in text

@@ -24,7 +24,7 @@ from PIL import Image
 
 from advpt.attacks import parse_all
 from advpt.backbones.clip import architecture_of, from_state, read_state
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 from advpt.bank.store import open_bank, read_manifest, read_shard
 from advpt.data import fewshot, manifest
 from advpt.data.images import MOST_PIXELS, Preprocessing, read_image
@@ -469,9 +469,9 @@ def test_few_shot_lists(tmp_path, tally):
 def bank(tmp_path_factory):
     top = tmp_path_factory.mktemp("bank")
     pictures, backbone = make_images(top / "images", 6), make_clip()
-    library = Library(top / "banks", backbone, lambda: backbone, chunk=4)
-    library.get(pictures)
-    return library.folder(library.spec(pictures, None, None, 0))
+    bank_cache = BankCache(top / "banks", backbone, lambda: backbone, chunk=4)
+    bank_cache.get(pictures)
+    return bank_cache.folder(bank_cache.spec(pictures, None, None, 0))
 
 
 def test_bank_manifests(bank, tmp_path, tally):

@@ -8,7 +8,7 @@ import torch
 
 from advpt.attacks import parse
 from advpt.bank import build as build_module
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 from tests.helpers.banks import make_clip, make_images
 from tests.helpers.injection import at_full_length, content, times
 from tests.helpers.workspace import Workspace, learned
@@ -65,9 +65,9 @@ def test_shards_in_any_order(tmp_path, tally, monkeypatch):
 
     n, ends = times(30), []
     for i in range(n + 1):
-        library = Library(tmp_path / f"b{i}", backbone, lambda: backbone, chunk=2, fill=in_order(i))
-        library.get(pictures, attack)
-        ends.append(content(library.root, *FILES))
+        bank_cache = BankCache(tmp_path / f"b{i}", backbone, lambda: backbone, chunk=2, fill=in_order(i))
+        bank_cache.get(pictures, attack)
+        ends.append(content(bank_cache.root, *FILES))
     tally("other orders of work", n, wrong=sum(end != ends[0] for end in ends))
 
 

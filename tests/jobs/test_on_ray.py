@@ -14,13 +14,13 @@ import pytest
 
 from advpt.attacks import parse
 from advpt.bank import build as build_module
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 from advpt.bank.on_ray import filler
 from advpt.cluster import Engine
 from advpt.errors import DataError
 from advpt.evaluation import run_folder
 from advpt.jobs.local import Executor, Places
-from advpt.jobs.on_ray import Tasks
+from advpt.jobs.on_ray import RayBackend
 from advpt.jobs.plan import BankNeed, Job, Plan
 
 HELPERS = Path(__file__).parents[1] / "helpers"
@@ -75,11 +75,11 @@ ENGINE = Engine("ray", cpus=1)
 def test_nodes_come_and_go_and_nothing_is_lost_or_done_twice(tmp_path, monkeypatch, tiny_clip, images, nodes):
     monkeypatch.setattr(build_module, "SHARD_ROWS", 8)
     pictures, attack = images(48, 2), parse("pgd80-fkl@8")
-    shelf = Library(tmp_path / "local", tiny_clip, lambda: tiny_clip, chunk=4)
-    shelf.get(pictures, attack)
+    banks = BankCache(tmp_path / "local", tiny_clip, lambda: tiny_clip, chunk=4)
+    banks.get(pictures, attack)
 
     nodes.say("shake 1")
-    on_ray = Library(tmp_path / "ray", tiny_clip, lambda: tiny_clip, chunk=4, fill=filler(ENGINE))
+    on_ray = BankCache(tmp_path / "ray", tiny_clip, lambda: tiny_clip, chunk=4, fill=filler(ENGINE))
     on_ray.get(pictures, attack)
     nodes.say("shake 2")
     plan = Plan(
@@ -91,7 +91,7 @@ def test_nodes_come_and_go_and_nothing_is_lost_or_done_twice(tmp_path, monkeypat
         words = [sys.executable, "-S", str(HELPERS / "fake_train.py"), str(places.folder(job)), job.id, str(log)]
         return [*words, "on-cluster"]
 
-    summary = Executor(plan, places, hands=Tasks(ENGINE), start=start, tell=lambda line: None).run()
+    summary = Executor(plan, places, backend=RayBackend(ENGINE), start=start, tell=lambda line: None).run()
     nodes.say("rest")
     assert nodes.events["killed"]
     assert bank_files(tmp_path / "ray") == bank_files(tmp_path / "local")
@@ -110,14 +110,14 @@ def test_what_a_worker_finds_wrong_is_the_users_sentence(tmp_path, tiny_clip, im
     pictures = images(4, 2)
     gone = Path(pictures.samples[2].path)
     gone.unlink()
-    shelf = Library(tmp_path / "banks", tiny_clip, lambda: tiny_clip, chunk=2, fill=filler(ENGINE))
+    banks = BankCache(tmp_path / "banks", tiny_clip, lambda: tiny_clip, chunk=2, fill=filler(ENGINE))
     with pytest.raises(DataError, match=f"the image {gone} is missing") as caught:
-        shelf.get(pictures, None)
+        banks.get(pictures, None)
     assert "Traceback" not in str(caught.value)
     plan = Plan((Job("T", "d", "b", -1, 1, "main", "a", "b"),))
     places = Places(HELPERS, tmp_path / "out", tmp_path, tmp_path)
     words = [sys.executable, "-S", "-c", "import os; print('error: ' + os.environ['OMP_NUM_THREADS']); exit(2)"]
-    summary = Executor(plan, places, hands=Tasks(Engine("ray", 1)), start=lambda job: words).run()
+    summary = Executor(plan, places, backend=RayBackend(Engine("ray", 1)), start=lambda job: words).run()
     assert list(summary.failed.values()) == ["1"]
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from advpt.jobs.process import Call, attend
+from advpt.jobs.process import ProcessSpec, run_to_completion
 
 
 def test_a_process_waits_for_one_of_the_same_job_that_was_left_behind(tmp_path):
     words = (sys.executable, "-S", "-c", "import time; time.sleep(0.4); print('done')")
-    call = Call("x", words, tmp_path / "log", tmp_path, {})
-    threads = [threading.Thread(target=attend, args=(call,)) for _ in range(2)]
+    call = ProcessSpec("x", words, tmp_path / "log", tmp_path, {})
+    threads = [threading.Thread(target=run_to_completion, args=(call,)) for _ in range(2)]
     begun = time.monotonic()
     for thread in threads:
         thread.start()
@@ -28,10 +28,10 @@ def test_a_process_waits_for_one_of_the_same_job_that_was_left_behind(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone ends a process with its parent")
 def test_a_process_ends_with_the_worker_that_started_it(tmp_path):
     words = (sys.executable, "-S", "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)")
-    call = Call("x", words, tmp_path / "log", tmp_path, {})
+    call = ProcessSpec("x", words, tmp_path / "log", tmp_path, {})
     child = os.fork()
     if child == 0:
-        attend(call)
+        run_to_completion(call)
         os._exit(0)
     while not (tmp_path / "log").is_file() or not (tmp_path / "log").read_text().strip():
         time.sleep(0.02)

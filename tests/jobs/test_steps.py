@@ -10,8 +10,8 @@ from advpt.backbones import democlip
 from advpt.errors import ConfigError
 from advpt.jobs import effort, needs, reproduce
 from advpt.jobs.local import Places
-from advpt.jobs.studies import study
-from advpt.jobs.world import DEMO, PAPER
+from advpt.jobs.setup import DEMO, PAPER
+from advpt.jobs.studies import plan_exhibits
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,7 +24,7 @@ def test_times_in_words(seconds, says):
 
 
 def test_an_estimate_shrinks_with_what_is_done(tmp_path):
-    plan = study(["table1"], PAPER.narrowed(["pets"], ["vit_b16"], []), ROOT).plan
+    plan = plan_exhibits(["table1"], PAPER.narrowed(["pets"], ["vit_b16"], []), ROOT).plan
     places = Places(ROOT, tmp_path, tmp_path, tmp_path)
     text = reproduce.estimate(plan, places, 1, rate=100_000.0)
     assert text.startswith("4 of 4 runs to do, 4 banks shared between runs; very roughly ") and "are free)" in text
@@ -54,12 +54,12 @@ def test_weights_come_as_words():
 def test_what_is_missing_is_named_and_the_demo_misses_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("ADVPT_CLIP_CACHE", str(tmp_path / "cache"))
     places = Places(ROOT, tmp_path, tmp_path / "data", tmp_path, {"vit_b16": str(tmp_path / "mine.pt")})
-    paper = study(["table1"], PAPER.narrowed(["dtd"], [], [1]), ROOT).plan
+    paper = plan_exhibits(["table1"], PAPER.narrowed(["dtd"], [], [1]), ROOT).plan
     (data,) = needs.missing_data(paper, places)
     assert data.startswith("DescribableTextures: ") and "split_zhou_DescribableTextures.json" in data
     mine, large = needs.missing_weights(paper, places)
     assert mine == f"vit_b16: there is no file {tmp_path / 'mine.pt'}" and "ViT-L-14.pt is fetched from" in large
-    demo = study(["all"], DEMO, ROOT).plan
+    demo = plan_exhibits(["all"], DEMO, ROOT).plan
     assert needs.missing_data(demo, places) == [] and needs.missing_weights(demo, places) == []
 
 

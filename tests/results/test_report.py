@@ -21,7 +21,7 @@ from advpt.results.exhibit import (
     CLEAN,
     Cell,
     Figure,
-    Point,
+    PointCell,
     Table,
     TableRow,
     TimeCurve,
@@ -81,10 +81,10 @@ class Small:
                 method,
                 "none",
                 attack,
-                which.protocol or "-",
-                (Cell(runs, which, key(method, attack)), None),
+                metric.protocol or "-",
+                (Cell(runs, metric, key(method, attack)), None),
             )
-            for attack, which in (("clean", CLEAN), ("pgd40", PGD))
+            for attack, metric in (("clean", CLEAN), ("pgd40", PGD))
             for method, runs in (("vanilla", ("zs",)), ("AdvPT", adv))
         ]
         return Table("table1", f"Table 1 {NASTY}", f"About {NASTY}.", ("Pets", NASTY), tuple(rows))
@@ -169,7 +169,7 @@ class Links(HTMLParser):
 def test_the_page_is_whole_escaped_and_every_number_leads_to_its_record(small):
     figure = Figure(
         "fig3", f"Figure {NASTY}", NASTY, "points", "x", "y",
-        (Point("panel", "AdvPT", NASTY, Cell(("adv1",), CLEAN), Cell(("adv1",), PGD)),),
+        (PointCell("panel", "AdvPT", NASTY, Cell(("adv1",), CLEAN), Cell(("adv1",), PGD)),),
     )  # fmt: skip
     small.report(figure)
     text = (small.top / "report" / "index.html").read_text()
@@ -286,8 +286,8 @@ def test_accuracy_over_wall_clock_counts_the_bank(small):
         times = {"before": 10.0 + extra, "epochs": [1.0, 2.0, 3.0]}
         training = {"curve": curve((1, 30.0), (3, 50.0 + seed))}
         put(small.top / f"adv{seed}", 80, 51, seed=seed, training=training, observed={"training": times})
-    clocks = (TimeCurve("p", "AdvPT", ("adv1", "adv2"), "clean"), TimeCurve("p", "FastAT", ("nobody",), "clean"))
-    small.report(Figure("fig4", "t", "c", "lines", "s", "%", curves=clocks, log_x=True))
+    time_curves = (TimeCurve("p", "AdvPT", ("adv1", "adv2"), "clean"), TimeCurve("p", "FastAT", ("nobody",), "clean"))
+    small.report(Figure("fig4", "t", "c", "lines", "s", "%", time_curves=time_curves, log_x=True))
     with (small.top / "report" / "figures" / "fig4.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(r["series"], r["label"], r["x"], r["y"]) for r in rows] == [
@@ -334,9 +334,9 @@ def test_bars_lines_and_empty_panels_are_drawn(small):
         "bars",
         "",
         "%",
-        (Point("p", "s", "Pets", 0.0, cell), Point("q", "s", "DTD", 1.0, Cell(("no",), PGD))),
+        (PointCell("p", "s", "Pets", 0.0, cell), PointCell("q", "s", "DTD", 1.0, Cell(("no",), PGD))),
     )
-    lines = Figure("fig7", "t", "c", "lines", "M", "%", tuple(Point("p", "s", "l", float(x), cell) for x in (1, 2)))
+    lines = Figure("fig7", "t", "c", "lines", "M", "%", tuple(PointCell("p", "s", "l", float(x), cell) for x in (1, 2)))
     report = small.report(bars, lines)
     with (small.top / "report" / "figures" / "fig7.csv").open() as file:
         assert {row["interval"] for row in csv.DictReader(file)} == {IMAGES_ONLY}

@@ -92,8 +92,8 @@ def test_the_evaluation_looks_through_the_visual_prompts(workspace):
     with torch.no_grad():
         for p in made.prompt_learner.parameters():
             p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
-    images, learned, hand = made.image_set("test"), made.classifier(), made.hand
-    found = evaluate(made.prompts(), images, made.library, made.eval_settings, FACTS)
+    images, learned, hand = made.image_set("test"), made.classifier(), made.zero_shot
+    found = evaluate(made.prompts(), images, made.bank_cache, made.eval_settings, FACTS)
     (batch,) = images.batches(range(len(images)), 64, 0)
     encoder, names = made.backbone.require_image(), images.ids
 
@@ -189,14 +189,14 @@ def test_capt_options(workspace, deep_file):
     made = make(workspace, "CAPT", "TRAINER.CAPT.ALPHA_RULE", "schedule", "TRAINER.CAPT.FROZEN_WEIGHTS", str(deep_file),
                 "TRAINER.CAPT.FROZEN_TEMPLATE", "a drawing of a {}.")  # fmt: skip
     assert made.training_facts()["frozen"]["image"] == made.frozen.image_digest
-    assert made.frozen is not made.backbone and not torch.equal(made.guide.features, made.hand.features)
+    assert made.frozen is not made.backbone and not torch.equal(made.guide.features, made.zero_shot.features)
     batch = next(iter(made.train_loader_x))
     alphas = []
     for made.epoch in (0, 1):
         alphas.append(made.forward_backward(batch)["alpha"])
     assert alphas == [1.0, 0.0]
     plain = make(workspace, "CAPT")
-    assert plain.frozen is plain.backbone and torch.equal(plain.guide.features, plain.hand.features)
+    assert plain.frozen is plain.backbone and torch.equal(plain.guide.features, plain.zero_shot.features)
 
 
 def test_a_prompt_moves_to_new_classes_unless_it_is_class_specific(workspace):

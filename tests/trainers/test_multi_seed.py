@@ -13,7 +13,7 @@ import train
 from advpt.evaluation import record as records
 from advpt.files import load_checkpoint
 from tests.helpers.records import outcome
-from trainers.together import backward
+from trainers.multi_seed import backward
 
 
 def together(workspace, *more, seeds="1,2,3", flags=(), **how) -> tuple[int, str]:

@@ -23,7 +23,7 @@ class InputDefense:
 
 
 @dataclass(frozen=True)
-class World:
+class ReproductionSetup:
     """Names are those of the yaml files; ``names`` maps them to the paper's. Attacks are in their short form.
 
     datasets: of Tables 1 to 5 and Figure 3; ``probed``: of Table 4. source, targets: of the domain shift.
@@ -83,7 +83,7 @@ class World:
         """The paper's name of a data set or backbone."""
         return self.names.get(name, name)
 
-    def narrowed(self, only: Sequence[str], backbones: Sequence[str], seeds: Sequence[int]) -> World:
+    def narrowed(self, only: Sequence[str], backbones: Sequence[str], seeds: Sequence[int]) -> ReproductionSetup:
         """The same with some data sets, backbones or seeds only.
 
         Raises:
@@ -116,7 +116,7 @@ class World:
         )
 
 
-PAPER = World(
+PAPER = ReproductionSetup(
     name="paper",
     datasets=("flowers", "pets", "food101", "sun397", "dtd", "eurosat", "ucf101", "imagenet"),
     probed=("flowers", "pets", "food101", "sun397", "dtd", "eurosat", "ucf101"),
@@ -174,7 +174,7 @@ PAPER = World(
     },
 )  # fmt: skip
 
-DEMO = World(
+DEMO = ReproductionSetup(
     name="demo",
     datasets=("digits", "rendered_digits"),
     probed=("digits", "rendered_digits"),
@@ -239,4 +239,4 @@ DEMO = World(
         "degrees.",
     },
 )  # fmt: skip
-WORLDS = {world.name: world for world in (PAPER, DEMO)}
+SETUPS = {setup.name: setup for setup in (PAPER, DEMO)}
