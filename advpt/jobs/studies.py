@@ -609,9 +609,8 @@ def _clock_figure(b: Builder, name: str, title: str, trainers: Sequence[str], no
         f"{w.pgd} made anew on the encoder as it is (AdvPT's encoder never changes). One machine for all is what makes "
         f"the times comparable. {note}{said(w)}"
     )
-    return [
-        Figure(name, title, caption, "lines", "wall-clock (s)", "accuracy (%)", time_curves=tuple(time_curves), log_x=True)
-    ]  # fmt: skip
+    axes = ("wall-clock (s)", "accuracy (%)")
+    return [Figure(name, title, caption, "lines", *axes, time_curves=tuple(time_curves), log_x=True)]
 
 
 def fig4(b: Builder) -> list[Exhibit]:

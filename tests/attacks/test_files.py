@@ -321,7 +321,7 @@ def test_training_on_them_is_refused(tmp_path: Path) -> None:
 def test_the_key_is_of_the_content_and_not_of_the_place(kind: str, images: Images, tiny_clip, tmp_path: Path) -> None:
     some = images(3)
     bank_cache = BankCache(tmp_path / "banks", tiny_clip, lambda: tiny_clip, chunk=4)
-    hand = from_templates(TextEncoder(tiny_clip.model), ["a", "b"], ["{}"], 100.0)
+    zero_shot = from_templates(TextEncoder(tiny_clip.model), ["a", "b"], ["{}"], 100.0)
     (tmp_path / "one").mkdir()
     path = write(attacked(some), some.ids, tmp_path / "one", kind)
 
@@ -330,7 +330,7 @@ def test_the_key_is_of_the_content_and_not_of_the_place(kind: str, images: Image
 
     first = key(path)
     shutil.copytree(tmp_path / "one", tmp_path / "two")
-    assert key(tmp_path / "two" / path.name) == first == key(path, seed=4) == key(path, classifier=hand)
+    assert key(tmp_path / "two" / path.name) == first == key(path, seed=4) == key(path, classifier=zero_shot)
     assert key(path, eps=9) != first
     shutil.rmtree(tmp_path / "two")
     (tmp_path / "two").mkdir()

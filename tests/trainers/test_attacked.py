@@ -92,7 +92,7 @@ def test_the_evaluation_looks_through_the_visual_prompts(workspace):
     with torch.no_grad():
         for p in made.prompt_learner.parameters():
             p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
-    images, learned, hand = made.image_set("test"), made.classifier(), made.zero_shot
+    images, learned, zero_shot = made.image_set("test"), made.classifier(), made.zero_shot
     found = evaluate(made.prompts(), images, made.bank_cache, made.eval_settings, FACTS)
     (batch,) = images.batches(range(len(images)), 64, 0)
     encoder, names = made.backbone.require_image(), images.ids
@@ -102,7 +102,7 @@ def test_the_evaluation_looks_through_the_visual_prompts(workspace):
 
     banks = {p.parent.name: open_bank(p.parent, None, verify=True)
              for p in (workspace.folder / "banks").glob("**/manifest.json")}  # fmt: skip
-    for kept, through in ((found[0], lambda x: hand.logits(encoder(x))), (found[1], prompted)):
+    for kept, through in ((found[0], lambda x: zero_shot.logits(encoder(x))), (found[1], prompted)):
         chunks = []
         for start in range(0, len(names), 4):
             part = slice(start, start + 4)

@@ -27,7 +27,7 @@ def photos(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 @pytest.fixture(scope="module")
 def small_file(tmp_path_factory) -> Path:
-    """A CLIP of the architecture of :mod:`tests.helpers.peers`, tuned as a whole on such pictures by its own text features."""
+    """A CLIP like that of :mod:`tests.helpers.peers`, tuned as a whole on such pictures by its own text features."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         backbone = Backbone("small", build(DEEP))
