@@ -42,7 +42,7 @@ def warned(workspace: Workspace, **how) -> tuple[list[str], str]:
 
 def test_a_sound_run_has_none_and_says_so(workspace: Workspace, tally):
     said, printed = warned(workspace)
-    assert said == [] and "WARNING" not in printed
+    assert not said and "WARNING" not in printed
 
 
 def test_a_loss_that_does_not_move_is_in_the_record(workspace: Workspace, tally, monkeypatch):
