@@ -53,7 +53,7 @@ class Prompts:
 def predict(classifier: Classifier, bank: Bank, chunk: int = 4096) -> Tensor:
     """``[n]`` int64 predicted labels of a bank's rows."""
     device = classifier.features.device
-    parts = [classifier.logits(e.to(device)).argmax(1).cpu() for e in bank.embeddings.split(chunk)]
+    parts = [classifier.logits(e.to(device)).argmax(1).cpu() for e in torch.split(bank.embeddings, chunk)]
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
 
 
