@@ -44,7 +44,7 @@ def inexact_gradient(defense: DefenseFacts | None) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Defended:
-    """One row of a table: a chain of defenses (None: none), seen once per seed of its draws, on these images.
+    """One row of a table: a chain of defenses (None: none), applied once per seed of its draws, on these images.
 
     ``part``: these images are a part that was taken because a defense is costly.
     """
@@ -105,7 +105,7 @@ class Defended:
 
 
 def check(settings: EvalSettings) -> list[DefenseSpec]:
-    """The chains that the settings ask for, once all their files and packages are known to be there.
+    """Parse the chains of the settings and require all their files and packages.
 
     Raises:
         ConfigError, WeightsError, DefenseError: a chain that cannot be read or used.
@@ -133,8 +133,8 @@ def plan(settings: EvalSettings, images: ImageSet, device: torch.device) -> list
 def _defended(spec: DefenseSpec, settings: EvalSettings, images: ImageSet, device: torch.device) -> Defended:
     chain = spec.build(device)
     seeds = range(settings.seed, settings.seed + settings.defense_seeds)
-    seen = tuple(DefendedInput(chain, seed) for seed in seeds) if chain.draws_noise else (DefendedInput(chain),)
-    return Defended(spec, chain, seen, images)
+    inputs = tuple(DefendedInput(chain, seed) for seed in seeds) if chain.draws_noise else (DefendedInput(chain),)
+    return Defended(spec, chain, inputs, images)
 
 
 def mean_over_draws(parts: Sequence[Part], draws: Sequence[DefendedInput]) -> Part:

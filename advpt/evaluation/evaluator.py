@@ -178,8 +178,7 @@ class Evaluator:
         self.add(result, measured.banks, path=threat.attack.path, untuned=untuned)
 
     def prefetch(self, rows: Sequence[Defended], threat: Threat | None) -> None:
-        """Build what is missing of all rows that one pass over the images can serve, before each row asks for its
-        own."""
+        """Build the missing banks of all rows that one pass over the images can serve."""
         by_images: dict[str, list[Defended]] = {}
         for row in rows:
             if threat is None or row.attack_target(threat, self.settings.bpda) is None:
@@ -240,8 +239,7 @@ class Evaluator:
         return detectors.idle_tuning(len(row.images), f"clean and under {threat.label}" if threat else "clean")
 
     def measure(self, row: Defended, threat: Threat) -> Measured:
-        """The attacked images, from the banks or made now, seen through the defense and classified by the learned
-        prompt."""
+        """Attack the images, or read them from banks, and classify them behind the defense by the learned prompt."""
         target, threat = row.attack_target(threat, self.settings.bpda), row.adapt(threat, self.settings.eot)
         attack, prompt, seed = self.attacker(threat)
         if target is not None and prompt is not None:

@@ -83,10 +83,10 @@ def take(
     chosen = set(images.first(n).ids)
     backbone = bank_cache.backbone if bank_cache.backbone.image is not None else bank_cache.load()
     encode, attack = backbone.require_image(), threat.attack.build()
-    own = bank_cache.surrogate if attack.source_model == "surrogate" else None
+    surrogate = bank_cache.surrogate if attack.source_model == "surrogate" else None
     attacked_prompt = threat.attacked(prompts.learned, prompts.zero_shot)
     attacker = Attacker(
-        attack, with_visual_prompts(encode, attacked_prompt.visual), attacked_prompt, backbone.device, own
+        attack, with_visual_prompts(encode, attacked_prompt.visual), attacked_prompt, backbone.device, surrogate
     )
     chunk = 1 if attack.by_image else bank_cache.chunk
 

@@ -60,17 +60,17 @@ class AtTuned:
     def encoder(self, encode: Encode, ids: Sequence[str], seed: int, clean: Tensor) -> Encode:
         """Pixels of all these images to their logits."""
         if self.protocol == "tuned":
-            seen = self.tuner.views(clean, ids)
-            values = self.tuner.tune(seen, ids=ids) if self.tuner.config.steps else self.tuner.untouched(len(ids))
+            views = self.tuner.views(clean, ids)
+            values = self.tuner.tune(views, ids=ids) if self.tuner.config.steps else self.tuner.untouched(len(ids))
             return lambda pixels: self.tuner.attackable(values, self._all(pixels, ids))
         draws = torch.Generator().manual_seed(SampleNoise([f"attacker {name}" for name in ids], seed).batch_seed)
 
         def forward(pixels: Tensor) -> Tensor:
-            own = int(torch.randint(2**31, (), generator=draws))
+            view_seed = int(torch.randint(2**31, (), generator=draws))
             if not torch.is_grad_enabled():
-                return self.tuner.unrolled(self._all(pixels, ids), ids, own)
+                return self.tuner.unrolled(self._all(pixels, ids), ids, view_seed)
             with _ONE_AT_A_TIME, sdpa_kernel(SDPBackend.MATH):  # the only one with a second derivative
-                return self.tuner.unrolled(self._all(pixels, ids), ids, own)
+                return self.tuner.unrolled(self._all(pixels, ids), ids, view_seed)
 
         return forward
 

@@ -47,10 +47,8 @@ class DrawnPoint:
 
 def points(figure: Figure, index: RecordIndex) -> list[DrawnPoint]:
     """Every point of a figure, those without a number included."""
-    found = [_point(point, index) for point in figure.point_cells]
-    for curve in figure.time_curves:
-        found += _curve(curve, index)
-    return found
+    drawn = [_point(point, index) for point in figure.point_cells]
+    return drawn + [point for curve in figure.time_curves for point in _curve(curve, index)]
 
 
 def _point(point: PointCell, index: RecordIndex) -> DrawnPoint:
@@ -101,10 +99,10 @@ def _curve(curve: TimeCurve, index: RecordIndex) -> list[DrawnPoint]:
     return drawn
 
 
-def comma_separated(figure: Figure, found: Sequence[DrawnPoint]) -> str:
+def comma_separated(figure: Figure, points: Sequence[DrawnPoint]) -> str:
     """The CSV beside a figure."""
     lines: list[list[object]] = []
-    for p in found:
+    for p in points:
         x = [f"{v:.4g}" for v in p.x] if p.x is not None else ["", "", ""]
         y, interval = [p.y.state, "", "", ""], p.y.interval
         if interval is not None:
@@ -115,7 +113,7 @@ def comma_separated(figure: Figure, found: Sequence[DrawnPoint]) -> str:
     return to_csv(HEADS, lines)
 
 
-def draw(figure: Figure, found: Sequence[DrawnPoint], folder: Path) -> list[Path]:
+def draw(figure: Figure, points: Sequence[DrawnPoint], folder: Path) -> list[Path]:
     """``<name>.png``, ``<name>.pdf`` and ``<name>.csv`` in ``folder``; panels without a number say so."""
     import matplotlib
 
@@ -123,8 +121,8 @@ def draw(figure: Figure, found: Sequence[DrawnPoint], folder: Path) -> list[Path
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
-    panels = list(dict.fromkeys(p.panel for p in found)) or [""]
-    series = list(dict.fromkeys(p.series for p in found))
+    panels = list(dict.fromkeys(p.panel for p in points)) or [""]
+    series = list(dict.fromkeys(p.series for p in points))
     across = min(3, len(panels))
     down = -(-len(panels) // across)
     with matplotlib.rc_context({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "pdf.fonttype": 42}):
@@ -133,7 +131,7 @@ def draw(figure: Figure, found: Sequence[DrawnPoint], folder: Path) -> list[Path
         axes = canvas.subplots(down, across, squeeze=False).ravel()
         handles: dict[str, Any] = {}
         for axis, panel in zip(axes, panels):
-            _panel(axis, figure, panel, [p for p in found if p.panel == panel], series)
+            _panel(axis, figure, panel, [p for p in points if p.panel == panel], series)
             handles |= {
                 label: handle for handle, label in zip(*axis.get_legend_handles_labels()) if label not in handles
             }
@@ -148,26 +146,26 @@ def draw(figure: Figure, found: Sequence[DrawnPoint], folder: Path) -> list[Path
                 metadata = {"CreationDate": None} if path.suffix == ".pdf" else None
                 canvas.savefig(partial, format=path.suffix[1:], dpi=150, metadata=metadata)
     path = folder / f"{figure.name}.csv"
-    write_text(path, comma_separated(figure, found))
+    write_text(path, comma_separated(figure, points))
     return [*paths, path]
 
 
-def _panel(axis: Any, figure: Figure, title: str, found: Sequence[DrawnPoint], series: Sequence[str]) -> None:
+def _panel(axis: Any, figure: Figure, title: str, points: Sequence[DrawnPoint], series: Sequence[str]) -> None:
     axis.set_title(title, fontsize=9)
     axis.set_xlabel(figure.x)
     axis.set_ylabel(figure.y)
-    if not any(p.interval for p in found):
-        words = ", ".join(sorted({p.y.state for p in found})) or "no points"
+    if not any(p.interval for p in points):
+        words = ", ".join(sorted({p.y.state for p in points})) or "no points"
         axis.text(0.5, 0.5, words, ha="center", va="center", transform=axis.transAxes)
     elif figure.kind == "bars":
-        _bars(axis, found, series)
+        _bars(axis, points, series)
     else:
-        _plot(axis, figure, found, series)
+        _plot(axis, figure, points, series)
 
 
-def _drawn(found: Sequence[DrawnPoint], name: str) -> list[tuple[DrawnPoint, Interval, tuple[float, float, float]]]:
+def _drawn(points: Sequence[DrawnPoint], name: str) -> list[tuple[DrawnPoint, Interval, tuple[float, float, float]]]:
     """The points of a series that have a number, with both intervals."""
-    return [(p, p.interval, p.x) for p in found if p.series == name and p.interval is not None and p.x is not None]
+    return [(p, p.interval, p.x) for p in points if p.series == name and p.interval is not None and p.x is not None]
 
 
 def _label(name: str, intervals: Sequence[Interval]) -> str:
@@ -183,10 +181,10 @@ def _errors(middles_and_ends: Sequence[tuple[float, float, float]]) -> list[list
     ]
 
 
-def _plot(axis: Any, figure: Figure, found: Sequence[DrawnPoint], series: Sequence[str]) -> None:
+def _plot(axis: Any, figure: Figure, points: Sequence[DrawnPoint], series: Sequence[str]) -> None:
     scatter = figure.kind == "points"
     for place, name in enumerate(series):
-        drawn = _drawn(found, name)
+        drawn = _drawn(points, name)
         if not drawn:
             continue
         if not scatter:
@@ -218,11 +216,11 @@ def _plot(axis: Any, figure: Figure, found: Sequence[DrawnPoint], series: Sequen
     axis.set_ylim(-2, 102)
 
 
-def _bars(axis: Any, found: Sequence[DrawnPoint], series: Sequence[str]) -> None:
-    labels = list(dict.fromkeys(p.label for p in found))
+def _bars(axis: Any, points: Sequence[DrawnPoint], series: Sequence[str]) -> None:
+    labels = list(dict.fromkeys(p.label for p in points))
     wide = 0.8 / max(1, len(series))
     for i, name in enumerate(series):
-        drawn = _drawn(found, name)
+        drawn = _drawn(points, name)
         if not drawn:
             continue
         x = [labels.index(p.label) + (i - (len(series) - 1) / 2) * wide for p, _, _ in drawn]

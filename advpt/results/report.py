@@ -53,10 +53,10 @@ def overview(folders: Sequence[Path]) -> Overview:
         RecordError: a folder does not exist, or there is no record at all.
     """
     index = RecordIndex()
-    found = groups(index.collect(folders))
-    for record in (record for group in found for record in group.records):
+    records = index.collect(folders)
+    for record in records:
         index.use(record, f"{record.result.trainer}, seed {record.result.seed}")
-    return Overview([group.table() for group in found], index)
+    return Overview([group.table() for group in groups(records)], index)
 
 
 @dataclass

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from advpt.cli import main
 from advpt.evaluation import record as records
 from advpt.evaluation.intervals import IMAGES_ONLY, STATEMENT, Runs, accuracy_interval, wilson
 from advpt.evaluation.record import Record
@@ -183,6 +184,28 @@ def test_the_page_is_whole_escaped_and_every_number_leads_to_its_record(small):
     assert not re.search(r"(src|href)=\"?https?:", text)
     for row in small.cells().values():
         assert all(f'id="record-{i[:16]}"' in text for i in row["records"].split())
+
+
+def test_report_of_folders_writes_the_same_page(small, capsys):
+    """Heads are words; the exact attack is in the tooltip, in the legend of the page and in that of the text."""
+    attack = {"spec": PGD.attack, "name": "pgd", "objective": "fkl", "steps": 40, "eps": 16.0}
+    put(small.top / "adv1", 81, 51, attack=attack, warnings=[NASTY])
+    path = small.top / "page.html"
+    assert main(["report", str(small.top / "adv1"), "--page", str(path)]) == 0
+    printed, text = capsys.readouterr().out, path.read_text()
+    head = "PGD-40 (feature KL) 16/255, transfer"
+    assert f"page      {path}" in printed and f"{head} = {PGD.attack}" in printed and f"| {head} " in printed
+    assert f'<span title="{PGD.attack}">{head}</span>' in text and f"<dd><code>{PGD.attack}</code></dd>" in text
+    page = Links(text)
+    assert "script" not in page.tags and "&lt;script&gt;" in text
+    inside = {link[1:] for link in page.to if link.startswith("#")}
+    assert inside <= page.ids and any(link.startswith("record-") for link in inside)
+
+
+def test_attacks_of_rows_have_their_exact_form_beside_them(small):
+    small.report()
+    assert f'<span title="{PGD.attack}">pgd40</span>' in small.page()
+    assert f"Attacks: pgd40 = {PGD.attack}." in (small.top / "report" / "tables" / "table1.md").read_text()
 
 
 def test_latex_is_escaped_and_has_booktabs(small):
