@@ -16,7 +16,7 @@ setup(
     license="MIT",
     python_requires=">=3.11.4",
     packages=find_packages(include=["advpt", "advpt.*"]),
-    package_data={"advpt": ["py.typed", "**/*.safetensors", "**/*.json", "**/*.csv", "**/*.txt"]},
+    package_data={"advpt": ["py.typed", "**/*.safetensors", "**/*.json", "**/*.csv", "**/*.txt", "**/*.j2"]},
     install_requires=[
         "torch>=2.6",
         "torchvision",
@@ -31,6 +31,7 @@ setup(
         "scikit-learn",
         "scipy",
         "tabulate",
+        "jinja2",
         "tqdm",
         "matplotlib",
         "pyautoattack>=0.2",

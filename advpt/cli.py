@@ -254,13 +254,14 @@ def config(args: argparse.Namespace) -> int:
 
 def report(args: argparse.Namespace) -> int:
     """Tables of all records below the folders."""
-    from advpt.results.collect import collect
-    from advpt.results.table import groups, render, render_comparisons
+    from advpt.results.report import overview
 
-    for group in groups(collect(args.folders)):
-        print(f"\n{render(group, args.format)}\n")
-        if comparisons := render_comparisons(group):
-            print(f"{comparisons}\n")
+    tables = overview(args.folders)
+    for text in tables.texts(args.format):
+        print(f"\n{text}\n")
+    if args.page:
+        title = f"Records of {', '.join(folder.absolute().name for folder in args.folders)}"
+        print(f"page      {tables.write_page(args.page, title)}")
     return 0
 
 
@@ -420,8 +421,7 @@ def sweep(args: argparse.Namespace) -> int:
     from advpt.jobs import reproduce as steps
     from advpt.jobs.local import Places, is_complete
     from advpt.jobs.setup import PAPER
-    from advpt.results.collect import collect
-    from advpt.results.table import groups, render
+    from advpt.results.report import overview
 
     _register_plugins()
     repository, output = _repository(), args.output.absolute()
@@ -463,8 +463,8 @@ def sweep(args: argparse.Namespace) -> int:
         raise ConfigError(f"{len(absent)} data sets are not under {places.root} (listed above); prepare them first")
     summary, failed = _execute(plan, places, args)
     if done := [places.folder(job) for job in plan.jobs if is_complete(job, places)]:
-        for group in groups(collect(done)):
-            print(f"\n{render(group)}\n")
+        for text in overview(done).texts():
+            print(f"\n{text}\n")
     print(f"{len(summary.done)} runs in {steps.in_words(summary.seconds)}, {len(summary.there)} were done before")
     for line in failed:
         print(f"FAILED    {line}")
@@ -562,6 +562,7 @@ def parser() -> argparse.ArgumentParser:
     sub = verbs.add_parser("report", help="tables of records", description=report.__doc__)
     sub.add_argument("folders", type=Path, nargs="+", help="output folders of finished runs")
     sub.add_argument("--format", default="github", choices=["github", "plain", "latex_booktabs", "tsv"])
+    sub.add_argument("--page", type=Path, help="also write the tables, with the records behind them, as an HTML page")
     sub.set_defaults(run=report)
     return top
 

@@ -14,7 +14,7 @@ PLUGINS = sorted([*(REPOSITORY / "trainers").glob("*.py"), *(REPOSITORY / "datas
 
 # From the ground up; a module may import its own layer and those below.
 LAYERS = (
-    ("errors", "version", "signals", "files", "checkpoints", "additions", "detectors", "cluster", "registry"),
+    ("errors", "version", "signals", "files", "checkpoints", "additions", "schema", "detectors", "cluster", "registry"),
     ("settings", "advice", "data"),
     ("backbones", "prompts", "losses"),
     ("attacks", "defenses"),

@@ -43,10 +43,11 @@ from advpt.data.images import ImageSet, Preprocessing, read_rgb
 from advpt.data.lists import DataLists
 from advpt.detectors import LossWatch, same_prompts
 from advpt.errors import ConfigError, PromptError
-from advpt.evaluation import defended, evaluator, record, session
+from advpt.evaluation import defended, evaluator, session
 from advpt.evaluation.defended import EvaluationRow
 from advpt.evaluation.evaluator import Prompts
 from advpt.evaluation.protocols import threats
+from advpt.evaluation.record import RunFacts
 from advpt.evaluation.session import Session
 from advpt.files import write_json
 from advpt.prompts import exchange
@@ -274,24 +275,27 @@ class CLIPTrainer(TrainerX):
         """What a record says besides of how training and evaluation went."""
         return session.prepared_data(Path(str(getattr(self.dm.dataset, "dataset_dir", ""))))
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> RunFacts:
         """What a record says of the run itself."""
         cfg, data = self.cfg, self.dm.dataset
         comparable = getattr(data, "comparable", None)  # other projects' data sets do not say
-        facts = session.run_facts(
+        return session.run_facts(
             plain(cfg),
             dataset=catalog.title(cfg.DATASET),
             prompt=self.classifier().digest,
             split_digest=getattr(data, "split_digest", None) or self.lists.split.digest(),
             comparable=None if comparable is None else bool(comparable),
-            training=self.training_facts() | ({"loaded": self.loaded} if self.loaded else {}),
+            training=self.training_facts() | self.curve_facts() | ({"loaded": self.loaded} if self.loaded else {}),
             warnings=self.warnings(),
+            trained=self.trained,
         )
-        by_name = record.is_trained({"trainer": cfg.TRAINER.NAME})  # what a record that does not say it means
-        return facts | ({} if self.trained == by_name else {"trained": self.trained})
 
     def training_facts(self) -> dict[str, Any]:
         """Where the training input came from, for the record."""
+        return {}
+
+    def curve_facts(self) -> dict[str, Any]:
+        """What was measured while training, for the record."""
         return {}
 
     def set_up_warnings(self) -> list[str]:
@@ -470,10 +474,8 @@ class GradientTrainer(CLIPTrainer):
     def observed(self) -> dict[str, Any]:
         return ({"training": self.progress.times()} if self.progress.measured else {}) | super().observed()
 
-    def facts(self) -> dict[str, Any]:
-        facts = super().facts()
-        curve = {"curve": self.progress.curve()} if self.progress.measured else {}
-        return facts | {"training": facts["training"] | curve}
+    def curve_facts(self) -> dict[str, Any]:
+        return {"curve": self.progress.curve()} if self.progress.measured else {}
 
     def training_warnings(self) -> list[str]:
         loader = self.train_loader_x
@@ -559,13 +561,13 @@ class PromptTrainer(GradientTrainer):
         """The learned prompts as they are now."""
         return self.prompt_learner.classifier(self.encoder, self.backbone.logit_scale, self.zero_shot.features)
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> RunFacts:
         k, own_weights = self.eval_settings.words, bool(self.cfg.MODEL.WEIGHTS)
         if not k or self.untrained is None or self.prompt_learner.csc:
             return super().facts()
         contexts = {"trained": self.prompt_learner.ctx.detach(), "untrained": self.untrained}
         words = session.nearest_words(contexts, k, self.backbone, self.encoder, own_weights=own_weights)
-        return super().facts() | {"words": words}
+        return dataclasses.replace(super().facts(), words=words)
 
     def training_facts(self) -> dict[str, Any]:
         loader = self.train_loader_x

@@ -31,6 +31,7 @@ from advpt.data.images import ImageSet
 from advpt.errors import BankError, ConfigError
 from advpt.evaluation import tuned
 from advpt.evaluation.evaluator import Prompts
+from advpt.evaluation.record import RunFacts
 from advpt.evaluation.tuned import Tuned
 from advpt.prompts import exchange
 from advpt.prompts.classifier import Classifier, from_templates
@@ -350,9 +351,9 @@ class TestTimeTrainer(PromptTrainer):
         tuners = [row.tuner for row in self._rows]
         return super().observed() | {"tuning": {each.name: {"not_finite": len(each.not_finite)} for each in tuners}}
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> RunFacts:
         banks = {kind: bank.key if bank is not None else None for kind, bank in self.banks.items()}
-        return super().facts() | {"tuning": dataclasses.asdict(self.tuning) | {"statistics": banks}}
+        return dataclasses.replace(super().facts(), tuning=dataclasses.asdict(self.tuning) | {"statistics": banks})
 
 
 def blocks_of(architecture: Architecture) -> int | None:

@@ -22,10 +22,11 @@ from advpt.evaluation import evaluator, pictures, record
 from advpt.evaluation.defended import EvaluationRow
 from advpt.evaluation.evaluator import Prompts, evaluate
 from advpt.evaluation.protocols import recorded, threats
-from advpt.evaluation.record import Record
+from advpt.evaluation.record import UNTRAINED, Record, RunFacts, TrainingFacts, WordFacts
 from advpt.files import digest
 from advpt.prompts import words
 from advpt.prompts.text_encoder import TextEncoder
+from advpt.schema import from_json, to_json
 from advpt.settings import UNRECORDED_LEAVES, EvalSettings
 
 
@@ -49,7 +50,7 @@ class Session:
         self,
         prompts: Prompts,
         images: ImageSet,
-        facts: Mapping[str, Any],
+        facts: RunFacts,
         rows: Sequence[EvaluationRow] = (),
         observed: Callable[[], Mapping[str, Any]] = dict,
     ) -> list[Record]:
@@ -66,9 +67,9 @@ class Session:
             The records, the one of the first attack and protocol first.
         """
         started = time.monotonic()
-        records = evaluate(prompts, images, self.bank_cache, self.settings, dict(facts), rows)
-        more = dict(observed())
-        records = [dataclasses.replace(each, observed=each.observed | more) for each in records]
+        records = evaluate(prompts, images, self.bank_cache, self.settings, facts, rows)
+        details = observed()
+        records = [dataclasses.replace(each, observed=each.observed.with_details(details)) for each in records]
         for each in records:
             record.write(each, self.folder)
         for each in reversed(records):  # the first one last: result parsers take the last match
@@ -86,12 +87,13 @@ class Session:
         first = dataclasses.replace(
             self.settings, attacks=self.settings.attacks[:1], protocols=self.settings.protocols[:1], defenses=()
         )
-        result = evaluate(prompts, images, self.bank_cache, first, {})[0].result
-        parts = {name: dict(result[name]) for name in ("clean", "robust") if result[name] is not None}
-        for part in parts.values():
-            del part["outcome"]
-        attack = result["attack"]["spec"] if result["attack"] else None
-        return parts | {"protocol": result["protocol"], "attack": attack}
+        unrecorded = RunFacts(dataset=images.dataset, trainer="", seed=0, config={})
+        result = evaluate(prompts, images, self.bank_cache, first, unrecorded)[0].result
+        point: dict[str, Any] = {"protocol": result.protocol, "attack": result.attack.spec if result.attack else None}
+        for name, part in (("clean", result.clean), ("robust", result.robust)):
+            if part is not None:
+                point[name] = to_json(dataclasses.replace(part, outcome=None))
+        return point
 
 
 def run_facts(
@@ -103,7 +105,8 @@ def run_facts(
     comparable: bool | None,
     training: Mapping[str, Any],
     warnings: Sequence[str],
-) -> dict[str, Any]:
+    trained: bool,
+) -> RunFacts:
     """What a record says of the run itself.
 
     Args:
@@ -114,22 +117,25 @@ def run_facts(
         comparable: whether results may stand beside published ones; None: the data set does not say.
         training: what the prompts were made of, and when.
         warnings: sentences about the run.
+        trained: whether another seed would give another outcome.
     """
     config = {name: value for name, value in settings.items() if name not in UNRECORDED_LEAVES}
     config["EVAL.ATTACKS"] = [recorded(text) for text in config["EVAL.ATTACKS"]]
-    return {
-        "dataset": dataset,
-        "trainer": config["TRAINER.NAME"],
-        "seed": config["SEED"],
-        "shots": config["DATASET.NUM_SHOTS"],
-        "config": config,
-        "config_digest": digest(config),
-        "prompt": prompt,
-        "split_digest": split_digest,
-        "comparable": comparable,
-        "training": dict(training),
-        "warnings": list(warnings),
-    }
+    trainer = config["TRAINER.NAME"]
+    return RunFacts(
+        dataset=dataset,
+        trainer=trainer,
+        seed=config["SEED"],
+        shots=config["DATASET.NUM_SHOTS"],
+        config=config,
+        config_digest=digest(config),
+        prompt=prompt,
+        split_digest=split_digest,
+        comparable=comparable,
+        training=from_json(TrainingFacts, dict(training)),
+        warnings=tuple(warnings),
+        trained=None if trained == (trainer not in UNTRAINED) else trained,
+    )
 
 
 def prepared_data(folder: Path) -> dict[str, Any]:
@@ -147,7 +153,7 @@ def training_warnings(bank: Bank | None, watch: LossWatch | None) -> list[str]:
 
 def nearest_words(
     contexts: Mapping[str, Tensor], k: int, backbone: Backbone, encoder: TextEncoder, *, own_weights: bool
-) -> dict[str, Any]:
+) -> WordFacts:
     """The ``k`` nearest words of each vector of each context ``[M, d]``, for a record.
 
     Args:
@@ -157,21 +163,20 @@ def nearest_words(
     file = democlip.FILES.get(backbone.name)  # the other rows of its table were never trained
     only = democlip.trained_token_ids(file) if file and not own_weights else None
     table = encoder.token_embedding.weight.detach()
-    return {name: words.describe(context, table, k, only) for name, context in contexts.items()}
+    return from_json(WordFacts, {name: words.describe(each, table, k, only) for name, each in contexts.items()})
 
 
 def result_lines(entry: Record, primary: bool) -> list[str]:
     """Dassl-style result lines. ``* robust_accuracy:`` is the first attack of the first protocol (``primary``); others
     have their names behind it."""
-    result = entry.result
-    if result["robust"] is None:
+    result, robust = entry.result, entry.result.robust
+    if robust is None or result.attack is None:
         return []
-    spec, robust = result["attack"]["spec"], result["robust"]
-    low, high = robust["interval95"]
-    name = ", ".join([result["protocol"], spec, *(["+".join(result["defenses"])] if result["defenses"] else [])])
+    low, high = robust.interval95
+    name = ", ".join(filter(None, (result.protocol, result.attack.spec, result.defense_name)))
     label = "robust_accuracy" if primary else f"robust_accuracy ({name})"
     return [
         f"=> robust result: {name}",
-        f"* robust_total: {robust['n']:,}",
-        f"* {label}: {robust['accuracy']:.1f}%  (95% interval {low:.1f} to {high:.1f})",
+        f"* robust_total: {robust.n:,}",
+        f"* {label}: {robust.accuracy:.1f}%  (95% interval {low:.1f} to {high:.1f})",
     ]

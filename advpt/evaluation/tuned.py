@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,8 @@ from advpt.data.images import ImageSet
 from advpt.errors import AttackError, ConfigError
 from advpt.evaluation.defended import SMOOTH, EvaluationRow, noted
 from advpt.evaluation.protocols import Threat, threats
+from advpt.evaluation.record import DefenseFacts
+from advpt.schema import JsonObject
 from advpt.settings import EvalSettings
 from advpt.tuning.test_time import Tuner
 
@@ -56,11 +58,11 @@ class TunedTarget:
         generator = torch.Generator().manual_seed(SampleNoise([f"attacker {name}" for name in ids], seed).batch_seed)
 
         def forward(pixels: Tensor) -> Tensor:
-            seed_of_views = int(torch.randint(2**31, (), generator=generator))
+            view_seed = int(torch.randint(2**31, (), generator=generator))
             if not torch.is_grad_enabled():
-                return self.tuner.unrolled(self._all(pixels, ids), ids, seed_of_views)
+                return self.tuner.unrolled(self._all(pixels, ids), ids, view_seed)
             with _KERNEL_LOCK, sdpa_kernel(SDPBackend.MATH):  # the only one with a second derivative
-                return self.tuner.unrolled(self._all(pixels, ids), ids, seed_of_views)
+                return self.tuner.unrolled(self._all(pixels, ids), ids, view_seed)
 
         return forward
 
@@ -72,7 +74,7 @@ class TunedTarget:
             )
         return pixels
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> JsonObject:
         return {"tuner": self.tuner.parameters(), "knows": self.protocol}
 
 
@@ -103,15 +105,17 @@ class Tuned(EvaluationRow):
             return threat
         return noted(threat, threat.attack.with_eot(draws), f"every gradient a mean over {draws} draws of views")
 
-    def facts(self, threat: Threat | None, bpda: bool) -> dict[str, Any] | None:
-        name, knows = self.tuner.name, threat is not None and _knows_tuning(threat)
-        return {
-            "spec": name,
-            "expanded": name,
-            "stages": [self.tuner.parameters()],
-            "seeds": [None],
-            "gradient": {name: GRADIENT[threat.protocol]} if threat is not None and knows else None,
-        }
+    def facts(self, threat: Threat | None, bpda: bool) -> DefenseFacts | None:
+        gradient = None
+        if threat is not None and _knows_tuning(threat):
+            gradient = {self.tuner.name: GRADIENT[threat.protocol]}
+        return DefenseFacts(
+            spec=self.tuner.name,
+            expanded=self.tuner.name,
+            stages=(self.tuner.parameters(),),
+            seeds=(None,),
+            gradient=gradient,
+        )
 
 
 def rows(tuners: Sequence[Tuner], images: ImageSet) -> list[Tuned]:

@@ -21,15 +21,15 @@ from advpt.jobs.setup import InputDefense, ReproductionSetup
 from advpt.jobs.tapt import TRAINERS as TEST_TIME
 from advpt.jobs.tapt import cost as test_time_cost
 from advpt.jobs.tapt import tapt
-from advpt.results.layout import (
+from advpt.results.exhibit import (
     CLEAN,
     Cell,
     Exhibit,
     Figure,
     Metric,
     PointCell,
-    Row,
     Table,
+    TableRow,
     TimeCurve,
     WordColumn,
     WordTable,
@@ -356,7 +356,7 @@ UNDEFENDED = InputDefense(NO, "", NO)
 
 
 def _row(b: Builder, table: str, backbone: str, trainer: str, attack: str, metric: Metric, names: Sequence[str],
-         cells: Sequence[tuple[str, ...]], behind: InputDefense = UNDEFENDED) -> Row:  # fmt: skip
+         cells: Sequence[tuple[str, ...]], behind: InputDefense = UNDEFENDED) -> TableRow:  # fmt: skip
     """A row whose published numbers are found under the method's, the defense's and the attack's names in the paper;
     the paper has no adaptive attackers."""
     method = METHODS.get(trainer, trainer)
@@ -369,7 +369,7 @@ def _row(b: Builder, table: str, backbone: str, trainer: str, attack: str, metri
             else None
         )
 
-    return Row(
+    return TableRow(
         b.setup.column(backbone),
         method,
         behind.name,
@@ -609,18 +609,8 @@ def _clock_figure(b: Builder, name: str, title: str, trainers: Sequence[str], no
         f"{w.pgd} made anew on the encoder as it is (AdvPT's encoder never changes). One machine for all is what makes "
         f"the times comparable. {note}{said(w)}"
     )
-    return [
-        Figure(
-            name,
-            title,
-            caption,
-            "clock",
-            "wall-clock (s)",
-            "accuracy (%)",
-            time_curves=tuple(time_curves),
-            log_x=True,
-        )
-    ]
+    axes = ("wall-clock (s)", "accuracy (%)")
+    return [Figure(name, title, caption, "lines", *axes, time_curves=tuple(time_curves), log_x=True)]
 
 
 def fig4(b: Builder) -> list[Exhibit]:
@@ -757,7 +747,7 @@ def peers(b: Builder) -> list[Exhibit]:
                 cells = tuple(Cell(each, metric) for each in runs[trainer])
                 method = METHODS.get(trainer, trainer)
                 rows.append(
-                    Row(w.column(backbone), method, NO, metric.attack or "clean", metric.protocol or "-", cells)
+                    TableRow(w.column(backbone), method, NO, metric.attack or "clean", metric.protocol or "-", cells)
                 )
         for i, dataset in enumerate(w.timed):
             for metric in measured[2:]:

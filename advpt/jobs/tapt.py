@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from advpt.jobs import effort
 from advpt.jobs.plan import BankNeed
-from advpt.results.layout import CLEAN, Cell, Exhibit, Metric, Row, Table, robust
+from advpt.results.exhibit import CLEAN, Cell, Exhibit, Metric, Table, TableRow, robust
 from advpt.results.published import PaperCell
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def statistics_bank(source: str, backbone: str, design: str, seed: int, images: 
 def tapt(b: Builder) -> list[Exhibit]:
     """Not in AdvPT's paper: test-time tuning of defensive prompts beside TAPT's published tables."""
     s, datasets = SETTINGS[b.setup.name], b.setup.tuned
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for backbone in b.setup.tuned_backbones if datasets else ():
         runs = {design: _evaluated(b, s, backbone, datasets, design, *who) for design, *who in DESIGNS}
         for attack, metric, published in _measured(s):
@@ -113,7 +113,7 @@ def tapt(b: Builder) -> list[Exhibit]:
                         for d in datasets
                     )
                     protocol = metric.protocol or "-"
-                    rows.append(Row(s.column(backbone), method, defense or "none", attack, protocol, cells))
+                    rows.append(TableRow(s.column(backbone), method, defense or "none", attack, protocol, cells))
     attacks = ", ".join(f"{name} is {attack}" for name, attack in s.attacks.items())
     caption = (
         "APT-X are prompts tuned on attacked images, TAPT-X the same tuned once more on every test image: tapt starts "

@@ -44,4 +44,4 @@ for trainer in ZeroshotCLIP CoOp AdvPT; do
   jobs+=($!)
 done
 for job in "${jobs[@]}"; do wait "$job"; done
-"$PYTHON" -m advpt report "$OUTPUT"
+"$PYTHON" -m advpt report "$OUTPUT" --page "$OUTPUT/index.html"

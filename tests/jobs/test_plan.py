@@ -16,7 +16,7 @@ from advpt.jobs.local import Places, command
 from advpt.jobs.plan import Job, Plan
 from advpt.jobs.setup import DEMO, PAPER
 from advpt.jobs.studies import EXHIBITS, OWN, plan_exhibits, sweep
-from advpt.results.layout import Figure, Table, WordTable
+from advpt.results.exhibit import Figure, Table, WordTable
 from advpt.results.published import number, numbers, tapt
 
 ROOT = Path(__file__).resolve().parents[2]
