@@ -188,7 +188,7 @@ class PGD(Attack):
         return noise.uniform(x, 0.0 if self.start == "uniform_positive" else -r, r)
 
     def _direction(self, gradient: Tensor) -> Tensor:
-        """Of the step, a new tensor."""
+        """The direction of the step, a new tensor."""
         if self.norm == "linf":
             return gradient.sign()
         size = gradient.flatten(1).norm(dim=1).clamp_min(1e-12)

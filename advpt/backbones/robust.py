@@ -2,7 +2,7 @@
 
 Files hold the tensors of OpenAI's ``visual``, bare (FARE and TeCoA of RobustVLM), under ``vision_encoder_state_dict``
 (TeCoA's training code, APT) or ``state_dict``, each name perhaps behind ``module.`` or ``visual.``; or a whole CLIP in
-OpenAI's or open_clip's names. What they were trained from cannot be seen in the tensors: OpenAI's towers need QuickGELU
+OpenAI's or open_clip's names. No tensor shows what they were trained from: OpenAI's towers need QuickGELU
 and those of LAION's CLIPs GELU, which load into each other without a message.
 """
 

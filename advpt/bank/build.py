@@ -75,7 +75,7 @@ class CachedForward:
             return self.encode(pixels)
         if self._last is not None:
             before, version, output = self._last
-            if before._version == version and torch.equal(before, pixels):  # nobody has written into them since
+            if before._version == version and torch.equal(before, pixels):  # not written into since
                 return output
             self._last = None
         output = self.encode(pixels)

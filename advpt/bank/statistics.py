@@ -102,7 +102,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Source:
-    """What statistics are taken over: images, whole (``centre``) or one random crop of each, drawn by ``seed``."""
+    """The images of statistics: whole (``centre``) or one random crop of each, drawn by ``seed``."""
 
     images: ImageSet
     crops: str = "centre"
@@ -154,7 +154,7 @@ def spec(backbone: Backbone, visual: Tensor, source: Source) -> dict[str, Any]:
 
 
 def folder_of(dataset_folder: Path, wanted: Mapping[str, Any]) -> Path:
-    """Where a bank lies. ``dataset_folder``: of all banks of its data set and backbone."""
+    """The folder of a bank. ``dataset_folder``: of all banks of its data set and backbone."""
     return dataset_folder / FOLDER / digest(wanted)
 
 

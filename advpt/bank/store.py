@@ -199,7 +199,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _problem(manifest: Mapping[str, Any]) -> str:
-    """What is wrong with the form of a manifest: the field, its value, what was expected; "" for a sound one."""
+    """The problem with the form of a manifest: the field, its value, the expectation; "" for a sound one."""
     spec, shards = manifest["spec"], manifest["shards"]
     if not isinstance(spec, dict):
         return f"spec is {spec!r:.60}, expected an object"

@@ -91,7 +91,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Measured:
-    """What a threat did to a prompt behind a defense. For each draw of the defense: the bank, and ``correct [n]``
+    """The outcome of a threat to a prompt behind a defense. For each draw of the defense: the bank, and ``correct [n]``
     bool per image; ``perturbed [n]`` bool."""
 
     threat: Threat
@@ -106,7 +106,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class RowResults:
-    """What was measured of a row: the result on clean images, for each draw of its defense ``[n]`` bool, which of them
+    """The results of a row: the result on clean images, for each draw of its defense ``[n]`` bool, which of them
     are correct, a warning where tuning changed nothing, and what each threat did."""
 
     row: EvaluationRow
@@ -189,14 +189,14 @@ class Evaluator:
                 self.bank_cache.get_all(self.request(group[0].images, threat), inputs)
 
     def request(self, images: ImageSet, threat: Threat | None, target: AdaptiveTarget | None = None) -> AttackRequest:
-        """What banks are asked for; clean images without a threat."""
+        """The bank request of a threat; of clean images without one."""
         if threat is None:
             return AttackRequest(images)
         prompt = threat.attacked(self.prompts.learned, self.prompts.zero_shot)
         return AttackRequest(images, threat.attack, prompt, self.settings.seed, target)
 
     def clean_results(self, row: EvaluationRow) -> RowResults:
-        """What all records of a row have in common."""
+        """The common part of all records of a row."""
         learned, backbone = self.prompts.learned, self.bank_cache.backbone
         banks = self.bank_cache.get_all(AttackRequest(row.images), row.inputs)
         correct = [predict(learned, bank) == bank.labels for bank in banks]
@@ -256,7 +256,7 @@ class Evaluator:
 
 
 def contradictions(clean: CleanAccuracy, robust: RobustAccuracy, attack: str) -> list[str]:
-    """What cannot be right about a robust number beside the clean one of the same images; ``attack``: its label."""
+    """Warnings about a robust number that cannot be right beside the clean one; ``attack``: its label."""
     sentences = []
     if robust.accuracy > clean.accuracy:
         sentences.append(
@@ -279,7 +279,7 @@ def joined(*notes: str) -> str:
 
 
 def robust_accuracies(measured: Measured, clean_correct: Sequence[Tensor]) -> list[RobustAccuracy]:
-    """For each draw of the defense: accuracy on all images and on those really perturbed, and where the attack has
+    """The accuracies of each draw of the defense: on all images and on those really perturbed, and where the attack has
     stages, how many images each of them broke."""
     names = measured.threat.attack.build().parameters().get("stages")
     accuracies = []

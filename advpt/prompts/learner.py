@@ -233,7 +233,7 @@ class PromptLearner(nn.Module):
 
     @torch.no_grad()
     def classifier(self, encoder: TextEncoder, scale: float, fixed: Tensor) -> Classifier:
-        """What classifies by the prompts as they are now.
+        """The classifier of the current prompts.
 
         Args:
             encoder: the text tower. scale: the logit scale.
