@@ -1,4 +1,4 @@
-"""Being told to stop: SIGTERM ends a run as Ctrl-C does, and both can be held back until a state is whole."""
+"""SIGTERM ends a process as Ctrl-C does, and both can be deferred until a state is whole."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def stoppable() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def held() -> Iterator[Callable[[], KeyboardInterrupt | None]]:
+def defer_signals() -> Iterator[Callable[[], KeyboardInterrupt | None]]:
     """Within the block a first SIGTERM or Ctrl-C waits until the block ends; a second Ctrl-C is obeyed at once.
 
     Yields:
@@ -46,22 +46,22 @@ def held() -> Iterator[Callable[[], KeyboardInterrupt | None]]:
     """
     waiting: list[int] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def remember(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and signal.SIGINT in waiting:
             raise KeyboardInterrupt
         waiting.append(number)
 
-    def told() -> KeyboardInterrupt | None:
+    def pending_signal() -> KeyboardInterrupt | None:
         return (Terminated() if signal.SIGTERM in waiting else KeyboardInterrupt()) if waiting else None
 
     if not _in_main_thread():
-        yield told
+        yield pending_signal
         return
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield told
+        yield pending_signal
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if stop := told():
+    if stop := pending_signal():
         raise stop

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-
 from advpt.jobs.studies import study
 from advpt.jobs.world import PAPER
+
 from advpt.settings import recipe
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from advpt.attacks.base import Attack
 from advpt.attacks.noise import SampleNoise, choose_targets
@@ -33,6 +32,7 @@ from advpt.bank.store import MANIFEST, shard_is_sound, shard_name, write_manifes
 from advpt.data.images import ImageBatch
 from advpt.errors import BankError
 from advpt.files import FileLock, digest, remove_torn
+from advpt.progress import Bar
 from advpt.prompts.classifier import Classifier
 
 log = logging.getLogger(__name__)
@@ -191,10 +191,10 @@ class Work:
 
 
 # Fills all shards of a work, moves the bar, and says what the shards were made with.
-Fill = Callable[[Work, tqdm], Mapping[str, Any]]
+Fill = Callable[[Work, Bar], Mapping[str, Any]]
 
 
-def fill_here(work: Work, bar: tqdm) -> Mapping[str, Any]:
+def fill_here(work: Work, bar: Bar) -> Mapping[str, Any]:
     """Fill the shards one by one in this process. Those that another process is working on are left to it and waited
     for at the end."""
 
@@ -229,7 +229,7 @@ def build_banks(
     work = Work(made_of, attacker, tuple(views), tuple(shard_rows(len(images), made_of.chunk)), workers)
     what = f"{made_of.attack['name']} on {images.split}" if made_of.attack else f"embedding {images.split}"
     what += "".join(f", {view.seen}" for view in views if not view.seen.plain)
-    with tqdm(total=len(images), desc=what, unit="image", disable=None) as bar:
+    with Bar(what, len(images), "image") as bar:
         built_with = fill(work, bar)
     for view in views:
         if not (view.folder / MANIFEST).is_file():

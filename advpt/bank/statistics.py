@@ -24,7 +24,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
-from tqdm import tqdm
 
 from advpt import additions
 from advpt.backbones.clip import Backbone
@@ -35,6 +34,7 @@ from advpt.data import views
 from advpt.data.images import ImageSet
 from advpt.errors import BankError, BankMismatchError, ConfigError, unknown_name
 from advpt.files import FileLock, atomic_path, digest, file_digest, tensor_digest, write_json
+from advpt.progress import Bar
 from advpt.prompts.image_encoder import image_features, visual_digest
 
 log = logging.getLogger(__name__)
@@ -158,7 +158,7 @@ def measure(backbone: Backbone, visual: Tensor, source: Source, workers: int = 0
     """Statistics ``[blocks, tokens, D_v]`` of the images in one pass."""
     backbone.require_size(source.images.preprocessing.size)
     found, encoder = TokenStatistics(), backbone.require_image()
-    with tqdm(total=len(source.images), desc="statistics", unit="image", disable=None) as bar:
+    with Bar("statistics", len(source.images), "image") as bar:
         for pixels in source.batches(workers):
             taps: list[Tensor] = []
             image_features(encoder, pixels.to(backbone.device), visual, taps)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advpt import additions, detectors
+from advpt import additions, detectors, progress
 from advpt.bank.library import Library
 from advpt.bank.seen import UNDEFENDED
 from advpt.bank.store import Bank
@@ -100,7 +100,7 @@ def evaluate(
         started = time.monotonic()
 
     measured: list[list[Measured]] = [[] for _ in rows]
-    for threat in asked:
+    for threat in progress.each(asked, "evaluation", len(asked), "attack"):
         prefetch([row for row in rows if row.faces(threat)], threat, prompts, library, settings)
         for row, (base, clean_correct), done, unmoved in zip(rows, bases, measured, idle):
             if not row.faces(threat):

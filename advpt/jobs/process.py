@@ -16,12 +16,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-POLL = 0.1  # seconds
+POLL_SECONDS = 0.1
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux' prctl
 
 
 @dataclass(frozen=True)
-class Call:
+class ProcessSpec:
     """The words of a job's process, the file that its output is added to, where it starts, and its environment."""
 
     id: str
@@ -32,8 +32,9 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A job's process ended: its exit status (negative: the signal), seconds, and why where no log can say."""
+class ProcessExit:
+    """A job's process ended: its exit status (negative: the signal), seconds, and the reason if it is not in the
+    log."""
 
     id: str
     status: int
@@ -41,20 +42,20 @@ class Ended:
     why: str = ""
 
 
-def start(call: Call, lock: int, *, tied: bool = False) -> subprocess.Popen[bytes]:
-    """Start the process; it holds the open file ``lock`` for as long as it lives. ``tied``: it ends when this process
-    does, however that ends (Linux)."""
+def start(spec: ProcessSpec, lock: int, *, kill_with_parent: bool = False) -> subprocess.Popen[bytes]:
+    """Start the process; it holds the open file ``lock`` for as long as it lives. ``kill_with_parent``: it ends when
+    this process does, however that ends (Linux)."""
     os.set_inheritable(lock, True)
-    with call.log.open("ab") as output:
+    with spec.log.open("ab") as output:
         return subprocess.Popen(  # noqa: S603 - the words are ours
-            list(call.words),
+            list(spec.words),
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            cwd=call.folder,
-            env=dict(call.environment),
+            cwd=spec.folder,
+            env=dict(spec.environment),
             pass_fds=(lock,),
-            preexec_fn=_end_with_parent if tied and sys.platform == "linux" else None,
+            preexec_fn=_end_with_parent if kill_with_parent and sys.platform == "linux" else None,
         )
 
 
@@ -66,34 +67,34 @@ def _end_with_parent() -> None:
         _libc.prctl(DEATH_SIGNAL, signal.SIGKILL)
 
 
-def attend(call: Call) -> Ended:
-    """Run a job's process on this machine to its end. A process of the same job that is still at work here, because
-    whoever started it was lost, is waited for first; the job's own records then say that nothing is left to do."""
+def run_to_completion(spec: ProcessSpec) -> ProcessExit:
+    """Run a job's process on this machine to its end. A process of the same job that still runs here, because the
+    process that started it was lost, is waited for first; the job's own records then say that nothing is left to do."""
     inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
-    call = Call(call.id, call.words, call.log, call.folder, inherited | dict(call.environment))
-    with _alone(call) as lock:
+    spec = ProcessSpec(spec.id, spec.words, spec.log, spec.folder, inherited | dict(spec.environment))
+    with _job_lock(spec) as lock:
         begun = time.monotonic()
-        process = start(call, lock, tied=True)
+        process = start(spec, lock, kill_with_parent=True)
         try:
             status = process.wait()
         finally:
             process.kill()
-    return Ended(call.id, status, time.monotonic() - begun)
+    return ProcessExit(spec.id, status, time.monotonic() - begun)
 
 
 @contextlib.contextmanager
-def _alone(call: Call) -> Iterator[int]:
+def _job_lock(spec: ProcessSpec) -> Iterator[int]:
     """The lock of a job on this machine. Not in the shared folder: there it might outlive a machine that was lost."""
     top = Path(tempfile.gettempdir(), f"advpt-{os.getuid()}")
     top.mkdir(mode=0o700, exist_ok=True)
-    path = top / hashlib.sha256(str(call.log).encode()).hexdigest()[:24]
+    path = top / hashlib.sha256(str(spec.log).encode()).hexdigest()[:24]
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         while True:
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            time.sleep(POLL)
+            time.sleep(POLL_SECONDS)
         yield handle
     finally:
         path.unlink(missing_ok=True)

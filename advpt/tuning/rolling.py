@@ -22,7 +22,8 @@ from torch import Tensor
 from advpt.detectors import LossWatch
 from advpt.errors import TrainingError, WeightsError
 from advpt.files import atomic_path, load_checkpoint
-from advpt.signals import held
+from advpt.progress import Phase
+from advpt.signals import defer_signals
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Rolling:
         self.path, self.watch = path, watch
         self._next = time.monotonic() + EVERY
         self._found: dict[str, Any] | None = None  # what the current epoch goes on from
+        self.phase: Phase | None = None  # of the tuning, from the first epoch of this process on
         self.seconds = 0.0  # that the epoch took before this process
 
     def restore(self, trainer: Any) -> int:
@@ -92,9 +94,10 @@ class Rolling:
         done, before = (found["batches"], found["before"]) if found else (0, random_state())
         if found:
             set_random_state(before)
+        phase = self.phase = self.phase or Phase("tuning", trainer.max_epoch, "epoch", trainer.epoch)
         began, step = time.monotonic() - (self.seconds if found else 0.0), trainer.forward_backward
         position = saved = done  # batches; None within one, where nothing is whole
-        with held() as told:
+        with defer_signals() as pending_signal:
 
             def save() -> None:
                 nonlocal saved
@@ -112,9 +115,10 @@ class Rolling:
                 losses = step(*batches)
                 self.watch.batch(losses)
                 position = i + 1
+                phase.reach(trainer.epoch + position / trainer.num_batches)
                 if time.monotonic() >= self._next:
                     save()
-                if stop := told():
+                if stop := pending_signal():
                     log.info("told to stop after batch %d of epoch %d", i + 1, trainer.epoch + 1)
                     raise stop
                 return losses

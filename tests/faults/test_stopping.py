@@ -15,7 +15,7 @@ from test_kills import learned
 from advpt.detectors import LossWatch
 from advpt.errors import WeightsError
 from advpt.files import load_checkpoint
-from advpt.signals import TERMINATED, Terminated, held, stoppable
+from advpt.signals import TERMINATED, Terminated, defer_signals, stoppable
 from advpt.tuning.rolling import Rolling
 from trainers.advpt import PromptTrainer
 
@@ -97,13 +97,13 @@ def test_signals_are_held_and_handlers_put_back():
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with pytest.raises(Terminated), stoppable():
         os.kill(os.getpid(), signal.SIGTERM)
-    with pytest.raises(Terminated), held() as told:
-        assert told() is None
+    with pytest.raises(Terminated), defer_signals() as pending_signal:
+        assert pending_signal() is None
         os.kill(os.getpid(), signal.SIGTERM)
-        assert isinstance(told(), Terminated)
-    with pytest.raises(KeyboardInterrupt) as caught, held() as told:
+        assert isinstance(pending_signal(), Terminated)
+    with pytest.raises(KeyboardInterrupt) as caught, defer_signals() as pending_signal:
         os.kill(os.getpid(), signal.SIGINT)
-        assert type(told()) is KeyboardInterrupt
+        assert type(pending_signal()) is KeyboardInterrupt
         os.kill(os.getpid(), signal.SIGINT)
         pytest.fail("a second Ctrl-C is obeyed at once")
     assert type(caught.value) is KeyboardInterrupt

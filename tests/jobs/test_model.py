@@ -6,14 +6,14 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from advpt.jobs.model import Rates, play
+from advpt.jobs.studies import sweep
 
 from advpt.cli import main
 from advpt.errors import ConfigError
 from advpt.jobs import effort, model
-from advpt.jobs.model import Rates, play
 from advpt.jobs.plan import BankNeed, Job, Plan, Tuning
 from advpt.jobs.reproduce import in_words
-from advpt.jobs.studies import sweep
 from advpt.settings import recipe
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,14 +8,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from advpt.jobs.studies import OWN, STUDIES, study, sweep
+from advpt.jobs.world import DEMO, PAPER
 
 from advpt.cli import main
 from advpt.errors import ConfigError
 from advpt.jobs import effort
 from advpt.jobs.local import Places, command
 from advpt.jobs.plan import Job, Plan
-from advpt.jobs.studies import OWN, STUDIES, study, sweep
-from advpt.jobs.world import DEMO, PAPER
 from advpt.results.layout import Figure, Table, WordTable
 from advpt.results.published import number, numbers, tapt
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from advpt.jobs.studies import study
+from advpt.jobs.world import DEMO, PAPER
 
 from advpt.backbones import democlip
 from advpt.bank.cost import FILE, timed
@@ -14,8 +16,6 @@ from advpt.errors import ConfigError
 from advpt.files import read_json, write_json
 from advpt.jobs import effort, needs, reproduce
 from advpt.jobs.local import Places
-from advpt.jobs.studies import study
-from advpt.jobs.world import DEMO, PAPER
 
 ROOT = Path(__file__).resolve().parents[2]
 

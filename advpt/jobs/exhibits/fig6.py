@@ -1,0 +1,35 @@
+"""Figure 6: prompts of one data set on its shifted versions."""
+
+from __future__ import annotations
+
+from advpt.jobs.builder import Builder, Evaluation
+from advpt.jobs.exhibits.common import columns, row
+from advpt.jobs.methods import ADVPT, ZEROSHOT
+from advpt.results.layout import CLEAN, Exhibit, Figure, Mark, Table, robust
+
+
+def exhibits(b: Builder) -> list[Exhibit]:
+    s, rows, marks = b.setup, [], []
+    evaluation = Evaluation((f"{s.pgd}:transfer",))
+    for backbone in s.backbones:
+        runs = {
+            ZEROSHOT: {d: b.evaluated(ZEROSHOT, d, backbone, "shift", evaluation) for d in s.targets},
+            ADVPT: {d: b.evaluated(ADVPT, d, backbone, "shift", evaluation, source=s.source) for d in s.targets},
+        }
+        for attack, which in (("clean", CLEAN), ("pgd40", robust(s.pgd))):
+            for method in (ZEROSHOT, ADVPT):
+                line = row(b, "shift", backbone, method, attack, which, runs[method])
+                rows.append(line)
+                series = f"{line.method}, {'clean' if which.protocol is None else s.pgd}"
+                for at, (dataset, cell) in enumerate(zip(s.targets, line.cells)):
+                    if cell is not None:
+                        marks.append(Mark(s.column(backbone), series, s.column(dataset), float(at), cell))
+    caption = (
+        f"Tuned on {s.column(s.source)} alone; heads have the classes of each target. PGD is {s.pgd}, made on each "
+        f"target. {s.caption('fig6')}"
+    )
+    title = "Figure 6: domain shift"
+    return [
+        Figure("fig6", title, caption, "bars", "", "accuracy (%)", tuple(marks)),
+        Table("fig6_table", f"{title}, in numbers", caption, columns(s, s.targets), tuple(rows)),
+    ]
