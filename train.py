@@ -224,9 +224,9 @@ def run_one(args: argparse.Namespace) -> int:
     """One seed, alone in its folder while it trains."""
     cfg = setup_cfg(args)
 
-    from advpt.evaluation.run_folder import held
+    from advpt.evaluation.run_folder import lock_run_folder
 
-    with explaining(cfg), contextlib.nullcontext() if args.eval_only else held(Path(cfg.OUTPUT_DIR)):
+    with explaining(cfg), contextlib.nullcontext() if args.eval_only else lock_run_folder(Path(cfg.OUTPUT_DIR)):
         return run_in_folder(args, cfg)
 
 
@@ -286,11 +286,11 @@ def run_seeds(args: argparse.Namespace) -> int:
 
 def run_together(args: argparse.Namespace, cfgs: list) -> int:
     """Runs that differ in the seed alone, tuned in one batch."""
-    from advpt.evaluation.run_folder import check, claim, held, mark_done
+    from advpt.evaluation.run_folder import check, claim, lock_run_folder, mark_done
 
     with explaining(*cfgs), contextlib.ExitStack() as stack:
         for cfg in cfgs:
-            stack.enter_context(held(Path(cfg.OUTPUT_DIR)))
+            stack.enter_context(lock_run_folder(Path(cfg.OUTPUT_DIR)))
             check(Path(cfg.OUTPUT_DIR), cfg)
         cfgs = [cfg for cfg in cfgs if not done_already(args, cfg)]
         if not cfgs:
@@ -302,7 +302,7 @@ def run_together(args: argparse.Namespace, cfgs: list) -> int:
         if args.no_train:
             return 0
 
-        from trainers.together import train_together
+        from trainers.multi_seed import train_together
 
         def finish(trainer) -> None:
             open_log(trainer.cfg.OUTPUT_DIR)  # its results go into its own log

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 ENGINES = ("local", "ray")
 MOST_CPUS = 8  # for one worker, where nobody says
-PATIENCE = 10  # seconds in which a cluster answers
+CONNECT_SECONDS = 10  # seconds in which a cluster answers
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Cluster:
             try:
                 if re.fullmatch(r"[^:/]+:\d+", address):  # Ray itself asks for minutes before it gives up
                     host, port = address.split(":")
-                    socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+                    socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
                 self.ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
             except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
                 if "AF_UNIX path" in str(error):

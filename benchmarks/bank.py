@@ -20,7 +20,7 @@ from PIL import Image
 from advpt.attacks import parse
 from advpt.backbones.clip import OFFICIAL, Backbone, build
 from advpt.backbones.precision import in_precision
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 from advpt.data.images import ImageSet, Preprocessing, Sample
 
 STEPS = 10
@@ -92,7 +92,7 @@ def run(quick: bool = False) -> list[Row]:
 
         def ours() -> None:
             shutil.rmtree(folder / "banks", ignore_errors=True)
-            Library(folder / "banks", clip, lambda: clip, chunk=chunk).get(images, attack)
+            BankCache(folder / "banks", clip, lambda: clip, chunk=chunk).get(images, attack)
 
         def original() -> None:
             with trainable(clip) as model:

@@ -13,7 +13,7 @@ from tuning_step import BATCH, Step, text_tower
 
 from advpt.attacks import parse
 from advpt.backbones.clip import Architecture, Backbone, build
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 from advpt.tuning.loader import BankLoader
 
 OPENED: list[str] = []
@@ -33,8 +33,8 @@ def run(quick: bool = False) -> list[Row]:
     small = Backbone("small", build(Architecture(512, 224, 1, 64, 32, 77, 49408, 64, 1)), device())
     with tempfile.TemporaryDirectory() as folder:
         images = photographs(Path(folder, "images"), n)
-        library = Library(Path(folder, "banks"), small, lambda: small, chunk=32)
-        bank = library.get(images, parse("pgd1-fkl@8"))
+        bank_cache = BankCache(Path(folder, "banks"), small, lambda: small, chunk=32)
+        bank = bank_cache.get(images, parse("pgd1-fkl@8"))
         loader = BankLoader(bank, batch_size=BATCH, seed=1)
         opened = {}
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from advpt.attacks import parse
 from advpt.backbones.clip import Architecture, Backbone, build
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 from bank import photographs
 from common import peak_memory
 n, hold = int(sys.argv[1]), sys.argv[2] == "hold"
@@ -34,7 +34,7 @@ with tempfile.TemporaryDirectory() as folder:
             parts.append(attack(clip.require_image(), part, torch.zeros(len(part)).long(), torch.Generator()).images)
         clip.require_image()(torch.cat(parts)[:32])
     else:
-        Library(Path(folder, "banks"), clip, lambda: clip, chunk=32).get(images, parse("pgd1-fkl@8"))
+        BankCache(Path(folder, "banks"), clip, lambda: clip, chunk=32).get(images, parse("pgd1-fkl@8"))
     print(json.dumps(peak_memory() - before))
 """
 

@@ -22,18 +22,18 @@ from pathlib import Path
 ATTACK = "pgd{}-fkl@8"
 
 
-def library(root: Path, engine: str):
+def bank_cache(root: Path, engine: str):
     import torch
 
     from advpt.backbones.clip import Backbone
     from advpt.backbones.democlip import FILES, NAME, load
-    from advpt.bank.library import Library
+    from advpt.bank.cache import BankCache
     from advpt.bank.on_ray import filler
     from advpt.cluster import Engine
 
     torch.set_num_threads(1)
     backbone = Backbone(NAME, load(FILES[NAME]))
-    return Library(root, backbone, lambda: backbone, fill=filler(Engine(engine, cpus=1)))
+    return BankCache(root, backbone, lambda: backbone, fill=filler(Engine(engine, cpus=1)))
 
 
 def images(folder: Path, n: int):
@@ -55,9 +55,9 @@ def images(folder: Path, n: int):
 def build(root: Path, engine: str, n: int, steps: int) -> float:
     from advpt.attacks import parse
 
-    shelf, pictures = library(root, engine), images(root.parent / "images", n)
+    banks, pictures = bank_cache(root, engine), images(root.parent / "images", n)
     started = time.perf_counter()
-    shelf.get(pictures, parse(ATTACK.format(steps)))
+    banks.get(pictures, parse(ATTACK.format(steps)))
     return time.perf_counter() - started
 
 

@@ -18,7 +18,7 @@ from advpt.prompts.image_encoder import image_features
 from advpt.prompts.learner import PromptLearner
 from advpt.prompts.text_encoder import TextEncoder, tokenize
 from advpt.settings import BackboneSettings, ContextSettings
-from advpt.tuning.test_time import BETAS, DECAY, EPS, Model, Tuner, Tuning
+from advpt.tuning.test_time import BETAS, DECAY, EPS, PromptedCLIP, Tuner, TuningConfig
 
 DESIGNS = {"V": "visual", "VLI": "independent", "VLJ": "t2v"}
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -41,8 +41,8 @@ def make(backbone: Backbone, design: str, classes: int, depth: int, batch: int) 
     shape = (len(tower.positional_embedding) + 2, tower.positional_embedding.shape[1])
     banks = [[(torch.randn(shape, generator=start).to(device()), torch.rand(shape, generator=start).to(device()))
               for _ in range(depth)] for _ in range(2)]  # fmt: skip
-    model = Model(backbone.image, encoder, learner, fixed, backbone.logit_scale)
-    how = Tuning(blocks=tuple(range(depth)), align_weight=100 / depth, batch=batch)
+    model = PromptedCLIP(backbone.image, encoder, learner, fixed, backbone.logit_scale)
+    how = TuningConfig(blocks=tuple(range(depth)), align_weight=100 / depth, batch=batch)
     return Tuner(model, dict(learner.named_parameters()), how, *banks)
 
 
@@ -62,26 +62,26 @@ def text_over_all_positions(clip, learner: PromptLearner) -> Tensor:
 
 def one_by_one(tuner: Tuner, clip, pixels: Tensor, ids: list[str]) -> Tensor:
     """Logits ``[b, K]``: the learner's own parameters, restored for every image."""
-    model, how = tuner.model, tuner.how
+    model, how = tuner.model, tuner.config
     learner, saved = model.learner, {name: value.clone() for name, value in tuner.start.items()}
 
-    def logits(images: Tensor, taps: list[Tensor] | None = None) -> Tensor:
+    def logits(images: Tensor, hidden_states: list[Tensor] | None = None) -> Tensor:
         text = text_over_all_positions(clip, learner) if learner.n_ctx else model.fixed
-        features = image_features(model.image, images, learner().visual, taps)
+        features = image_features(model.image, images, learner().visual, hidden_states)
         return model.scale * F.normalize(features, dim=-1) @ text.T
 
     found = []
     for i, name in enumerate(ids):
         learner.load_state_dict(saved)
         optimizer = torch.optim.AdamW(learner.parameters(), lr=how.lr, betas=BETAS, eps=EPS, weight_decay=DECAY)
-        taps: list[Tensor] = []
-        out = logits(tuner.views(pixels[i : i + 1], [name])[0], taps)
+        hidden_states: list[Tensor] = []
+        out = logits(tuner.views(pixels[i : i + 1], [name])[0], hidden_states)
         log_p = out.log_softmax(-1)
         rows = (-(log_p.exp() * log_p).sum(-1)).argsort(stable=True)[: how.kept]
         mean = log_p[rows].exp().mean(0)
         loss = -(mean * mean.log()).sum()
         for block in how.blocks:
-            tokens = taps[block][rows]
+            tokens = hidden_states[block][rows]
             for bank in (tuner.adversarial, tuner.clean):
                 gap = (tokens.mean(0) - bank[block][0]).abs().mean() + (tokens.var(0) - bank[block][1]).abs().mean()
                 loss = loss + how.align_weight * 0.25 * gap
@@ -104,7 +104,7 @@ def agreement(tuner: Tuner, clip, pixels: Tensor, ids: list[str]) -> str:
         kept = tuner._kept(tuner.views(pixels, ids), None)
         together = tuner.loss(tuner.untouched(len(ids)), kept)[0]
         alone = torch.cat([tuner.loss(tuner.untouched(1), kept[i : i + 1])[0] for i in range(len(ids))])
-    single = dataclasses.replace(tuner, how=dataclasses.replace(tuner.how, batch=1))
+    single = dataclasses.replace(tuner, config=dataclasses.replace(tuner.config, batch=1))
     found = tuner(pixels, ids).argmax(1)
     same, plain = (
         100 * float((found == other.argmax(1)).float().mean())
@@ -126,7 +126,7 @@ def compare(backbone: Backbone, design: str, classes: int, depth: int, images: T
     }
     seconds = alternate(ways, repeats, warm=repeats > 1)
     ours, plain = (median(seconds[name]) / len(images) for name in ways)
-    how = f"seconds per image, 64 views, K = {classes}, batch {tuner.how.batch}; {more}"
+    how = f"seconds per image, 64 views, K = {classes}, batch {tuner.config.batch}; {more}"
     met = plain / ours >= WANTED or (False if torch.cuda.is_available() else None)  # two cores need not show it
     return Row(f"test-time tuning, TAPT-{design}, {backbone.name}", "one image at a time", ours, plain, plain / ours,
                f"{WANTED:g}x", met, how + ("" if met else f"; {WANTED:g}x is not reached here"))  # fmt: skip

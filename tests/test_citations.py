@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from advpt.jobs.studies import study
-from advpt.jobs.world import PAPER
+from advpt.jobs.studies import plan_exhibits
 
+from advpt.jobs.setup import PAPER
 from advpt.settings import recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,9 +64,9 @@ def test_tables_and_figures_are_among_those_of_the_paper(folder: str) -> None:
 def test_figures_4_and_5_have_the_rivals_of_the_paper() -> None:
     shown = {}
     for name in ("fig4", "fig5", "efficiency"):
-        (figure,) = study([name], PAPER, ROOT).exhibits
-        shown[name] = {clock.series for clock in figure.clocks}  # type: ignore[union-attr]
-        assert {clock.part for clock in figure.clocks} == {"clean", "robust"}  # type: ignore[union-attr]
+        (figure,) = plan_exhibits([name], PAPER, ROOT).exhibits
+        shown[name] = {clock.series for clock in figure.time_curves}  # type: ignore[union-attr]
+        assert {clock.part for clock in figure.time_curves} == {"clean", "robust"}  # type: ignore[union-attr]
         if name == "efficiency":
             assert "Not in the paper" in figure.caption and "Figure" not in figure.title
     assert shown == {
@@ -113,5 +113,7 @@ def test_what_is_fares_and_what_is_ours() -> None:
 
 def test_a_path_that_readers_know_still_works() -> None:
     """The recipe that was changed keeps its file's name; main.sh and reproduce find it by data set."""
-    job = next(j for j in study(["table1"], PAPER, ROOT).plan.jobs if (j.trainer, j.dataset) == ("AdvPT", "imagenet"))
+    job = next(
+        j for j in plan_exhibits(["table1"], PAPER, ROOT).plan.jobs if (j.trainer, j.dataset) == ("AdvPT", "imagenet")
+    )
     assert job.config == "configs/trainers/AdvPT/vit_b16_imagenet.yaml"

@@ -19,8 +19,8 @@ from advpt import additions
 from advpt.attacks import parse
 from advpt.backbones.clip import Architecture, Backbone, build, from_state, load_backbone
 from advpt.bank import statistics
-from advpt.bank.library import Library
-from advpt.bank.seen import Seen
+from advpt.bank.cache import BankCache
+from advpt.bank.defended_input import DefendedInput
 from advpt.bank.store import MANIFEST, read_manifest
 from advpt.data.images import ImageSet, Preprocessing, Sample
 from advpt.defenses.spec import parse_all
@@ -30,7 +30,7 @@ from advpt.evaluation import run_folder
 from advpt.files import digest
 from advpt.prompts.classifier import Classifier
 from advpt.settings import BackboneSettings, plain
-from trainers.advpt import UNRECORDED
+from trainers.advpt import UNRECORDED_LEAVES
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -60,21 +60,21 @@ def keys(backbone: Backbone) -> dict[str, str]:
     classifier = Classifier(fixed(torch.Size((3, size))), 100.0)
     visual = fixed(torch.Size((2, 2, backbone.architecture.vision_width)))
     through = Classifier(classifier.features, classifier.scale, visual=visual)
-    library = Library(Path("nowhere"), backbone, lambda: backbone, chunk=4)
-    defended = Seen(parse_all(("rescale",))[0].build(torch.device("cpu")), 3)
+    bank_cache = BankCache(Path("nowhere"), backbone, lambda: backbone, chunk=4)
+    defended = DefendedInput(parse_all(("rescale",))[0].build(torch.device("cpu")), 3)
     fkl, ce, auto = (parse(text) for text in ("pgd10-fkl@8", "pgd2-ce@4/a1", "aa@4"))
     source = statistics.Source(images, "random", seed=1, chunk=4)
     return {
         "image": backbone.image_digest,
         "text": backbone.text_digest,
-        "clean": library.spec(images, None, None, 0).key,
-        "fkl": library.spec(images, fkl, None, 0).key,
-        "ce": library.spec(images, ce, classifier, 1).key,
-        "autoattack": library.spec(images, auto, classifier, 0).key,
-        "defended": library.spec(images, ce, classifier, 0, defended).key,
-        "visual": library.seen_through(visual).spec(images, ce, through, 0).key,
+        "clean": bank_cache.spec(images, None, None, 0).key,
+        "fkl": bank_cache.spec(images, fkl, None, 0).key,
+        "ce": bank_cache.spec(images, ce, classifier, 1).key,
+        "autoattack": bank_cache.spec(images, auto, classifier, 0).key,
+        "defended": bank_cache.spec(images, ce, classifier, 0, defended).key,
+        "visual": bank_cache.with_visual_prompts(visual).spec(images, ce, through, 0).key,
         "statistics": statistics.folder_of(Path(), statistics.spec(backbone, visual, source)).name,
-        "amp": Library(Path("nowhere"), backbone, lambda: backbone, precision="amp").spec(images, fkl, None, 0).key,
+        "amp": BankCache(Path("nowhere"), backbone, lambda: backbone, precision="amp").spec(images, fkl, None, 0).key,
     }
 
 
@@ -118,7 +118,9 @@ def test_its_folder_takes_an_activation_that_says_what_it_meant_and_refuses_anot
 
 
 def test_its_records_hold_the_configuration_that_a_new_one_would(folder):
-    settings = {k: v for k, v in plain(train.setup_cfg(train.parse_args(words(folder)))).items() if k not in UNRECORDED}
+    settings = {
+        k: v for k, v in plain(train.setup_cfg(train.parse_args(words(folder)))).items() if k not in UNRECORDED_LEAVES
+    }
     for path in sorted((folder / "records").glob("*.json")):
         result = records.read(path).result
         assert result["config"] == settings and result["config_digest"] == digest(settings)

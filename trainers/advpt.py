@@ -28,8 +28,8 @@ from advpt.attacks.surrogate import load_surrogate
 from advpt.backbones import democlip
 from advpt.backbones.clip import OFFICIAL, load_backbone
 from advpt.backbones.precision import half_precision
+from advpt.bank.cache import BankCache
 from advpt.bank.cost import timed
-from advpt.bank.library import Library
 from advpt.bank.on_ray import filler
 from advpt.bank.store import Bank
 from advpt.data import catalog, listing
@@ -41,11 +41,11 @@ from advpt.errors import ConfigError, PromptError
 from advpt.evaluation import defended, evaluator, pictures, record
 from advpt.evaluation.evaluator import Prompts, evaluate
 from advpt.evaluation.protocols import recorded, threats
-from advpt.evaluation.run_folder import FREE
+from advpt.evaluation.run_folder import UNCOMPARED_LEAVES
 from advpt.files import digest, load_checkpoint, write_json
 from advpt.prompts import exchange, words
 from advpt.prompts.classifier import Classifier, from_templates
-from advpt.prompts.image_encoder import seen_through
+from advpt.prompts.image_encoder import with_visual_prompts
 from advpt.prompts.learner import PromptLearner, check_layout
 from advpt.prompts.text_encoder import TextEncoder, class_tokens
 from advpt.settings import (
@@ -67,7 +67,7 @@ from advpt.tuning.rolling import Rolling, require_finite
 __all__ = ["AdvPT", "PromptTrainer", "extend_cfg"]
 log = logging.getLogger(__name__)
 MODEL_NAME = exchange.FOLDER  # the checkpoint folder, as CoOp has it
-HAND = "ZEROSHOTCLIP"  # the node of the hand-written prompt, which every method needs
+ZERO_SHOT_NODE = "ZEROSHOTCLIP"  # the node of the hand-written prompt, which every method needs
 
 
 class HostImages(DatasetWrapper):
@@ -96,7 +96,7 @@ class PromptTrainer(TrainerX):
     input_seconds: float | None = 0.0  # what the training input cost, None where that is not known
     loaded: dict | None = None  # where an evaluated prompt came from
     doubts: tuple[str, ...] = ()  # about what was loaded, for the record
-    tuned_with: tuple[int, ...] = ()  # the seeds that were tuned in one batch with this one
+    batched_seeds: tuple[int, ...] = ()  # the seeds that were tuned in one batch with this one
     ignored: tuple[str, ...] = ()  # sentences about settings that nothing reads
 
     # --- set-up -------------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ class PromptTrainer(TrainerX):
     @classmethod
     def nodes(cls) -> tuple[str, ...]:
         """The nodes of cfg.TRAINER that the method reads, its own first; no other one changes anything."""
-        return tuple(dict.fromkeys((cls.own or cls.node, HAND)))
+        return tuple(dict.fromkeys((cls.own or cls.node, ZERO_SHOT_NODE)))
 
     def check_cfg(self, cfg):
         """Every setting is read before anything is loaded; mistakes raise ConfigError."""
@@ -150,7 +150,7 @@ class PromptTrainer(TrainerX):
         self.backbone = load_backbone(BackboneSettings.from_cfg(cfg), self.device)
         self.backbone.require_size(cfg.INPUT.SIZE)
         self.encoder = TextEncoder(self.backbone.model)
-        self.library = Library(
+        self.bank_cache = BankCache(
             root=self.bank_settings.dir,
             backbone=self.backbone,
             load=lambda: load_backbone(BackboneSettings.from_cfg(cfg), self.device),
@@ -161,8 +161,8 @@ class PromptTrainer(TrainerX):
             load_surrogate=self.load_surrogate,
             fill=filler(self.bank_settings.engine),
         )
-        self.templates = hand_templates(cfg)
-        self.hand = from_templates(self.encoder, self.classnames, self.templates, self.backbone.logit_scale)
+        self.templates = handcrafted_templates(cfg)
+        self.zero_shot = from_templates(self.encoder, self.classnames, self.templates, self.backbone.logit_scale)
         if cfg.MODEL.COMPILE:
             self.encoder.compile()
         self.build_prompts()
@@ -261,7 +261,7 @@ class PromptTrainer(TrainerX):
         asked = self.eval_settings
         settings = dataclasses.replace(asked, attacks=asked.attacks[:1], protocols=asked.protocols[:1], defenses=())
         split = "test" if self.cfg.TEST.SPLIT == "val" and not self.dm.dataset.val else self.cfg.TEST.SPLIT
-        r = evaluate(self.prompts(), self.image_set(split), self.library, settings, {})[0].result
+        r = evaluate(self.prompts(), self.image_set(split), self.bank_cache, settings, {})[0].result
         parts = {name: dict(r[name]) for name in ("clean", "robust") if r[name] is not None}
         for part in parts.values():
             del part["outcome"]
@@ -309,12 +309,12 @@ class PromptTrainer(TrainerX):
         """The learned prompts as they are now."""
         with torch.no_grad():
             state = self.prompt_learner()
-            text = F.normalize(self.encoder(state.text), dim=-1) if state.text else self.hand.features
+            text = F.normalize(self.encoder(state.text), dim=-1) if state.text else self.zero_shot.features
         return Classifier(text, self.backbone.logit_scale, visual=state.visual)
 
     def prompts(self):
         """Who classifies, and through whom transfer attacks go."""
-        return Prompts(self.classifier(), self.hand, self.templates)
+        return Prompts(self.classifier(), self.zero_shot, self.templates)
 
     @torch.no_grad()
     def test(self, split=None):
@@ -343,7 +343,7 @@ class PromptTrainer(TrainerX):
 
     def clean(self, prompts, images) -> tuple[Classifier, Bank]:
         """Who classifies clean images, and the bank that holds what it reads."""
-        return prompts.learned, evaluator.evaluate_clean(prompts, images, self.library)[0]
+        return prompts.learned, evaluator.evaluate_clean(prompts, images, self.bank_cache)[0]
 
     def rows(self, images):
         """Rows of results before those that the settings ask for: what a method does at test time."""
@@ -355,7 +355,7 @@ class PromptTrainer(TrainerX):
 
     def _robust(self, prompts, images):
         started, rows = time.monotonic(), self.rows(images)
-        records = evaluate(prompts, images, self.library, self.eval_settings, self.facts(), rows)
+        records = evaluate(prompts, images, self.bank_cache, self.eval_settings, self.facts(), rows)
         if self.progress is not None and self.progress.measured:
             times = {"training": self.progress.times()}
             records = [dataclasses.replace(found, observed=found.observed | times) for found in records]
@@ -369,16 +369,16 @@ class PromptTrainer(TrainerX):
         if self.eval_settings.pictures and self.eval_settings.attacks:
             first = threats(self.eval_settings.attacks, self.eval_settings.protocols)[0]
             n = self.eval_settings.pictures
-            pictures.take(prompts, images, self.library, first, records[0], n, Path(self.output_dir))
+            pictures.take(prompts, images, self.bank_cache, first, records[0], n, Path(self.output_dir))
         # printed: a host that logs nothing still shows them
-        print(f"\n{evaluator.card(records)}")
+        print(f"\n{evaluator.summary(records)}")
         print(f"{len(records)} record(s) in {Path(self.output_dir, 'records')} ({time.monotonic() - started:.1f} s)")
 
     def facts(self):
         """What a record says of the run itself."""
         cfg, data = self.cfg, self.dm.dataset
         comparable = getattr(data, "comparable", None)  # other projects' data sets do not say
-        settings = {name: value for name, value in plain(cfg).items() if name not in UNRECORDED}
+        settings = {name: value for name, value in plain(cfg).items() if name not in UNRECORDED_LEAVES}
         settings["EVAL.ATTACKS"] = [recorded(text) for text in settings["EVAL.ATTACKS"]]
         return {
             "dataset": catalog.title(cfg.DATASET),
@@ -404,7 +404,7 @@ class PromptTrainer(TrainerX):
         """Where the training input came from, for the record."""
         loader = self.train_loader_x
         found = {"bank": loader.bank.key, "images": len(loader.bank)} if isinstance(loader, BankLoader) else {}
-        return found | ({"together": list(self.tuned_with)} if self.tuned_with else {})
+        return found | ({"together": list(self.batched_seeds)} if self.batched_seeds else {})
 
     def set_up_warnings(self) -> list[str]:
         """What is odd about settings and data before anything is trained, for the log and the records."""
@@ -443,10 +443,12 @@ class PromptTrainer(TrainerX):
     def model_inference(self, images):
         """Logits ``[b, K]`` of images as the host's loaders give them."""
         if self.backbone.image is None:
-            self.backbone = self.library.backbone = self.library.load()
+            self.backbone = self.bank_cache.backbone = self.bank_cache.load()
             self.encoder = TextEncoder(self.backbone.model)
         found = self.classifier()
-        return found.logits(seen_through(self.backbone.require_image(), found.visual)(to_pixels(images, self.cfg)))
+        return found.logits(
+            with_visual_prompts(self.backbone.require_image(), found.visual)(to_pixels(images, self.cfg))
+        )
 
     # --- checkpoints --------------------------------------------------------------------------------------------
 
@@ -560,9 +562,9 @@ class AdvPT(PromptTrainer):
     def prepare_training(self):
         settings = self.bank_settings
         attack, images = parse(settings.attack, settings.profile), self.bank_images()
-        folder = self.library.folder(self.library.spec(images, attack, self.hand, settings.seed))
+        folder = self.bank_cache.folder(self.bank_cache.spec(images, attack, self.zero_shot, settings.seed))
         bank, self.input_seconds = timed(
-            self.library, folder, lambda: self.library.get(images, attack, self.hand, settings.seed)
+            self.bank_cache, folder, lambda: self.bank_cache.get(images, attack, self.zero_shot, settings.seed)
         )
         self.train_loader_x = bank_loader(bank, self.cfg, self.seed)
         self.backbone.release_image_encoder()
@@ -571,15 +573,15 @@ class AdvPT(PromptTrainer):
 # --- small parts that the trainers share ----------------------------------------------------------------------------
 
 # Leaves that may differ between equal runs: where things lie and how many processes read them.
-UNRECORDED = (
-    *FREE, "MODEL.WEIGHTS", "MODEL.IMAGE_WEIGHTS", "EVAL.SURROGATE_WEIGHTS", "TRAINER.TAPT.CLEAN_RUN",
+UNRECORDED_LEAVES = (
+    *UNCOMPARED_LEAVES, "MODEL.WEIGHTS", "MODEL.IMAGE_WEIGHTS", "EVAL.SURROGATE_WEIGHTS", "TRAINER.TAPT.CLEAN_RUN",
     "TRAINER.TAPT.ADV_STATISTICS", "TRAINER.TAPT.CLEAN_STATISTICS",
 )  # fmt: skip
 
 
-def hand_templates(cfg) -> tuple[str, ...]:
+def handcrafted_templates(cfg) -> tuple[str, ...]:
     """The hand-written prompt(s) of the data set; the transfer attacker's, and zero-shot CLIP's."""
-    node, name = cfg.TRAINER[HAND], cfg.DATASET.NAME
+    node, name = cfg.TRAINER[ZERO_SHOT_NODE], cfg.DATASET.NAME
     own = node.TEMPLATE or catalog.template(name)
     return tuple(dict.fromkeys((own, *catalog.ensemble(name)))) if node.ENSEMBLE else (own,)
 

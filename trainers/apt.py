@@ -35,7 +35,7 @@ class APT(AttackedTrainer):
     def attacked_model(self, labels, state, text):
         mode = self.settings.PROMPT_MODE
         if mode == "constant":
-            return self.through(self.hand)
+            return self.through(self.zero_shot)
         if mode == "perturbed":
             return self.moving_prompts(labels)
         return super().attacked_model(labels, state, text)

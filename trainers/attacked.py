@@ -18,7 +18,7 @@ from advpt.attacks.base import Forward
 from advpt.backbones.precision import half_precision
 from advpt.errors import ConfigError
 from advpt.prompts.classifier import Classifier
-from advpt.prompts.image_encoder import image_features, seen_through
+from advpt.prompts.image_encoder import image_features, with_visual_prompts
 from advpt.prompts.learner import PromptState
 from trainers.advpt import PromptTrainer, to_pixels
 
@@ -39,7 +39,7 @@ class AttackedTrainer(PromptTrainer):
     def check_cfg(self, cfg):
         super().check_cfg(cfg)
         attack = parse(cfg.TRAINER[self.node].ATTACK).build()
-        if attack.objective.space != "logits" or attack.attacks_through == "surrogate" or attack.objective.aims:
+        if attack.objective.space != "logits" or attack.source_model == "surrogate" or attack.objective.targeted:
             raise ConfigError(
                 f"TRAINER.{self.node}.ATTACK is {cfg.TRAINER[self.node].ATTACK}; training attacks go through the tuned "
                 "prompts, for instance pgd3-ce@4, or pgd2-kl@1 for the KL to the clean prediction"
@@ -71,7 +71,7 @@ class AttackedTrainer(PromptTrainer):
     def text_features(self, state: PromptState) -> Tensor:
         """``[K, L]`` of unit length; the hand-written prompt's where the layout has no text."""
         if state.text is None:
-            return self.hand.features
+            return self.zero_shot.features
         with half_precision(self.context.precision, self.device):
             return F.normalize(self.encoder(state.text).float(), dim=-1)
 
@@ -97,7 +97,7 @@ class AttackedTrainer(PromptTrainer):
 
     def through(self, prompt: Classifier) -> Forward:
         """Pixels to the logits of a prompt."""
-        encode = seen_through(self.image_encoder, prompt.visual)
+        encode = with_visual_prompts(self.image_encoder, prompt.visual)
         return lambda pixels: prompt.logits(encode(pixels))
 
     def training_facts(self):

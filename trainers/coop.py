@@ -19,8 +19,8 @@ class CoOp(PromptTrainer):
     def prepare_training(self):
         if self.cfg.TRAINER.COOP.CLEAN_BANK:
             images = self.bank_images()
-            folder = self.library.folder(self.library.spec(images, None, None, 0))
-            bank, self.input_seconds = timed(self.library, folder, lambda: self.library.get(images))
+            folder = self.bank_cache.folder(self.bank_cache.spec(images, None, None, 0))
+            bank, self.input_seconds = timed(self.bank_cache, folder, lambda: self.bank_cache.get(images))
             self.train_loader_x = bank_loader(bank, self.cfg, self.seed)
             self.backbone.release_image_encoder()
 

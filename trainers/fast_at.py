@@ -18,7 +18,7 @@ from trainers.advpt import to_pixels
 from trainers.finetune import EncoderTrainer
 
 log = logging.getLogger(__name__)
-FALL = 20.0  # points
+COLLAPSE_POINTS = 20.0  # points
 
 
 @TRAINER_REGISTRY.register()
@@ -39,7 +39,7 @@ class FastAT(EncoderTrainer):
         with torch.no_grad():
             right = self.logits(self.perturb(pixels, labels, self.seed, attack)).argmax(1) == labels
         now = 100 * float(right.float().mean())
-        if self.before is not None and now < self.before - FALL:
+        if self.before is not None and now < self.before - COLLAPSE_POINTS:
             log.warning(
                 "accuracy under PGD-5 of a training batch fell from %.0f to %.0f %% in epoch %d: catastrophic "
                 "overfitting; lower OPTIM.LR or the step of TRAINER.FASTAT.ATTACK",

@@ -44,13 +44,13 @@ class EncoderTrainer(PromptTrainer):
         self.register_model(MODEL_NAME, self.image_encoder, self.optim, self.sched)
 
     def classifier(self):
-        return self.hand
+        return self.zero_shot
 
     # --- training -----------------------------------------------------------------------------------------------
 
     def logits(self, pixels: Tensor) -> Tensor:
         """``[b, K]`` of the hand-written prompts, differentiable in pixels and encoder."""
-        return self.hand.logits(self.image_encoder(pixels))
+        return self.zero_shot.logits(self.image_encoder(pixels))
 
     def perturb(self, pixels: Tensor, labels: Tensor, seed: int, attack=None) -> Tensor:
         """Attacked pixels; the encoder is frozen and in evaluation mode meanwhile."""
@@ -82,7 +82,7 @@ class EncoderTrainer(PromptTrainer):
     def use_encoder_as_it_is(self):
         """Evaluate a frozen copy with a hash of its own, so that its banks are nobody else's."""
         frozen = Backbone(self.backbone.name, copy.deepcopy(self.backbone.model), self.device)
-        self.library = dataclasses.replace(self.library, backbone=frozen, load=lambda: frozen, _open={})
+        self.bank_cache = dataclasses.replace(self.bank_cache, backbone=frozen, load=lambda: frozen, _open={})
 
     def point(self):
         self.use_encoder_as_it_is()

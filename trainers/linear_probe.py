@@ -45,11 +45,11 @@ class LinearProbe(PromptTrainer):
     def data(self) -> Data:
         """Embeddings to fit on and to choose C by. A validation split that shares images with the test split
         (ImageNet's does) is not looked at: a fifth of the training images takes its place."""
-        train = self.library.get(self.image_set("train").first(self.bank_settings.limit))
+        train = self.bank_cache.get(self.image_set("train").first(self.bank_settings.limit))
         val, test = self.image_set("val"), self.image_set("test")
         classes = len(self.classnames)
         if len(val) and not set(val.ids) & set(test.ids):
-            held = self.library.get(val)
+            held = self.bank_cache.get(val)
             return Data(train.embeddings, train.labels, held.embeddings, held.labels, classes)
         place = torch.zeros(len(train), dtype=torch.int64)  # of each image within its class
         for label in range(classes):

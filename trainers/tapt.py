@@ -25,7 +25,7 @@ from advpt.prompts import exchange
 from advpt.prompts.classifier import from_templates
 from advpt.prompts.learner import PromptLearner
 from advpt.settings import ContextSettings, EvalSettings
-from advpt.tuning.test_time import Model, Tuner, Tuning, released_reset
+from advpt.tuning.test_time import PromptedCLIP, Tuner, TuningConfig, released_reset
 from trainers.advpt import MODEL_NAME, PromptTrainer, source_of
 
 PLAIN = "a photo of a {}."
@@ -41,7 +41,7 @@ class TestTimeTrainer(PromptTrainer):
         super().check_cfg(cfg)
         context = ContextSettings.from_cfg(cfg.TRAINER.TAPT, self.layout)
         architecture = OFFICIAL.get(cfg.MODEL.BACKBONE.NAME)
-        Tuning.from_cfg(cfg.TRAINER.TAPT, context, architecture.vision_layers if architecture else None)
+        TuningConfig.from_cfg(cfg.TRAINER.TAPT, context, architecture.vision_layers if architecture else None)
         tuned.check(EvalSettings.from_cfg(cfg))
         if cfg.BANK.CHUNK % cfg.TRAINER.TAPT.RESET_EVERY:
             raise ConfigError(
@@ -54,9 +54,9 @@ class TestTimeTrainer(PromptTrainer):
         super().build_prompts()
         cfg, values = self.cfg, dict(self.prompt_learner.named_parameters())
         self.constructed = {name: value.detach().clone() for name, value in values.items()}
-        self.how = Tuning.from_cfg(cfg.TRAINER.TAPT, self.context, self.backbone.architecture.vision_layers)
+        self.tuning = TuningConfig.from_cfg(cfg.TRAINER.TAPT, self.context, self.backbone.architecture.vision_layers)
         plain = from_templates(self.encoder, self.classnames, (PLAIN,), self.backbone.logit_scale)
-        self.fixed = (plain if self.how.text == "plain" else self.hand).features
+        self.fixed = (plain if self.tuning.text == "plain" else self.zero_shot).features
         self.banks = {}
 
     def train(self, *args, **kwargs):
@@ -77,9 +77,9 @@ class TestTimeTrainer(PromptTrainer):
             raise ConfigError("TAPT needs prompts that were tuned before: --model-dir RUN")
         node, cleanly = self.cfg.TRAINER.TAPT, self.prompt_learner
         self.banks = {"adversarial": None, "clean": None}
-        if self.how.alpha > 0:
+        if self.tuning.alpha > 0:
             self.banks["adversarial"] = self.bank(self.prompt_learner, node.ADV_STATISTICS, Path(directory))
-        if self.how.alpha < 1:
+        if self.tuning.alpha < 1:
             if not node.CLEAN_RUN and not node.CLEAN_STATISTICS:
                 raise ConfigError(
                     "TAPT also aligns to the statistics of cleanly tuned prompts: name their run with "
@@ -112,13 +112,13 @@ class TestTimeTrainer(PromptTrainer):
                 has = statistics.open_statistics(Path(given)).spec["encoder"]
                 wanted["encoder"] = wanted["encoder"] | {"visual_prompt": has["visual_prompt"]}
             return statistics.open_statistics(Path(given), wanted)
-        root, crops = self.library.root, self.how.crops
+        root, crops = self.bank_cache.root, self.tuning.crops
         found = statistics.find(root, self.backbone, visual, crops)
         if len(found) == 1:
             return statistics.open_statistics(found[0], statistics.looked_through(self.backbone, visual))
         source = self.source(self.cfg.TRAINER.TAPT.STATISTICS_LIMIT, crops)
-        shelf = self.library.shelf(source.images.dataset)
-        own = statistics.folder_of(shelf, statistics.spec(self.backbone, visual, source))
+        dataset_folder = self.bank_cache.dataset_folder(source.images.dataset)
+        own = statistics.folder_of(dataset_folder, statistics.spec(self.backbone, visual, source))
         beside, title = exchange.about(exchange.checkpoint_file(run / MODEL_NAME)), catalog.title(self.cfg.DATASET)
         about = exchange.origin(beside)
         tuned_on = exchange.tuned_in(beside, "data").get("title", title)
@@ -143,7 +143,7 @@ class TestTimeTrainer(PromptTrainer):
         Raises:
             ConfigError: this run's training images are a part. BankError: there is no such bank.
         """
-        about, root = source_of(exchange.checkpoint_file(run / MODEL_NAME)), self.library.root
+        about, root = source_of(exchange.checkpoint_file(run / MODEL_NAME)), self.bank_cache.root
         tuned_on, cfg = about.get("dataset", ""), self.cfg
         if tuned_on == cfg.DATASET.NAME:
             if cfg.DATASET.NUM_SHOTS > 0 or cfg.TRAINER.TAPT.STATISTICS_LIMIT:
@@ -152,7 +152,7 @@ class TestTimeTrainer(PromptTrainer):
                     f"{cfg.DATASET.NUM_SHOTS} and TRAINER.TAPT.STATISTICS_LIMIT {cfg.TRAINER.TAPT.STATISTICS_LIMIT}; "
                     "expected -1 and 0"
                 )
-            return self.make(visual, self.source(0, self.how.crops), about)
+            return self.make(visual, self.source(0, self.tuning.crops), about)
         whole = catalog.get(tuned_on).counts[0] if tuned_on in catalog.names() else 0
         if not whole:
             raise ConfigError(
@@ -161,7 +161,7 @@ class TestTimeTrainer(PromptTrainer):
                 "all"
             )
         wanted = statistics.looked_through(self.backbone, visual)
-        for folder in statistics.find(root, self.backbone, visual, self.how.crops):
+        for folder in statistics.find(root, self.backbone, visual, self.tuning.crops):
             bank = statistics.open_statistics(folder, wanted)
             if bank.count == whole:
                 return bank
@@ -177,46 +177,48 @@ class TestTimeTrainer(PromptTrainer):
 
     def make(self, visual, source, about):
         """The statistics of prompts ``visual [J, n, D_v]``, from disk or made now."""
-        shelf, workers = self.library.shelf(source.images.dataset), self.cfg.DATALOADER.NUM_WORKERS
-        return statistics.build(self.backbone, visual, source, shelf, about=about, workers=workers)
+        dataset_folder, workers = self.bank_cache.dataset_folder(source.images.dataset), self.cfg.DATALOADER.NUM_WORKERS
+        return statistics.build(self.backbone, visual, source, dataset_folder, about=about, workers=workers)
 
     # --- evaluation ---------------------------------------------------------------------------------------------
 
     def tuner(self, reset, images):
         """What tunes on every image, starting from the prompts of the run or from those of a released reset."""
-        learner, how = self.prompt_learner, self.how
+        learner, config = self.prompt_learner, self.tuning
         start = {name: value.detach() for name, value in learner.named_parameters()}
         if reset == "constructed":
             start = released_reset(self.layout, start, self.constructed)
-        model = Model(self.backbone.require_image(), self.encoder, learner, self.fixed, self.backbone.logit_scale)
+        model = PromptedCLIP(
+            self.backbone.require_image(), self.encoder, learner, self.fixed, self.backbone.logit_scale
+        )
         adversarial, clean = (
-            bank.of(how.blocks, self.device) if bank is not None else () for bank in self.banks.values()
+            bank.of(config.blocks, self.device) if bank is not None else () for bank in self.banks.values()
         )
         files = {sample.id: Path(sample.path) for sample in images.samples}
         # prompts that go from image to image make it matter which images these are
-        chain = {"images": images.list_digest} if how.reset_every > 1 else {}
+        chain = {"images": images.list_digest} if config.reset_every > 1 else {}
         name = "tapt" if reset == "loaded" else f"tapt:{reset}"
-        return Tuner(model, start, how, adversarial, clean, name=name, files=files, made_with=chain)
+        return Tuner(model, start, config, adversarial, clean, name=name, files=files, extra_key=chain)
 
     def rows(self, images):
         if not self.banks:
             raise ConfigError("TAPT needs prompts that were tuned before: --eval-only --model-dir RUN")
         if not self._rows or self._rows[0].images is not images:
-            self._rows = tuned.rows([self.tuner(reset, images) for reset in self.how.resets], images)
+            self._rows = tuned.rows([self.tuner(reset, images) for reset in self.tuning.resets], images)
         return self._rows
 
     def clean(self, prompts, images):
         first = self.rows(images)[0]
-        library = self.library.seen_through(prompts.learned.visual)
-        bank = library.get_all(images, None, None, 0, [each for row in self.rows(images) for each in row.seen])[0]
-        return first.reads(prompts.learned), bank
+        bank_cache = self.bank_cache.with_visual_prompts(prompts.learned.visual)
+        bank = bank_cache.get_all(images, None, None, 0, [each for row in self.rows(images) for each in row.inputs])[0]
+        return first.classifier(prompts.learned), bank
 
     def observed(self):
         return {"tuning": {row.tuner.name: {"not_finite": len(row.tuner.not_finite)} for row in self._rows}}
 
     def facts(self):
         banks = {kind: bank.key if bank is not None else None for kind, bank in self.banks.items()}
-        return super().facts() | {"tuning": dataclasses.asdict(self.how) | {"statistics": banks}}
+        return super().facts() | {"tuning": dataclasses.asdict(self.tuning) | {"statistics": banks}}
 
 
 @TRAINER_REGISTRY.register()

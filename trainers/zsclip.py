@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from dassl.engine import TRAINER_REGISTRY
 
-from trainers.advpt import HAND, PromptTrainer
+from trainers.advpt import ZERO_SHOT_NODE, PromptTrainer
 
 
 @TRAINER_REGISTRY.register()
 class ZeroshotCLIP(PromptTrainer):
-    own = HAND
+    own = ZERO_SHOT_NODE
     trained = False
 
     def build_prompts(self):
         self.seed = self.cfg.SEED
 
     def classifier(self):
-        return self.hand
+        return self.zero_shot
 
     def train(self, *args, **kwargs):
         print("Finish training")  # there is nothing to train; result parsers look for this line

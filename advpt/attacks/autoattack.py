@@ -55,12 +55,12 @@ class _Standard(Attack):
 
     stages: ClassVar[tuple[str, ...]]
     kind: ClassVar[str] = "standard"  # of the package's versions: whose settings the stages take
-    attacks_through = "encoder"
-    random_version = "aa-rand"
+    source_model = "encoder"
+    stochastic_variant = "aa-rand"
     perturbs_all = False
-    beside_itself = False
+    thread_safe = False
     objectives = ("margin",)
-    usual_objective = "margin"
+    default_objective = "margin"
 
     def __init__(self, *, eps: float, norm: str = "linf", every: bool = False) -> None:
         super().__init__(eps=eps, norm=norm, objective="margin")
@@ -69,7 +69,7 @@ class _Standard(Attack):
     def parameters(self) -> dict[str, Any]:
         return super().parameters() | {"stages": list(self.stages), "every": self.every}
 
-    def made_with(self) -> dict[str, str]:
+    def provenance(self) -> dict[str, str]:
         name = package().__name__
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return {name: importlib.metadata.version(name)}

@@ -38,7 +38,7 @@ class AttackOutput:
     stage: Tensor
 
 
-class Watched:
+class FiniteCheck:
     """A model that remembers whether an output, or a gradient that came back to its pixels, was not finite. The sign of
     NaN is 0: an attack would stand still and never say so."""
 
@@ -76,16 +76,16 @@ class Attack(ABC):
     version: ClassVar[int] = 1  # of the algorithm: part of every bank's key
     summary: ClassVar[str] = ""
     # or "surrogate": a network of the attacker's own, whatever is attacked; or "files": nothing, they are made already
-    attacks_through: ClassVar[str] = "encoder"
-    random_version: ClassVar[str] = ""  # the attack that takes its place where what is attacked draws noise
+    source_model: ClassVar[str] = "encoder"
+    stochastic_variant: ClassVar[str] = ""  # the attack that takes its place where what is attacked draws noise
     # Whether what becomes of an image depends on that image, its id and the seed alone, but for rounding, and on no
     # other of its batch. Then its rows may be taken from a bank of more images. An attack of that kind says so.
     by_image: ClassVar[bool] = False
     perturbs_all: ClassVar[bool] = True  # False: images that need no change come back as they were
-    beside_itself: ClassVar[bool] = True  # False: it needs the process's random state, so never two at once
+    thread_safe: ClassVar[bool] = True  # False: it needs the process's random state, so never two at once
     objectives: ClassVar[tuple[str, ...]] = tuple(OBJECTIVES)  # that it can make large
-    usual_objective: ClassVar[str] = "ce"  # where its text form names none
-    usual_steps: ClassVar[int] = 0  # where its text form names none; 0: it has no such number
+    default_objective: ClassVar[str] = "ce"  # where its text form names none
+    default_steps: ClassVar[int] = 0  # where its text form names none; 0: it has no such number
 
     def __init__(self, *, eps: float, norm: str = "linf", objective: str = "ce") -> None:
         if not 0 < eps <= 255 or norm not in ("linf", "l2"):
@@ -96,7 +96,7 @@ class Attack(ABC):
         self.objective: Objective = OBJECTIVES.get(objective, NONE)
 
     @classmethod
-    def usual(cls, objective: str, eps: float, steps: int) -> dict[str, Any]:
+    def default_options(cls, objective: str, eps: float, steps: int) -> dict[str, Any]:
         """Options that the text form always spells out, with what they are where it leaves them out."""
         return {}
 
@@ -105,7 +105,7 @@ class Attack(ABC):
         """Options that go by one name."""
         return {}
 
-    def made_with(self) -> dict[str, str]:
+    def provenance(self) -> dict[str, str]:
         """Versions of other software that the images depend on, for a bank's manifest."""
         return {}
 
@@ -160,14 +160,14 @@ class Attack(ABC):
             raise AttackError(
                 f"attacks need pixels in [0, 1], got [{low:.3f}, {high:.3f}]; normalisation belongs inside the model"
             )
-        watched = Watched(forward)
+        checked = FiniteCheck(forward)
         with torch.enable_grad():
-            images, loss, stage = self.run(watched, x, y, as_noise(generator, len(x)))
+            images, loss, stage = self.run(checked, x, y, as_noise(generator, len(x)))
         if images.shape != x.shape:
             raise AttackError(f"{self.name} returned shape {list(images.shape)} for images {list(x.shape)}")
         images = self.project(images.detach().float(), x)
         distance = self.measure(images - x)
-        if not (watched.finite and bool(torch.isfinite(images).all() and torch.isfinite(loss).all())):
+        if not (checked.finite and bool(torch.isfinite(images).all() and torch.isfinite(loss).all())):
             raise AttackError(
                 f"{self.name}: a non-finite image, objective or gradient; check the encoder's weights and precision"
             )

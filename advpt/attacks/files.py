@@ -290,10 +290,10 @@ class Files(Attack):
 
     name = "files"
     summary = "images made elsewhere: files:PATH@EPS, a folder or a tensor file (docs/migration.md)"
-    attacks_through = "files"
+    source_model = "files"
     perturbs_all = False
     objectives = (NONE.name,)
-    usual_objective = NONE.name
+    default_objective = NONE.name
 
     def __init__(self, *, eps: float, path: str | None = None, norm: str = "linf") -> None:
         super().__init__(eps=eps, norm=norm, objective=NONE.name)

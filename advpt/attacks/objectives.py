@@ -19,15 +19,19 @@ Space = Literal["embedding", "logits"]
 
 @dataclass(frozen=True)
 class Objective:
-    """``loss(output, clean_output, y) -> [b]``; ``uses_labels`` False means the attacker needs no label, ``aims`` True
-    that ``y`` is the class to reach instead of the one to leave."""
+    """``loss(output, clean_output, y) -> [b]``.
+
+    Args:
+        uses_labels: False: the attacker needs no label.
+        targeted: ``y`` is the class to reach instead of the one to leave.
+    """
 
     name: str
     space: Space
     uses_labels: bool
     loss: Callable[[Tensor, Tensor, Tensor], Tensor]
     summary: str
-    aims: bool = False
+    targeted: bool = False
 
 
 def feature_kl(output: Tensor, clean: Tensor, y: Tensor) -> Tensor:
@@ -77,8 +81,8 @@ OBJECTIVES = {
         Objective("kl", "logits", False, kl_clean, "KL between class probabilities (TRADES)"),
         Objective("margin", "logits", True, margin, "largest wrong logit minus the true one (CW)"),
         Objective("logit", "logits", True, logit, "the true class's logit, minimised"),
-        Objective("target", "logits", True, targeted, "cross-entropy to a target label, minimised", aims=True),
-        Objective("target-logit", "logits", True, target_logit, "the logit of a target label", aims=True),
+        Objective("target", "logits", True, targeted, "cross-entropy to a target label, minimised", targeted=True),
+        Objective("target-logit", "logits", True, target_logit, "the logit of a target label", targeted=True),
     )
 }
 

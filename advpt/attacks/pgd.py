@@ -63,12 +63,12 @@ class PGD(Attack):
         diverse: of :data:`~advpt.attacks.transforms.DIVERSE` (DI), or ``none``.
         ti: smooth the gradient (TI).
         copies: mean gradient over the image divided by 1, 2, 4, ... (SI, Lin et al., ICLR 2020).
-        draws: mean gradient over so many forward passes, for models that draw noise (EOT, Athalye et al., ICML 2018).
+        eot_samples: forward passes per gradient, for models that draw noise (EOT, Athalye et al., ICML 2018).
     """
 
     name = "pgd"
     summary = "projected gradient descent on any objective"
-    usual_objective, usual_steps = "fkl", 40
+    default_objective, default_steps = "fkl", 40
     by_image = True
     resizes: ClassVar[bool] = False  # whether what it attacks through takes images of any size
 
@@ -87,14 +87,14 @@ class PGD(Attack):
         diverse: str = "none",
         ti: bool = False,
         copies: int = 1,
-        draws: int = 1,
+        eot_samples: int = 1,
     ) -> None:
         super().__init__(eps=eps, norm=norm, objective=objective)
         kinds = ["none", *(k for k, v in DIVERSE.items() if v.keeps_size or self.resizes)]
         if diverse not in kinds:
             raise AttackError(f"{self.name}: {unknown_name('diverse input', diverse, kinds)}")
-        if momentum < 0 or copies < 1 or draws < 1:
-            raise AttackError(f"momentum={momentum}, copies={copies}, draws={draws}: at least 0, 1 and 1")
+        if momentum < 0 or copies < 1 or eot_samples < 1:
+            raise AttackError(f"momentum={momentum}, copies={copies}, eot_samples={eot_samples}: at least 0, 1 and 1")
         if steps < 1 or restarts < 1 or start not in STARTS:
             raise AttackError(f"steps={steps}, restarts={restarts}, start={start!r}: at least 1, 1, one of {STARTS}")
         if start == "none" and objective in ("fkl", "kl"):
@@ -103,13 +103,13 @@ class PGD(Attack):
             raise AttackError("restarts need a random start")
         self.steps, self.restarts, self.start, self.clip_first = steps, restarts, start, clip_first
         self.momentum, self.diverse, self.ti, self.copies = float(momentum), diverse, ti, copies
-        self.draws = draws
+        self.eot_samples = eot_samples
         self.step = float(default_step(objective, eps, steps) if step is None else step)
         if not self.step > 0:
             raise AttackError(f"step={step}: give the step size in units of 1/255, above 0")
 
     @classmethod
-    def usual(cls, objective: str, eps: float, steps: int) -> dict[str, Any]:
+    def default_options(cls, objective: str, eps: float, steps: int) -> dict[str, Any]:
         return {"step": default_step(objective, eps, steps)}
 
     @classmethod
@@ -118,7 +118,7 @@ class PGD(Attack):
 
     def parameters(self) -> dict[str, Any]:
         tricks = {"momentum": self.momentum, "diverse": self.diverse, "ti": self.ti, "copies": self.copies}
-        tricks["draws"] = self.draws
+        tricks["draws"] = self.eot_samples
         plain = {"momentum": 0.0, "diverse": "none", "ti": False, "copies": 1, "draws": 1}
         used = {name: value for name, value in tricks.items() if value != plain[name]}
         return (
@@ -143,13 +143,13 @@ class PGD(Attack):
             with torch.no_grad():
                 output = forward(images)
                 loss = self.objective.loss(output, clean, y)
-                for _ in range(self.draws - 1):
+                for _ in range(self.eot_samples - 1):
                     loss = loss + self.objective.loss(forward(images), clean, y)
-                loss = loss / self.draws
+                loss = loss / self.eot_samples
             better = loss > best_loss
             best = torch.where(better[:, None, None, None], images, best)
             best_loss = torch.where(better, loss, best_loss)
-            if self.objective.space == "logits" and not self.objective.aims:
+            if self.objective.space == "logits" and not self.objective.targeted:
                 stage = torch.where(better, is_wrong(output, y).long() - 1, stage)
         return best, best_loss, stage
 
@@ -173,7 +173,7 @@ class PGD(Attack):
         """Of the objective in step ``t``, summed over scaled copies and over draws (only its direction counts)."""
         images = images.detach().requires_grad_()
         total = torch.zeros_like(images)
-        for copy in [copy for copy in range(self.copies) for _ in range(self.draws)]:
+        for copy in [copy for copy in range(self.copies) for _ in range(self.eot_samples)]:
             seen = images / 2**copy if copy else images
             if self.diverse == "none":
                 output = forward(seen)

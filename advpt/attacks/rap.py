@@ -36,18 +36,18 @@ class RAP(PGD):
     name = "rap"
     version = 1
     summary = "reverse adversarial perturbation through a surrogate network"
-    attacks_through = "surrogate"
+    source_model = "surrogate"
     objectives = ("ce", "logit", "target", "target-logit")
-    usual_objective, usual_steps = "ce", 400
+    default_objective, default_steps = "ce", 400
     resizes = True
 
     def __init__(
         self,
         *,
         eps: float,
-        steps: int = usual_steps,
+        steps: int = default_steps,
         step: float | None = None,
-        objective: str = usual_objective,
+        objective: str = default_objective,
         start: str = "none",
         momentum: float = 0.0,
         diverse: str = "none",
@@ -77,7 +77,7 @@ class RAP(PGD):
         self.eps_n, self.inner_steps = float(eps_n), inner_steps
 
     @classmethod
-    def usual(cls, objective: str, eps: float, steps: int) -> dict[str, Any]:
+    def default_options(cls, objective: str, eps: float, steps: int) -> dict[str, Any]:
         return {"step": min(eps, STEP), "late_start": steps // 4, "eps_n": 16.0, "inner_steps": 8}
 
     @classmethod
@@ -102,7 +102,7 @@ class RAP(PGD):
         """The images ``[b, 3, h, w]`` within ``eps_n`` of ``z`` and in [0, 1] at which the attack's cross-entropy is
         worst for the attacker: sign steps of ``eps_n`` / ``inner_steps`` from a random start."""
         radius = self.eps_n / 255
-        worst_sign = 1 if self.objective.aims else -1  # away from the target, or back to the true class
+        worst_sign = 1 if self.objective.targeted else -1  # away from the target, or back to the true class
         low, high = (z - radius).clamp_min(0), (z + radius).clamp_max(1)
         found = (z + noise.uniform(z, -radius, radius)).clamp(0, 1)
         for _ in range(self.inner_steps):

@@ -5,8 +5,8 @@
 EPS, and every option that is a budget or a step, is in units of 1/255. A length that reads like a fraction of 1 is
 refused (:func:`parse_eps`, :func:`require_step`). Short forms expand (``pgd40@16`` is AdvPT's
 ``pgd40-fkl@16/a0.5``, ``mifgsm10-ce@8`` is ``pgd10-ce@8/a0.8/none/mi``), and the expansion is what is printed and
-recorded. What a text leaves out is, in this order: what the profile says, what the attack's ``usual`` says, what its
-constructor says. In a list of attacks to evaluate, ``:PROTOCOL`` may follow (``advpt/evaluation/protocols.py``).
+recorded. What a text leaves out comes from the profile, else from the attack's ``default_options``, else from its
+constructor. In a list of attacks to evaluate, ``:PROTOCOL`` may follow (``advpt/evaluation/protocols.py``).
 
     files:PATH@EPS[/255][/l2]
 
@@ -88,7 +88,7 @@ OPTIONS = (
     Option("diverse", r"di-([a-z]+)", str, lambda v: f"di-{v}", "di-KIND"),
     Option("ti", r"(ti)", lambda _: True, lambda _: "ti", "ti"),
     Option("copies", r"si(\d+)", int, lambda v: f"si{v}", "siCOPIES"),
-    Option("draws", r"eot(\d+)", int, lambda v: f"eot{v}", "eotDRAWS"),
+    Option("eot_samples", r"eot(\d+)", int, lambda v: f"eot{v}", "eotDRAWS"),
     Option("every", r"(every)", lambda _: True, lambda _: "every", "every"),
 )  # fmt: skip
 
@@ -172,14 +172,15 @@ class AttackSpec:
     def __str__(self) -> str:
         """The full expansion; parsing it gives the same spec back."""
         cls, values = ATTACKS.get(self.name), self.arguments()
-        fixed = cls.usual(self.objective, self.eps, self.steps)
-        usual = _defaults(cls)
-        head = self.name + (f":{self.path}" if self.path else "") + (str(self.steps) if cls.usual_steps else "")
+        fixed = cls.default_options(self.objective, self.eps, self.steps)
+        defaults = _defaults(cls)
+        head = self.name + (f":{self.path}" if self.path else "") + (str(self.steps) if cls.default_steps else "")
         head += f"-{self.objective}" if "objective" in values else ""
         words = [
             option.write(values[option.keyword])
             for option in OPTIONS
-            if option.keyword in values and (option.keyword in fixed or values[option.keyword] != usual[option.keyword])
+            if option.keyword in values
+            and (option.keyword in fixed or values[option.keyword] != defaults[option.keyword])
         ]
         return "/".join([f"{head}@{_decimal(self.eps)}", *words])
 
@@ -197,9 +198,9 @@ class AttackSpec:
 
     def arguments(self) -> dict[str, Any]:
         """The keywords of the attack's constructor."""
-        usual = _defaults(ATTACKS.get(self.name))
+        defaults = _defaults(ATTACKS.get(self.name))
         mine = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: mine.get(name, value) for name, value in usual.items()} | dict(self.options)
+        return {name: mine.get(name, value) for name, value in defaults.items()} | dict(self.options)
 
     def build(self) -> Attack:
         """The attack object."""
@@ -207,17 +208,23 @@ class AttackSpec:
 
     def with_objective(self, objective: str) -> AttackSpec:
         """The same budget and steps on another objective, with that objective's own step rule."""
-        usual = ATTACKS.get(self.name).usual(objective, self.eps, self.steps)
-        return dataclasses.replace(self, objective=objective, step=usual.get("step", self.step))
+        defaults = ATTACKS.get(self.name).default_options(objective, self.eps, self.steps)
+        return dataclasses.replace(self, objective=objective, step=defaults.get("step", self.step))
 
-    def for_random(self, draws: int) -> AttackSpec:
-        """The same attack on something that draws noise: gradients are means over ``draws`` forward passes (unless
-        the text says how many), or the attack's own version for that takes its place."""
-        if other := ATTACKS.get(self.name).random_version:
+    def with_eot(self, eot_samples: int) -> AttackSpec:
+        """The same attack on something that draws noise: gradients are means over ``eot_samples`` forward passes
+        (unless the text says how many), or the attack's stochastic variant takes its place."""
+        if other := ATTACKS.get(self.name).stochastic_variant:
             return dataclasses.replace(self, name=other)
-        if "draws" not in _defaults(ATTACKS.get(self.name)) or "draws" in dict(self.options) or draws == 1:
+        if (
+            "eot_samples" not in _defaults(ATTACKS.get(self.name))
+            or "eot_samples" in dict(self.options)
+            or eot_samples == 1
+        ):
             return self
-        return dataclasses.replace(self, options=tuple(sorted({**dict(self.options), "draws": draws}.items())))
+        return dataclasses.replace(
+            self, options=tuple(sorted({**dict(self.options), "eot_samples": eot_samples}.items()))
+        )
 
     def perturbing_all(self) -> AttackSpec:
         """The same attack such that no image comes back as it was; itself where that is so anyway."""
@@ -271,7 +278,7 @@ def parse(text: str, profile: str = "sound") -> AttackSpec:
     eps = parse_eps(budget)
     short = SHORT_NAMES.get(name)
     cls = ATTACKS.get(short.name if short else name)
-    if steps and not cls.usual_steps:
+    if steps and not cls.default_steps:
         raise ConfigError(f"attack {text!r}: {name} has no number of steps; write {name}@{_decimal(eps)}")
     if short and short.steps == 1 and steps not in (None, 1):
         raise ConfigError(
@@ -279,7 +286,7 @@ def parse(text: str, profile: str = "sound") -> AttackSpec:
         )
     if steps is not None and steps < 1:
         raise ConfigError(f"attack {text!r}: steps, restarts and step size must be above 0")
-    count = steps or (short.steps if short else cls.usual_steps)
+    count = steps or (short.steps if short else cls.default_steps)
     given, named = _read_options(text, cls, words, count)
     try:
         parse_eps(budget, given.get("norm", "linf"))
@@ -291,17 +298,17 @@ def parse(text: str, profile: str = "sound") -> AttackSpec:
         raise ConfigError(f"attack {text!r}: {error}") from None
     standing = dict(short.options) if short else cls.profiles(count).get(profile, {})
     preset = dict(standing if named is None else named)
-    objective = objective or preset.pop("objective", None) or (short.objective if short else cls.usual_objective)
+    objective = objective or preset.pop("objective", None) or (short.objective if short else cls.default_objective)
     if objective not in cls.objectives:
         known = [o for o in OBJECTIVES if o in cls.objectives]
         raise ConfigError(f"attack {text!r}: {unknown_name('objective', objective, known)}")
-    values = _defaults(cls) | cls.usual(objective, eps, count)
+    values = _defaults(cls) | cls.default_options(objective, eps, count)
     if short and short.ratio is not None:
         values["step"] = short.ratio * eps / count
     values |= preset | given
     fields = {f.name for f in dataclasses.fields(AttackSpec)}
     options = {k: v for k, v in values.items() if k not in fields and v != _defaults(cls)[k]}
-    values |= {"name": cls.name, "objective": objective, "eps": eps, "steps": count if cls.usual_steps else 0}
+    values |= {"name": cls.name, "objective": objective, "eps": eps, "steps": count if cls.default_steps else 0}
     values |= {"options": tuple(sorted(options.items()))}
     spec = AttackSpec(**{k: v for k, v in values.items() if k in fields})
     try:
@@ -337,7 +344,7 @@ def _parse_files(text: str) -> AttackSpec:
     given, _ = _read_options(text, Files, words, 0)
     try:
         eps = parse_eps(budget, given.get("norm", "linf"))
-        spec = AttackSpec(Files.name, Files.usual_objective, eps, options=(("path", path),), **given)
+        spec = AttackSpec(Files.name, Files.default_objective, eps, options=(("path", path),), **given)
         spec.build()
     except (AttackError, ConfigError) as error:
         raise ConfigError(f"attack {text!r}: {error}") from None

@@ -113,13 +113,13 @@ def load_surrogate(
     if train.dataset.startswith("ImageNet") and len(train.classnames) == OFFICIAL_CLASSES:
         return Surrogate("resnet50", network, head, f"{about}, its own head").to(device)
     found = Surrogate("resnet50", network, head, "").to(device)
-    made_of = {"body": tensor_digest(network.state_dict()), **_determined_by("resnet50", train, HEAD)}
+    key_fields = {"body": tensor_digest(network.state_dict()), **_determined_by("resnet50", train, HEAD)}
 
     def fit() -> dict[str, Tensor]:
         features, labels = _features(found, train, device, chunk)
         return fit_linear(features, labels, len(train.classnames), HEAD)
 
-    state = _kept(folder, made_of, fit)
+    state = _kept(folder, key_fields, fit)
     about += f", linear head fitted to {len(train)} training images"
     return Surrogate("resnet50", found.body, linear(state), about).to(device)
 
@@ -234,11 +234,11 @@ def _determined_by(network: str, train: ImageSet, recipe: Recipe) -> dict[str, A
     }
 
 
-def _kept(folder: Path, made_of: dict[str, Any], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+def _kept(folder: Path, key_fields: dict[str, Any], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     """Tensors from ``folder``, or made now and kept there."""
-    path = folder / f"{digest(made_of)}.safetensors"
+    path = folder / f"{digest(key_fields)}.safetensors"
     if not path.is_file():
-        log.info("surrogate %s: training it", made_of["network"])
+        log.info("surrogate %s: training it", key_fields["network"])
         state = make()
         with atomic_path(path) as partial:
             save_file(state, partial)

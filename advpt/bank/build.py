@@ -25,8 +25,8 @@ from advpt.attacks.noise import SampleNoise, choose_targets
 from advpt.attacks.objectives import is_wrong
 from advpt.attacks.surrogate import Surrogate
 from advpt.backbones.precision import tf32
-from advpt.bank.flight import MOST, Flight
-from advpt.bank.seen import UNDEFENDED, Encode, Known, Seen
+from advpt.bank.concurrent import MAX_CONCURRENT, ConcurrentChunks
+from advpt.bank.defended_input import UNDEFENDED, AdaptiveTarget, DefendedInput, Encode
 from advpt.bank.spec import AdversarialSet, BankSpec
 from advpt.bank.store import MANIFEST, shard_is_sound, shard_name, write_manifest, write_shard
 from advpt.data.images import ImageBatch
@@ -41,23 +41,23 @@ SHARD_ROWS = 256
 
 
 @dataclass(frozen=True)
-class View:
+class BankTarget:
     """One bank to fill: its spec, its folder, the function from pixels to embeddings, and the defense before it."""
 
     spec: BankSpec
     folder: Path
     encode: Encode
-    seen: Seen = UNDEFENDED
+    input: DefendedInput = UNDEFENDED
 
     def embed(self, pixels: Tensor, ids: Sequence[str], encode: Encode | None = None) -> Tensor:
         """``[b, L]`` float32 on the CPU, of (attacked) pixels ``[b, 3, h, w]``; ``encode``: in place of its own."""
-        seen = self.seen(pixels, ids)
-        if self.seen.reader is not None:
-            return self.seen.reader(seen, ids, self.spec.made_of.attack is None).float().cpu()
+        seen = self.input(pixels, ids)
+        if self.input.reader is not None:
+            return self.input.reader(seen, ids, self.spec.adversarial_set.attack is None).float().cpu()
         return (encode or self.encode)(seen).float().cpu()
 
 
-class Remembering:
+class CachedForward:
     """An encoder that does not repeat its last pass without gradients: attacks end with the pass that the bank needs,
     and begin with one that tells who was right."""
 
@@ -77,20 +77,20 @@ class Remembering:
 class Attacker:
     """Who makes the images: the attack, the encoder it goes through, the prompt if its objective needs one, and the
     attacker's own network if it goes through that instead (``encode`` and ``classifier`` are not looked at then).
-    ``through`` is the defense before the encoder, if the attacker knows it."""
+    ``attack_target`` is the defense before the encoder, if the attacker knows it."""
 
     attack: Attack | None
     encode: Encode
     classifier: Classifier | None
     device: torch.device
     surrogate: Surrogate | None = None
-    through: Known | None = None
+    attack_target: AdaptiveTarget | None = None
 
     def __call__(self, batch: ImageBatch, ids: Sequence[str], seed: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Attacked pixels ``[b, 3, h, w]`` and the columns that describe them."""
-        if self.through is not None:
-            encode = self.through.encoder(self.encode, ids, seed, batch.pixels.to(self.device))
-            return dataclasses.replace(self, encode=encode, through=None)(batch, ids, seed)
+        if self.attack_target is not None:
+            encode = self.attack_target.encoder(self.encode, ids, seed, batch.pixels.to(self.device))
+            return dataclasses.replace(self, encode=encode, attack_target=None)(batch, ids, seed)
         x = batch.pixels.to(self.device, non_blocking=True)
         y = batch.labels.to(self.device, non_blocking=True)
         n, model = len(x), self.logits()
@@ -112,7 +112,7 @@ class Attacker:
             if model is None:
                 raise BankError(f"the attack {self.attack!r} needs a prompt to attack through, and none was given")
             forward = model
-        if self.attack.objective.aims:
+        if self.attack.objective.targeted:
             y = choose_targets(y, self.classes, ids, seed)
         out = self.attack(forward, x, y, SampleNoise(ids, seed))
         linf = 255 * (out.images - x).abs().flatten(1).amax(1)
@@ -123,7 +123,7 @@ class Attacker:
         """Pixels to the logits of whoever is attacked; None where the attack looks at no logits."""
         if self.attack is None or self.attack.objective.space != "logits":
             return None
-        if self.attack.attacks_through == "surrogate":
+        if self.attack.source_model == "surrogate":
             if self.surrogate is None:
                 raise BankError(f"the attack {self.attack!r} goes through a network of its own, and none was given")
             return self.surrogate
@@ -159,30 +159,30 @@ class Work:
     """One pass over a set of images: who attacks them, the banks that see them, the image rows of each shard, and how
     many processes read images."""
 
-    made_of: AdversarialSet
+    adversarial_set: AdversarialSet
     attacker: Attacker
-    views: tuple[View, ...]
+    targets: tuple[BankTarget, ...]
     shards: tuple[range, ...]
     workers: int = 0
 
     @functools.cached_property
-    def flight(self) -> Flight:
+    def concurrent_chunks(self) -> ConcurrentChunks:
         attack = self.attacker.attack
-        return Flight(self.attacker.device, MOST if attack is None or attack.beside_itself else 1)
+        return ConcurrentChunks(self.attacker.device, MAX_CONCURRENT if attack is None or attack.thread_safe else 1)
 
     def lock(self, index: int) -> FileLock:
         """Held by whoever works on a shard."""
-        return FileLock(lock_folder(self.made_of, self.views) / str(index))
+        return FileLock(lock_folder(self.adversarial_set, self.targets) / str(index))
 
     def built_with(self) -> dict[str, Any]:
         """What the bits depend on besides the keys, where this process fills shards."""
         attack = self.attacker.attack
-        return environment(self.attacker.device) | (attack.made_with() if attack else {})
+        return environment(self.attacker.device) | (attack.provenance() if attack else {})
 
     def fill(self, index: int, tell: Callable[[int], object]) -> None:
         """Make one shard of every bank that lacks it; ``tell`` is called with numbers of images that are done."""
         rows = self.shards[index]
-        lacking = [view for view in self.views if not shard_is_sound(view.folder, index, view.spec.key)]
+        lacking = [target for target in self.targets if not shard_is_sound(target.folder, index, target.spec.key)]
         if not lacking:
             tell(len(rows))
             return
@@ -215,7 +215,12 @@ def fill_here(work: Work, bar: Bar) -> Mapping[str, Any]:
 
 
 def build_banks(
-    made_of: AdversarialSet, attacker: Attacker, views: Sequence[View], *, workers: int = 0, fill: Fill = fill_here
+    adversarial_set: AdversarialSet,
+    attacker: Attacker,
+    targets: Sequence[BankTarget],
+    *,
+    workers: int = 0,
+    fill: Fill = fill_here,
 ) -> None:
     """Fill every view's bank, attacking each image once. Sound shards that are there already are kept. ``fill``: who
     does the work, this process or a cluster (:mod:`advpt.bank.on_ray`).
@@ -223,19 +228,23 @@ def build_banks(
     Raises:
         BankError, DataError, AttackError: what stopped the build; finished shards stay.
     """
-    images = made_of.images
+    images = adversarial_set.images
     if not len(images):
         raise BankError(f"{images.dataset}, {images.split}: there are no images to make a bank of")
-    work = Work(made_of, attacker, tuple(views), tuple(shard_rows(len(images), made_of.chunk)), workers)
-    what = f"{made_of.attack['name']} on {images.split}" if made_of.attack else f"embedding {images.split}"
-    what += "".join(f", {view.seen}" for view in views if not view.seen.plain)
+    work = Work(
+        adversarial_set, attacker, tuple(targets), tuple(shard_rows(len(images), adversarial_set.chunk)), workers
+    )
+    what = (
+        f"{adversarial_set.attack['name']} on {images.split}" if adversarial_set.attack else f"embedding {images.split}"
+    )
+    what += "".join(f", {target.input}" for target in targets if not target.input.plain)
     with Bar(what, len(images), "image") as bar:
         built_with = fill(work, bar)
-    for view in views:
-        if not (view.folder / MANIFEST).is_file():
-            write_manifest(view.folder, view.spec, [len(rows) for rows in work.shards], built_with)
-        remove_torn(view.folder)
-    locks = lock_folder(made_of, views)
+    for target in targets:
+        if not (target.folder / MANIFEST).is_file():
+            write_manifest(target.folder, target.spec, [len(rows) for rows in work.shards], built_with)
+        remove_torn(target.folder)
+    locks = lock_folder(adversarial_set, targets)
     with contextlib.suppress(OSError):  # another process may be tidying up as well, or still be at work
         for path in locks.glob("*"):
             path.unlink(missing_ok=True)
@@ -243,39 +252,42 @@ def build_banks(
         locks.parent.rmdir()
 
 
-def lock_folder(made_of: AdversarialSet, views: Sequence[View]) -> Path:
+def lock_folder(adversarial_set: AdversarialSet, targets: Sequence[BankTarget]) -> Path:
     """Where who works on a shard is marked: in one place for all banks of these images, whoever fills which of them."""
-    return views[0].folder.parent / ".locks" / digest(made_of.fields())[:16]
+    return targets[0].folder.parent / ".locks" / digest(adversarial_set.fields())[:16]
 
 
-def _compute(index: int, rows: range, work: Work, views: Sequence[View], tell: Callable[[int], object]) -> None:
-    made_of, attacker = work.made_of, work.attacker
-    ids = [made_of.images.samples[row].id for row in rows]
-    embeddings: list[list[Tensor]] = [[] for _ in views]
+def _compute(index: int, rows: range, work: Work, targets: Sequence[BankTarget], tell: Callable[[int], object]) -> None:
+    adversarial_set, attacker = work.adversarial_set, work.attacker
+    ids = [adversarial_set.images.samples[row].id for row in rows]
+    embeddings: list[list[Tensor]] = [[] for _ in targets]
     columns: list[dict[str, Tensor]] = []
 
     def attack_and_embed(item: tuple[int, ImageBatch]) -> tuple[list[Tensor], dict[str, Tensor]]:
         first, batch = item
-        names, encode = ids[first : first + len(batch.labels)], Remembering(attacker.encode)
-        pixels, facts = dataclasses.replace(attacker, encode=encode)(batch, names, made_of.seed or 0)
+        names, encode = ids[first : first + len(batch.labels)], CachedForward(attacker.encode)
+        pixels, facts = dataclasses.replace(attacker, encode=encode)(batch, names, adversarial_set.seed or 0)
         with torch.no_grad():
             seen = [
-                view.embed(pixels, names, encode if view.encode is attacker.encode else view.encode) for view in views
+                target.embed(pixels, names, encode if target.encode is attacker.encode else target.encode)
+                for target in targets
             ]
         row = torch.arange(rows.start + first, rows.start + first + len(names))
         return seen, facts | {"label": batch.labels, "row": row, "file_hash": batch.file_hash}
 
     cuda = attacker.device.type == "cuda"
-    batches = made_of.images.batches(rows, made_of.chunk, work.workers, pin_memory=cuda)
-    for seen, facts in work.flight.run(attack_and_embed, zip(itertools.count(0, made_of.chunk), batches)):
+    batches = adversarial_set.images.batches(rows, adversarial_set.chunk, work.workers, pin_memory=cuda)
+    for seen, facts in work.concurrent_chunks.run(
+        attack_and_embed, zip(itertools.count(0, adversarial_set.chunk), batches)
+    ):
         for parts, part in zip(embeddings, seen):
             parts.append(part)
         columns.append(facts)
         tell(len(facts["label"]))
     together = {name: torch.cat([part[name] for part in columns]) for name in columns[0]}
-    for view, parts in zip(views, embeddings):
+    for target, parts in zip(targets, embeddings):
         whole = torch.cat(parts)
         if not bool(torch.isfinite(whole).all()):
             bad = ids[int((~torch.isfinite(whole).all(1)).nonzero()[0])]
             raise BankError(f"the embedding of {bad} is not finite; check the weights, nothing was written")
-        write_shard(view.folder, index, view.spec.key, ids, together | {"embeddings": whole})
+        write_shard(target.folder, index, target.spec.key, ids, together | {"embeddings": whole})

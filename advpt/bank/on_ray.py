@@ -30,7 +30,7 @@ from advpt.progress import Bar
 
 log = logging.getLogger(__name__)
 
-TICK = 1.0  # seconds between looks at who joined
+POLL_SECONDS = 1.0  # seconds between looks at who joined
 DEATHS = 3  # of workers, on machines that are still there, that one shard may cost
 STARTS = 20  # workers in a row that may be lost before they are up
 
@@ -44,9 +44,9 @@ def pack(work: Work) -> bytes:
     """A work for other machines. Networks travel as plain tensors, so the worker needs no weight file."""
     import cloudpickle  # type: ignore[import-untyped]  # comes with Ray
 
-    views = tuple(dataclasses.replace(view, folder=view.folder.absolute()) for view in work.views)
+    targets = tuple(dataclasses.replace(target, folder=target.folder.absolute()) for target in work.targets)
     parcel = io.BytesIO()
-    torch.save(dataclasses.replace(work, views=views), parcel, pickle_module=cloudpickle)
+    torch.save(dataclasses.replace(work, targets=targets), parcel, pickle_module=cloudpickle)
     return parcel.getvalue()
 
 
@@ -83,7 +83,7 @@ class Worker:
 
 
 @dataclass
-class _Hand:
+class _WorkerHandle:
     """A worker as the driver sees it: where it is ("" until it is up), whether it has the networks, and its shard."""
 
     actor: Any
@@ -105,17 +105,17 @@ def fill_on_ray(work: Work, bar: Bar, engine: Engine) -> Mapping[str, Any]:
         BankError: workers that differ in what the bits depend on; a shard that ends its workers again and again.
         AdvPTError: what a worker raised; finished shards stay.
     """
-    return _Crew(work, bar, Cluster(engine)).run()
+    return _RayBankBuilder(work, bar, Cluster(engine)).run()
 
 
-class _Crew:
+class _RayBankBuilder:
     def __init__(self, work: Work, bar: Bar, cluster: Cluster) -> None:
         self.work, self.bar, self.cluster, self.ray = work, bar, cluster, cluster.ray
         self.parcel = self.ray.put(pack(work))
         self.kind = self.ray.remote(Worker).options(**cluster.resources, max_restarts=0)
         self.todo = deque(range(len(work.shards)))
-        self.hands: dict[Any, _Hand] = {}  # by the answer that is waited for
-        self.idle: list[_Hand] = []
+        self.handles: dict[Any, _WorkerHandle] = {}  # by the answer that is waited for
+        self.idle: list[_WorkerHandle] = []
         self.built_with: dict[str, Any] = {}
         self.deaths: dict[int | None, list[str]] = defaultdict(list)  # machines where workers ended, by their shard
         self.unborn = 0
@@ -124,31 +124,31 @@ class _Crew:
     def run(self) -> Mapping[str, Any]:
         looked = 0.0
         try:
-            while self.todo or any(hand.shard is not None for hand in self.hands.values()):
-                if time.monotonic() - looked > TICK:
+            while self.todo or any(handle.shard is not None for handle in self.handles.values()):
+                if time.monotonic() - looked > POLL_SECONDS:
                     self.recruit()
                     looked = time.monotonic()
-                self.hand_out()
-                if not self.hands:  # all that is left is in other hands
-                    time.sleep(TICK)
+                self.assign_shards()
+                if not self.handles:  # all that is left is in other hands
+                    time.sleep(POLL_SECONDS)
                     continue
-                for answer in self.ray.wait(list(self.hands), timeout=TICK)[0]:
+                for answer in self.ray.wait(list(self.handles), timeout=POLL_SECONDS)[0]:
                     self.take(answer)
             return self.built_with
         finally:
-            for hand in (*self.hands.values(), *self.idle):
-                hand.release()
-                self.ray.kill(hand.actor)
+            for handle in (*self.handles.values(), *self.idle):
+                handle.release()
+                self.ray.kill(handle.actor)
 
     def recruit(self) -> None:
         """As many workers as there is room for and work left; those without room wait in Ray's queue."""
-        busy = sum(hand.shard is not None for hand in self.hands.values())
+        busy = sum(handle.shard is not None for handle in self.handles.values())
         wanted = min(max(1, self.cluster.room()), len(self.todo) + busy)
-        for _ in range(wanted - len(self.hands) - len(self.idle)):
+        for _ in range(wanted - len(self.handles) - len(self.idle)):
             actor = self.kind.remote(self.cluster.threads, self.cluster.gpus)
-            self.hands[actor.where.remote()] = _Hand(actor)
+            self.handles[actor.where.remote()] = _WorkerHandle(actor)
 
-    def hand_out(self) -> None:
+    def assign_shards(self) -> None:
         """A shard for each idle worker, but for those that another process is working on."""
         for _ in range(len(self.todo)):
             if not self.idle:
@@ -161,51 +161,51 @@ class _Crew:
                     self.told = True
                     log.info("another process works on %s; its shards are left to it", shard_name(index))
                 continue
-            hand = self.idle.pop()
-            hand.shard, hand.lock = index, lock
-            self.hands[hand.actor.fill.remote(index)] = hand
+            handle = self.idle.pop()
+            handle.shard, handle.lock = index, lock
+            self.handles[handle.actor.fill.remote(index)] = handle
 
     def take(self, answer: Any) -> None:
         """The end of a shard, or of a worker's set-up, or of a worker."""
-        hand = self.hands.pop(answer)
+        handle = self.handles.pop(answer)
         try:
             found = self.ray.get(answer)
         except self.ray.exceptions.RayTaskError as error:
-            self.idle.append(hand)  # to be ended with the others
+            self.idle.append(handle)  # to be ended with the others
             if isinstance(error.cause, AdvPTError):
                 raise error.cause from None
             raise
         except self.ray.exceptions.RayError as error:
-            self.lost(hand, error)
+            self.lost(handle, error)
             return
-        if not hand.machine:
-            hand.machine, self.unborn = found, 0
-            self.hands[hand.actor.prepare.remote(self.parcel)] = hand
+        if not handle.machine:
+            handle.machine, self.unborn = found, 0
+            self.handles[handle.actor.prepare.remote(self.parcel)] = handle
             return
-        if hand.shard is None:
-            self.compare(hand.machine, found)
-            hand.ready = True
+        if handle.shard is None:
+            self.compare(handle.machine, found)
+            handle.ready = True
         else:
-            self.bar.update(len(self.work.shards[hand.shard]))
-            hand.release()
-        self.idle.append(hand)
-        self.bar.set_postfix_str(f"{sum(h.ready for h in (*self.hands.values(), *self.idle))} workers")
+            self.bar.update(len(self.work.shards[handle.shard]))
+            handle.release()
+        self.idle.append(handle)
+        self.bar.set_postfix_str(f"{sum(h.ready for h in (*self.handles.values(), *self.idle))} workers")
 
-    def lost(self, hand: _Hand, error: Exception) -> None:
+    def lost(self, handle: _WorkerHandle, error: Exception) -> None:
         """Its shard goes to somebody else, unless it is the shard that ends workers."""
-        self.ray.kill(hand.actor)
-        if not hand.machine:
+        self.ray.kill(handle.actor)
+        if not handle.machine:
             self.unborn += 1
             if self.unborn > STARTS:
                 raise BankError(f"no worker comes up on the cluster: {error}") from error
             return
-        shard = hand.shard
-        hand.release()
+        shard = handle.shard
+        handle.release()
         what = f"its {shard_name(shard)} goes to another" if shard is not None else "another takes its place"
         log.warning("a worker was lost; %s", what)
         if shard is not None:
             self.todo.appendleft(shard)
-        self.deaths[shard].append(hand.machine)
+        self.deaths[shard].append(handle.machine)
         there = self.cluster.nodes()  # a lost machine may be noticed later than its workers
         deaths = sum(machine in there for machine in self.deaths[shard])
         if deaths > DEATHS:

@@ -64,7 +64,7 @@ class AdversarialSet:
 class BankSpec:
     """An adversarial set seen through one chain of defenses (the parameters of each, in order) and one encoder."""
 
-    made_of: AdversarialSet
+    adversarial_set: AdversarialSet
     encoder: str
     defenses: tuple[Mapping[str, Any], ...] = ()
     visual_prompt: str | None = None
@@ -74,7 +74,7 @@ class BankSpec:
         """All that the embeddings depend on, as JSON values, without what :mod:`advpt.additions` leaves out."""
         fields = {
             "format": FORMAT,
-            "adversarial_set": self.made_of.fields(),
+            "adversarial_set": self.adversarial_set.fields(),
             "encoder": {
                 "image": self.encoder,
                 "visual_prompt": self.visual_prompt,

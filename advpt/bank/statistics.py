@@ -148,9 +148,9 @@ def spec(backbone: Backbone, visual: Tensor, source: Source) -> dict[str, Any]:
     return additions.omit(fields, additions.BANK_FIELDS)
 
 
-def folder_of(shelf: Path, wanted: Mapping[str, Any]) -> Path:
-    """Where a bank lies. ``shelf``: of all banks of its data set and backbone."""
-    return shelf / FOLDER / digest(wanted)
+def folder_of(dataset_folder: Path, wanted: Mapping[str, Any]) -> Path:
+    """Where a bank lies. ``dataset_folder``: of all banks of its data set and backbone."""
+    return dataset_folder / FOLDER / digest(wanted)
 
 
 @torch.no_grad()
@@ -160,15 +160,21 @@ def measure(backbone: Backbone, visual: Tensor, source: Source, workers: int = 0
     found, encoder = TokenStatistics(), backbone.require_image()
     with Bar("statistics", len(source.images), "image") as bar:
         for pixels in source.batches(workers):
-            taps: list[Tensor] = []
-            image_features(encoder, pixels.to(backbone.device), visual, taps)
-            found.update(torch.stack([tap.cpu() for tap in taps[:-1]], 1))  # the last is behind the blocks
+            hidden_states: list[Tensor] = []
+            image_features(encoder, pixels.to(backbone.device), visual, hidden_states)
+            found.update(torch.stack([x.cpu() for x in hidden_states[:-1]], 1))  # the last is behind the blocks
             bar.update(len(pixels))
     return found
 
 
 def build(
-    backbone: Backbone, visual: Tensor, source: Source, shelf: Path, *, about: Mapping[str, Any] = {}, workers: int = 0
+    backbone: Backbone,
+    visual: Tensor,
+    source: Source,
+    dataset_folder: Path,
+    *,
+    about: Mapping[str, Any] = {},
+    workers: int = 0,
 ) -> Statistics:  # noqa: B006, E501 - never changed
     """The bank from disk, or made now. ``about``: what people should know of its prompts; not part of the key.
 
@@ -176,7 +182,7 @@ def build(
         BankError: it is there and damaged, or its numbers would not be finite.
     """
     wanted = spec(backbone, visual, source)
-    folder = folder_of(shelf, wanted)
+    folder = folder_of(dataset_folder, wanted)
     lock = FileLock(folder / ".lock")
     if not lock.acquire(False):
         log.info("waiting for another process that makes %s", folder)

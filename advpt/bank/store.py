@@ -182,12 +182,12 @@ def _problem(manifest: Mapping[str, Any]) -> str:
         return f"shards is {shards!r:.60}, expected a list with file, rows and sha256 of each"
     if bad := [entry["file"] for entry in shards if not re.fullmatch(r"part-\d{5,}\.safetensors", entry["file"])]:
         return f"shards has the file {bad[0]!r:.60}, expected names like {shard_name(0)}"
-    made_of: Any = spec.get("adversarial_set")
-    data = made_of.get("data") if isinstance(made_of, dict) else None
+    adversarial_set: Any = spec.get("adversarial_set")
+    data = adversarial_set.get("data") if isinstance(adversarial_set, dict) else None
     if not isinstance(data, dict) or not isinstance(data.get("n"), int) or "classnames" not in data:
         return f"adversarial_set.data is {data!r:.60}, expected an object with n and classnames"
-    if not isinstance(made_of.get("attack"), dict | None):
-        return f"adversarial_set.attack is {made_of['attack']!r:.60}, expected an object or null"
+    if not isinstance(adversarial_set.get("attack"), dict | None):
+        return f"adversarial_set.attack is {adversarial_set['attack']!r:.60}, expected an object or null"
     return ""
 
 

@@ -57,9 +57,14 @@ def run(args: argparse.Namespace) -> int:
     if visual is None:
         raise ConfigError(f"the prompts of {args.folder} are in the text alone; statistics are of those in the image")
     source = Source(trainer.image_set("train").first(args.limit), args.crops, args.seed, cfg.BANK.CHUNK)
-    shelf = trainer.library.shelf(source.images.dataset)
+    dataset_folder = trainer.bank_cache.dataset_folder(source.images.dataset)
     made = build(
-        trainer.backbone, visual.detach(), source, shelf, about=origin(tuned), workers=cfg.DATALOADER.NUM_WORKERS
+        trainer.backbone,
+        visual.detach(),
+        source,
+        dataset_folder,
+        about=origin(tuned),
+        workers=cfg.DATALOADER.NUM_WORKERS,
     )
-    print(f"statistics of {made.count} images in {folder_of(shelf, made.spec)}")
+    print(f"statistics of {made.count} images in {folder_of(dataset_folder, made.spec)}")
     return 0

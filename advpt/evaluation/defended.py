@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from advpt.bank.seen import UNDEFENDED, Known, Seen, Through
+from advpt.bank.defended_input import UNDEFENDED, AdaptiveTarget, DefendedInput, DefenseAwareForward
 from advpt.data.images import ImageSet
 from advpt.defenses.base import STRAIGHT
 from advpt.defenses.chain import Chain
@@ -54,7 +54,7 @@ class Defended:
 
     spec: DefenseSpec | None
     chain: Chain | None
-    seen: tuple[Seen, ...]
+    inputs: tuple[DefendedInput, ...]
     images: ImageSet
     part: bool = False
     tunes: ClassVar[bool] = False  # whether prompts are tuned on every image before it is classified
@@ -64,26 +64,26 @@ class Defended:
         """Its stages, for people and for the record's name."""
         return [str(stage) for stage in self.spec.stages] if self.spec is not None else []
 
-    def reads(self, learned: Classifier) -> Classifier:
+    def classifier(self, learned: Classifier) -> Classifier:
         """Who classifies what its banks hold."""
         return learned
 
-    def faces(self, threat: Threat) -> bool:
+    def applies_to(self, threat: Threat) -> bool:
         """Whether it is measured under this threat."""
         return True
 
-    def through(self, threat: Threat, bpda: bool) -> Known | None:
+    def attack_target(self, threat: Threat, bpda: bool) -> AdaptiveTarget | None:
         """What the attacker attacks through: the chain under ``adaptive``, else nothing but the encoder."""
         if self.chain is None or threat.protocol != "adaptive" or threat.own_network:
             return None
-        return Through(self.chain, bpda)
+        return DefenseAwareForward(self.chain, bpda)
 
-    def against(self, threat: Threat, draws: int) -> Threat:
+    def adapt(self, threat: Threat, draws: int) -> Threat:
         """The threat as it is carried out: an adaptive attacker takes means over the draws of a random defense
         (EOT)."""
         if self.chain is None or not self.chain.draws_noise or threat.protocol != "adaptive" or threat.own_network:
             return threat
-        attack = threat.attack.for_random(draws)
+        attack = threat.attack.with_eot(draws)
         if attack == threat.attack:
             return threat
         note = f"{threat.note}; " if threat.note else ""
@@ -97,13 +97,13 @@ class Defended:
         """For the record: the chain in full, the seeds, and how the attacker differentiated it."""
         if self.spec is None or self.chain is None:
             return None
-        through = self.through(threat, bpda) if threat is not None else None
+        attack_target = self.attack_target(threat, bpda) if threat is not None else None
         return {
             "spec": str(self.spec),
             "expanded": self.spec.expanded,
             "stages": self.chain.parameters(),
-            "seeds": [each.seed for each in self.seen],
-            "gradient": self.chain.gradients(bpda) if through is not None else None,
+            "seeds": [each.seed for each in self.inputs],
+            "gradient": self.chain.gradients(bpda) if attack_target is not None else None,
         }
 
 
@@ -136,11 +136,11 @@ def plan(settings: EvalSettings, images: ImageSet, device: torch.device) -> list
 def _defended(spec: DefenseSpec, settings: EvalSettings, images: ImageSet, device: torch.device) -> Defended:
     chain = spec.build(device)
     seeds = range(settings.seed, settings.seed + settings.defense_seeds)
-    seen = tuple(Seen(chain, seed) for seed in seeds) if chain.draws_noise else (Seen(chain),)
+    seen = tuple(DefendedInput(chain, seed) for seed in seeds) if chain.draws_noise else (DefendedInput(chain),)
     return Defended(spec, chain, seen, images)
 
 
-def over_seeds(parts: Sequence[dict[str, Any]], seen: Sequence[Seen]) -> dict[str, Any]:
+def over_seeds(parts: Sequence[dict[str, Any]], seen: Sequence[DefendedInput]) -> dict[str, Any]:
     """One part of a record from those of each seed of a random defense: means, the standard deviation of the
     accuracy, and what each seed gave. ``outcome`` and ``interval95`` (of the images at the mean accuracy) are as for
     one seed, the outcome being the first seed's."""

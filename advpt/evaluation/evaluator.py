@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from advpt import additions, detectors, progress
-from advpt.bank.library import Library
-from advpt.bank.seen import UNDEFENDED
+from advpt.bank.cache import BankCache
+from advpt.bank.defended_input import UNDEFENDED
 from advpt.bank.store import Bank
 from advpt.data.images import ImageSet
 from advpt.evaluation import record as records
@@ -34,8 +34,8 @@ class Prompts:
     """The prompt that classifies, and the hand-written one that transfer attacks go through (with its text)."""
 
     learned: Classifier
-    hand: Classifier
-    hand_text: tuple[str, ...]
+    zero_shot: Classifier
+    handcrafted_text: tuple[str, ...]
 
 
 def predict(classifier: Classifier, bank: Bank, chunk: int = 4096) -> Tensor:
@@ -45,16 +45,16 @@ def predict(classifier: Classifier, bank: Bank, chunk: int = 4096) -> Tensor:
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
 
 
-def evaluate_clean(prompts: Prompts, images: ImageSet, library: Library) -> tuple[Bank, Tensor]:
+def evaluate_clean(prompts: Prompts, images: ImageSet, bank_cache: BankCache) -> tuple[Bank, Tensor]:
     """The bank of clean embeddings and ``[n]`` bool, which of its rows are classified correctly."""
-    bank = library.seen_through(prompts.learned.visual).get(images)
+    bank = bank_cache.with_visual_prompts(prompts.learned.visual).get(images)
     return bank, predict(prompts.learned, bank) == bank.labels
 
 
 def evaluate(
     prompts: Prompts,
     images: ImageSet,
-    library: Library,
+    bank_cache: BankCache,
     settings: EvalSettings,
     facts: dict[str, Any],
     rows: Sequence[Defended] = (),
@@ -71,43 +71,43 @@ def evaluate(
     asked = threats(settings.attacks, settings.protocols)
     for threat in asked:
         threat.attack.build().require(images)
-    library = library.seen_through(prompts.learned.visual)
+    bank_cache = bank_cache.with_visual_prompts(prompts.learned.visual)
     started = time.monotonic()
-    device = library.backbone.device
+    device = bank_cache.backbone.device
     rows = [*rows, *plan(settings, images, device)]
-    prefetch(rows, None, prompts, library, settings)
-    bases = [(base | facts, correct) for base, correct in (base_of(row, prompts, library, settings) for row in rows)]
-    idle = [idle_tuning(row, None, prompts, library, settings) for row in rows]
+    prefetch(rows, None, prompts, bank_cache, settings)
+    bases = [(base | facts, correct) for base, correct in (base_of(row, prompts, bank_cache, settings) for row in rows)]
+    idle = [idle_tuning(row, None, prompts, bank_cache, settings) for row in rows]
     found: list[Record] = []
-    doubts: dict[str, list[str]] = {}  # about the rows of a bank, by its key
+    bank_warnings: dict[str, list[str]] = {}  # about the rows of a bank, by its key
 
     def add(result: dict[str, Any], *banks: Bank, path: str = "", doubt: str = "") -> None:
         nonlocal started
         sentences = [*facts.get("warnings", []), *([doubt] if doubt else [])]
         for bank in banks:
-            if bank.key not in doubts:
-                doubts[bank.key] = detectors.bank_rows(bank.embeddings, bank.ids)
-            sentences += [f"bank {bank.key[:12]}: {line}" for line in doubts[bank.key]]
+            if bank.key not in bank_warnings:
+                bank_warnings[bank.key] = detectors.bank_rows(bank.embeddings, bank.ids)
+            sentences += [f"bank {bank.key[:12]}: {line}" for line in bank_warnings[bank.key]]
         if result["robust"] is not None:
             what = f"{result['protocol']} {result['attack']['spec']}"
             sentences += detectors.evaluation(result["clean"], result["robust"], what)
         result["warnings"] = list(dict.fromkeys(sentences))
         result = additions.omit(result, additions.RESULT_FIELDS)
         named = canonical_json(result)
-        larger = {key: source for key, source in library.read_from.items() if key in named}
+        larger = {key: source for key, source in bank_cache.read_from.items() if key in named}
         extra = ({"files": path} if path else {}) | ({"read_from": larger} if larger else {})
         found.append(Record(result, records.observe(time.monotonic() - started, device, extra)))
         started = time.monotonic()
 
     measured: list[list[Measured]] = [[] for _ in rows]
     for threat in progress.each(asked, "evaluation", len(asked), "attack"):
-        prefetch([row for row in rows if row.faces(threat)], threat, prompts, library, settings)
+        prefetch([row for row in rows if row.applies_to(threat)], threat, prompts, bank_cache, settings)
         for row, (base, clean_correct), done, unmoved in zip(rows, bases, measured, idle):
-            if not row.faces(threat):
+            if not row.applies_to(threat):
                 continue
-            done.append(measure(threat, row, prompts, library, settings))
+            done.append(measure(threat, row, prompts, bank_cache, settings))
             made, defense = done[-1].threat, row.facts(done[-1].threat, settings.bpda)
-            robust = over_seeds(robust_parts(done[-1], clean_correct), row.seen)
+            robust = over_seeds(robust_parts(done[-1], clean_correct), row.inputs)
             add(
                 base
                 | {
@@ -117,14 +117,14 @@ def evaluate(
                     | {"spec": made.attack.label, "asked": threat.attack.label, "seed": settings.seed},
                     "note": joined(made.note, inexact_gradient(defense)),
                     "defense": defense,
-                    "robust": robust | surrogate_part(done[-1], library),
+                    "robust": robust | surrogate_part(done[-1], bank_cache),
                 },
                 *done[-1].banks,
                 path=made.attack.path,
-                doubt=unmoved and idle_tuning(row, threat, prompts, library, settings),
+                doubt=unmoved and idle_tuning(row, threat, prompts, bank_cache, settings),
             )
     for row, (base, clean_correct), done, unmoved in zip(rows, bases, measured, idle):
-        for group in rivals(done):
+        for group in same_budget_groups(done):
             add(base | worst_case(group, row, clean_correct, settings), doubt=unmoved)
     if not found:
         nothing = {"protocol": None, "attacker_knows": None, "attack": None, "note": "", "robust": None}
@@ -139,45 +139,45 @@ def joined(*notes: str) -> str:
 
 
 def idle_tuning(
-    row: Defended, threat: Threat | None, prompts: Prompts, library: Library, settings: EvalSettings
+    row: Defended, threat: Threat | None, prompts: Prompts, bank_cache: BankCache, settings: EvalSettings
 ) -> str:
     """A sentence where tuning at test time changed no prediction, else "": of the clean images, and of attacked ones
     where the attacker does not know of it, so that the same images can be classified both ways."""
     if not row.tunes or (threat is not None and threat.own_network):
         return ""
-    if threat is None or row.through(threat, settings.bpda) is not None:
+    if threat is None or row.attack_target(threat, settings.bpda) is not None:
         attack, prompt, seed, what = None, None, 0, "clean"
     else:
-        attack, prompt, seed = threat.attack, threat.attacked(prompts.learned, prompts.hand), settings.seed
+        attack, prompt, seed = threat.attack, threat.attacked(prompts.learned, prompts.zero_shot), settings.seed
         what = f"clean and under {threat.label}"
-    tuned, plain = library.get_all(row.images, attack, prompt, seed, (*row.seen, UNDEFENDED))
-    if not torch.equal(predict(row.reads(prompts.learned), tuned), predict(prompts.learned, plain)):
+    tuned, plain = bank_cache.get_all(row.images, attack, prompt, seed, (*row.inputs, UNDEFENDED))
+    if not torch.equal(predict(row.classifier(prompts.learned), tuned), predict(prompts.learned, plain)):
         return ""
     return detectors.idle_tuning(len(row.images), what)
 
 
 def prefetch(
-    rows: list[Defended], threat: Threat | None, prompts: Prompts, library: Library, settings: EvalSettings
+    rows: list[Defended], threat: Threat | None, prompts: Prompts, bank_cache: BankCache, settings: EvalSettings
 ) -> None:
     """Build what is missing of all rows that one pass over the images can serve, before each row asks for its own."""
     together: dict[str, list[Defended]] = {}
     for row in rows:
-        if threat is None or row.through(threat, settings.bpda) is None:
+        if threat is None or row.attack_target(threat, settings.bpda) is None:
             together.setdefault(row.images.list_digest, []).append(row)
     for group in together.values():
-        if sum(len(row.seen) for row in group) > 1:
-            prompt = threat.attacked(prompts.learned, prompts.hand) if threat is not None else None
+        if sum(len(row.inputs) for row in group) > 1:
+            prompt = threat.attacked(prompts.learned, prompts.zero_shot) if threat is not None else None
             attack = threat.attack if threat is not None else None
-            seen = [each for row in group for each in row.seen]
-            library.get_all(group[0].images, attack, prompt, settings.seed if threat is not None else 0, seen)
+            seen = [each for row in group for each in row.inputs]
+            bank_cache.get_all(group[0].images, attack, prompt, settings.seed if threat is not None else 0, seen)
 
 
 def base_of(
-    row: Defended, prompts: Prompts, library: Library, settings: EvalSettings
+    row: Defended, prompts: Prompts, bank_cache: BankCache, settings: EvalSettings
 ) -> tuple[dict[str, Any], list[Tensor]]:
     """What all records of a row have in common, and for each seed ``[n]`` bool, which clean images are correct."""
-    banks = library.get_all(row.images, None, None, 0, row.seen)
-    correct = [predict(row.reads(prompts.learned), bank) == bank.labels for bank in banks]
+    banks = bank_cache.get_all(row.images, None, None, 0, row.inputs)
+    correct = [predict(row.classifier(prompts.learned), bank) == bank.labels for bank in banks]
     parts = [records.accuracy(each) | {"bank": bank.key} for each, bank in zip(correct, banks)]
     base = {
         "split": row.images.split,
@@ -188,14 +188,14 @@ def base_of(
             "part": row.part,
         },
         "backbone": {
-            "name": library.backbone.name,
-            "image": library.backbone.image_digest,
-            "text": library.backbone.text_digest,
-            "image_file": library.backbone.image_file,
-            "reads": library.backbone.reads,
+            "name": bank_cache.backbone.name,
+            "image": bank_cache.backbone.image_digest,
+            "text": bank_cache.backbone.text_digest,
+            "image_file": bank_cache.backbone.image_file,
+            "reads": bank_cache.backbone.reads,
         },
-        "clean": over_seeds(parts, row.seen),
-        "hand_prompt": list(prompts.hand_text),
+        "clean": over_seeds(parts, row.inputs),
+        "hand_prompt": list(prompts.handcrafted_text),
         "defenses": row.names,
         "defense": row.facts(None, settings.bpda),
     }
@@ -224,14 +224,14 @@ class Measured:
         return self.banks[0]
 
 
-def measure(threat: Threat, row: Defended, prompts: Prompts, library: Library, settings: EvalSettings) -> Measured:
+def measure(threat: Threat, row: Defended, prompts: Prompts, bank_cache: BankCache, settings: EvalSettings) -> Measured:
     """The attacked images, from the banks or made now, seen through the defense and classified by the learned
     prompt."""
-    through, threat = row.through(threat, settings.bpda), row.against(threat, settings.eot)
-    attacked = threat.attacked(prompts.learned, prompts.hand)
-    attacked = row.reads(attacked) if through is not None else attacked
-    banks = library.get_all(row.images, threat.attack, attacked, settings.seed, row.seen, through)
-    correct = [predict(row.reads(prompts.learned), bank) == bank.labels for bank in banks]
+    attack_target, threat = row.attack_target(threat, settings.bpda), row.adapt(threat, settings.eot)
+    attacked = threat.attacked(prompts.learned, prompts.zero_shot)
+    attacked = row.classifier(attacked) if attack_target is not None else attacked
+    banks = bank_cache.get_all(row.images, threat.attack, attacked, settings.seed, row.inputs, attack_target)
+    correct = [predict(row.classifier(prompts.learned), bank) == bank.labels for bank in banks]
     return Measured(threat, banks, correct, banks[0].columns["perturbed"])
 
 
@@ -262,17 +262,17 @@ def _accuracies(correct: Tensor, perturbed: Tensor, clean_correct: Tensor) -> di
     }
 
 
-def surrogate_part(found: Measured, library: Library) -> dict[str, Any]:
+def surrogate_part(found: Measured, bank_cache: BankCache) -> dict[str, Any]:
     """The attacker's own network, its accuracy on these images before and after; empty for attacks through CLIP."""
     attack = found.threat.attack.build()
-    if attack.attacks_through != "surrogate":
+    if attack.source_model != "surrogate":
         return {}
     before = 100 * float((found.bank.columns["clean_correct"] == 1).float().mean())
-    after = None if attack.objective.aims else 100 * float((found.bank.columns["stage"] < 0).float().mean())
-    return {"surrogate": library.surrogate.facts() | {"accuracy": before, "accuracy_attacked": after}}
+    after = None if attack.objective.targeted else 100 * float((found.bank.columns["stage"] < 0).float().mean())
+    return {"surrogate": bank_cache.surrogate.facts() | {"accuracy": before, "accuracy_attacked": after}}
 
 
-def rivals(measured: list[Measured]) -> list[list[Measured]]:
+def same_budget_groups(measured: list[Measured]) -> list[list[Measured]]:
     """Attacks of one protocol and budget, where there are several."""
     groups: dict[tuple[str, str, float], list[Measured]] = {}
     for found in measured:
@@ -315,11 +315,11 @@ def worst_case(
         },
         "note": joined(f"per image the worst of {len(names)} attacks", inexact_gradient(defense)),
         "defense": defense,
-        "robust": over_seeds(parts, row.seen),
+        "robust": over_seeds(parts, row.inputs),
     }
 
 
-def card(records_: list[Record]) -> str:
+def summary(records_: list[Record]) -> str:
     """The threat card of a run: every number with who was attacked, how, and what the attacker knew."""
     lines = []
     for r in (x.result for x in records_):

@@ -11,20 +11,20 @@ from PIL import Image
 from torch import Tensor
 
 from advpt.bank.build import Attacker
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 from advpt.data.images import ImageSet, Sample
 from advpt.evaluation.evaluator import Prompts
 from advpt.evaluation.protocols import Threat
 from advpt.evaluation.record import Record
 from advpt.files import atomic_path, write_json
-from advpt.prompts.image_encoder import seen_through
+from advpt.prompts.image_encoder import with_visual_prompts
 
 FOLDER, FILE = "pictures", "pictures.json"
 KINDS = ("clean", "attacked", "change")
 
 
 def take(
-    prompts: Prompts, images: ImageSet, library: Library, threat: Threat, record: Record, n: int, run: Path
+    prompts: Prompts, images: ImageSet, bank_cache: BankCache, threat: Threat, record: Record, n: int, run: Path
 ) -> Path:
     """Attack ``n`` images as the record's evaluation did and keep them, lossless, below the run's folder.
 
@@ -32,15 +32,19 @@ def take(
     for the bank: by itself where what becomes of it depends on its id and the seed alone, else in its whole batch.
     """
     chosen = set(images.first(n).ids)
-    backbone = library.backbone if library.backbone.image is not None else library.load()
+    backbone = bank_cache.backbone if bank_cache.backbone.image is not None else bank_cache.load()
     encode, attack = backbone.require_image(), threat.attack.build()
-    own = library.surrogate if attack.attacks_through == "surrogate" else None
-    attacked_prompt = threat.attacked(prompts.learned, prompts.hand)
-    attacker = Attacker(attack, seen_through(encode, attacked_prompt.visual), attacked_prompt, backbone.device, own)
+    own = bank_cache.surrogate if attack.source_model == "surrogate" else None
+    attacked_prompt = threat.attacked(prompts.learned, prompts.zero_shot)
+    attacker = Attacker(
+        attack, with_visual_prompts(encode, attacked_prompt.visual), attacked_prompt, backbone.device, own
+    )
     folder = run / FOLDER
     shown: list[dict[str, Any]] = []
     seed = record.result["attack"]["seed"]
-    for sample, clean, attacked in _attacked(attacker, images, chosen, 1 if attack.by_image else library.chunk, seed):
+    for sample, clean, attacked in _attacked(
+        attacker, images, chosen, 1 if attack.by_image else bank_cache.chunk, seed
+    ):
         change = (0.5 + (attacked - clean) * 255 / (2 * threat.attack.eps)).clamp(0, 1)
         files = {}
         for kind, pixels in zip(KINDS, (clean, attacked, change)):
@@ -48,9 +52,9 @@ def take(
             _save(pixels[0], folder / files[kind])
         said: dict[str, dict[str, str]] = {"hand": {}, "learned": {}}
         with torch.no_grad():
-            for name, prompt in (("hand", prompts.hand), ("learned", prompts.learned)):
+            for name, prompt in (("hand", prompts.zero_shot), ("learned", prompts.learned)):
                 for kind, image in (("clean", clean), ("attacked", attacked)):
-                    logits = prompt.logits(seen_through(encode, prompt.visual)(image.to(backbone.device)))
+                    logits = prompt.logits(with_visual_prompts(encode, prompt.visual)(image.to(backbone.device)))
                     said[name][kind] = images.classnames[int(logits.argmax(1))]
         shown.append({"id": sample.id, "label": images.classnames[sample.label], "files": files, "said": said})
     about: dict[str, Any] = {

@@ -32,9 +32,9 @@ class Threat:
     attack: AttackSpec
     note: str = ""
 
-    def attacked(self, learned: Classifier, hand: Classifier) -> Classifier:
+    def attacked(self, learned: Classifier, zero_shot: Classifier) -> Classifier:
         """The prompt that the attacker attacks through."""
-        return learned if self.protocol in KNOW_THE_PROMPT else hand
+        return learned if self.protocol in KNOW_THE_PROMPT else zero_shot
 
     @property
     def own_network(self) -> bool:
@@ -136,4 +136,4 @@ def carry_out(protocol: str, spec: AttackSpec) -> Threat:
 
 
 def _has_own_network(spec: AttackSpec) -> bool:
-    return ATTACKS.get(spec.name).attacks_through != "encoder"
+    return ATTACKS.get(spec.name).source_model != "encoder"

@@ -30,14 +30,14 @@ DONE = "done.json"
 LOCK = ".lock"
 # What a start leaves before anything is done: a run that was refused, or failed in its set-up.
 STARTS = (FILE, DATA, "console.txt", "tensorboard")
-PATIENCE = 8.0  # seconds: the processes that load images outlive a killed run by up to 5
+LOCK_SECONDS = 8.0  # seconds: the processes that load images outlive a killed run by up to 5
 log = logging.getLogger(__name__)
 # May change between two starts of one run: where things lie, what is printed, and what is evaluated.
-FREE = (
+UNCOMPARED_LEAVES = (
     "OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATALOADER.NUM_WORKERS", "TRAIN.PRINT_FREQ", "BANK.VERIFY",
     "BANK.DIR", "BANK.ENGINE", "BANK.CPUS_PER_WORKER", "BANK.GPUS_PER_WORKER", "DATASET.ROOT", "DATASET.TITLE",
 )  # fmt: skip
-FREE_NODES = ("EVAL.", "TEST.")
+UNCOMPARED_NODES = ("EVAL.", "TEST.")
 
 
 def usual_folder(cfg: CfgNode, config_name: str, top: Path) -> Path:
@@ -51,13 +51,13 @@ def usual_folder(cfg: CfgNode, config_name: str, top: Path) -> Path:
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
+def lock_run_folder(folder: Path) -> Iterator[None]:
     """Within the block no other process trains in this folder; the lock goes with the process, however it ends.
 
     Raises:
         RecordError: another process is at work there. StorageError: the folder cannot be written.
     """
-    patience = time.monotonic() + PATIENCE
+    patience = time.monotonic() + LOCK_SECONDS
     while (handle := open_locked(folder / LOCK, wait=False)) is None and time.monotonic() < patience:
         time.sleep(0.2)
     if handle is None:
@@ -152,7 +152,7 @@ def claim(folder: Path, cfg: CfgNode, data: DataLists | None = None, *, evaluati
 
 def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that must not change between two starts of one run."""
-    return {k: v for k, v in settings.items() if k not in FREE and not k.startswith(FREE_NODES)}
+    return {k: v for k, v in settings.items() if k not in UNCOMPARED_LEAVES and not k.startswith(UNCOMPARED_NODES)}
 
 
 def _is_untouched(folder: Path) -> bool:
@@ -173,7 +173,7 @@ def evaluation_settings(cfg: CfgNode) -> dict[str, Any]:
     Raises:
         AttackError: such images are not there.
     """
-    settings = {k: v for k, v in plain(cfg).items() if k.startswith(FREE_NODES)}
+    settings = {k: v for k, v in plain(cfg).items() if k.startswith(UNCOMPARED_NODES)}
     return settings | {"EVAL.ATTACKS": [recorded(text) for text in settings["EVAL.ATTACKS"]]}
 
 

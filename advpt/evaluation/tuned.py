@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from advpt.attacks.noise import SampleNoise
 from advpt.attacks.spec import AttackSpec
-from advpt.bank.seen import Encode, Known, Seen
+from advpt.bank.defended_input import AdaptiveTarget, DefendedInput, Encode
 from advpt.data.images import ImageSet
 from advpt.errors import AttackError, ConfigError
 from advpt.evaluation.defended import SMOOTH, Defended
@@ -46,7 +46,7 @@ class AsLogits(Classifier):
 
 @dataclass(frozen=True, eq=False)
 class AtTuned:
-    """What an attacker who knows the tuning attacks (:class:`~advpt.bank.seen.Known`)."""
+    """What an attacker who knows the tuning attacks (:class:`~advpt.bank.defended_input.AdaptiveTarget`)."""
 
     tuner: Tuner
     protocol: str
@@ -59,7 +59,7 @@ class AtTuned:
         """Pixels of all these images to their logits."""
         if self.protocol == "tuned":
             seen = self.tuner.views(clean, ids)
-            values = self.tuner.tune(seen, ids=ids) if self.tuner.how.steps else self.tuner.untouched(len(ids))
+            values = self.tuner.tune(seen, ids=ids) if self.tuner.config.steps else self.tuner.untouched(len(ids))
             return lambda pixels: self.tuner.attackable(values, self._all(pixels, ids))
         draws = torch.Generator().manual_seed(SampleNoise([f"attacker {name}" for name in ids], seed).batch_seed)
 
@@ -103,19 +103,19 @@ class Tuned(Defended):
             raise ConfigError("a row of test-time tuning needs its tuner")
         return self.tuner
 
-    def reads(self, learned: Classifier) -> Classifier:
+    def classifier(self, learned: Classifier) -> Classifier:
         return AsLogits(learned.features, learned.scale, visual=learned.visual)
 
-    def faces(self, threat: Threat) -> bool:
+    def applies_to(self, threat: Threat) -> bool:
         return not (self.beside and _knows_tuning(threat))
 
-    def through(self, threat: Threat, bpda: bool) -> Known | None:
+    def attack_target(self, threat: Threat, bpda: bool) -> AdaptiveTarget | None:
         return AtTuned(self._tuner, threat.protocol) if _knows_tuning(threat) else None
 
-    def against(self, threat: Threat, draws: int) -> Threat:
+    def adapt(self, threat: Threat, draws: int) -> Threat:
         if threat.protocol != "adaptive" or threat.own_network:
             return threat
-        attack = threat.attack.for_random(draws)
+        attack = threat.attack.with_eot(draws)
         note = f"{threat.note}; " if threat.note else ""
         return dataclasses.replace(
             threat, attack=attack, note=f"{note}every gradient a mean over {draws} draws of views"
@@ -134,7 +134,7 @@ class Tuned(Defended):
 
 def rows(tuners: Sequence[Tuner], images: ImageSet) -> list[Tuned]:
     """A row for each tuner on these images."""
-    return [Tuned(None, None, (Seen(reader=t),), images, tuner=t, beside=i > 0) for i, t in enumerate(tuners)]
+    return [Tuned(None, None, (DefendedInput(reader=t),), images, tuner=t, beside=i > 0) for i, t in enumerate(tuners)]
 
 
 def check(settings: EvalSettings) -> None:

@@ -86,7 +86,7 @@ def work(jobs: Iterable[Job], repository: Path, sharing: Collection[str]) -> Wor
         counted.setdefault((*shared, *([] if job.trainer in sharing else [job.id])), (images, rows * images))
         for threat in threats(values["EVAL.ATTACKS"], values["EVAL.PROTOCOLS"]):
             attack = threat.attack
-            if not attack.path and (not attack.steps or ATTACKS.get(attack.name).attacks_through == "surrogate"):
+            if not attack.path and (not attack.steps or ATTACKS.get(attack.name).source_model == "surrogate"):
                 uncounted[str(attack)] = None
                 continue
             known = job.trainer not in sharing or threat.protocol == "adaptive"

@@ -13,7 +13,7 @@ from advpt.errors import RecordError
 from advpt.evaluation import run_folder
 from advpt.files import read_json
 from advpt.jobs.plan import Job, Plan
-from advpt.results.shelf import Run, State
+from advpt.results.index import Run, State
 
 FOLDER = "jobs"  # below the output folder: state, log, lock and progress of every job
 

@@ -24,26 +24,27 @@ def image_features(
     encoder: ImageEncoder,
     pixels: Tensor,
     visual: Tensor | None = None,
-    taps: list[Tensor] | None = None,
+    hidden_states: list[Tensor] | None = None,
     *,
-    read_only: bool = False,
+    class_token_only: bool = False,
 ) -> Tensor:
     """Features ``[b, L]`` float32 of ``pixels [b, 3, h, w]`` in [0, 1], projected, not normalised.
 
-    Without prompts and taps this is ``encoder(pixels)``, bit by bit.
+    Without prompts and hidden states this is ``encoder(pixels)``, bit by bit.
 
     Args:
         visual: prompts ``[J, n, D_v]`` of blocks 0 .. J - 1, or ``[S, J, n, D_v]`` where b is a multiple of S: the
             first b / S images are seen through the first prompts, and so on.
-        taps: gets one tensor ``[b, tokens, D_v]`` for each block, its input after prompts were put in (the first is the
-            output of ``ln_pre``), and at last the output of the last block. Tokens: class, patches, prompts.
-        read_only: leave out what the feature is not read from: all tokens but the class token behind the keys and
-            values of the last block. The same numbers to rounding; the last tap has the class token alone.
+        hidden_states: a list that gets one tensor ``[b, tokens, D_v]`` for each block, its input after prompts were
+            put in (the first is the output of ``ln_pre``), and the output of the last block. Tokens: class, patches,
+            prompts.
+        class_token_only: compute the class token alone behind the keys and values of the last block. The feature is the
+            same to rounding; the last hidden state has the class token alone.
 
     Raises:
         PromptError: the image encoder is a ResNet, or images cannot be shared out among S prompts.
     """
-    if visual is None and taps is None and not read_only:
+    if visual is None and hidden_states is None and not class_token_only:
         return encoder(pixels)
     tower: Any = encoder.visual
     if not hasattr(tower, "transformer"):
@@ -56,11 +57,11 @@ def image_features(
     for i, block in enumerate(tower.transformer.resblocks):
         if 0 < i < len(prompts):
             x = torch.cat([x[:-n], prompts[i].permute(1, 0, 2)])
-        if taps is not None:
-            taps.append(x.permute(1, 0, 2))
-        x = _at_class_token(block, x) if read_only and i + 1 == len(tower.transformer.resblocks) else block(x)
-    if taps is not None:
-        taps.append(x.permute(1, 0, 2))
+        if hidden_states is not None:
+            hidden_states.append(x.permute(1, 0, 2))
+        x = _at_class_token(block, x) if class_token_only and i + 1 == len(tower.transformer.resblocks) else block(x)
+    if hidden_states is not None:
+        hidden_states.append(x.permute(1, 0, 2))
     return tower.ln_post(x[0]) @ tower.proj
 
 
@@ -88,7 +89,7 @@ def _of_each_image(visual: Tensor, images: int) -> tuple[Tensor, ...]:
     return visual.repeat_interleave(images // len(visual), 0).unbind(1)
 
 
-def seen_through(encoder: ImageEncoder, visual: Tensor | None) -> Callable[[Tensor], Tensor]:
+def with_visual_prompts(encoder: ImageEncoder, visual: Tensor | None) -> Callable[[Tensor], Tensor]:
     """Pixels to features through these prompts; the encoder itself where there are none."""
     return encoder if visual is None else functools.partial(image_features, encoder, visual=visual)
 

@@ -241,16 +241,16 @@ class PromptLearner(nn.Module):
             return PromptBatch(self.start, own, self.eos + m + len(self.fixed), deep)
         context = ctx if self.csc else ctx.expand(k, -1, -1)
         before = m // 2 if self.position == "middle" else 0
-        rest = torch.stack(
+        suffix = torch.stack(
             [
                 torch.cat([c[:before], rows[:n], c[before:], rows[n:]])
                 for c, rows, n in zip(context, self.class_rows, self.name_lengths)
             ]
         )
         if self.csc or not before:
-            return PromptBatch(self.start, rest, self.eos + m)
+            return PromptBatch(self.start, suffix, self.eos + m)
         prefix = torch.cat([self.start, ctx[:before]])
-        return PromptBatch(prefix, rest[:, before:], self.eos + m - before)
+        return PromptBatch(prefix, suffix[:, before:], self.eos + m - before)
 
     def load_context(self, state: Mapping[str, Tensor], source: str) -> None:
         """Take the prompts from a state dict; CoOp's has ``ctx`` (its ``token_prefix`` and ``token_suffix`` are not

@@ -24,16 +24,16 @@ class PromptBatch:
     """K prompts as token embeddings, split into what they share and the rest.
 
     prefix: ``[P, d]`` float32, the first P positions of every prompt, P >= 1.
-    rest:   ``[K, R, d]`` float32, what follows, padded with anything behind the end token.
-    eos:    ``[K]`` int64, position of the end token within ``rest``.
+    suffix: ``[K, R, d]`` float32, what follows, padded with anything behind the end token.
+    eos:    ``[K]`` int64, position of the end token within ``suffix``.
     deep:   ``[J - 1, n, d]`` float32 or None: tokens that take positions 1 .. n at the input of blocks 1 .. J - 1, in
             the place of what the block before made there.
 
-    ``prefix``, ``rest`` and ``deep`` may each have a leading dimension S: the prompts of S samples, encoded together.
+    ``prefix``, ``suffix`` and ``deep`` may each have a leading dimension S: the prompts of S samples, encoded together.
     """
 
     prefix: Tensor
-    rest: Tensor
+    suffix: Tensor
     eos: Tensor
     deep: Tensor | None = None
 
@@ -65,16 +65,16 @@ class TextEncoder(nn.Module):
         samples = _samples(prompts)
         s, k = samples or 1, len(prompts.eos)
         prefix = _expand(prompts.prefix + self.positional_embedding[:shared], 3, s)
-        rest = prompts.rest[..., :own, :] + self.positional_embedding[shared : shared + own]
-        rest = _expand(rest, 4, s).flatten(0, 1)
+        suffix = prompts.suffix[..., :own, :] + self.positional_embedding[shared : shared + own]
+        suffix = _expand(suffix, 4, s).flatten(0, 1)
         deep = _expand(prompts.deep, 4, s).unbind(1) if prompts.deep is not None else ()
-        sees = torch.ones(own, shared + own, dtype=torch.bool, device=rest.device).tril_(shared)
+        sees = torch.ones(own, shared + own, dtype=torch.bool, device=suffix.device).tril_(shared)
         for i, block in enumerate(self.transformer.resblocks):
             if 0 < i <= len(deep):
-                prefix, rest = _overwrite(prefix, rest, deep[i - 1])
-            prefix, rest = _block(block, prefix, rest, sees)
-        rows = torch.arange(s * k, device=rest.device)
-        features = self.ln_final(rest[rows, prompts.eos.repeat(s)]) @ self.text_projection
+                prefix, suffix = _overwrite(prefix, suffix, deep[i - 1])
+            prefix, suffix = _block(block, prefix, suffix, sees)
+        rows = torch.arange(s * k, device=suffix.device)
+        features = self.ln_final(suffix[rows, prompts.eos.repeat(s)]) @ self.text_projection
         return features.unflatten(0, (s, k)) if samples else features
 
     def encode_tokens(self, tokens: Tensor, chunk: int = 512) -> Tensor:
@@ -125,7 +125,7 @@ def class_tokens(name: str) -> list[int]:
 
 def _samples(prompts: PromptBatch) -> int:
     """How many samples have prompts of their own; 0 where all are the same."""
-    parts = ((prompts.prefix, 2), (prompts.rest, 3), (prompts.deep, 3))
+    parts = ((prompts.prefix, 2), (prompts.suffix, 3), (prompts.deep, 3))
     return max((len(part) for part, plain in parts if part is not None and part.dim() > plain), default=0)
 
 
@@ -134,33 +134,33 @@ def _expand(part: Tensor, dims: int, samples: int) -> Tensor:
     return part if part.dim() == dims else part.expand(samples, *part.shape)
 
 
-def _overwrite(prefix: Tensor, rest: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+def _overwrite(prefix: Tensor, suffix: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Positions 1 .. n of all prompts become ``tokens [S, n, d]``; those that no prompt shares lie in the rest."""
     n, inside = tokens.shape[1], min(tokens.shape[1], prefix.shape[1] - 1)
     prefix = torch.cat([prefix[:, :1], tokens[:, :inside], prefix[:, 1 + inside :]], 1)
     if inside < n:
-        each = tokens[:, inside:].repeat_interleave(len(rest) // len(tokens), 0)
-        rest = torch.cat([each, rest[:, n - inside :]], 1)
-    return prefix, rest
+        each = tokens[:, inside:].repeat_interleave(len(suffix) // len(tokens), 0)
+        suffix = torch.cat([each, suffix[:, n - inside :]], 1)
+    return prefix, suffix
 
 
-def _block(block: Any, prefix: Tensor, rest: Tensor, sees: Tensor) -> tuple[Tensor, Tensor]:
+def _block(block: Any, prefix: Tensor, suffix: Tensor, sees: Tensor) -> tuple[Tensor, Tensor]:
     """One residual block of CLIP on the shared prefixes ``[S, P, d]`` and the own rests ``[S * K, R, d]``."""
     heads = block.attn.num_heads
     q_p, k_p, v_p = _heads(block, prefix, heads)
-    q_r, k_r, v_r = _heads(block, rest, heads)
-    keys, values = torch.cat([_for_each(k_p, rest), k_r], 2), torch.cat([_for_each(v_p, rest), v_r], 2)
+    q_r, k_r, v_r = _heads(block, suffix, heads)
+    keys, values = torch.cat([_for_each(k_p, suffix), k_r], 2), torch.cat([_for_each(v_p, suffix), v_r], 2)
     prefix = _finish(block, prefix, F.scaled_dot_product_attention(q_p, k_p, v_p, is_causal=True))
-    rest = _finish(block, rest, F.scaled_dot_product_attention(q_r, keys, values, attn_mask=sees))
-    return prefix, rest
+    suffix = _finish(block, suffix, F.scaled_dot_product_attention(q_r, keys, values, attn_mask=sees))
+    return prefix, suffix
 
 
-def _for_each(shared: Tensor, rest: Tensor) -> Tensor:
+def _for_each(shared: Tensor, suffix: Tensor) -> Tensor:
     """``[S, ...]`` of the prefixes as ``[S * K, ...]``, once for each rest; not copied where S is 1."""
     s = len(shared)
     if s == 1:
-        return shared.expand(len(rest), -1, -1, -1)
-    return shared.repeat_interleave(len(rest) // s, 0)
+        return shared.expand(len(suffix), -1, -1, -1)
+    return shared.repeat_interleave(len(suffix) // s, 0)
 
 
 def _heads(block: Any, x: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:

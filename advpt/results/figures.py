@@ -15,9 +15,9 @@ from typing import Any
 from advpt.evaluation import record as records
 from advpt.evaluation.statistics import IMAGES_ONLY, accuracy_interval
 from advpt.files import atomic_path, write_text
-from advpt.results.layout import Cell, Clock, Figure, Mark
+from advpt.results.index import RecordIndex
+from advpt.results.layout import Cell, Figure, PointCell, TimeCurve
 from advpt.results.render import to_csv
-from advpt.results.shelf import Shelf
 from advpt.results.values import Value, value
 from advpt.tuning.progress import wall_clock
 
@@ -45,18 +45,18 @@ class Point:
         return self.y.state == "value" and self.x == self.x
 
 
-def points(figure: Figure, shelf: Shelf) -> list[Point]:
+def points(figure: Figure, index: RecordIndex) -> list[Point]:
     """Every point of a figure, those without a number included."""
-    found = [_point(mark, shelf) for mark in figure.marks]
-    for clock in figure.clocks:
-        found += _clock(clock, shelf)
+    found = [_point(mark, index) for mark in figure.point_cells]
+    for clock in figure.time_curves:
+        found += _clock(clock, index)
     return found
 
 
-def _point(mark: Mark, shelf: Shelf) -> Point:
-    y = value(mark.y, shelf)
+def _point(mark: PointCell, index: RecordIndex) -> Point:
+    y = value(mark.y, index)
     if isinstance(mark.x, Cell):
-        x = value(mark.x, shelf)
+        x = value(mark.x, index)
         if x.state != "value":
             return Point(mark.panel, mark.series, mark.label, float("nan"), 0, 0, Value(x.state, paper=y.paper), ())
         return Point(
@@ -65,20 +65,20 @@ def _point(mark: Mark, shelf: Shelf) -> Point:
     return Point(mark.panel, mark.series, mark.label, mark.x, mark.x, mark.x, y, y.ids)
 
 
-def _clock(clock: Clock, shelf: Shelf) -> list[Point]:
+def _clock(clock: TimeCurve, index: RecordIndex) -> list[Point]:
     """One point per measured epoch: means over the runs of the seconds so far and of the accuracy."""
     by_epoch: dict[int, list[tuple[int, float, dict[str, Any], str]]] = {}
     words, unknown, trained = [], False, False
     for run_id in clock.runs:
-        run = shelf.runs.get(run_id)
-        found = [r for r in shelf.of(run).values() if (r.result.get("training") or {}).get("curve")] if run else []
+        run = index.runs.get(run_id)
+        found = [r for r in index.of(run).values() if (r.result.get("training") or {}).get("curve")] if run else []
         if run is None or not found:
             words.append(
                 "failed" if run and run.state == "failed" else "missing" if run and run.state == "done" else "not run"
             )
             continue
         record = found[0]
-        shelf.used[record.id] = (record, run)
+        index.used[record.id] = (record, run)
         trained = trained or records.is_trained(record.result)
         for row in record.result["training"]["curve"]:
             seconds = wall_clock(record.observed.get("training") or {}, row["epoch"])
@@ -87,7 +87,7 @@ def _clock(clock: Clock, shelf: Shelf) -> list[Point]:
                 continue
             by_epoch.setdefault(row["epoch"], []).append((run.seed, seconds, row[clock.part], record.id))
     if unknown:
-        shelf.note("missing", f"{clock.series}: nobody measured how long its training input took; build its bank anew")
+        index.note("missing", f"{clock.series}: nobody measured how long its training input took; build its bank anew")
     if not by_epoch:
         state = words[0] if words else "missing"
         return [Point(clock.panel, clock.series, "", float("nan"), 0, 0, Value(state), ())]

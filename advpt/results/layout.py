@@ -7,11 +7,11 @@ from typing import Literal
 
 from advpt.defenses import parse as parse_defense
 from advpt.evaluation.protocols import threats
-from advpt.results.published import Key
+from advpt.results.published import PaperCell
 
 
 @dataclass(frozen=True)
-class Which:
+class Metric:
     """One number of a run: its clean accuracy (``protocol`` None), or that under an attack as it was asked for.
 
     ``attack`` and ``defense`` are expansions, as records hold them; see :func:`robust`.
@@ -26,17 +26,17 @@ class Which:
         return text + (f" behind {self.defense}" if self.defense else "")
 
 
-CLEAN = Which()
+CLEAN = Metric()
 
 
-def robust(attack: str, protocol: str = "transfer", defense: str = "") -> Which:
+def robust(attack: str, protocol: str = "transfer", defense: str = "") -> Metric:
     """The accuracy under an attack in its short form.
 
     Raises:
         ConfigError: not an attack, a protocol or a defense.
     """
     found = threats((attack,), (protocol,))[0]
-    return Which(found.protocol, str(found.attack), str(parse_defense(defense)) if defense else "")
+    return Metric(found.protocol, str(found.attack), str(parse_defense(defense)) if defense else "")
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Cell:
     """A number over the seeds: the runs it comes from (ids), which of their numbers, and where the paper prints it."""
 
     runs: tuple[str, ...]
-    which: Which
-    paper: Key | None = None
+    metric: Metric
+    paper: PaperCell | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class WordTable:
 
 
 @dataclass(frozen=True)
-class Mark:
+class PointCell:
     """A point of a figure. ``x``: a number, or a cell whose mean it is; ``label``: what the point stands for."""
 
     panel: str
@@ -105,7 +105,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Clock:
+class TimeCurve:
     """Accuracy over the wall-clock of training runs: ``part`` is ``clean`` or ``robust``."""
 
     panel: str
@@ -124,8 +124,8 @@ class Figure:
     kind: Literal["points", "lines", "bars", "clock"]
     x: str
     y: str
-    marks: tuple[Mark, ...] = ()
-    clocks: tuple[Clock, ...] = ()
+    point_cells: tuple[PointCell, ...] = ()
+    time_curves: tuple[TimeCurve, ...] = ()
     log_x: bool = False
 
 

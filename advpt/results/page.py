@@ -17,10 +17,10 @@ from advpt.evaluation import pictures
 from advpt.evaluation.defended import inexact_gradient
 from advpt.evaluation.record import Record
 from advpt.files import read_object
+from advpt.results.index import Note, RecordIndex, Run
 from advpt.results.layout import Figure, Table, WordTable
 from advpt.results.published import words as published_words
 from advpt.results.render import LEGEND, any_published, seeds_of, word_rows
-from advpt.results.shelf import Note, Run, Shelf
 from advpt.results.values import NO_CELL, Value
 
 STYLE = """
@@ -107,8 +107,8 @@ def table_section(table: Table, values: Sequence[Sequence[Value]], files: Sequen
     return section(table.name, table.title, about + grid(["attack", "method", *table.columns], rows), files)
 
 
-def word_section(table: WordTable, shelf: Shelf, files: Sequence[str]) -> str:
-    lines, why = word_rows(table, shelf)
+def word_section(table: WordTable, index: RecordIndex, files: Sequence[str]) -> str:
+    lines, why = word_rows(table, index)
     heads = ["data set", "backbone", "rank", "word", "distance", "untrained", "distance", "paper's word", "distance"]
     rows = [
         [*map(plain, x[:2]), plain(x[4]), f"<td>{escape(str(x[5]))}{links([x[11]])}</td>", *map(plain, x[6:11])]
@@ -144,7 +144,7 @@ def data_uri(path: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
-def picture_section(runs: Iterable[Run], shelf: Shelf) -> str:
+def picture_section(runs: Iterable[Run], index: RecordIndex) -> str:
     """Clean image, attacked image, magnified change, and what both prompts say; "" where no run kept pictures."""
     shown = []
     for run in runs:
@@ -153,9 +153,9 @@ def picture_section(runs: Iterable[Run], shelf: Shelf) -> str:
             continue
         try:
             about = read_object(path, RecordError)
-            known = {record.id: record for record in shelf.of(run).values()}
+            known = {record.id: record for record in index.of(run).values()}
             if about["record"] not in known:
-                shelf.note(
+                index.note(
                     "missing", f"the pictures of {run.label or run.id} belong to a record that is not there any more"
                 )
                 continue
@@ -164,9 +164,9 @@ def picture_section(runs: Iterable[Run], shelf: Shelf) -> str:
             head_ += f"{about['magnified']:.0f} times around grey.</p>"
             found = f'{head_}<div class="pictures">{"".join(_picture(run, p) for p in about["pictures"])}</div>'
         except (RecordError, KeyError, TypeError, ValueError, AttributeError) as error:
-            shelf.note("refused", f"{shelf.name(path)} is not what a run leaves ({error!r}); make the pictures again")
+            index.note("refused", f"{index.name(path)} is not what a run leaves ({error!r}); make the pictures again")
             continue
-        shelf.used[about["record"]] = (known[about["record"]], run)
+        index.used[about["record"]] = (known[about["record"]], run)
         shown.append(found)
     return section("pictures", "Pictures of the attack", "".join(shown)) if shown else ""
 
@@ -184,7 +184,7 @@ def _picture(run: Run, picture: Mapping[str, Any]) -> str:
     return f"<figure>{images}<figcaption>truth: {escape(picture['label'])}{said}</figcaption></figure>"
 
 
-def record_section(used: Mapping[str, tuple[Record, Run]], shelf: Shelf) -> str:
+def record_section(used: Mapping[str, tuple[Record, Run]], index: RecordIndex) -> str:
     """The list that every number links to."""
     heads = ["record", "run and file", "seed", "protocol and attack", "clean", "robust", "images", "seconds"]
     rows = []
@@ -192,7 +192,7 @@ def record_section(used: Mapping[str, tuple[Record, Run]], shelf: Shelf) -> str:
         r = record.result
         attack = (r.get("attack") or {}).get("spec", "")
         robust = r.get("robust")
-        where = shelf.name(record.path) if record.path is not None else ""
+        where = index.name(record.path) if record.path is not None else ""
         behind = f", behind {'+'.join(r['defenses'])}" if r.get("defenses") else ""
         behind += f" ({word})" if robust and (word := inexact_gradient(r.get("defense"))) else ""
         rows.append(

@@ -15,7 +15,7 @@ FOLDER = Path(__file__).with_name("paper")
 
 
 @dataclass(frozen=True, order=True)
-class Key:
+class PaperCell:
     """Where a number stands in the paper. ``table``: 1 to 4 or ``shift``; ``method``: vanilla, AdvPT, linear_probe."""
 
     table: str
@@ -41,15 +41,15 @@ def _rows(name: str) -> list[dict[str, str]]:
 
 
 @functools.cache
-def numbers() -> dict[Key, float]:
+def numbers() -> dict[PaperCell, float]:
     """All accuracies in percent of the paper's Tables 1 to 4 and of its domain shift."""
     return {
-        Key(r["table"], r["backbone"], r["dataset"], r["method"], r["defense"], r["attack"]): float(r["accuracy"])
+        PaperCell(r["table"], r["backbone"], r["dataset"], r["method"], r["defense"], r["attack"]): float(r["accuracy"])
         for r in _rows("advpt_tables.csv")
     }
 
 
-def number(key: Key | None) -> float | None:
+def number(key: PaperCell | None) -> float | None:
     """The published accuracy in percent, None where the paper has no such cell. Tables ``tapt 1`` and ``tapt 2`` are
     those of TAPT's authors (robust at 1/255, clean)."""
     if key is None:

@@ -10,9 +10,9 @@ from typing import Any
 from tabulate import tabulate
 
 from advpt.evaluation.statistics import MIN_SEEDS, STATEMENT
+from advpt.results.index import RecordIndex
 from advpt.results.layout import Row, Table, WordTable
 from advpt.results.published import words as published_words
-from advpt.results.shelf import Shelf
 from advpt.results.values import NO_CELL, Value
 
 COLUMNS = ("table", "backbone", "dataset", "method", "defense", "protocol", "attack", "ours", "low95", "high95",
@@ -162,25 +162,25 @@ WORD_HEADS = ("dataset", "backbone", "reading", "vector", "rank", "word", "dista
               "untrained_distance", "paper_word", "paper_distance", "record")  # fmt: skip
 
 
-def word_rows(table: WordTable, shelf: Shelf) -> tuple[list[list[Any]], dict[str, str]]:
+def word_rows(table: WordTable, index: RecordIndex) -> tuple[list[list[Any]], dict[str, str]]:
     """Every word of both readings, as :data:`WORD_HEADS`, and by data set and backbone why there are none."""
     lines: list[list[Any]] = []
     why: dict[str, str] = {}
     for column in table.columns:
         name = f"{column.dataset}, {column.backbone}"
-        run = shelf.runs.get(column.run)
-        found = [r for r in shelf.of(run).values() if "words" in r.result] if run is not None else []
+        run = index.runs.get(column.run)
+        found = [r for r in index.of(run).values() if "words" in r.result] if run is not None else []
         if run is None or not found:
             why[name] = (
                 "not run" if run is None or run.state == "not run" else "failed" if run.state == "failed" else "missing"
             )
             if why[name] == "missing":
-                shelf.note(
+                index.note(
                     "missing", f"the run {column.run} is done, but no record of it has nearest words: run it again"
                 )
             continue
         record = found[0]
-        shelf.used[record.id] = (record, run)
+        index.used[record.id] = (record, run)
         trained, untrained = record.result["words"]["trained"], record.result["words"]["untrained"]
         published = {w.rank: w for w in published_words(column.dataset)}
         for rank, (word, distance) in enumerate(trained["overall"], start=1):
@@ -211,9 +211,9 @@ def word_rows(table: WordTable, shelf: Shelf) -> tuple[list[list[Any]], dict[str
     return lines, why
 
 
-def word_markdown(table: WordTable, shelf: Shelf) -> str:
+def word_markdown(table: WordTable, index: RecordIndex) -> str:
     """The five nearest of all, and for every vector its nearest word; all others are in the CSV."""
-    lines, why = word_rows(table, shelf)
+    lines, why = word_rows(table, index)
     overall = [[*x[:2], *x[4:11]] for x in lines if x[2] == "overall"]
     heads = ["data set", "backbone", "rank", "word", "distance", "untrained", "distance", "paper's word", "distance"]
     text = tabulate(overall, headers=heads, tablefmt="github", disable_numparse=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from advpt.files import write_text
 from advpt.results import figures, page, render
+from advpt.results.index import Note, RecordIndex, Run
 from advpt.results.layout import Exhibit, Table, WordTable
-from advpt.results.shelf import Note, Run, Shelf
 from advpt.results.values import Value, fill
 
 TABLES, FIGURES, PAGE = "tables", "figures", "index.html"
@@ -40,7 +40,7 @@ def write(
         runs: by id, every run that an exhibit names.
         top: the folder of all runs; records below it that belong to none of them are noted.
     """
-    shelf = Shelf(runs, top)
+    index = RecordIndex(runs, top)
     written: list[Path] = []
     sections: list[str] = []
     entries: list[tuple[str, str]] = []
@@ -55,7 +55,7 @@ def write(
 
     for exhibit in exhibits:
         if isinstance(exhibit, Table):
-            values = fill(exhibit, shelf)
+            values = fill(exhibit, index)
             count([v for line in values for v in line])
             texts = {
                 "md": render.markdown(exhibit, values),
@@ -65,28 +65,28 @@ def write(
             paths = _write_all(folder / TABLES / exhibit.name, texts)
             sections.append(page.table_section(exhibit, values, beside(paths)))
         elif isinstance(exhibit, WordTable):
-            lines, _ = render.word_rows(exhibit, shelf)
-            texts = {"md": render.word_markdown(exhibit, shelf), "csv": render.to_csv(render.WORD_HEADS, lines)}
+            lines, _ = render.word_rows(exhibit, index)
+            texts = {"md": render.word_markdown(exhibit, index), "csv": render.to_csv(render.WORD_HEADS, lines)}
             paths = _write_all(folder / TABLES / exhibit.name, texts)
-            sections.append(page.word_section(exhibit, shelf, beside(paths)))
+            sections.append(page.word_section(exhibit, index, beside(paths)))
         else:
-            found = figures.points(exhibit, shelf)
+            found = figures.points(exhibit, index)
             count([p.y for p in found])
             paths = figures.draw(exhibit, found, folder / FIGURES)
             ids = list(dict.fromkeys(i for p in found for i in p.ids))
             sections.append(page.figure_section(exhibit, paths[0], ids, beside(paths)))
         written += paths
         entries.append((exhibit.name, exhibit.title))
-    if taken := page.picture_section(runs.values(), shelf):
+    if taken := page.picture_section(runs.values(), index):
         sections.append(taken)
         entries.append(("pictures", "Pictures of the attack"))
     if top is not None:
-        shelf.strays([top])
-    sections += [page.note_section(shelf.notes), page.record_section(shelf.used, shelf)]
+        index.strays([top])
+    sections += [page.note_section(index.notes), page.record_section(index.used, index)]
     entries += [("notes", "Notes"), ("records", "Records")]
     target = folder / PAGE
     write_text(target, page.page(title, about, sections, entries))
-    return Report(target, (*written, target), tuple(shelf.notes), counts)
+    return Report(target, (*written, target), tuple(index.notes), counts)
 
 
 def _write_all(stem: Path, texts: Mapping[str, str]) -> list[Path]:

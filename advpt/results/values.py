@@ -13,9 +13,9 @@ from advpt.detectors import UNTUNED
 from advpt.evaluation import record as records
 from advpt.evaluation.defended import inexact_gradient
 from advpt.evaluation.statistics import IMAGES_ONLY, Interval, Runs, accuracy_interval, bounds_text, difference
+from advpt.results.index import RecordIndex, part
 from advpt.results.layout import Cell, Table
 from advpt.results.published import number
-from advpt.results.shelf import Shelf, part
 
 WORDS = ("not run", "failed", "missing", "refused")
 NO_CELL = "n/a"
@@ -73,7 +73,7 @@ class Value:
         return "" if self.difference is None else f"{self.difference:+.1f}"
 
 
-def value(cell: Cell | None, shelf: Shelf) -> Value:
+def value(cell: Cell | None, index: RecordIndex) -> Value:
     """What stands in a cell."""
     if cell is None:
         return Value(NO_CELL)
@@ -83,23 +83,23 @@ def value(cell: Cell | None, shelf: Shelf) -> Value:
     trained = False
     official: set[bool | None] = set()
     for run_id in cell.runs:
-        record, state = shelf.find(run_id, cell.which)
-        seed = shelf.runs[run_id].seed if run_id in shelf.runs else -1
+        record, state = index.find(run_id, cell.metric)
+        seed = index.runs[run_id].seed if run_id in index.runs else -1
         if record is None:
             words.append(state)
             notes.append(f"seed {seed}: {state}" if seed >= 0 else state)
             continue
-        parts.append((seed, part(record, cell.which)))
+        parts.append((seed, part(record, cell.metric)))
         ids.append(record.id)
         digests.add((record.result.get("images") or {}).get("digest", ""))
         official.add(record.result.get("comparable", True))
         trained = trained or records.is_trained(record.result)
-        word = inexact_gradient(record.result.get("defense")) if cell.which.protocol is not None else ""
+        word = inexact_gradient(record.result.get("defense")) if cell.metric.protocol is not None else ""
         notes += [word] if word and word not in notes else []
         for text in record.result.get("warnings", []):
             note = UNTUNED if text.startswith(UNTUNED) else WARNED
             notes += [note] if note not in notes else []
-            shelf.note("warning", f"{shelf.runs[run_id].label or run_id}: {text}")
+            index.note("warning", f"{index.runs[run_id].label or run_id}: {text}")
     if not parts:
         worst = next((w for w in ("failed", "refused", "missing", "not run") if w in words), "not run")
         return Value(worst, paper=published)
@@ -138,9 +138,9 @@ def compare(one: Value, other: Value) -> Interval | None:
     return difference(one.runs, other.runs) if one.runs.correct and other.runs.correct else None
 
 
-def fill(table: Table, shelf: Shelf) -> list[list[Value]]:
+def fill(table: Table, index: RecordIndex) -> list[list[Value]]:
     """The numbers of a table, row by row; ``better`` is set where one method beats every other that was run."""
-    values = [[value(cell, shelf) for cell in row.cells] for row in table.rows]
+    values = [[value(cell, index) for cell in row.cells] for row in table.rows]
     for column in range(len(table.columns)):
         groups: dict[tuple[str, ...], list[int]] = {}
         for i, row in enumerate(table.rows):

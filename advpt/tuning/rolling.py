@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 
 FILE = "rolling.pth.tar"
 FORMAT = 1
-EVERY = 300.0  # seconds between two of them; more where one takes long to write
-SHARE = 20  # of the time at most one part in so many goes into writing them
+CHECKPOINT_SECONDS = 300.0  # seconds between two of them; more where one takes long to write
+CHECKPOINT_SHARE = 20  # of the time at most one part in so many goes into writing them
 
 
 class Rolling:
@@ -42,7 +42,7 @@ class Rolling:
 
     def __init__(self, path: Path, watch: LossWatch) -> None:
         self.path, self.watch = path, watch
-        self._next = time.monotonic() + EVERY
+        self._next = time.monotonic() + CHECKPOINT_SECONDS
         self._found: dict[str, Any] | None = None  # what the current epoch goes on from
         self.phase: Phase | None = None  # of the tuning, from the first epoch of this process on
         self.seconds = 0.0  # that the epoch took before this process
@@ -157,7 +157,7 @@ class Rolling:
         }
         with atomic_path(self.path) as partial:
             torch.save(state, partial)
-        self._next = time.monotonic() + max(EVERY, SHARE * (time.monotonic() - started))
+        self._next = time.monotonic() + max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * (time.monotonic() - started))
 
     def clear(self) -> None:
         """Delete the file: the epochs it belongs to are done."""

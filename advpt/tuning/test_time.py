@@ -75,7 +75,7 @@ PROFILES = {
 
 
 @dataclass(frozen=True)
-class Tuning:
+class TuningConfig:
     """How an image is tuned on.
 
     resets: what prompts start from: ``loaded`` the trained ones, ``constructed`` what the released code restores.
@@ -105,7 +105,7 @@ class Tuning:
     seed: int = 0
 
     @classmethod
-    def from_cfg(cls, node: CfgNode, context: ContextSettings, layers: int | None) -> Tuning:
+    def from_cfg(cls, node: CfgNode, context: ContextSettings, layers: int | None) -> TuningConfig:
         """From ``TRAINER.TAPT``. ``layers``: blocks of the image tower, None where it is not known yet.
 
         Raises:
@@ -191,7 +191,7 @@ def choose(logits: Tensor, kept: int) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class PromptedCLIP:
     """A frozen CLIP with learned prompts: ``learner`` says how prompts are made of values, ``fixed [K, L]`` are text
     features of unit length for a layout without text prompts."""
 
@@ -206,10 +206,17 @@ class Model:
         return self.fixed if state.text is None else F.normalize(self.text(state.text).float(), dim=-1)
 
     def logits(
-        self, state: PromptState, text: Tensor, pixels: Tensor, taps: list[Tensor] | None = None, whole: bool = False
+        self,
+        state: PromptState,
+        text: Tensor,
+        pixels: Tensor,
+        hidden_states: list[Tensor] | None = None,
+        whole: bool = False,
     ) -> Tensor:
         """``[S, v, K]`` float32 of ``pixels [S, v, 3, h, w]``. ``whole``: with all that a plain forward computes."""
-        features = image_features(self.image, pixels.flatten(0, 1), state.visual, taps, read_only=not whole).float()
+        features = image_features(
+            self.image, pixels.flatten(0, 1), state.visual, hidden_states, class_token_only=not whole
+        ).float()
         features = F.normalize(features, dim=-1).unflatten(0, pixels.shape[:2])
         with torch.autocast(pixels.device.type, enabled=False):  # logits are float32 whatever the encoders computed in
             return self.scale * features @ text.transpose(-1, -2)
@@ -228,19 +235,19 @@ class Tuner:
         PromptError: statistics of other tokens than the model has.
     """
 
-    model: Model
+    model: PromptedCLIP
     start: Mapping[str, Tensor]
-    how: Tuning
+    config: TuningConfig
     adversarial: Reference
     clean: Reference
     name: str = "tapt"
     files: Mapping[str, Path] = dataclasses.field(default_factory=dict)
-    made_with: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # more for the key
+    extra_key: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # more for the key
     not_finite: list[str] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.start = {name: value.detach().clone() for name, value in self.start.items()}
-        with torch.no_grad(), half_precision(self.how.precision, self.model.fixed.device):
+        with torch.no_grad(), half_precision(self.config.precision, self.model.fixed.device):
             self._state = self.model.learner(self.start)
             self._text = self.model.text_features(self._state)
         if self._state.visual is None:
@@ -253,8 +260,8 @@ class Tuner:
 
     def parameters(self) -> dict[str, Any]:
         """Everything that determines what it does to an image, as JSON values: part of every bank's key."""
-        how = dataclasses.asdict(self.how) | {"betas": BETAS, "eps": EPS, "decay": DECAY}
-        del how["resets"], how["crops"]
+        config = dataclasses.asdict(self.config) | {"betas": BETAS, "eps": EPS, "decay": DECAY}
+        del config["resets"], config["crops"]
         banks = {
             f"{kind}.{part}": torch.stack([pair[i] for pair in bank])
             for kind, bank in (("adversarial", self.adversarial), ("clean", self.clean))
@@ -264,12 +271,12 @@ class Tuner:
         return {
             "name": self.name,
             "version": VERSION,
-            "how": {k: list(v) if isinstance(v, tuple) else v for k, v in how.items()},
+            "how": {k: list(v) if isinstance(v, tuple) else v for k, v in config.items()},
             "start": tensor_digest(self.start),
             "text": tensor_digest({"text": self._text, "scale": torch.tensor(self.model.scale)}),
             "statistics": tensor_digest(banks),
             "gives": "logits",
-            **self.made_with,
+            **self.extra_key,
         }
 
     # --- the evaluation -----------------------------------------------------------------------------------------
@@ -277,17 +284,18 @@ class Tuner:
     @property
     def by_image(self) -> bool:
         """Whether no image's prompts go on from another's."""
-        return self.how.reset_every == 1 or not self.how.steps
+        return self.config.reset_every == 1 or not self.config.steps
 
     def __call__(self, pixels: Tensor, ids: Sequence[str], clean: bool = False) -> Tensor:
         """Logits ``[b, K]`` of ``pixels [b, 3, h, w]`` under prompts tuned on each. ``clean``: these are the pixels of
         the files. Images in the order of ``ids`` share prompts within every ``reset_every`` of them."""
-        if not self.how.steps:
+        if not self.config.steps:
             return self.untuned(pixels)
         found: list[Tensor | None] = [None] * len(ids)
         for rows, values in self._turns(len(ids)):
-            if self.how.reset_every == 1:  # batches of one size, so that an image's bits do not depend on its company
-                rows = rows + rows[-1:] * (self.how.batch - len(rows))
+            if self.config.reset_every == 1:
+                # batches of one size: an image's bits do not depend on the images beside it
+                rows = rows + rows[-1:] * (self.config.batch - len(rows))
             names = [ids[i] for i in rows]
             some = pixels[list(rows)]
             tuned = self.tune(self.views(some, names, clean), values.get("now"), names)
@@ -299,10 +307,10 @@ class Tuner:
     def _turns(self, n: int) -> Iterator[tuple[list[int], dict[str, Values]]]:
         """Rows that are tuned together, and the box that their prompts go on in: chains of ``reset_every`` images, a
         batch of them side by side."""
-        every = self.how.reset_every
+        every = self.config.reset_every
         chains = [range(first, min(first + every, n)) for first in range(0, n, every)]
-        for i in range(0, len(chains), self.how.batch):
-            together, box = chains[i : i + self.how.batch], dict[str, Values]()
+        for i in range(0, len(chains), self.config.batch):
+            together, box = chains[i : i + self.config.batch], dict[str, Values]()
             for turn in range(len(together[0])):
                 rows = [chain[turn] for chain in together if turn < len(chain)]
                 if "now" in box and len(rows) < len(together):  # the last chain is shorter
@@ -311,8 +319,8 @@ class Tuner:
 
     def views(self, pixels: Tensor, ids: Sequence[str], clean: bool = False, seed: int | None = None) -> Tensor:
         """``[S, views, 3, h, w]``, the images themselves first. ``seed``: in place of the setting's."""
-        n, seed = self.how.views, self.how.seed if seed is None else seed
-        if not clean or self.how.source == "tensor" or n == 1:
+        n, seed = self.config.views, self.config.seed if seed is None else seed
+        if not clean or self.config.source == "tensor" or n == 1:
             return views.views(pixels, ids, n, seed)
         size, found = (pixels.shape[-2], pixels.shape[-1]), []
         for name in ids:
@@ -328,7 +336,7 @@ class Tuner:
     @torch.no_grad()
     def predict(self, values: Values, pixels: Tensor) -> Tensor:
         """Logits ``[S, K]`` of ``pixels [S, 3, h, w]``, each under its own values."""
-        with half_precision(self.how.precision, pixels.device):
+        with half_precision(self.config.precision, pixels.device):
             state = self.model.learner(values)
             return self.model.logits(state, self.model.text_features(state), pixels[:, None])[:, 0]
 
@@ -339,10 +347,10 @@ class Tuner:
         kept = self._kept(seen, values)
         old = values or self.untouched(len(seen))
         now = {name: value.detach().clone().requires_grad_() for name, value in old.items()}
-        optimizer = torch.optim.AdamW(now.values(), lr=self.how.lr, betas=BETAS, eps=EPS, weight_decay=DECAY)
+        optimizer = torch.optim.AdamW(now.values(), lr=self.config.lr, betas=BETAS, eps=EPS, weight_decay=DECAY)
         broken = torch.zeros(len(seen), dtype=torch.bool, device=seen.device)
         with torch.enable_grad():
-            for _ in range(self.how.steps):
+            for _ in range(self.config.steps):
                 optimizer.zero_grad()
                 self.loss(now, kept)[0].sum().backward()
                 broken |= _not_finite(now)
@@ -354,31 +362,31 @@ class Tuner:
 
     def loss(self, values: Values, kept: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss ``[S]`` of every sample and its parts, on chosen views ``kept [S, v, 3, h, w]``."""
-        how, taps = self.how, list[Tensor]()
-        with half_precision(how.precision, kept.device):
+        config, hidden_states = self.config, list[Tensor]()
+        with half_precision(config.precision, kept.device):
             state = self.model.learner(values)
-            logits = self.model.logits(state, self.model.text_features(state), kept, taps)
-        tokens = [taps[i].float().unflatten(0, kept.shape[:2]) for i in how.blocks]
+            logits = self.model.logits(state, self.model.text_features(state), kept, hidden_states)
+        tokens = [hidden_states[i].float().unflatten(0, kept.shape[:2]) for i in config.blocks]
         return losses.tapt(
             logits,
             tokens,
-            self.adversarial if how.alpha > 0 else _none(tokens),
-            self.clean if how.alpha < 1 else _none(tokens),
-            alpha=how.alpha,
-            align_weight=how.align_weight,
-            entropy_weight=how.entropy_weight,
-            form=how.form,
-            unbiased=how.variance == "unbiased",
+            self.adversarial if config.alpha > 0 else _none(tokens),
+            self.clean if config.alpha < 1 else _none(tokens),
+            alpha=config.alpha,
+            align_weight=config.align_weight,
+            entropy_weight=config.entropy_weight,
+            form=config.form,
+            unbiased=config.variance == "unbiased",
         )
 
     def _kept(self, seen: Tensor, values: Values | None) -> Tensor:
         """``[S, kept, 3, h, w]`` of the views, chosen once for all steps and both losses."""
         with torch.no_grad():
-            rows = choose(self._of_all_views(seen, values), self.how.kept)
+            rows = choose(self._of_all_views(seen, values), self.config.kept)
         return seen.gather(1, rows[:, :, None, None, None].expand(-1, -1, *seen.shape[2:]))
 
     def _of_all_views(self, seen: Tensor, values: Values | None) -> Tensor:
-        with half_precision(self.how.precision, seen.device):
+        with half_precision(self.config.precision, seen.device):
             if values is not None:
                 state = self.model.learner(values)
                 return self.model.logits(state, self.model.text_features(state), seen)
@@ -409,13 +417,13 @@ class Tuner:
         zero: backward, the denominator is that of a smooth sign with the tensor's mean size. Every image starts anew.
         """
         if not torch.is_grad_enabled():
-            tuned = self.tune(self.views(pixels, ids, seed=seed), ids=ids) if self.how.steps else None
+            tuned = self.tune(self.views(pixels, ids, seed=seed), ids=ids) if self.config.steps else None
             return self.predict(tuned or self.untouched(len(ids)), pixels)
         now = {name: value.clone().requires_grad_() for name, value in self.untouched(len(ids)).items()}
         first = {name: torch.zeros_like(value) for name, value in now.items()}
         second = dict(first)
-        kept = self._kept(self.views(pixels, ids, seed=seed), None) if self.how.steps else pixels
-        for step in range(1, self.how.steps + 1):
+        kept = self._kept(self.views(pixels, ids, seed=seed), None) if self.config.steps else pixels
+        for step in range(1, self.config.steps + 1):
             loss = self.loss(now, kept)[0].sum()
             gradients = dict(zip(now, torch.autograd.grad(loss, list(now.values()), create_graph=True)))
             for name, g in gradients.items():
@@ -423,7 +431,7 @@ class Tuner:
                 second[name] = BETAS[1] * second[name] + (1 - BETAS[1]) * g.detach().square()
                 m = first[name] / (1 - BETAS[0] ** step)
                 size = (second[name] / (1 - BETAS[1] ** step)).sqrt()
-                now[name] = now[name] * (1 - self.how.lr * DECAY) - self.how.lr * _smooth(m, size + EPS)
+                now[name] = now[name] * (1 - self.config.lr * DECAY) - self.config.lr * _smooth(m, size + EPS)
         return self.attackable(now, pixels)
 
 

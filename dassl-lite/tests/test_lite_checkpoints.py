@@ -181,7 +181,7 @@ def test_a_planted_payload_is_named_and_does_not_run(parts, tmp_path, legacy, ca
         ("torch.serialization", "_legacy_load"),
         ("numpy", "load"),
         ("numpy.core.multiarray", "_reconstruct"),
-        ("dassl.utils.safe_load", "Husk"),
+        ("dassl.utils.safe_load", "Opaque"),
         ("dassl.optim.lr_scheduler", "ConstantWarmupScheduler.__init__"),
     ],
 )

@@ -28,7 +28,7 @@ def make(name: str, objective: str, norm: str, **wanted: Any) -> Attack:
 
 
 # Images made elsewhere have no objective and no forward pass: their contract is in test_attack_files.py.
-CARRIED_OUT = [name for name in ATTACKS if ATTACKS.get(name).attacks_through != "files"]
+CARRIED_OUT = [name for name in ATTACKS if ATTACKS.get(name).source_model != "files"]
 
 
 def accepted() -> list[tuple[str, str, str]]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from advpt.attacks import SampleNoise, parse, parse_all
 from advpt.attacks.files import Files
 from advpt.attacks.spec import parse_training
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 from advpt.data.images import ImageSet
 from advpt.errors import AttackError, ConfigError
 from advpt.prompts.classifier import from_templates
@@ -78,8 +78,8 @@ def test_the_bank_holds_these_very_images(kind: str, images: Images, tiny_clip, 
     order = torch.randperm(9, generator=torch.Generator().manual_seed(3)).tolist()
     pixels = attacked(some)
     path = write(pixels[order], [some.ids[i] for i in order], tmp_path, kind)
-    library = Library(tmp_path / "banks", tiny_clip, lambda: tiny_clip, chunk=4)
-    bank = library.get(some, parse(f"files:{path}@8"))
+    bank_cache = BankCache(tmp_path / "banks", tiny_clip, lambda: tiny_clip, chunk=4)
+    bank = bank_cache.get(some, parse(f"files:{path}@8"))
     with torch.no_grad():
         wanted = torch.cat([tiny_clip.require_image()(part) for part in (pixels.float() / 255).split(4)])
     assert torch.equal(bank.embeddings, wanted.float())
@@ -123,15 +123,15 @@ def test_images_beyond_the_budget_are_named_and_nothing_is_built(images: Images,
     pixels[3] = attacked(some, 12)[3]
     pixels[1] = attacked(some, 10)[1]
     path = write(pixels, some.ids, tmp_path)
-    library = Library(tmp_path / "banks", tiny_clip, lambda: tiny_clip, chunk=4)
+    bank_cache = BankCache(tmp_path / "banks", tiny_clip, lambda: tiny_clip, chunk=4)
     with pytest.raises(AttackError) as caught:
-        library.get(some, parse(f"files:{path}@8"))
+        bank_cache.get(some, parse(f"files:{path}@8"))
     assert f"2 of 5 images are beyond the budget of 8/255 in linf: {some.ids[3]} (12.00/255), {some.ids[1]} (10.00" in (
         str(caught.value)
     )
     assert "resized and cropped to 32 x 32 (bicubic)" in str(caught.value) and "files:PATH@12" in str(caught.value)
     assert not list((tmp_path / "banks").glob("**/*.safetensors"))
-    library.get(some, parse(f"files:{path}@12"))
+    bank_cache.get(some, parse(f"files:{path}@12"))
 
 
 def test_the_largest_distance_is_printed(images: Images, tmp_path: Path, caplog) -> None:
@@ -320,17 +320,17 @@ def test_training_on_them_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ("folder", "npy", "safetensors"))
 def test_the_key_is_of_the_content_and_not_of_the_place(kind: str, images: Images, tiny_clip, tmp_path: Path) -> None:
     some = images(3)
-    library = Library(tmp_path / "banks", tiny_clip, lambda: tiny_clip, chunk=4)
-    hand = from_templates(TextEncoder(tiny_clip.model), ["a", "b"], ["{}"], 100.0)
+    bank_cache = BankCache(tmp_path / "banks", tiny_clip, lambda: tiny_clip, chunk=4)
+    zero_shot = from_templates(TextEncoder(tiny_clip.model), ["a", "b"], ["{}"], 100.0)
     (tmp_path / "one").mkdir()
     path = write(attacked(some), some.ids, tmp_path / "one", kind)
 
     def key(where: Path, eps: float = 8, seed: int = 0, classifier=None) -> str:
-        return library.spec(some, parse(f"files:{where}@{eps}"), classifier, seed).key
+        return bank_cache.spec(some, parse(f"files:{where}@{eps}"), classifier, seed).key
 
     first = key(path)
     shutil.copytree(tmp_path / "one", tmp_path / "two")
-    assert key(tmp_path / "two" / path.name) == first == key(path, seed=4) == key(path, classifier=hand)
+    assert key(tmp_path / "two" / path.name) == first == key(path, seed=4) == key(path, classifier=zero_shot)
     assert key(path, eps=9) != first
     shutil.rmtree(tmp_path / "two")
     (tmp_path / "two").mkdir()

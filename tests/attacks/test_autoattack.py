@@ -231,7 +231,7 @@ def test_the_original_package_gives_the_same(x: Tensor, monkeypatch) -> None:
     monkeypatch.setattr(importlib, "import_module", swapped)
     attack = parse("apgd-ce-t@6").build()
     assert torch.equal(attack(net, x, y, NOISE).images, expected.images)
-    assert attack.made_with() == {"autoattack": "unknown version"}
+    assert attack.provenance() == {"autoattack": "unknown version"}
 
 
 def test_what_a_bank_records() -> None:
@@ -240,4 +240,4 @@ def test_what_a_bank_records() -> None:
         "name": "aa", "version": 1, "objective": "margin", "norm": "linf", "eps": 8.0,
         "stages": ["apgd-ce", "apgd-t", "fab-t", "square"], "every": False,
     }  # fmt: skip
-    assert attack.made_with()["pyautoattack"].startswith("0.")
+    assert attack.provenance()["pyautoattack"].startswith("0.")

@@ -13,7 +13,7 @@ from PIL import Image
 from advpt.attacks import parse, surrogate
 from advpt.attacks.surrogate import HEAD, Recipe, Surrogate, fit_linear, load_surrogate
 from advpt.backbones.clip import from_state
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 from advpt.errors import AttackError, BankError, ConfigError, WeightsError
 from advpt.settings import SurrogateSettings
 
@@ -152,11 +152,11 @@ def test_one_adversarial_set_serves_all_backbones(coloured, tmp_path: Path, tiny
     banks, specs = [], []
     for name, state in (("one", tiny_state), ("two", other)):
         backbone = from_state(name, state, "the test suite")
-        library = Library(tmp_path / "banks", backbone, lambda b=backbone: b, chunk=6, load_surrogate=lambda: net)
-        specs.append(library.spec(coloured, attack, None, 0))
-        banks.append(library.get(coloured, attack))
-    assert specs[0].made_of.fields() == specs[1].made_of.fields()
-    attacked = specs[0].made_of.fields()["attacked"]
+        bank_cache = BankCache(tmp_path / "banks", backbone, lambda b=backbone: b, chunk=6, load_surrogate=lambda: net)
+        specs.append(bank_cache.spec(coloured, attack, None, 0))
+        banks.append(bank_cache.get(coloured, attack))
+    assert specs[0].adversarial_set.fields() == specs[1].adversarial_set.fields()
+    attacked = specs[0].adversarial_set.fields()["attacked"]
     assert attacked["image"] == net.digest and attacked["text"] is None
     assert specs[0].key != specs[1].key and not torch.equal(banks[0].embeddings, banks[1].embeddings)
     for column in ("loss", "linf", "stage", "perturbed", "clean_correct"):
@@ -166,6 +166,6 @@ def test_one_adversarial_set_serves_all_backbones(coloured, tmp_path: Path, tiny
 
 
 def test_a_library_without_a_network_says_so(coloured, tmp_path: Path, tiny_clip) -> None:
-    library = Library(tmp_path, tiny_clip, lambda: tiny_clip)
+    bank_cache = BankCache(tmp_path, tiny_clip, lambda: tiny_clip)
     with pytest.raises(BankError, match="a network of the attacker's own, and none was set up"):
-        library.get(coloured, parse("rap3@16"))
+        bank_cache.get(coloured, parse("rap3@16"))

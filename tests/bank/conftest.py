@@ -1,3 +1,3 @@
-from conftest_bank import clip_model, library, pictures
+from conftest_bank import bank_cache, clip_model, pictures
 
-__all__ = ["clip_model", "library", "pictures"]
+__all__ = ["clip_model", "bank_cache", "pictures"]

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from advpt.backbones.clip import Architecture, Backbone, build
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 from advpt.data.images import ImageSet, Preprocessing, Sample
 
 TINY = Architecture(32, 16, 1, 64, 8, 77, 49408, 64, 1)
@@ -45,5 +45,5 @@ def pictures(tmp_path: Path) -> ImageSet:
 
 
 @pytest.fixture
-def library(tmp_path: Path, clip_model: Backbone) -> Library:
-    return Library(tmp_path / "banks", clip_model, lambda: clip_model, chunk=4)
+def bank_cache(tmp_path: Path, clip_model: Backbone) -> BankCache:
+    return BankCache(tmp_path / "banks", clip_model, lambda: clip_model, chunk=4)

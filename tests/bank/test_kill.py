@@ -14,7 +14,7 @@ from conftest_bank import make_clip, make_images
 
 from advpt.attacks import parse
 from advpt.bank import build as build_module
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 
 FKL = parse("pgd3-fkl@8")
 
@@ -46,7 +46,7 @@ def test_ten_kills_change_nothing(tmp_path, small_shards):
     pictures, backbone = make_images(tmp_path / "images", 80), make_clip()
 
     def build(root: Path) -> None:
-        Library(root, backbone, lambda: backbone, chunk=2).get(pictures, FKL)
+        BankCache(root, backbone, lambda: backbone, chunk=2).get(pictures, FKL)
 
     started = time.monotonic()
     pid = child(lambda: build(tmp_path / "whole"))
@@ -84,7 +84,7 @@ def test_two_processes_share_the_work(tmp_path, small_shards):
                 write(folder, index, *rest)
 
             build_module.write_shard = noting
-        Library(root, backbone, lambda: backbone, chunk=2).get(pictures, FKL)
+        BankCache(root, backbone, lambda: backbone, chunk=2).get(pictures, FKL)
         if note:
             note.write_text(" ".join(map(str, mine)))
 

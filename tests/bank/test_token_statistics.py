@@ -46,12 +46,12 @@ def test_a_bank_has_the_statistics_of_every_block(tiny_clip, images, tmp_path: P
     some, visual = images(11), prompts()
     found = statistics.build(tiny_clip, visual, Source(some, chunk=4), tmp_path, about={"trainer": "AdvVPT"})
     assert found.mean.shape == found.variance.shape == (BLOCKS, TOKENS, WIDTH) and found.count == 11
-    taps: list[Tensor] = []
+    hidden_states: list[Tensor] = []
     (batch,) = some.batches(range(11), 11)
-    image_features(tiny_clip.require_image(), batch.pixels, visual, taps)
+    image_features(tiny_clip.require_image(), batch.pixels, visual, hidden_states)
     for block in range(BLOCKS):
-        assert torch.allclose(found.mean[block], taps[block].mean(0), atol=1e-5)
-        assert torch.allclose(found.variance[block], taps[block].var(0), atol=1e-5)
+        assert torch.allclose(found.mean[block], hidden_states[block].mean(0), atol=1e-5)
+        assert torch.allclose(found.variance[block], hidden_states[block].var(0), atol=1e-5)
     assert torch.equal(found.mean[1, -3:], visual[1]) and float(found.variance[1, -3:].max()) < 1e-12
     assert float(found.variance[1, :-3].min()) > 0
     again = statistics.build(tiny_clip, visual, Source(some, chunk=4), tmp_path)
@@ -104,9 +104,9 @@ def test_what_does_not_fit_is_refused(tiny_clip, images, tmp_path: Path) -> None
 
 
 def test_damage_is_found(tiny_clip, images, tmp_path: Path, capsys) -> None:
-    shelf = tmp_path / "random" / "tiny"
-    found = statistics.build(tiny_clip, prompts(), Source(images(5)), shelf)
-    folder = statistics.folder_of(shelf, found.spec)
+    dataset_folder = tmp_path / "random" / "tiny"
+    found = statistics.build(tiny_clip, prompts(), Source(images(5)), dataset_folder)
+    folder = statistics.folder_of(dataset_folder, found.spec)
     assert main(["bank", "verify", str(tmp_path)]) == 0 and "token statistics" in capsys.readouterr().out
     path = folder / statistics.FILE
     good = path.read_bytes()

@@ -12,7 +12,7 @@ from advpt.attacks import parse
 from advpt.attacks.noise import SampleNoise
 from advpt.attacks.pgd import PGD
 from advpt.bank import build as build_module
-from advpt.bank.seen import UNDEFENDED, Seen, Through
+from advpt.bank.defended_input import UNDEFENDED, DefendedInput, DefenseAwareForward
 from advpt.defenses import parse as parse_defense
 from advpt.defenses.base import DEFENSES
 from advpt.defenses.chain import Chain
@@ -24,8 +24,8 @@ from advpt.prompts.classifier import Classifier
 FKL, CE = parse("pgd2-fkl@8"), parse("pgd2-ce@8")
 
 
-def seen(text: str, seed: int | None = None) -> Seen:
-    return Seen(parse_defense(text).build(), seed)
+def seen(text: str, seed: int | None = None) -> DefendedInput:
+    return DefendedInput(parse_defense(text).build(), seed)
 
 
 def classifier(seed: int = 0) -> Classifier:
@@ -33,8 +33,8 @@ def classifier(seed: int = 0) -> Classifier:
     return Classifier(F.normalize(torch.randn(3, 32, generator=generator), dim=-1), 20.0)
 
 
-def again(library):
-    return dataclasses.replace(library, _open={}, built=[])
+def again(bank_cache):
+    return dataclasses.replace(bank_cache, _open={}, built=[])
 
 
 @pytest.fixture
@@ -45,89 +45,101 @@ def attacks(monkeypatch):
     return counted
 
 
-def test_one_attack_pass_serves_all_defenses(library, pictures, attacks):
+def test_one_attack_pass_serves_all_defenses(bank_cache, pictures, attacks):
     views = [UNDEFENDED, seen("super"), *(seen("rescale", s) for s in range(3)), seen("super+rescale", 0)]
-    banks = library.get_all(pictures, FKL, None, 0, views)
+    banks = bank_cache.get_all(pictures, FKL, None, 0, views)
     assert sum(attacks) == len(pictures) and len({bank.key for bank in banks}) == 6
-    assert again(library).get(pictures, FKL).key == banks[0].key
-    library.get_all(pictures, FKL, None, 0, views)
-    assert sum(attacks) == len(pictures) and len(library.built) == 6
-    library.get_all(pictures, FKL, None, 0, [*views, seen("super/sigma=0.1")])
-    assert sum(attacks) == 2 * len(pictures) and len(library.built) == 7  # images are not kept: one more pass
+    assert again(bank_cache).get(pictures, FKL).key == banks[0].key
+    bank_cache.get_all(pictures, FKL, None, 0, views)
+    assert sum(attacks) == len(pictures) and len(bank_cache.built) == 6
+    bank_cache.get_all(pictures, FKL, None, 0, [*views, seen("super/sigma=0.1")])
+    assert sum(attacks) == 2 * len(pictures) and len(bank_cache.built) == 7  # images are not kept: one more pass
     for name in ("perturbed", "linf", "loss", "label", "row", "file_hash"):
         assert all(torch.equal(bank.columns[name], banks[0].columns[name]) for bank in banks)
 
 
-def test_rows_are_embeddings_of_defended_images(library, pictures):
+def test_rows_are_embeddings_of_defended_images(bank_cache, pictures):
     one = seen("super+rescale", 5)
-    bank = library.get_all(pictures, None, None, 0, [one])[0]
+    bank = bank_cache.get_all(pictures, None, None, 0, [one])[0]
     with torch.no_grad():
         for batch in pictures.batches(range(10), 10):
             noise = SampleNoise([f"defense {name}" for name in pictures.ids], 5)
-            expected = library.backbone.image(one.chain(batch.pixels, noise))
+            expected = bank_cache.backbone.image(one.chain(batch.pixels, noise))
     torch.testing.assert_close(bank.embeddings, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_the_chunk_does_not_change_what_an_image_draws(library, pictures):
-    one = library.get_all(pictures, None, None, 0, [seen("rescale", 0)])[0]
-    other = dataclasses.replace(again(library), chunk=3, root=library.root / "b")
+def test_the_chunk_does_not_change_what_an_image_draws(bank_cache, pictures):
+    one = bank_cache.get_all(pictures, None, None, 0, [seen("rescale", 0)])[0]
+    other = dataclasses.replace(again(bank_cache), chunk=3, root=bank_cache.root / "b")
     two = other.get_all(pictures, None, None, 0, [seen("rescale", 0)])[0]
     torch.testing.assert_close(one.embeddings, two.embeddings, atol=1e-5, rtol=1e-4)
 
 
-def test_a_part_of_the_images_takes_rows_of_the_whole(library, pictures, attacks):
-    whole = library.get_all(pictures, FKL, None, 0, [UNDEFENDED, seen("rescale", 0)])
+def test_a_part_of_the_images_takes_rows_of_the_whole(bank_cache, pictures, attacks):
+    whole = bank_cache.get_all(pictures, FKL, None, 0, [UNDEFENDED, seen("rescale", 0)])
     done = sum(attacks)
-    part = again(library).get_all(pictures.first(4), FKL, None, 0, [UNDEFENDED, seen("rescale", 0)])
+    part = again(bank_cache).get_all(pictures.first(4), FKL, None, 0, [UNDEFENDED, seen("rescale", 0)])
     assert sum(attacks) == done
     for a, b in zip(whole, part):
         assert torch.equal(a.select(b.ids).embeddings, b.embeddings)
 
 
-def test_a_lost_shard_of_one_defense_is_made_again_alone(library, pictures, monkeypatch):
+def test_a_lost_shard_of_one_defense_is_made_again_alone(bank_cache, pictures, monkeypatch):
     monkeypatch.setattr(build_module, "SHARD_ROWS", 4)
     views = [UNDEFENDED, seen("rescale", 0)]
-    before = library.get_all(pictures, FKL, None, 0, views)
-    specs = [library.spec(pictures, FKL, None, 0, view) for view in views]
-    (library.folder(specs[1]) / "part-00001.safetensors").unlink()
+    before = bank_cache.get_all(pictures, FKL, None, 0, views)
+    specs = [bank_cache.spec(pictures, FKL, None, 0, view) for view in views]
+    (bank_cache.folder(specs[1]) / "part-00001.safetensors").unlink()
     written, real = [], build_module.write_shard
     monkeypatch.setattr(build_module, "write_shard", lambda *a: written.append(a[:2]) or real(*a))
-    after = again(library).get_all(pictures, FKL, None, 0, views)
-    assert written == [(library.folder(specs[1]), 1)]
+    after = again(bank_cache).get_all(pictures, FKL, None, 0, views)
+    assert written == [(bank_cache.folder(specs[1]), 1)]
     assert torch.equal(before[1].embeddings, after[1].embeddings)
-    assert not (library.shelf("tiny") / ".locks").exists()
+    assert not (bank_cache.dataset_folder("tiny") / ".locks").exists()
 
 
-def test_every_parameter_is_in_the_key(library, pictures):
+def test_every_parameter_is_in_the_key(bank_cache, pictures):
     still = lambda x, i: x  # noqa: E731
 
     def diffpure(**how):
-        return Seen(Chain("d", (DiffPure(**{"t": 10, "model": still, "size": 16} | how),)), 0)
+        return DefendedInput(Chain("d", (DiffPure(**{"t": 10, "model": still, "size": 16} | how),)), 0)
 
     views = [UNDEFENDED, seen("super"), seen("super/sigma=0.03"), seen("super/space=channel"), seen("rescale", 0),
              seen("rescale", 1), seen("rescale/fill=black", 0), seen("rescale/interp=bilinear", 0),
              seen("rescale/flip=True", 0), seen("rescale/low=1.05", 0), seen("rescale/canvas=1.3", 0),
              seen("super+rescale", 0), seen("rescale+super", 0), diffpure(), diffpure(t=11), diffpure(sampler="sde"),
              diffpure(stride=2), diffpure(dtype="bf16"), diffpure(size=32)]  # fmt: skip
-    keys = {library.spec(pictures, FKL, None, 0, view).key for view in views}
+    keys = {bank_cache.spec(pictures, FKL, None, 0, view).key for view in views}
     assert len(keys) == len(views)
-    assert library.spec(pictures, FKL, None, 0, seen("super")).key == library.spec(pictures, FKL, None, 0, views[1]).key
+    assert (
+        bank_cache.spec(pictures, FKL, None, 0, seen("super")).key
+        == bank_cache.spec(pictures, FKL, None, 0, views[1]).key
+    )
 
 
-def test_the_version_of_the_algorithm_is_in_the_key(library, pictures, monkeypatch):
-    one = library.spec(pictures, None, None, 0, seen("rescale", 0)).key
+def test_the_version_of_the_algorithm_is_in_the_key(bank_cache, pictures, monkeypatch):
+    one = bank_cache.spec(pictures, None, None, 0, seen("rescale", 0)).key
     monkeypatch.setattr(RandomRescale, "version", 99)
-    assert library.spec(pictures, None, None, 0, seen("rescale", 0)).key != one
+    assert bank_cache.spec(pictures, None, None, 0, seen("rescale", 0)).key != one
 
 
-def test_what_an_adaptive_attacker_does_is_in_the_key(library, pictures):
+def test_what_an_adaptive_attacker_does_is_in_the_key(bank_cache, pictures):
     chain = Chain("c", (SuperResolution(), RandomRescale()))
-    known = [None, Through(chain), Through(chain, bpda=True), Through(Chain("o", (RandomRescale(),)))]
-    attacks = [CE, CE.for_random(3), CE.for_random(4)]
-    keys = {library.spec(pictures, a, classifier(), 0, Seen(chain, 0), k).key for a in attacks for k in known}
+    known = [
+        None,
+        DefenseAwareForward(chain),
+        DefenseAwareForward(chain, bpda=True),
+        DefenseAwareForward(Chain("o", (RandomRescale(),))),
+    ]
+    attacks = [CE, CE.with_eot(3), CE.with_eot(4)]
+    keys = {
+        bank_cache.spec(pictures, a, classifier(), 0, DefendedInput(chain, 0), k).key for a in attacks for k in known
+    }
     assert len(keys) == 12
-    spec = library.spec(pictures, CE, classifier(), 0, Seen(chain, 0), Through(chain, bpda=True))
-    said = spec.made_of.fields()["attacked"]["defense"]
+    spec = bank_cache.spec(
+        pictures, CE, classifier(), 0, DefendedInput(chain, 0), DefenseAwareForward(chain, bpda=True)
+    )
+    said = spec.adversarial_set.fields()["attacked"]["defense"]
     assert said["gradient"] == {"1 super": "straight through", "2 rescale": "own"}
 
 
@@ -143,16 +155,16 @@ def test_gradients_are_means_over_draws():
     found = []
     for draws in (1, 5):
         calls.clear()
-        attack = parse("pgd3-ce@8").for_random(draws).build()
+        attack = parse("pgd3-ce@8").with_eot(draws).build()
         found.append(attack(forward, x, y, SampleNoise("abcd", 0)))
         assert len(calls) == 1 + 3 * draws + draws
     assert torch.equal(found[0].images, found[1].images)
-    assert str(parse("pgd3-ce@8/eot5")) == str(parse("pgd3-ce@8").for_random(5)) == "pgd3-ce@8/a6.667/eot5"
-    assert parse("pgd3-ce@8/eot5").for_random(7) == parse("pgd3-ce@8/eot5")
-    assert parse("aa@8/every").for_random(9) == parse("aa-rand@8/every")
+    assert str(parse("pgd3-ce@8/eot5")) == str(parse("pgd3-ce@8").with_eot(5)) == "pgd3-ce@8/a6.667/eot5"
+    assert parse("pgd3-ce@8/eot5").with_eot(7) == parse("pgd3-ce@8/eot5")
+    assert parse("aa@8/every").with_eot(9) == parse("aa-rand@8/every")
 
 
-def test_an_attacker_draws_anew_and_not_what_is_evaluated(library, pictures):
+def test_an_attacker_draws_anew_and_not_what_is_evaluated(bank_cache, pictures):
     draws = []
 
     class Watched(RandomRescale):
@@ -161,7 +173,9 @@ def test_an_attacker_draws_anew_and_not_what_is_evaluated(library, pictures):
             return pixels
 
     chain = Chain("w", (Watched(),))
-    library.get_all(pictures.first(3), CE.for_random(2), classifier(), 0, [Seen(chain, 0)], Through(chain))
+    bank_cache.get_all(
+        pictures.first(3), CE.with_eot(2), classifier(), 0, [DefendedInput(chain, 0)], DefenseAwareForward(chain)
+    )
     assert len(draws) > 5
     flat = torch.stack([d[0] for d in draws])
     assert len(flat.unique(dim=0)) == len(draws)
@@ -169,19 +183,19 @@ def test_an_attacker_draws_anew_and_not_what_is_evaluated(library, pictures):
 
 def test_a_part_of_a_batch_can_be_attacked(clip_model):
     chain = Chain("r", (RandomRescale(),))
-    forward = Through(chain).encoder(clip_model.image, ["a", "b", "c"], 0)
+    forward = DefenseAwareForward(chain).encoder(clip_model.image, ["a", "b", "c"], 0)
     assert forward(torch.rand(3, 3, 16, 16)).shape == (3, 32)
     assert forward(torch.rand(2, 3, 16, 16)).shape == (2, 32)
 
 
-def test_adaptive_attacks_reach_through_the_defense(library, pictures):
+def test_adaptive_attacks_reach_through_the_defense(bank_cache, pictures):
     """The loss behind the defense is larger than for images attacked without knowing it."""
     for text in ("super/sigma=0.2", "rescale"):
         view = seen(text, 0)
-        attack = parse("pgd20-ce@8").for_random(5 if view.chain.draws_noise else 1)
+        attack = parse("pgd20-ce@8").with_eot(5 if view.chain.draws_noise else 1)
         prompt = classifier()
-        blind = library.get_all(pictures, attack, prompt, 0, [view])[0]
-        knowing = library.get_all(pictures, attack, prompt, 0, [view], Through(view.chain))[0]
+        blind = bank_cache.get_all(pictures, attack, prompt, 0, [view])[0]
+        knowing = bank_cache.get_all(pictures, attack, prompt, 0, [view], DefenseAwareForward(view.chain))[0]
         losses = [F.cross_entropy(prompt.logits(bank.embeddings), bank.labels) for bank in (blind, knowing)]
         assert losses[1] > losses[0] + 0.02, text
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from adm_reference import CONFIG, make_adm
 from conftest_bank import make_images
 
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 from advpt.defenses import adm, edsr
 from advpt.defenses.base import DEFENSES, Defense
 from advpt.defenses.chain import Chain
@@ -23,11 +23,11 @@ from advpt.errors import ConfigError, WeightsError
 from advpt.evaluation import defended, tuned
 from advpt.evaluation import record as records
 from advpt.evaluation.defended import over_seeds
-from advpt.evaluation.evaluator import Prompts, card, evaluate
+from advpt.evaluation.evaluator import Prompts, evaluate, summary
 from advpt.prompts.classifier import Classifier
-from advpt.results.layout import Cell, Row, Table, Which, robust
+from advpt.results.index import Run
+from advpt.results.layout import Cell, Metric, Row, Table, robust
 from advpt.results.report import write as write_report
-from advpt.results.shelf import Run
 from advpt.results.table import groups, render
 from advpt.settings import EvalSettings
 
@@ -63,20 +63,20 @@ def fitted(bank) -> Prompts:
 
 
 @pytest.fixture
-def prompts(library, pictures):
-    return fitted(library.get(pictures))
+def prompts(bank_cache, pictures):
+    return fitted(bank_cache.get(pictures))
 
 
-def run(prompts, images, library, settings, **changes):
-    return evaluate(prompts, images, library, dataclasses.replace(settings, **changes), dict(FACTS))
+def run(prompts, images, bank_cache, settings, **changes):
+    return evaluate(prompts, images, bank_cache, dataclasses.replace(settings, **changes), dict(FACTS))
 
 
 def by_name(found):
     return {record.name: record.result for record in found}
 
 
-def test_one_record_per_attack_protocol_and_defense(library, pictures, prompts, settings):
-    found = run(prompts, pictures, library, settings, defenses=("rescale", "super:advpt+rescale"),
+def test_one_record_per_attack_protocol_and_defense(bank_cache, pictures, prompts, settings):
+    found = run(prompts, pictures, bank_cache, settings, defenses=("rescale", "super:advpt+rescale"),
                 attacks=("pgd2-fkl@8", "pgd2-ce@4"), protocols=("transfer", "adaptive"))  # fmt: skip
     assert len({record.name for record in found}) == len(found)
     first = [(r.result["protocol"], "+".join(r.result["defenses"])) for r in found[:3]]
@@ -91,19 +91,19 @@ def test_one_record_per_attack_protocol_and_defense(library, pictures, prompts, 
         assert "a mean over 10 draws" in r["note"] and r["attacker_knows"].endswith("and the defense")
         assert set(r["defense"]["gradient"].values()) == {"own"}
     json.dumps([record.result for record in found])
-    text = card(found)
+    text = summary(found)
     assert "behind super:advpt+rescale:iclr" in text and "over 3 seeds of the defense" in text
 
 
-def test_bpda_and_worst_cases_are_recorded(library, pictures, prompts, settings):
-    found = run(prompts, pictures, library, settings, defenses=("super",), protocols=("adaptive",), bpda=True,
+def test_bpda_and_worst_cases_are_recorded(bank_cache, pictures, prompts, settings):
+    found = run(prompts, pictures, bank_cache, settings, defenses=("super",), protocols=("adaptive",), bpda=True,
                 attacks=("pgd2-ce@8", "pgd2-margin@8"))  # fmt: skip
     behind = [x.result for x in found if x.result["defenses"]]
     assert len(behind) == 3 and len(found) == 6
     assert all(r["defense"]["gradient"] == {"1 super": "straight through"} for r in behind)
     assert all("identity gradient through super" in r["note"] for r in behind), "the worst case too"
     assert not any("gradient" in x.result["note"] for x in found if not x.result["defenses"])
-    assert "identity gradient through super" in card(found)
+    assert "identity gradient through super" in summary(found)
     worst = behind[-1]
     assert worst["attack"]["name"] == "worst-case" and worst["robust"]["accuracy"] <= behind[0]["robust"]["accuracy"]
 
@@ -138,9 +138,9 @@ def test_every_defense_that_says_it_is_inexact_has_a_word(tmp_path, monkeypatch)
     assert defended.inexact_gradient({"gradient": Chain("x", [SuperResolution(), RandomRescale()]).gradients()}) == ""
 
 
-def test_the_word_stands_in_every_table_and_on_the_page(library, pictures, prompts, settings, tmp_path):
+def test_the_word_stands_in_every_table_and_on_the_page(bank_cache, pictures, prompts, settings, tmp_path):
     """Beside the adaptive number behind the defense, and beside no other."""
-    found = run(prompts, pictures, library, settings, defenses=("super",), protocols=("transfer", "adaptive"),
+    found = run(prompts, pictures, bank_cache, settings, defenses=("super",), protocols=("transfer", "adaptive"),
                 attacks=("pgd2-ce@8",), bpda=True)  # fmt: skip
     word = "identity gradient through super"
     rows = [line for line in render(groups(found)[0]).splitlines() if line.startswith("|")]
@@ -149,8 +149,8 @@ def test_the_word_stands_in_every_table_and_on_the_page(library, pictures, promp
     for record in old:
         records.write(record, tmp_path / "run")
     cells = [Cell(("r",), robust("pgd2-ce@8", protocol, "super")) for protocol in ("transfer", "adaptive")]
-    cells += [Cell(("r",), Which(None, "", cells[0].which.defense))]
-    lines = [Row("B", "AdvPT", "super", "pgd", cell.which.protocol or "-", (cell,)) for cell in cells]
+    cells += [Cell(("r",), Metric(None, "", cells[0].metric.defense))]
+    lines = [Row("B", "AdvPT", "super", "pgd", cell.metric.protocol or "-", (cell,)) for cell in cells]
     table = Table("t", "T", "about", ("Tiny",), tuple(lines))
     made = write_report([table], {"r": Run("r", tmp_path / "run", 1, "done", "a run")}, tmp_path, title="t", about="a")
     text = [line for line in (tmp_path / "tables/t.md").read_text().splitlines() if line.startswith("| B")]
@@ -160,8 +160,8 @@ def test_the_word_stands_in_every_table_and_on_the_page(library, pictures, promp
     assert made.page.read_text().count(word) == 2, "beside the number and in the list of records"
 
 
-def test_random_defenses_have_a_mean_and_a_deviation(library, pictures, prompts, settings):
-    found = run(prompts, pictures, library, settings, defenses=("rescale", "super"), defense_seeds=4, seed=7)
+def test_random_defenses_have_a_mean_and_a_deviation(bank_cache, pictures, prompts, settings):
+    found = run(prompts, pictures, bank_cache, settings, defenses=("rescale", "super"), defense_seeds=4, seed=7)
     random, fixed = found[1].result["robust"], found[2].result["robust"]
     seeds = random["defense_seeds"]
     assert [s["seed"] for s in seeds] == [7, 8, 9, 10] and len({s["bank"] for s in seeds}) == 4
@@ -174,18 +174,18 @@ def test_random_defenses_have_a_mean_and_a_deviation(library, pictures, prompts,
 def test_means_over_seeds():
     parts = [{"accuracy": a, "n": 4, "correct": int(a / 25), "interval95": [0, 1], "outcome": "", "lost": a,
               "on_perturbed": {"accuracy": a, "n": 4, "correct": int(a / 25), "interval95": [0, 1]}} for a in (25., 75.)]  # fmt: skip  # noqa: E501
-    got = over_seeds(parts, [defended.Seen(None, 0), defended.Seen(None, 1)])
+    got = over_seeds(parts, [defended.DefendedInput(None, 0), defended.DefendedInput(None, 1)])
     assert (got["accuracy"], got["correct"], got["lost"]) == (50, 2, 50)
     assert got["deviation"] == pytest.approx(35.355, abs=1e-3)
     assert got["on_perturbed"]["accuracy"] == 50 and got["on_perturbed"]["correct"] == 2
-    assert over_seeds(parts[:1], [defended.Seen()]) == parts[0]
+    assert over_seeds(parts[:1], [defended.DefendedInput()]) == parts[0]
 
 
-def test_a_wrong_image_is_classified_as_what_it_is(library, settings, tmp_path, planted):
+def test_a_wrong_image_is_classified_as_what_it_is(bank_cache, settings, tmp_path, planted):
     """Nothing compares with the clean image or clamps to it: behind a defense that returns a wrong image, accuracy is
     chance, clean and attacked, whoever attacks."""
     images = make_images(tmp_path / "more", 12)
-    found = run(fitted(library.get(images)), images, library, settings, defenses=("planted", "rescale+planted"),
+    found = run(fitted(bank_cache.get(images)), images, bank_cache, settings, defenses=("planted", "rescale+planted"),
                 protocols=("transfer", "adaptive"))  # fmt: skip
     behind = [r.result for r in found if r.result["defenses"]]
     assert found[0].result["clean"]["accuracy"] > 50 and len(behind) == 4
@@ -193,56 +193,56 @@ def test_a_wrong_image_is_classified_as_what_it_is(library, settings, tmp_path, 
         assert r["clean"]["accuracy"] == r["robust"]["accuracy"] == pytest.approx(100 / 3)
 
 
-def test_no_defense_is_given_a_clean_image(library, pictures, prompts, settings, monkeypatch):
+def test_no_defense_is_given_a_clean_image(bank_cache, pictures, prompts, settings, monkeypatch):
     """What a defense sees is the attacked image, to the last bit, and nothing else."""
     given = []
     real = RandomRescale.apply
     monkeypatch.setattr(RandomRescale, "apply", lambda self, x, noise: given.append(x.clone()) or real(self, x, noise))
-    run(prompts, pictures, library, settings, defenses=("rescale",), defense_seeds=1)
+    run(prompts, pictures, bank_cache, settings, defenses=("rescale",), defense_seeds=1)
     clean = torch.cat([b.pixels for b in pictures.batches(range(len(pictures)), 4)])
     assert torch.equal(torch.cat(given[:3]), clean)  # the clean accuracy behind the defense
     attacked = torch.cat(given[3:])
     assert len(attacked) == len(clean) and 0 < (attacked - clean).abs().max() <= 8 / 255 + 1e-6
 
 
-def test_costly_defenses_run_on_a_part(library, pictures, prompts, settings, monkeypatch):
+def test_costly_defenses_run_on_a_part(bank_cache, pictures, prompts, settings, monkeypatch):
     monkeypatch.setattr(RandomRescale, "costly", True)
-    found = run(prompts, pictures, library, settings, defenses=("rescale", "super"), costly_subset=6)
+    found = run(prompts, pictures, bank_cache, settings, defenses=("rescale", "super"), costly_subset=6)
     rows = [("+".join(r.result["defenses"]), r.result["images"]["n"], r.result["images"]["part"]) for r in found]
     assert rows == [("", 10, False), ("super:advpt", 10, False), ("", 6, True), ("rescale:iclr", 6, True)]
     assert found[3].name.endswith("_rescale-iclr_first6") and len({r.name for r in found}) == 4
     assert [g.images for g in groups(found)] in ([10, 6], [6, 10])
-    whole = run(prompts, pictures, library, settings, defenses=("rescale",), costly_subset=0)
+    whole = run(prompts, pictures, bank_cache, settings, defenses=("rescale",), costly_subset=0)
     assert [r.result["images"]["part"] for r in whole] == [False, False]
-    asked = run(prompts, pictures, library, settings, defenses=("rescale",), costly_subset=2, subset=4)
+    asked = run(prompts, pictures, bank_cache, settings, defenses=("rescale",), costly_subset=2, subset=4)
     assert [r.result["images"]["n"] for r in asked] == [4, 4]
 
 
-def test_the_table_has_a_row_per_defense(library, pictures, prompts, settings):
-    found = run(prompts, pictures, library, settings, defenses=("rescale",), protocols=("transfer", "adaptive"),
+def test_the_table_has_a_row_per_defense(bank_cache, pictures, prompts, settings):
+    found = run(prompts, pictures, bank_cache, settings, defenses=("rescale",), protocols=("transfer", "adaptive"),
                 attacks=("pgd2-ce@8",))  # fmt: skip
     (group,) = groups(found)
     lines = render(group).splitlines()
     assert [cell.strip() for cell in lines[2].split("|")[1:4]] == ["method", "defense", "seeds"]
     assert "none" in lines[4] and "rescale:iclr" in lines[5] and "not run" not in render(group)
-    plain = run(prompts, pictures, library, settings)
+    plain = run(prompts, pictures, bank_cache, settings)
     assert "defense |" not in render(groups(plain)[0])
 
 
-def test_clean_records_behind_defenses(library, pictures, prompts, settings):
-    found = run(prompts, pictures, library, settings, defenses=("super",), attacks=())
+def test_clean_records_behind_defenses(bank_cache, pictures, prompts, settings):
+    found = run(prompts, pictures, bank_cache, settings, defenses=("super",), attacks=())
     assert [r.result["robust"] for r in found] == [None, None]
     assert found[1].name == f"{pictures.split}_clean_super-advpt"
-    assert "behind super:advpt" in card(found)
+    assert "behind super:advpt" in summary(found)
 
 
-def test_a_small_diffusion_model_end_to_end(library, pictures, prompts, settings, tmp_path, monkeypatch):
+def test_a_small_diffusion_model_end_to_end(bank_cache, pictures, prompts, settings, tmp_path, monkeypatch):
     pytest.importorskip("diffusers", reason='diffusers is not installed: pip install "advpt[diffpure]"')
     monkeypatch.setenv("ADVPT_WEIGHTS", str(tmp_path))
     unet = adm.from_state(adm.convert(make_adm().state_dict(), CONFIG), CONFIG, "here")
     adm.save(unet, CONFIG, tmp_path / "tiny.safetensors")
     chains = ("diffpure:ddpm/t=3/weights=tiny.safetensors", "diffpure:sde/t=21/weights=tiny.safetensors")
-    found = run(prompts, pictures.first(2), library, settings, defenses=chains, protocols=("transfer", "adaptive"),
+    found = run(prompts, pictures.first(2), bank_cache, settings, defenses=chains, protocols=("transfer", "adaptive"),
                 attacks=("pgd1-ce@8",), defense_seeds=1, eot=1)  # fmt: skip
     behind = [r.result for r in found if r.result["protocol"] == "adaptive" and r.result["defenses"]]
     gradients = [r["defense"]["gradient"]["1 diffpure"] for r in behind]
@@ -292,9 +292,9 @@ def test_the_verb_lists_defenses(capsys):
     assert "super:advpt/sigma=0.02/" in capsys.readouterr().out
 
 
-def test_libraries_share_what_does_not_know_the_prompt(library, pictures, prompts, settings):
-    run(prompts, pictures, library, settings, defenses=("rescale",))
-    other = Library(library.root, library.backbone, library.load, chunk=4)
-    flipped = Prompts(Classifier(-prompts.learned.features, 20.0), prompts.hand, prompts.hand_text)
+def test_libraries_share_what_does_not_know_the_prompt(bank_cache, pictures, prompts, settings):
+    run(prompts, pictures, bank_cache, settings, defenses=("rescale",))
+    other = BankCache(bank_cache.root, bank_cache.backbone, bank_cache.load, chunk=4)
+    flipped = Prompts(Classifier(-prompts.learned.features, 20.0), prompts.zero_shot, prompts.handcrafted_text)
     run(flipped, pictures, other, settings, defenses=("rescale",))
     assert not other.built

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from advpt.attacks import parse
 from advpt.bank.build import Attacker
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 from advpt.evaluation.pictures import _attacked
 from advpt.prompts.classifier import Classifier
 
@@ -22,11 +22,11 @@ def test_an_image_is_attacked_as_it_was_for_the_bank(text: str, tiny_clip, image
     with torch.no_grad():
         seen = F.normalize(torch.cat([encode(b.pixels) for b in pictures.batches(range(7), 7)]), dim=-1)
     classifier = Classifier(F.normalize(torch.stack([seen[pictures.labels == k].mean(0) for k in range(3)])), 100.0)
-    library = Library(tmp_path, tiny_clip, lambda: tiny_clip, chunk=4)
-    bank = library.get(pictures, attack, classifier)
+    bank_cache = BankCache(tmp_path, tiny_clip, lambda: tiny_clip, chunk=4)
+    bank = bank_cache.get(pictures, attack, classifier)
     assert bool(bank.columns["perturbed"].any())
     attacker, chosen = Attacker(attack.build(), encode, classifier, tiny_clip.device), {pictures.ids[i] for i in (1, 6)}
-    found = list(_attacked(attacker, pictures, chosen, 1 if attack.build().by_image else library.chunk, 0))
+    found = list(_attacked(attacker, pictures, chosen, 1 if attack.build().by_image else bank_cache.chunk, 0))
     assert [sample.id for sample, _, _ in found] == [pictures.ids[1], pictures.ids[6]]
     for (_, _, attacked), row in zip(found, (1, 6)):
         torch.testing.assert_close(encode(attacked)[0], bank.embeddings[row], atol=1e-5, rtol=1e-4)

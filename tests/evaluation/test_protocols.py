@@ -19,10 +19,10 @@ from torch import Tensor
 from advpt.attacks import autoattack, parse
 from advpt.attacks.surrogate import load_surrogate
 from advpt.bank import build
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 from advpt.data.images import ImageSet
 from advpt.errors import AttackError, ConfigError
-from advpt.evaluation.evaluator import Prompts, card, evaluate
+from advpt.evaluation.evaluator import Prompts, evaluate, summary
 from advpt.evaluation.protocols import KNOWS, KNOWS_NOTHING, NOT_KNOWN, threats
 from advpt.evaluation.record import Record, outcome
 from advpt.prompts.classifier import Classifier
@@ -122,22 +122,22 @@ def prompt(seed: int) -> Classifier:
 
 
 @pytest.fixture
-def measured(tiny_clip, images, tmp_path: Path) -> Callable[..., tuple[dict[str, dict], list[Record], Library]]:
+def measured(tiny_clip, images, tmp_path: Path) -> Callable[..., tuple[dict[str, dict], list[Record], BankCache]]:
     """Results by protocol and spec, of the attacks given, on images that the hand-written prompt half knows."""
     pictures = images(12, K, split="test")
     with torch.no_grad():
         seen = torch.cat([tiny_clip.require_image()(b.pixels) for b in pictures.batches(range(12), 12)])
     near = F.normalize(seen - seen.mean(0), dim=-1)
     knowing = torch.stack([near[pictures.labels == k][:2].mean(0) for k in range(K)])
-    hand = Classifier(F.normalize(knowing, dim=-1), 100.0)
+    zero_shot = Classifier(F.normalize(knowing, dim=-1), 100.0)
     learned = Classifier(F.normalize(knowing + 0.2 * near.std() * prompt(0).features, dim=-1), 100.0)
     net = lambda: load_surrogate(SurrogateSettings("small-cnn", ""), images(12, K), tmp_path / "surrogates")  # noqa: E731
-    library = Library(tmp_path / "banks", tiny_clip, lambda: tiny_clip, chunk=6, load_surrogate=net)
+    bank_cache = BankCache(tmp_path / "banks", tiny_clip, lambda: tiny_clip, chunk=6, load_surrogate=net)
 
     def run(*attacks: str, protocols=("transfer", "transfer-all", "adaptive")):
         settings = EvalSettings(tuple(attacks), tuple(protocols), (), 0, 0)
-        found = evaluate(Prompts(learned, hand, ("a {}.",)), pictures, library, settings, dict(FACTS))
-        return {f"{r.result['protocol']} {r.result['attack']['spec']}": r.result for r in found}, found, library
+        found = evaluate(Prompts(learned, zero_shot, ("a {}.",)), pictures, bank_cache, settings, dict(FACTS))
+        return {f"{r.result['protocol']} {r.result['attack']['spec']}": r.result for r in found}, found, bank_cache
 
     return run
 
@@ -150,15 +150,15 @@ def test_pgd_shares_one_bank_between_transfer_and_transfer_all(measured, monkeyp
     passes = []
     compute = build._compute
     monkeypatch.setattr(build, "_compute", lambda *a, **k: passes.append(1) or compute(*a, **k))
-    found, _, library = measured("pgd3-ce@4/a2")
+    found, _, bank_cache = measured("pgd3-ce@4/a2")
     banks = [found[f"{p} pgd3-ce@4/a2"]["robust"]["bank"] for p in ("transfer", "transfer-all")]
     assert banks[0] == banks[1] and len(passes) == 3  # clean, transfer, adaptive
     assert found["adaptive pgd3-ce@4/a2"]["robust"]["bank"] != banks[0]
-    assert all(key in library.built for key in banks)
+    assert all(key in bank_cache.built for key in banks)
 
 
 def test_autoattack_shows_what_it_left_alone(measured) -> None:
-    found, records, library = measured("apgd-ce-t@0.5")
+    found, records, bank_cache = measured("apgd-ce-t@0.5")
     some, every = found["transfer apgd-ce-t@0.5"], found["transfer-all apgd-ce-t@0.5/every"]
     adaptive = found["adaptive apgd-ce-t@0.5"]
     assert 0 < some["robust"]["untouched"] < 100 and every["robust"]["untouched"] == 0
@@ -168,23 +168,23 @@ def test_autoattack_shows_what_it_left_alone(measured) -> None:
         assert sum(part["stages"].values()) == part["n"] == 12
         assert list(part["stages"]) == ["apgd-ce", "apgd-t", "none"]
         assert part["on_perturbed"]["n"] == round(12 * (1 - part["untouched"] / 100))
-    bank = library._open[some["robust"]["bank"]]
+    bank = bank_cache._open[some["robust"]["bank"]]
     perturbed = bank.columns["perturbed"].numpy()
     assert some["robust"]["stages"]["none"] == 12 - int(perturbed.sum())
     assert some["robust"]["on_perturbed"]["correct"] == int(survivors(some)[perturbed].sum())
     assert (bank.columns["clean_correct"][bank.columns["perturbed"]] == 1).all()
     assert every["attack"]["every"] and not some["attack"]["every"]
-    text = card(records)
+    text = summary(records)
     for part in ("untouched", "on the perturbed", "broken by apgd-ce"):
         assert part in text
     assert "% untouched," in render(groups(records)[0])
 
 
 def test_the_attacked_prompt_and_the_classifying_prompt_are_two(measured) -> None:
-    found, _, library = measured("pgd3-ce@4/a2", protocols=("transfer", "adaptive"))
+    found, _, bank_cache = measured("pgd3-ce@4/a2", protocols=("transfer", "adaptive"))
     transfer, adaptive = (found[f"{p} pgd3-ce@4/a2"] for p in ("transfer", "adaptive"))
     texts = [
-        library._open[r["robust"]["bank"]].spec["adversarial_set"]["attacked"]["text"] for r in (transfer, adaptive)
+        bank_cache._open[r["robust"]["bank"]].spec["adversarial_set"]["attacked"]["text"] for r in (transfer, adaptive)
     ]
     assert texts[0] != texts[1]
     assert transfer["clean"]["accuracy"] == adaptive["clean"]["accuracy"]
@@ -203,7 +203,7 @@ def test_the_worst_case_is_the_and_of_all_attacks(measured) -> None:
     assert worst["robust"]["accuracy"] <= min(r["robust"]["accuracy"] for r in members)
     assert worst["robust"]["untouched"] == 0  # PGD touched them all
     assert "transfer worst-case@1" not in found  # one attack is no contest
-    assert "worst-case@0.5" in card(records)
+    assert "worst-case@0.5" in summary(records)
     heads = render(groups(records)[0]).splitlines()[2]
     assert heads.index("worst-case@0.5") > heads.index("apgd-ce-t@0.5") > heads.index("clean")
     assert records[0].result["attack"]["spec"].startswith("pgd2-ce@0.5")  # the first attack stays the first record
@@ -211,22 +211,22 @@ def test_the_worst_case_is_the_and_of_all_attacks(measured) -> None:
 
 def test_visual_prompts_are_in_the_key_of_a_surrogate_attacks_bank(measured, images) -> None:
     """The attack does not go through them; the images are seen through them."""
-    _, _, library = measured("pgd3-ce@4/a2")
-    prompts, attack = torch.zeros(1, 1, library.backbone.architecture.vision_width), parse("rap2@8")
-    plain = library.spec(images(12, K, split="test"), attack, None, 0)
-    prompted = library.seen_through(prompts).spec(images(12, K, split="test"), attack, None, 0)
-    assert plain.made_of.fields() == prompted.made_of.fields() and plain.key != prompted.key
+    _, _, bank_cache = measured("pgd3-ce@4/a2")
+    prompts, attack = torch.zeros(1, 1, bank_cache.backbone.architecture.vision_width), parse("rap2@8")
+    plain = bank_cache.spec(images(12, K, split="test"), attack, None, 0)
+    prompted = bank_cache.with_visual_prompts(prompts).spec(images(12, K, split="test"), attack, None, 0)
+    assert plain.adversarial_set.fields() == prompted.adversarial_set.fields() and plain.key != prompted.key
 
 
 def test_a_surrogate_attack_is_recorded_with_its_network(measured) -> None:
-    found, records, library = measured("rap3@16/inner2/late1", "pgd2-ce@16")
+    found, records, bank_cache = measured("rap3@16/inner2/late1", "pgd2-ce@16")
     (key,) = [key for key in found if "rap3" in key]
     r = found[key]
     assert r["protocol"] == "transfer" and r["attacker_knows"] == KNOWS_NOTHING
     own = r["robust"]["surrogate"]
     assert own["network"] == "small-cnn" and "stand-in" in own["about"] and 0 <= own["accuracy"] <= 100
-    assert own["accuracy_attacked"] <= own["accuracy"] and own["digest"] == library.surrogate.digest
-    assert "surrogate small-cnn" in card(records)
+    assert own["accuracy_attacked"] <= own["accuracy"] and own["digest"] == bank_cache.surrogate.digest
+    assert "surrogate small-cnn" in summary(records)
     assert "adaptive worst-case@16" not in found
     assert found["transfer worst-case@16"]["attacker_knows"] == KNOWS["transfer"]  # of the two, who knows more
 
@@ -238,11 +238,11 @@ def test_autoattack_at_least_matches_pgd_where_both_know_the_prompt(measured) ->
 
 
 def test_targeted_attacks_aim_at_another_class(measured) -> None:
-    found, _, library = measured("pgd10-target@8", "pgd10-ce@8", protocols=("adaptive",))
+    found, _, bank_cache = measured("pgd10-target@8", "pgd10-ce@8", protocols=("adaptive",))
     (r,) = [r for key, r in found.items() if "target" in key]
     assert r["robust"]["accuracy"] < r["clean"]["accuracy"]
-    bank = library._open[r["robust"]["bank"]]
-    assert bank.columns["loss"].max() <= 0 and parse("pgd10-target@8").build().objective.aims
+    bank = bank_cache._open[r["robust"]["bank"]]
+    assert bank.columns["loss"].max() <= 0 and parse("pgd10-target@8").build().objective.targeted
 
 
 # --- memory --------------------------------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ import torch
 from pathlib import Path
 torch.set_num_threads(1)
 from advpt.backbones.clip import Architecture, Backbone, build
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 from advpt.data import images
 from advpt.evaluation.evaluator import Prompts, evaluate
 from advpt.prompts.classifier import Classifier
@@ -270,7 +270,7 @@ torch.manual_seed(0)
 backbone = Backbone("small tower", build(Architecture(32, 224, 1, 64, 32, 77, 49408, 64, 1)))
 samples = tuple(images.Sample(f"{i}.png", f"{i}.png", i % 5) for i in range(n))
 pictures = images.ImageSet("generated", "test", samples, tuple("abcde"), images.Preprocessing((224, 224), "bicubic"))
-library = Library(folder, backbone, lambda: backbone, chunk=8)
+library = BankCache(folder, backbone, lambda: backbone, chunk=8)
 prompts = [Classifier(torch.nn.functional.normalize(torch.randn(5, 32), dim=-1), 100.0) for _ in range(2)]
 settings = EvalSettings(("pgd1-ce@8",), ("transfer",), (), 0, 0)
 facts = {"dataset": "generated", "trainer": "AdvPT", "seed": 1, "config": {}}
@@ -305,13 +305,13 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
 
 def test_logits_are_of_the_attacked_prompt(tiny_clip, images) -> None:
     """The function that an attack gets is scale x cosine of the embeddings, nothing cached."""
-    pictures, hand = images(4, K), prompt(3)
-    attacker = build.Attacker(parse("pgd1-ce@8").build(), tiny_clip.require_image(), hand, torch.device("cpu"))
+    pictures, zero_shot = images(4, K), prompt(3)
+    attacker = build.Attacker(parse("pgd1-ce@8").build(), tiny_clip.require_image(), zero_shot, torch.device("cpu"))
     batch = next(pictures.batches(range(4), 4))
     logits = attacker.logits()
     assert logits is not None
     with torch.no_grad():
-        expected: Tensor = hand.logits(tiny_clip.require_image()(batch.pixels))
+        expected: Tensor = zero_shot.logits(tiny_clip.require_image()(batch.pixels))
         assert torch.equal(logits(batch.pixels), expected) and logits(batch.pixels) is not logits(batch.pixels)
 
 
@@ -351,7 +351,7 @@ def test_images_made_elsewhere_come_once_under_transfer(tmp_path: Path) -> None:
 def test_images_made_elsewhere_in_a_record(measured, images, tmp_path: Path) -> None:
     pictures = images(12, K, split="test")
     path = made_elsewhere(pictures, tmp_path / "adv.safetensors")
-    found, records, library = measured(f"files:{path}@4", "pgd2-ce@4")
+    found, records, bank_cache = measured(f"files:{path}@4", "pgd2-ce@4")
     (key,) = [key for key in found if "files" in key]
     r = found[key]
     label = r["attack"]["spec"]
@@ -361,10 +361,12 @@ def test_images_made_elsewhere_in_a_record(measured, images, tmp_path: Path) -> 
     assert r["robust"]["on_perturbed"]["n"] == 6
     written = next(x for x in records if x.result is r)
     assert written.observed["files"] == str(path) and "files" not in records[-1].observed
-    made_of = library._open[r["robust"]["bank"]].spec["adversarial_set"]
-    assert made_of["attacked"]["image"] is made_of["attacked"]["text"] is made_of["seed"] is None
+    adversarial_set = bank_cache._open[r["robust"]["bank"]].spec["adversarial_set"]
+    assert (
+        adversarial_set["attacked"]["image"] is adversarial_set["attacked"]["text"] is adversarial_set["seed"] is None
+    )
     assert label in found["transfer worst-case@4"]["attack"]["attacks"]
-    text = card(records)
+    text = summary(records)
     assert "largest change of a pixel 4" in text and NOT_KNOWN in text
     assert label in render(groups(records)[0])
 

@@ -19,13 +19,13 @@ from advpt.prompts.image_encoder import image_features
 from advpt.prompts.learner import PromptLearner
 from advpt.prompts.text_encoder import TextEncoder
 from advpt.settings import ContextSettings, EvalSettings
-from advpt.tuning.test_time import Model, Tuner, Tuning
+from advpt.tuning.test_time import PromptedCLIP, Tuner, TuningConfig
 
 NAMES, IDS = ["cat", "owl", "sea"], ["a", "b"]
 TOKENS = 1 + 16 + 2
 
 
-def make(clip: Backbone, **how: object) -> Tuner:
+def make(clip: Backbone, **config: object) -> Tuner:
     encoder = TextEncoder(clip.model)
     settings = dataclasses.replace(
         ContextSettings(2, False, "a photo of a", "end", "fp32"), layout="independent", depth_text=2, depth_vision=2
@@ -34,8 +34,8 @@ def make(clip: Backbone, **how: object) -> Tuner:
     fixed = from_templates(encoder, NAMES, ["a photo of a {}."], clip.logit_scale).features
     g = torch.Generator().manual_seed(1)
     banks = [[(torch.randn(TOKENS, 64, generator=g), torch.rand(TOKENS, 64, generator=g))] * 2 for _ in range(2)]
-    model = Model(clip.require_image(), encoder, learner, fixed, clip.logit_scale)
-    chosen = Tuning(views=8, rho=0.5, blocks=(0, 1), align_weight=50.0, batch=2, **how)
+    model = PromptedCLIP(clip.require_image(), encoder, learner, fixed, clip.logit_scale)
+    chosen = TuningConfig(views=8, rho=0.5, blocks=(0, 1), align_weight=50.0, batch=2, **config)
     return Tuner(model, dict(learner.named_parameters()), chosen, *banks)
 
 
@@ -43,11 +43,11 @@ def pixels() -> Tensor:
     return torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(7))
 
 
-def test_the_read_only_forward_has_the_same_features(tiny_clip: Backbone) -> None:
+def test_the_class_token_only_forward_has_the_same_features(tiny_clip: Backbone) -> None:
     x, visual = pixels(), torch.randn(2, 3, 64, generator=torch.Generator().manual_seed(0))
     whole, part = list[Tensor](), list[Tensor]()
     expected = image_features(tiny_clip.require_image(), x, visual, whole)
-    found = image_features(tiny_clip.require_image(), x, visual, part, read_only=True)
+    found = image_features(tiny_clip.require_image(), x, visual, part, class_token_only=True)
     assert torch.allclose(found, expected, atol=1e-5)
     assert all(torch.equal(a, b) for a, b in zip(whole[:-1], part[:-1])) and part[-1].shape == (2, 1, 64)
     assert torch.allclose(part[-1][:, 0], whole[-1][:, 0], atol=1e-5)
@@ -87,9 +87,9 @@ def test_who_depends_on_the_other_images_of_a_batch(tiny_clip: Backbone) -> None
     tuner = make(tiny_clip)
     assert tuner.by_image and tuned.AtTuned(tuner, "tuned").by_image
     assert not tuned.AtTuned(tuner, "adaptive").by_image, "its views are drawn for the whole batch"
-    chained = dataclasses.replace(tuner.how, reset_every=2)
-    assert not dataclasses.replace(tuner, how=chained).by_image
-    assert dataclasses.replace(tuner, how=dataclasses.replace(chained, steps=0)).by_image
+    chained = dataclasses.replace(tuner.config, reset_every=2)
+    assert not dataclasses.replace(tuner, config=chained).by_image
+    assert dataclasses.replace(tuner, config=dataclasses.replace(chained, steps=0)).by_image
 
 
 def test_parts_of_a_batch_cannot_go_through_it(tiny_clip: Backbone) -> None:
@@ -111,19 +111,19 @@ def test_rows_and_their_threats(tiny_clip: Backbone, images) -> None:
     rows = tuned.rows([first, second], images(4))
     assert [row.names for row in rows] == [["tapt"], ["tapt:constructed"]]
     found = {t.protocol: t for t in threats(["pgd2-ce@4"], ["transfer", "static", "tuned", "adaptive"])}
-    assert [rows[1].faces(t) for t in found.values()] == [True, True, False, False]
-    assert all(rows[0].faces(t) for t in found.values())
-    assert {p: rows[0].through(t, False) is not None for p, t in found.items()} == {
+    assert [rows[1].applies_to(t) for t in found.values()] == [True, True, False, False]
+    assert all(rows[0].applies_to(t) for t in found.values())
+    assert {p: rows[0].attack_target(t, False) is not None for p, t in found.items()} == {
         "transfer": False, "static": False, "tuned": True, "adaptive": True,
     }  # fmt: skip
-    assert str(rows[0].against(found["adaptive"], 3).attack) == "pgd2-ce@4/a4/eot3"
-    assert rows[0].against(found["tuned"], 3) == found["tuned"]
-    keys = {str(rows[0].through(found[p], False).parameters()) for p in ("tuned", "adaptive")}
+    assert str(rows[0].adapt(found["adaptive"], 3).attack) == "pgd2-ce@4/a4/eot3"
+    assert rows[0].adapt(found["tuned"], 3) == found["tuned"]
+    keys = {str(rows[0].attack_target(found[p], False).parameters()) for p in ("tuned", "adaptive")}
     assert len(keys) == 2
-    learned, hand = (Classifier(torch.eye(3)[i:], 1.0) for i in (0, 1))
-    attacked = {p: t.attacked(learned, hand) is learned for p, t in found.items()}
+    learned, zero_shot = (Classifier(torch.eye(3)[i:], 1.0) for i in (0, 1))
+    attacked = {p: t.attacked(learned, zero_shot) is learned for p, t in found.items()}
     assert attacked == {"transfer": False, "static": True, "tuned": True, "adaptive": True}
-    assert rows[0].reads(learned).digest == learned.digest
+    assert rows[0].classifier(learned).digest == learned.digest
     logits = torch.randn(2, 3)
-    assert torch.equal(rows[0].reads(learned).logits(logits), logits)
+    assert torch.equal(rows[0].classifier(learned).logits(logits), logits)
     assert Threat("static", found["static"].attack).knows == KNOWS["static"]

@@ -26,7 +26,7 @@ from PIL import Image
 
 from advpt.attacks import parse_all
 from advpt.backbones.clip import architecture_of, from_state, read_state
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 from advpt.bank.store import open_bank, read_manifest, read_shard
 from advpt.data import fewshot, manifest
 from advpt.data.images import MOST_PIXELS, Preprocessing, read_image
@@ -43,9 +43,9 @@ from advpt.evaluation.run_folder import claim
 from advpt.files import digest, load_checkpoint
 from advpt.prompts import exchange
 from advpt.results.collect import collect
+from advpt.results.index import Run
 from advpt.results.layout import CLEAN, Cell, Row, Table, robust
 from advpt.results.report import write as write_report
-from advpt.results.shelf import Run
 from advpt.results.table import groups, render, render_comparisons
 from advpt.settings import extend_cfg, leaves, merge_overrides, merge_yaml, plain
 from advpt.tuning.progress import Progress
@@ -468,9 +468,9 @@ def test_few_shot_lists(tmp_path, tally):
 def bank(tmp_path_factory):
     top = tmp_path_factory.mktemp("bank")
     pictures, backbone = make_images(top / "images", 6), make_clip()
-    library = Library(top / "banks", backbone, lambda: backbone, chunk=4)
-    library.get(pictures)
-    return library.folder(library.spec(pictures, None, None, 0))
+    bank_cache = BankCache(top / "banks", backbone, lambda: backbone, chunk=4)
+    bank_cache.get(pictures)
+    return bank_cache.folder(bank_cache.spec(pictures, None, None, 0))
 
 
 def test_bank_manifests(bank, tmp_path, tally):

@@ -17,9 +17,9 @@ from advpt.detectors import LossWatch, bank_rows, collapsed, evaluation, repeats
 from advpt.evaluation import record as records
 from advpt.evaluation.record import Record, accuracy
 from advpt.results.collect import collect
-from advpt.results.layout import CLEAN, Cell, Row, Table, Which
+from advpt.results.index import Run
+from advpt.results.layout import CLEAN, Cell, Metric, Row, Table
 from advpt.results.report import write as write_report
-from advpt.results.shelf import Run
 from advpt.results.table import groups, render
 
 # a batch size that divides the 15 images: epochs see the same ones, and their losses compare
@@ -223,7 +223,7 @@ def test_a_table_says_that_tuning_did_nothing(tmp_path):
         "config": {}, "defenses": ["tapt"], "warnings": [text],
     }  # fmt: skip
     records.write(Record(result, {}), tmp_path / "run")
-    row = Row("B", "TAPT-V", "tapt", "clean", "-", (Cell(("r",), Which(None, "", "tapt"), None),))
+    row = Row("B", "TAPT-V", "tapt", "clean", "-", (Cell(("r",), Metric(None, "", "tapt"), None),))
     run = Run("r", tmp_path / "run", 1, "done", "a run")
     made = write_report(
         [Table("t", "T", "about", ("Digits",), (row,))], {"r": run}, tmp_path / "report", title="t", about="a"

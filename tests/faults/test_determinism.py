@@ -12,7 +12,7 @@ from test_kills import learned
 
 from advpt.attacks import parse
 from advpt.bank import build as build_module
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 
 SETTINGS = ("OPTIM.MAX_EPOCH", "2", "EVAL.ATTACKS", "('pgd2-ce@8','fgsm-ce@4')")
 FILES = ("**/*.safetensors", "**/manifest.json")
@@ -66,9 +66,9 @@ def test_shards_in_any_order(tmp_path, tally, monkeypatch):
 
     n, ends = times(30), []
     for i in range(n + 1):
-        library = Library(tmp_path / f"b{i}", backbone, lambda: backbone, chunk=2, fill=in_order(i))
-        library.get(pictures, attack)
-        ends.append(content(library.root, *FILES))
+        bank_cache = BankCache(tmp_path / f"b{i}", backbone, lambda: backbone, chunk=2, fill=in_order(i))
+        bank_cache.get(pictures, attack)
+        ends.append(content(bank_cache.root, *FILES))
     tally("other orders of work", n, wrong=sum(end != ends[0] for end in ends))
 
 

@@ -17,13 +17,13 @@ from small_world import World, train
 
 from advpt.attacks import parse
 from advpt.bank import build as build_module
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 from advpt.evaluation import record as records
 from advpt.files import load_checkpoint, tensor_digest
 from advpt.jobs import local
-from advpt.jobs.local import Executor, Places, Slots
+from advpt.jobs.local import Executor, LocalBackend, Places
 from advpt.jobs.plan import Job, Plan
-from advpt.jobs.process import Call
+from advpt.jobs.process import ProcessSpec
 from advpt.signals import TERMINATED, stoppable
 from advpt.tuning import rolling
 
@@ -35,7 +35,7 @@ def test_killed_bank_builds(tmp_path, tally, monkeypatch):
     pictures, backbone = make_images(tmp_path / "images", 60), make_clip()
 
     def build(root: Path) -> None:
-        Library(root, backbone, lambda: backbone, chunk=2).get(pictures, FKL)
+        BankCache(root, backbone, lambda: backbone, chunk=2).get(pictures, FKL)
 
     started = time.monotonic()
     assert run(lambda: build(tmp_path / "whole")) == 0
@@ -117,7 +117,7 @@ def test_killed_tuning(world: World, tally, monkeypatch, kind):
 class Forked:
     """A run of ``train.py`` in place of a subprocess: the imports are there already."""
 
-    def __init__(self, call: Call, lock: int, notes: Path) -> None:
+    def __init__(self, call: ProcessSpec, lock: int, notes: Path) -> None:
         self.pid, self.status = forked(lambda: train.main(list(call.words)), call.log), None
         with notes.open("a") as file:
             file.write(f"{self.pid}\n")
@@ -150,7 +150,7 @@ def alive(pid: int) -> bool:
 
 def test_killed_sweeps(world: World, tally, monkeypatch):
     """Real runs that share banks, two at a time; killed: the sweep, one of its runs, or all of them."""
-    monkeypatch.setattr(local, "POLL", 0.02)
+    monkeypatch.setattr(local, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(rolling, "EVERY", 0.0)
     jobs = [Job("AdvPT", "d", "b", -1, seed, "main", "a", "b") for seed in (1, 2)]
     jobs.append(Job("ZeroshotCLIP", "d", "b", -1, 1, "main", "a", "b"))
@@ -167,7 +167,7 @@ def test_killed_sweeps(world: World, tally, monkeypatch):
         top.mkdir(exist_ok=True)
         monkeypatch.setattr(local, "start", lambda call, lock: Forked(call, lock, top / "pids"))
         with stoppable():
-            summary = Executor(plan, places, hands=Slots(2), start=words, retries=99, tell=print).run()
+            summary = Executor(plan, places, backend=LocalBackend(2), start=words, retries=99, tell=print).run()
         print(summary)
         return 0 if summary.ok else 1
 

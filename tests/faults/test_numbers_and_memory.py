@@ -16,7 +16,7 @@ from test_kills import learned
 from advpt.attacks import parse
 from advpt.backbones.clip import ImageEncoder
 from advpt.bank import build as build_module
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 from advpt.errors import AttackError, BankError, DataError, out_of_memory
 from trainers.advpt import PromptTrainer
 
@@ -88,13 +88,13 @@ def test_embeddings_and_attack_gradients_that_are_not_finite(tmp_path, tally):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(ImageEncoder, "forward", spoilt)
             try:
-                Library(root, good, lambda: good, chunk=4).get(pictures, attack)
+                BankCache(root, good, lambda: good, chunk=4).get(pictures, attack)
                 wrong.append(("it was used", attack, at, calls))
             except (BankError, AttackError) as error:
                 named = attack is not None or pictures.ids[4 * at + row] in str(error)
                 if "finite" not in str(error) or not named or list(root.glob("**/*.safetensors")):
                     wrong.append((str(error), attack, at, row, list(root.glob("**/*.safetensors"))))
-        if len(Library(root, good, lambda: good, chunk=4).get(pictures, attack)) != 12:
+        if len(BankCache(root, good, lambda: good, chunk=4).get(pictures, attack)) != 12:
             wrong.append("it does not go on")
     print(wrong[:3])
     tally("NaN or Inf in an embedding", n, wrong=len(wrong))
@@ -164,10 +164,10 @@ def test_an_image_that_vanishes_or_breaks(tmp_path, tally, monkeypatch, workers)
     backbone, rng, n, wrong = make_clip(), random.Random(0), times(5 if workers else 40), []
     many = 8 if workers else 24
     pictures = make_images(tmp_path / "images", many)
-    Library(tmp_path / "whole", backbone, lambda: backbone, chunk=1).get(pictures, FKL)
+    BankCache(tmp_path / "whole", backbone, lambda: backbone, chunk=1).get(pictures, FKL)
     whole = content(tmp_path / "whole")
     for i in range(n):
-        library = Library(tmp_path / f"banks{i}", backbone, lambda: backbone, chunk=1, workers=workers)
+        bank_cache = BankCache(tmp_path / f"banks{i}", backbone, lambda: backbone, chunk=1, workers=workers)
         path = Path(pictures.samples[rng.randrange(many)].path)
         data = path.read_bytes()
         kind = rng.choice(("gone", "empty", "half", "text"))
@@ -176,14 +176,14 @@ def test_an_image_that_vanishes_or_breaks(tmp_path, tally, monkeypatch, workers)
         else:
             path.write_bytes({"empty": b"", "half": data[: len(data) // 2], "text": b"<html>quota</html>"}[kind])
         try:
-            library.get(pictures, FKL)
+            bank_cache.get(pictures, FKL)
             wrong.append(f"{kind}: it was used")
         except DataError as error:
             if str(path) not in str(error) or "Traceback" in str(error) or "\n" in str(error):
                 wrong.append(f"{kind}: {error}")
         path.write_bytes(data)
-        library.get(pictures, FKL)
-        if content(library.root) != whole:
+        bank_cache.get(pictures, FKL)
+        if content(bank_cache.root) != whole:
             wrong.append(f"{kind}: another bank")
     print(wrong[:3])
     tally("image vanished or broken", n, wrong=len(wrong))

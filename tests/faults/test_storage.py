@@ -26,7 +26,7 @@ from test_kills import learned
 from advpt import files
 from advpt.attacks import parse
 from advpt.bank import build as build_module
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 from advpt.data.images import ImageSet
 from advpt.errors import StorageError
 from advpt.evaluation import run_folder
@@ -217,7 +217,7 @@ def test_an_error_of_the_writer_itself_is_not_dressed_up(tmp_path):
 
 def test_two_processes_on_one_output_folder(world: World, tally, monkeypatch):
     """The second one is told who is at work; the first one's results are its own."""
-    monkeypatch.setattr(run_folder, "PATIENCE", 0.0)
+    monkeypatch.setattr(run_folder, "LOCK_SECONDS", 0.0)
     world.run(*SETTINGS)
     whole, n, wrong = learned(world.output, 2), times(20), 0
     for i in range(n):
@@ -235,7 +235,7 @@ def test_two_processes_on_one_output_folder(world: World, tally, monkeypatch):
 def test_the_second_is_refused_while_the_first_is_at_work(world: World, monkeypatch):
     seen = []
     begin = train.run_in_folder
-    monkeypatch.setattr(run_folder, "PATIENCE", 0.0)
+    monkeypatch.setattr(run_folder, "LOCK_SECONDS", 0.0)
 
     def twice(args, cfg):
         if not seen:
@@ -274,13 +274,13 @@ def test_the_lock_of_a_killed_run_is_waited_for(tmp_path):
 
     assert run(killed) == -signal.SIGKILL
     began = time.monotonic()
-    with run_folder.held(tmp_path):
-        assert 0.5 < time.monotonic() - began < run_folder.PATIENCE
+    with run_folder.lock_run_folder(tmp_path):
+        assert 0.5 < time.monotonic() - began < run_folder.LOCK_SECONDS
 
 
 def small_bank(folder: Path) -> tuple[ImageSet, dict[str, bytes]]:
     pictures, backbone = make_images(folder / "images", 24), make_clip()
-    Library(folder / "whole", backbone, lambda: backbone, chunk=2).get(pictures, FKL)
+    BankCache(folder / "whole", backbone, lambda: backbone, chunk=2).get(pictures, FKL)
     return pictures, content(folder / "whole")
 
 
@@ -300,7 +300,7 @@ def test_processes_that_want_one_bank(tmp_path, tally, monkeypatch, locks):
         root, log = tmp_path / f"banks{i}", tmp_path / f"log{i}"
 
         def build(root: Path = root) -> None:
-            Library(root, backbone, lambda: backbone, chunk=2).get(pictures, FKL)
+            BankCache(root, backbone, lambda: backbone, chunk=2).get(pictures, FKL)
 
         ends = [outcome(pid) for pid in [forked(build, log) for _ in range(3)]]
         if ends != [0, 0, 0] or content(root, "**/*.safetensors", "**/*.json") != {

@@ -16,7 +16,7 @@ import pytest
 from advpt.errors import RecordError
 from advpt.evaluation import record as records
 from advpt.evaluation import run_folder
-from advpt.jobs.local import Executor, Hands, Places, Slots, is_complete, runs, state_of
+from advpt.jobs.local import Backend, Executor, LocalBackend, Places, is_complete, runs, state_of
 from advpt.jobs.plan import BankNeed, Job, Plan
 
 FAKE = Path(__file__).with_name("fake_train.py")
@@ -39,9 +39,9 @@ class Place:
         mode = [self.modes[job.id]] if job.id in self.modes else []
         return [sys.executable, "-S", str(FAKE), str(self.places.folder(job)), job.id, str(self.log), *mode]
 
-    def run(self, slots: int = 1, hands: Hands | None = None, **how):
-        tell, hands = self.lines.append, hands or Slots(slots)
-        return Executor(self.plan, self.places, hands=hands, start=self.start, tell=tell, **how).run()
+    def run(self, slots: int = 1, backend: Backend | None = None, **how):
+        tell, backend = self.lines.append, backend or LocalBackend(slots)
+        return Executor(self.plan, self.places, backend=backend, start=self.start, tell=tell, **how).run()
 
     def count(self, what: str) -> Counter:
         lines = self.log.read_text().splitlines() if self.log.exists() else []

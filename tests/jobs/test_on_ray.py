@@ -16,16 +16,16 @@ import torch
 
 from advpt.attacks import parse
 from advpt.bank import build as build_module
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
 from advpt.bank.on_ray import filler, pack, unpack
 from advpt.cli import main
 from advpt.cluster import Engine
 from advpt.errors import ConfigError, DataError
 from advpt.evaluation import run_folder
 from advpt.jobs.local import Executor, Places
-from advpt.jobs.on_ray import Tasks
+from advpt.jobs.on_ray import RayBackend
 from advpt.jobs.plan import BankNeed, Job, Plan
-from advpt.jobs.process import Call, attend
+from advpt.jobs.process import ProcessSpec, run_to_completion
 
 HERE = Path(__file__).parent
 SHARED = BankNeed("the bank", 10, 1.0, 10)
@@ -79,11 +79,11 @@ ENGINE = Engine("ray", cpus=1)
 def test_nodes_come_and_go_and_nothing_is_lost_or_done_twice(tmp_path, monkeypatch, tiny_clip, images, nodes):
     monkeypatch.setattr(build_module, "SHARD_ROWS", 8)
     pictures, attack = images(48, 2), parse("pgd80-fkl@8")
-    shelf = Library(tmp_path / "local", tiny_clip, lambda: tiny_clip, chunk=4)
-    shelf.get(pictures, attack)
+    banks = BankCache(tmp_path / "local", tiny_clip, lambda: tiny_clip, chunk=4)
+    banks.get(pictures, attack)
 
     nodes.say("shake 1")
-    on_ray = Library(tmp_path / "ray", tiny_clip, lambda: tiny_clip, chunk=4, fill=filler(ENGINE))
+    on_ray = BankCache(tmp_path / "ray", tiny_clip, lambda: tiny_clip, chunk=4, fill=filler(ENGINE))
     on_ray.get(pictures, attack)
     nodes.say("shake 2")
     plan = Plan(
@@ -95,7 +95,7 @@ def test_nodes_come_and_go_and_nothing_is_lost_or_done_twice(tmp_path, monkeypat
         words = [sys.executable, "-S", str(HERE / "fake_train.py"), str(places.folder(job)), job.id, str(log)]
         return [*words, "on-cluster"]
 
-    summary = Executor(plan, places, hands=Tasks(ENGINE), start=start, tell=lambda line: None).run()
+    summary = Executor(plan, places, backend=RayBackend(ENGINE), start=start, tell=lambda line: None).run()
     nodes.say("rest")
     assert nodes.events["killed"]
     assert bank_files(tmp_path / "ray") == bank_files(tmp_path / "local")
@@ -114,14 +114,14 @@ def test_what_a_worker_finds_wrong_is_the_users_sentence(tmp_path, tiny_clip, im
     pictures = images(4, 2)
     gone = Path(pictures.samples[2].path)
     gone.unlink()
-    shelf = Library(tmp_path / "banks", tiny_clip, lambda: tiny_clip, chunk=2, fill=filler(ENGINE))
+    banks = BankCache(tmp_path / "banks", tiny_clip, lambda: tiny_clip, chunk=2, fill=filler(ENGINE))
     with pytest.raises(DataError, match=f"the image {gone} is missing") as caught:
-        shelf.get(pictures, None)
+        banks.get(pictures, None)
     assert "Traceback" not in str(caught.value)
     plan = Plan((Job("T", "d", "b", -1, 1, "main", "a", "b"),))
     places = Places(HERE, tmp_path / "out", tmp_path, tmp_path)
     words = [sys.executable, "-S", "-c", "import os; print('error: ' + os.environ['OMP_NUM_THREADS']); exit(2)"]
-    summary = Executor(plan, places, hands=Tasks(Engine("ray", 1)), start=lambda job: words).run()
+    summary = Executor(plan, places, backend=RayBackend(Engine("ray", 1)), start=lambda job: words).run()
     assert list(summary.failed.values()) == ["1"]
 
 
@@ -134,7 +134,7 @@ def test_without_ray_the_engine_says_what_to_install(monkeypatch, capsys, tmp_pa
     assert main([*words, "--engine", "ray"]) == 2
     assert 'pip install "advpt[ray]"' in capsys.readouterr().err
     with pytest.raises(ConfigError, match="not installed"):
-        Tasks(ENGINE)
+        RayBackend(ENGINE)
     assert main([*words, "--dry-run"]) == 0
 
 
@@ -154,26 +154,26 @@ def test_a_work_survives_its_journey(tmp_path, monkeypatch, tiny_clip, images):
     """Visual prompts, precision and defenses are closures and modules of many kinds; the spec travels too."""
     found = []
     monkeypatch.setattr(build_module, "write_manifest", lambda *a: None)
-    shelf = Library(tmp_path, tiny_clip, lambda: tiny_clip, chunk=2, precision="amp", visual=torch.zeros(1, 2, 64))
-    shelf.fill = lambda work, bar: found.append(work) or {}
+    banks = BankCache(tmp_path, tiny_clip, lambda: tiny_clip, chunk=2, precision="amp", visual=torch.zeros(1, 2, 64))
+    banks.fill = lambda work, bar: found.append(work) or {}
     with pytest.raises(Exception, match="manifest"):
-        shelf.get(images(2, 2), parse("pgd1-fkl@8"))
+        banks.get(images(2, 2), parse("pgd1-fkl@8"))
     (work,) = found
     there = unpack(pack(work), torch.device("cpu"))
-    assert [view.spec.key for view in there.views] == [view.spec.key for view in work.views]
-    assert there.views[0].folder.is_absolute() and there.shards == work.shards
+    assert [view.spec.key for view in there.targets] == [view.spec.key for view in work.targets]
+    assert there.targets[0].folder.is_absolute() and there.shards == work.shards
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert torch.equal(there.views[0].encode(x), work.views[0].encode(x))
-    batch = next(work.made_of.images.batches(range(2), 2))
-    one, two = (w.attacker(batch, work.made_of.images.ids, 0)[0] for w in (work, there))
+        assert torch.equal(there.targets[0].encode(x), work.targets[0].encode(x))
+    batch = next(work.adversarial_set.images.batches(range(2), 2))
+    one, two = (w.attacker(batch, work.adversarial_set.images.ids, 0)[0] for w in (work, there))
     assert torch.equal(one, two)
 
 
 def test_a_process_waits_for_one_of_the_same_job_that_was_left_behind(tmp_path):
     words = (sys.executable, "-S", "-c", "import time; time.sleep(0.4); print('done')")
-    call = Call("x", words, tmp_path / "log", tmp_path, {})
-    threads = [threading.Thread(target=attend, args=(call,)) for _ in range(2)]
+    call = ProcessSpec("x", words, tmp_path / "log", tmp_path, {})
+    threads = [threading.Thread(target=run_to_completion, args=(call,)) for _ in range(2)]
     begun = time.monotonic()
     for thread in threads:
         thread.start()
@@ -185,10 +185,10 @@ def test_a_process_waits_for_one_of_the_same_job_that_was_left_behind(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone ends a process with its parent")
 def test_a_process_ends_with_the_worker_that_started_it(tmp_path):
     words = (sys.executable, "-S", "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)")
-    call = Call("x", words, tmp_path / "log", tmp_path, {})
+    call = ProcessSpec("x", words, tmp_path / "log", tmp_path, {})
     child = os.fork()
     if child == 0:
-        attend(call)
+        run_to_completion(call)
         os._exit(0)
     while not (tmp_path / "log").is_file() or not (tmp_path / "log").read_text().strip():
         time.sleep(0.02)

@@ -8,14 +8,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from advpt.jobs.studies import OWN, STUDIES, study, sweep
-from advpt.jobs.world import DEMO, PAPER
+from advpt.jobs.studies import EXHIBITS, OWN, plan_exhibits, sweep
 
 from advpt.cli import main
 from advpt.errors import ConfigError
 from advpt.jobs import effort
 from advpt.jobs.local import Places, command
 from advpt.jobs.plan import Job, Plan
+from advpt.jobs.setup import DEMO, PAPER
 from advpt.results.layout import Figure, Table, WordTable
 from advpt.results.published import number, numbers, tapt
 
@@ -24,7 +24,7 @@ PETS = PAPER.narrowed(["pets"], ["vit_b16"], [1, 2, 3])
 
 
 def kinds(names: list[str], world=PETS) -> Counter:
-    return Counter((job.trainer, job.purpose, bool(job.model)) for job in study(names, world, ROOT).plan.jobs)
+    return Counter((job.trainer, job.purpose, bool(job.model)) for job in plan_exhibits(names, world, ROOT).plan.jobs)
 
 
 ZS, ADV, COOP = "ZeroshotCLIP", "AdvPT", "CoOp"
@@ -58,19 +58,22 @@ NEEDED = {
 LAST = ("fig7", "curves", "efficiency", "peers", "tapt")
 
 
-@pytest.mark.parametrize("name", sorted(STUDIES))
+@pytest.mark.parametrize("name", sorted(EXHIBITS))
 def test_the_runs_that_a_table_needs(name):
     assert kinds([name]) == NEEDED[name]
 
 
 def test_tables_share_their_runs():
-    together = study(["table1", "table5", "table2", "fig3"], PETS, ROOT).plan
+    together = plan_exhibits(["table1", "table5", "table2", "fig3"], PETS, ROOT).plan
     assert len(together.jobs) == 4 + 4 + 6  # Table 1's; Table 2's evaluations; CoOp's two recipes
-    assert study(["all"], PETS, ROOT).plan.jobs == study([n for n in STUDIES if n not in OWN], PETS, ROOT).plan.jobs
+    assert (
+        plan_exhibits(["all"], PETS, ROOT).plan.jobs
+        == plan_exhibits([n for n in EXHIBITS if n not in OWN], PETS, ROOT).plan.jobs
+    )
 
 
 def test_one_bank_for_all_prompts_and_seeds():
-    plan = study(["table1"], PETS, ROOT).plan
+    plan = plan_exhibits(["table1"], PETS, ROOT).plan
     vanilla, *tuned = [job.id for job in plan.jobs]
     shared = plan.shared_banks
     assert shared["pets, vit_b16: pgd40-fkl@16/a0.5 on test"] == (vanilla, *tuned)
@@ -81,7 +84,7 @@ def test_one_bank_for_all_prompts_and_seeds():
 
 
 def test_work_counts_a_shared_bank_once():
-    plan = study(["table1"], PETS, ROOT).plan
+    plan = plan_exhibits(["table1"], PETS, ROOT).plan
     whole, size = plan.work()
     banks = {bank.label: bank for job in plan.jobs for bank in job.banks}
     assert size == sum(b.images * b.size for b in banks.values()) + sum(job.size for job in plan.jobs)
@@ -91,7 +94,7 @@ def test_work_counts_a_shared_bank_once():
 
 
 def test_every_published_number_has_its_cell_and_no_cell_invents_one():
-    exhibits = study(["table1", "table2", "table3", "table4", "fig6"], PAPER, ROOT).exhibits
+    exhibits = plan_exhibits(["table1", "table2", "table3", "table4", "fig6"], PAPER, ROOT).exhibits
     found = Counter()
     for table in (e for e in exhibits if isinstance(e, Table)):
         for row in table.rows:
@@ -102,15 +105,15 @@ def test_every_published_number_has_its_cell_and_no_cell_invents_one():
 
 
 def test_adaptive_rows_stand_beside_nothing_published():
-    (table,) = study(["table1"], PETS, ROOT).exhibits
+    (table,) = plan_exhibits(["table1"], PETS, ROOT).exhibits
     adaptive = [row for row in table.rows if row.protocol == "adaptive"]
     assert len(adaptive) == 2 and all(cell.paper is None for row in adaptive for cell in row.cells)
 
 
 def test_the_demo_has_every_exhibit():
-    found = study(["all", *OWN], DEMO, ROOT)
+    found = plan_exhibits(["all", *OWN], DEMO, ROOT)
     names = [e.name for e in found.exhibits]
-    assert names == [*(n for n in STUDIES if n not in LAST), "fig6_table", *LAST[:-1], "peers_figure", LAST[-1]]
+    assert names == [*(n for n in EXHIBITS if n not in LAST), "fig6_table", *LAST[:-1], "peers_figure", LAST[-1]]
     assert all("Demo" in e.caption for e in found.exhibits)
     assert {type(e) for e in found.exhibits} == {Table, WordTable, Figure}
     assert "stand-in" in next(e for e in found.exhibits if e.name == "table2").caption
@@ -118,7 +121,7 @@ def test_the_demo_has_every_exhibit():
 
 
 def test_an_id_is_what_the_run_does_and_not_where_it_lies(tmp_path):
-    plan = study(["table1"], PETS, ROOT).plan
+    plan = plan_exhibits(["table1"], PETS, ROOT).plan
     job = plan.jobs[1]
     changes = {"seed": 9, "dataset": "dtd", "settings": (("A", "1"),), "shots": 4, "model": "x", "config": "other.yaml"}
     ids = {dataclasses.replace(job, **{name: value}).id for name, value in changes.items()}
@@ -126,11 +129,11 @@ def test_an_id_is_what_the_run_does_and_not_where_it_lies(tmp_path):
     assert dataclasses.replace(job, banks=(), gflop=1.0, size=3).id == job.id
     here, there = (Places(ROOT, tmp_path / x, tmp_path / x, tmp_path / x) for x in "ab")
     assert command(job, plan, here) != command(job, plan, there)
-    assert study(["table1", "table2"], PETS, ROOT).plan.jobs[1].id == job.id
+    assert plan_exhibits(["table1", "table2"], PETS, ROOT).plan.jobs[1].id == job.id
 
 
 def test_a_command_says_it_all(tmp_path):
-    plan = study(["table2"], PETS, ROOT).plan
+    plan = plan_exhibits(["table2"], PETS, ROOT).plan
     job = next(job for job in plan.jobs if job.model)
     places = Places(ROOT, tmp_path, Path("/data"), Path("/banks"), {"vit_b16": "file.pt"})
     words = command(job, plan, places)
@@ -140,12 +143,12 @@ def test_a_command_says_it_all(tmp_path):
     assert words[words.index("BANK.PROFILE") + 1] == "paper"
 
 
-@pytest.mark.parametrize("name", sorted(STUDIES))
+@pytest.mark.parametrize("name", sorted(EXHIBITS))
 @pytest.mark.parametrize("world", [PETS, DEMO], ids=lambda w: w.name)
 def test_every_command_is_one_that_train_takes(name, world, tmp_path):
     import train
 
-    plan = study([name], world, ROOT).plan
+    plan = plan_exhibits([name], world, ROOT).plan
     seen = set()
     for job in plan.jobs:
         key = (job.trainer, job.purpose, job.backbone)
@@ -171,13 +174,13 @@ def test_a_plan_is_in_order_and_has_no_job_twice():
 
 def test_names_that_are_not_there():
     with pytest.raises(ConfigError, match="unknown table or figure 'tabel1'. Did you mean 'table1'"):
-        study(["tabel1"], PETS, ROOT)
+        plan_exhibits(["tabel1"], PETS, ROOT)
     with pytest.raises(ConfigError, match="--only: unknown data set 'pest'. Did you mean 'pets'"):
         PAPER.narrowed(["pest"], [], [])
     with pytest.raises(ConfigError, match="--backbones"):
         PAPER.narrowed([], ["vit_b61"], [])
     with pytest.raises(ConfigError, match="nothing left"):
-        study(["fig7"], PAPER.narrowed(["dtd"], [], []), ROOT)
+        plan_exhibits(["fig7"], PAPER.narrowed(["dtd"], [], []), ROOT)
 
 
 def test_a_sweep_is_the_product_and_zero_shot_clip_stands_once():
@@ -221,7 +224,7 @@ def test_a_report_of_nothing_says_not_run(tmp_path, capsys):
 
 
 def test_tapts_tables_have_their_cells(tmp_path):
-    found = study(["tapt"], PAPER, ROOT)
+    found = plan_exhibits(["tapt"], PAPER, ROOT)
     (table,) = found.exhibits
     assert len(table.columns) == 11 and all(len(row.cells) == 11 for row in table.rows)
     cells = Counter(cell.paper for row in table.rows for cell in row.cells if cell.paper is not None)
@@ -263,7 +266,7 @@ def settings_of(job: Job) -> dict[str, object]:
 def test_peers_have_one_budget_the_same_images_and_as_many_epochs(world):
     from advpt.attacks import parse
 
-    found = study(["peers"], world, ROOT)
+    found = plan_exhibits(["peers"], world, ROOT)
     own = {"CoOp": None, "CoCoOp": None, "AdvPT": "BANK.ATTACK"}
     seen = set()
     for job in found.plan.jobs:
@@ -288,16 +291,16 @@ def test_peers_have_one_budget_the_same_images_and_as_many_epochs(world):
 
 def test_the_demos_peers_are_reported_on_other_seeds_than_their_rates_were_chosen_on():
     chosen_on = re.search(r"SEEDS=\$\{SEEDS:-(\d+)\}", (ROOT / "scripts/advpt/peers_search.sh").read_text())
-    seeds = {job.seed for job in study(["peers"], DEMO, ROOT).plan.jobs if job.trainer != ZS}
+    seeds = {job.seed for job in plan_exhibits(["peers"], DEMO, ROOT).plan.jobs if job.trainer != ZS}
     assert len(seeds) == 3 and int(chosen_on[1]) not in seeds
-    asked = study(["peers"], DEMO.narrowed((), (), (7,)), ROOT).plan.jobs
+    asked = plan_exhibits(["peers"], DEMO.narrowed((), (), (7,)), ROOT).plan.jobs
     assert {job.seed for job in asked} == {7}
 
 
 def test_peers_as_published_have_their_own_recipes_and_the_caption_says_them():
     from advpt.settings import recipe
 
-    found = study(["peers"], PETS, ROOT, as_published=True)
+    found = plan_exhibits(["peers"], PETS, ROOT, as_published=True)
     table, figure = found.exhibits
     assert (table.name, figure.name) == ("peers_as_published", "peers_as_published_figure")
     for job in found.plan.jobs:
@@ -310,10 +313,10 @@ def test_peers_as_published_have_their_own_recipes_and_the_caption_says_them():
         )
     assert "AdvPT: training attack pgd10-fkl@8, M 32, images not augmented, epochs 100" in table.caption
     assert "rows differ in more than the method" in table.caption
-    (default, _) = study(["peers"], PETS, ROOT).exhibits
+    (default, _) = plan_exhibits(["peers"], PETS, ROOT).exhibits
     assert "Every method trains at 4/255" in default.caption and default.name == "peers"
     with pytest.raises(ConfigError, match="--as-published is a variant of peers, which is not asked for"):
-        study(["table1"], PETS, ROOT, as_published=True)
+        plan_exhibits(["table1"], PETS, ROOT, as_published=True)
 
 
 @pytest.mark.parametrize("world", [PAPER.narrowed(["pets", "imagenet"], [], [1]), DEMO], ids=lambda w: w.name)
@@ -323,7 +326,7 @@ def test_coop_on_a_clean_bank_differs_from_advpt_in_the_attack_alone(world, name
         datasets, backbones = (("pets",), ("vit_b16",)) if world.name == "paper" else (("digits",), ("democlip",))
         plan = sweep(datasets, backbones, ["CoOp-clean", ADV], [16], [1], ROOT)
     else:
-        plan = study([name], world, ROOT).plan
+        plan = plan_exhibits([name], world, ROOT).plan
     trained = [job for job in plan.jobs if not job.model]
     twins = [job for job in trained if job.purpose.endswith("-clean")]
     assert {(j.dataset, j.backbone) for j in twins} == {(j.dataset, j.backbone) for j in trained if j.trainer == ADV}
@@ -342,21 +345,21 @@ def test_coop_on_a_clean_bank_differs_from_advpt_in_the_attack_alone(world, name
 
 
 def test_captions_say_what_the_other_coop_differs_in():
-    (figure,) = study(["fig3"], PETS, ROOT).exhibits
-    assert {mark.series for mark in figure.marks} == {"vanilla", "CoOp", "CoOp, clean bank", "AdvPT"}
+    (figure,) = plan_exhibits(["fig3"], PETS, ROOT).exhibits
+    assert {mark.series for mark in figure.point_cells} == {"vanilla", "CoOp", "CoOp, clean bank", "AdvPT"}
     for part in ("M 16 / 32", "images augmented / not augmented", "epochs 200 / 100", "rate 0.002 / 0.005",
                  "precision fp16 / fp32", "differ in the attack alone"):  # fmt: skip
         assert part in figure.caption
-    (demo,) = study(["fig3"], DEMO, ROOT).exhibits
-    assert {mark.series for mark in demo.marks} == {"vanilla", "CoOp, clean bank", "AdvPT"}
+    (demo,) = plan_exhibits(["fig3"], DEMO, ROOT).exhibits
+    assert {mark.series for mark in demo.point_cells} == {"vanilla", "CoOp, clean bank", "AdvPT"}
     assert "CoOp has its own recipe" not in demo.caption, "the demo's CoOp is on a clean bank anyway"
 
 
 def test_table_2_runs_the_authors_super_resolution_and_says_what_each_is():
-    (table,) = study(["table2"], PETS, ROOT).exhibits
+    (table,) = plan_exhibits(["table2"], PETS, ROOT).exhibits
     rows = {row.defense: row for row in table.rows if row.method == "AdvPT"}
     assert list(rows) == ["super (authors' code)", "super (Mustafa et al.)", "rescale", "diffpure"]
-    chains = {name: row.cells[0].which.defense for name, row in rows.items()}
+    chains = {name: row.cells[0].metric.defense for name, row in rows.items()}
     assert chains["super (authors' code)"] == "super:advpt" and chains["super (Mustafa et al.)"] == "super:mustafa"
     assert rows["super (authors' code)"].cells[0].paper.defense == "super"
     assert rows["super (Mustafa et al.)"].cells[0].paper is None, "no published number beside another defense"
@@ -365,10 +368,10 @@ def test_table_2_runs_the_authors_super_resolution_and_says_what_each_is():
 
 
 def test_tapts_caption_says_what_statistics_are_taken_over():
-    (table,) = study(["tapt"], PAPER, ROOT).exhibits
+    (table,) = plan_exhibits(["tapt"], PAPER, ROOT).exhibits
     assert "Statistics are taken over 16 training images of each class of ImageNet (16,000)" in table.caption
     assert "TAPT's authors take all of ImageNet's" in table.caption and "all 1,281,167" in table.caption
-    found = study(["tapt"], PAPER, ROOT, all_statistics=True)
+    found = plan_exhibits(["tapt"], PAPER, ROOT, all_statistics=True)
     assert "over all 1,281,167 training images of ImageNet" in found.exhibits[0].caption
     assert "16 training images" not in found.exhibits[0].caption
     for job in found.plan.jobs:
@@ -377,20 +380,22 @@ def test_tapts_caption_says_what_statistics_are_taken_over():
         else:
             assert job.shots == 16, "prompts are tuned as before"
     with pytest.raises(ConfigError, match="--all-statistics is a variant of tapt"):
-        study(["peers"], PETS, ROOT, all_statistics=True)
+        plan_exhibits(["peers"], PETS, ROOT, all_statistics=True)
 
 
 def test_runs_of_a_recipe_that_was_changed_under_its_name_are_other_runs():
     """ImageNet's had a warm-up epoch, DemoCLIP's a rate of 0.005, and the demo's tuning at test time the paper's rate:
     their runs are not taken for those of the recipe as it is."""
     world = PAPER.narrowed(["imagenet"], ["vit_b16"], [1])
-    jobs = [j for j in study(["fig3"], world, ROOT).plan.jobs if j.config.endswith("AdvPT/vit_b16_imagenet.yaml")]
+    jobs = [
+        j for j in plan_exhibits(["fig3"], world, ROOT).plan.jobs if j.config.endswith("AdvPT/vit_b16_imagenet.yaml")
+    ]
     assert len(jobs) == 2 and all(("OPTIM.WARMUP_EPOCH", "0") in job.settings for job in jobs)
-    pets = study(["fig3"], PETS, ROOT).plan.jobs
+    pets = plan_exhibits(["fig3"], PETS, ROOT).plan.jobs
     assert not any(key == "OPTIM.WARMUP_EPOCH" for job in pets for key, _ in job.settings)
-    demo = [job for job in study(["tapt"], DEMO, ROOT).plan.jobs if job.trainer.startswith("TAPT")]
+    demo = [job for job in plan_exhibits(["tapt"], DEMO, ROOT).plan.jobs if job.trainer.startswith("TAPT")]
     assert demo and all(("TRAINER.TAPT.LR", "0.01") in job.settings for job in demo)
-    tuned = [job for job in study(["table1", "peers"], DEMO, ROOT).plan.jobs if job.trainer == "AdvPT"]
+    tuned = [job for job in plan_exhibits(["table1", "peers"], DEMO, ROOT).plan.jobs if job.trainer == "AdvPT"]
     assert all(("OPTIM.LR", "0.001") in job.settings for job in tuned)
     rates = {job.purpose == "peers": dict(job.settings)["OPTIM.LR"] for job in tuned}
     assert rates == {False: "0.001", True: DEMO.peers_rates["AdvPT"]}

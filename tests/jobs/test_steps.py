@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from advpt.jobs.studies import study
-from advpt.jobs.world import DEMO, PAPER
+from advpt.jobs.studies import plan_exhibits
 
 from advpt.backbones import democlip
+from advpt.bank.cache import BankCache
 from advpt.bank.cost import FILE, timed
-from advpt.bank.library import Library
 from advpt.errors import ConfigError
 from advpt.files import read_json, write_json
 from advpt.jobs import effort, needs, reproduce
 from advpt.jobs.local import Places
+from advpt.jobs.setup import DEMO, PAPER
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +28,7 @@ def test_times_in_words(seconds, says):
 
 
 def test_an_estimate_shrinks_with_what_is_done(tmp_path):
-    plan = study(["table1"], PAPER.narrowed(["pets"], ["vit_b16"], []), ROOT).plan
+    plan = plan_exhibits(["table1"], PAPER.narrowed(["pets"], ["vit_b16"], []), ROOT).plan
     places = Places(ROOT, tmp_path, tmp_path, tmp_path)
     text = reproduce.estimate(plan, places, 1, rate=100_000.0)
     assert text.startswith("4 of 4 runs to do, 4 banks shared between runs; very roughly ") and "are free)" in text
@@ -58,12 +58,12 @@ def test_weights_come_as_words():
 def test_what_is_missing_is_named_and_the_demo_misses_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("ADVPT_CLIP_CACHE", str(tmp_path / "cache"))
     places = Places(ROOT, tmp_path, tmp_path / "data", tmp_path, {"vit_b16": str(tmp_path / "mine.pt")})
-    paper = study(["table1"], PAPER.narrowed(["dtd"], [], [1]), ROOT).plan
+    paper = plan_exhibits(["table1"], PAPER.narrowed(["dtd"], [], [1]), ROOT).plan
     (data,) = needs.missing_data(paper, places)
     assert data.startswith("DescribableTextures: ") and "split_zhou_DescribableTextures.json" in data
     mine, large = needs.missing_weights(paper, places)
     assert mine == f"vit_b16: there is no file {tmp_path / 'mine.pt'}" and "ViT-L-14.pt is fetched from" in large
-    demo = study(["all"], DEMO, ROOT).plan
+    demo = plan_exhibits(["all"], DEMO, ROOT).plan
     assert needs.missing_data(demo, places) == [] and needs.missing_weights(demo, places) == []
 
 
@@ -76,13 +76,13 @@ def test_the_second_democlip_is_small_and_another(monkeypatch):
 
 
 def test_a_bank_remembers_what_it_cost_whoever_asks(tmp_path, tiny_clip, images):
-    library = Library(tmp_path / "banks", tiny_clip, lambda: tiny_clip, chunk=2)
+    bank_cache = BankCache(tmp_path / "banks", tiny_clip, lambda: tiny_clip, chunk=2)
     some = images(6, 2)
-    folder = library.folder(library.spec(some, None, None, 0))
-    bank, seconds = timed(library, folder, lambda: library.get(some))
+    folder = bank_cache.folder(bank_cache.spec(some, None, None, 0))
+    bank, seconds = timed(bank_cache, folder, lambda: bank_cache.get(some))
     assert seconds > 0 and read_json(folder / FILE)["images"] == 6
 
-    again = Library(tmp_path / "banks", tiny_clip, lambda: tiny_clip, chunk=2)
+    again = BankCache(tmp_path / "banks", tiny_clip, lambda: tiny_clip, chunk=2)
     assert timed(again, folder, lambda: again.get(some))[1] == pytest.approx(seconds)
     few = some.first(2)
     part, share = timed(again, again.folder(again.spec(few, None, None, 0)), lambda: again.get(few))
@@ -91,4 +91,4 @@ def test_a_bank_remembers_what_it_cost_whoever_asks(tmp_path, tiny_clip, images)
     assert timed(again, folder, lambda: again.get(some))[1] is None
     write_json(folder / FILE, {"seconds": "?"})
     assert timed(again, folder, lambda: again.get(some))[1] is None
-    assert torch.equal(bank.embeddings[:1], library.get(some).embeddings[:1])
+    assert torch.equal(bank.embeddings[:1], bank_cache.get(some).embeddings[:1])

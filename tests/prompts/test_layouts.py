@@ -11,7 +11,7 @@ from yacs.config import CfgNode
 
 from advpt.backbones.clip import OFFICIAL, Architecture, Backbone, build, from_state
 from advpt.errors import ConfigError, PromptError
-from advpt.prompts.image_encoder import image_features, seen_through, visual_digest
+from advpt.prompts.image_encoder import image_features, visual_digest, with_visual_prompts
 from advpt.prompts.learner import PromptLearner, check_layout
 from advpt.prompts.text_encoder import TextEncoder
 from advpt.settings import LAYOUTS, ContextSettings
@@ -106,12 +106,12 @@ def test_numbers_of_parameters_for_vit_b32() -> None:
 
 
 def test_without_prompts_the_encoder_is_as_it_was(clip: Backbone) -> None:
-    encoder, x, taps = clip.require_image(), pixels(), []
+    encoder, x, hidden_states = clip.require_image(), pixels(), []
     expected = clip.model.encode_image((x - encoder.mean) / encoder.std)
     assert torch.equal(image_features(encoder, x), expected)
-    assert torch.equal(image_features(encoder, x, taps=taps), expected)
-    assert [tuple(t.shape) for t in taps] == [(3, 1 + 4, 128)] * 4
-    assert seen_through(encoder, None) is encoder and visual_digest(None) is None
+    assert torch.equal(image_features(encoder, x, hidden_states=hidden_states), expected)
+    assert [tuple(t.shape) for t in hidden_states] == [(3, 1 + 4, 128)] * 4
+    assert with_visual_prompts(encoder, None) is encoder and visual_digest(None) is None
 
 
 def test_prompts_of_a_layer_change_that_layer_and_those_behind(clip: Backbone) -> None:

@@ -187,16 +187,16 @@ def test_prompts_where_one_is_the_beginning_of_another(towers) -> None:
 def test_nothing_behind_the_end_token_matters(towers) -> None:
     _, encoder = towers
     prompts = learner(encoder, names_for(5), 4, "end", False)().text
-    noisy = prompts.rest.clone()
+    noisy = prompts.suffix.clone()
     for row, end in enumerate(prompts.eos.tolist()):
         noisy[row, end + 1 :] = 1e3
     longer = torch.cat([noisy, torch.full((5, 9, noisy.shape[-1]), float("nan"))], 1)
     expected = encoder(prompts)
-    assert torch.equal(encoder(dataclasses.replace(prompts, rest=noisy)), expected)
-    assert torch.equal(encoder(dataclasses.replace(prompts, rest=longer)), expected)
-    moved = prompts.rest.clone()
+    assert torch.equal(encoder(dataclasses.replace(prompts, suffix=noisy)), expected)
+    assert torch.equal(encoder(dataclasses.replace(prompts, suffix=longer)), expected)
+    moved = prompts.suffix.clone()
     moved[:, int(prompts.eos.min())] += 1
-    assert not torch.allclose(encoder(dataclasses.replace(prompts, rest=moved)), expected)
+    assert not torch.allclose(encoder(dataclasses.replace(prompts, suffix=moved)), expected)
 
 
 def test_every_split_of_the_same_prompt_gives_the_same_feature(towers) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from advpt.results.published import Key, number, numbers, tapt, words
+from advpt.results.published import PaperCell, number, numbers, tapt, words
 
 
 def test_every_number_is_a_percentage_under_a_key_of_its_own():
@@ -14,9 +14,9 @@ def test_every_number_is_a_percentage_under_a_key_of_its_own():
 
 
 def test_numbers_are_found_by_their_place():
-    assert number(Key("1", "ViT-B/16", "Flowers", "vanilla", "none", "clean")) == 71.4
-    assert number(Key("1", "ViT-B/16", "Pets", "vanilla", "none", "pgd40")) == 24.4
-    assert number(Key("1", "ViT-B/16", "Digits", "vanilla", "none", "clean")) is None and number(None) is None
+    assert number(PaperCell("1", "ViT-B/16", "Flowers", "vanilla", "none", "clean")) == 71.4
+    assert number(PaperCell("1", "ViT-B/16", "Pets", "vanilla", "none", "pgd40")) == 24.4
+    assert number(PaperCell("1", "ViT-B/16", "Digits", "vanilla", "none", "clean")) is None and number(None) is None
 
 
 def test_words_are_in_the_papers_order_and_n_a_is_a_word():

@@ -17,22 +17,22 @@ from advpt.evaluation import record as records
 from advpt.evaluation.record import Record, accuracy
 from advpt.evaluation.statistics import IMAGES_ONLY, STATEMENT, Runs, accuracy_interval, wilson
 from advpt.results.figures import COLOURS, MARKERS
+from advpt.results.index import RecordIndex, Run
 from advpt.results.layout import (
     CLEAN,
     Cell,
-    Clock,
     Figure,
-    Mark,
+    PointCell,
     Row,
     Table,
+    TimeCurve,
     WordColumn,
     WordTable,
     robust,
 )
-from advpt.results.published import Key
+from advpt.results.published import PaperCell
 from advpt.results.render import latex_text
 from advpt.results.report import write
-from advpt.results.shelf import Run, Shelf
 from advpt.results.values import value
 
 PGD = robust("pgd40-fkl@16")
@@ -55,8 +55,8 @@ def put(folder: Path, hits: int, robust_hits: int | None = None, *, n: int = 100
     return records.write(Record(r | more, observed), folder)
 
 
-def key(method: str, attack: str) -> Key:
-    return Key("1", "ViT-B/16", "Pets", method, "none", attack)
+def key(method: str, attack: str) -> PaperCell:
+    return PaperCell("1", "ViT-B/16", "Pets", method, "none", attack)
 
 
 class Small:
@@ -79,10 +79,10 @@ class Small:
                 method,
                 "none",
                 attack,
-                which.protocol or "-",
-                (Cell(runs, which, key(method, attack)), None),
+                metric.protocol or "-",
+                (Cell(runs, metric, key(method, attack)), None),
             )
-            for attack, which in (("clean", CLEAN), ("pgd40", PGD))
+            for attack, metric in (("clean", CLEAN), ("pgd40", PGD))
             for method, runs in (("vanilla", ("zs",)), ("AdvPT", adv))
         ]
         return Table("table1", f"Table 1 {NASTY}", f"About {NASTY}.", ("Pets", NASTY), tuple(rows))
@@ -167,7 +167,7 @@ class Links(HTMLParser):
 def test_the_page_is_whole_escaped_and_every_number_leads_to_its_record(small):
     figure = Figure(
         "fig3", f"Figure {NASTY}", NASTY, "points", "x", "y",
-        (Mark("panel", "AdvPT", NASTY, Cell(("adv1",), CLEAN), Cell(("adv1",), PGD)),),
+        (PointCell("panel", "AdvPT", NASTY, Cell(("adv1",), CLEAN), Cell(("adv1",), PGD)),),
     )  # fmt: skip
     small.report(figure)
     text = (small.top / "report" / "index.html").read_text()
@@ -198,8 +198,11 @@ def test_three_words_for_three_things(small):
     assert cells["vanilla", "clean"]["ours"] == "failed" and cells["vanilla", "clean"]["paper"] == "89.1"
     assert cells["AdvPT", "clean"]["ours"] == "82.00" and cells["AdvPT", "clean"]["notes"] == "seed 2: not run"
     cell = Cell(("nobody",), CLEAN)
-    assert value(cell, Shelf(small.runs)).state == "not run" and value(cell, Shelf(small.runs)).paper_text == "n/a"
-    assert value(None, Shelf(small.runs)).state == "n/a"
+    assert (
+        value(cell, RecordIndex(small.runs)).state == "not run"
+        and value(cell, RecordIndex(small.runs)).paper_text == "n/a"
+    )
+    assert value(None, RecordIndex(small.runs)).state == "n/a"
 
 
 def test_a_deleted_record_is_missing_and_said_so(small):
@@ -256,7 +259,7 @@ def test_seeds_that_saw_other_images_are_not_compared(small):
     put(small.top / "adv2", 82, 52, seed=2, images={"n": 100, "digest": "other", "part": False})
     for path in (small.top / "adv2" / "records").glob("*"):
         assert path.is_file()
-    assert "different images" in value(Cell(("adv1", "adv2"), PGD), Shelf(small.runs)).notes[0]
+    assert "different images" in value(Cell(("adv1", "adv2"), PGD), RecordIndex(small.runs)).notes[0]
 
 
 @pytest.mark.parametrize(("official", "shown"), [(None, "unknown"), (False, "False"), (True, "True")])
@@ -278,8 +281,8 @@ def test_accuracy_over_wall_clock_counts_the_bank(small):
         times = {"before": 10.0 + extra, "epochs": [1.0, 2.0, 3.0]}
         training = {"curve": curve((1, 30.0), (3, 50.0 + seed))}
         put(small.top / f"adv{seed}", 80, 51, seed=seed, training=training, observed={"training": times})
-    clocks = (Clock("p", "AdvPT", ("adv1", "adv2"), "clean"), Clock("p", "FastAT", ("nobody",), "clean"))
-    small.report(Figure("fig4", "t", "c", "clock", "s", "%", clocks=clocks, log_x=True))
+    time_curves = (TimeCurve("p", "AdvPT", ("adv1", "adv2"), "clean"), TimeCurve("p", "FastAT", ("nobody",), "clean"))
+    small.report(Figure("fig4", "t", "c", "clock", "s", "%", time_curves=time_curves, log_x=True))
     with (small.top / "report" / "figures" / "fig4.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(r["series"], r["label"], r["x"], r["y"]) for r in rows] == [
@@ -326,9 +329,9 @@ def test_bars_lines_and_empty_panels_are_drawn(small):
         "bars",
         "",
         "%",
-        (Mark("p", "s", "Pets", 0.0, cell), Mark("q", "s", "DTD", 1.0, Cell(("no",), PGD))),
+        (PointCell("p", "s", "Pets", 0.0, cell), PointCell("q", "s", "DTD", 1.0, Cell(("no",), PGD))),
     )
-    lines = Figure("fig7", "t", "c", "lines", "M", "%", tuple(Mark("p", "s", "l", float(x), cell) for x in (1, 2)))
+    lines = Figure("fig7", "t", "c", "lines", "M", "%", tuple(PointCell("p", "s", "l", float(x), cell) for x in (1, 2)))
     report = small.report(bars, lines)
     with (small.top / "report" / "figures" / "fig7.csv").open() as file:
         assert {row["interval"] for row in csv.DictReader(file)} == {IMAGES_ONLY}

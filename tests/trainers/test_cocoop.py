@@ -101,8 +101,8 @@ def test_an_adaptive_attack_goes_through_the_meta_net(world):
         for layer in (made.prompt_learner.meta_net.linear1, made.prompt_learner.meta_net.linear2):
             layer.weight.mul_(3)
         made.prompt_learner.meta_net.linear1.bias.add_(2)  # every unit passes a gradient on
-    images, learned, hand = made.image_set("test"), made.classifier(), made.hand
-    kept = evaluate(made.prompts(), images, made.library, made.eval_settings, {})
+    images, learned, zero_shot = made.image_set("test"), made.classifier(), made.zero_shot
+    kept = evaluate(made.prompts(), images, made.bank_cache, made.eval_settings, {})
     (batch,) = images.batches(range(len(images)), 64, 0)
     encode, names = made.backbone.require_image(), images.ids
 
@@ -125,7 +125,10 @@ def test_an_adaptive_attack_goes_through_the_meta_net(world):
             chunks.append(parse("pgd2-ce@8").build()(forward, clean, batch.labels[part], noise).images)
         return torch.cat(chunks)
 
-    for one, through in ((kept[0], lambda x, clean: hand.logits(encode(x))), (kept[1], lambda x, clean: logits(x))):
+    for one, through in (
+        (kept[0], lambda x, clean: zero_shot.logits(encode(x))),
+        (kept[1], lambda x, clean: logits(x)),
+    ):
         pixels = attacked(through)
         assert torch.allclose(banks[one.result["robust"]["bank"]].embeddings, encode(pixels), atol=1e-5)
         right = logits(pixels).argmax(1) == batch.labels
@@ -137,7 +140,7 @@ def test_an_adaptive_attack_goes_through_the_meta_net(world):
     with torch.no_grad():
         made.prompt_learner.meta_net.linear2.bias.add_(1e-3)
     spec = parse("pgd2-ce@8")
-    keys = {made.library.spec(images, spec, who, 0).key for who in (learned, made.classifier(), hand)}
+    keys = {made.bank_cache.spec(images, spec, who, 0).key for who in (learned, made.classifier(), zero_shot)}
     assert len(keys) == 3
 
 

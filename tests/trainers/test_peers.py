@@ -119,8 +119,8 @@ def test_the_evaluation_looks_through_the_visual_prompts(world):
     with torch.no_grad():
         for p in made.prompt_learner.parameters():
             p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
-    images, learned, hand = made.image_set("test"), made.classifier(), made.hand
-    found = evaluate(made.prompts(), images, made.library, made.eval_settings, {})
+    images, learned, zero_shot = made.image_set("test"), made.classifier(), made.zero_shot
+    found = evaluate(made.prompts(), images, made.bank_cache, made.eval_settings, {})
     (batch,) = images.batches(range(len(images)), 64, 0)
     encoder, names = made.backbone.require_image(), images.ids
 
@@ -129,7 +129,7 @@ def test_the_evaluation_looks_through_the_visual_prompts(world):
 
     banks = {p.parent.name: open_bank(p.parent, None, verify=True)
              for p in (world.folder / "banks").glob("**/manifest.json")}  # fmt: skip
-    for kept, through in ((found[0], lambda x: hand.logits(encoder(x))), (found[1], prompted)):
+    for kept, through in ((found[0], lambda x: zero_shot.logits(encoder(x))), (found[1], prompted)):
         chunks = []
         for start in range(0, len(names), 4):
             part = slice(start, start + 4)
@@ -219,14 +219,14 @@ def test_capt_options(world, deep_file):
     made = make(world, "CAPT", "TRAINER.CAPT.ALPHA_RULE", "schedule", "TRAINER.CAPT.FROZEN_WEIGHTS", str(deep_file),
                 "TRAINER.CAPT.FROZEN_TEMPLATE", "a drawing of a {}.")  # fmt: skip
     assert made.training_facts()["frozen"]["image"] == made.frozen.image_digest
-    assert made.frozen is not made.backbone and not torch.equal(made.guide.features, made.hand.features)
+    assert made.frozen is not made.backbone and not torch.equal(made.guide.features, made.zero_shot.features)
     batch = next(iter(made.train_loader_x))
     alphas = []
     for made.epoch in (0, 1):
         alphas.append(made.forward_backward(batch)["alpha"])
     assert alphas == [1.0, 0.0]
     plain = make(world, "CAPT")
-    assert plain.frozen is plain.backbone and torch.equal(plain.guide.features, plain.hand.features)
+    assert plain.frozen is plain.backbone and torch.equal(plain.guide.features, plain.zero_shot.features)
 
 
 def test_a_prompt_moves_to_new_classes_unless_it_is_class_specific(world):

@@ -18,12 +18,12 @@ from advpt.prompts.image_encoder import image_features
 from advpt.prompts.learner import PromptLearner
 from advpt.prompts.text_encoder import TextEncoder
 from advpt.settings import ContextSettings, extend_cfg
-from advpt.tuning.test_time import DECAY, Model, Tuner, Tuning, choose, released_reset
+from advpt.tuning.test_time import DECAY, PromptedCLIP, Tuner, TuningConfig, choose, released_reset
 
 SMALL = Architecture(32, 32, 4, 64, 8, 77, 49408, 64, 3)  # 16 patches
 NAMES, TOKENS, DEPTH = ["cat", "St. Bernard", "great_white_shark"], 1 + 16 + 2, 3
 DESIGNS = {"V": "visual", "VLI": "independent", "VLJ": "t2v"}
-HOW = Tuning(views=10, rho=0.3, blocks=(0, 1, 2), align_weight=100 / DEPTH, batch=4)
+HOW = TuningConfig(views=10, rho=0.3, blocks=(0, 1, 2), align_weight=100 / DEPTH, batch=4)
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +48,12 @@ def references(seed: int) -> list[tuple[Tensor, Tensor]]:
     return [(torch.randn(TOKENS, 64, generator=g), torch.rand(TOKENS, 64, generator=g)) for _ in range(3)]
 
 
-def tuner(clip: Backbone, design: str, how: Tuning = HOW, **more) -> Tuner:
+def tuner(clip: Backbone, design: str, config: TuningConfig = HOW, **more) -> Tuner:
     own = more.pop("learner", None) or learner(clip, design)
     encoder = TextEncoder(clip.model)
     fixed = from_templates(encoder, NAMES, ["a photo of a {}."], clip.logit_scale).features
-    model = Model(clip.require_image(), encoder, own, fixed, clip.logit_scale)
-    return Tuner(model, dict(own.named_parameters()), how, references(1), references(2), **more)
+    model = PromptedCLIP(clip.require_image(), encoder, own, fixed, clip.logit_scale)
+    return Tuner(model, dict(own.named_parameters()), config, references(1), references(2), **more)
 
 
 def pixels(n: int, seed: int = 7) -> Tensor:
@@ -106,8 +106,8 @@ def test_an_image_does_not_depend_on_its_company(clip: Backbone, design: str, ba
 
 
 def test_prompts_go_on_within_an_interval(clip: Backbone) -> None:
-    how = dataclasses.replace(HOW, reset_every=3, batch=3)
-    made, x = tuner(clip, "VLI", how), pixels(8)
+    config = dataclasses.replace(HOW, reset_every=3, batch=3)
+    made, x = tuner(clip, "VLI", config), pixels(8)
     found = made(x, IDS[:8])
     alone = tuner(clip, "VLI")(x, IDS[:8])
     now, expected = None, []
@@ -155,17 +155,19 @@ def test_a_plain_loop_over_all_views_gives_the_same(clip: Backbone) -> None:
         own.load_state_dict(checkpoint)
         optimizer = torch.optim.AdamW(own.parameters(), lr=5e-4)
         seen = made.views(x[i : i + 1], IDS[i : i + 1])[0]
-        taps: list[Tensor] = []
+        hidden_states: list[Tensor] = []
         state = own()
         text = torch.nn.functional.normalize(made.model.text(state.text), dim=-1)
-        image = torch.nn.functional.normalize(image_features(clip.require_image(), seen, state.visual, taps), dim=-1)
+        image = torch.nn.functional.normalize(
+            image_features(clip.require_image(), seen, state.visual, hidden_states), dim=-1
+        )
         logits = clip.logit_scale * image @ text.T
         p = logits.softmax(-1)
         rows = (-(p * p.log()).sum(-1)).argsort(stable=True)[:3]
         mean = p[rows].mean(0)
         loss = -(mean * mean.log()).sum()
         for block in range(3):
-            tokens = taps[block][rows]
+            tokens = hidden_states[block][rows]
             for m, v in (references(1)[block], references(2)[block]):
                 gap = 0.5 * (tokens.mean(0) - m).abs().mean() + 0.5 * (tokens.var(0) - v).abs().mean()
                 loss = loss + 100 / DEPTH * 0.5 * gap
@@ -209,7 +211,7 @@ def test_the_least_uncertain_views_are_kept() -> None:
     logits = torch.randn(5, 64, 7, generator=torch.Generator().manual_seed(0))
     p = logits.softmax(-1)
     entropy = -(p * p.log()).sum(-1)
-    rows = choose(logits, Tuning().kept)
+    rows = choose(logits, TuningConfig().kept)
     assert rows.shape == (5, 6)
     for one, chosen in zip(entropy, rows):
         others = [i for i in range(64) if i not in chosen.tolist()]
@@ -246,8 +248,8 @@ def test_alignment_is_the_distance_to_stored_statistics() -> None:
 
 def test_alpha_weights_and_blocks(clip: Backbone) -> None:
     def value(alpha: float, blocks=(0, 1, 2), **more) -> float:
-        how = dataclasses.replace(HOW, alpha=alpha, blocks=blocks)
-        made = tuner(clip, "VLI", how)
+        config = dataclasses.replace(HOW, alpha=alpha, blocks=blocks)
+        made = tuner(clip, "VLI", config)
         banks = {name: more.get(name, getattr(made, name)) for name in ("adversarial", "clean")}
         made.adversarial, made.clean = ([bank[i] for i in blocks] for bank in banks.values())
         return float(made.loss(made.untouched(1), made.views(pixels(1), IDS[:1])[:, :4])[0])
@@ -290,11 +292,11 @@ def test_gradient_of_the_whole_loss(clip: Backbone, design: str) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_step_makes_the_loss_smaller(clip: Backbone, seed: int) -> None:
-    for how in (
+    for config in (
         dataclasses.replace(HOW, align_weight=0.0),
         dataclasses.replace(HOW, lr=5e-5),
     ):
-        made = tuner(clip, "VLI", how, learner=learner(clip, "VLI", seed))
+        made = tuner(clip, "VLI", config, learner=learner(clip, "VLI", seed))
         seen = made.views(pixels(2, seed), IDS[:2])
         kept = made._kept(seen, None)
         before, after = made.loss(made.untouched(2), kept)[0], made.loss(made.tune(seen), kept)[0]
@@ -363,8 +365,8 @@ def node(**changed: object) -> CfgNode:
 
 def test_profiles() -> None:
     deep = dataclasses.replace(context("t2v"), depth_vision=9)
-    sound, paper, released = (Tuning.from_cfg(node(PROFILE=p), deep, 12) for p in ("sound", "paper", "released"))
-    assert sound == Tuning(blocks=tuple(range(9)), align_weight=100 / 9)
+    sound, paper, released = (TuningConfig.from_cfg(node(PROFILE=p), deep, 12) for p in ("sound", "paper", "released"))
+    assert sound == TuningConfig(blocks=tuple(range(9)), align_weight=100 / 9)
     assert paper == dataclasses.replace(
         sound, blocks=tuple(range(12)), form="norm", align_weight=1 / 12, text="dataset"
     )
@@ -373,7 +375,7 @@ def test_profiles() -> None:
         source="file",
     )  # fmt: skip
     chosen = node(PROFILE="released", RESET_SOURCE=("loaded",), BLOCKS=(2, 5), ALIGN_W=0.0, VARIANCE="unbiased")
-    assert Tuning.from_cfg(chosen, deep, 12) == dataclasses.replace(
+    assert TuningConfig.from_cfg(chosen, deep, 12) == dataclasses.replace(
         released, resets=("loaded",), blocks=(2, 5), align_weight=0.0, variance="unbiased"
     )
 
@@ -390,7 +392,7 @@ def test_profiles() -> None:
 )
 def test_mistakes_in_settings(changed: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        Tuning.from_cfg(node(**changed), context("t2v"), 12)
+        TuningConfig.from_cfg(node(**changed), context("t2v"), 12)
 
 
 def test_statistics_of_other_tokens_are_refused(clip: Backbone) -> None:

@@ -77,7 +77,11 @@ def plan_exhibits(
     exhibits: list[Exhibit] = []
     for name in wanted:
         made = EXHIBITS[name](builder)
-        filled = [each for each in made if (each.marks or each.clocks if isinstance(each, Figure) else each.columns)]
+        filled = [
+            each
+            for each in made
+            if (each.point_cells or each.time_curves if isinstance(each, Figure) else each.columns)
+        ]
         if len(filled) < len(made) and "all" not in names:
             raise ConfigError(f"{name} has nothing left to show with these data sets and backbones; give others")
         exhibits += filled

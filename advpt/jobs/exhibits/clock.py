@@ -8,7 +8,7 @@ from typing import Literal
 
 from advpt.jobs.builder import Builder, Evaluation
 from advpt.jobs.methods import ADVPT
-from advpt.results.layout import Clock, Exhibit, Figure
+from advpt.results.layout import Exhibit, Figure, TimeCurve
 
 
 def runs(b: Builder, trainer: str, dataset: str, backbone: str) -> tuple[str, ...]:
@@ -22,16 +22,16 @@ def runs(b: Builder, trainer: str, dataset: str, backbone: str) -> tuple[str, ..
 
 def clock_figure(b: Builder, name: str, title: str, trainers: Sequence[str], note: str = "") -> list[Exhibit]:
     """AdvPT and other trainers over wall-clock: a panel for clean and one for robust accuracy."""
-    s, clocks = b.setup, []
+    s, time_curves = b.setup, []
     parts: tuple[Literal["clean", "robust"], ...] = ("clean", "robust")
     for dataset, backbone, part in itertools.product(s.timed, s.timed_backbones, parts):
         panel = f"{s.column(dataset)}, {s.column(backbone)}, {part}"
         for trainer in (ADVPT, *trainers):
-            clocks.append(Clock(panel, trainer, runs(b, trainer, dataset, backbone), part))
+            time_curves.append(TimeCurve(panel, trainer, runs(b, trainer, dataset, backbone), part))
     caption = (
         "Seconds of training, AdvPT's with building its bank, without measuring; robust accuracy is under "
         f"{s.pgd} made anew on the encoder as it is (AdvPT's encoder never changes). One machine for all is what makes "
         f"the times comparable. {note}{s.caption()}"
     )
     axes = ("wall-clock (s)", "accuracy (%)")
-    return [Figure(name, title, caption, "clock", *axes, clocks=tuple(clocks), log_x=True)]
+    return [Figure(name, title, caption, "clock", *axes, time_curves=tuple(time_curves), log_x=True)]

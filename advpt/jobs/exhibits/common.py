@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from advpt.jobs import methods
 from advpt.jobs.builder import Builder
 from advpt.jobs.setup import InputDefense, ReproductionSetup
-from advpt.results.layout import Cell, Row, Which
-from advpt.results.published import Key
+from advpt.results.layout import Cell, Metric, Row
+from advpt.results.published import PaperCell
 
 NO_DEFENSE = "none"
 UNDEFENDED = InputDefense(NO_DEFENSE, "", NO_DEFENSE)
@@ -29,27 +29,27 @@ def row(
     backbone: str,
     method: str,
     attack: str,
-    which: Which,
+    metric: Metric,
     cells: Mapping[str, tuple[str, ...]],
     behind: InputDefense = UNDEFENDED,
 ) -> Row:
     """A row whose published numbers stand under the method's, the defense's and the attack's names in the paper, which
     has no adaptive attackers. ``cells``: ids of runs by data set."""
-    name, published = methods.table_name(method), which.protocol != "adaptive"
+    name, published = methods.table_name(method), metric.protocol != "adaptive"
     backbone_name = b.setup.column(backbone)
 
-    def key(dataset: str) -> Key | None:
+    def key(dataset: str) -> PaperCell | None:
         if not published or not behind.published:
             return None
-        return Key(table, backbone_name, b.setup.column(dataset), name, behind.published, attack)
+        return PaperCell(table, backbone_name, b.setup.column(dataset), name, behind.published, attack)
 
     return Row(
         backbone_name,
         name,
         behind.name,
-        attack if published else f"{attack} ({which.attack})",
-        which.protocol or "-",
-        tuple(Cell(runs, which, key(dataset)) for dataset, runs in cells.items()),
+        attack if published else f"{attack} ({metric.attack})",
+        metric.protocol or "-",
+        tuple(Cell(runs, metric, key(dataset)) for dataset, runs in cells.items()),
     )
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from advpt.jobs.builder import Builder, Evaluation
 from advpt.jobs.exhibits.common import TRANSFER, two_coops
 from advpt.jobs.methods import ZEROSHOT, table_name
-from advpt.results.layout import CLEAN, Cell, Exhibit, Figure, Mark, robust
+from advpt.results.layout import CLEAN, Cell, Exhibit, Figure, PointCell, robust
 
 
 def exhibits(b: Builder) -> list[Exhibit]:
-    s, marks = b.setup, []
+    s, point_cells = b.setup, []
     specs = [f"pgd{s.budget_steps}-ce@{eps}" for eps in s.budgets]
     evaluation = Evaluation(tuple(f"{spec}:{protocol}" for protocol in ("transfer", "adaptive") for spec in specs))
     for dataset in s.timed:
@@ -21,12 +21,14 @@ def exhibits(b: Builder) -> list[Exhibit]:
                     if method == ZEROSHOT and protocol == "transfer":
                         continue  # its hand-written prompt is all there is to know
                     series = f"{table_name(method)}, {protocol}"
-                    marks.append(Mark(panel, series, "clean", 0.0, Cell(runs, CLEAN)))
+                    point_cells.append(PointCell(panel, series, "clean", 0.0, Cell(runs, CLEAN)))
                     for eps, spec in zip(s.budgets, specs):
-                        marks.append(Mark(panel, series, f"{eps}/255", float(eps), Cell(runs, robust(spec, protocol))))
+                        point_cells.append(
+                            PointCell(panel, series, f"{eps}/255", float(eps), Cell(runs, robust(spec, protocol)))
+                        )
     caption = (
         f"PGD of {s.budget_steps} steps on the cross-entropy, over its budget; {TRANSFER}. Not in the paper. "
         f"{two_coops(b, s.timed, s.timed_backbones)} {s.caption()}"
     )
     title, axes = "Accuracy over the attack's budget", ("eps (1/255)", "accuracy (%)")
-    return [Figure("curves", title, caption, "lines", *axes, tuple(marks))]
+    return [Figure("curves", title, caption, "lines", *axes, tuple(point_cells))]

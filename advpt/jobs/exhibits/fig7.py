@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from advpt.jobs.builder import Builder, Evaluation
 from advpt.jobs.methods import ADVPT
-from advpt.results.layout import CLEAN, Cell, Exhibit, Figure, Mark, robust
+from advpt.results.layout import CLEAN, Cell, Exhibit, Figure, PointCell, robust
 
 
 def exhibits(b: Builder) -> list[Exhibit]:
-    s, marks = b.setup, []
+    s, point_cells = b.setup, []
     shown = (
         ("clean", CLEAN),
         (f"transfer {s.pgd}", robust(s.pgd)),
@@ -23,7 +23,9 @@ def exhibits(b: Builder) -> list[Exhibit]:
                 runs = tuple(
                     b.job(ADVPT, dataset, backbone, seed, f"nctx{n}", evaluation, settings) for seed in s.seeds
                 )
-                marks += [Mark(panel, series, f"M = {n}", float(n), Cell(runs, which)) for series, which in shown]
+                point_cells += [
+                    PointCell(panel, series, f"M = {n}", float(n), Cell(runs, metric)) for series, metric in shown
+                ]
     caption = f"AdvPT with 1 to {max(s.contexts)} context vectors. {s.caption()}"
     title, axes = "Figure 7: number of context vectors", ("context vectors", "accuracy (%)")
-    return [Figure("fig7", title, caption, "lines", *axes, tuple(marks))]
+    return [Figure("fig7", title, caption, "lines", *axes, tuple(point_cells))]

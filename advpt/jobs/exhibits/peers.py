@@ -8,32 +8,32 @@ from advpt.jobs.builder import Builder, Evaluation, Inputs
 from advpt.jobs.exhibits.common import NO_DEFENSE, TRANSFER, columns, recipe_facts
 from advpt.jobs.methods import ADVPT, COCOOP, COOP, PEERS, ZEROSHOT, table_name
 from advpt.jobs.plan import Pairs
-from advpt.results.layout import CLEAN, Cell, Exhibit, Figure, Mark, Row, Table, robust
+from advpt.results.layout import CLEAN, Cell, Exhibit, Figure, PointCell, Row, Table, robust
 
 SHOTS = 16
 
 
 def exhibits(b: Builder) -> list[Exhibit]:
-    s, rows, marks = b.setup, [], []
+    s, rows, point_cells = b.setup, [], []
     attack, bank = s.peers.attack, s.bank if b.variant.as_published else s.peers.bank
     evaluation = Evaluation((f"{bank}:transfer", f"{attack}:transfer", f"{attack}:adaptive"))
     measured = (CLEAN, robust(bank), robust(attack), robust(attack, "adaptive"))
     caption = ""
     for backbone in s.peers.backbones[:1]:
         runs = {method: [_runs(b, method, d, backbone, evaluation) for d in s.timed] for method in PEERS}
-        for which in measured:
+        for metric in measured:
             for method in PEERS:
-                cells = tuple(Cell(ids, which) for ids in runs[method])
-                protocol = which.protocol or "-"
+                cells = tuple(Cell(ids, metric) for ids in runs[method])
+                protocol = metric.protocol or "-"
                 rows.append(
-                    Row(s.column(backbone), table_name(method), NO_DEFENSE, which.attack or "clean", protocol, cells)
+                    Row(s.column(backbone), table_name(method), NO_DEFENSE, metric.attack or "clean", protocol, cells)
                 )
         for i, dataset in enumerate(s.timed):
-            for which in measured[2:]:
-                panel = f"{s.column(dataset)}, {s.column(backbone)}, {which.protocol}"
+            for metric in measured[2:]:
+                panel = f"{s.column(dataset)}, {s.column(backbone)}, {metric.protocol}"
                 for method in PEERS:
-                    x, y = Cell(runs[method][i], CLEAN), Cell(runs[method][i], which)
-                    marks.append(Mark(panel, table_name(method), "", x, y))
+                    x, y = Cell(runs[method][i], CLEAN), Cell(runs[method][i], metric)
+                    point_cells.append(PointCell(panel, table_name(method), "", x, y))
         caption = _caption(b, bank, backbone)
     name, title = "peers", "AdvPT and its peers"
     if b.variant.as_published:
@@ -41,7 +41,7 @@ def exhibits(b: Builder) -> list[Exhibit]:
     axes = ("clean accuracy (%)", f"accuracy under {attack} (%)")
     return [
         Table(name, title, caption, columns(s, s.timed), tuple(rows)),
-        Figure(f"{name}_figure", f"{title}: trade-off", caption, "points", *axes, tuple(marks)),
+        Figure(f"{name}_figure", f"{title}: trade-off", caption, "points", *axes, tuple(point_cells)),
     ]
 
 

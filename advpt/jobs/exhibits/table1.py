@@ -18,7 +18,7 @@ def exhibits(b: Builder) -> list[Exhibit]:
     )
     for backbone in s.backbones:
         runs = {t: {d: b.main(t, d, backbone) for d in s.datasets} for t in (ZEROSHOT, ADVPT)}
-        for attack, which in measured:
-            rows += [row(b, "1", backbone, t, attack, which, runs[t]) for t in (ZEROSHOT, ADVPT)]
+        for attack, metric in measured:
+            rows += [row(b, "1", backbone, t, attack, metric, runs[t]) for t in (ZEROSHOT, ADVPT)]
     caption = f"PGD is {s.pgd}, RAP {s.rap}; {TRANSFER}. {s.caption('table1')}"
     return [Table("table1", "Table 1: clean and robust accuracy", caption, columns(s, s.datasets), tuple(rows))]

@@ -14,8 +14,8 @@ def exhibits(b: Builder) -> list[Exhibit]:
     for backbone in s.backbones:
         runs = {t: {d: defended.evaluated(b, t, d, backbone, "pgd") for d in s.datasets} for t in (ZEROSHOT, ADVPT)}
         for each in s.defenses:
-            which = robust(s.pgd, defense=each.chain)
-            rows += [row(b, "2", backbone, t, "pgd40", which, runs[t], each) for t in (ZEROSHOT, ADVPT)]
+            metric = robust(s.pgd, defense=each.chain)
+            rows += [row(b, "2", backbone, t, "pgd40", metric, runs[t], each) for t in (ZEROSHOT, ADVPT)]
     listed = ", ".join(f"{each.name} is {each.chain}" for each in s.defenses)
     caption = (
         f"PGD is {s.pgd} against the undefended encoder; {listed}. The attacker does not know the defense, and "

@@ -14,7 +14,7 @@ def exhibits(b: Builder) -> list[Exhibit]:
     undefended = Evaluation((f"{s.aa}:transfer", f"{s.aa_adaptive}:adaptive"))
     for backbone in s.backbones:
         for behind in (UNDEFENDED, defended.diffpure(s)):
-            which = robust(s.aa, defense=behind.chain) if behind.chain else robust(s.aa)
+            metric = robust(s.aa, defense=behind.chain) if behind.chain else robust(s.aa)
             for t in (ZEROSHOT, ADVPT):
                 runs = {
                     d: defended.evaluated(b, t, d, backbone, "aa")
@@ -22,7 +22,7 @@ def exhibits(b: Builder) -> list[Exhibit]:
                     else b.evaluated(t, d, backbone, "autoattack", undefended)
                     for d in s.datasets
                 }
-                rows.append(row(b, "3", backbone, t, "autoattack", which, runs, behind))
+                rows.append(row(b, "3", backbone, t, "autoattack", metric, runs, behind))
         adaptive = robust(s.aa_adaptive, "adaptive")
         for t in (ZEROSHOT, ADVPT):
             runs = {

@@ -15,9 +15,9 @@ def exhibits(b: Builder) -> list[Exhibit]:
     for backbone in s.backbones:
         probes = {d: (b.job(PROBE, d, backbone, s.seeds[0], "main", evaluation),) for d in s.probed}
         learned = {d: b.main(ADVPT, d, backbone) for d in s.probed}
-        for attack, which in measured:
-            rows.append(row(b, "4", backbone, PROBE, attack, which, probes))
-            rows.append(row(b, "1", backbone, ADVPT, attack, which, learned))
+        for attack, metric in measured:
+            rows.append(row(b, "4", backbone, PROBE, attack, metric, probes))
+            rows.append(row(b, "1", backbone, ADVPT, attack, metric, learned))
     caption = (
         f"Logistic regression on all training images; PGD is {s.pgd} on the very images of Table 1 (the paper does "
         "not say which PGD), the adaptive attacker goes through the head or the prompt. AdvPT's published numbers "

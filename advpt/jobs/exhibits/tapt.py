@@ -14,8 +14,8 @@ from advpt.data import catalog
 from advpt.jobs.builder import Builder, Evaluation, Inputs
 from advpt.jobs.methods import TAPT_DESIGNS
 from advpt.jobs.setup import TaptSetup
-from advpt.results.layout import CLEAN, Cell, Exhibit, Row, Table, Which, robust
-from advpt.results.published import Key
+from advpt.results.layout import CLEAN, Cell, Exhibit, Metric, Row, Table, robust
+from advpt.results.published import PaperCell
 
 DEFENSES = ("tapt", "tapt:constructed")
 
@@ -24,17 +24,17 @@ def exhibits(b: Builder) -> list[Exhibit]:
     s, rows = b.setup.tapt, []
     for backbone in s.backbones if s.datasets else ():
         runs = {design: _evaluated(b, backbone, *trainers) for design, *trainers in TAPT_DESIGNS}
-        for attack, which, published in _measured(s):
+        for attack, metric, published in _measured(s):
             for design, _, _ in TAPT_DESIGNS:
                 for method, defense in ((f"APT-{design}", ""), *((f"TAPT-{design}", d) for d in DEFENSES)):
-                    if defense.endswith("constructed") and which.protocol in ("tuned", "adaptive"):
+                    if defense.endswith("constructed") and metric.protocol in ("tuned", "adaptive"):
                         continue
-                    number = dataclasses.replace(which, defense=defense)
+                    number = dataclasses.replace(metric, defense=defense)
                     cells = tuple(
                         Cell((runs[design][d],), number, _key(s, backbone, d, method, attack) if published else None)
                         for d in s.datasets
                     )
-                    protocol = which.protocol or "-"
+                    protocol = metric.protocol or "-"
                     rows.append(Row(s.column(backbone), method, defense or "none", attack, protocol, cells))
     attacks = ", ".join(f"{name} is {attack}" for name, attack in s.attacks.items())
     caption = (
@@ -62,7 +62,7 @@ def _statistics_text(b: Builder) -> str:
     )
 
 
-def _measured(s: TaptSetup) -> Iterator[tuple[str, Which, bool]]:
+def _measured(s: TaptSetup) -> Iterator[tuple[str, Metric, bool]]:
     """The paper's name of an attack, which number it is, and whether the paper has it."""
     yield "clean", CLEAN, True
     for name, attack in s.attacks.items():
@@ -71,9 +71,9 @@ def _measured(s: TaptSetup) -> Iterator[tuple[str, Which, bool]]:
     yield "pgd", robust(s.adaptive, "adaptive"), False
 
 
-def _key(s: TaptSetup, backbone: str, dataset: str, method: str, attack: str) -> Key:
+def _key(s: TaptSetup, backbone: str, dataset: str, method: str, attack: str) -> PaperCell:
     table = "tapt 2" if attack == "clean" else "tapt 1"
-    return Key(table, s.column(backbone), s.column(dataset), method, "none", attack)
+    return PaperCell(table, s.column(backbone), s.column(dataset), method, "none", attack)
 
 
 def _evaluated(b: Builder, backbone: str, trained_by: str, trainer: str) -> dict[str, str]:

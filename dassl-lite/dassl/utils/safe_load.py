@@ -21,7 +21,7 @@ class UnsafeCheckpointError(pickle.UnpicklingError):
     """A checkpoint asks for a name outside the short list."""
 
 
-class Husk:
+class Opaque:
     """Stand-in for a pickled scheduler or optimizer: its fields, none of its behaviour."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
@@ -61,7 +61,7 @@ def _husks() -> dict[tuple[str, str], Any]:
     names += [(f"torch.optim.{name.lower()}", name) for name in ("SGD", "Adam", "AdamW", "RMSprop")]
     names += [("dassl.optim.radam", "RAdam")]
     names += [("dassl.optim.lr_scheduler", name) for name in ("ConstantWarmupScheduler", "LinearWarmupScheduler")]
-    return {(module, name): type(name, (Husk,), {}) for module, name in names}
+    return {(module, name): type(name, (Opaque,), {}) for module, name in names}
 
 
 ALLOWED: dict[tuple[str, str], Any] = {

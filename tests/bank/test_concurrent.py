@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from advpt.attacks import parse
-from advpt.bank.flight import Flight, fits
-from advpt.bank.library import Library
+from advpt.bank.cache import BankCache
+from advpt.bank.concurrent import ConcurrentChunks, fits
 from advpt.errors import AttackError, BankError
 from advpt.prompts.classifier import Classifier
 
@@ -36,8 +36,8 @@ class Device:
         return item * item
 
 
-def flight(now: int) -> Flight:
-    found = Flight(CPU)
+def concurrent_chunks(now: int) -> ConcurrentChunks:
+    found = ConcurrentChunks(CPU)
     found.now = now
     return found
 
@@ -46,14 +46,14 @@ def flight(now: int) -> Flight:
 @pytest.mark.parametrize("n", [0, 1, 3, 17])
 def test_results_come_in_order(now, n):
     device = Device(room=now)
-    assert list(flight(now).run(device, range(n))) == [i * i for i in range(n)]
+    assert list(concurrent_chunks(now).run(device, range(n))) == [i * i for i in range(n)]
     assert device.peak <= now and device.calls == n
     assert device.peak > 1 or min(now, n) < 2
 
 
 @pytest.mark.parametrize(("now", "room", "left"), [(4, 3, 2), (4, 1, 1), (3, 2, 1)])
 def test_fewer_at_once_when_memory_runs_out(now, room, left, caplog):
-    device, work = Device(room), flight(now)
+    device, work = Device(room), concurrent_chunks(now)
     assert list(work.run(device, range(12))) == [i * i for i in range(12)]
     assert work.now == left
     assert "out of memory" in caplog.text
@@ -61,7 +61,7 @@ def test_fewer_at_once_when_memory_runs_out(now, room, left, caplog):
 
 def test_one_chunk_that_does_not_fit_is_an_error():
     with pytest.raises(BankError, match=r"one chunk of images \(CUDA out of memory.*BANK.CHUNK"):
-        list(flight(2).run(Device(0), range(3)))
+        list(concurrent_chunks(2).run(Device(0), range(3)))
 
 
 def test_other_errors_pass_through():
@@ -69,7 +69,7 @@ def test_other_errors_pass_through():
         raise AttackError(f"item {item}")
 
     with pytest.raises(AttackError, match="item 0"):
-        list(flight(3).run(broken, range(5)))
+        list(concurrent_chunks(3).run(broken, range(5)))
 
 
 @pytest.mark.parametrize(
@@ -79,10 +79,10 @@ def test_how_many_fit(free, peak, n):
     assert fits(free, peak, most=4) == n
 
 
-def test_a_bank_built_several_chunks_at_once_has_the_same_bits(library, pictures, tmp_path, monkeypatch):
-    one = library.get(pictures, FKL)
-    monkeypatch.setattr("advpt.bank.build.Flight", lambda device, most: flight(3))
-    beside = Library(tmp_path / "others", library.backbone, library.load, chunk=library.chunk)
+def test_a_bank_built_several_chunks_at_once_has_the_same_bits(bank_cache, pictures, tmp_path, monkeypatch):
+    one = bank_cache.get(pictures, FKL)
+    monkeypatch.setattr("advpt.bank.build.ConcurrentChunks", lambda device, most: concurrent_chunks(3))
+    beside = BankCache(tmp_path / "others", bank_cache.backbone, bank_cache.load, chunk=bank_cache.chunk)
     several = beside.get(pictures, FKL)
     assert several.key == one.key
     for name in one.columns:
@@ -90,16 +90,16 @@ def test_a_bank_built_several_chunks_at_once_has_the_same_bits(library, pictures
     assert torch.equal(one.embeddings, several.embeddings)
 
 
-def test_an_attack_with_the_process_random_state_flies_alone(library, pictures, monkeypatch):
+def test_an_attack_with_the_process_random_state_flies_alone(bank_cache, pictures, monkeypatch):
     asked = []
 
-    class Spy(Flight):
+    class Spy(ConcurrentChunks):
         def __init__(self, device, most):
             asked.append(most)
             super().__init__(device, most)
 
-    monkeypatch.setattr("advpt.bank.build.Flight", Spy)
-    features = torch.nn.functional.normalize(torch.randn(3, library.backbone.architecture.embed_dim), dim=-1)
-    library.get(pictures.first(2), parse("apgd-ce-t@4"), Classifier(features, 10.0))
-    library.get(pictures.first(2), FKL)
+    monkeypatch.setattr("advpt.bank.build.ConcurrentChunks", Spy)
+    features = torch.nn.functional.normalize(torch.randn(3, bank_cache.backbone.architecture.embed_dim), dim=-1)
+    bank_cache.get(pictures.first(2), parse("apgd-ce-t@4"), Classifier(features, 10.0))
+    bank_cache.get(pictures.first(2), FKL)
     assert asked == [1, 4]

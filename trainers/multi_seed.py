@@ -34,7 +34,7 @@ def train_together(trainers: Sequence[PromptTrainer], finish: Callable[[PromptTr
     first = trainers[0]
     for trainer in trainers:
         check(trainer, first)
-        trainer.tuned_with = tuple(t.cfg.SEED for t in trainers)
+        trainer.batched_seeds = tuple(t.cfg.SEED for t in trainers)
         trainer.before_train()
         if not isinstance(trainer.train_loader_x, BankLoader):
             raise ConfigError(
@@ -43,7 +43,7 @@ def train_together(trainers: Sequence[PromptTrainer], finish: Callable[[PromptTr
             )
     for trainer in trainers[1:]:  # one copy of the text tower in memory
         trainer.backbone, trainer.encoder = first.backbone, first.encoder
-        trainer.library.backbone = first.backbone
+        trainer.bank_cache.backbone = first.backbone
     for epoch in range(min(t.start_epoch for t in trainers), first.max_epoch):
         here = [t for t in trainers if t.start_epoch <= epoch]
         for trainer in here:

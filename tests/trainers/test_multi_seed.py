@@ -13,7 +13,7 @@ from small_world import train
 from advpt.evaluation import record as records
 from advpt.evaluation.record import outcome
 from advpt.files import load_checkpoint
-from trainers.together import backward
+from trainers.multi_seed import backward
 
 
 def together(world, *more, seeds="1,2,3", flags=(), **how) -> tuple[int, str]:

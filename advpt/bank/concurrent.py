@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 
-MOST = 4  # chunks at once; more has nothing to gain where one fills a quarter of the device
+MAX_CONCURRENT = 4  # chunks at once; more has nothing to gain where one fills a quarter of the device
 
 
-class Flight:
+class ConcurrentChunks:
     """How many chunks a device takes at once: one to begin with, then what its memory allows (CUDA), fewer after it ran
     out. A chunk is computed by itself whatever else is in the air, each on a stream of its own.
 
@@ -30,7 +30,7 @@ class Flight:
         most: an upper limit; 1 for work that must not run beside itself.
     """
 
-    def __init__(self, device: torch.device, most: int = MOST) -> None:
+    def __init__(self, device: torch.device, most: int = MAX_CONCURRENT) -> None:
         self.device, self.most = device, most
         self.now = 1
         self._measured = device.type != "cuda" or most == 1

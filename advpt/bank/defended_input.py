@@ -29,7 +29,7 @@ class Reader(Protocol):
         """Everything that determines the logits, as JSON values."""
 
 
-class Known(Protocol):
+class AdaptiveTarget(Protocol):
     """What an adaptive attacker differentiates before or in the place of the encoder."""
 
     @property
@@ -44,7 +44,7 @@ class Known(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class DefendedInput:
     """A chain of defenses, None for the plain image, and the ``seed`` of its draws (None where it draws nothing).
     ``reader``: who looks in the place of the encoder; the bank then holds its logits."""
 
@@ -81,11 +81,11 @@ class Seen:
         return self.chain.text + (f" (seed {self.seed})" if self.seed is not None else "")
 
 
-UNDEFENDED = Seen()
+UNDEFENDED = DefendedInput()
 
 
 @dataclass(frozen=True, eq=False)
-class Through:
+class DefenseAwareForward:
     """What an adaptive attacker differentiates: the chain, straight through its stages where they have no gradient or
     ``bpda`` asks for it. Every forward pass draws anew, and none of it is what the evaluation draws."""
 

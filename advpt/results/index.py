@@ -15,7 +15,7 @@ from typing import Any, Literal
 from advpt.errors import RecordError
 from advpt.evaluation import record as records
 from advpt.evaluation.record import Record
-from advpt.results.layout import Which
+from advpt.results.layout import Metric
 
 State = Literal["done", "failed", "not run"]
 
@@ -42,7 +42,7 @@ class Note:
 
 
 @dataclass
-class Shelf:
+class RecordIndex:
     """Runs by id, their records read once."""
 
     runs: Mapping[str, Run]
@@ -93,14 +93,14 @@ class Shelf:
                 )
         return kept
 
-    def find(self, run_id: str, which: Which) -> tuple[Record | None, str]:
+    def find(self, run_id: str, metric: Metric) -> tuple[Record | None, str]:
         """The record that holds a number, or None and the word for why: ``not run``, ``failed``, ``refused``,
         ``missing``."""
         run = self.runs.get(run_id)
         if run is None:
             return None, "not run"
         for key, record in self.of(run).items():
-            if _holds(key, record, which):
+            if _holds(key, record, metric):
                 self.used[record.id] = (record, run)
                 return record, "value"
         if run.state == "failed":
@@ -112,7 +112,7 @@ class Shelf:
         if run.state == "not run":
             return None, "not run"
         self.note(
-            "missing", f"the run {run.label or run.id} is done, but its record of {which} is missing: run it again"
+            "missing", f"the run {run.label or run.id} is done, but its record of {metric} is missing: run it again"
         )
         return None, "missing"
 
@@ -138,12 +138,12 @@ def measurement(record: Record) -> tuple[Any, ...]:
     return (r.get("protocol"), asked, "+".join(r.get("defenses") or []), bool(images.get("part")), images.get("digest"))
 
 
-def _holds(key: tuple[Any, ...], record: Record, which: Which) -> bool:
+def _holds(key: tuple[Any, ...], record: Record, metric: Metric) -> bool:
     protocol, asked, defense, part, _ = key
-    if which.protocol is None:
-        return bool(defense == which.defense and (not part or which.defense))
-    wanted = (protocol, asked, defense) == (which.protocol, which.attack, which.defense)
-    return bool(wanted and record.result.get("robust") is not None and (not part or which.defense))
+    if metric.protocol is None:
+        return bool(defense == metric.defense and (not part or metric.defense))
+    wanted = (protocol, asked, defense) == (metric.protocol, metric.attack, metric.defense)
+    return bool(wanted and record.result.get("robust") is not None and (not part or metric.defense))
 
 
 def _age(record: Record) -> tuple[float, float]:
@@ -154,7 +154,7 @@ def _age(record: Record) -> tuple[float, float]:
     ) else 0.0, path.stat().st_mtime if path is not None else 0.0
 
 
-def part(record: Record, which: Which) -> dict[str, Any]:
+def part(record: Record, metric: Metric) -> dict[str, Any]:
     """The clean or robust part of a record."""
-    found: dict[str, Any] = record.result["clean" if which.protocol is None else "robust"]
+    found: dict[str, Any] = record.result["clean" if metric.protocol is None else "robust"]
     return found

@@ -16,15 +16,15 @@ from advpt.attacks.spec import AttackSpec
 from advpt.attacks.surrogate import Surrogate
 from advpt.backbones.clip import Backbone
 from advpt.backbones.precision import in_precision
-from advpt.bank.build import Attacker, Fill, View, build_banks, fill_here
-from advpt.bank.seen import UNDEFENDED, Known, Seen
+from advpt.bank.build import Attacker, BankTarget, Fill, build_banks, fill_here
+from advpt.bank.defended_input import UNDEFENDED, AdaptiveTarget, DefendedInput
 from advpt.bank.spec import AdversarialSet, BankSpec
 from advpt.bank.store import MANIFEST, Bank, open_bank, read_manifest
 from advpt.data.images import ImageSet
 from advpt.errors import BankError, BankMismatchError, DataError
 from advpt.files import file_digest
 from advpt.prompts.classifier import Classifier
-from advpt.prompts.image_encoder import seen_through, visual_digest
+from advpt.prompts.image_encoder import visual_digest, with_visual_prompts
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ CHECKED_IMAGES = 64  # image files compared with their hashes when a bank is reu
 
 
 @dataclass
-class Library:
+class BankCache:
     """Banks below ``root`` for one backbone.
 
     ``load``: gives a backbone with its image encoder, called only when something must be built; ``verify``: compare
@@ -71,7 +71,7 @@ class Library:
             self._surrogate.append(self.load_surrogate())
         return self._surrogate[0]
 
-    def seen_through(self, visual: Tensor | None) -> Library:
+    def with_visual_prompts(self, visual: Tensor | None) -> BankCache:
         """The same shelf, its banks seen through these visual prompts ``[J, n, D_v]`` (None: through none)."""
         return self if visual is self.visual else dataclasses.replace(self, visual=visual)
 
@@ -81,8 +81,8 @@ class Library:
         attack: AttackSpec | None,
         classifier: Classifier | None,
         seed: int,
-        seen: Seen = UNDEFENDED,
-        through: Known | None = None,
+        seen: DefendedInput = UNDEFENDED,
+        attack_target: AdaptiveTarget | None = None,
     ) -> BankSpec:
         """What the bank of ``images`` under ``attack`` depends on. The prompt, and the defense that the attack goes
         through, count only where it sees them, and CLIP only as the encoder where the attack goes through a network of
@@ -92,29 +92,29 @@ class Library:
             clean = AdversarialSet(images, None, None, None, None, self.chunk)
             return BankSpec(clean, encoder, defenses, visual, self.precision)
         built = attack.build()
-        if built.attacks_through == "surrogate":
+        if built.source_model == "surrogate":
             own = self.surrogate.digest
-            made_of = AdversarialSet(images, built.parameters(), own, None, seed, self.chunk, self.precision)
-            return BankSpec(made_of, encoder, defenses, visual, self.precision)
-        if built.attacks_through == "files":  # whatever the seed and the precision here
-            made_of = AdversarialSet(images, built.parameters(), None, None, None, self.chunk)
-            return BankSpec(made_of, encoder, defenses, visual, self.precision)
+            adversarial_set = AdversarialSet(images, built.parameters(), own, None, seed, self.chunk, self.precision)
+            return BankSpec(adversarial_set, encoder, defenses, visual, self.precision)
+        if built.source_model == "files":  # whatever the seed and the precision here
+            adversarial_set = AdversarialSet(images, built.parameters(), None, None, None, self.chunk)
+            return BankSpec(adversarial_set, encoder, defenses, visual, self.precision)
         text = None
         if built.objective.space == "logits":
             if classifier is None:
                 raise BankError(f"{attack} attacks logits: it needs the prompt to attack through")
             text = classifier.digest
-        known = through.parameters() if through is not None else None
+        known = attack_target.parameters() if attack_target is not None else None
         attacked = visual_digest(classifier.visual) if classifier is not None else None
-        made_of = AdversarialSet(
+        adversarial_set = AdversarialSet(
             images, built.parameters(), encoder, text, seed, self.chunk, self.precision, known, attacked
         )
-        return BankSpec(made_of, encoder, defenses, visual, self.precision)
+        return BankSpec(adversarial_set, encoder, defenses, visual, self.precision)
 
     def folder(self, spec: BankSpec) -> Path:
-        return self.shelf(spec.made_of.images.dataset) / spec.key
+        return self.dataset_folder(spec.adversarial_set.images.dataset) / spec.key
 
-    def shelf(self, dataset: str) -> Path:
+    def dataset_folder(self, dataset: str) -> Path:
         """All banks of one data set and backbone."""
         return self.root / dataset / self.backbone.folder
 
@@ -139,21 +139,21 @@ class Library:
         attack: AttackSpec | None,
         classifier: Classifier | None,
         seed: int,
-        seen: Sequence[Seen],
-        through: Known | None = None,
+        seen: Sequence[DefendedInput],
+        attack_target: AdaptiveTarget | None = None,
     ) -> list[Bank]:
         """The same images through several defenses, one bank each. What is not there is built in one pass, in which
-        every image is attacked once; with ``through`` the attack goes through that defense.
+        every image is attacked once; with ``attack_target`` the attack goes through that defense.
 
         Raises:
             BankError: as :meth:`get`.
         """
-        specs = [self.spec(images, attack, classifier, seed, each, through) for each in seen]
-        missing: dict[str, tuple[BankSpec, Seen]] = {}
+        specs = [self.spec(images, attack, classifier, seed, each, attack_target) for each in seen]
+        missing: dict[str, tuple[BankSpec, DefendedInput]] = {}
         for spec, each in zip(specs, seen):
             if spec.key in self._open or is_complete(self.folder(spec)):
                 continue
-            larger = self._larger(spec) if _by_image(attack, each, through) else None
+            larger = self._larger(spec) if _by_image(attack, each, attack_target) else None
             if larger is None:
                 missing[spec.key] = (spec, each)
                 continue
@@ -162,7 +162,7 @@ class Library:
             self._open[spec.key] = dataclasses.replace(rows, key=spec.key, spec=spec.fields())
             self.read_from[spec.key] = larger.key
         if missing:
-            self._build(list(missing.values()), attack, classifier, through)
+            self._build(list(missing.values()), attack, classifier, attack_target)
             self.built += list(missing)
         for spec, each in zip(specs, seen):
             if spec.key not in self._open:
@@ -172,7 +172,7 @@ class Library:
         return [self._open[spec.key] for spec in specs]
 
     def _read(self, spec: BankSpec, what: str, verb: str) -> Bank:
-        images, folder = spec.made_of.images, self.folder(spec)
+        images, folder = spec.adversarial_set.images, self.folder(spec)
         bank = open_bank(folder, spec.fields(), verify=self.verify)
         log.info("bank     %s: %s %s, %d images", what, verb, spec.key[:12], len(bank))
         if self.verify and verb == "reused":
@@ -185,36 +185,36 @@ class Library:
 
     def _build(
         self,
-        wanted: Sequence[tuple[BankSpec, Seen]],
+        wanted: Sequence[tuple[BankSpec, DefendedInput]],
         attack: AttackSpec | None,
         classifier: Classifier | None,
-        through: Known | None,
+        attack_target: AdaptiveTarget | None,
     ) -> None:
         spec = wanted[0][0]
         backbone = self.backbone if self.backbone.image is not None else self.load()
         if backbone.image_digest != spec.encoder:
             raise BankError("the weight file changed while the run was going on; start it again")
-        backbone.require_size(spec.made_of.images.preprocessing.size)
+        backbone.require_size(spec.adversarial_set.images.preprocessing.size)
         encoder, precision = backbone.require_image(), self.precision
-        encode = in_precision(seen_through(encoder, self.visual), precision)
+        encode = in_precision(with_visual_prompts(encoder, self.visual), precision)
         attacked, visual = encode, classifier.visual if classifier is not None else None
         if visual_digest(visual) != visual_digest(self.visual):
-            attacked = in_precision(seen_through(encoder, visual), precision)
+            attacked = in_precision(with_visual_prompts(encoder, visual), precision)
         built = attack.build() if attack else None
         if built is not None:
-            built.examine(spec.made_of.images, self.workers)
-        own = self.surrogate if built and built.attacks_through == "surrogate" else None
-        attacker = Attacker(built, attacked, classifier, backbone.device, own, through)
-        views = [View(each, self.folder(each), encode, seen) for each, seen in wanted]
-        build_banks(spec.made_of, attacker, views, workers=self.workers, fill=self.fill)
+            built.examine(spec.adversarial_set.images, self.workers)
+        own = self.surrogate if built and built.source_model == "surrogate" else None
+        attacker = Attacker(built, attacked, classifier, backbone.device, own, attack_target)
+        targets = [BankTarget(each, self.folder(each), encode, seen) for each, seen in wanted]
+        build_banks(spec.adversarial_set, attacker, targets, workers=self.workers, fill=self.fill)
 
     def _larger(self, spec: BankSpec) -> Bank | None:
         """A finished bank that differs in its image list alone and has all the images asked for, with their labels and
         made from the files that are there."""
         wanted = spec.fields()
-        shelf = self.shelf(spec.made_of.images.dataset)
-        labels = {sample.id: sample.label for sample in spec.made_of.images.samples}
-        for path in sorted(shelf.glob(f"*/{MANIFEST}")):
+        dataset_folder = self.dataset_folder(spec.adversarial_set.images.dataset)
+        labels = {sample.id: sample.label for sample in spec.adversarial_set.images.samples}
+        for path in sorted(dataset_folder.glob(f"*/{MANIFEST}")):
             try:
                 manifest = read_manifest(path.parent)
                 if not _same_but_images(manifest["spec"], wanted):
@@ -224,7 +224,7 @@ class Library:
                 if any(has.get(name) != label for name, label in labels.items()):
                     continue
                 if self.verify:
-                    images = spec.made_of.images
+                    images = spec.adversarial_set.images
                     check_images(bank.select(images.ids), images, CHECKED_IMAGES)
                 return bank
             except BankError as error:
@@ -232,13 +232,13 @@ class Library:
         return None
 
 
-def _by_image(attack: AttackSpec | None, seen: Seen, through: Known | None) -> bool:
+def _by_image(attack: AttackSpec | None, seen: DefendedInput, attack_target: AdaptiveTarget | None) -> bool:
     """Whether a row of a bank would be the same in a bank of fewer images."""
-    attacked = attack is None or (attack.build().by_image and (through is None or through.by_image))
+    attacked = attack is None or (attack.build().by_image and (attack_target is None or attack_target.by_image))
     return attacked and seen.by_image
 
 
-def _name(attack: AttackSpec | None, images: ImageSet, seen: Seen) -> str:
+def _name(attack: AttackSpec | None, images: ImageSet, seen: DefendedInput) -> str:
     """What a bank is, for people."""
     defended = f" through {seen}" if not seen.plain else ""
     return f"{attack or 'clean'} on {images.split}{defended}"
@@ -277,8 +277,8 @@ def check_images(bank: Bank, images: ImageSet, most: int = 0) -> None:
 
 def _same_but_images(one: dict[str, Any], other: dict[str, Any]) -> bool:
     def without_list(fields: dict[str, Any]) -> dict[str, Any]:
-        made_of = dict(fields["adversarial_set"])
-        made_of["data"] = {"classnames": made_of["data"]["classnames"]}
-        return fields | {"adversarial_set": made_of}
+        adversarial_set = dict(fields["adversarial_set"])
+        adversarial_set["data"] = {"classnames": adversarial_set["data"]["classnames"]}
+        return fields | {"adversarial_set": adversarial_set}
 
     return without_list(one) == without_list(other)
