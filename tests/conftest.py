@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import ipaddress
 import os
 import random
@@ -19,14 +18,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from advpt.backbones.clip import Architecture, Backbone, build, from_state
+from advpt.bank.cache import BankCache
+from advpt.data.images import ImageSet, Preprocessing, Sample
+from tests.helpers.banks import make_clip, make_images
+from tests.helpers.workspace import TINY as SMALLEST
+from tests.helpers.workspace import Workspace, write_weights
+
 REPOSITORY = Path(__file__).resolve().parents[1]
-for _name, _folder in (("trainers", REPOSITORY), ("dassl", REPOSITORY / "dassl-lite")):
-    if importlib.util.find_spec(_name) is None:
-        sys.path.insert(0, str(_folder))
-
-from advpt.backbones.clip import Architecture, Backbone, build, from_state  # noqa: E402
-from advpt.data.images import ImageSet, Preprocessing, Sample  # noqa: E402
-
 TINY = Architecture(
     embed_dim=64,
     resolution=32,
@@ -110,6 +109,14 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _restore_streams() -> Iterator[None]:
+    """Dassl's logger replaces sys.stdout; put it back after each test."""
+    out, err = sys.stdout, sys.stderr
+    yield
+    sys.stdout, sys.stderr = out, err
+
+
 # --- a tiny CLIP ------------------------------------------------------------------------------------------------
 
 
@@ -189,3 +196,36 @@ def test_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is not here; set ADVPT_TEST_DATA to the folder with splits/ and pets_sample/")
     return folder
+
+
+# --- banks, and whole runs ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def clip_model() -> Backbone:
+    """A CLIP of one layer a tower, for 16 px."""
+    return make_clip()
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> ImageSet:
+    """Ten random images of three classes."""
+    return make_images(tmp_path / "images", 10)
+
+
+@pytest.fixture
+def bank_cache(tmp_path: Path, clip_model: Backbone) -> BankCache:
+    """An empty library of banks for :func:`clip_model`."""
+    return BankCache(tmp_path / "banks", clip_model, lambda: clip_model, chunk=4)
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a CLIP of one layer a tower, for 16 px."""
+    return write_weights(tmp_path_factory.mktemp("weights") / "tiny.pt", SMALLEST)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, tiny_file: Path) -> Workspace:
+    """A folder with data, configurations and weights, in which ``train.py`` runs."""
+    return Workspace(tmp_path, tiny_file)

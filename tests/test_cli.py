@@ -8,6 +8,7 @@ import pytest
 from dassl.config import get_cfg_default
 
 from advpt.cli import main
+from advpt.defenses.base import DEFENSES
 from advpt.settings import extend_cfg, merge_yaml, plain
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,3 +61,13 @@ def test_help_fits_a_screen(capsys, verb):
 def test_names_that_are_not_utf8_are_a_sentence(capsys):
     assert main(["report", "caf\udce9"]) == 2
     assert r"the name 'caf\xe9' is not UTF-8" in capsys.readouterr().err
+
+
+def test_the_verb_lists_defenses(capsys):
+    from advpt.cli import main
+
+    assert main(["defenses"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"{name}:" in shown for name in DEFENSES)
+    assert main(["defenses", "super+rescale"]) == 0
+    assert "super:advpt/sigma=0.02/" in capsys.readouterr().out

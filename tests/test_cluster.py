@@ -1,13 +1,17 @@
-"""The sentences where Ray does not start."""
+"""Ray: what a worker may have, and the sentences where it does not start or is not there."""
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 
 import pytest
 
 from advpt import cluster
+from advpt.cli import main
+from advpt.cluster import Engine
 from advpt.errors import ConfigError
+from advpt.jobs.on_ray import RayBackend
 
 
 def refuses(error: Exception) -> SimpleNamespace:
@@ -35,3 +39,30 @@ def test_other_reasons_ask_for_versions(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(cluster, "ray_module", lambda: refuses(ConnectionError("refused")))
     with pytest.raises(ConfigError, match="RAY_ADDRESS=ray://nowhere cannot be used: refused.*same versions"):
         cluster.Cluster(cluster.Engine("ray"))
+
+
+ENGINE = Engine("ray", cpus=1)
+
+
+# --- without a cluster --------------------------------------------------------------------------------------------
+
+
+def test_without_ray_the_engine_says_what_to_install(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    words = ["sweep", "digits", "--backbones", "democlip", "--seeds", "1", "--output", str(tmp_path / "out")]
+    assert main([*words, "--engine", "ray"]) == 2
+    assert 'pip install "advpt[ray]"' in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="not installed"):
+        RayBackend(ENGINE)
+    assert main([*words, "--dry-run"]) == 0
+
+
+@pytest.mark.parametrize(("cpus", "gpus"), [(-1, 0), (0, -1), (1, 1.5)])
+def test_a_worker_that_cannot_be(cpus, gpus):
+    with pytest.raises(ConfigError, match="a worker is to have"):
+        Engine("ray", cpus, gpus)
+
+
+def test_an_engine_that_nobody_knows():
+    with pytest.raises(ConfigError, match="expected one of local, ray"):
+        Engine("slurm")

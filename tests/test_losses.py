@@ -1,10 +1,14 @@
-"""Losses against formulas written out by hand."""
+"""Losses against formulas written out by hand, and against each other."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from advpt import losses
 
@@ -29,3 +33,133 @@ def test_lengths_do_not_matter_and_the_gradient_goes_to_the_text() -> None:
     along = (gradient * text).sum(1) / text.norm(dim=1)
     assert gradient.norm() > 1e-3
     assert along.abs().max() < 1e-5  # a longer vector changes nothing
+
+
+LABELS = torch.tensor([0, 1, 2, 1])
+
+
+def logits(seed: int, scale: float = 1.0) -> Tensor:
+    return scale * torch.randn(4, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def softmax(row: list[float]) -> list[float]:
+    e = [math.exp(v - max(row)) for v in row]
+    return [v / sum(e) for v in e]
+
+
+def kl_by_hand(p: Tensor, q: Tensor) -> list[float]:
+    rows = zip(p.double().tolist(), q.double().tolist())
+    return [sum(a * math.log(a / b) for a, b in zip(softmax(one), softmax(other))) for one, other in rows]
+
+
+def test_divergence() -> None:
+    reference, attacked = logits(0), logits(1).requires_grad_()
+    found = losses.divergence(reference, attacked)
+    assert found.tolist() == pytest.approx(kl_by_hand(reference, attacked), rel=1e-4, abs=1e-6)
+    reverse = losses.divergence(reference, attacked, "reverse")
+    assert reverse.tolist() == pytest.approx(kl_by_hand(attacked, reference), rel=1e-4, abs=1e-6)
+    (gradient,) = torch.autograd.grad(found.sum(), attacked)
+    assert torch.allclose(gradient, attacked.softmax(-1) - reference.softmax(-1), atol=1e-6)
+    assert losses.divergence(reference, reference).abs().max() < 1e-6
+    half = losses.divergence(reference.bfloat16(), attacked.bfloat16())
+    assert half.dtype == torch.float32
+
+
+def test_fap_by_hand() -> None:
+    clean, attacked = logits(0).requires_grad_(), logits(1).requires_grad_()
+    one, other = (torch.randn(4, 5, generator=torch.Generator().manual_seed(s)) for s in (2, 3))
+    loss, parts = losses.fap(clean, attacked, one, other, LABELS, 1.5)
+    kl, total = kl_by_hand(clean, attacked), 0.0
+    for a, b, k in zip(one.tolist(), other.tolist(), kl):
+        cos = sum(x * y for x, y in zip(a, b)) / math.hypot(*a) / math.hypot(*b)
+        total += (1 + cos) * k / 4
+    ce = sum(-math.log(softmax(row)[y]) for row, y in zip(clean.tolist(), LABELS.tolist())) / 4
+    assert loss.item() == pytest.approx(ce + 1.5 * total, rel=1e-5)
+    assert float(parts["ce"]) == pytest.approx(ce, rel=1e-5)
+    assert float(parts["kl"]) == pytest.approx(sum(kl) / 4, rel=1e-5)
+    loss.backward()
+    assert clean.grad is not None and attacked.grad is not None and attacked.grad.abs().sum() > 0
+
+
+def capt(alpha: float, weight: float, clean: Tensor, attacked: Tensor, frozen: Tensor, **more: object) -> Tensor:
+    each = torch.full((4,), alpha)
+    return losses.capt(clean, attacked, frozen, LABELS, each, weight=weight, **more)[0]
+
+
+@pytest.mark.parametrize("scale", (1.0, 10.0, 100.0))
+def test_capt_contains_trades_distillation_and_clean_tuning(scale: float) -> None:
+    clean, attacked, frozen = (logits(s, scale).requires_grad_() for s in range(3))
+    assert torch.isfinite(capt(0.5, 1.0, clean, attacked, frozen))
+    assert torch.allclose(capt(0.0, 2.0, clean, attacked, frozen), losses.trades(clean, attacked, LABELS, 2.0))
+    distilled = F.cross_entropy(clean, LABELS) + 2 * losses.divergence(frozen, attacked).mean()
+    assert torch.allclose(capt(1.0, 2.0, clean, attacked, frozen), distilled)
+    assert torch.allclose(capt(0.3, 0.0, clean, attacked, frozen), F.cross_entropy(clean, LABELS))
+
+
+def test_capt_mixes_per_image_and_its_options_do_what_they_say() -> None:
+    clean, attacked, frozen = (logits(s).requires_grad_() for s in range(3))
+    alpha = torch.tensor([0.0, 1.0, 0.25, 0.5])
+    train, guided = losses.divergence(clean, attacked), losses.divergence(frozen, attacked)
+    expected = F.cross_entropy(clean, LABELS) + 3 * ((1 - alpha) * train + alpha * guided).mean()
+    loss, parts = losses.capt(clean, attacked, frozen, LABELS, alpha, weight=3.0)
+    assert torch.allclose(loss, expected)
+    assert float(parts["alpha"]) == pytest.approx(0.4375) and not parts["ce"].requires_grad
+    assert torch.allclose(parts["kl"], train.mean()) and torch.allclose(parts["kl_frozen"], guided.mean())
+
+    reverse = capt(0.0, 1.0, clean, attacked, frozen, direction="reverse")
+    by_hand = sum(kl_by_hand(attacked, clean)) / 4
+    assert (reverse - F.cross_entropy(clean, LABELS)).item() == pytest.approx(by_hand, rel=1e-4)
+    warm = capt(0.0, 1.0, clean, attacked, frozen, temperature=2.0)
+    assert (warm - F.cross_entropy(clean, LABELS)).item() == pytest.approx(
+        sum(kl_by_hand(clean / 2, attacked / 2)) / 4, rel=1e-4
+    )
+    through = torch.autograd.grad(capt(0.0, 1.0, clean, attacked, frozen), clean)[0]
+    stopped = torch.autograd.grad(capt(0.0, 1.0, clean, attacked, frozen, detach_clean=True), clean)[0]
+    ce_alone = torch.autograd.grad(F.cross_entropy(clean, LABELS), clean)[0]
+    assert torch.allclose(stopped, ce_alone) and not torch.allclose(through, ce_alone)
+    assert torch.autograd.grad(loss, frozen, allow_unused=True) == (None,), "the frozen model gets no gradient"
+
+
+RIGHT, WRONG = torch.tensor([[6.0, 0.0, 0.0]]), torch.tensor([[0.0, 6.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    (("confidence", (0.5, 0.998, 0.002, 0.5)), ("loss", (0.5, 0.999, 0.001, 0.5)), ("entropy", (0.5, 0.5, 0.5, 0.5))),
+)
+def test_rules_for_alpha(rule: str, expected: tuple[float, ...]) -> None:
+    """Both right, tuned wrong, frozen wrong, both wrong (section 1.5 of the specification)."""
+    label = torch.tensor([0])
+    cases = ((RIGHT, RIGHT), (WRONG, RIGHT), (RIGHT, WRONG), (WRONG, WRONG))
+    for (clean, frozen), wanted in zip(cases, expected):
+        assert float(losses.capt_alpha(rule, clean, frozen, label, 0.0)) == pytest.approx(wanted, abs=2e-3)
+
+
+@pytest.mark.parametrize("rule", (*losses.ALPHA_RULES, "const"))
+@pytest.mark.parametrize("scale", (1.0, 10.0, 100.0, 1e4))
+def test_alpha_is_a_share_without_gradient(rule: str, scale: float) -> None:
+    clean, frozen = logits(0, scale).requires_grad_(), logits(1, scale).requires_grad_()
+    alpha = losses.capt_alpha(rule, clean, frozen, LABELS, 0.7)
+    assert alpha.shape == (4,) and bool(((alpha >= 0) & (alpha <= 1)).all()) and not alpha.requires_grad
+
+
+def test_trades_by_hand():
+    clean, attacked = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.0, 1.0], [0.5, 0.5]])
+    labels = torch.tensor([0, 1])
+
+    def softmax(row):
+        e = [math.exp(v) for v in row]
+        return [v / sum(e) for v in e]
+
+    ce = sum(-math.log(softmax(row)[y]) for row, y in zip(clean.tolist(), labels.tolist())) / 2
+    kl = 0.0
+    for one, other in zip(clean.tolist(), attacked.tolist()):
+        kl += sum(p * (math.log(p) - math.log(q)) for p, q in zip(softmax(one), softmax(other))) / 2
+    assert float(losses.trades(clean, attacked, labels, 6.0)) == pytest.approx(ce + 6 * kl, rel=1e-5)
+    clean.requires_grad_()
+    attacked.requires_grad_()
+    losses.trades(clean, attacked, labels, 6.0).backward()
+    assert clean.grad.abs().sum() > 0 and attacked.grad.abs().sum() > 0, "the KL's gradient flows through both branches"
+    assert float(losses.adversarial_training(attacked, labels)) == pytest.approx(
+        sum(-math.log(softmax(row)[y]) for row, y in zip(attacked.tolist(), labels.tolist())) / 2, rel=1e-5
+    )

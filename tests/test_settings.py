@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yacs.config import CfgNode
 
-from advpt.errors import AdvPTError, ConfigError, unknown_name
+from advpt.errors import ConfigError
 from advpt.settings import (
     RANGES,
     BackboneSettings,
@@ -304,24 +304,6 @@ def test_values_out_of_range(cfg: CfgNode, key: str, text: str, says: str) -> No
 def test_a_home_folder_is_understood(cfg: CfgNode) -> None:
     merge_overrides(cfg, ["BANK.DIR", "~/banks"])
     assert BankSettings.from_cfg(cfg).dir == Path.home() / "banks"
-
-
-# --- errors ---------------------------------------------------------------------------------------------------------
-
-
-def test_the_sentence_for_an_unknown_name() -> None:
-    assert (
-        unknown_name("fruit", "aple", ["pear", "apple"])
-        == "unknown fruit 'aple'. Did you mean 'apple'? Known: apple, pear"
-    )
-    assert unknown_name("fruit", "xyz", []) == "unknown fruit 'xyz'. Known: none"
-
-
-def test_one_except_clause_catches_all() -> None:
-    from advpt import errors
-
-    kinds = [v for v in vars(errors).values() if isinstance(v, type) and issubclass(v, Exception)]
-    assert len(kinds) > 5 and all(issubclass(kind, AdvPTError) for kind in kinds)
 
 
 def full_cfg() -> CfgNode:

@@ -9,12 +9,12 @@ import contextlib
 import io
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+import train
 from advpt import additions
 from advpt.attacks import parse
 from advpt.backbones.clip import Architecture, Backbone, build, from_state, load_backbone
@@ -33,8 +33,6 @@ from advpt.settings import BackboneSettings, plain
 from trainers.advpt import UNRECORDED_LEAVES
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-import train  # noqa: E402
 
 V1 = Path(__file__).with_name("v1")
 SMALL = Architecture(32, 32, 1, 64, 8, 77, 49408, 64, 1)

@@ -1,16 +1,11 @@
 """Fixtures shared by the tests of dassl-lite."""
 
-import importlib.util
 import random
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-
-if importlib.util.find_spec("dassl") is None:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 @pytest.fixture(autouse=True)

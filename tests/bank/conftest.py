@@ -1,3 +1,13 @@
-from conftest_bank import bank_cache, clip_model, pictures
+"""The same banks, opened anew."""
 
-__all__ = ["clip_model", "bank_cache", "pictures"]
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+
+@pytest.fixture
+def again(bank_cache):
+    """The same shelf, opened by another process: nothing is remembered."""
+    return lambda **how: dataclasses.replace(bank_cache, _open={}, built=[], **how)

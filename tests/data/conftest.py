@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from prepare_world import Server
+
+from tests.helpers.prepare import Server
 
 
 @pytest.fixture

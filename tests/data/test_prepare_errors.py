@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 from dassl.data.datasets import DATASET_REGISTRY
-from prepare_world import (
+from yacs.config import CfgNode
+
+import datasets  # noqa: F401 - registers all data sets
+from advpt.data import archives, digits, layout, manifest, staging, steps
+from advpt.data.catalog import get
+from advpt.data.prepare import LOCK, prepare
+from advpt.errors import ConfigError, DataError
+from tests.helpers.prepare import (
     QUOTA,
     Server,
     Small,
@@ -25,13 +32,6 @@ from prepare_world import (
     user_files,
     zipped,
 )
-from yacs.config import CfgNode
-
-import datasets  # noqa: F401 - registers all data sets
-from advpt.data import archives, digits, layout, manifest, staging, steps
-from advpt.data.catalog import get
-from advpt.data.prepare import LOCK, prepare
-from advpt.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*not comparable")
 

@@ -8,12 +8,12 @@ import shlex
 from pathlib import Path
 
 import pytest
-from prepare_world import EVERY, Server, network, options, picture, small, tarred, user_files
 
 from advpt.cli import main
 from advpt.data import catalog, decode, layout, manifest, prepare_verb
 from advpt.data.facts import DatasetFacts
 from advpt.data.prepare import prepare
+from tests.helpers.prepare import EVERY, Server, network, options, picture, small, tarred, user_files
 
 Prepared = tuple[DatasetFacts, Path]
 

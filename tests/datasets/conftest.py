@@ -1,28 +1,16 @@
-"""Builds data sets by name, and finds the folder with real test data."""
+"""Builds data sets by name."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dassl.data.datasets import DATASET_REGISTRY
-from dataset_trees import Build
 from yacs.config import CfgNode
 
 import datasets  # noqa: F401 - registers all data sets
-
-REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="session")
-def data_root() -> Path:
-    """The folder with real split files and the sample of pets; skips where there is none."""
-    folder = REPOSITORY / os.environ.get("ADVPT_TEST_DATA", "../shared/data")
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not here; set ADVPT_TEST_DATA to the folder with splits/ and pets_sample/")
-    return folder
+from tests.helpers.dataset_trees import Build
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from dataset_trees import Build
 
 from advpt.data import catalog, digits
 from advpt.errors import DataError
+from tests.helpers.dataset_trees import Build
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_trees import Build, touch
 from PIL import Image
 
 from advpt.errors import ConfigError, DataError
+from tests.helpers.dataset_trees import Build, touch
 
 PATHS = [
     *(f"train/{c}/{i}.jpg" for c in ("red_fox", "Arctic hare", "owl") for i in range(5)),

@@ -1,10 +1,16 @@
-import sys
-from pathlib import Path
+"""Random images, and diffusers where it is installed."""
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "bank"), str(HERE.parent / "trainers")]
+from __future__ import annotations
 
-from conftest_bank import bank_cache, clip_model, pictures  # noqa: E402
-from small_world import _restore_streams, tiny_file, world  # noqa: E402
+import pytest
+import torch
 
-__all__ = ["_restore_streams", "clip_model", "bank_cache", "pictures", "tiny_file", "world"]
+
+@pytest.fixture
+def pixels():
+    return torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def diffusers():
+    return pytest.importorskip("diffusers", reason='diffusers is not installed: pip install "advpt[diffpure]"')

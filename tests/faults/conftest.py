@@ -7,21 +7,12 @@ table is written to as well.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tabulate import tabulate
 
-HERE = Path(__file__).resolve().parent
-for _neighbour in (HERE, HERE.parent / "trainers", HERE.parent / "bank"):
-    if str(_neighbour) not in sys.path:
-        sys.path.insert(0, str(_neighbour))
-
-from small_world import _restore_streams, tiny_file, world  # noqa: E402
-
-__all__ = ["_restore_streams", "tiny_file", "world"]
 HEADS = ("fault", "kind", "times injected", "survived", "lost rows", "wrong results")
 DAMAGE, CONFUSION = "damage", "confusion"
 

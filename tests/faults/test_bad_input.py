@@ -16,12 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest_bank import make_clip, make_images
 from dassl.config import get_cfg_default
 from dassl.utils.torchtools import read_latest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from injection import SCALE, times
 from PIL import Image
 
 from advpt.attacks import parse_all
@@ -49,6 +47,8 @@ from advpt.results.report import write as write_report
 from advpt.results.table import groups, render, render_comparisons
 from advpt.settings import extend_cfg, leaves, merge_overrides, merge_yaml, plain
 from advpt.tuning.progress import Progress
+from tests.helpers.banks import make_clip, make_images
+from tests.helpers.injection import SCALE, times
 from trainers.advpt import PromptTrainer, source_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -13,9 +13,7 @@ import numpy as np
 import pytest
 import torch
 from dassl.config import get_cfg_default
-from injection import content, times
 from PIL import Image
-from small_world import NAMES, YAML, World
 
 from advpt.attacks import parse
 from advpt.backbones.clip import from_state
@@ -34,6 +32,8 @@ from advpt.settings import (
     merge_yaml,
     require_ranges,
 )
+from tests.helpers.injection import content, times
+from tests.helpers.workspace import NAMES, YAML, Workspace
 
 KEPT = ("records/*", "prompt_learner/*", "done.json", "data.json", "config.json")  # of a run's folder, for ever
 QUICK = ("OPTIM.MAX_EPOCH", "1", "EVAL.ATTACKS", "('pgd2-ce@8',)", "EVAL.PROTOCOLS", "('transfer',)")
@@ -73,29 +73,29 @@ def count(tally: Callable[..., None], fault: str, wrong: list[str], injected: in
 
 @dataclass(frozen=True)
 class Own:
-    """A world whose data are one's own folders, and a finished run on them."""
+    """A workspace whose data are one's own folders, and a finished run on them."""
 
-    world: World
+    workspace: Workspace
 
     @property
     def data(self) -> Path:
-        return self.world.folder / "mine"
+        return self.workspace.folder / "mine"
 
     def call(self, *more: str, flags: tuple[str, ...] = (), **settings) -> tuple[int, str]:
-        return self.world.call(*QUICK, *more, flags=("--root", str(self.data), *flags), **settings)
+        return self.workspace.call(*QUICK, *more, flags=("--root", str(self.data), *flags), **settings)
 
     def copied(self, folder: Path) -> Own:
         """The same under another path, as it was before: its data, its run and its banks."""
-        shutil.copytree(self.world.folder, folder)
-        there = object.__new__(World)
-        there.folder, there.weights, there.output = folder, self.world.weights, folder / "run"
+        shutil.copytree(self.workspace.folder, folder)
+        there = object.__new__(Workspace)
+        there.folder, there.weights, there.output = folder, self.workspace.weights, folder / "run"
         return Own(there)
 
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory, tiny_file) -> Own:
     folder = tmp_path_factory.mktemp("own")
-    made = Own(World(folder, tiny_file))
+    made = Own(Workspace(folder, tiny_file))
     shutil.move(folder / "data" / "tiny_photos", made.data)
     (folder / "set.yaml").write_text('DATASET: {NAME: "ImageFolder"}\n')
     code, printed = made.call()
@@ -168,13 +168,13 @@ def test_a_folder_goes_on_with_its_own_data_alone(own: Own, tmp_path, tally, fau
     wrong, n = [], times(full)
     for i in range(n):
         rng, here = random.Random(i), own.copied(tmp_path / str(i))
-        before = content(here.world.output, *KEPT)
+        before = content(here.workspace.output, *KEPT)
         changes[i % len(changes)](here.data, rng)
         flags = rng.choice(((), ("--skip-done",)))
         wrong.append(refused(*here.call(flags=flags), "on other data than those in", "--output-dir"))
-        if content(here.world.output, *KEPT) != before:
+        if content(here.workspace.output, *KEPT) != before:
             wrong.append(f"{changes[i % len(changes)].__name__}: a refused start changed the folder")
-        shutil.rmtree(here.world.folder)
+        shutil.rmtree(here.workspace.folder)
     code, printed = own.copied(tmp_path / "itself").call(flags=("--skip-done",))
     wrong.append("" if code == 0 and "done already" in printed else f"its own data under another path: {printed}")
     count(tally, fault, wrong, n + 1)
@@ -203,7 +203,7 @@ def test_no_row_of_a_bank_is_of_other_data(own: Own, tmp_path, tally, fault, cha
         assert here.call("BANK.DIR", str(tmp_path / "fresh"), output=tmp_path / "alone")[0] == 0
         if numbers(tmp_path / "beside") != numbers(tmp_path / "alone"):
             wrong.append(f"{changes[i % len(changes)].__name__}: other numbers than with fresh banks")
-        for folder in (here.world.folder, tmp_path / "beside", tmp_path / "alone", tmp_path / "fresh"):
+        for folder in (here.workspace.folder, tmp_path / "beside", tmp_path / "alone", tmp_path / "fresh"):
             shutil.rmtree(folder)
     count(tally, fault, wrong, n)
 
@@ -246,7 +246,7 @@ def test_files_that_are_skipped(own: Own, tmp_path, tally):
         ]
         n += len(names)
         shutil.rmtree(tmp_path / "run")
-        shutil.rmtree(here.world.folder)
+        shutil.rmtree(here.workspace.folder)
     count(tally, "files of a class that are skipped", wrong, n)
 
 
@@ -267,21 +267,23 @@ EXPLICIT = {
 
 
 @pytest.fixture(scope="module")
-def tuned(tmp_path_factory, tiny_file) -> World:
+def tuned(tmp_path_factory, tiny_file) -> Workspace:
     """A run in every layout; the configuration's file says nothing of the prompt."""
-    world = World(tmp_path_factory.mktemp("tuned"), tiny_file)
-    (world.folder / "tiny.yaml").write_text(YAML.replace("TRAINER: {ADVPT: {N_CTX: 4}, ", "TRAINER: {"))
+    workspace = Workspace(tmp_path_factory.mktemp("tuned"), tiny_file)
+    (workspace.folder / "tiny.yaml").write_text(YAML.replace("TRAINER: {ADVPT: {N_CTX: 4}, ", "TRAINER: {"))
     for name, words in LAYOUTS.items():
         words = words if name == "short" else (*words, "TRAINER.ADVPT.N_CTX", "4")
-        world.run(*QUICK, *words, output=world.folder / name)
-    return world
+        workspace.run(*QUICK, *words, output=workspace.folder / name)
+    return workspace
 
 
-def evaluate(world: World, name: str, folder: Path, *more: str) -> tuple[int, str]:
-    return world.call(*QUICK, *more, output=folder, flags=("--eval-only", "--model-dir", str(world.folder / name)))
+def evaluate(workspace: Workspace, name: str, folder: Path, *more: str) -> tuple[int, str]:
+    return workspace.call(
+        *QUICK, *more, output=folder, flags=("--eval-only", "--model-dir", str(workspace.folder / name))
+    )
 
 
-def test_prompts_of_another_layout(tuned: World, tmp_path, tally):
+def test_prompts_of_another_layout(tuned: Workspace, tmp_path, tally):
     pairs = [(a, b) for a in LAYOUTS for b in LAYOUTS if a != b]
     pairs.sort(key=lambda pair: sum(name in ("class-specific", "short") for name in pair))  # equal shapes first
     wrong, chosen = [], pairs[: times(len(pairs))]
@@ -296,7 +298,7 @@ def test_prompts_of_another_layout(tuned: World, tmp_path, tally):
     count(tally, "prompts of another layout", wrong, len(chosen) + len(LAYOUTS))
 
 
-def test_prompts_of_another_backbone(tuned: World, tmp_path, tally):
+def test_prompts_of_another_backbone(tuned: Workspace, tmp_path, tally):
     """Another text tower is refused. Another image tower under prompts in the text alone is recorded."""
     state = torch.load(tuned.weights, weights_only=True)
     wrong, n = [], times(12)
@@ -318,7 +320,7 @@ def test_prompts_of_another_backbone(tuned: World, tmp_path, tally):
     count(tally, "prompts of another backbone", wrong, n)
 
 
-def test_unknown_tensors(tuned: World, tmp_path, tally):
+def test_unknown_tensors(tuned: Workspace, tmp_path, tally):
     """Tensors that the layout has no place for belong to another prompt; CoOp's token_prefix does not."""
     backbone = from_state("tiny", torch.load(tuned.weights, weights_only=True), "tiny")
     context = ContextSettings(4, False, "", "end", "fp32")
@@ -350,7 +352,7 @@ def test_unknown_tensors(tuned: World, tmp_path, tally):
     count(tally, "unknown tensors in a prompt", wrong, n + 1)
 
 
-def test_weights_by_other_names(tuned: World, tmp_path, tally):
+def test_weights_by_other_names(tuned: Workspace, tmp_path, tally):
     state, wrong, n = torch.load(tuned.weights, weights_only=True), [], times(20)
     for i in range(n):
         rng = random.Random(i)

@@ -5,28 +5,27 @@ from __future__ import annotations
 import random
 
 import torch
-from conftest_bank import make_clip, make_images
-from injection import at_full_length, content, times
-from small_world import World
-from test_kills import learned
 
 from advpt.attacks import parse
 from advpt.bank import build as build_module
 from advpt.bank.cache import BankCache
+from tests.helpers.banks import make_clip, make_images
+from tests.helpers.injection import at_full_length, content, times
+from tests.helpers.workspace import Workspace, learned
 
 SETTINGS = ("OPTIM.MAX_EPOCH", "2", "EVAL.ATTACKS", "('pgd2-ce@8','fgsm-ce@4')")
 FILES = ("**/*.safetensors", "**/manifest.json")
 
 
-def test_bank_tuning_and_evaluation_twice(world: World, tally):
+def test_bank_tuning_and_evaluation_twice(workspace: Workspace, tally):
     """Every file that counts: shards, manifests, parameters, optimizer, records."""
     n, wrong = times(20), 0
     first: dict[str, object] = {}
     for i in range(n + 1):
-        out, banks = world.folder / f"run{i}", world.folder / f"banks{i}"
+        out, banks = workspace.folder / f"run{i}", workspace.folder / f"banks{i}"
         torch.manual_seed(i)  # whatever was drawn before
         random.seed(i)
-        world.run(*SETTINGS, "BANK.DIR", str(banks), output=out, trainer=("AdvPT", "CoOp")[i % 2 if n > 1 else 0])
+        workspace.run(*SETTINGS, "BANK.DIR", str(banks), output=out, trainer=("AdvPT", "CoOp")[i % 2 if n > 1 else 0])
         mine = learned(out, 2) | {"banks": content(banks, *FILES)}
         known = first.setdefault(("AdvPT", "CoOp")[i % 2 if n > 1 else 0], mine)
         wrong += mine != known
@@ -34,14 +33,14 @@ def test_bank_tuning_and_evaluation_twice(world: World, tally):
 
 
 @at_full_length
-def test_worker_processes_change_nothing(world: World, tally):
+def test_worker_processes_change_nothing(workspace: Workspace, tally):
     n, wrong = times(10), 0
     for trainer in ("AdvPT", "CoOp"):
         ends = []
         for workers in ("1", "2") if trainer == "CoOp" else ("0", "2"):  # augmentation draws in the workers, if any
-            out = world.folder / f"{trainer}{workers}"
-            world.run(*SETTINGS, "DATALOADER.NUM_WORKERS", workers, trainer=trainer, output=out)
-            world.run(
+            out = workspace.folder / f"{trainer}{workers}"
+            workspace.run(*SETTINGS, "DATALOADER.NUM_WORKERS", workers, trainer=trainer, output=out)
+            workspace.run(
                 *SETTINGS, "DATALOADER.NUM_WORKERS", workers, trainer=trainer, output=out.with_name(out.name + "b")
             )
             ends.append((learned(out, 2), learned(out.with_name(out.name + "b"), 2)))
@@ -72,12 +71,12 @@ def test_shards_in_any_order(tmp_path, tally, monkeypatch):
     tally("other orders of work", n, wrong=sum(end != ends[0] for end in ends))
 
 
-def test_what_the_bits_depend_on_is_recorded(world: World):
-    world.run(*SETTINGS)
+def test_what_the_bits_depend_on_is_recorded(workspace: Workspace):
+    workspace.run(*SETTINGS)
     import json
 
-    manifest = json.loads(next((world.folder / "banks").glob("**/manifest.json")).read_text())
-    record = json.loads(next((world.output / "records").glob("*.json")).read_text())
+    manifest = json.loads(next((workspace.folder / "banks").glob("**/manifest.json")).read_text())
+    record = json.loads(next((workspace.output / "records").glob("*.json")).read_text())
     assert {"torch", "processor", "threads", "device"} <= manifest["built_with"].keys()
     assert {"torch", "python", "advpt"} <= record["observed"]["versions"].keys()
     assert {"machine", "cores", "device", "threads"} <= record["observed"]["host"].keys()

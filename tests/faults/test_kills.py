@@ -10,22 +10,22 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest_bank import make_clip, make_images
-from injection import at_full_length, content, forked, kill_at_random, outcome, run, times
 from safetensors.torch import load_file
-from small_world import World, train
 
+import train
 from advpt.attacks import parse
 from advpt.bank import build as build_module
 from advpt.bank.cache import BankCache
 from advpt.evaluation import record as records
-from advpt.files import load_checkpoint, tensor_digest
 from advpt.jobs import local
 from advpt.jobs.local import Executor, LocalBackend, Places
 from advpt.jobs.plan import Job, Plan
 from advpt.jobs.process import ProcessSpec
 from advpt.signals import TERMINATED, stoppable
 from advpt.tuning import rolling
+from tests.helpers.banks import make_clip, make_images
+from tests.helpers.injection import at_full_length, content, forked, kill_at_random, outcome, run, times
+from tests.helpers.workspace import Workspace, learned
 
 FKL = parse("pgd3-fkl@8")
 
@@ -52,20 +52,6 @@ def test_killed_bank_builds(tmp_path, tally, monkeypatch):
     assert lost
 
 
-def learned(folder: Path, last: int) -> dict[str, object]:
-    """What counts of a run: parameters, optimizer and schedule after the last epoch, and the result of each record."""
-    saved = load_checkpoint(folder / "prompt_learner" / f"model.pth.tar-{last}")
-    states = saved["optimizer"]["state"]
-    momentum = {str(k): v["momentum_buffer"] for k, v in states.items()}
-    return {
-        "parameters": tensor_digest(saved["state_dict"]),
-        "optimizer": tensor_digest(momentum),
-        "rates": [group["lr"] for group in saved["optimizer"]["param_groups"]],
-        "schedule": saved["scheduler"]["last_epoch"],
-        "records": {p.name: records.read(p).id for p in sorted((folder / "records").glob("*.json"))},
-    }
-
-
 KINDS = {
     # a bank: the order of an epoch depends on seed and epoch; every batch is saved
     "bank, every batch saved": ("AdvPT", 0.0, ("TRAIN.CHECKPOINT_FREQ", "2")),
@@ -79,22 +65,22 @@ KINDS = {
 @pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=at_full_length if "whole" in kind else ()) for kind in KINDS]
 )
-def test_killed_tuning(world: World, tally, monkeypatch, kind):
+def test_killed_tuning(workspace: Workspace, tally, monkeypatch, kind):
     trainer, every, more = KINDS[kind]
     monkeypatch.setattr(rolling, "EVERY", every)
     monkeypatch.setattr(rolling, "SHARE", 0)
     more = ("OPTIM.MAX_EPOCH", "4", "DATALOADER.TRAIN_X.BATCH_SIZE", "2", "EVAL.PROTOCOLS", "('transfer',)", *more)
 
     def tune(folder: Path) -> int:
-        return train.main(world.argv(*more, trainer=trainer, output=folder))
+        return train.main(workspace.argv(*more, trainer=trainer, output=folder))
 
-    world.run(
-        *more, trainer=trainer, output=world.folder / "whole"
+    workspace.run(
+        *more, trainer=trainer, output=workspace.folder / "whole"
     )  # in this process: all is imported, banks are there
     started = time.monotonic()
-    assert run(lambda: tune(world.folder / "again")) == 0
-    whole, longest = learned(world.folder / "whole", 4), (time.monotonic() - started) / 2
-    assert learned(world.folder / "again", 4) == whole
+    assert run(lambda: tune(workspace.folder / "again")) == 0
+    whole, longest = learned(workspace.folder / "whole", 4), (time.monotonic() - started) / 2
+    assert learned(workspace.folder / "again", 4) == whole
 
     def sound(folder: Path) -> str:
         if torn := [str(p) for p in folder.glob("**/.*partial*") if p.parent.name != "records"]:
@@ -105,7 +91,13 @@ def test_killed_tuning(world: World, tally, monkeypatch, kind):
     for name, full, ends in (("SIGKILL", 20, ()), ("SIGTERM", 15, (TERMINATED,))):
         number = getattr(signal, name)
         count = kill_at_random(
-            world.folder / name, tune, sound, kills=times(full), longest=longest, number=number, ends=(-number, *ends)
+            workspace.folder / name,
+            tune,
+            sound,
+            kills=times(full),
+            longest=longest,
+            number=number,
+            ends=(-number, *ends),
         )
         print(name, count, longest)
         tally(f"{name} while prompts are tuned", count.injected, wrong=count.wrong)
@@ -148,7 +140,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_killed_sweeps(world: World, tally, monkeypatch):
+def test_killed_sweeps(workspace: Workspace, tally, monkeypatch):
     """Real runs that share banks, two at a time; killed: the sweep, one of its runs, or all of them."""
     monkeypatch.setattr(local, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(rolling, "EVERY", 0.0)
@@ -162,7 +154,7 @@ def test_killed_sweeps(world: World, tally, monkeypatch):
         def words(job: Job) -> list[str]:
             flags, out = ("--skip-done",), places.folder(job)
             more = ("BANK.DIR", str(top / "banks"), "EVAL.ATTACKS", "('pgd2-ce@8',)")
-            return world.argv(*more, trainer=job.trainer, seed=job.seed, output=out, flags=flags)
+            return workspace.argv(*more, trainer=job.trainer, seed=job.seed, output=out, flags=flags)
 
         top.mkdir(exist_ok=True)
         monkeypatch.setattr(local, "start", lambda call, lock: Forked(call, lock, top / "pids"))
@@ -177,17 +169,19 @@ def test_killed_sweeps(world: World, tally, monkeypatch):
         tuned = {job.id: learned(folders[job.id], 3) for job in jobs if job.trainer == "AdvPT"}
         return {"records": ids, "tuned": tuned, "banks": content(top / "banks", "**/*.safetensors", "**/manifest.json")}
 
-    world.run()  # all is imported
+    workspace.run()  # all is imported
     started = time.monotonic()
-    assert run(lambda: sweep(world.folder / "whole"), world.folder / "log") == 0, (world.folder / "log").read_text()
-    whole, longest = ending(world.folder / "whole"), (time.monotonic() - started) / 2
+    assert run(lambda: sweep(workspace.folder / "whole"), workspace.folder / "log") == 0, (
+        workspace.folder / "log"
+    ).read_text()
+    whole, longest = ending(workspace.folder / "whole"), (time.monotonic() - started) / 2
     assert all(whole["records"].values()) and len(whole["banks"]) > 4
 
     rng, kills, done, wrong, rounds = random.Random(0), times(60), 0, [], 0
     while done < kills:
-        top = world.folder / f"sweep{rounds}"
+        top = workspace.folder / f"sweep{rounds}"
         rounds += 1
-        executor = forked(lambda top=top: sweep(top), world.folder / "log")
+        executor = forked(lambda top=top: sweep(top), workspace.folder / "log")
         while True:
             if done < kills:
                 time.sleep(rng.uniform(0, longest))
@@ -202,10 +196,10 @@ def test_killed_sweeps(world: World, tally, monkeypatch):
                     continue
             status = outcome(executor)
             if status == -signal.SIGKILL:
-                executor = forked(lambda top=top: sweep(top), world.folder / "log")
+                executor = forked(lambda top=top: sweep(top), workspace.folder / "log")
                 continue
             break
         if status != 0 or ending(top) != whole:
-            wrong.append(f"{top}: {status}, {(world.folder / 'log').read_text()[-1500:]}")
+            wrong.append(f"{top}: {status}, {(workspace.folder / 'log').read_text()[-1500:]}")
     print(rounds, wrong)
     tally("SIGKILL while a sweep runs (sweep, run, or all)", done, wrong=len(wrong))

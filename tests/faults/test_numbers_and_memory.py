@@ -8,16 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest_bank import make_clip, make_images
-from injection import at_full_length, content, times
-from small_world import World
-from test_kills import learned
 
 from advpt.attacks import parse
 from advpt.backbones.clip import ImageEncoder
 from advpt.bank import build as build_module
 from advpt.bank.cache import BankCache
 from advpt.errors import AttackError, BankError, DataError, out_of_memory
+from tests.helpers.banks import make_clip, make_images
+from tests.helpers.injection import at_full_length, content, times
+from tests.helpers.workspace import Workspace, learned
 from trainers.advpt import PromptTrainer
 
 FKL = parse("pgd2-fkl@8")
@@ -26,12 +25,12 @@ BAD = (math.nan, math.inf, -math.inf)
 
 
 @pytest.mark.parametrize("what", ["gradient", "parameter", pytest.param("loss", marks=at_full_length)])
-def test_numbers_that_are_not_finite(world: World, tally, what):
+def test_numbers_that_are_not_finite(workspace: Workspace, tally, what):
     """The run ends with a sentence, no file has a bad number, and without the fault it goes on exactly."""
-    world.run(*SETTINGS)
-    whole, rng, n, wrong = learned(world.output, 3), random.Random(0), times(40), []
+    workspace.run(*SETTINGS)
+    whole, rng, n, wrong = learned(workspace.output, 3), random.Random(0), times(40), []
     for i in range(n):
-        out, bad = world.folder / f"{what}{i}", rng.choice(BAD)
+        out, bad = workspace.folder / f"{what}{i}", rng.choice(BAD)
         place, at = rng.randrange(4 * 64), (rng.randrange(3), rng.randrange(3))
         backward, update = PromptTrainer.model_backward, PromptTrainer.model_update
 
@@ -57,13 +56,13 @@ def test_numbers_that_are_not_finite(world: World, tally, what):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(PromptTrainer, "model_backward", spoilt_backward)
             patch.setattr(PromptTrainer, "model_update", spoilt_update)
-            status, said = world.call(*SETTINGS, output=out)
+            status, said = workspace.call(*SETTINGS, output=out)
         saved = [torch.load(p, weights_only=True)["state_dict"]["ctx"] for p in out.glob("prompt_learner/model*")]
         sentence = status == 2 and "Traceback" not in said and f"epoch {at[0] + 1}" in said and "OPTIM.LR" in said
         if not (sentence and all(torch.isfinite(ctx).all() for ctx in saved)):
             wrong.append((status, at, bad, said[-1500:]))
             continue
-        status, said = world.call(*SETTINGS, output=out)
+        status, said = workspace.call(*SETTINGS, output=out)
         if status or learned(out, 3) != whole:
             wrong.append((status, "does not go on", said[-1500:]))
     print(*wrong[:2], sep="\n")
@@ -115,13 +114,13 @@ def pythons_error() -> None:
 @pytest.mark.parametrize(
     "fail", [the_allocators_own_error, *(pytest.param(f, marks=at_full_length) for f in (cudas_error, pythons_error))]
 )
-def test_memory_runs_out(world: World, tally, fail):
+def test_memory_runs_out(workspace: Workspace, tally, fail):
     """At any forward pass: a sentence with a way out, and later the rest, bit by bit."""
-    world.run(*SETTINGS)
-    whole, rng, n, wrong = learned(world.output, 3), random.Random(0), times(20), []
-    banks = content(world.folder / "banks", "**/*.safetensors", "**/manifest.json")
+    workspace.run(*SETTINGS)
+    whole, rng, n, wrong = learned(workspace.output, 3), random.Random(0), times(20), []
+    banks = content(workspace.folder / "banks", "**/*.safetensors", "**/manifest.json")
     for i in range(n):
-        top, calls, at = world.folder / f"{fail.__name__}{i}", [0], rng.randrange(30)
+        top, calls, at = workspace.folder / f"{fail.__name__}{i}", [0], rng.randrange(30)
         forward, step = ImageEncoder.forward, PromptTrainer.forward_backward
 
         def counted(function, calls=calls, at=at):
@@ -137,12 +136,12 @@ def test_memory_runs_out(world: World, tally, fail):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(ImageEncoder, "forward", counted(forward))
             patch.setattr(PromptTrainer, "forward_backward", counted(step))
-            status, said = world.call(*SETTINGS, *more, output=top / "run")
+            status, said = workspace.call(*SETTINGS, *more, output=top / "run")
         if calls[0] > at and not (
             status in (1, 2) and "memory" in said and "BANK.CHUNK" in said and "Trace" not in said
         ):
             wrong.append((status, said[-1500:]))
-        status, said = world.call(*SETTINGS, *more, output=top / "run")
+        status, said = workspace.call(*SETTINGS, *more, output=top / "run")
         mine = content(top / "banks", "**/*.safetensors", "**/manifest.json")
         if status or learned(top / "run", 3) != whole or mine != banks:
             wrong.append((status, "does not go on", said[-1500:]))
@@ -191,8 +190,8 @@ def test_an_image_that_vanishes_or_breaks(tmp_path, tally, monkeypatch, workers)
 
 @pytest.mark.parametrize("workers", ["0", "2"])
 @pytest.mark.parametrize("broken", [True, pytest.param(False, marks=at_full_length)])
-def test_an_image_that_vanishes_while_prompts_are_tuned_on_images(world: World, workers, broken):
-    path = world.folder / "data" / "tiny_photos" / "train" / "owl" / "3.png"
+def test_an_image_that_vanishes_while_prompts_are_tuned_on_images(workspace: Workspace, workers, broken):
+    path = workspace.folder / "data" / "tiny_photos" / "train" / "owl" / "3.png"
     open_files = PromptTrainer.prepare_training
 
     def later(self):  # the set was complete when it was read
@@ -203,5 +202,5 @@ def test_an_image_that_vanishes_while_prompts_are_tuned_on_images(world: World, 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("trainers.coop.CoOp.prepare_training", later)
-        status, said = world.call(*SETTINGS, "DATALOADER.NUM_WORKERS", workers, trainer="CoOp")
+        status, said = workspace.call(*SETTINGS, "DATALOADER.NUM_WORKERS", workers, trainer="CoOp")
     assert status == 2 and str(path) in said and "Traceback" not in said, said

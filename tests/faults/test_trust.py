@@ -15,12 +15,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest_bank import make_clip
 from dassl.utils import load_checkpoint as host_load_checkpoint
 from dassl.utils import load_pretrained_weights
 from dassl.utils.torchtools import read_latest
 from safetensors.torch import save_file
-from small_world import ROOT, World
 
 from advpt import files
 from advpt.attacks import surrogate
@@ -34,6 +32,8 @@ from advpt.evaluation import run_folder
 from advpt.prompts import exchange
 from advpt.settings import SurrogateSettings, extend_cfg, merge_yaml
 from advpt.tuning.progress import Progress
+from tests.helpers.banks import make_clip
+from tests.helpers.workspace import ROOT, Workspace
 from trainers.linear_probe import FILE as PROBE
 from trainers.linear_probe import LinearProbe
 
@@ -250,11 +250,11 @@ def test_shell_scripts_quote_what_they_are_given(tmp_path):
     assert said.returncode == 2 and "there is no" in said.stderr and not marker.exists()
 
 
-def test_settings_are_data(world: World):
-    marker = world.folder / "it-ran"
+def test_settings_are_data(workspace: Workspace):
+    marker = workspace.folder / "it-ran"
     for text in (f"__import__('os').system('touch {marker}')", f"$(touch {marker})", f"'; touch {marker} #"):
         for key in ("EVAL.ATTACKS", "TRAINER.ADVPT.CTX_INIT", "DATASET.NAME", "BANK.CHUNK", "MODEL.BACKBONE.NAME"):
-            world.call(key, text, output=world.folder / "out")
+            workspace.call(key, text, output=workspace.folder / "out")
     assert not marker.exists()
 
 

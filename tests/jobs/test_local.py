@@ -19,7 +19,7 @@ from advpt.evaluation import run_folder
 from advpt.jobs.local import Backend, Executor, LocalBackend, Places, is_complete, runs, state_of
 from advpt.jobs.plan import BankNeed, Job, Plan
 
-FAKE = Path(__file__).with_name("fake_train.py")
+FAKE = Path(__file__).parents[1] / "helpers" / "fake_train.py"
 SHARED = BankNeed("the bank", 10, 1.0, 10)
 
 

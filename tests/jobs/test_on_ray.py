@@ -1,4 +1,4 @@
-"""Banks and sweeps on a Ray cluster of several nodes that come and go: the bytes of a local build, each run once."""
+"""Sweeps on a Ray cluster of several nodes that come and go: the bytes of a local build, each run once."""
 
 from __future__ import annotations
 
@@ -7,36 +7,32 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
-import torch
 
 from advpt.attacks import parse
 from advpt.bank import build as build_module
 from advpt.bank.cache import BankCache
-from advpt.bank.on_ray import filler, pack, unpack
-from advpt.cli import main
+from advpt.bank.on_ray import filler
 from advpt.cluster import Engine
-from advpt.errors import ConfigError, DataError
+from advpt.errors import DataError
 from advpt.evaluation import run_folder
 from advpt.jobs.local import Executor, Places
 from advpt.jobs.on_ray import RayBackend
 from advpt.jobs.plan import BankNeed, Job, Plan
-from advpt.jobs.process import ProcessSpec, run_to_completion
 
-HERE = Path(__file__).parent
+HELPERS = Path(__file__).parents[1] / "helpers"
 SHARED = BankNeed("the bank", 10, 1.0, 10)
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 
 
 class Nodes:
-    """The cluster of shaky_nodes.py."""
+    """The cluster of ray_nodes.py."""
 
     def __init__(self) -> None:
-        words = [sys.executable, str(HERE / "shaky_nodes.py"), "3", "3", "0.7", "1.5"]
+        words = [sys.executable, str(HELPERS / "ray_nodes.py"), "3", "3", "0.7", "1.5"]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, bufsize=1)
         self.address = self.process.stdout.readline().strip()
@@ -89,10 +85,10 @@ def test_nodes_come_and_go_and_nothing_is_lost_or_done_twice(tmp_path, monkeypat
     plan = Plan(
         tuple(Job("T", "d", "b", -1, s, "main", "a", "b", banks=(SHARED,) if s < 4 else ()) for s in range(1, 13))
     )
-    places, log = Places(HERE, tmp_path / "out", tmp_path, tmp_path), tmp_path / "log.txt"
+    places, log = Places(HELPERS, tmp_path / "out", tmp_path, tmp_path), tmp_path / "log.txt"
 
     def start(job: Job) -> list[str]:
-        words = [sys.executable, "-S", str(HERE / "fake_train.py"), str(places.folder(job)), job.id, str(log)]
+        words = [sys.executable, "-S", str(HELPERS / "fake_train.py"), str(places.folder(job)), job.id, str(log)]
         return [*words, "on-cluster"]
 
     summary = Executor(plan, places, backend=RayBackend(ENGINE), start=start, tell=lambda line: None).run()
@@ -119,95 +115,15 @@ def test_what_a_worker_finds_wrong_is_the_users_sentence(tmp_path, tiny_clip, im
         banks.get(pictures, None)
     assert "Traceback" not in str(caught.value)
     plan = Plan((Job("T", "d", "b", -1, 1, "main", "a", "b"),))
-    places = Places(HERE, tmp_path / "out", tmp_path, tmp_path)
+    places = Places(HELPERS, tmp_path / "out", tmp_path, tmp_path)
     words = [sys.executable, "-S", "-c", "import os; print('error: ' + os.environ['OMP_NUM_THREADS']); exit(2)"]
     summary = Executor(plan, places, backend=RayBackend(Engine("ray", 1)), start=lambda job: words).run()
     assert list(summary.failed.values()) == ["1"]
 
 
-# --- without a cluster --------------------------------------------------------------------------------------------
-
-
-def test_without_ray_the_engine_says_what_to_install(monkeypatch, capsys, tmp_path):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    words = ["sweep", "digits", "--backbones", "democlip", "--seeds", "1", "--output", str(tmp_path / "out")]
-    assert main([*words, "--engine", "ray"]) == 2
-    assert 'pip install "advpt[ray]"' in capsys.readouterr().err
-    with pytest.raises(ConfigError, match="not installed"):
-        RayBackend(ENGINE)
-    assert main([*words, "--dry-run"]) == 0
-
-
-@pytest.mark.parametrize(("cpus", "gpus"), [(-1, 0), (0, -1), (1, 1.5)])
-def test_a_worker_that_cannot_be(cpus, gpus):
-    with pytest.raises(ConfigError, match="a worker is to have"):
-        Engine("ray", cpus, gpus)
-
-
-def test_an_engine_that_nobody_knows():
-    with pytest.raises(ConfigError, match="expected one of local, ray"):
-        Engine("slurm")
-
-
-@needs_ray
-def test_a_work_survives_its_journey(tmp_path, monkeypatch, tiny_clip, images):
-    """Visual prompts, precision and defenses are closures and modules of many kinds; the spec travels too."""
-    found = []
-    monkeypatch.setattr(build_module, "write_manifest", lambda *a: None)
-    banks = BankCache(tmp_path, tiny_clip, lambda: tiny_clip, chunk=2, precision="amp", visual=torch.zeros(1, 2, 64))
-    banks.fill = lambda work, bar: found.append(work) or {}
-    with pytest.raises(Exception, match="manifest"):
-        banks.get(images(2, 2), parse("pgd1-fkl@8"))
-    (work,) = found
-    there = unpack(pack(work), torch.device("cpu"))
-    assert [view.spec.key for view in there.targets] == [view.spec.key for view in work.targets]
-    assert there.targets[0].folder.is_absolute() and there.shards == work.shards
-    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        assert torch.equal(there.targets[0].encode(x), work.targets[0].encode(x))
-    batch = next(work.adversarial_set.images.batches(range(2), 2))
-    one, two = (w.attacker(batch, work.adversarial_set.images.ids, 0)[0] for w in (work, there))
-    assert torch.equal(one, two)
-
-
-def test_a_process_waits_for_one_of_the_same_job_that_was_left_behind(tmp_path):
-    words = (sys.executable, "-S", "-c", "import time; time.sleep(0.4); print('done')")
-    call = ProcessSpec("x", words, tmp_path / "log", tmp_path, {})
-    threads = [threading.Thread(target=run_to_completion, args=(call,)) for _ in range(2)]
-    begun = time.monotonic()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert time.monotonic() - begun >= 0.8 and (tmp_path / "log").read_text() == "done\ndone\n"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone ends a process with its parent")
-def test_a_process_ends_with_the_worker_that_started_it(tmp_path):
-    words = (sys.executable, "-S", "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)")
-    call = ProcessSpec("x", words, tmp_path / "log", tmp_path, {})
-    child = os.fork()
-    if child == 0:
-        run_to_completion(call)
-        os._exit(0)
-    while not (tmp_path / "log").is_file() or not (tmp_path / "log").read_text().strip():
-        time.sleep(0.02)
-    pid = int((tmp_path / "log").read_text())
-    os.kill(child, 9)
-    os.waitpid(child, 0)
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        state = Path(f"/proc/{pid}/stat")
-        if not state.is_file() or state.read_text().split()[2] == "Z":
-            break
-        time.sleep(0.02)
-    else:
-        pytest.fail("the process goes on alone")
-
-
 def test_the_slurm_script_starts_ray_everywhere_and_the_command_once(tmp_path):
     """With stand-ins for SLURM's and Ray's programs: what they are asked for."""
-    script = HERE.parents[1] / "scripts" / "slurm" / "ray.sbatch"
+    script = HELPERS.parents[1] / "scripts" / "slurm" / "ray.sbatch"
     for name, does in {"srun": 'echo "srun $*"', "scontrol": "echo node7; echo node8", "ray": "echo token"}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
         (tmp_path / name).chmod(0o755)

@@ -1,18 +1,14 @@
-"""The small steps of a request: estimates in words, weights from words, what is missing, costs of banks."""
+"""The small steps of a request: estimates in words, weights from words, what is missing."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-import torch
 from advpt.jobs.studies import plan_exhibits
 
 from advpt.backbones import democlip
-from advpt.bank.cache import BankCache
-from advpt.bank.cost import FILE, timed
 from advpt.errors import ConfigError
-from advpt.files import read_json, write_json
 from advpt.jobs import effort, needs, reproduce
 from advpt.jobs.local import Places
 from advpt.jobs.setup import DEMO, PAPER
@@ -73,22 +69,3 @@ def test_the_second_democlip_is_small_and_another(monkeypatch):
     model = democlip.load(path)
     assert model.visual.input_resolution == 32 and model.ln_final.weight.shape == (64,)
     assert len(model.visual.transformer.resblocks) == 2 and len(democlip.trained_token_ids(path)) > 100
-
-
-def test_a_bank_remembers_what_it_cost_whoever_asks(tmp_path, tiny_clip, images):
-    bank_cache = BankCache(tmp_path / "banks", tiny_clip, lambda: tiny_clip, chunk=2)
-    some = images(6, 2)
-    folder = bank_cache.folder(bank_cache.spec(some, None, None, 0))
-    bank, seconds = timed(bank_cache, folder, lambda: bank_cache.get(some))
-    assert seconds > 0 and read_json(folder / FILE)["images"] == 6
-
-    again = BankCache(tmp_path / "banks", tiny_clip, lambda: tiny_clip, chunk=2)
-    assert timed(again, folder, lambda: again.get(some))[1] == pytest.approx(seconds)
-    few = some.first(2)
-    part, share = timed(again, again.folder(again.spec(few, None, None, 0)), lambda: again.get(few))
-    assert len(part) == 2 and share == pytest.approx(seconds / 3), "rows of a larger bank cost their share of it"
-    (folder / FILE).unlink()
-    assert timed(again, folder, lambda: again.get(some))[1] is None
-    write_json(folder / FILE, {"seconds": "?"})
-    assert timed(again, folder, lambda: again.get(some))[1] is None
-    assert torch.equal(bank.embeddings[:1], bank_cache.get(some).embeddings[:1])

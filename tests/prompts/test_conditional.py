@@ -7,7 +7,6 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
-from test_text_encoder import ODD_NAMES, run_all_positions
 from torch import Tensor
 
 from advpt import losses
@@ -20,6 +19,7 @@ from advpt.prompts.conditional import ConditionalClassifier, ConditionalLearner,
 from advpt.prompts.learner import PromptLearner
 from advpt.prompts.text_encoder import TextEncoder
 from advpt.settings import ContextSettings
+from tests.helpers.prompts import ODD_NAMES, run_all_positions
 
 SETTINGS = ContextSettings(4, False, "a photo of a", "end", "fp32")
 SCALE = 20.0

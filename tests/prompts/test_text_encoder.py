@@ -13,23 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from advpt.backbones.clip import from_state
 from advpt.backbones.shim import import_clip
 from advpt.errors import PromptError
-from advpt.prompts.classifier import Classifier, from_templates
 from advpt.prompts.learner import PromptLearner
 from advpt.prompts.text_encoder import PromptBatch, TextEncoder, tokenize, word_tokens
 from advpt.settings import POSITIONS, ContextSettings
+from tests.helpers.prompts import ODD_NAMES, run_all_positions
 
-ODD_NAMES = [
-    "cat",
-    "St. Bernard",
-    "great_white_shark",
-    "cat!",
-    "Boeing 737-200",
-    "7-Eleven's (red) <tag>",
-    "naïve café",
-]
 WORDS = [
     "oak",
     "river",
@@ -58,14 +48,6 @@ def learner(encoder: TextEncoder, names: list[str], m: int, position: str, csc: 
     with torch.no_grad():
         made.ctx.mul_(5)  # far enough from zero that a misplaced vector shows
     return made
-
-
-def run_all_positions(model: Any, prompts: Tensor, tokens: Tensor) -> Tensor:
-    """CoOp's TextEncoder: every position of every prompt through OpenAI's transformer."""
-    x = prompts + model.positional_embedding
-    x = model.transformer(x.permute(1, 0, 2)).permute(1, 0, 2)
-    x = model.ln_final(x)
-    return x[torch.arange(x.shape[0]), tokens.argmax(dim=-1)] @ model.text_projection
 
 
 def coop(model: Any, names: list[str], ctx: Tensor, position: str) -> Tensor:
@@ -111,19 +93,6 @@ def compare(model: Any, encoder: TextEncoder, names: list[str], m: int, position
         (gradient,) = torch.autograd.grad(loss_of(features), ours.ctx)
         (wanted,) = torch.autograd.grad(loss_of(expected), theirs_ctx)
         assert (gradient - wanted).norm() < 1e-4 * max(float(wanted.norm()), 1.0)  # typically 10
-
-
-class Towers(tuple):
-    """OpenAI's model and our encoder on the same weights (both frozen)."""
-
-    def __repr__(self) -> str:
-        return "<towers>"
-
-
-@pytest.fixture(scope="module")
-def towers(tiny_state: dict[str, Tensor]) -> Towers:
-    model = from_state("tiny", tiny_state, "the test suite").model
-    return Towers((model, TextEncoder(model)))
 
 
 @pytest.mark.parametrize("csc", (False, True), ids=("shared", "csc"))
@@ -225,40 +194,3 @@ def test_a_text_that_is_too_long_is_named() -> None:
     long = " ".join(["dog"] * 76)
     with pytest.raises(PromptError, match=r"dog dog.* has 78 tokens; CLIP reads 77"):
         tokenize(["a cat", long])
-
-
-# --- classifier ---------------------------------------------------------------------------------------------------
-
-
-def test_ensemble_is_the_normalised_mean_of_normalised_features(towers) -> None:
-    model, encoder = towers
-    templates, names = ["a photo of a {}.", "a blurry {}", "{}"], ["cat", "great_white_shark"]
-    made = from_templates(encoder, names, templates, 50.0)
-    with torch.no_grad():
-        each = [model.encode_text(tokenize([t.format(n.replace("_", " ")) for n in names])) for t in templates]
-        mean = torch.stack([F.normalize(e, dim=-1) for e in each]).mean(0)
-    assert torch.allclose(made.features, F.normalize(mean, dim=-1), atol=1e-5)
-    assert not made.features.requires_grad
-    embeddings = torch.randn(4, 64)
-    cosine = F.cosine_similarity(embeddings[:, None], made.features[None], dim=-1)
-    assert torch.allclose(made.logits(embeddings), 50 * cosine, atol=1e-4)
-
-
-def test_templates_that_cannot_be_used(towers) -> None:
-    _, encoder = towers
-    with pytest.raises(PromptError, match="no template"):
-        from_templates(encoder, ["cat"], [], 1.0)
-    with pytest.raises(PromptError, match="'a photo' has no {}"):
-        from_templates(encoder, ["cat"], ["a photo"], 1.0)
-
-
-def test_classifier_digest_depends_on_features_and_scale() -> None:
-    features = torch.eye(3)
-    digests = {
-        Classifier(features, 100.0).digest,
-        Classifier(features, 50.0).digest,
-        Classifier(features[[1, 0, 2]], 100.0).digest,
-    }
-    digests |= {Classifier(features, 100.0, visual=torch.full((1, 2, 4), value)).digest for value in (0.0, 1.0)}
-    assert len(digests) == 5
-    assert Classifier(features.clone(), 100.0).digest in digests

@@ -5,18 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from small_world import ROOT, TINY, World
-from test_peers import make
-from test_runs import parse_as_coop, results
-from test_scripts import folder  # noqa: F401 - a fixture
 
 from advpt.attacks import parse
 from advpt.attacks.noise import SampleNoise
@@ -28,6 +22,8 @@ from advpt.files import load_checkpoint
 from advpt.prompts import exchange
 from advpt.prompts.conditional import logits_of_images
 from advpt.signals import TERMINATED
+from tests.helpers.peers import make
+from tests.helpers.workspace import ROOT, TINY, Workspace, parse_as_coop, results
 
 SHORT = ("DATALOADER.TRAIN_X.BATCH_SIZE", "1", "OPTIM.LR", "0.002", "OPTIM.MAX_EPOCH", "2",
          "EVAL.ATTACKS", "('pgd2-fkl@8','pgd2-ce@8')")  # fmt: skip
@@ -35,43 +31,43 @@ TRANSFER, ADAPTIVE = "test_transfer_pgd2-ce@8-a8.json", "test_adaptive_pgd2-ce@8
 NAMES = {"ctx", *(f"meta_net.linear{i}.{part}" for i in (1, 2) for part in ("weight", "bias"))}
 
 
-def run(world: World, *more: str, **options) -> str:
-    return world.run(*SHORT, *more, trainer="CoCoOp", **options)
+def run(workspace: Workspace, *more: str, **options) -> str:
+    return workspace.run(*SHORT, *more, trainer="CoCoOp", **options)
 
 
 def state_of(run: Path) -> dict:
     return load_checkpoint(run / "prompt_learner" / "model.pth.tar-2")["state_dict"]
 
 
-def test_a_run_its_banks_and_its_checkpoint(world):
-    printed = run(world)
-    assert "epoch [2/2]" in printed and parse_as_coop(world.output / "log.txt", "accuracy") >= 0
-    kept = results(world.output)
+def test_a_run_its_banks_and_its_checkpoint(workspace):
+    printed = run(workspace)
+    assert "epoch [2/2]" in printed and parse_as_coop(workspace.output / "log.txt", "accuracy") >= 0
+    kept = results(workspace.output)
     assert {TRANSFER, ADAPTIVE} <= kept.keys() and any(name.startswith("test_transfer_pgd2-fkl") for name in kept)
     banks = {p.parent.name: open_bank(p.parent, None, verify=True).spec["adversarial_set"]["attacked"]
-             for p in (world.folder / "banks").glob("**/manifest.json")}  # fmt: skip
+             for p in (workspace.folder / "banks").glob("**/manifest.json")}  # fmt: skip
     prompt = kept[ADAPTIVE]["prompt"]
     assert banks[kept[ADAPTIVE]["robust"]["bank"]]["text"] == prompt, "context and meta net are in the key"
     assert banks[kept[TRANSFER]["robust"]["bank"]]["text"] not in (None, prompt)
 
-    saved = state_of(world.output)
+    saved = state_of(workspace.output)
     assert set(saved) == NAMES
-    about = json.loads((world.output / "prompt_learner" / "prompt.json").read_text())
+    about = json.loads((workspace.output / "prompt_learner" / "prompt.json").read_text())
     assert (about["n_ctx"], about["csc"], about["trainer"]) == (4, False, "CoCoOp")
-    flags = ("--eval-only", "--model-dir", str(world.output))
-    run(world, output=world.folder / "eval", flags=flags)
-    again = results(world.folder / "eval")
+    flags = ("--eval-only", "--model-dir", str(workspace.output))
+    run(workspace, output=workspace.folder / "eval", flags=flags)
+    again = results(workspace.folder / "eval")
     for name in (TRANSFER, ADAPTIVE):
         assert again[name]["robust"] == kept[name]["robust"] and again[name]["clean"] == kept[name]["clean"]
     with pytest.raises(PromptError, match=r"also holds meta_net.linear1.bias.*CoOp's checkpoints have no place"):
-        exchange.read(world.output)
-    code, printed = world.call(trainer="AdvPT", output=world.folder / "no", flags=flags)
+        exchange.read(workspace.output)
+    code, printed = workspace.call(trainer="AdvPT", output=workspace.folder / "no", flags=flags)
     assert code == 2 and "use the trainer, LAYOUT and depths that it was tuned with" in printed
 
 
-def test_a_step_is_cocoops(world):
+def test_a_step_is_cocoops(workspace):
     """By hand: the host's augmented image, CLIP's feature, SGD on the cross-entropy of the prompts that it moves."""
-    made = make(world, "CoCoOp", *SHORT, "INPUT.TRANSFORMS", "('random_resized_crop','normalize')")
+    made = make(workspace, "CoCoOp", *SHORT, "INPUT.TRANSFORMS", "('random_resized_crop','normalize')")
     learner = made.prompt_learner
     before = {name: p.detach().clone() for name, p in learner.named_parameters()}
     batch = next(iter(made.train_loader_x))
@@ -92,11 +88,11 @@ def test_a_step_is_cocoops(world):
         assert not torch.equal(p, before[name]), name
 
 
-def test_an_adaptive_attack_goes_through_the_meta_net(world):
+def test_an_adaptive_attack_goes_through_the_meta_net(workspace):
     """By hand, and against an attacker who takes the text features of the clean image for given."""
     from advpt.evaluation.evaluator import evaluate
 
-    made = make(world, "CoCoOp", "EVAL.ATTACKS", "('pgd2-ce@8',)")
+    made = make(workspace, "CoCoOp", "EVAL.ATTACKS", "('pgd2-ce@8',)")
     with torch.no_grad():
         for layer in (made.prompt_learner.meta_net.linear1, made.prompt_learner.meta_net.linear2):
             layer.weight.mul_(3)
@@ -113,7 +109,7 @@ def test_an_adaptive_attack_goes_through_the_meta_net(world):
         return logits_of_images(embeddings, text, learned.scale)
 
     banks = {p.parent.name: open_bank(p.parent, None, verify=True)
-             for p in (world.folder / "banks").glob("**/manifest.json")}  # fmt: skip
+             for p in (workspace.folder / "banks").glob("**/manifest.json")}  # fmt: skip
 
     def attacked(through):
         chunks = []
@@ -144,11 +140,11 @@ def test_an_adaptive_attack_goes_through_the_meta_net(world):
     assert len(keys) == 3
 
 
-def test_stopped_in_the_middle_of_an_epoch_it_continues_exactly(world):
+def test_stopped_in_the_middle_of_an_epoch_it_continues_exactly(workspace):
     from trainers.cocoop import CoCoOp
 
-    run(world)
-    stopped, step = world.folder / "stopped", CoCoOp.forward_backward
+    run(workspace)
+    stopped, step = workspace.folder / "stopped", CoCoOp.forward_backward
     for epoch, batch in ((0, 6), (1, 0)):
 
         def told_to_stop(self, item, at=(epoch, batch)):
@@ -158,28 +154,28 @@ def test_stopped_in_the_middle_of_an_epoch_it_continues_exactly(world):
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(CoCoOp, "forward_backward", told_to_stop)
-            status, printed = world.call(*SHORT, trainer="CoCoOp", output=stopped)
+            status, printed = workspace.call(*SHORT, trainer="CoCoOp", output=stopped)
         assert status == TERMINATED and "the same command continues" in printed
         rolling = load_checkpoint(stopped / "rolling.pth.tar")
         assert (rolling["epoch"], rolling["batches"]) == (epoch, batch + 1)
         assert set(rolling["parts"]["prompt_learner"]["model"]) == NAMES
-    printed = run(world, output=stopped)
+    printed = run(workspace, output=stopped)
     assert "continuing epoch 2 after batch 1" in printed
-    whole, again = state_of(world.output), state_of(stopped)
+    whole, again = state_of(workspace.output), state_of(stopped)
     assert all(torch.equal(whole[name], again[name]) for name in NAMES)
-    assert results(stopped) == results(world.output)
+    assert results(stopped) == results(workspace.output)
 
 
-def test_several_seeds_in_one_process_are_refused_in_a_sentence(world):
-    words = world.argv(*SHORT, trainer="CoCoOp")
+def test_several_seeds_in_one_process_are_refused_in_a_sentence(workspace):
+    words = workspace.argv(*SHORT, trainer="CoCoOp")
     at = words.index("--seed")
-    code, printed = world.call_words([*words[:at], "--seeds", "1,2", *words[at + 2 :]])
+    code, printed = workspace.call_words([*words[:at], "--seeds", "1,2", *words[at + 2 :]])
     assert code == 2 and "CoCoOp cannot tune several seeds together; run them one by one with --seed" in printed
 
 
-def test_a_checkpoint_of_the_public_code(world, tmp_path):
+def test_a_checkpoint_of_the_public_code(workspace, tmp_path):
     """Half precision, class tokens beside the context, the scheduler as an object."""
-    made = make(world, "CoCoOp")
+    made = make(workspace, "CoCoOp")
     state = OrderedDict((name, p.detach().half()) for name, p in made.prompt_learner.named_parameters())
     state |= {"token_prefix": torch.zeros(5, 1, 64).half(), "token_suffix": torch.zeros(5, 72, 64).half()}
     path = tmp_path / "public" / "prompt_learner" / "model.pth.tar-10"
@@ -189,7 +185,7 @@ def test_a_checkpoint_of_the_public_code(world, tmp_path):
     torch.save({"state_dict": state, "epoch": 10, "optimizer": optimizer.state_dict(),
                 "scheduler": {"successor": inner, "warmup_epoch": 1}, "val_result": None}, path)  # fmt: skip
     flags = ("--eval-only", "--model-dir", str(tmp_path / "public"), "--load-epoch", "10")
-    printed = run(world, flags=flags, output=tmp_path / "eval")
+    printed = run(workspace, flags=flags, output=tmp_path / "eval")
     assert "(epoch = 10)" in printed
     with torch.no_grad():
         for name, p in made.prompt_learner.named_parameters():
@@ -201,13 +197,13 @@ def test_a_checkpoint_of_the_public_code(world, tmp_path):
     ("name", "n_ctx", "init"),
     [("c4_ep10_batch1_ctxv1", 4, "a photo of a"), ("c4_ep10_batch1", 4, ""), ("c16_ep10_batch1", 16, "")],
 )
-def test_published_configurations(world, monkeypatch, name, n_ctx, init):
+def test_published_configurations(workspace, monkeypatch, name, n_ctx, init):
     """The names that CoCoOp's documented commands give, and the settings behind them."""
     import train
 
     yaml = ROOT / "configs" / "trainers" / "CoCoOp" / f"vit_b16_{name}.yaml"
     argv = ["--trainer", "CoCoOp", "--config-file", str(yaml), "--seed", "1", "DATASET.NUM_SHOTS", "16"]
-    monkeypatch.chdir(world.folder)
+    monkeypatch.chdir(workspace.folder)
     cfg = train.setup_cfg(train.parse_args(argv))
     optim = cfg.OPTIM
     assert dict(cfg.TRAINER.COCOOP) == {"N_CTX": n_ctx, "CTX_INIT": init, "PREC": "fp16"}
@@ -220,35 +216,13 @@ def test_published_configurations(world, monkeypatch, name, n_ctx, init):
     assert run_folder.parts == ("output", "digits", "CoCoOp", f"vit_b16_{name}_16shots", "seed1")
 
 
-def test_the_image_tower_of_the_meta_net_is_looked_at(world, tmp_path):
+def test_the_image_tower_of_the_meta_net_is_looked_at(workspace, tmp_path):
     """Its weights read the features of one image tower; those of another have the same shape."""
-    run(world, "EVAL.ATTACKS", "()")
+    run(workspace, "EVAL.ATTACKS", "()")
     torch.manual_seed(1)
     other = tmp_path / "tower.pth.tar"
     torch.save({"vision_encoder_state_dict": build(TINY).visual.state_dict()}, other)
-    flags = ("--eval-only", "--model-dir", str(world.output))
+    flags = ("--eval-only", "--model-dir", str(workspace.output))
     more = ("MODEL.IMAGE_WEIGHTS", str(other))
-    code, printed = world.call(*SHORT, *more, trainer="CoCoOp", output=world.folder / "eval", flags=flags)
+    code, printed = workspace.call(*SHORT, *more, trainer="CoCoOp", output=workspace.folder / "eval", flags=flags)
     assert code == 2 and "was tuned on another CLIP" in printed and "image tower" in printed
-
-
-def test_base_to_new(folder, tiny_file):  # noqa: F811
-    """The script, with prompts of base classes on classes that they were not tuned on."""
-    env = os.environ | {
-        "PYTHON": sys.executable, "SEEDS": "1", "SHOTS": "2", "DATA": str(folder / "data"), "TRAINER": "CoCoOp",
-        "OUTPUT": str(folder / "out"), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    words = ["MODEL.WEIGHTS", str(tiny_file), "MODEL.ACTIVATION", "quickgelu", "MODEL.BACKBONE.NAME", "tiny",
-             "INPUT.SIZE", "(16, 16)", "BANK.DIR", str(folder / "banks"), "DATALOADER.NUM_WORKERS", "0",
-             "OPTIM.MAX_EPOCH", "2", "EVAL.ATTACKS", "('pgd2-ce@8',)",
-             "EVAL.PROTOCOLS", "('transfer','adaptive')"]  # fmt: skip
-    script = ["bash", str(ROOT / "scripts/advpt/base_to_new.sh"), "image_folder", "vit_b16", *words]
-    done = subprocess.run(script, env=env, text=True, capture_output=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "base classes" in done.stdout and "new classes" in done.stdout
-    top = folder / "out" / "image_folder" / "CoCoOp" / "vit_b16_2shots"
-    for part, classes in (("base", 2), ("new", 1)):
-        kept = [records.read(p).result for p in sorted((top / part / "seed1" / "records").glob("*.json"))]
-        assert {r["protocol"] for r in kept} == {"transfer", "adaptive"}
-        assert {r["clean"]["n"] for r in kept} == {2 * classes} and {r["trainer"] for r in kept} == {"CoCoOp"}
-    assert set(state_of(top / "base" / "seed1")) == NAMES

@@ -8,19 +8,19 @@ import re
 import numpy as np
 import pytest
 import torch
-from small_world import train
 
+import train
 from advpt.evaluation import record as records
 from advpt.evaluation.record import outcome
 from advpt.files import load_checkpoint
 from trainers.multi_seed import backward
 
 
-def together(world, *more, seeds="1,2,3", flags=(), **how) -> tuple[int, str]:
-    words = world.argv(*more, flags=("--seeds", seeds, *flags), **how)
+def together(workspace, *more, seeds="1,2,3", flags=(), **how) -> tuple[int, str]:
+    words = workspace.argv(*more, flags=("--seeds", seeds, *flags), **how)
     at = words.index("--seed")
     del words[at : at + 2]
-    return world.call_words(words)
+    return workspace.call_words(words)
 
 
 def files(folder):
@@ -31,12 +31,12 @@ def context(folder, epoch=3):
     return load_checkpoint(folder / "prompt_learner" / f"model.pth.tar-{epoch}")["state_dict"]["ctx"]
 
 
-def test_each_seed_has_the_folder_prompt_and_records_it_would_have_alone(world):
-    code, printed = together(world)
+def test_each_seed_has_the_folder_prompt_and_records_it_would_have_alone(workspace):
+    code, printed = together(workspace)
     assert code == 0, printed
     for seed in (1, 2, 3):
-        alone, beside = world.folder / f"alone{seed}", world.output / f"seed{seed}"
-        world.run(seed=seed, output=alone)
+        alone, beside = workspace.folder / f"alone{seed}", workspace.output / f"seed{seed}"
+        workspace.run(seed=seed, output=alone)
         assert torch.allclose(context(alone), context(beside), atol=1e-6)
         assert files(alone) == files(beside)
         for name in files(alone):
@@ -47,17 +47,17 @@ def test_each_seed_has_the_folder_prompt_and_records_it_would_have_alone(world):
                     equal = np.mean(outcome(a[part]) == outcome(b[part]))
                     assert equal >= 0.995, (name, part)
         assert "* accuracy:" in (beside / "log.txt").read_text()
-    assert not torch.allclose(context(world.output / "seed1"), context(world.output / "seed2"))
+    assert not torch.allclose(context(workspace.output / "seed1"), context(workspace.output / "seed2"))
     assert len(re.findall(r"losses \S+ \S+ \S+\n", printed)) > 0
 
 
 @pytest.mark.parametrize("csc", [False, True])
-def test_losses_and_gradients_are_those_of_running_alone(world, csc):
+def test_losses_and_gradients_are_those_of_running_alone(workspace, csc):
     """Different seeds and different numbers of shots in one batch."""
     built = []
     for seed, shots in ((1, -1), (2, 2), (0, 1)):
-        words = world.argv("TRAINER.ADVPT.CSC", str(csc), "DATASET.NUM_SHOTS", str(shots),
-                           seed=seed, output=world.folder / f"s{seed}")  # fmt: skip
+        words = workspace.argv("TRAINER.ADVPT.CSC", str(csc), "DATASET.NUM_SHOTS", str(shots),
+                           seed=seed, output=workspace.folder / f"s{seed}")  # fmt: skip
         args = train.parse_args(words)
         trainer = train.build(args, train.setup_cfg(args))
         trainer.prepare_training()
@@ -74,10 +74,10 @@ def test_losses_and_gradients_are_those_of_running_alone(world, csc):
     assert len({round(loss, 6) for loss in losses}) == 3
 
 
-def test_interrupted_runs_go_on_together(world, monkeypatch):
+def test_interrupted_runs_go_on_together(workspace, monkeypatch):
     from trainers import advpt
 
-    code, _ = together(world, output=world.folder / "whole")
+    code, _ = together(workspace, output=workspace.folder / "whole")
     assert code == 0
     saved = advpt.PromptTrainer.after_epoch
 
@@ -87,32 +87,32 @@ def test_interrupted_runs_go_on_together(world, monkeypatch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(advpt.PromptTrainer, "after_epoch", stop_after_two)
-    assert together(world)[0] == 130
+    assert together(workspace)[0] == 130
     monkeypatch.setattr(advpt.PromptTrainer, "after_epoch", saved)
-    code, printed = together(world)
+    code, printed = together(workspace)
     assert code == 0, printed
     for seed in (1, 2, 3):
-        whole, again = context(world.folder / "whole" / f"seed{seed}"), context(world.output / f"seed{seed}")
+        whole, again = context(workspace.folder / "whole" / f"seed{seed}"), context(workspace.output / f"seed{seed}")
         assert torch.allclose(whole, again, atol=1e-6)  # seed 3 was alone for an epoch: rounding differs
-    code, printed = together(world, flags=("--skip-done",))
+    code, printed = together(workspace, flags=("--skip-done",))
     assert code == 0 and printed.count("done already") == 3
 
 
-def test_seeds_are_evaluated_in_one_process_each_from_its_own_folder(world):
-    code, printed = together(world, seeds="1,2", flags=("--no-train",))  # an untrained run leaves no checkpoint
+def test_seeds_are_evaluated_in_one_process_each_from_its_own_folder(workspace):
+    code, printed = together(workspace, seeds="1,2", flags=("--no-train",))  # an untrained run leaves no checkpoint
     assert code == 0, printed
-    code, printed = together(world, seeds="1,2")
+    code, printed = together(workspace, seeds="1,2")
     assert code == 0, printed
-    again = ("--eval-only", "--model-dir", str(world.output))
-    code, printed = together(world, seeds="1,2", output=world.folder / "again", flags=again)
+    again = ("--eval-only", "--model-dir", str(workspace.output))
+    code, printed = together(workspace, seeds="1,2", output=workspace.folder / "again", flags=again)
     assert code == 0, printed
     for seed in (1, 2):
-        one, other = world.output / f"seed{seed}", world.folder / "again" / f"seed{seed}"
+        one, other = workspace.output / f"seed{seed}", workspace.folder / "again" / f"seed{seed}"
         assert files(one) == files(other)
         for name in files(one):
             a, b = (records.read(folder / "records" / name).result for folder in (one, other))
             assert (a["seed"], a["prompt"], a["clean"], a["robust"]) == (seed, b["prompt"], b["clean"], b["robust"])
-    code, printed = together(world, seeds="1,2", output=world.folder / "again", flags=(*again, "--skip-done"))
+    code, printed = together(workspace, seeds="1,2", output=workspace.folder / "again", flags=(*again, "--skip-done"))
     assert code == 0 and printed.count("done already") == 2
 
 
@@ -127,13 +127,13 @@ def test_seeds_are_evaluated_in_one_process_each_from_its_own_folder(world):
         ((), {"flags": ("--seed", "3")}, "does not go with --seed"),
     ],
 )
-def test_what_cannot_be_done_is_said(world, words, how, says):
-    code, printed = together(world, *words, **how)
+def test_what_cannot_be_done_is_said(workspace, words, how, says):
+    code, printed = together(workspace, *words, **how)
     assert code == 2 and says in printed, printed
 
 
-def test_clean_banks_of_coop_go_together(world):
-    code, printed = together(world, "TRAINER.COOP.CLEAN_BANK", "True", trainer="CoOp", seeds="1,2")
+def test_clean_banks_of_coop_go_together(workspace):
+    code, printed = together(workspace, "TRAINER.COOP.CLEAN_BANK", "True", trainer="CoOp", seeds="1,2")
     assert code == 0, printed
-    found = json.loads(next((world.output / "seed2" / "records").glob("*.json")).read_text())
+    found = json.loads(next((workspace.output / "seed2" / "records").glob("*.json")).read_text())
     assert found["result"]["trainer"] == "CoOp" and found["result"]["training"]["together"] == [1, 2]

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_world import TINY, World, train
 
+import train
 from advpt.backbones.clip import build
 from advpt.bank.statistics import FOLDER as STATISTICS
 from advpt.cli import main
 from advpt.detectors import UNTUNED
 from advpt.evaluation import record
+from tests.helpers.workspace import TINY, Workspace
 
 DESIGNS = {"TAPTV": "AdvVPT", "TAPTVLI": "AdvIVLP", "TAPTVLJ": "AdvMaPLe"}
 SHALLOW = [word for node in ("ADVVPT", "ADVIVLP", "ADVMAPLE", "TAPT") for leaf in ("DEPTH_TEXT", "DEPTH_VISION")
@@ -31,11 +32,11 @@ def records(folder: Path) -> dict[tuple[str | None, str, str], dict]:
     return found
 
 
-def pretrain(world: World, trainer: str) -> tuple[Path, Path]:
+def pretrain(workspace: Workspace, trainer: str) -> tuple[Path, Path]:
     """The runs that are tuned on attacked and on clean images; one epoch, strong enough to move the prompts."""
-    folders = world.folder / "adv", world.folder / "clean"
+    folders = workspace.folder / "adv", workspace.folder / "clean"
     for folder, loss in zip(folders, ("adv_half", "clean")):
-        world.run(
+        workspace.run(
             *SHALLOW, "OPTIM.MAX_EPOCH", "1", "OPTIM.LR", "5.0", "OPTIM.WARMUP_EPOCH", "-1", "EVAL.ATTACKS", "()",
             f"TRAINER.{DESIGNS[trainer].upper()}.LOSS", loss, trainer=DESIGNS[trainer], output=folder,
         )  # fmt: skip
@@ -43,19 +44,19 @@ def pretrain(world: World, trainer: str) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def arguments(world):
-    """What is the same in all evaluations of a world: a function of the runs."""
+def arguments(workspace):
+    """What is the same in all evaluations of a workspace: a function of the runs."""
 
     def make(trainer: str, adv: Path, clean: Path, *more: str, name: str = "tapt") -> tuple[tuple[str, ...], dict]:
         words = (*SHALLOW, *QUICK, "TRAINER.TAPT.CLEAN_RUN", str(clean), *more)
         flags = ("--eval-only", "--model-dir", str(adv))
-        return words, {"trainer": trainer, "output": world.folder / name, "flags": flags}
+        return words, {"trainer": trainer, "output": workspace.folder / name, "flags": flags}
 
     return make
 
 
 @pytest.mark.parametrize("trainer", DESIGNS)
-def test_from_pre_training_to_records(world, arguments, trainer, monkeypatch):
+def test_from_pre_training_to_records(workspace, arguments, trainer, monkeypatch):
     from advpt.attacks import autoattack
 
     make = autoattack._Standard._package_attack
@@ -66,12 +67,12 @@ def test_from_pre_training_to_records(world, arguments, trainer, monkeypatch):
         return attack
 
     monkeypatch.setattr(autoattack._Standard, "_package_attack", short)
-    adv, clean = pretrain(world, trainer)
+    adv, clean = pretrain(workspace, trainer)
     both = ("TRAINER.TAPT.RESET_SOURCE", "('loaded','constructed')", "EVAL.ATTACKS", ATTACKS)
     words, how = arguments(trainer, adv, clean, *both)
-    printed = world.run(*words, **how)
-    assert len(list((world.folder / "banks" / "TinyPhotos" / "tiny" / STATISTICS).glob("*/manifest.json"))) == 2
-    found = records(world.folder / "tapt")
+    printed = workspace.run(*words, **how)
+    assert len(list((workspace.folder / "banks" / "TinyPhotos" / "tiny" / STATISTICS).glob("*/manifest.json"))) == 2
+    found = records(workspace.folder / "tapt")
     rows = {defense for _, _, defense in found}
     assert rows == {"", "tapt", "tapt:constructed"}
     facing = {p for p, _, d in found if d == "tapt:constructed"}
@@ -92,19 +93,19 @@ def test_from_pre_training_to_records(world, arguments, trainer, monkeypatch):
     stages = [found["static", "pgd", d]["defense"]["stages"] for d in ("tapt", "tapt:constructed")]
     start, constructed = (one["start"] for (one,) in stages)
     assert (start == constructed) == (trainer == "TAPTVLJ"), "what the released code's reset forgets"
-    observed = json.loads(next((world.folder / "tapt" / "records").glob("*.json")).read_text())["observed"]
+    observed = json.loads(next((workspace.folder / "tapt" / "records").glob("*.json")).read_text())["observed"]
     assert observed["tuning"]["tapt"] == {"not_finite": 0}
-    assert world.run(*words, **how | {"output": world.folder / "again"})
-    again = records(world.folder / "again")
+    assert workspace.run(*words, **how | {"output": workspace.folder / "again"})
+    again = records(workspace.folder / "again")
     assert {k: r["robust"] for k, r in again.items()} == {k: r["robust"] for k, r in found.items()}
 
 
-def test_no_step_is_the_run_itself_and_a_reset_to_constructed_is_not(world, arguments):
-    adv, clean = pretrain(world, "TAPTVLI")
+def test_no_step_is_the_run_itself_and_a_reset_to_constructed_is_not(workspace, arguments):
+    adv, clean = pretrain(workspace, "TAPTVLI")
     one = ("EVAL.ATTACKS", "('pgd2-ce@8:static',)")
     words, how = arguments("TAPTVLI", adv, clean, "TRAINER.TAPT.STEPS", "0", *one)
-    world.run(*words, **how)
-    found = records(world.folder / "tapt")
+    workspace.run(*words, **how)
+    found = records(workspace.folder / "tapt")
     banks = {d: found["static", "pgd", d]["robust"]["bank"] for d in ("", "tapt")}
     assert found["static", "pgd", "tapt"]["robust"]["outcome"] == found["static", "pgd", ""]["robust"]["outcome"]
     assert banks[""] != banks["tapt"]
@@ -116,39 +117,39 @@ def test_no_step_is_the_run_itself_and_a_reset_to_constructed_is_not(world, argu
     seen = {banks["tapt"]}
     for i, change in enumerate(changes):
         words, how = arguments("TAPTVLI", adv, clean, *change, *one, name=f"other{i}")
-        world.run(*words, **how)
-        other = records(world.folder / f"other{i}")
+        workspace.run(*words, **how)
+        other = records(workspace.folder / f"other{i}")
         (key,) = [r["robust"]["bank"] for (_, _, d), r in other.items() if d]
         assert key not in seen, f"{change} is not in the key"
         seen.add(key)
         assert other["static", "pgd", ""]["robust"]["bank"] == banks[""]
 
 
-def test_statistics_are_made_by_a_command_and_found_by_their_prompts(world, arguments, capsys, monkeypatch):
-    monkeypatch.setenv("ADVPT_DATA", str(world.folder / "data"))
-    adv, clean = pretrain(world, "TAPTV")
-    banks = ["--banks", str(world.folder / "banks")]
+def test_statistics_are_made_by_a_command_and_found_by_their_prompts(workspace, arguments, capsys, monkeypatch):
+    monkeypatch.setenv("ADVPT_DATA", str(workspace.folder / "data"))
+    adv, clean = pretrain(workspace, "TAPTV")
+    banks = ["--banks", str(workspace.folder / "banks")]
     assert main(["statistics", str(adv), *banks]) == 0
     assert "statistics of 15 images in " in capsys.readouterr().out
     words, how = arguments("TAPTV", adv, clean, "EVAL.ATTACKS", "()", "DATASET.NUM_SHOTS", "2")
-    world.run(*words, **how)
-    found = records(world.folder / "tapt")[None, "", "tapt"]
-    (made,) = [p.parent.name for p in world.folder.glob(f"banks/*/*/{STATISTICS}/*/manifest.json")
+    workspace.run(*words, **how)
+    found = records(workspace.folder / "tapt")[None, "", "tapt"]
+    (made,) = [p.parent.name for p in workspace.folder.glob(f"banks/*/*/{STATISTICS}/*/manifest.json")
                if json.loads(p.read_text())["about"]["trainer"] == "AdvVPT"
                and json.loads(p.read_text())["spec"]["adversarial_set"]["data"]["n"] == 15]  # fmt: skip
     assert found["tuning"]["statistics"]["adversarial"] == made
     assert main(["statistics", str(adv), *banks, "--shots", "2", "--crops", "random"]) == 0
-    world.run(*words, **how | {"output": world.folder / "same"})  # random crops are another kind
+    workspace.run(*words, **how | {"output": workspace.folder / "same"})  # random crops are another kind
     assert main(["statistics", str(adv), *banks, "--limit", "9"]) == 0
-    code, printed = world.call(*words, **how | {"output": world.folder / "unclear"})
+    code, printed = workspace.call(*words, **how | {"output": workspace.folder / "unclear"})
     assert code == 2 and "several banks hold statistics of the prompts of" in printed and made in printed
-    folder = next(world.folder.glob(f"banks/*/*/{STATISTICS}/{made}"))
-    world.run("TRAINER.TAPT.ADV_STATISTICS", str(folder), *words, **how | {"output": world.folder / "named"})
+    folder = next(workspace.folder.glob(f"banks/*/*/{STATISTICS}/{made}"))
+    workspace.run("TRAINER.TAPT.ADV_STATISTICS", str(folder), *words, **how | {"output": workspace.folder / "named"})
     both = ("TRAINER.TAPT.ADV_STATISTICS", str(folder), "TRAINER.TAPT.CLEAN_STATISTICS", str(folder))
-    code, printed = world.call(*both, *words, **how | {"output": world.folder / "wrong"})
+    code, printed = workspace.call(*both, *words, **how | {"output": workspace.folder / "wrong"})
     assert code == 2 and "encoder.visual_prompt: the bank has" in printed
     capsys.readouterr()
-    assert main(["statistics", str(world.folder / "nowhere")]) == 2 and "error: " in capsys.readouterr().err
+    assert main(["statistics", str(workspace.folder / "nowhere")]) == 2 and "error: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -163,68 +164,70 @@ def test_statistics_are_made_by_a_command_and_found_by_their_prompts(world, argu
         (("DATASET.NAME", "TinyPhotos", "TRAINER.TAPT.N_VISION", "3"), "this run has"),
     ),
 )
-def test_what_it_refuses(world, arguments, more, said):
-    adv = world.folder / "adv"
-    world.run(*SHALLOW, "OPTIM.MAX_EPOCH", "1", "EVAL.ATTACKS", "()", trainer="AdvVPT", output=adv)
+def test_what_it_refuses(workspace, arguments, more, said):
+    adv = workspace.folder / "adv"
+    workspace.run(*SHALLOW, "OPTIM.MAX_EPOCH", "1", "EVAL.ATTACKS", "()", trainer="AdvVPT", output=adv)
     words, how = arguments("TAPTV", adv, adv, *more)
-    code, printed = world.call(*words, **how)
+    code, printed = workspace.call(*words, **how)
     assert code == 2 and said in printed and "Traceback" not in printed
 
 
-def test_statistics_over_all_images_are_asked_for_by_a_word(world, arguments, monkeypatch, capsys):
-    monkeypatch.setenv("ADVPT_DATA", str(world.folder / "data"))
-    adv, clean = pretrain(world, "TAPTV")
-    banks = ["--banks", str(world.folder / "banks")]
+def test_statistics_over_all_images_are_asked_for_by_a_word(workspace, arguments, monkeypatch, capsys):
+    monkeypatch.setenv("ADVPT_DATA", str(workspace.folder / "data"))
+    adv, clean = pretrain(workspace, "TAPTV")
+    banks = ["--banks", str(workspace.folder / "banks")]
     for run in (adv, clean):
         assert main(["statistics", str(run), *banks, "--shots", "2"]) == 0
     both = ("TRAINER.TAPT.ADV_STATISTICS", "all", "TRAINER.TAPT.CLEAN_STATISTICS", "all", "EVAL.ATTACKS", "()")
     words, how = arguments("TAPTV", adv, clean, *both)
-    code, printed = world.call("DATASET.NUM_SHOTS", "2", *words, **how)
+    code, printed = workspace.call("DATASET.NUM_SHOTS", "2", *words, **how)
     assert code == 2 and "DATASET.NUM_SHOTS is 2" in printed and "expected -1 and 0" in printed
-    world.run(*words, **how)  # made in passing, though there is another bank of the same prompts
-    found = records(world.folder / "tapt")[None, "", "tapt"]["tuning"]["statistics"]
+    workspace.run(*words, **how)  # made in passing, though there is another bank of the same prompts
+    found = records(workspace.folder / "tapt")[None, "", "tapt"]["tuning"]["statistics"]
     counts = {p.parent.name: json.loads(p.read_text())["shards"][0]["rows"]
-              for p in world.folder.glob(f"banks/*/*/{STATISTICS}/*/manifest.json")}  # fmt: skip
+              for p in workspace.folder.glob(f"banks/*/*/{STATISTICS}/*/manifest.json")}  # fmt: skip
     assert sorted(counts.values()) == [6, 6, 15, 15] and {counts[key] for key in found.values()} == {15}
 
 
-def test_both_runs_are_of_one_clip_and_the_depths_are_those_of_the_run(world, arguments, tmp_path):
+def test_both_runs_are_of_one_clip_and_the_depths_are_those_of_the_run(workspace, arguments, tmp_path):
     torch.manual_seed(7)
     torch.save(build(TINY).state_dict(), tmp_path / "other.pt")
-    adv, clean = world.folder / "adv", world.folder / "clean"
+    adv, clean = workspace.folder / "adv", workspace.folder / "clean"
     quick = (*SHALLOW, "OPTIM.MAX_EPOCH", "1", "EVAL.ATTACKS", "()")
-    world.run(*quick, trainer="AdvMaPLe", output=adv)
-    world.run(*quick, "MODEL.WEIGHTS", str(tmp_path / "other.pt"), trainer="AdvMaPLe", output=clean)
+    workspace.run(*quick, trainer="AdvMaPLe", output=adv)
+    workspace.run(*quick, "MODEL.WEIGHTS", str(tmp_path / "other.pt"), trainer="AdvMaPLe", output=clean)
     words, how = arguments("TAPTVLJ", adv, clean)
-    code, printed = world.call(*words, **how)
+    code, printed = workspace.call(*words, **how)
     assert code == 2 and f"{clean}/prompt_learner" in printed and "was tuned on another CLIP" in printed
     plain = (*QUICK, "TRAINER.TAPT.CLEAN_RUN", str(adv), "EVAL.ATTACKS", "()")  # no depths: the node's default is 9
-    assert "TRAINER.TAPT.DEPTH_VISION 1, as" in world.run(*plain, **how | {"output": world.folder / "depths"})
+    assert "TRAINER.TAPT.DEPTH_VISION 1, as" in workspace.run(*plain, **how | {"output": workspace.folder / "depths"})
 
 
-def test_statistics_are_of_the_data_of_the_run(world, capsys, monkeypatch):
-    monkeypatch.setenv("ADVPT_DATA", str(world.folder / "data"))
+def test_statistics_are_of_the_data_of_the_run(workspace, capsys, monkeypatch):
+    monkeypatch.setenv("ADVPT_DATA", str(workspace.folder / "data"))
     own = ("DATASET.NAME", "ImageFolder", "OPTIM.MAX_EPOCH", "1", "EVAL.ATTACKS", "()")
-    (world.folder / "data" / "tiny_photos").rename(world.folder / "data" / "image_folder")
-    world.run(*SHALLOW, *own, trainer="AdvVPT")
+    (workspace.folder / "data" / "tiny_photos").rename(workspace.folder / "data" / "image_folder")
+    workspace.run(*SHALLOW, *own, trainer="AdvVPT")
     for part in ("train", "val", "test"):
-        (world.folder / "data" / "image_folder" / part / "owl").rename(world.folder / f"data/image_folder/{part}/crow")
+        (workspace.folder / "data" / "image_folder" / part / "owl").rename(
+            workspace.folder / f"data/image_folder/{part}/crow"
+        )
     capsys.readouterr()
-    assert main(["statistics", str(world.output), "--banks", str(world.folder / "banks")]) == 2
+    assert main(["statistics", str(workspace.output), "--banks", str(workspace.folder / "banks")]) == 2
     assert "tuned on 3 classes (owl, red_fox, sea), this run has 3 (crow, red_fox, sea)" in capsys.readouterr().err
 
 
-def test_it_does_not_train(world):
-    code, printed = world.call(*SHALLOW, trainer="TAPTVLJ")
+def test_it_does_not_train(workspace):
+    code, printed = workspace.call(*SHALLOW, trainer="TAPTVLJ")
     assert code == 2 and "--trainer AdvMaPLe" in printed and "--eval-only --model-dir RUN" in printed
 
 
-def test_without_clean_statistics(world, arguments):
-    adv = world.folder / "adv"
-    world.run(*SHALLOW, "OPTIM.MAX_EPOCH", "1", "EVAL.ATTACKS", "()", trainer="AdvVPT", output=adv)
+def test_without_clean_statistics(workspace, arguments):
+    adv = workspace.folder / "adv"
+    workspace.run(*SHALLOW, "OPTIM.MAX_EPOCH", "1", "EVAL.ATTACKS", "()", trainer="AdvVPT", output=adv)
     words, how = arguments("TAPTV", adv, "", "TRAINER.TAPT.ALPHA", "1", "EVAL.ATTACKS", "()")
-    world.run(*words, **how)
-    found = records(world.folder / "tapt")[None, "", "tapt"]
+    workspace.run(*words, **how)
+    found = records(workspace.folder / "tapt")[None, "", "tapt"]
     assert found["tuning"]["statistics"]["clean"] is None and torch.tensor(found["clean"]["n"]) == 12
 
 

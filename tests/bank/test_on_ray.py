@@ -1,0 +1,36 @@
+"""Banks that workers of a cluster fill: what is sent to them."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+import torch
+
+from advpt.attacks import parse
+from advpt.bank import build as build_module
+from advpt.bank.cache import BankCache
+from advpt.bank.on_ray import pack, unpack
+
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+
+
+@needs_ray
+def test_a_work_survives_its_journey(tmp_path, monkeypatch, tiny_clip, images):
+    """Visual prompts, precision and defenses are closures and modules of many kinds; the spec travels too."""
+    found = []
+    monkeypatch.setattr(build_module, "write_manifest", lambda *a: None)
+    banks = BankCache(tmp_path, tiny_clip, lambda: tiny_clip, chunk=2, precision="amp", visual=torch.zeros(1, 2, 64))
+    banks.fill = lambda work, bar: found.append(work) or {}
+    with pytest.raises(Exception, match="manifest"):
+        banks.get(images(2, 2), parse("pgd1-fkl@8"))
+    (work,) = found
+    there = unpack(pack(work), torch.device("cpu"))
+    assert [view.spec.key for view in there.targets] == [view.spec.key for view in work.targets]
+    assert there.targets[0].folder.is_absolute() and there.shards == work.shards
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(there.targets[0].encode(x), work.targets[0].encode(x))
+    batch = next(work.adversarial_set.images.batches(range(2), 2))
+    one, two = (w.attacker(batch, work.adversarial_set.images.ids, 0)[0] for w in (work, there))
+    assert torch.equal(one, two)

@@ -1,0 +1,65 @@
+"""ImageNet's class names and test subset."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from advpt.data import imagenet
+from advpt.errors import DataError
+
+SHIPPED = Path(imagenet.__file__).parent / "imagenet_classnames.txt"
+
+
+def test_shipped_names_are_the_curated_clip_list() -> None:
+    assert hashlib.md5(SHIPPED.read_bytes(), usedforsecurity=False).hexdigest() == ("c7cdaa38c7d6c316f21428828490357a")
+    names = imagenet.shipped_names()
+    assert len(names) == 1000
+    assert len(set(names.values())) == 998
+    assert list(names) == sorted(names)
+    assert list(names.values())[2] == "great white shark"
+    assert "kite (bird of prey)" in names.values()
+    assert imagenet.folders_digest(list(names)) == "385e0240499426c0"
+    assert "MIT License" in (SHIPPED.parent / "imagenet_classnames.LICENSE.txt").read_text()
+
+
+def test_own_names_are_compared_with_the_shipped_ones(tmp_path: Path) -> None:
+    assert imagenet.names_for(tmp_path) == (imagenet.shipped_names(), "")
+    path = tmp_path / "classnames.txt"
+    path.write_bytes(SHIPPED.read_bytes().replace(b"\n", b"\r\n"))
+    assert imagenet.names_for(tmp_path)[1] == "", "line ends do not matter"
+    path.write_text(SHIPPED.read_text().replace("great white shark", "white shark"))
+    names, warning = imagenet.names_for(tmp_path)
+    assert names["n01484850"] == "white shark"
+    for part in (str(path), "1 of 1000 names differ", "not comparable", "89e0b642c6697a3a"):
+        assert part in warning
+
+
+@pytest.mark.parametrize("line", ["tench", "n01440764", "n0144076 tench", "n01440764 tench\nn01440764 again"])
+def test_a_names_file_of_another_form_is_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "classnames.txt").write_text(line + "\n")
+    with pytest.raises(DataError, match=r"classnames.txt, line \d is .* expected a wnid, a space and a name"):
+        imagenet.names_for(tmp_path)
+
+
+def test_the_test_subset_is_one_image_per_class_whatever_the_order() -> None:
+    val = {f"n{c:08d}": [f"ILSVRC2012_val_{50 * c + i:08d}.JPEG" for i in range(50)] for c in range(20)}
+    chosen = imagenet.paper1000(val)
+    assert all(len(images) == 1 and images[0] in val[name] for name, images in chosen.items())
+    assert chosen == imagenet.paper1000({name: images[::-1] for name, images in val.items()})
+    text = "\n".join(f"{name}/{images[0]}" for name, images in chosen.items())
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "3273b57fdc859c38", "the rule has drifted"
+
+
+@pytest.mark.parametrize("encoding", ("utf-8-sig", "utf-16", "latin-1"))
+def test_names_files_of_other_programs(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "classnames.txt"
+    text = "".join(f"{wnid} {name}\r\n" for wnid, name in imagenet.shipped_names().items())
+    path.write_bytes(text.replace("tench", "ténch" if encoding == "latin-1" else "tench").encode(encoding))
+    if encoding == "utf-8-sig":
+        assert imagenet.names_for(tmp_path) == (imagenet.shipped_names(), "")
+        return
+    with pytest.raises(DataError, match=r"classnames\.txt is (not )?in UTF-.*iconv"):
+        imagenet.names_for(tmp_path)

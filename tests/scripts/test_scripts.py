@@ -1,0 +1,160 @@
+"""scripts/advpt/main.sh on generated JPEGs and a small tower; and ImageNet's 1,000 to 200 classes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from advpt.data import imagenet
+from advpt.evaluation import record as records
+from advpt.files import load_checkpoint
+from tests.helpers.workspace import ROOT, Workspace, write_jpeg
+
+
+def main_sh(folder: Path, weights: Path, *more: str, seeds: str = "1 2", start=subprocess.run, more_env=None, **how):
+    env = os.environ | {
+        "PYTHON": sys.executable, "SEEDS": seeds, "DATA": str(folder / "data"), "OUTPUT": str(folder / "out"),
+        "WEIGHTS": str(weights), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1",
+    } | (more_env or {})  # fmt: skip
+    words = ["MODEL.BACKBONE.NAME", "tiny", "MODEL.ACTIVATION", "quickgelu",
+             "INPUT.SIZE", "(16, 16)", "BANK.DIR", str(folder / "banks"),
+             "DATALOADER.NUM_WORKERS", "0", "OPTIM.MAX_EPOCH", "2", "BANK.ATTACK", "pgd2-fkl@8",
+             "TRAINER.ADVPT.N_CTX", "4", "DATALOADER.TRAIN_X.BATCH_SIZE", "4",
+             "EVAL.ATTACKS", "('pgd2-fkl@16',)"]  # fmt: skip
+    script = ["bash", str(ROOT / "scripts/advpt/main.sh"), "image_folder", "vit_b16", *words, *more]
+    return start(script, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **how)
+
+
+def test_main_continues_after_a_kill_says_done_and_refuses_another_configuration(folder, tiny_file, monkeypatch):
+    first = folder / "out/image_folder/AdvPT/vit_b16_allshots/seed1/done.json"
+    running = main_sh(folder, tiny_file, start=subprocess.Popen, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not first.is_file() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    assert first.is_file()
+
+    again = main_sh(folder, tiny_file)
+    assert again.returncode == 0, again.stdout
+    assert "seed1 ... done already" in again.stdout and "seed2 ... done already" not in again.stdout
+    assert "1,2" in again.stdout and "ImageFolder, test split, 6 images, tiny" in again.stdout
+
+    finished = main_sh(folder, tiny_file)
+    assert finished.returncode == 0 and finished.stdout.count("done already") == 2
+
+    other = main_sh(folder, tiny_file, "OPTIM.LR", "0.5", seeds="1")
+    assert other.returncode != 0 and "OPTIM.LR: the folder has 0.005, this run 0.5" in other.stdout
+
+    monkeypatch.setenv("TOGETHER", "1")
+    more = main_sh(folder, tiny_file, seeds="1 2 3")
+    assert more.returncode == 0 and "done already" not in more.stdout and "| 1,2,3 " in more.stdout, more.stdout
+    assert records.read(next((first.parents[1] / "seed3/records").glob("*.json"))).result["seed"] == 3
+    assert "done already" in main_sh(folder, tiny_file, seeds="1 2 3").stdout
+
+
+def test_two_sets_of_ones_own_have_tables_of_their_own(folder, tiny_file):
+    (folder / "data" / "image_folder").rename(folder / "animals")
+    for split, n in (("train", 3), ("test", 3)):
+        for label, name in enumerate(("crow", "heron")):
+            for i in range(n):
+                write_jpeg(folder / "birds" / split / name / f"{i}.jpg", 100 * label + i + n)
+    for name, images in (("animals", 6), ("birds", 6)):
+        env = {"DATA": str(folder / name)}
+        made = main_sh(folder, tiny_file, seeds="1", more_env=env)
+        assert made.returncode == 0 and f"out/{name}/AdvPT" in made.stdout, made.stdout
+        assert f"{name}, test split, {images} images, tiny" in made.stdout and "done already" not in made.stdout
+        assert "done already" in main_sh(folder, tiny_file, seeds="1", more_env=env).stdout
+    named = main_sh(folder, tiny_file, seeds="1", more_env={"DATA": str(folder / "birds"), "NAME": "animals"})
+    assert named.returncode != 0 and "done already" not in named.stdout, named.stdout
+    assert "it has 3 classes (fox, owl, sea), this run 2 (crow, heron)" in named.stdout
+
+
+def test_missing_things_stop_main_at_once_with_the_command_that_gets_them(folder, tiny_file):
+    nothing = main_sh(folder, folder / "nowhere.pt", seeds="1")
+    assert nothing.returncode != 0 and "no such file" in nothing.stdout
+    unknown = subprocess.run(
+        ["bash", str(ROOT / "scripts/advpt/main.sh"), "petz", "vit_b16"], capture_output=True, text=True, check=False
+    )
+    assert unknown.returncode == 2 and "there is no configs/datasets/petz.yaml" in unknown.stderr
+
+
+@pytest.mark.filterwarnings("ignore:.*not comparable")
+@pytest.mark.parametrize(("name", "place"), [("ImageNetA", "imagenet-adversarial/imagenet-a"),
+                                             ("ImageNetR", "imagenet-rendition/imagenet-r")])  # fmt: skip
+def test_a_prompt_of_a_thousand_classes_is_evaluated_over_two_hundred(tmp_path, tiny_file, name, place):
+    workspace = Workspace(tmp_path, tiny_file)
+    wnids = list(imagenet.shipped_names())
+    for k, wnid in enumerate(wnids):
+        write_jpeg(workspace.folder / "data/imagenet/images/train" / wnid / f"{wnid}_0.JPEG", k)
+        write_jpeg(workspace.folder / "data/imagenet/images/val" / wnid / f"ILSVRC2012_val_{k:08d}.JPEG", k)
+    for wnid in wnids[::5]:
+        write_jpeg(workspace.folder / "data" / place / wnid / "0.jpg", int(wnid[1:]))
+    quick = ("OPTIM.MAX_EPOCH", "1", "BANK.ATTACK", "pgd1-fkl@4", "EVAL.ATTACKS", "('pgd1-fkl@8',)", "BANK.LIMIT", "50",
+             "EVAL.SUBSET", "20", "DATALOADER.TRAIN_X.BATCH_SIZE", "25", "BANK.CHUNK", "64")  # fmt: skip
+    workspace.run("DATASET.NAME", "ImageNet", "DATASET.TEST_SUBSET", "paper1000", *quick)
+    flags = ("--eval-only", "--model-dir", str(workspace.output))
+    workspace.run("DATASET.NAME", name, "BANK.DIR", str(tmp_path / "b"), *quick, flags=flags, output=tmp_path / "shift")
+    (path,) = (tmp_path / "shift" / "records").glob("*transfer*.json")
+    found = records.read(path).result
+    (own,) = (workspace.output / "records").glob("*transfer*.json")
+    assert found["dataset"] == name and found["clean"]["n"] == 20
+    assert records.read(own).result["dataset"] == "ImageNet"
+    assert found["prompt"] != records.read(own).result["prompt"], "200 features, not 1,000"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "dataset", "config"),
+    (
+        ("vit_b16", "imagenet", "vit_b16_imagenet"),
+        ("vit_b16_ep3_ctxv1", "imagenet", "vit_b16_imagenet_ep3_ctxv1"),
+        ("vit_b16_imagenet_released", "imagenet", "vit_b16_imagenet_released"),
+        ("vit_b16_imagenet_ep3", "imagenet", "vit_b16_imagenet_ep3"),
+        ("vit_b16_ep3", "dtd", "vit_b16_ep3"),
+        ("nothing_ep3", "dtd", "nothing_ep3"),
+    ),
+)
+def test_a_composed_name_keeps_the_recipe_of_its_data_set(tmp_path, backbone, dataset, config):
+    python = tmp_path / "python"
+    python.write_text(f'#!/usr/bin/env bash\nprintf "%s\\n" "$@" >> {tmp_path}/words\n')
+    python.chmod(0o755)
+    env = os.environ | {"PYTHON": str(python), "SEEDS": "1", "OUTPUT": str(tmp_path / "out")}
+    subprocess.run(["bash", str(ROOT / "scripts/advpt/main.sh"), dataset, backbone], env=env, check=True)
+    words = (tmp_path / "words").read_text().splitlines()
+    assert words[words.index("--config-file") + 1] == f"configs/trainers/AdvPT/{config}.yaml"
+    assert f"/{config}_allshots/seed1" in words[words.index("--output-dir") + 1]
+
+
+NAMES = {"ctx", *(f"meta_net.linear{i}.{part}" for i in (1, 2) for part in ("weight", "bias"))}
+
+
+def state_of(run: Path) -> dict:
+    return load_checkpoint(run / "prompt_learner" / "model.pth.tar-2")["state_dict"]
+
+
+def test_base_to_new(folder, tiny_file):
+    """The script, with prompts of base classes on classes that they were not tuned on."""
+    env = os.environ | {
+        "PYTHON": sys.executable, "SEEDS": "1", "SHOTS": "2", "DATA": str(folder / "data"), "TRAINER": "CoCoOp",
+        "OUTPUT": str(folder / "out"), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    words = ["MODEL.WEIGHTS", str(tiny_file), "MODEL.ACTIVATION", "quickgelu", "MODEL.BACKBONE.NAME", "tiny",
+             "INPUT.SIZE", "(16, 16)", "BANK.DIR", str(folder / "banks"), "DATALOADER.NUM_WORKERS", "0",
+             "OPTIM.MAX_EPOCH", "2", "EVAL.ATTACKS", "('pgd2-ce@8',)",
+             "EVAL.PROTOCOLS", "('transfer','adaptive')"]  # fmt: skip
+    script = ["bash", str(ROOT / "scripts/advpt/base_to_new.sh"), "image_folder", "vit_b16", *words]
+    done = subprocess.run(script, env=env, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "base classes" in done.stdout and "new classes" in done.stdout
+    top = folder / "out" / "image_folder" / "CoCoOp" / "vit_b16_2shots"
+    for part, classes in (("base", 2), ("new", 1)):
+        kept = [records.read(p).result for p in sorted((top / part / "seed1" / "records").glob("*.json"))]
+        assert {r["protocol"] for r in kept} == {"transfer", "adaptive"}
+        assert {r["clean"]["n"] for r in kept} == {2 * classes} and {r["trainer"] for r in kept} == {"CoCoOp"}
+    assert set(state_of(top / "base" / "seed1")) == NAMES

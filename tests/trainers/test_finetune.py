@@ -1,0 +1,150 @@
+"""Baselines that tune the image encoder by adversarial training in three ways, and curves over wall-clock time."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from advpt.evaluation import record as records
+from advpt.files import load_checkpoint
+from tests.helpers.workspace import results
+
+TINY = ("OPTIM.NAME", "adamw", "OPTIM.LR", "1e-3", "OPTIM.MAX_EPOCH", "2", "OPTIM.WARMUP_EPOCH", "-1",
+        "EVAL.ATTACKS", "('pgd2-fkl@8','pgd2-ce@8')")  # fmt: skip
+METHODS = {
+    "AdvTrain": ("TRAINER.ADVTRAIN.ATTACK", "pgd2-ce@4"),
+    "FastAT": ("TRAINER.FASTAT.ATTACK", "pgd1-ce@4/a5"),
+    "TradesFT": ("TRAINER.TRADESFT.ATTACK", "pgd2-kl@4/a2/gaussian"),
+}
+
+
+def build(workspace, trainer, *more):
+    from dassl.engine import build_trainer
+
+    import datasets  # noqa: F401
+    import train
+    import trainers  # noqa: F401
+
+    torch.manual_seed(0)
+    return build_trainer(train.setup_cfg(train.parse_args(workspace.argv(*TINY, *more, trainer=trainer))))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_changes_the_image_encoder_alone_and_lowers_its_loss(workspace, method):
+    trainer = build(workspace, method, *METHODS[method])
+    batch = next(iter(trainer.train_loader_x))
+    before = {name: value.clone() for name, value in trainer.backbone.model.state_dict().items()}
+    trainer.epoch, trainer.batch_idx, trainer.num_batches = 0, 0, 10
+    first = trainer.forward_backward(batch)["loss"]
+    after = trainer.backbone.model.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all(name.startswith("visual.") for name in changed)
+    frozen = [p for name, p in trainer.backbone.model.named_parameters() if not name.startswith("visual.")]
+    assert all(p.grad is None and not p.requires_grad for p in frozen)
+    for _ in range(4):
+        last = trainer.forward_backward(batch)["loss"]
+    assert last < first
+
+
+def test_crafting_leaves_the_encoder_as_it_was(workspace):
+    trainer = build(workspace, "AdvTrain", *METHODS["AdvTrain"])
+    batch = next(iter(trainer.train_loader_x))
+    pixels = torch.rand(4, 3, 16, 16)
+    trainer.image_encoder.train()
+    attacked = trainer.perturb(pixels, batch["label"], 5)
+    assert trainer.image_encoder.training and all(
+        p.requires_grad and p.grad is None for p in trainer.image_encoder.parameters()
+    )
+    assert 0 < (attacked - pixels).abs().max() <= 4 / 255 + 1e-6
+    assert torch.equal(attacked, trainer.perturb(pixels, batch["label"], 5))
+
+
+def test_its_banks_are_its_own_and_a_killed_run_ends_the_same(workspace, monkeypatch):
+    method = METHODS["AdvTrain"]
+    workspace.run(*TINY, "EVAL.PROTOCOLS", "('transfer',)", trainer="ZeroshotCLIP", output=workspace.folder / "zs")
+    shared = set((workspace.folder / "banks").glob("**/manifest.json"))
+    workspace.run(*TINY, *method, "TRAIN.CURVE_FREQ", "1", trainer="AdvTrain")
+    own = set((workspace.folder / "banks").glob("**/manifest.json")) - shared
+    assert len(own) >= 3, "clean, KL and CE banks of the tuned encoder, for each point of the curve"
+    found = results(workspace.output)
+    vanilla = results(workspace.folder / "zs")
+    name = "test_transfer_pgd2-fkl@8-a5.json"
+    assert found[name]["backbone"]["image"] != vanilla[name]["backbone"]["image"]
+    assert found[name]["backbone"]["text"] == vanilla[name]["backbone"]["text"]
+    curve = found[name]["training"]["curve"]
+    assert [row["epoch"] for row in curve] == [1, 2]
+    assert curve[-1]["robust"]["accuracy"] == found[name]["robust"]["accuracy"]
+    times = records.read(workspace.output / "records" / name).observed["training"]
+    assert times["before"] == 0.0 and len(times["epochs"]) == 2
+    assert [p.name for p in (workspace.output / "image_encoder").glob("model.pth*")] == ["model.pth.tar-2"]
+
+    from trainers.finetune import EncoderTrainer
+
+    real, seen = EncoderTrainer.forward_backward, []
+
+    def dies(self, batch):
+        seen.append(1)
+        if len(seen) == self.num_batches + 2:
+            raise KeyboardInterrupt
+        return real(self, batch)
+
+    other = workspace.folder / "killed"
+    monkeypatch.setattr(EncoderTrainer, "forward_backward", dies)
+    assert workspace.call(*TINY, *method, "TRAIN.CURVE_FREQ", "1", trainer="AdvTrain", output=other)[0] == 130
+    monkeypatch.setattr(EncoderTrainer, "forward_backward", real)
+    workspace.run(*TINY, *method, "TRAIN.CURVE_FREQ", "1", trainer="AdvTrain", output=other)
+    assert results(other) == found
+    one, two = (
+        load_checkpoint(x / "image_encoder" / "model.pth.tar-2")["state_dict"] for x in (workspace.output, other)
+    )
+    assert all(torch.equal(one[k], two[k]) for k in one)
+
+    flags = ("--eval-only", "--model-dir", str(workspace.output))
+    workspace.run(*TINY, *method, trainer="AdvTrain", output=workspace.folder / "eval", flags=flags)
+    again = results(workspace.folder / "eval")[name]
+    assert again["robust"] == found[name]["robust"] and again["backbone"] == found[name]["backbone"]
+
+
+def test_fast_at_warns_of_catastrophic_overfitting(workspace, monkeypatch, caplog):
+    trainer = build(workspace, "FastAT", *METHODS["FastAT"])
+    trainer.last_batch = next(iter(trainer.train_loader_x))
+    trainer.epoch, trainer.before = 0, 150.0
+    monkeypatch.setattr(type(trainer).__mro__[1], "after_epoch", lambda self: None)
+    trainer.after_epoch()
+    assert "catastrophic" in caplog.text and trainer.before <= 100
+
+
+def test_words_curves_and_pictures_of_a_prompt(workspace):
+    asked = ("EVAL.WORDS", "2", "EVAL.PICTURES", "2", "TRAIN.CURVE_FREQ", "2")
+    workspace.run(*asked)
+    found = results(workspace.output)["test_transfer_pgd2-fkl@8-a5.json"]
+    words = found["words"]
+    assert len(words["trained"]["per_vector"]) == 4 == len(words["untrained"]["per_vector"])
+    assert words["trained"]["overall"] and words["trained"]["searched"] == 49406
+    assert [row["epoch"] for row in found["training"]["curve"]] == [2, 3]
+    observed = records.read(workspace.output / "records" / "test_transfer_pgd2-fkl@8-a5.json").observed
+    assert observed["training"]["before"] > 0, "building the bank counts"
+    about = json.loads((workspace.output / "pictures" / "pictures.json").read_text())
+    assert len(about["pictures"]) == 2 and len(list((workspace.output / "pictures").glob("*.png"))) == 6
+    from advpt.evaluation.record import Record
+
+    assert about["record"] == Record(found, {}).id
+
+    # a second run takes the bank's time from who built it; an evaluation alone says where its prompt is from
+    workspace.run(*asked, seed=2, output=workspace.folder / "two")
+    second = records.read(workspace.folder / "two" / "records" / "test_transfer_pgd2-fkl@8-a5.json").observed[
+        "training"
+    ]
+    assert second["before"] == observed["training"]["before"]
+    flags = ("--eval-only", "--skip-done", "--model-dir", str(workspace.output))
+    workspace.run("EVAL.WORDS", "2", output=workspace.folder / "eval", flags=flags)
+    again = results(workspace.folder / "eval")["test_transfer_pgd2-fkl@8-a5.json"]
+    assert again["words"] == words and again["training"]["loaded"] == {
+        "epoch": 3, "trainer": "AdvPT", "dataset": "TinyPhotos", "seed": 1,
+    }  # fmt: skip
+    assert "done already" in workspace.run("EVAL.WORDS", "2", output=workspace.folder / "eval", flags=flags)
+    shutil.rmtree(workspace.folder / "eval" / "records")
+    assert "done already" not in workspace.run("EVAL.WORDS", "2", output=workspace.folder / "eval", flags=flags)
