@@ -41,41 +41,48 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """The runs of a script of scripts/advpt: those that are done are skipped, broken ones continue. Options come before
     the plan's name. Returns 1 where a run failed."""
+    script, places = script_of(args)
+    for note in script.notes:
+        print(note, file=sys.stderr)
+    workers, gpus = slots_here(args.jobs)
+    if script.side_by_side and not args.jobs:
+        workers = min(script.side_by_side, os.cpu_count() or 1)
+    jobs, recorded = script.plan.jobs, Recorded(places.output)
+    print(f"{len(jobs)} runs, {workers} at a time; {time_sentence(jobs, recorded, workers)}", file=sys.stderr)
+    backend, display = LocalBackend(workers, gpus), display_on(sys.stderr)
+    if not Executor(script.plan, places, backend=backend, keep_going=False, display=display).run().ok:
+        return 1
+    _show(script, places.output)
+    return 0
+
+
+def script_of(args: argparse.Namespace) -> tuple[Script, Places]:
+    """What the words of a command line ask for.
+
+    Raises:
+        ConfigError: too few words, or settings that are no pairs.
+    """
     make, needed = SCRIPTS[args.plan]
     if len(args.words) < needed:
         raise ConfigError(f"{args.plan} needs {needed} words (data set, backbone, ...); got {' '.join(args.words)!r}")
-    taken = args.words if args.plan == "cross_dataset" else args.words[:needed]
-    repository, output, weights = common.repository(), args.output.absolute(), {}
-    if args.weights:
-        weights[taken[1]] = args.weights
+    words = args.words if args.plan == "cross_dataset" else args.words[:needed]
     request = Request(
-        repository=repository,
+        repository=common.repository(),
         root=common.root(args.root),
         output=args.output,
-        words=tuple(taken),
+        words=tuple(words),
         trainers=tuple(common.words(args.trainers)),
         seeds=tuple(common.whole_numbers("SEEDS", args.seeds)),
         shots=tuple(common.words(args.shots)),
         grid=tuple(args.grid.split()),
         name=args.name,
         together=args.together,
-        settings=_pairs([*args.settings.split(), *args.words[len(taken) :]]),
+        settings=_pairs([*args.settings.split(), *args.words[len(words) :]]),
         attack=args.attack,
     )
-    script = make(request)
-    places = Places(repository, output, request.root, repository / "banks", weights)
-    for note in script.notes:
-        print(note, file=sys.stderr)
-    workers, gpus = slots_here(args.jobs)
-    if script.side_by_side and not args.jobs:
-        workers = min(script.side_by_side, os.cpu_count() or 1)
-    jobs = script.plan.jobs
-    print(f"{len(jobs)} runs, {workers} at a time; {time_sentence(jobs, Recorded(output), workers)}", file=sys.stderr)
-    backend, display = LocalBackend(workers, gpus), display_on(sys.stderr)
-    if not Executor(script.plan, places, backend=backend, keep_going=False, display=display).run().ok:
-        return 1
-    _show(script, output)
-    return 0
+    weights = {words[1]: args.weights} if args.weights else {}
+    banks = request.repository / "banks"
+    return make(request), Places(request.repository, args.output.absolute(), request.root, banks, weights)
 
 
 def _pairs(words: list[str]) -> Pairs:
