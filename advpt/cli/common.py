@@ -15,8 +15,7 @@ from advpt.data import data_root
 from advpt.errors import ConfigError
 from advpt.jobs import prerequisites
 from advpt.jobs import reproduce as steps
-from advpt.jobs.display import display_on
-from advpt.jobs.estimate import in_words
+from advpt.jobs.display import display_on, in_words
 from advpt.jobs.executor import Backend, Executor, Summary
 from advpt.jobs.local import LocalBackend, slots_here
 from advpt.jobs.on_ray import RayBackend

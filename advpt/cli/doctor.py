@@ -12,6 +12,7 @@ import torch
 
 from advpt.backbones import clip
 from advpt.data import data_root
+from advpt.files import file_digest
 from advpt.version import __version__
 
 EXTRAS = {
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     for name in clip.OFFICIAL:
         file = clip.cache_folder() / clip.official_file(name)[0].rsplit("/", 1)[-1]
         if file.is_file():
-            same = clip.file_digest(file) == clip.official_file(name)[1]
+            same = file_digest(file) == clip.official_file(name)[1]
             print(f"            {name}: {'ok' if same else 'DAMAGED, its SHA-256 differs: delete it'}")
     for module, (extra, gives) in EXTRAS.items():
         command = f'pip install "advpt[{extra}]"' if extra else f"pip install {module}"

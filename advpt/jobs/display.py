@@ -77,3 +77,11 @@ def display_on(stream: TextIO) -> Display:
         stream.flush()
 
     return PlainDisplay(write)
+
+
+def in_words(seconds: float) -> str:
+    """``45 s``, ``12 min``, ``3.4 h``, ``2.1 days``."""
+    for unit, length, limit in (("s", 1, 100), ("min", 60, 6000), ("h", 3600, 48 * 3600)):
+        if seconds < limit:
+            return f"{seconds / length:.0f} {unit}" if unit != "h" else f"{seconds / length:.1f} h"
+    return f"{seconds / 86400:.1f} days"

@@ -13,16 +13,13 @@ from advpt.data import catalog, demo_sets
 from advpt.errors import ConfigError, RecordError
 from advpt.evaluation.protocols import threats
 from advpt.files import read_object
+from advpt.jobs.display import in_words
 from advpt.jobs.plan import Job
 from advpt.settings import recipe
 
 
 class Recorded:
-    """Seconds of finished runs, as an executor left them in ``<output>/jobs``: they say how long others will take.
-
-    Args:
-        output: the plan's output folder.
-    """
+    """Seconds of finished runs, as an executor left them in ``<output>/jobs``: they say how long others will take."""
 
     def __init__(self, output: Path) -> None:
         self._seconds: dict[tuple[str, ...], list[float]] = defaultdict(list)
@@ -31,15 +28,12 @@ class Recorded:
                 about = read_object(path, RecordError)
                 if about["state"] == "done":
                     kind = (about["job"]["trainer"], about["job"]["dataset"], about.get("backbone", ""))
-                    self._add(kind, Path(about["folder"]), float(about["seconds"]))
+                    self.add(kind, Path(about["folder"]), float(about["seconds"]))
             except (RecordError, KeyError, TypeError, ValueError):
                 continue  # another version's, or torn: one number less
 
-    def add(self, job: Job, seconds: float) -> None:
-        """A run of a job took so long."""
-        self._add((job.trainer, job.dataset, job.backbone), job.folder, seconds)
-
-    def _add(self, kind: tuple[str, ...], folder: Path, seconds: float) -> None:
+    def add(self, kind: tuple[str, str, str], folder: Path, seconds: float) -> None:
+        """A run took so long. ``kind``: its trainer, data set and backbone; ``folder``: below the output folder."""
         self._seconds[kind].append(seconds)
         self._seconds[str(folder.parent),].append(seconds)
 
@@ -52,10 +46,9 @@ class Recorded:
         return None
 
     def seconds_left(self, pending: Iterable[Job], running: Mapping[Job, float]) -> float | None:
-        """Seconds on one worker; None where a run of a kind is left that is not recorded. ``running``: seconds so
-        far."""
+        """Seconds on one worker, ``running`` jobs having had theirs; None where a kind is not recorded."""
         total = 0.0
-        for job, spent in (*((job, 0.0) for job in pending), *running.items()):
+        for job, spent in (dict.fromkeys(pending, 0.0) | dict(running)).items():
             if (seconds := self.seconds(job)) is None:
                 return None
             total += max(0.0, seconds - spent)
@@ -73,8 +66,7 @@ class Work:
 
 
 def work(jobs: Iterable[Job], repository: Path, sharing: Collection[str]) -> Work:
-    """The work of jobs. ``sharing``: trainers that read test banks of others where the attack does not know their
-    prompt (``shares_test_banks``)."""
+    """The work of jobs. ``sharing``: trainers with test banks for others, but under attacks that know the prompt."""
     counted: dict[tuple[str, ...], tuple[int, int]] = {}
     uncounted: dict[str, None] = {}
     for job in jobs:
@@ -89,14 +81,14 @@ def work(jobs: Iterable[Job], repository: Path, sharing: Collection[str]) -> Wor
             if not attack.path and (not attack.steps or ATTACKS.get(attack.name).source_model == "surrogate"):
                 uncounted[str(attack)] = None
                 continue
-            known = job.trainer not in sharing or threat.protocol == "adaptive"
-            key = (*shared, str(attack), threat.protocol, *([job.id] if known else []))
+            alone = [job.id] if job.trainer not in sharing or threat.protocol == "adaptive" else []
+            key = (*shared, str(attack), threat.protocol, *alone)
             counted.setdefault(key, (0, images * (attack.steps + rows)))
     return Work(sum(n for n, _ in counted.values()), sum(n for _, n in counted.values()), tuple(uncounted))
 
 
 def split_sizes(dataset: str) -> tuple[int, int, int]:
-    """Images in train, val and test; 0 where that is not known before the data are read."""
+    """Images in train, val and test; 0 where only the data can tell."""
     for made in (demo_sets.RENDERED, demo_sets.NOISY, demo_sets.ROTATED):
         if dataset in made.facts.aliases:
             return made.facts.counts
@@ -106,20 +98,11 @@ def split_sizes(dataset: str) -> tuple[int, int, int]:
         return (0, 0, 0)
 
 
-def in_words(seconds: float) -> str:
-    """``45 s``, ``12 min``, ``3.4 h``, ``2.1 days``."""
-    for unit, length, limit in (("s", 1, 100), ("min", 60, 6000), ("h", 3600, 48 * 3600)):
-        if seconds < limit:
-            return f"{seconds / length:.0f} {unit}" if unit != "h" else f"{seconds / length:.1f} h"
-    return f"{seconds / 86400:.1f} days"
-
-
 def time_sentence(jobs: Sequence[Job], recorded: Recorded, workers: int) -> str:
     """How long the jobs take on so many workers like the one that recorded the seconds."""
-    seconds = [recorded.seconds(job) for job in jobs]
-    known = [value for value in seconds if value is not None]
-    if not known:
+    seconds = [value for value in map(recorded.seconds, jobs) if value is not None]
+    if not seconds:
         return "time: nothing is recorded yet; after the first run of a kind the others are estimated from it"
-    text = f"time: about {in_words(max(max(known), sum(known) / workers))} for {len(known)} runs, {workers} at a time"
-    rest = len(seconds) - len(known)
+    text = f"time: about {in_words(max(*seconds, sum(seconds) / workers))} for {len(seconds)} runs, {workers} at a time"
+    rest = len(jobs) - len(seconds)
     return text + (f"; nothing is recorded of the kinds of {rest} more" if rest else "")

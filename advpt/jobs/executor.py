@@ -18,8 +18,8 @@ from typing import Protocol
 from advpt import progress
 from advpt.evaluation import run_folder
 from advpt.files import open_locked, write_json
-from advpt.jobs.display import Display, PlainDisplay
-from advpt.jobs.estimate import Recorded, in_words
+from advpt.jobs.display import Display, PlainDisplay, in_words
+from advpt.jobs.estimate import Recorded
 from advpt.jobs.local import LocalBackend
 from advpt.jobs.places import Places, command, is_complete, may_change, problems
 from advpt.jobs.plan import Job, Plan
@@ -192,7 +192,7 @@ class Executor:
                     continue
                 summary.done.append(job.id)
                 self._write(job, "done", attempt, exit.seconds, "")
-                self.recorded.add(job, exit.seconds)
+                self.recorded.add((job.trainer, job.dataset, job.backbone), job.folder, exit.seconds)
                 self.display.event(f"done      {job.label} ({exit.seconds:.0f} s)")
                 continue
             why = exit.why or (lacking[0] if lacking else self._reason(job, exit.status))

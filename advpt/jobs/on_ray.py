@@ -31,9 +31,9 @@ class RayBackend:
         self._task = self.ray.remote(run_to_completion).options(**self.cluster.resources, max_retries=-1)
         self._running: dict[Any, tuple[ProcessSpec, int]] = {}  # by Ray's reference
         self._room, self._looked = 0, 0.0
-        own = {k: v for k, v in os.environ.items() if k in PASSED_ON or k.startswith("ADVPT_")}
+        passed = {k: v for k, v in os.environ.items() if k in PASSED_ON or k.startswith("ADVPT_")}
         threads = str(self.cluster.threads)
-        self.environment: Mapping[str, str] = own | {
+        self.environment: Mapping[str, str] = passed | {
             "RAY_ADDRESS": self.cluster.address,
             "OMP_NUM_THREADS": threads,
         }

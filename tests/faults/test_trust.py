@@ -249,7 +249,7 @@ def test_shell_scripts_quote_what_they_are_given(tmp_path):
         capture_output=True, text=True, check=False,
         env={**os.environ, "PYTHON": sys.executable, "OUTPUT": str(tmp_path)},
     )  # fmt: skip
-    assert said.returncode == 2 and "there is no" in said.stderr and not marker.exists()
+    assert said.returncode == 2 and "error: " in said.stderr and "touch" in said.stderr and not marker.exists()
 
 
 def test_settings_are_data(workspace: Workspace):

@@ -7,7 +7,9 @@ import os
 import pty
 import re
 
-from advpt.jobs.display import PlainDisplay, TerminalDisplay, display_on
+import pytest
+
+from advpt.jobs.display import PlainDisplay, TerminalDisplay, display_on, in_words
 
 
 def screen(text: str) -> list[str]:
@@ -75,3 +77,10 @@ def test_a_terminal_is_told_from_a_pipe(monkeypatch) -> None:
     pipe = io.StringIO()
     display_on(pipe).event("done")
     assert pipe.getvalue() == "done\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(45, "45 s"), (720, "12 min"), (12_240, "3.4 h"), (86400 * 3.2, "3.2 days")]
+)
+def test_times_in_words(seconds, text):
+    assert in_words(seconds) == text

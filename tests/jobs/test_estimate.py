@@ -6,21 +6,12 @@ import dataclasses
 import json
 from pathlib import Path
 
-import pytest
-
-from advpt.jobs.estimate import Recorded, in_words, split_sizes, time_sentence, work
+from advpt.jobs.estimate import Recorded, split_sizes, time_sentence, work
 from advpt.jobs.plan import Job
 from advpt.jobs.sweep import sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE_ATTACK = [("EVAL.ATTACKS", "('pgd10-ce@4:transfer',)")]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(45, "45 s"), (720, "12 min"), (12_240, "3.4 h"), (86400 * 3.2, "3.2 days")]
-)
-def test_times_in_words(seconds, text):
-    assert in_words(seconds) == text
 
 
 def test_test_images_and_passes_are_counted_once_where_trainers_share_banks():
