@@ -14,6 +14,7 @@ setup(
     long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
+    classifiers=["Operating System :: POSIX", "Programming Language :: Python :: 3"],
     python_requires=">=3.11.4",
     packages=find_packages(include=["advpt", "advpt.*"]),
     package_data={"advpt": ["py.typed", "**/*.safetensors", "**/*.json", "**/*.csv", "**/*.txt", "**/*.j2"]},

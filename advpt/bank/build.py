@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from advpt.attacks.base import Attack
 from advpt.attacks.noise import SampleNoise, choose_targets
@@ -33,6 +32,7 @@ from advpt.bank.store import MANIFEST, shard_is_sound, shard_name, write_manifes
 from advpt.data.images import ImageBatch
 from advpt.errors import BankError
 from advpt.files import FileLock, digest, remove_torn
+from advpt.progress import Bar
 from advpt.prompts.classifier import Classifier
 
 log = logging.getLogger(__name__)
@@ -214,10 +214,10 @@ class Work:
 
 
 # Fills all shards of a work, moves the bar, and returns what the shards were built with (:meth:`Work.built_with`).
-Fill = Callable[[Work, tqdm], Mapping[str, Any]]
+Fill = Callable[[Work, Bar], Mapping[str, Any]]
 
 
-def fill_here(work: Work, bar: tqdm) -> Mapping[str, Any]:
+def fill_here(work: Work, bar: Bar) -> Mapping[str, Any]:
     """Fill the shards one by one in this process. Shards that another process works on are skipped, and waited for at
     the end."""
 
@@ -249,7 +249,7 @@ def build_banks(work: Work, fill: Fill = fill_here) -> None:
         raise BankError(f"{images.dataset}, {images.split}: there are no images to make a bank of")
     label = f"{attack['name']} on {images.split}" if attack else f"embedding {images.split}"
     label += "".join(f", {target.input}" for target in work.targets if not target.input.plain)
-    with tqdm(total=len(images), desc=label, unit="image", disable=None) as bar:
+    with Bar(label, len(images), "image") as bar:
         built_with = fill(work, bar)
     for target in work.targets:
         if not (target.folder / MANIFEST).is_file():

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from advpt.backbones.shim import import_clip
 from advpt.bank.build import Fill, Work, fill_here
@@ -27,6 +26,7 @@ from advpt.bank.store import shard_name
 from advpt.cluster import Cluster, Engine
 from advpt.errors import AdvPTError, BankError
 from advpt.files import FileLock
+from advpt.progress import Bar
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class _WorkerHandle:
         self.shard = self.lock = None
 
 
-def fill_on_ray(work: Work, bar: tqdm, engine: Engine) -> Mapping[str, Any]:
+def fill_on_ray(work: Work, bar: Bar, engine: Engine) -> Mapping[str, Any]:
     """Fill the shards of ``work`` on a cluster (:class:`~advpt.cluster.Cluster`). Machines may leave and join.
 
     Raises:
@@ -109,7 +109,7 @@ def fill_on_ray(work: Work, bar: tqdm, engine: Engine) -> Mapping[str, Any]:
 
 
 class _RayBankBuilder:
-    def __init__(self, work: Work, bar: tqdm, cluster: Cluster) -> None:
+    def __init__(self, work: Work, bar: Bar, cluster: Cluster) -> None:
         self.work, self.bar, self.cluster, self.ray = work, bar, cluster, cluster.ray
         self.parcel = self.ray.put(pack(work))
         self.actor = self.ray.remote(Worker).options(**cluster.resources, max_restarts=0)

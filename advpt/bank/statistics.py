@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from advpt import additions
 from advpt.backbones.clip import Backbone
@@ -40,6 +39,7 @@ from advpt.data import views
 from advpt.data.images import ImageSet
 from advpt.errors import BankError, BankMismatchError, ConfigError, unknown_name
 from advpt.files import FileLock, digest
+from advpt.progress import Bar
 from advpt.prompts.image_encoder import image_features, visual_digest
 
 log = logging.getLogger(__name__)
@@ -163,7 +163,7 @@ def measure(backbone: Backbone, visual: Tensor, source: Source, workers: int = 0
     """Statistics ``[blocks, tokens, D_v]`` of the images in one pass."""
     backbone.require_size(source.images.preprocessing.size)
     statistics, encoder = TokenStatistics(), backbone.require_image()
-    with tqdm(total=len(source.images), desc="statistics", unit="image", disable=None) as bar:
+    with Bar("statistics", len(source.images), "image") as bar:
         for pixels in source.batches(workers):
             hidden_states: list[Tensor] = []
             image_features(encoder, pixels.to(backbone.device), visual, hidden_states)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from advpt import detectors
+from advpt import detectors, progress
 from advpt.bank.cache import AttackRequest, BankCache
 from advpt.bank.defended_input import UNDEFENDED, AdaptiveTarget
 from advpt.bank.store import Bank
@@ -129,7 +129,7 @@ class Evaluator:
         """The records of all rows under all threats."""
         self.prefetch(planned, None)
         rows = [self.clean_results(row) for row in planned]
-        for threat in asked:
+        for threat in progress.each(asked, "evaluation", len(asked), "attack"):
             faced = [results for results in rows if results.row.applies_to(threat)]
             self.prefetch([results.row for results in faced], threat)
             for results in faced:

@@ -25,6 +25,7 @@ from advpt.checkpoints import load_checkpoint
 from advpt.detectors import LossWatch
 from advpt.errors import TrainingError, WeightsError
 from advpt.files import atomic_path
+from advpt.progress import Phase
 from advpt.signals import defer_signals
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ class Trainer(Protocol):
     epoch: int
     batch_idx: int
     start_epoch: int
+    max_epoch: int
+    num_batches: int
     _models: OrderedDict[str, Any]
     _optims: OrderedDict[str, Any]
     _scheds: OrderedDict[str, Any]
@@ -60,6 +63,7 @@ class RollingCheckpoint:
         self.path, self.watch = path, watch
         self.next_save = time.monotonic() + CHECKPOINT_SECONDS
         self._restored: dict[str, Any] | None = None  # the state that the current epoch continues from
+        self.phase: Phase | None = None  # of the tuning, from the first epoch of this process on
         self.seconds = 0.0  # that the epoch took before this process
 
     def restore(self, trainer: Trainer) -> int:
@@ -114,6 +118,7 @@ class RollingCheckpoint:
         before = restored["before"] if restored else random_state()
         if restored:
             set_random_state(before)
+        self.phase = self.phase or Phase("tuning", trainer.max_epoch, "epoch", trainer.epoch)
         with defer_signals() as pending:
             batches = Batches(self, trainer, before, restored, time.monotonic() - earlier, pending)
             try:
@@ -195,6 +200,8 @@ class Batches:
         """
         self.rolling.watch.batch(losses)
         self._position = batch + 1
+        if self.rolling.phase is not None:
+            self.rolling.phase.reach(self.trainer.epoch + self._position / self.trainer.num_batches)
         if time.monotonic() >= self.rolling.next_save:
             self.save_if_whole()
         if stop := self.pending():

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -246,9 +247,10 @@ def test_shell_scripts_quote_what_they_are_given(tmp_path):
     marker = tmp_path / "it-ran"
     said = subprocess.run(
         ["bash", str(ROOT / "scripts/advpt/main.sh"), f"$(touch {marker})", f"; touch {marker};", f"`touch {marker}`"],
-        capture_output=True, text=True, check=False, env={**os.environ, "PYTHON": "false", "OUTPUT": str(tmp_path)},
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHON": sys.executable, "OUTPUT": str(tmp_path)},
     )  # fmt: skip
-    assert said.returncode == 2 and "there is no" in said.stderr and not marker.exists()
+    assert said.returncode == 2 and "error: " in said.stderr and "touch" in said.stderr and not marker.exists()
 
 
 def test_settings_are_data(workspace: Workspace):

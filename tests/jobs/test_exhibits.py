@@ -11,11 +11,13 @@ import pytest
 
 from advpt.cli import main
 from advpt.errors import ConfigError
-from advpt.jobs import effort
-from advpt.jobs.local import Places, command
+from advpt.jobs.builder import Variant
+from advpt.jobs.exhibits import EXHIBITS, NOT_IN_ALL, plan_exhibits
+from advpt.jobs.places import Places, command
 from advpt.jobs.plan import Job, Plan
-from advpt.jobs.setup import DEMO, PAPER
-from advpt.jobs.studies import EXHIBITS, OWN, plan_exhibits, sweep
+from advpt.jobs.setup.demo import DEMO
+from advpt.jobs.setup.paper import PAPER
+from advpt.jobs.sweep import sweep
 from advpt.results.exhibit import Figure, Table, WordTable
 from advpt.results.published import number, numbers, tapt
 
@@ -23,8 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PETS = PAPER.narrowed(["pets"], ["vit_b16"], [1, 2, 3])
 
 
-def kinds(names: list[str], world=PETS) -> Counter:
-    return Counter((job.trainer, job.purpose, bool(job.model)) for job in plan_exhibits(names, world, ROOT).plan.jobs)
+def kinds(names: list[str], setup=PETS) -> Counter:
+    return Counter((job.trainer, job.purpose, bool(job.model)) for job in plan_exhibits(names, setup, ROOT).plan.jobs)
 
 
 ZS, ADV, COOP = "ZeroshotCLIP", "AdvPT", "CoOp"
@@ -68,29 +70,8 @@ def test_tables_share_their_runs():
     assert len(together.jobs) == 4 + 4 + 6  # Table 1's; Table 2's evaluations; CoOp's two recipes
     assert (
         plan_exhibits(["all"], PETS, ROOT).plan.jobs
-        == plan_exhibits([n for n in EXHIBITS if n not in OWN], PETS, ROOT).plan.jobs
+        == plan_exhibits([n for n in EXHIBITS if n not in NOT_IN_ALL], PETS, ROOT).plan.jobs
     )
-
-
-def test_one_bank_for_all_prompts_and_seeds():
-    plan = plan_exhibits(["table1"], PETS, ROOT).plan
-    vanilla, *tuned = [job.id for job in plan.jobs]
-    shared = plan.shared_banks
-    assert shared["pets, vit_b16: pgd40-fkl@16/a0.5 on test"] == (vanilla, *tuned)
-    assert shared["pets, vit_b16: pgd10-fkl@8/a1 on train, profile paper"] == tuple(tuned)
-    assert not any("adaptive" in label or "-ce@16/a1 on test" in label for label in shared), "each prompt has its own"
-    assert plan.waits_for[vanilla] == () and plan.waits_for[tuned[0]] == (vanilla,)
-    assert plan.waits_for[tuned[1]] == (vanilla, tuned[0])
-
-
-def test_work_counts_a_shared_bank_once():
-    plan = plan_exhibits(["table1"], PETS, ROOT).plan
-    whole, size = plan.work()
-    banks = {bank.label: bank for job in plan.jobs for bank in job.banks}
-    assert size == sum(b.images * b.size for b in banks.values()) + sum(job.size for job in plan.jobs)
-    rest, _ = plan.work([plan.jobs[0].id])
-    made = sum(b.images * b.gflop for b in plan.jobs[0].banks)
-    assert rest == pytest.approx(whole - made - plan.jobs[0].gflop)
 
 
 def test_every_published_number_has_its_cell_and_no_cell_invents_one():
@@ -111,7 +92,7 @@ def test_adaptive_rows_stand_beside_nothing_published():
 
 
 def test_the_demo_has_every_exhibit():
-    found = plan_exhibits(["all", *OWN], DEMO, ROOT)
+    found = plan_exhibits(["all", *NOT_IN_ALL], DEMO, ROOT)
     names = [e.name for e in found.exhibits]
     assert names == [*(n for n in EXHIBITS if n not in LAST), "fig6_table", *LAST[:-1], "peers_figure", LAST[-1]]
     assert all("Demo" in e.caption for e in found.exhibits)
@@ -126,7 +107,7 @@ def test_an_id_is_what_the_run_does_and_not_where_it_lies(tmp_path):
     changes = {"seed": 9, "dataset": "dtd", "settings": (("A", "1"),), "shots": 4, "model": "x", "config": "other.yaml"}
     ids = {dataclasses.replace(job, **{name: value}).id for name, value in changes.items()}
     assert len(ids) == len(changes) and job.id not in ids
-    assert dataclasses.replace(job, banks=(), gflop=1.0, size=3).id == job.id
+    assert dataclasses.replace(job, after=(plan.jobs[0].id,)).id == job.id, "the order is not what a run does"
     here, there = (Places(ROOT, tmp_path / x, tmp_path / x, tmp_path / x) for x in "ab")
     assert command(job, plan, here) != command(job, plan, there)
     assert plan_exhibits(["table1", "table2"], PETS, ROOT).plan.jobs[1].id == job.id
@@ -144,11 +125,11 @@ def test_a_command_says_it_all(tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(EXHIBITS))
-@pytest.mark.parametrize("world", [PETS, DEMO], ids=lambda w: w.name)
-def test_every_command_is_one_that_train_takes(name, world, tmp_path):
+@pytest.mark.parametrize("setup", [PETS, DEMO], ids=lambda w: w.name)
+def test_every_command_is_one_that_train_takes(name, setup, tmp_path):
     import train
 
-    plan = plan_exhibits([name], world, ROOT).plan
+    plan = plan_exhibits([name], setup, ROOT).plan
     seen = set()
     for job in plan.jobs:
         key = (job.trainer, job.purpose, job.backbone)
@@ -157,7 +138,7 @@ def test_every_command_is_one_that_train_takes(name, world, tmp_path):
         seen.add(key)
         words = command(job, plan, Places(ROOT, tmp_path, tmp_path, tmp_path))[2:]
         cfg = train.setup_cfg(train.parse_args(words))
-        profile = "sound" if (name, world.name) == ("peers", "paper") and job.trainer != ZS else "paper"
+        profile = "sound" if (name, setup.name) == ("peers", "paper") and job.trainer != ZS else "paper"
         assert job.seed == cfg.SEED and profile == cfg.BANK.PROFILE and job.trainer == cfg.TRAINER.NAME
         from advpt.evaluation.protocols import threats
 
@@ -191,16 +172,6 @@ def test_a_sweep_is_the_product_and_zero_shot_clip_stands_once():
         sweep(["pets"], ["vit_b61"], [ADV], [-1], [1], ROOT)
     with pytest.raises(ConfigError, match="unknown trainer 'AdvTP'. Did you mean 'AdvPT'"):
         sweep(["pets"], ["vit_b16"], ["AdvTP"], [-1], [1], ROOT)
-
-
-def test_text_features_of_each_image_are_counted_where_they_are_made():
-    """CoCoOp's training and the attacks through it cost more than CoOp's by the texts of every image."""
-    adaptive = [("EVAL.ATTACKS", "('pgd10-ce@4:adaptive',)"), ("OPTIM.MAX_EPOCH", "10")]
-    jobs = {job.trainer: job for job in sweep(["pets"], ["vit_b16"], [COOP, "CoCoOp"], [16], [1], ROOT, adaptive).jobs}
-    texts, images, tests = effort.texts_cost("pets", "vit_b16"), 16 * 37, effort.counts("pets")[2]
-    assert texts == pytest.approx(37 * effort.WORDS * effort.network("vit_b16").token)
-    more = 10 * images * 3 * texts + tests * 22 * texts
-    assert jobs["CoCoOp"].gflop - jobs[COOP].gflop == pytest.approx(more)
 
 
 def test_dry_run_prints_the_plan_and_what_is_missing_and_runs_nothing(tmp_path, capsys, monkeypatch):
@@ -241,7 +212,7 @@ def test_tapts_tables_have_their_cells(tmp_path):
     clean = plan.by_id[dict(job.runs)["TRAINER.TAPT.CLEAN_RUN"]]
     assert words[words.index("TRAINER.TAPT.CLEAN_RUN") + 1] == str(tmp_path / clean.folder)
     assert ("TRAINER.ADVMAPLE.LOSS", "clean") in clean.settings and clean.trainer == "AdvMaPLe"
-    first = plan.by_id[plan.waits_for[job.id][0]]
+    first = plan.by_id[job.after[0]]
     assert (first.trainer, first.dataset, first.backbone) == ("TAPTVLJ", "imagenet", job.backbone)
     assert job.id != dataclasses.replace(job, runs=()).id
 
@@ -262,11 +233,11 @@ def settings_of(job: Job) -> dict[str, object]:
     )
 
 
-@pytest.mark.parametrize("world", [PETS, DEMO], ids=lambda w: w.name)
-def test_peers_have_one_budget_the_same_images_and_as_many_epochs(world):
+@pytest.mark.parametrize("setup", [PETS, DEMO], ids=lambda w: w.name)
+def test_peers_have_one_budget_the_same_images_and_as_many_epochs(setup):
     from advpt.attacks import parse
 
-    found = plan_exhibits(["peers"], world, ROOT)
+    found = plan_exhibits(["peers"], setup, ROOT)
     own = {"CoOp": None, "CoCoOp": None, "AdvPT": "BANK.ATTACK"}
     seen = set()
     for job in found.plan.jobs:
@@ -275,14 +246,16 @@ def test_peers_have_one_budget_the_same_images_and_as_many_epochs(world):
         cfg, node = settings_of(job), f"TRAINER.{job.trainer.upper()}"
         attack = own.get(job.trainer, f"{node}.ATTACK")
         if attack:
-            assert parse(str(cfg[attack])).eps == parse(world.peers).eps, f"{job.trainer} trains on {cfg[attack]}"
+            assert parse(str(cfg[attack])).eps == parse(setup.peers.attack).eps, (
+                f"{job.trainer} trains on {cfg[attack]}"
+            )
         for asked in cfg["EVAL.ATTACKS"]:
-            assert parse(asked.split(":")[0]).eps == parse(world.peers).eps
+            assert parse(asked.split(":")[0]).eps == parse(setup.peers.attack).eps
         if job.trainer == "CoOp":
             assert cfg[f"{node}.CLEAN_BANK"] is True, "the images of the others, not augmented"
         if job.trainer not in ("CoOp", "AdvPT"):  # these read banks
             assert not [kind for kind in cfg["INPUT.TRANSFORMS"] if kind.startswith("random")]
-            assert world.name == "demo" or "center_crop" in cfg["INPUT.TRANSFORMS"], "whole images, as in banks"
+            assert setup.name == "demo" or "center_crop" in cfg["INPUT.TRANSFORMS"], "whole images, as in banks"
         seen.add(tuple(str(cfg[k]) for k in ("OPTIM.MAX_EPOCH", "DATALOADER.TRAIN_X.BATCH_SIZE", "DATASET.NUM_SHOTS",
                                              "BANK.PROFILE", "DATASET.NAME")))  # fmt: skip
     assert len(seen) == 1, seen
@@ -300,7 +273,7 @@ def test_the_demos_peers_are_reported_on_other_seeds_than_their_rates_were_chose
 def test_peers_as_published_have_their_own_recipes_and_the_caption_says_them():
     from advpt.settings import recipe
 
-    found = plan_exhibits(["peers"], PETS, ROOT, as_published=True)
+    found = plan_exhibits(["peers"], PETS, ROOT, variant=Variant(as_published=True))
     table, figure = found.exhibits
     assert (table.name, figure.name) == ("peers_as_published", "peers_as_published_figure")
     for job in found.plan.jobs:
@@ -316,17 +289,17 @@ def test_peers_as_published_have_their_own_recipes_and_the_caption_says_them():
     (default, _) = plan_exhibits(["peers"], PETS, ROOT).exhibits
     assert "Every method trains at 4/255" in default.caption and default.name == "peers"
     with pytest.raises(ConfigError, match="--as-published is a variant of peers, which is not asked for"):
-        plan_exhibits(["table1"], PETS, ROOT, as_published=True)
+        plan_exhibits(["table1"], PETS, ROOT, variant=Variant(as_published=True))
 
 
-@pytest.mark.parametrize("world", [PAPER.narrowed(["pets", "imagenet"], [], [1]), DEMO], ids=lambda w: w.name)
+@pytest.mark.parametrize("setup", [PAPER.narrowed(["pets", "imagenet"], [], [1]), DEMO], ids=lambda w: w.name)
 @pytest.mark.parametrize("name", ["fig3", "curves", "sweep"])
-def test_coop_on_a_clean_bank_differs_from_advpt_in_the_attack_alone(world, name):
+def test_coop_on_a_clean_bank_differs_from_advpt_in_the_attack_alone(setup, name):
     if name == "sweep":
-        datasets, backbones = (("pets",), ("vit_b16",)) if world.name == "paper" else (("digits",), ("democlip",))
+        datasets, backbones = (("pets",), ("vit_b16",)) if setup.name == "paper" else (("digits",), ("democlip",))
         plan = sweep(datasets, backbones, ["CoOp-clean", ADV], [16], [1], ROOT)
     else:
-        plan = plan_exhibits([name], world, ROOT).plan
+        plan = plan_exhibits([name], setup, ROOT).plan
     trained = [job for job in plan.jobs if not job.model]
     twins = [job for job in trained if job.purpose.endswith("-clean")]
     assert {(j.dataset, j.backbone) for j in twins} == {(j.dataset, j.backbone) for j in trained if j.trainer == ADV}
@@ -371,7 +344,7 @@ def test_tapts_caption_says_what_statistics_are_taken_over():
     (table,) = plan_exhibits(["tapt"], PAPER, ROOT).exhibits
     assert "Statistics are taken over 16 training images of each class of ImageNet (16,000)" in table.caption
     assert "TAPT's authors take all of ImageNet's" in table.caption and "all 1,281,167" in table.caption
-    found = plan_exhibits(["tapt"], PAPER, ROOT, all_statistics=True)
+    found = plan_exhibits(["tapt"], PAPER, ROOT, variant=Variant(all_statistics=True))
     assert "over all 1,281,167 training images of ImageNet" in found.exhibits[0].caption
     assert "16 training images" not in found.exhibits[0].caption
     for job in found.plan.jobs:
@@ -380,15 +353,15 @@ def test_tapts_caption_says_what_statistics_are_taken_over():
         else:
             assert job.shots == 16, "prompts are tuned as before"
     with pytest.raises(ConfigError, match="--all-statistics is a variant of tapt"):
-        plan_exhibits(["peers"], PETS, ROOT, all_statistics=True)
+        plan_exhibits(["peers"], PETS, ROOT, variant=Variant(all_statistics=True))
 
 
 def test_runs_of_a_recipe_that_was_changed_under_its_name_are_other_runs():
     """ImageNet's had a warm-up epoch, DemoCLIP's a rate of 0.005, and the demo's tuning at test time the paper's rate:
     their runs are not taken for those of the recipe as it is."""
-    world = PAPER.narrowed(["imagenet"], ["vit_b16"], [1])
+    setup = PAPER.narrowed(["imagenet"], ["vit_b16"], [1])
     jobs = [
-        j for j in plan_exhibits(["fig3"], world, ROOT).plan.jobs if j.config.endswith("AdvPT/vit_b16_imagenet.yaml")
+        j for j in plan_exhibits(["fig3"], setup, ROOT).plan.jobs if j.config.endswith("AdvPT/vit_b16_imagenet.yaml")
     ]
     assert len(jobs) == 2 and all(("OPTIM.WARMUP_EPOCH", "0") in job.settings for job in jobs)
     pets = plan_exhibits(["fig3"], PETS, ROOT).plan.jobs
@@ -398,4 +371,4 @@ def test_runs_of_a_recipe_that_was_changed_under_its_name_are_other_runs():
     tuned = [job for job in plan_exhibits(["table1", "peers"], DEMO, ROOT).plan.jobs if job.trainer == "AdvPT"]
     assert all(("OPTIM.LR", "0.001") in job.settings for job in tuned)
     rates = {job.purpose == "peers": dict(job.settings)["OPTIM.LR"] for job in tuned}
-    assert rates == {False: "0.001", True: DEMO.peers_rates["AdvPT"]}
+    assert rates == {False: "0.001", True: DEMO.peers.rates["AdvPT"]}
