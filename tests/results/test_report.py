@@ -385,3 +385,24 @@ def test_in_a_browser_from_disk(small):
 def test_a_dozen_series_look_different():
     looks = {(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i in range(12)}
     assert len(looks) == 12
+
+
+def test_pictures_of_an_attack_and_what_is_wrong_with_them(small):
+    folder = small.top / "adv1" / "pictures"
+    folder.mkdir()
+    (folder / "00-clean.png").write_bytes(b"\x89PNG")
+    record = next(iter(RecordIndex(small.runs).of(small.runs["adv1"]).values()))
+    picture = {"id": "a", "label": NASTY, "files": {"clean": "../pictures/00-clean.png"}}
+    picture["said"] = {"learned": {"clean": "cat", "attacked": "dog"}}
+    about = {"record": record.id, "attack": "pgd", "protocol": "transfer", "magnified": 8.0, "pictures": [picture]}
+    (folder / "pictures.json").write_text(json.dumps(about))
+    assert kinds(small.report()) == []
+    text = small.page()
+    assert "learned prompt: cat → dog" in text and 'src="data:image/png;base64,iVBORw=="' in text
+    (folder / "pictures.json").write_text(json.dumps(about | {"magnified": "much"}))
+    (note,) = small.report().notes
+    assert note.kind == "refused" and note.text.startswith("adv1/pictures/pictures.json is not what a run leaves")
+    assert "magnified is 'much', expected a number" in note.text
+    (folder / "pictures.json").write_text(json.dumps(about | {"record": "0" * 64}))
+    (note,) = small.report().notes
+    assert note.kind == "missing" and "belong to a record that is not there any more" in note.text
