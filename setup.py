@@ -17,7 +17,7 @@ setup(
     classifiers=["Operating System :: POSIX", "Programming Language :: Python :: 3"],
     python_requires=">=3.11",
     packages=find_packages(include=["advpt", "advpt.*"]),
-    package_data={"advpt": ["py.typed", "**/*.safetensors", "**/*.json", "**/*.csv", "**/*.txt"]},
+    package_data={"advpt": ["py.typed", "**/*.safetensors", "**/*.json", "**/*.csv", "**/*.txt", "**/*.j2"]},
     install_requires=[
         "torch>=2.6",
         "torchvision",
@@ -32,6 +32,7 @@ setup(
         "scikit-learn",
         "scipy",
         "tabulate",
+        "jinja2",
         "tqdm",
         "matplotlib",
         "pyautoattack>=0.2",

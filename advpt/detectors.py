@@ -110,27 +110,6 @@ def same_prompts(classnames: Sequence[str], prompts: Sequence[Hashable]) -> list
     ]
 
 
-def evaluation(clean: Mapping[str, Any], robust: Mapping[str, Any], what: str) -> list[str]:
-    """What cannot be right about a robust number beside the clean one of the same images.
-
-    Args:
-        clean, robust: parts of a record (:func:`advpt.evaluation.record.accuracy` and what an evaluation adds).
-        what: the attack, for people.
-    """
-    found = []
-    if robust["accuracy"] > clean["accuracy"]:
-        found.append(
-            f"robust above clean: {robust['accuracy']:.2f} % under {what}, {clean['accuracy']:.2f} % without an attack"
-        )
-    if not clean["n"]:
-        return found
-    if robust.get("untouched", 0.0) == 100 or robust.get("largest_linf", 1.0) == 0:
-        found.append(f"the attack changed nothing: {what} gave back every image as it was")
-    elif clean["correct"] and clean.get("outcome") == robust.get("outcome"):
-        found.append(f"the attack changed nothing: under {what} every image is classified as well or badly as without")
-    return found
-
-
 UNTUNED = "test-time tuning changed no prediction"
 
 

@@ -14,7 +14,7 @@ PLUGINS = sorted([*(REPOSITORY / "trainers").glob("*.py"), *(REPOSITORY / "datas
 
 # From the ground up; a module may import its own layer and those below.
 LAYERS = (
-    ("errors", "version", "signals", "files", "additions", "detectors", "cluster", "progress"),
+    ("errors", "version", "signals", "files", "additions", "schema", "detectors", "cluster", "progress"),
     ("settings", "data"),
     ("backbones", "prompts", "losses"),
     ("attacks", "defenses"),

@@ -120,7 +120,7 @@ def test_its_records_hold_the_configuration_that_a_new_one_would(folder):
         k: v for k, v in plain(train.setup_cfg(train.parse_args(words(folder)))).items() if k not in UNRECORDED_LEAVES
     }
     for path in sorted((folder / "records").glob("*.json")):
-        result = records.read(path).result
+        result = records.read(path).result.to_json()
         assert result["config"] == settings and result["config_digest"] == digest(settings)
 
 

@@ -48,6 +48,7 @@ from advpt.prompts.classifier import Classifier, from_templates
 from advpt.prompts.image_encoder import with_visual_prompts
 from advpt.prompts.learner import PromptLearner, check_layout
 from advpt.prompts.text_encoder import TextEncoder, class_tokens
+from advpt.schema import from_json, to_json
 from advpt.settings import (
     BackboneSettings,
     BankSettings,
@@ -261,11 +262,13 @@ class PromptTrainer(TrainerX):
         asked = self.eval_settings
         settings = dataclasses.replace(asked, attacks=asked.attacks[:1], protocols=asked.protocols[:1], defenses=())
         split = "test" if self.cfg.TEST.SPLIT == "val" and not self.dm.dataset.val else self.cfg.TEST.SPLIT
-        r = evaluate(self.prompts(), self.image_set(split), self.bank_cache, settings, {})[0].result
-        parts = {name: dict(r[name]) for name in ("clean", "robust") if r[name] is not None}
-        for part in parts.values():
-            del part["outcome"]
-        return parts | {"protocol": r["protocol"], "attack": r["attack"]["spec"] if r["attack"] else None}
+        facts = record.RunFacts(dataset=self.cfg.DATASET.NAME, trainer=self.cfg.TRAINER.NAME, seed=self.seed, config={})
+        r = evaluate(self.prompts(), self.image_set(split), self.bank_cache, settings, facts)[0].result
+        point = {"protocol": r.protocol, "attack": r.attack.spec if r.attack else None}
+        for name, part in (("clean", r.clean), ("robust", r.robust)):
+            if part is not None:
+                point[name] = to_json(dataclasses.replace(part, outcome=None))
+        return point
 
     def before_epoch(self):
         if isinstance(self.train_loader_x, BankLoader):
@@ -356,14 +359,14 @@ class PromptTrainer(TrainerX):
     def _robust(self, prompts, images):
         started, rows = time.monotonic(), self.rows(images)
         records = evaluate(prompts, images, self.bank_cache, self.eval_settings, self.facts(), rows)
+        observed = self.observed()
         if self.progress is not None and self.progress.measured:
-            times = {"training": self.progress.times()}
-            records = [dataclasses.replace(found, observed=found.observed | times) for found in records]
+            observed["training"] = self.progress.times()
         if prepared := manifest(Path(str(getattr(self.dm.dataset, "dataset_dir", "")))):
-            made = {"prepared_data": {"manifest": digest(prepared), "date": prepared.get("date")}}
-            records = [dataclasses.replace(found, observed=found.observed | made) for found in records]
+            observed["prepared_data"] = {"manifest": digest(prepared), "date": prepared.get("date")}
         for found in records:
-            record.write(dataclasses.replace(found, observed=found.observed | self.observed()), Path(self.output_dir))
+            found = dataclasses.replace(found, observed=found.observed.with_details(observed))
+            record.write(found, Path(self.output_dir))
         for found in reversed(records):  # the first one last: result parsers take the last match
             print_robust(found.result, primary=found is records[0])
         if self.eval_settings.pictures and self.eval_settings.attacks:
@@ -380,25 +383,23 @@ class PromptTrainer(TrainerX):
         comparable = getattr(data, "comparable", None)  # other projects' data sets do not say
         settings = {name: value for name, value in plain(cfg).items() if name not in UNRECORDED_LEAVES}
         settings["EVAL.ATTACKS"] = [recorded(text) for text in settings["EVAL.ATTACKS"]]
-        return {
-            "dataset": catalog.title(cfg.DATASET),
-            "trainer": cfg.TRAINER.NAME,
-            "seed": cfg.SEED,
-            "shots": cfg.DATASET.NUM_SHOTS,
-            "config": settings,
-            "config_digest": digest(settings),
-            "prompt": self.classifier().digest,
-            "split_digest": getattr(data, "split_digest", None) or self.lists.split.digest(),
-            "comparable": None if comparable is None else bool(comparable),
-            "training": self.training_facts() | self.curve_facts() | ({"loaded": self.loaded} if self.loaded else {}),
-            "warnings": self.warnings(),
-            **self.trained_facts(),
-        } | self.word_facts()
-
-    def trained_facts(self):
-        """Whether the method is trained, for the record, where its trainer's name alone would say something else."""
-        usual = record.is_trained({"trainer": self.cfg.TRAINER.NAME})
-        return {} if self.trained == usual else {"trained": self.trained}
+        training = self.training_facts() | self.curve_facts() | ({"loaded": self.loaded} if self.loaded else {})
+        usual = cfg.TRAINER.NAME not in record.UNTRAINED
+        return record.RunFacts(
+            dataset=catalog.title(cfg.DATASET),
+            trainer=cfg.TRAINER.NAME,
+            seed=cfg.SEED,
+            shots=cfg.DATASET.NUM_SHOTS,
+            config=settings,
+            config_digest=digest(settings),
+            prompt=self.classifier().digest,
+            split_digest=getattr(data, "split_digest", None) or self.lists.split.digest(),
+            comparable=None if comparable is None else bool(comparable),
+            training=from_json(record.TrainingFacts, training),
+            warnings=tuple(self.warnings()),
+            trained=None if self.trained == usual else self.trained,
+            words=self.word_facts(),
+        )
 
     def training_facts(self):
         """Where the training input came from, for the record."""
@@ -433,12 +434,12 @@ class PromptTrainer(TrainerX):
         """The nearest words of each context vector, before and after tuning, where the settings ask for them."""
         k, learner = self.eval_settings.words, getattr(self, "prompt_learner", None)
         if not k or learner is None or learner.csc or not learner.n_ctx:
-            return {}
+            return None
         own = democlip.FILES.get(self.backbone.name)  # the other rows of its table were never trained
         only = democlip.trained_token_ids(own) if own and not self.cfg.MODEL.WEIGHTS else None
         table = self.encoder.token_embedding.weight.detach()
         found = {"trained": learner.ctx.detach(), "untrained": self.untrained}
-        return {"words": {name: words.describe(ctx, table, k, only) for name, ctx in found.items()}}
+        return from_json(record.WordFacts, {name: words.describe(ctx, table, k, only) for name, ctx in found.items()})
 
     def model_inference(self, images):
         """Logits ``[b, K]`` of images as the host's loaders give them."""
@@ -635,11 +636,10 @@ def build_schedule(optimizer, settings):
 
 def print_robust(result, primary: bool) -> None:
     """Dassl-style result lines. ``* robust_accuracy:`` is the first attack of the first protocol; others have names."""
-    if result["robust"] is None:
+    if result.robust is None:
         return
-    spec, robust = result["attack"]["spec"], result["robust"]
-    low, high = robust["interval95"]
-    what = ", ".join([result["protocol"], spec, *(["+".join(result["defenses"])] if result["defenses"] else [])])
+    robust, (low, high) = result.robust, result.robust.interval95
+    what = ", ".join([result.protocol, result.attack.spec, *([result.defense_name] if result.defenses else [])])
     label = "robust_accuracy" if primary else f"robust_accuracy ({what})"
-    print(f"=> robust result: {what}\n* robust_total: {robust['n']:,}")
-    print(f"* {label}: {robust['accuracy']:.1f}%  (95% interval {low:.1f} to {high:.1f})")
+    print(f"=> robust result: {what}\n* robust_total: {robust.n:,}")
+    print(f"* {label}: {robust.accuracy:.1f}%  (95% interval {low:.1f} to {high:.1f})")

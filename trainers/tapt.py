@@ -218,7 +218,7 @@ class TestTimeTrainer(PromptTrainer):
 
     def facts(self):
         banks = {kind: bank.key if bank is not None else None for kind, bank in self.banks.items()}
-        return super().facts() | {"tuning": dataclasses.asdict(self.tuning) | {"statistics": banks}}
+        return dataclasses.replace(super().facts(), tuning=dataclasses.asdict(self.tuning) | {"statistics": banks})
 
 
 @TRAINER_REGISTRY.register()

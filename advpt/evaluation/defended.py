@@ -4,9 +4,9 @@ draws."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -16,38 +16,35 @@ from advpt.data.images import ImageSet
 from advpt.defenses.base import STRAIGHT
 from advpt.defenses.chain import Chain
 from advpt.defenses.spec import DefenseSpec, parse_all
+from advpt.evaluation.intervals import wilson
 from advpt.evaluation.protocols import Threat
-from advpt.evaluation.statistics import wilson
+from advpt.evaluation.record import CleanAccuracy, DefenseFacts, DrawAccuracy, RobustAccuracy
 from advpt.prompts.classifier import Classifier
 from advpt.settings import EvalSettings
 
-SMOOTH = "smooth sign"  # how the gradient through tuning at test time is called
+Part = TypeVar("Part", bound=CleanAccuracy)
+SMOOTH = "smooth sign"  # name of the gradient through tuning at test time
 
 
-def inexact_gradient(defense: Mapping[str, Any] | None) -> str:
+def inexact_gradient(defense: DefenseFacts | None) -> str:
     """The words that stand beside a number whose attacker did not follow the gradient of what was attacked, "" where it
     did: a stage passed straight through has the gradient of the identity (BPDA, Athalye et al., ICML 2018), tuning at
-    test time that of a smoothed step.
-
-    Args:
-        defense: that of a record, as :meth:`Defended.facts` makes it.
-    """
-    gradient = defense.get("gradient") if isinstance(defense, Mapping) else None
+    test time that of a smoothed step."""
     words = []
-    for stage, kind in gradient.items() if isinstance(gradient, Mapping) else ():
-        name, text = str(stage).split()[-1:], str(kind)
-        if text.startswith(STRAIGHT):
-            words.append(f"identity gradient through {''.join(name)}")
-        elif STRAIGHT in text:
-            words.append(f"identity gradient through the rounding of {''.join(name)}")
-        elif SMOOTH in text:
+    for stage, kind in (defense.gradient or {}).items() if defense is not None else ():
+        name = stage.split()[-1]
+        if kind.startswith(STRAIGHT):
+            words.append(f"identity gradient through {name}")
+        elif STRAIGHT in kind:
+            words.append(f"identity gradient through the rounding of {name}")
+        elif SMOOTH in kind:
             words.append("smoothed gradient through the tuning")
     return ", ".join(words)
 
 
 @dataclass(frozen=True, eq=False)
 class Defended:
-    """One row of a table: a chain of defenses (None: none), seen once per seed of its draws, on these images.
+    """One row of a table: a chain of defenses (None: none), applied once per seed of its draws, on these images.
 
     ``part``: these images are a part that was taken because a defense is costly.
     """
@@ -65,7 +62,7 @@ class Defended:
         return [str(stage) for stage in self.spec.stages] if self.spec is not None else []
 
     def classifier(self, learned: Classifier) -> Classifier:
-        """Who classifies what its banks hold."""
+        """The classifier of what its banks hold."""
         return learned
 
     def applies_to(self, threat: Threat) -> bool:
@@ -73,13 +70,13 @@ class Defended:
         return True
 
     def attack_target(self, threat: Threat, bpda: bool) -> AdaptiveTarget | None:
-        """What the attacker attacks through: the chain under ``adaptive``, else nothing but the encoder."""
+        """What the attacker attacks through: the chain under ``adaptive``, else (None) the encoder alone."""
         if self.chain is None or threat.protocol != "adaptive" or threat.own_network:
             return None
         return DefenseAwareForward(self.chain, bpda)
 
     def adapt(self, threat: Threat, draws: int) -> Threat:
-        """The threat as it is carried out: an adaptive attacker takes means over the draws of a random defense
+        """The threat as it is carried out: an adaptive attacker takes means over ``draws`` draws of a random defense
         (EOT)."""
         if self.chain is None or not self.chain.draws_noise or threat.protocol != "adaptive" or threat.own_network:
             return threat
@@ -93,22 +90,22 @@ class Defended:
             )
         return dataclasses.replace(threat, attack=attack, note=f"{note}every gradient a mean over {draws} draws")
 
-    def facts(self, threat: Threat | None, bpda: bool) -> dict[str, Any] | None:
-        """For the record: the chain in full, the seeds, and how the attacker differentiated it."""
+    def facts(self, threat: Threat | None, bpda: bool) -> DefenseFacts | None:
+        """The chain in full, its seeds, and how the attacker differentiated it; None without a defense."""
         if self.spec is None or self.chain is None:
             return None
-        attack_target = self.attack_target(threat, bpda) if threat is not None else None
-        return {
-            "spec": str(self.spec),
-            "expanded": self.spec.expanded,
-            "stages": self.chain.parameters(),
-            "seeds": [each.seed for each in self.inputs],
-            "gradient": self.chain.gradients(bpda) if attack_target is not None else None,
-        }
+        differentiated = threat is not None and self.attack_target(threat, bpda) is not None
+        return DefenseFacts(
+            spec=str(self.spec),
+            expanded=self.spec.expanded,
+            stages=tuple(self.chain.parameters()),
+            seeds=tuple(each.seed for each in self.inputs),
+            gradient=self.chain.gradients(bpda) if differentiated else None,
+        )
 
 
 def check(settings: EvalSettings) -> list[DefenseSpec]:
-    """The chains that the settings ask for, once all their files and packages are known to be there.
+    """Parse the chains of the settings and require all their files and packages.
 
     Raises:
         ConfigError, WeightsError, DefenseError: a chain that cannot be read or used.
@@ -124,49 +121,58 @@ def plan(settings: EvalSettings, images: ImageSet, device: torch.device) -> list
     unless ``EVAL.SUBSET`` already says how many."""
     specs = parse_all(settings.defenses)
     some = images if settings.subset else images.first(settings.costly_subset)
-    usual = [spec for spec in specs if not (spec.costly and len(some) < len(images))]
-    found = [Defended(None, None, (UNDEFENDED,), images)]
-    found += [_defended(spec, settings, images, device) for spec in usual]
-    if costly := [spec for spec in specs if spec not in usual]:
-        found.append(Defended(None, None, (UNDEFENDED,), some, part=True))
-        found += [dataclasses.replace(_defended(spec, settings, some, device), part=True) for spec in costly]
-    return found
+    costly = [spec for spec in specs if spec.costly and len(some) < len(images)]
+    rows = [Defended(None, None, (UNDEFENDED,), images)]
+    rows += [_defended(spec, settings, images, device) for spec in specs if spec not in costly]
+    if costly:
+        rows.append(Defended(None, None, (UNDEFENDED,), some, part=True))
+        rows += [dataclasses.replace(_defended(spec, settings, some, device), part=True) for spec in costly]
+    return rows
 
 
 def _defended(spec: DefenseSpec, settings: EvalSettings, images: ImageSet, device: torch.device) -> Defended:
     chain = spec.build(device)
     seeds = range(settings.seed, settings.seed + settings.defense_seeds)
-    seen = tuple(DefendedInput(chain, seed) for seed in seeds) if chain.draws_noise else (DefendedInput(chain),)
-    return Defended(spec, chain, seen, images)
+    inputs = tuple(DefendedInput(chain, seed) for seed in seeds) if chain.draws_noise else (DefendedInput(chain),)
+    return Defended(spec, chain, inputs, images)
 
 
-def over_seeds(parts: Sequence[dict[str, Any]], seen: Sequence[DefendedInput]) -> dict[str, Any]:
-    """One part of a record from those of each seed of a random defense: means, the standard deviation of the
-    accuracy, and what each seed gave. ``outcome`` and ``interval95`` (of the images at the mean accuracy) are as for
-    one seed, the outcome being the first seed's."""
-    first = dict(parts[0])
+def mean_over_draws(parts: Sequence[Part], draws: Sequence[DefendedInput]) -> Part:
+    """The accuracy behind a random defense: means over its draws, the standard deviation, and what each draw gave.
+
+    ``outcome`` is the first draw's, ``interval95`` that of the images at the mean accuracy.
+
+    Args:
+        parts, draws: one for each seed of the defense.
+    """
+    first = parts[0]
     if len(parts) == 1:
         return first
-    values = np.array([part["accuracy"] for part in parts])
-    mean = float(values.mean())
-    first |= {
-        "accuracy": mean,
-        "correct": round(mean * first["n"] / 100),
-        "interval95": list(wilson(round(mean * first["n"] / 100), first["n"])),
-        "deviation": float(values.std(ddof=1)),
-        "defense_seeds": [
-            {"seed": each.seed, "accuracy": part["accuracy"], "bank": part.get("bank")}
-            for each, part in zip(seen, parts)
-        ],
-    }
-    if "lost" in first:
-        first["lost"] = float(np.mean([part["lost"] for part in parts]))
-    if "on_perturbed" in first:
-        on = [part["on_perturbed"] for part in parts]
-        hits = round(float(np.mean([part["correct"] for part in on])))
-        first["on_perturbed"] = on[0] | {
-            "accuracy": float(np.mean([part["accuracy"] for part in on])),
-            "correct": hits,
-            "interval95": list(wilson(hits, on[0]["n"])) if on[0]["n"] else on[0]["interval95"],
-        }
-    return first
+    accuracies = np.array([part.accuracy for part in parts])
+    mean = float(accuracies.mean())
+    correct = round(mean * first.n / 100)
+    first = dataclasses.replace(
+        first,
+        accuracy=mean,
+        correct=correct,
+        interval95=wilson(correct, first.n),
+        deviation=float(accuracies.std(ddof=1)),
+        defense_seeds=tuple(
+            DrawAccuracy(seed=draw.seed, accuracy=part.accuracy, bank=part.bank) for draw, part in zip(draws, parts)
+        ),
+    )
+    robust = [part for part in parts if isinstance(part, RobustAccuracy)]
+    if not isinstance(first, RobustAccuracy) or first.on_perturbed is None:
+        return first
+    on_perturbed = [part.on_perturbed for part in robust if part.on_perturbed is not None]
+    n, hits = on_perturbed[0].n, round(float(np.mean([part.correct for part in on_perturbed])))
+    return dataclasses.replace(
+        first,
+        lost=float(np.mean([part.lost for part in robust])),
+        on_perturbed=dataclasses.replace(
+            on_perturbed[0],
+            accuracy=float(np.mean([part.accuracy for part in on_perturbed])),
+            correct=hits,
+            interval95=wilson(hits, n) if n else on_perturbed[0].interval95,
+        ),
+    )

@@ -44,7 +44,7 @@ def usual_folder(cfg: CfgNode, config_name: str, top: Path) -> Path:
     """CoOp's folder name of a run below ``top``; ``config_name``: the name of the trainer's yaml file."""
     node = cfg.TRAINER.get(cfg.TRAINER.NAME.upper(), {})
     shots = cfg.DATASET.NUM_SHOTS if cfg.DATASET.NUM_SHOTS > 0 else "all"
-    folder = top / title(cfg.DATASET).lower() / cfg.TRAINER.NAME / f"{config_name}_{shots}shots"
+    folder: Path = top / title(cfg.DATASET).lower() / cfg.TRAINER.NAME / f"{config_name}_{shots}shots"
     if "CSC" in node:
         folder /= f"nctx{node.N_CTX}_csc{node.CSC}_ctp{node.CLASS_TOKEN_POSITION}"
     return folder / f"seed{cfg.SEED}"

@@ -12,7 +12,7 @@ import dataclasses
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,7 +25,9 @@ from advpt.data.images import ImageSet
 from advpt.errors import AttackError, ConfigError
 from advpt.evaluation.defended import SMOOTH, Defended
 from advpt.evaluation.protocols import Threat, threats
+from advpt.evaluation.record import DefenseFacts
 from advpt.prompts.classifier import Classifier
+from advpt.schema import JsonObject
 from advpt.settings import EvalSettings
 from advpt.tuning.test_time import Tuner
 
@@ -58,17 +60,17 @@ class AtTuned:
     def encoder(self, encode: Encode, ids: Sequence[str], seed: int, clean: Tensor) -> Encode:
         """Pixels of all these images to their logits."""
         if self.protocol == "tuned":
-            seen = self.tuner.views(clean, ids)
-            values = self.tuner.tune(seen, ids=ids) if self.tuner.config.steps else self.tuner.untouched(len(ids))
+            views = self.tuner.views(clean, ids)
+            values = self.tuner.tune(views, ids=ids) if self.tuner.config.steps else self.tuner.untouched(len(ids))
             return lambda pixels: self.tuner.attackable(values, self._all(pixels, ids))
         draws = torch.Generator().manual_seed(SampleNoise([f"attacker {name}" for name in ids], seed).batch_seed)
 
         def forward(pixels: Tensor) -> Tensor:
-            own = int(torch.randint(2**31, (), generator=draws))
+            view_seed = int(torch.randint(2**31, (), generator=draws))
             if not torch.is_grad_enabled():
-                return self.tuner.unrolled(self._all(pixels, ids), ids, own)
+                return self.tuner.unrolled(self._all(pixels, ids), ids, view_seed)
             with _ONE_AT_A_TIME, sdpa_kernel(SDPBackend.MATH):  # the only one with a second derivative
-                return self.tuner.unrolled(self._all(pixels, ids), ids, own)
+                return self.tuner.unrolled(self._all(pixels, ids), ids, view_seed)
 
         return forward
 
@@ -80,28 +82,22 @@ class AtTuned:
             )
         return pixels
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> JsonObject:
         return {"tuner": self.tuner.parameters(), "knows": self.protocol}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Tuned(Defended):
     """A row of results: the prompts tuned on every image. Made by :func:`rows`. ``beside``: it stands beside
     another row, as its authors measured it; attackers who know the tuning are left to that one."""
 
-    tuner: Tuner | None = None
+    tuner: Tuner
     beside: bool = False
     tunes: ClassVar[bool] = True
 
     @property
     def names(self) -> list[str]:
-        return [self._tuner.name]
-
-    @property
-    def _tuner(self) -> Tuner:
-        if self.tuner is None:
-            raise ConfigError("a row of test-time tuning needs its tuner")
-        return self.tuner
+        return [self.tuner.name]
 
     def classifier(self, learned: Classifier) -> Classifier:
         return AsLogits(learned.features, learned.scale, visual=learned.visual)
@@ -110,7 +106,7 @@ class Tuned(Defended):
         return not (self.beside and _knows_tuning(threat))
 
     def attack_target(self, threat: Threat, bpda: bool) -> AdaptiveTarget | None:
-        return AtTuned(self._tuner, threat.protocol) if _knows_tuning(threat) else None
+        return AtTuned(self.tuner, threat.protocol) if _knows_tuning(threat) else None
 
     def adapt(self, threat: Threat, draws: int) -> Threat:
         if threat.protocol != "adaptive" or threat.own_network:
@@ -121,15 +117,17 @@ class Tuned(Defended):
             threat, attack=attack, note=f"{note}every gradient a mean over {draws} draws of views"
         )
 
-    def facts(self, threat: Threat | None, bpda: bool) -> dict[str, Any] | None:
-        known = threat is not None and _knows_tuning(threat)
-        return {
-            "spec": self._tuner.name,
-            "expanded": self._tuner.name,
-            "stages": [self._tuner.parameters()],
-            "seeds": [None],
-            "gradient": {self._tuner.name: GRADIENT[threat.protocol]} if threat is not None and known else None,
-        }
+    def facts(self, threat: Threat | None, bpda: bool) -> DefenseFacts | None:
+        gradient = None
+        if threat is not None and _knows_tuning(threat):
+            gradient = {self.tuner.name: GRADIENT[threat.protocol]}
+        return DefenseFacts(
+            spec=self.tuner.name,
+            expanded=self.tuner.name,
+            stages=(self.tuner.parameters(),),
+            seeds=(None,),
+            gradient=gradient,
+        )
 
 
 def rows(tuners: Sequence[Tuner], images: ImageSet) -> list[Tuned]:

@@ -62,10 +62,3 @@ class Progress:
     def times(self) -> dict[str, Any]:
         """For a record's ``observed``: seconds for the training input, and for each epoch."""
         return {"before": self.before, "epochs": self.seconds}
-
-
-def wall_clock(times: dict[str, Any], epoch: int) -> float | None:
-    """Seconds from the start to the end of an epoch, the training input included; None where they are not known."""
-    if times.get("before") is None or epoch > len(times["epochs"]):
-        return None
-    return float(times["before"]) + sum(times["epochs"][:epoch])

@@ -36,19 +36,20 @@ from advpt.detectors import LossWatch
 from advpt.errors import AdvPTError, DataError
 from advpt.evaluation import record as records
 from advpt.evaluation import run_folder
-from advpt.evaluation.record import Record, accuracy
+from advpt.evaluation.record import Record
 from advpt.evaluation.run_folder import claim
 from advpt.files import digest, load_checkpoint
 from advpt.prompts import exchange
-from advpt.results.collect import collect
-from advpt.results.index import Run
-from advpt.results.layout import CLEAN, Cell, Row, Table, robust
+from advpt.results.exhibit import CLEAN, Cell, Table, TableRow, robust
+from advpt.results.groups import groups
+from advpt.results.index import RecordIndex, Run
+from advpt.results.render import text as text_of
 from advpt.results.report import write as write_report
-from advpt.results.table import groups, render, render_comparisons
 from advpt.settings import extend_cfg, leaves, merge_overrides, merge_yaml, plain
 from advpt.tuning.progress import Progress
 from tests.helpers.banks import make_clip, make_images
 from tests.helpers.injection import SCALE, times
+from tests.helpers.records import accuracy
 from trainers.advpt import PromptTrainer, source_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -540,8 +541,8 @@ def test_records_and_the_report_of_them(tmp_path, tally):
     folder = tmp_path / "run" / "records"
     folder.mkdir(parents=True)
     run = Run("r", tmp_path / "run", 1, "done", "a run")
-    rows = (Row("B", "AdvPT", "none", "clean", "-", (Cell(("r",), CLEAN, None),)),
-            Row("B", "AdvPT", "none", "pgd", "transfer", (Cell(("r",), PGD, None),)))  # fmt: skip
+    rows = (TableRow("B", "AdvPT", "none", "clean", "-", (Cell(("r",), CLEAN, None),)),
+            TableRow("B", "AdvPT", "none", "pgd", "transfer", (Cell(("r",), PGD, None),)))  # fmt: skip
     table = Table("t", "T", "about", ("Pets",), rows)
 
     def body(case: tuple[Any, str]) -> None:
@@ -556,9 +557,8 @@ def test_records_and_the_report_of_them(tmp_path, tally):
         judged(lambda: records.read(folder / "x.json"), "x.json")
 
         def tables() -> None:
-            for group in groups(collect([tmp_path])):
-                render(group)
-                render_comparisons(group)
+            for group in groups(RecordIndex().collect([tmp_path])):
+                text_of(group.table())
 
         judged(tables)
         text = write_report([table], {"r": run}, tmp_path / "report", title="t", about="a").page.read_text(
@@ -573,7 +573,7 @@ def test_what_a_run_leaves(tmp_path, tally):
     """done.json, config.json, progress.json, prompt.json: of another run, damaged, or made up."""
     cfg = default_cfg()
     folder = tmp_path / "run"
-    records.write(Record(a_record(), {}), folder)
+    records.write(Record.from_json(a_record(), {}), folder)
     claim(folder, cfg)
     run_folder.mark_done(folder, cfg)
     progress = Progress(folder / "progress.json", watch=LossWatch(3))

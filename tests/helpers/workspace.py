@@ -116,7 +116,7 @@ def write_weights(path: Path, architecture: Architecture) -> Path:
 
 
 def results(folder: Path) -> dict[str, dict]:
-    return {path.name: records.read(path).result for path in sorted((folder / "records").glob("*.json"))}
+    return {path.name: records.read(path).result.to_json() for path in sorted((folder / "records").glob("*.json"))}
 
 
 def parse_as_coop(log: Path, keyword: str, gate: str = "Finish training") -> float:

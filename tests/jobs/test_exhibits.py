@@ -18,7 +18,7 @@ from advpt.jobs.plan import Job, Plan
 from advpt.jobs.setup.demo import DEMO
 from advpt.jobs.setup.paper import PAPER
 from advpt.jobs.sweep import sweep
-from advpt.results.layout import Figure, Table, WordTable
+from advpt.results.exhibit import Figure, Table, WordTable
 from advpt.results.published import number, numbers, tapt
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -58,7 +58,7 @@ def test_main_continues_after_a_kill_says_done_and_refuses_another_configuration
     monkeypatch.setenv("TOGETHER", "1")
     more = main_sh(folder, tiny_file, seeds="1 2 3")
     assert more.returncode == 0 and "done already" not in more.stdout and "| 1,2,3 " in more.stdout, more.stdout
-    assert records.read(next((first.parents[1] / "seed3/records").glob("*.json"))).result["seed"] == 3
+    assert records.read(next((first.parents[1] / "seed3/records").glob("*.json"))).result.seed == 3
     assert "done already" in main_sh(folder, tiny_file, seeds="1 2 3").stdout
 
 
@@ -105,11 +105,11 @@ def test_a_prompt_of_a_thousand_classes_is_evaluated_over_two_hundred(tmp_path, 
     flags = ("--eval-only", "--model-dir", str(workspace.output))
     workspace.run("DATASET.NAME", name, "BANK.DIR", str(tmp_path / "b"), *quick, flags=flags, output=tmp_path / "shift")
     (path,) = (tmp_path / "shift" / "records").glob("*transfer*.json")
-    found = records.read(path).result
+    found = records.read(path).result.to_json()
     (own,) = (workspace.output / "records").glob("*transfer*.json")
     assert found["dataset"] == name and found["clean"]["n"] == 20
-    assert records.read(own).result["dataset"] == "ImageNet"
-    assert found["prompt"] != records.read(own).result["prompt"], "200 features, not 1,000"
+    assert records.read(own).result.dataset == "ImageNet"
+    assert found["prompt"] != records.read(own).result.prompt, "200 features, not 1,000"
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_base_to_new(folder, tiny_file):
     assert "base classes" in done.stdout and "new classes" in done.stdout
     top = folder / "out" / "image_folder" / "CoCoOp" / "vit_b16_2shots"
     for part, classes in (("base", 2), ("new", 1)):
-        kept = [records.read(p).result for p in sorted((top / part / "seed1" / "records").glob("*.json"))]
+        kept = [records.read(p).result.to_json() for p in sorted((top / part / "seed1" / "records").glob("*.json"))]
         assert {r["protocol"] for r in kept} == {"transfer", "adaptive"}
         assert {r["clean"]["n"] for r in kept} == {2 * classes} and {r["trainer"] for r in kept} == {"CoCoOp"}
     assert set(state_of(top / "base" / "seed1")) == NAMES

@@ -26,7 +26,7 @@ from advpt.jobs.exhibits import (
 )
 from advpt.jobs.plan import Plan
 from advpt.jobs.setup import ReproductionSetup
-from advpt.results.layout import Exhibit, Figure
+from advpt.results.exhibit import Exhibit, Figure
 
 EXHIBITS: dict[str, Callable[[Builder], list[Exhibit]]] = {
     module.__name__.rpartition(".")[2]: module.exhibits

@@ -8,7 +8,7 @@ from typing import Literal
 
 from advpt.jobs.builder import Builder, Evaluation
 from advpt.jobs.methods import ADVPT
-from advpt.results.layout import Exhibit, Figure, TimeCurve
+from advpt.results.exhibit import Exhibit, Figure, TimeCurve
 
 
 def runs(b: Builder, trainer: str, dataset: str, backbone: str) -> tuple[str, ...]:
@@ -34,4 +34,4 @@ def clock_figure(b: Builder, name: str, title: str, trainers: Sequence[str], not
         f"the times comparable. {note}{s.caption()}"
     )
     axes = ("wall-clock (s)", "accuracy (%)")
-    return [Figure(name, title, caption, "clock", *axes, time_curves=tuple(time_curves), log_x=True)]
+    return [Figure(name, title, caption, "lines", *axes, time_curves=tuple(time_curves), log_x=True)]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from advpt.jobs import methods
 from advpt.jobs.builder import Builder
 from advpt.jobs.setup import InputDefense, ReproductionSetup
-from advpt.results.layout import Cell, Metric, Row
+from advpt.results.exhibit import Cell, Metric, TableRow
 from advpt.results.published import PaperCell
 
 NO_DEFENSE = "none"
@@ -32,7 +32,7 @@ def row(
     metric: Metric,
     cells: Mapping[str, tuple[str, ...]],
     behind: InputDefense = UNDEFENDED,
-) -> Row:
+) -> TableRow:
     """A row whose published numbers stand under the method's, the defense's and the attack's names in the paper, which
     has no adaptive attackers. ``cells``: ids of runs by data set."""
     name, published = methods.table_name(method), metric.protocol != "adaptive"
@@ -43,7 +43,7 @@ def row(
             return None
         return PaperCell(table, backbone_name, b.setup.column(dataset), name, behind.published, attack)
 
-    return Row(
+    return TableRow(
         backbone_name,
         name,
         behind.name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from advpt.jobs.builder import Builder, Evaluation
 from advpt.jobs.exhibits.common import TRANSFER, two_coops
 from advpt.jobs.methods import ZEROSHOT, table_name
-from advpt.results.layout import CLEAN, Cell, Exhibit, Figure, PointCell, robust
+from advpt.results.exhibit import CLEAN, Cell, Exhibit, Figure, PointCell, robust
 
 
 def exhibits(b: Builder) -> list[Exhibit]:

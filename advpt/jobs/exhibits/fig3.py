@@ -5,7 +5,7 @@ from __future__ import annotations
 from advpt.jobs.builder import Builder
 from advpt.jobs.exhibits.common import two_coops
 from advpt.jobs.methods import table_name
-from advpt.results.layout import CLEAN, Cell, Exhibit, Figure, PointCell, robust
+from advpt.results.exhibit import CLEAN, Cell, Exhibit, Figure, PointCell, robust
 
 
 def exhibits(b: Builder) -> list[Exhibit]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from advpt.jobs.builder import Builder
 from advpt.jobs.exhibits.clock import clock_figure
-from advpt.results.layout import Exhibit
+from advpt.results.exhibit import Exhibit
 
 
 def exhibits(b: Builder) -> list[Exhibit]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from advpt.jobs.builder import Builder, Evaluation
 from advpt.jobs.methods import ADVPT
-from advpt.results.layout import CLEAN, Cell, Exhibit, Figure, PointCell, robust
+from advpt.results.exhibit import CLEAN, Cell, Exhibit, Figure, PointCell, robust
 
 
 def exhibits(b: Builder) -> list[Exhibit]:

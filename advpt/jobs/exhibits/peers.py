@@ -8,7 +8,7 @@ from advpt.jobs.builder import Builder, Evaluation, Inputs
 from advpt.jobs.exhibits.common import NO_DEFENSE, TRANSFER, columns, recipe_facts
 from advpt.jobs.methods import ADVPT, COCOOP, COOP, PEERS, ZEROSHOT, table_name
 from advpt.jobs.plan import Pairs
-from advpt.results.layout import CLEAN, Cell, Exhibit, Figure, PointCell, Row, Table, robust
+from advpt.results.exhibit import CLEAN, Cell, Exhibit, Figure, PointCell, Table, TableRow, robust
 
 SHOTS = 16
 
@@ -26,7 +26,9 @@ def exhibits(b: Builder) -> list[Exhibit]:
                 cells = tuple(Cell(ids, metric) for ids in runs[method])
                 protocol = metric.protocol or "-"
                 rows.append(
-                    Row(s.column(backbone), table_name(method), NO_DEFENSE, metric.attack or "clean", protocol, cells)
+                    TableRow(
+                        s.column(backbone), table_name(method), NO_DEFENSE, metric.attack or "clean", protocol, cells
+                    )
                 )
         for i, dataset in enumerate(s.timed):
             for metric in measured[2:]:

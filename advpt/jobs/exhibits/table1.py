@@ -5,7 +5,7 @@ from __future__ import annotations
 from advpt.jobs.builder import Builder
 from advpt.jobs.exhibits.common import TRANSFER, columns, row
 from advpt.jobs.methods import ADVPT, ZEROSHOT
-from advpt.results.layout import CLEAN, Exhibit, Table, robust
+from advpt.results.exhibit import CLEAN, Exhibit, Table, robust
 
 
 def exhibits(b: Builder) -> list[Exhibit]:

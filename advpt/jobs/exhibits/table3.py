@@ -6,7 +6,7 @@ from advpt.jobs.builder import Builder, Evaluation
 from advpt.jobs.exhibits import defended
 from advpt.jobs.exhibits.common import TRANSFER, UNDEFENDED, columns, row
 from advpt.jobs.methods import ADVPT, ZEROSHOT
-from advpt.results.layout import Exhibit, Table, robust
+from advpt.results.exhibit import Exhibit, Table, robust
 
 
 def exhibits(b: Builder) -> list[Exhibit]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from advpt.jobs.builder import Builder, Evaluation
 from advpt.jobs.exhibits.common import columns, row
 from advpt.jobs.methods import ADVPT, PROBE
-from advpt.results.layout import CLEAN, Exhibit, Table, robust
+from advpt.results.exhibit import CLEAN, Exhibit, Table, robust
 
 
 def exhibits(b: Builder) -> list[Exhibit]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from advpt.jobs.builder import Builder
 from advpt.jobs.methods import ADVPT
-from advpt.results.layout import Exhibit, WordColumn, WordTable
+from advpt.results.exhibit import Exhibit, WordColumn, WordTable
 
 
 def exhibits(b: Builder) -> list[Exhibit]:

@@ -14,7 +14,7 @@ from advpt.data import catalog
 from advpt.jobs.builder import Builder, Evaluation, Inputs
 from advpt.jobs.methods import TAPT_DESIGNS
 from advpt.jobs.setup import TaptSetup
-from advpt.results.layout import CLEAN, Cell, Exhibit, Metric, Row, Table, robust
+from advpt.results.exhibit import CLEAN, Cell, Exhibit, Metric, Table, TableRow, robust
 from advpt.results.published import PaperCell
 
 DEFENSES = ("tapt", "tapt:constructed")
@@ -35,7 +35,7 @@ def exhibits(b: Builder) -> list[Exhibit]:
                         for d in s.datasets
                     )
                     protocol = metric.protocol or "-"
-                    rows.append(Row(s.column(backbone), method, defense or "none", attack, protocol, cells))
+                    rows.append(TableRow(s.column(backbone), method, defense or "none", attack, protocol, cells))
     attacks = ", ".join(f"{name} is {attack}" for name, attack in s.attacks.items())
     caption = (
         "APT-X are prompts tuned on attacked images, TAPT-X the same tuned once more on every test image: tapt starts "

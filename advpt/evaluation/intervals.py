@@ -201,4 +201,4 @@ def _noise(y: np.ndarray) -> float:
         return 0.0
     rows, columns = y.mean(1), y.mean(0)
     left = float((y * y).sum() - n * (rows**2).sum() - seeds * (columns**2).sum() + y.size * y.mean() ** 2)
-    return max(0.0, left) / ((seeds - 1) * (n - 1)) / y.size
+    return float(max(0.0, left) / ((seeds - 1) * (n - 1)) / y.size)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, t
 
-from advpt.evaluation.statistics import IMAGES_ONLY, Runs, accuracy_interval, difference, wilson
+from advpt.evaluation.intervals import IMAGES_ONLY, Runs, accuracy_interval, difference, wilson
 
 
 @given(st.integers(1, 5000), st.data())

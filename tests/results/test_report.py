@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import os
 import re
@@ -13,27 +14,29 @@ from pathlib import Path
 import pytest
 import torch
 
+from advpt.cli import main
 from advpt.evaluation import record as records
-from advpt.evaluation.record import Record, accuracy
-from advpt.evaluation.statistics import IMAGES_ONLY, STATEMENT, Runs, accuracy_interval, wilson
-from advpt.results.figures import COLOURS, MARKERS
-from advpt.results.index import RecordIndex, Run
-from advpt.results.layout import (
+from advpt.evaluation.intervals import IMAGES_ONLY, STATEMENT, Runs, accuracy_interval, wilson
+from advpt.evaluation.record import Record
+from advpt.results.exhibit import (
     CLEAN,
     Cell,
     Figure,
     PointCell,
-    Row,
     Table,
+    TableRow,
     TimeCurve,
     WordColumn,
     WordTable,
     robust,
 )
+from advpt.results.figures import COLOURS, MARKERS
+from advpt.results.index import RecordIndex, Run
 from advpt.results.published import PaperCell
 from advpt.results.render import latex_text
 from advpt.results.report import write
 from advpt.results.values import value
+from tests.helpers.records import accuracy
 
 PGD = robust("pgd40-fkl@16")
 NASTY = "<script>alert('x')</script>&\"dogs\""
@@ -52,7 +55,7 @@ def put(folder: Path, hits: int, robust_hits: int | None = None, *, n: int = 100
         r |= {"robust": part(robust_hits) | {"untouched": 0.0}, "protocol": PGD.protocol}
         r["attack"] = {"spec": PGD.attack, "asked": PGD.attack}
     observed = more.pop("observed", {})
-    return records.write(Record(r | more, observed), folder)
+    return records.write(Record.from_json(r | more, observed), folder)
 
 
 def key(method: str, attack: str) -> PaperCell:
@@ -74,7 +77,7 @@ class Small:
     def table(self) -> Table:
         adv = ("adv1", "adv2", "adv3")
         rows = [
-            Row(
+            TableRow(
                 "ViT-B/16",
                 method,
                 "none",
@@ -124,7 +127,7 @@ def test_ours_the_papers_the_difference_and_where_it_comes_from(small):
     assert kinds(report) == [] and dict(report.words) == {"value": 4, "n/a": 4}
     markdown = (small.top / "report" / "tables" / "table1.md").read_text()
     assert f"**52.0 [{over.low:.1f}, {over.high:.1f}]**; paper" in markdown and "; paper 89.1, -29.1" in markdown
-    assert all(STATEMENT in page.replace("&#x27;", "'").replace("&quot;", '"') for page in (markdown, small.page()))
+    assert all(STATEMENT in html.unescape(page) for page in (markdown, small.page()))
 
 
 def key_number(method: str, attack: str) -> float:
@@ -181,6 +184,28 @@ def test_the_page_is_whole_escaped_and_every_number_leads_to_its_record(small):
     assert not re.search(r"(src|href)=\"?https?:", text)
     for row in small.cells().values():
         assert all(f'id="record-{i[:16]}"' in text for i in row["records"].split())
+
+
+def test_report_of_folders_writes_the_same_page(small, capsys):
+    """Heads are words; the exact attack is in the tooltip, in the legend of the page and in that of the text."""
+    attack = {"spec": PGD.attack, "name": "pgd", "objective": "fkl", "steps": 40, "eps": 16.0}
+    put(small.top / "adv1", 81, 51, attack=attack, warnings=[NASTY])
+    path = small.top / "page.html"
+    assert main(["report", str(small.top / "adv1"), "--page", str(path)]) == 0
+    printed, text = capsys.readouterr().out, path.read_text()
+    head = "PGD-40 (feature KL) 16/255, transfer"
+    assert f"page      {path}" in printed and f"{head} = {PGD.attack}" in printed and f"| {head} " in printed
+    assert f'<span title="{PGD.attack}">{head}</span>' in text and f"<dd><code>{PGD.attack}</code></dd>" in text
+    page = Links(text)
+    assert "script" not in page.tags and "&lt;script&gt;" in text
+    inside = {link[1:] for link in page.to if link.startswith("#")}
+    assert inside <= page.ids and any(link.startswith("record-") for link in inside)
+
+
+def test_attacks_of_rows_have_their_exact_form_beside_them(small):
+    small.report()
+    assert f'<span title="{PGD.attack}">pgd40</span>' in small.page()
+    assert f"Attacks: pgd40 = {PGD.attack}." in (small.top / "report" / "tables" / "table1.md").read_text()
 
 
 def test_latex_is_escaped_and_has_booktabs(small):
@@ -269,20 +294,23 @@ def test_whether_the_data_are_the_official_ones_is_said(small, official, shown):
     assert small.cells()["AdvPT", "pgd40"]["comparable"] == shown
     assert small.cells()["vanilla", "pgd40"]["comparable"] == "True"
     markdown = (small.top / "report" / "tables" / "table1.md").read_text()
-    assert ("it is unknown whether they are the official ones" in markdown) == (official is None)
+    assert ("Whether this is the official split is unknown" in markdown) == (official is None)
     assert ("compare with nothing published" in markdown) == (official is False)
 
 
 def test_accuracy_over_wall_clock_counts_the_bank(small):
     def curve(*points):
-        return [{"epoch": e, "clean": {"accuracy": a, "n": 10, "interval95": [a - 5, a + 5]}} for e, a in points]
+        return [
+            {"epoch": e, "clean": {"accuracy": a, "correct": 0, "n": 10, "interval95": [a - 5, a + 5]}}
+            for e, a in points
+        ]
 
     for seed, extra in ((1, 0.0), (2, 2.0)):
         times = {"before": 10.0 + extra, "epochs": [1.0, 2.0, 3.0]}
         training = {"curve": curve((1, 30.0), (3, 50.0 + seed))}
         put(small.top / f"adv{seed}", 80, 51, seed=seed, training=training, observed={"training": times})
     time_curves = (TimeCurve("p", "AdvPT", ("adv1", "adv2"), "clean"), TimeCurve("p", "FastAT", ("nobody",), "clean"))
-    small.report(Figure("fig4", "t", "c", "clock", "s", "%", time_curves=time_curves, log_x=True))
+    small.report(Figure("fig4", "t", "c", "lines", "s", "%", time_curves=time_curves, log_x=True))
     with (small.top / "report" / "figures" / "fig4.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(r["series"], r["label"], r["x"], r["y"]) for r in rows] == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -10,10 +11,14 @@ import torch
 from advpt.cli import main
 from advpt.errors import RecordError
 from advpt.evaluation import record as records
-from advpt.evaluation.record import Record, accuracy
-from advpt.evaluation.statistics import IMAGES_ONLY, STATEMENT, accuracy_interval, wilson
-from advpt.results.collect import collect
-from advpt.results.table import cell, compare, groups, render, render_comparisons
+from advpt.evaluation.intervals import IMAGES_ONLY, STATEMENT, wilson
+from advpt.evaluation.record import Record
+from advpt.results.groups import groups
+from advpt.results.index import RecordIndex
+from advpt.results.render import cell_text
+from advpt.results.render import text as text_of
+from advpt.results.values import Value, compare, summarize
+from tests.helpers.records import accuracy
 
 TRANSFER, ADAPTIVE = ("transfer", "pgd40-fkl@8/a0.25"), ("adaptive", "pgd40-ce@8/a0.5")
 
@@ -29,7 +34,7 @@ def write(folder, trainer, seed, clean, robust, column=TRANSFER, n=100, digest="
         "config": {"BANK.ATTACK": "pgd10-fkl@4"}, "protocol": protocol, "defenses": [], "comparable": True,
         "attack": {"spec": spec, "objective": spec.split("-")[1][:3].strip("@")},
     }  # fmt: skip
-    return records.write(Record(result | more, {}), folder / trainer / f"seed{seed}")
+    return records.write(Record.from_json(result | more, {}), folder / trainer / f"seed{seed}")
 
 
 @pytest.fixture
@@ -43,11 +48,11 @@ def folder(tmp_path):
 
 
 def test_table_shows_means_spread_and_what_was_not_run(folder):
-    (group,) = groups(collect([folder]))
-    text = render(group)
+    (group,) = groups(RecordIndex().collect([folder]))
+    text, _, _ = text_of(group.table()).partition("Differences on")
     lines = [[c.strip() for c in line.split("|")[1:-1]] for line in text.splitlines() if "|" in line]
     rows = {first: rest for first, *rest in lines}
-    found = [accuracy_interval(group.runs("AdvPT", column)) for column in (None, TRANSFER, ADAPTIVE)]
+    found = [group.value("AdvPT", column).interval for column in (None, TRANSFER, ADAPTIVE)]
     assert rows["AdvPT"] == ["1,2,3", *(f"{x.mean:.1f} [{x.low:.1f}, {x.high:.1f}]" for x in found)]
     assert found[0].low < 84 - 4.303 * 4 / 3**0.5 and found[1].mean == 62, "seeds and images, both"
     shown = [f"{k}.0 [{low:.1f}, {high:.1f}]" for k in (50, 30) for low, high in [wilson(k, 100)]]
@@ -55,7 +60,7 @@ def test_table_shows_means_spread_and_what_was_not_run(folder):
     assert list(rows)[2:] == ["ZeroshotCLIP", "CoOp", "AdvPT"]
     assert STATEMENT in text and IMAGES_ONLY not in "".join(lines[2] + lines[3] + lines[4])
     assert "100 images" in text and "AdvPT's training bank: pgd10-fkl@4" in text
-    assert rows["method"][2:] == [f"robust: {p}, {s}" for p, s in (TRANSFER, ADAPTIVE)]
+    assert rows["method"][2:] == [f"{s}, {p}" for p, s in (TRANSFER, ADAPTIVE)]
 
 
 def test_two_kinds_of_coop_have_a_row_each(tmp_path):
@@ -64,11 +69,11 @@ def test_two_kinds_of_coop_have_a_row_each(tmp_path):
         path = write(tmp_path / "clean", "CoOp", seed, clean + 10, 50)
         found = json.loads(path.read_text())["result"]
         found["config"] |= {"TRAINER.COOP.CLEAN_BANK": True}
-        records.write(Record(found, {}), path.parent.parent)
-    (group,) = groups(collect([tmp_path]))
+        records.write(Record.from_json(found, {}), path.parent.parent)
+    (group,) = groups(RecordIndex().collect([tmp_path]))
     assert group.methods == ["CoOp", "CoOp, clean bank"]
-    assert [group.parts(m, None)[1]["accuracy"] for m in group.methods] == [70, 80]
-    (alone,) = groups(collect([tmp_path / "clean"]))
+    assert [group.by_seed(m, None)[1].result.clean.accuracy for m in group.methods] == [70, 80]
+    (alone,) = groups(RecordIndex().collect([tmp_path / "clean"]))
     assert alone.methods == ["CoOp"]
 
 
@@ -78,25 +83,25 @@ def test_each_number_of_shots_has_a_row_and_is_compared_with_its_like(tmp_path):
         for seed in (1, 2, 3):
             write(tmp_path / str(shots), "AdvPT", seed, clean, 40, shots=shots)
             write(tmp_path / str(shots), "CoOp", seed, clean - 5, 30, shots=shots)
-    (group,) = groups(collect([tmp_path]))
+    (group,) = groups(RecordIndex().collect([tmp_path]))
     rows = ["CoOp, 4 shots", "CoOp, 16 shots", "CoOp, all images"]
     ours = [row.replace("CoOp", "AdvPT") for row in rows]
     assert group.methods == ["ZeroshotCLIP", *sorted(ours + rows, key=[*ours, *rows].index)]
-    assert [group.parts(m, None)[1]["accuracy"] for m in group.methods[1:]] == [60, 80, 90, 55, 75, 85]
-    text = render_comparisons(group)
+    assert [group.by_seed(m, None)[1].result.clean.accuracy for m in group.methods[1:]] == [60, 80, 90, 55, 75, 85]
+    text = text_of(group.table())
     assert all(f"| {one} - ZeroshotCLIP " in text for one in ours)
     assert "| AdvPT, 4 shots - CoOp, 4 shots " in text and "AdvPT, 4 shots - CoOp, 16 shots" not in text
-    assert "WARNING" not in render(group)
+    assert "WARNING" not in text_of(group.table())
 
 
 def test_runs_of_several_settings_in_one_row_are_named(tmp_path):
     for i, rate in enumerate((0.1, 0.2)):
         config = {"OPTIM.LR": rate, "EVAL.SUBSET": i, "BANK.ATTACK": "pgd10-fkl@4"}
         write(tmp_path / str(i), "AdvPT", 1, 80 + i, 60, config=config)
-    (group,) = groups(collect([tmp_path]))
-    assert "WARNING AdvPT, seed 1: 2 runs that differ in OPTIM.LR share a row" in render(group)
-    (alone,) = groups(collect([tmp_path / "0"]))
-    assert "WARNING" not in render(alone)
+    (group,) = groups(RecordIndex().collect([tmp_path]))
+    assert "WARNING AdvPT, seed 1: 2 runs that differ in OPTIM.LR share a row" in text_of(group.table())
+    (alone,) = groups(RecordIndex().collect([tmp_path / "0"]))
+    assert "WARNING" not in text_of(alone.table())
 
 
 def test_a_cell_of_fewer_seeds_than_its_row_says_which(tmp_path):
@@ -104,20 +109,20 @@ def test_a_cell_of_fewer_seeds_than_its_row_says_which(tmp_path):
         write(tmp_path, "AdvPT", seed, 80 + seed, 60)
     for seed in (1, 2):
         write(tmp_path, "AdvPT", seed, 80 + seed, 50 + seed, ADAPTIVE)
-    (group,) = groups(collect([tmp_path]))
-    (row,) = (line for line in render(group).splitlines() if line.startswith("| AdvPT"))
+    (group,) = groups(RecordIndex().collect([tmp_path]))
+    (row,) = (line for line in text_of(group.table()).splitlines() if line.startswith("| AdvPT"))
     cells = [c.strip() for c in row.split("|")[1:-1]]
     assert cells[1] == "1-5" and cells[-1].endswith("] (seeds 1,2)") and "seeds" not in cells[2] + cells[3]
 
 
 def test_differences_pair_seeds_and_images(folder):
-    (group,) = groups(collect([folder]))
-    d = compare(group, "AdvPT", "CoOp", TRANSFER)
+    (group,) = groups(RecordIndex().collect([folder]))
+    d = compare(group.value("AdvPT", TRANSFER), group.value("CoOp", TRANSFER))
     assert d.mean == pytest.approx(10) and d.low > 0 and d.seeds == (3, 3) and d.significant
-    zero = compare(group, "AdvPT", "ZeroshotCLIP", TRANSFER)
+    zero = compare(group.value("AdvPT", TRANSFER), group.value("ZeroshotCLIP", TRANSFER))
     assert zero.mean == pytest.approx(32) and zero.seeds == (3,) and zero.significant
-    assert compare(group, "AdvPT", "CoOp", ADAPTIVE) is None
-    text = render_comparisons(group)
+    assert compare(group.value("AdvPT", ADAPTIVE), group.value("CoOp", ADAPTIVE)) is None
+    text = text_of(group.table()).partition("Differences on")[2]
     assert "+10.0" in text and "| 3 seeds and images |" in text and IMAGES_ONLY not in text
 
 
@@ -126,14 +131,14 @@ def test_one_seed_is_not_taken_for_every_seed_of_the_other(folder):
     for seed in (2, 3):
         for path in (folder / "CoOp" / f"seed{seed}" / "records").glob("*.json"):
             path.unlink()
-    (group,) = groups(collect([folder]))
-    d = compare(group, "AdvPT", "CoOp", TRANSFER)
+    (group,) = groups(RecordIndex().collect([folder]))
+    d = compare(group.value("AdvPT", TRANSFER), group.value("CoOp", TRANSFER))
     assert d.seeds == (3, 1) and d.images_only and not d.significant and d.low > 0
-    lines = [line for line in render_comparisons(group).splitlines() if "AdvPT - CoOp" in line]
+    lines = [line for line in text_of(group.table()).splitlines() if "AdvPT - CoOp" in line]
     assert len(lines) == 2 and all(IMAGES_ONLY in line for line in lines)
-    (row,) = [line for line in render(group).splitlines() if line.startswith("| CoOp")]
+    (row,) = [line for line in text_of(group.table()).splitlines() if line.startswith("| CoOp")]
     assert row.count(f"({IMAGES_ONLY})") == 2
-    (zero,) = [line for line in render(group).splitlines() if line.startswith("| ZeroshotCLIP")]
+    (zero,) = [line for line in text_of(group.table()).splitlines() if line.startswith("| ZeroshotCLIP")]
     assert IMAGES_ONLY not in zero, "zero-shot CLIP is whole with one run"
 
 
@@ -141,15 +146,15 @@ def test_who_is_trained_is_in_the_record_and_not_counted(folder):
     """One record of a method that says it is not trained stands against all seeds, as zero-shot CLIP does."""
     write(folder, "Ensemble", 1, 70, 40, trained=False)
     write(folder, "Tuned", 1, 70, 40)
-    (group,) = groups(collect([folder]))
-    assert compare(group, "AdvPT", "Ensemble", TRANSFER).significant
-    assert compare(group, "AdvPT", "Tuned", TRANSFER).images_only
-    assert not group.trained("ZeroshotCLIP") and group.trained("CoOp")
+    (group,) = groups(RecordIndex().collect([folder]))
+    assert compare(group.value("AdvPT", TRANSFER), group.value("Ensemble", TRANSFER)).significant
+    assert compare(group.value("AdvPT", TRANSFER), group.value("Tuned", TRANSFER)).images_only
+    assert not group.value("ZeroshotCLIP", None).runs.trained and group.value("CoOp", None).runs.trained
 
 
 def test_other_images_stand_in_another_table(folder):
     write(folder / "more", "AdvPT", 1, 10, 5, digest="other")
-    assert len(groups(collect([folder]))) == 2
+    assert len(groups(RecordIndex().collect([folder]))) == 2
 
 
 def test_an_unsound_record_is_left_out_and_named(folder, caplog):
@@ -157,23 +162,50 @@ def test_an_unsound_record_is_left_out_and_named(folder, caplog):
     data = json.loads(path.read_text())
     data["result"]["robust"]["accuracy"] = 99
     path.write_text(json.dumps(data))
-    (group,) = groups(collect([folder]))
-    assert sorted(group.parts("CoOp", TRANSFER)) == [2, 3]
+    (group,) = groups(RecordIndex().collect([folder]))
+    assert sorted(group.by_seed("CoOp", TRANSFER)) == [2, 3]
     assert str(path) in caplog.text
 
 
 def test_no_records_is_a_sentence(tmp_path, capsys):
     with pytest.raises(RecordError, match="no records"):
-        collect([tmp_path])
+        RecordIndex().collect([tmp_path])
     assert main(["report", str(tmp_path / "nowhere")]) == 2
     assert "no folder" in capsys.readouterr().err
 
 
 def test_a_cell_of_one_seed_says_that_its_interval_is_of_the_images():
-    part, (low, high) = accuracy(torch.arange(50) < 6), wilson(6, 50)
-    assert cell({1: part}) == f"12.0 [{low:.1f}, {high:.1f}] ({IMAGES_ONLY})" and cell({}) == "not run"
-    assert cell({1: part}, trained=False) == f"12.0 [{low:.1f}, {high:.1f}]"
-    assert cell({1: part | {"deviation": 1.23}}).endswith("(± 1.2 over draws)")
+    part = accuracy(torch.arange(50) < 6)
+    least = {"split": "test", "dataset": "D", "trainer": "AdvPT", "seed": 1, "backbone": {"name": "B"}, "config": {}}
+
+    def cell(**fields):
+        return cell_text(summarize({1: Record.from_json(least | {"clean": part} | fields, {})}, robust=False))
+
+    low, high = wilson(6, 50)
+    assert cell() == f"12.0 [{low:.1f}, {high:.1f}] ({IMAGES_ONLY})" and cell_text(Value("not run")) == "not run"
+    assert cell(trained=False) == f"12.0 [{low:.1f}, {high:.1f}]"
+    assert cell(clean=part | {"deviation": 1.23}).endswith("(± 1.2 over draws)")
+
+
+def test_column_heads_are_words_with_the_exact_attack_below(tmp_path):
+    for protocol, spec, objective in (
+        ("transfer", "pgd40-fkl@8/a2", "fkl"),
+        ("transfer", "pgd40-ce@8/a2", "ce"),
+        ("transfer", "pgd40-ce@8/a1", "ce"),
+    ):
+        attack = {"name": "pgd", "steps": 40, "eps": 8.0, "spec": spec, "objective": objective}
+        write(tmp_path, "AdvPT", 1, 60, 40, (protocol, spec), attack=attack)
+    attack = {"name": "mine", "eps": 4, "norm": "l2", "spec": "mine@4/l2", "objective": "ce"}
+    write(tmp_path, "AdvPT", 1, 60, 40, ("adaptive", "mine-ce@4/l2"), attack=attack)
+    (group,) = groups(RecordIndex().collect([tmp_path]))
+    assert list(group.heads().values()) == [
+        "clean",
+        "PGD-40 (feature KL) 8/255, transfer",
+        "PGD-40 (cross-entropy) 8/255, transfer [pgd40-ce@8/a1]",
+        "PGD-40 (cross-entropy) 8/255, transfer [pgd40-ce@8/a2]",
+        "mine 4/255 l2, adaptive",
+    ]
+    assert "PGD-40 (feature KL) 8/255, transfer = pgd40-fkl@8/a2; " in text_of(group.table())
 
 
 def test_report_prints_the_table(folder, capsys):
@@ -187,11 +219,9 @@ def test_report_prints_the_table(folder, capsys):
 )
 def test_the_caption_says_whether_the_split_is_the_official_one(tmp_path, official, words):
     path = write(tmp_path, "AdvPT", 1, 50, 30)
-    result = records.read(path).result | {"comparable": official}
-    records.write(Record(result, {}), tmp_path / "AdvPT" / "seed1")
-    (group,) = groups(collect([tmp_path]))
-    text = render(group).partition("\n\n")[0]
+    result = records.read(path).result
+    records.write(Record(dataclasses.replace(result, comparable=official)), tmp_path / "AdvPT" / "seed1")
+    (group,) = groups(RecordIndex().collect([tmp_path]))
+    text = text_of(group.table()).partition("\n\n")[0]
     assert words in text
     assert ("published" in text) == (official is False) and ("unknown" in text) == (official is None)
-    with pytest.raises(RecordError, match="comparable is 'no', expected true, false or null"):
-        records.read(records.write(Record(result | {"comparable": "no"}, {}), tmp_path / "x"))

@@ -1,8 +1,8 @@
-"""What stands where in a table or a figure, before any number is known: cells name runs and which of their records."""
+"""The exhibits of a report before any number is known: each cell names its runs and which of their numbers it shows."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from advpt.defenses import parse as parse_defense
@@ -35,8 +35,8 @@ def robust(attack: str, protocol: str = "transfer", defense: str = "") -> Metric
     Raises:
         ConfigError: not an attack, a protocol or a defense.
     """
-    found = threats((attack,), (protocol,))[0]
-    return Metric(found.protocol, str(found.attack), str(parse_defense(defense)) if defense else "")
+    threat = threats((attack,), (protocol,))[0]
+    return Metric(threat.protocol, str(threat.attack), str(parse_defense(defense)) if defense else "")
 
 
 @dataclass(frozen=True)
@@ -49,31 +49,34 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A line of a table: what its numbers have in common, and one cell per column (None: no such cell)."""
+class TableRow:
+    """A row of a table: what its numbers have in common ("" where a table does not say), and one cell per column
+    (None: no such cell)."""
 
     backbone: str
     method: str
     defense: str
     attack: str
     protocol: str
-    cells: tuple[Cell | None, ...]
+    cells: tuple[Cell | None, ...] = ()
 
     @property
-    def rivals(self) -> tuple[str, ...]:
+    def comparable(self) -> tuple[str, ...]:
         """Rows that are equal in this differ in the method alone."""
         return (self.backbone, self.defense, self.attack, self.protocol)
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows by columns (data sets), with what to know about it."""
+    """Rows by columns. ``attacks``: in their exact form, by the words that stand for them in heads and rows; those of
+    cells need not be named."""
 
     name: str
     title: str
     caption: str
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
+    attacks: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -116,12 +119,12 @@ class TimeCurve:
 
 @dataclass(frozen=True)
 class Figure:
-    """``kind``: ``points`` (a scatter with labels), ``lines``, ``bars`` (``label`` is the group) or ``clock``."""
+    """``kind``: ``points`` (a scatter with labels), ``lines``, or ``bars`` (``label`` is the group)."""
 
     name: str
     title: str
     caption: str
-    kind: Literal["points", "lines", "bars", "clock"]
+    kind: Literal["points", "lines", "bars"]
     x: str
     y: str
     point_cells: tuple[PointCell, ...] = ()
