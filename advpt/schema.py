@@ -96,8 +96,8 @@ def _read(annotation: Any, value: Json, name: str) -> Any:
         each = [arguments[0]] * len(value) if arguments[1:] == (...,) else arguments
         if len(each) == len(value):
             return tuple(_read(one, item, f"{name}[{i}]") for i, (one, item) in enumerate(zip(each, value)))
-    scalars = (int, float) if kind is float else (kind,)
-    if kind in _WORDS and type(value) in scalars and (kind is not float or math.isfinite(value)):
+    scalar = kind in _WORDS and isinstance(value, (int, float) if kind is float else kind)
+    if scalar and isinstance(value, bool) is (kind is bool) and (not isinstance(value, float) or math.isfinite(value)):
         return value  # true and false are no numbers, and infinity and NaN are none either
     *first, last = [word for one in kinds for word in _expected(one)]
     raise FieldError(f"{name} is {shown(value)}, expected {' or '.join([', '.join(first), last] if first else [last])}")
