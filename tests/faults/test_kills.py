@@ -67,7 +67,7 @@ KINDS = {
 )
 def test_killed_tuning(workspace: Workspace, tally, monkeypatch, kind):
     trainer, every, more = KINDS[kind]
-    monkeypatch.setattr(rolling, "EVERY", every)
+    monkeypatch.setattr(rolling, "CHECKPOINT_SECONDS", every)
     monkeypatch.setattr(rolling, "SHARE", 0)
     more = ("OPTIM.MAX_EPOCH", "4", "DATALOADER.TRAIN_X.BATCH_SIZE", "2", "EVAL.PROTOCOLS", "('transfer',)", *more)
 
@@ -143,7 +143,7 @@ def alive(pid: int) -> bool:
 def test_killed_sweeps(workspace: Workspace, tally, monkeypatch):
     """Real runs that share banks, two at a time; killed: the sweep, one of its runs, or all of them."""
     monkeypatch.setattr(local, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(rolling, "EVERY", 0.0)
+    monkeypatch.setattr(rolling, "CHECKPOINT_SECONDS", 0.0)
     jobs = [Job("AdvPT", "d", "b", -1, seed, "main", "a", "b") for seed in (1, 2)]
     jobs.append(Job("ZeroshotCLIP", "d", "b", -1, 1, "main", "a", "b"))
     plan = Plan(tuple(jobs))
