@@ -445,7 +445,7 @@ def observe(seconds: float, device: torch.device) -> Observed:
         seconds=round(seconds, 2),
         memory=memory,
         host=Host(platform.machine(), os.cpu_count(), str(device), torch.get_num_threads()),
-        versions={"advpt": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        versions={"advpt": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
         revision=revision(),
     )
 
