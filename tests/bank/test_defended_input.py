@@ -19,18 +19,12 @@ from advpt.defenses.chain import Chain
 from advpt.defenses.diffpure import DiffPure
 from advpt.defenses.rescale import RandomRescale
 from advpt.defenses.super_resolution import SuperResolution
-from advpt.prompts.classifier import Classifier
-
-FKL, CE = parse("pgd2-fkl@8"), parse("pgd2-ce@8")
+from tests.helpers.banks import CE, FKL, classifier
+from tests.helpers.defenses import CASES
 
 
 def seen(text: str, seed: int | None = None) -> DefendedInput:
     return DefendedInput(parse_defense(text).build(), seed)
-
-
-def classifier(seed: int = 0) -> Classifier:
-    generator = torch.Generator().manual_seed(seed)
-    return Classifier(F.normalize(torch.randn(3, 32, generator=generator), dim=-1), 20.0)
 
 
 def again(bank_cache):
@@ -117,6 +111,12 @@ def test_every_parameter_is_in_the_key(bank_cache, pictures):
     )
 
 
+def test_every_registered_defense_is_in_the_key(bank_cache, pictures):
+    inputs = [UNDEFENDED, *(DefendedInput(Chain(d.name, (d,)), 0 if d.draws_noise else None) for d in CASES)]
+    keys = [bank_cache.spec(pictures, FKL, None, 0, one).key for one in inputs]
+    assert len(set(keys)) == len(keys) and {d.name for d in CASES} == set(DEFENSES)
+
+
 def test_the_version_of_the_algorithm_is_in_the_key(bank_cache, pictures, monkeypatch):
     one = bank_cache.spec(pictures, None, None, 0, seen("rescale", 0)).key
     monkeypatch.setattr(RandomRescale, "version", 99)
@@ -198,7 +198,3 @@ def test_adaptive_attacks_reach_through_the_defense(bank_cache, pictures):
         knowing = bank_cache.get_all(pictures, attack, prompt, 0, [view], DefenseAwareForward(view.chain))[0]
         losses = [F.cross_entropy(prompt.logits(bank.embeddings), bank.labels) for bank in (blind, knowing)]
         assert losses[1] > losses[0] + 0.02, text
-
-
-def test_defenses_of_the_registry_are_in_the_tests_above():
-    assert set(DEFENSES) == {"diffpure", "rescale", "super"}

@@ -20,11 +20,11 @@ from advpt.data.prepare import Options, prepare
 from datasets.split_file import SplitDataset
 from tests.helpers.prepare import (
     EVERY,
-    LISTED,
     Server,
     Small,
     drive,
     everything,
+    listed,
     network,
     options,
     picture,
@@ -63,9 +63,9 @@ def test_fetched_laid_out_and_loaded(
     assert report.ok
     assert report.found == made.facts.counts
     data = load(made, tmp_path / "data", monkeypatch)
-    if name in LISTED:
+    if made.facts.split:
         assert [len(data.train_x), len(data.val), len(data.test)] == [6, 2, 4]
-        assert data.classnames == [classname for _, classname in LISTED[name][0]]
+        assert data.classnames == [classname for _, classname in listed(name)[0]]
     assert len(data.test) == made.facts.counts[2]
     assert data.comparable is True
     folder = tmp_path / "data" / made.facts.folder

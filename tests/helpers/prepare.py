@@ -214,8 +214,8 @@ LISTED: dict[str, tuple[list[tuple[str, str]], str]] = {
     ),
     "StanfordCars": ([("cars_train/0000{}.jpg", "2000 AM"), ("cars_test/0000{}.jpg", "2012 Acura")], ""),
 }
-FOLDERS = ("ImageNetV2", "ImageNetSketch", "ImageNetA", "ImageNetR")
-EVERY = (*LISTED, *FOLDERS, "FGVCAircraft", "ImageNet")
+MADE_UP = [("first kind/{}.jpg", "first kind"), ("second kind/{}.jpg", "second kind")]
+EVERY = tuple(name for name in catalog.names() if catalog.get(name).sources)
 WNIDS = list(imagenet.shipped_names())[2:6]
 
 
@@ -230,12 +230,11 @@ def rows(classes: list[tuple[str, str]]) -> dict[str, list[list[Any]]]:
 
 def small(name: str, server: Server | None = None) -> Small:
     """The small copy of a data set; its archives and split are put on ``server``, its sources point there."""
-    if name in LISTED:
-        made = _listed(name)
-    elif name in FOLDERS:
-        made = _folders(name)
+    special = {"FGVCAircraft": _aircraft, "ImageNet": _imagenet}
+    if name in special:
+        made = special[name]()
     else:
-        made = _aircraft() if name == "FGVCAircraft" else _imagenet()
+        made = _listed(name) if catalog.get(name).split else _folders(name)
     files = dict(made.archives)
     if made.facts.split:
         files[made.facts.split.filename] = made.split
@@ -257,8 +256,14 @@ def _here(source: Source, files: Mapping[str, bytes], server: Server | None) -> 
     return dataclasses.replace(source, **(blank | marks), address=address)
 
 
+def listed(name: str) -> tuple[list[tuple[str, str]], str]:
+    """(path of an image with one {}, class name) of two classes, and the folder of the images in the archive."""
+    part = catalog.get(name).parts[0]
+    return LISTED.get(name, (MADE_UP, f"{(*part.inside, part.target)[0]}/"))
+
+
 def _listed(name: str) -> Small:
-    classes, prefix = LISTED[name]
+    classes, prefix = listed(name)
     content = rows(classes)
     paths = [row[0] for part in content.values() for row in part]
     images = {f"{prefix}{path}": picture(i) for i, path in enumerate(paths)}
@@ -293,11 +298,12 @@ def _archives(name: str, images: dict[str, bytes]) -> dict[str, bytes]:
     if name == "Caltech101":
         inner = tarred(images | {"101_ObjectCategories/BACKGROUND_Google/image_0001.jpg": picture(99)})
         return {"caltech-101.zip": zipped({"caltech-101/101_ObjectCategories.tar.gz": inner, "caltech-101/x.m": b"m"})}
-    cars = {
-        key: {path: data for path, data in images.items() if path.startswith(key)}
-        for key in ("cars_train", "cars_test")
-    }
-    return {f"{key}.tgz": tarred(members) for key, members in cars.items()}
+    if name == "StanfordCars":
+        parts = ("cars_train", "cars_test")
+        cars = {key: {path: data for path, data in images.items() if path.startswith(key)} for key in parts}
+        return {f"{key}.tgz": tarred(members) for key, members in cars.items()}
+    archive = next(source.filename for source in catalog.get(name).sources if source.what == "images")
+    return {archive: zipped(images) if archive.endswith(".zip") else tarred(images)}
 
 
 def _folders(name: str) -> Small:
