@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from advpt.attacks import autoattack, parse
+from advpt.attacks import parse
 from advpt.attacks.surrogate import load_surrogate
 from advpt.bank import build
 from advpt.bank.cache import BankCache
@@ -28,6 +28,7 @@ from advpt.evaluation.record import Record, outcome
 from advpt.prompts.classifier import Classifier
 from advpt.results.table import groups, render
 from advpt.settings import EvalSettings, SurrogateSettings
+from tests.helpers.autoattack import shorten
 
 K = 4
 FACTS = {"dataset": "random", "trainer": "AdvPT", "seed": 1, "config": {"BANK.ATTACK": "pgd2@4"}}
@@ -39,14 +40,7 @@ FACTS = {"dataset": "random", "trainer": "AdvPT", "seed": 1, "config": {"BANK.AT
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """AutoAttack with ten iterations in place of a hundred."""
-    make = autoattack._Standard._package_attack
-
-    def short(self, *args):
-        attack = make(self, *args)
-        attack.apgd.n_iter = attack.apgd_targeted.n_iter = 10
-        return attack
-
-    monkeypatch.setattr(autoattack._Standard, "_package_attack", short)
+    shorten(monkeypatch, 10)
 
 
 def prompt(seed: int) -> Classifier:

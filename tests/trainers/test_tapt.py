@@ -14,6 +14,7 @@ from advpt.bank.statistics import FOLDER as STATISTICS
 from advpt.cli import main
 from advpt.detectors import UNTUNED
 from advpt.evaluation import record
+from tests.helpers.autoattack import shorten
 from tests.helpers.workspace import TINY, Workspace
 
 DESIGNS = {"TAPTV": "AdvVPT", "TAPTVLI": "AdvIVLP", "TAPTVLJ": "AdvMaPLe"}
@@ -57,16 +58,7 @@ def arguments(workspace):
 
 @pytest.mark.parametrize("trainer", DESIGNS)
 def test_from_pre_training_to_records(workspace, arguments, trainer, monkeypatch):
-    from advpt.attacks import autoattack
-
-    make = autoattack._Standard._package_attack
-
-    def short(self, *args):
-        attack = make(self, *args)
-        attack.apgd.n_iter = attack.apgd_targeted.n_iter = 5
-        return attack
-
-    monkeypatch.setattr(autoattack._Standard, "_package_attack", short)
+    shorten(monkeypatch, 5)
     adv, clean = pretrain(workspace, trainer)
     both = ("TRAINER.TAPT.RESET_SOURCE", "('loaded','constructed')", "EVAL.ATTACKS", ATTACKS)
     words, how = arguments(trainer, adv, clean, *both)
