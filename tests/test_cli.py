@@ -51,13 +51,6 @@ def test_mistakes_exit_with_two(capsys):
     assert "Did you mean 'pgd'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", [[], ["doctor"], ["attacks"], ["bank"], ["report"]])
-def test_help_fits_a_screen(capsys, verb):
-    with pytest.raises(SystemExit) as done:
-        main([*verb, "--help"])
-    assert done.value.code == 0 and len(capsys.readouterr().out.splitlines()) <= 40
-
-
 def test_names_that_are_not_utf8_are_a_sentence(capsys):
     assert main(["report", "caf\udce9"]) == 2
     assert r"the name 'caf\xe9' is not UTF-8" in capsys.readouterr().err

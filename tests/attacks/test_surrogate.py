@@ -13,7 +13,7 @@ from PIL import Image
 from advpt.attacks import parse, surrogate
 from advpt.attacks.surrogate import HEAD, Recipe, Surrogate, fit_linear, load_surrogate
 from advpt.backbones.clip import from_state
-from advpt.bank.cache import BankCache
+from advpt.bank.cache import AttackRequest, BankCache
 from advpt.data.images import ImageSet
 from advpt.errors import AttackError, BankError, ConfigError, WeightsError
 from advpt.settings import SurrogateSettings
@@ -154,7 +154,7 @@ def test_one_adversarial_set_serves_all_backbones(coloured, tmp_path: Path, tiny
     for name, state in (("one", tiny_state), ("two", other)):
         backbone = from_state(name, state, "the test suite")
         bank_cache = BankCache(tmp_path / "banks", backbone, lambda b=backbone: b, chunk=6, load_surrogate=lambda: net)
-        specs.append(bank_cache.spec(coloured, attack, None, 0))
+        specs.append(bank_cache.spec(AttackRequest(coloured, attack)))
         banks.append(bank_cache.get(coloured, attack))
     assert specs[0].adversarial_set.fields() == specs[1].adversarial_set.fields()
     attacked = specs[0].adversarial_set.fields()["attacked"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from advpt.data import catalog, split
+from advpt.data.facts import SplitFacts
 
 REPOSITORY = Path(__file__).parents[2]
 DATA = REPOSITORY / os.environ.get("ADVPT_TEST_DATA", "../shared/data")
@@ -61,7 +62,7 @@ def test_every_split_file_has_an_official_hash_on_record() -> None:
     assert without == []
 
 
-def _marks(official: catalog.SplitFacts) -> str:
+def _marks(official: SplitFacts) -> str:
     return official.git_blob or official.content
 
 

@@ -12,12 +12,11 @@ import pytest
 from dassl.data.datasets import DATASET_REGISTRY
 from yacs.config import CfgNode
 
-import datasets  # noqa: F401 - registers all data sets
+import datasets
 from advpt.data import layout, manifest
 from advpt.data.catalog import get
 from advpt.data.facts import DatasetFacts, Part, SplitFacts
 from advpt.data.prepare import Options, prepare
-from datasets.split_file import SplitDataset
 from tests.helpers.prepare import (
     EVERY,
     Server,
@@ -191,18 +190,18 @@ def test_a_split_of_another_text_but_the_same_content_is_accepted(server: Server
 
 @pytest.mark.filterwarnings("ignore:.*not comparable")
 def test_ones_own_set_as_datasets_md_says(tmp_path: Path) -> None:
-    class Birds(SplitDataset):
-        info = DatasetFacts(
-            name="Birds",
-            aliases=("birds",),
-            folder="birds",
-            image_dir="images",
-            classes=2,
-            counts=(6, 2, 4),
-            split=SplitFacts("split_birds.json"),
-            parts=(Part("images"),),
-        )
-
+    facts = DatasetFacts(
+        name="Birds",
+        aliases=("birds",),
+        folder="birds",
+        image_dir="images",
+        classes=2,
+        counts=(6, 2, 4),
+        split=SplitFacts("split_birds.json"),
+        parts=(Part("images"),),
+    )
+    Birds = datasets.class_for(facts)
+    assert (Birds.__name__, Birds.dataset_dir) == ("Birds", "birds")
     content = rows([("owl/{}.jpg", "owl"), ("wren/{}.jpg", "wren")])
     for path in (row[0] for part in content.values() for row in part):
         target = tmp_path / "birds" / "images" / path
@@ -213,10 +212,9 @@ def test_ones_own_set_as_datasets_md_says(tmp_path: Path) -> None:
     data = Birds(cfg)
     assert data.classnames == ["owl", "wren"]
     assert len(data.train_x) == 2
-    assert prepare(Birds.info, tmp_path, options()).ok
+    assert prepare(facts, tmp_path, options()).ok
     marked = SplitFacts("split_birds.json", content=data.split_digest)
-    Birds.info = dataclasses.replace(Birds.info, split=marked)
-    assert Birds(cfg).comparable
+    assert datasets.class_for(dataclasses.replace(facts, split=marked))(cfg).comparable
 
 
 # --- ImageNet -----------------------------------------------------------------------------------------------------

@@ -265,15 +265,15 @@ def test_another_tar_as_imagenets_train(tmp_path: Path) -> None:
 def test_unpacking_train_continues_with_the_next_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = small("ImageNet")
     mine = user_files(made, tmp_path / "mine")
-    real, unpacked = archives.extract_tar, []
+    real, unpacked = archives.extract_members, []
 
-    def stop_at_the_third(stream: Any, name: str, target: Path, budget: Any) -> None:
+    def stop_at_the_third(members: Any, name: str, target: Path, budget: Any) -> None:
         unpacked.append(name)
         if len(unpacked) == 3:
             raise KeyboardInterrupt
-        real(stream, name, target, budget)
+        real(members, name, target, budget)
 
-    monkeypatch.setattr(archives, "extract_tar", stop_at_the_third)
+    monkeypatch.setattr(archives, "extract_members", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         prepare(made.facts, tmp_path / "data", options(archives=mine))
     assert_not_taken_for_complete(made, tmp_path / "data")
@@ -281,6 +281,28 @@ def test_unpacking_train_continues_with_the_next_class(tmp_path: Path, monkeypat
     train = [name for name in unpacked if "img_train" in name]
     assert len(train) == 5
     assert train[3] == train[2], "the class that was interrupted, and none of the complete ones"
+
+
+def test_unpacked_train_is_kept_where_val_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = small("ImageNet")
+    mine = user_files(made, tmp_path / "mine")
+    real, unpacked = archives.extract_members, []
+
+    def noting(members: Any, name: str, target: Path, budget: Any) -> None:
+        unpacked.append(name)
+        real(members, name, target, budget)
+
+    monkeypatch.setattr(archives, "extract_members", noting)
+    val = next(path for path in mine if "img_val" in path.name)
+    whole = val.read_bytes()
+    val.write_bytes(whole[: len(whole) // 2])
+    text = message(made, tmp_path / "data", archives=mine, unverified=True)
+    assert "ILSVRC2012_img_val.tar is cut short or damaged" in text
+    val.write_bytes(whole)
+    before = len(unpacked)
+    assert before > 4
+    assert prepare(made.facts, tmp_path / "data", options(archives=mine)).ok
+    assert not [name for name in unpacked[before:] if "img_train" in name]
 
 
 # --- what is there already ------------------------------------------------------------------------------------------
@@ -340,7 +362,7 @@ def test_interrupted_at_any_moment_then_continued(
 ) -> None:
     made = small("OxfordPets", server)
     where: tuple[Any, str] = {
-        "unpacking": (archives, "write"),
+        "unpacking": (archives, "is_litter"),
         "renaming": (staging, "rename"),
         "manifest": (manifest, "write"),
     }[moment]
@@ -378,7 +400,7 @@ def test_a_second_process_waits(server: Server, tmp_path: Path, caplog: pytest.L
     caplog.set_level("INFO")
     other = threading.Thread(target=prepare, args=(made.facts, tmp_path, options()))
     other.start()
-    while "waiting for it" not in caplog.text:
+    while "waiting for another process that works on OxfordPets" not in caplog.text:
         time.sleep(0.01)
     assert server.requests == []
     held.release()

@@ -114,7 +114,7 @@ def test_val_that_is_not_sorted_into_folders(build: Build, small: Path) -> None:
             path.rename(small / "val" / path.name)
         (small / "val" / wnid).rmdir()
     text = message(build)
-    assert f"{small}/val has 12 files and no class folders; expected them sorted into one folder per class" in text
+    assert f"{small}/val has 12 files and no class folders; expected one folder per class there" in text
     assert f"Run `python -m advpt prepare imagenet --root {small.parents[1]}`" in text
     assert not (small.parent / "listing_advpt.json").exists()
 

@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 from advpt.backbones.clip import ImageEncoder
+from advpt.checkpoints import load_checkpoint
 from advpt.evaluation import record as records
-from advpt.evaluation.record import outcome
-from advpt.files import load_checkpoint
+from tests.helpers.records import outcome
 from tests.helpers.workspace import ROOT, context, parse_as_coop, results
 
 
@@ -75,12 +75,12 @@ def test_equal_runs_have_equal_results_with_and_without_a_larger_bank(workspace,
     of_all = {path.parent.name for path in (workspace.folder / "banks").glob("*/*/*/manifest.json")}
     for path in sorted((workspace.output / "records").glob("*.json")):
         record = records.read(path)
-        result, source = record.result, record.observed["read_from"]
+        result, source = record.result.to_json(), record.observed.read_from
         named = {result["clean"]["bank"], result["training"]["bank"]}
         assert named <= source.keys() and set(source.values()) <= of_all
         taken = result["attack"]["name"] == "pgd" and result["protocol"] == "transfer"
         assert (result["robust"]["bank"] in source) == taken  # of the learned prompt there is no larger bank
-    assert all("read_from" not in records.read(p).observed for p in (workspace.folder / "alone/records").glob("*.json"))
+    assert all(records.read(p).observed.read_from is None for p in (workspace.folder / "alone/records").glob("*.json"))
 
 
 def test_results_lines_are_found_by_coops_parser(workspace):
@@ -198,13 +198,17 @@ def test_a_record_says_whether_its_method_was_trained(workspace, monkeypatch):
 
     workspace.run(trainer="ZeroshotCLIP")
     workspace.run(trainer="CoOp", output=workspace.folder / "coop")
-    (zero, *_), (coop, *_) = results(workspace.output).values(), results(workspace.folder / "coop").values()
-    assert "trained" not in zero and not records.is_trained(zero) and "trained" not in coop and records.is_trained(coop)
+
+    def first(folder):
+        return records.read(min((folder / "records").glob("*.json"))).result
+
+    zero, coop = first(workspace.output), first(workspace.folder / "coop")
+    assert zero.trained is coop.trained is None and not zero.is_trained and coop.is_trained
     monkeypatch.setattr(records, "UNTRAINED", ())
     assert ZeroshotCLIP.trained is False
     workspace.run(trainer="ZeroshotCLIP", output=workspace.folder / "again")
-    again = next(iter(results(workspace.folder / "again").values()))
-    assert again["trained"] is False and not records.is_trained(again)
+    again = first(workspace.folder / "again")
+    assert again.trained is False and not again.is_trained
 
 
 def test_best_validation_model_is_chosen_and_loaded(workspace):
@@ -229,6 +233,7 @@ args = parser.parse_args()
 cfg = get_cfg_default()
 cfg.TRAINER.COOP = CN()
 cfg.TRAINER.COOP.N_CTX = 8
+cfg.TRAINER.COOP.PREC = "fp16"
 cfg.DATASET.SUBSAMPLE_CLASSES = "all"
 trainers.advpt.extend_cfg(cfg)
 assert cfg.TRAINER.COOP.N_CTX == 8

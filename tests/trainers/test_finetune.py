@@ -8,8 +8,8 @@ import shutil
 import pytest
 import torch
 
+from advpt.checkpoints import load_checkpoint
 from advpt.evaluation import record as records
-from advpt.files import load_checkpoint
 from tests.helpers.workspace import results
 
 TINY = ("OPTIM.NAME", "adamw", "OPTIM.LR", "1e-3", "OPTIM.MAX_EPOCH", "2", "OPTIM.WARMUP_EPOCH", "-1",
@@ -77,7 +77,7 @@ def test_its_banks_are_its_own_and_a_killed_run_ends_the_same(workspace, monkeyp
     curve = found[name]["training"]["curve"]
     assert [row["epoch"] for row in curve] == [1, 2]
     assert curve[-1]["robust"]["accuracy"] == found[name]["robust"]["accuracy"]
-    times = records.read(workspace.output / "records" / name).observed["training"]
+    times = records.read(workspace.output / "records" / name).observed.training
     assert times["before"] == 0.0 and len(times["epochs"]) == 2
     assert [p.name for p in (workspace.output / "image_encoder").glob("model.pth*")] == ["model.pth.tar-2"]
 
@@ -126,19 +126,19 @@ def test_words_curves_and_pictures_of_a_prompt(workspace):
     assert words["trained"]["overall"] and words["trained"]["searched"] == 49406
     assert [row["epoch"] for row in found["training"]["curve"]] == [2, 3]
     observed = records.read(workspace.output / "records" / "test_transfer_pgd2-fkl@8-a5.json").observed
-    assert observed["training"]["before"] > 0, "building the bank counts"
+    assert observed.training.before > 0, "building the bank counts"
     about = json.loads((workspace.output / "pictures" / "pictures.json").read_text())
     assert len(about["pictures"]) == 2 and len(list((workspace.output / "pictures").glob("*.png"))) == 6
     from advpt.evaluation.record import Record
 
-    assert about["record"] == Record(found, {}).id
+    assert about["record"] == Record.from_json(found, {}).id
 
     # a second run takes the bank's time from who built it; an evaluation alone says where its prompt is from
     workspace.run(*asked, seed=2, output=workspace.folder / "two")
     second = records.read(workspace.folder / "two" / "records" / "test_transfer_pgd2-fkl@8-a5.json").observed[
         "training"
     ]
-    assert second["before"] == observed["training"]["before"]
+    assert second.before == observed.training.before
     flags = ("--eval-only", "--skip-done", "--model-dir", str(workspace.output))
     workspace.run("EVAL.WORDS", "2", output=workspace.folder / "eval", flags=flags)
     again = results(workspace.folder / "eval")["test_transfer_pgd2-fkl@8-a5.json"]

@@ -15,6 +15,7 @@ from advpt.cli import main
 from advpt.detectors import UNTUNED
 from advpt.evaluation import record
 from tests.helpers.autoattack import shorten
+from tests.helpers.records import outcome
 from tests.helpers.workspace import TINY, Workspace
 
 DESIGNS = {"TAPTV": "AdvVPT", "TAPTVLI": "AdvIVLP", "TAPTVLJ": "AdvMaPLe"}
@@ -28,7 +29,7 @@ def records(folder: Path) -> dict[tuple[str | None, str, str], dict]:
     """By protocol, attack's name and defense."""
     found = {}
     for path in (folder / "records").glob("*.json"):
-        r = record.read(path).result
+        r = record.read(path).result.to_json()
         found[r["protocol"], (r["attack"] or {}).get("name", ""), "+".join(r["defenses"])] = r
     return found
 
@@ -236,6 +237,6 @@ def test_the_demos_recipe_does_something(tmp_path):
     assert train.main([*words, "EVAL.ATTACKS", "('pgd5-ce@2:static',)"]) == 0
     found = records(tmp_path / "tapt")
     tuned, plain = (found["static", "pgd", row] for row in ("tapt", ""))
-    moved = sum(int((record.outcome(tuned[p]) != record.outcome(plain[p])).sum()) for p in ("clean", "robust"))
+    moved = sum(int((outcome(tuned[p]) != outcome(plain[p])).sum()) for p in ("clean", "robust"))
     assert moved >= 4, "one step at the paper's rate moves 1 of these 60"
     assert not any(line.startswith("test-time tuning changed no prediction") for line in tuned["warnings"])
