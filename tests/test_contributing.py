@@ -15,7 +15,16 @@ import pytest
 from tests.test_imports import LAYERS, REPOSITORY
 
 TEXT = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
-COPIED = ("advpt", "trainers", "datasets", "configs", "scripts", "tests", "dassl-lite", "train.py", "pyproject.toml")
+MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+PACKAGES = ("advpt", "trainers", "datasets")
+COPIED = (*PACKAGES, "configs", "scripts", "tests", "docs", "dassl-lite", "train.py", "pyproject.toml")
+# The tests that find what is new by themselves, and the names that they have then.
+FOUND_BY = ("tests/helpers/contributed.py", "tests/attacks/test_base.py", "tests/defenses/test_base.py",
+            "tests/bank/test_defended_input.py", "tests/data/test_entries.py", "tests/data/test_prepare.py",
+            "tests/data/test_prepare_verb.py", "tests/datasets/test_split_file.py", "tests/configs",
+            "tests/test_settings.py", "tests/test_train.py", "tests/test_tree.py")  # fmt: skip
+NAMES = ("contributed", "rsfgsm", "squeeze", "Shapes", "shapes", "Smooth", "smooth", "registered", "unique", "shipped",
+         "documented")  # fmt: skip
 
 
 def blocks(section: str) -> dict[str, str]:
@@ -45,6 +54,7 @@ def add(top: Path, path: str, code: str) -> None:
 
 
 ADDITIONS = {
+    "Add a trainer": ["configs/trainers/Smooth/democlip.yaml", "trainers/__init__.py", "trainers/smooth.py"],
     "Add an attack": ["advpt/attacks/__init__.py", "advpt/attacks/rsfgsm.py"],
     "Add a defense": ["advpt/defenses/__init__.py", "advpt/defenses/squeeze.py"],
     "Add a data set": ["advpt/data/entries.py", "configs/datasets/shapes.yaml"],
@@ -65,35 +75,34 @@ def test_an_addition_is_as_many_files_as_it_says(section: str) -> None:
     assert sorted(blocks(section)) == ADDITIONS[section]
 
 
-def test_its_examples_run_are_planned_reported_and_tested(tmp_path: Path) -> None:
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The project with the examples in it."""
     top = tmp_path / "copy"
-    top.mkdir()
-    junk = shutil.ignore_patterns("__pycache__", "*.egg-info", ".*")
     for name in COPIED:
         source = REPOSITORY / name
         if source.is_dir():
-            shutil.copytree(source, top / name, ignore=junk, copy_function=os.link)
+            shutil.copytree(source, top / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", ".*"))
         else:
             shutil.copy(source, top / name)
     for section in ADDITIONS:
         for path, code in blocks(section).items():
-            if (top / path).exists():  # linked, and about to be changed
-                text = (top / path).read_bytes()
-                (top / path).unlink()
-                (top / path).write_bytes(text)
             add(top, path, code)
-    ruff = [sys.executable, "-m", "ruff"]
-    subprocess.run([*ruff, "check", "--select", "I", "--fix", "-q", "advpt"], cwd=top, check=True)
-    subprocess.run([*ruff, "check", "-q", "advpt"], cwd=top, check=True)
-    subprocess.run([*ruff, "format", "--check", "-q", "advpt"], cwd=top, check=True)
-    tests = ["tests/helpers/contributed.py", "tests/attacks/test_base.py", "tests/defenses/test_base.py",
-             "tests/bank/test_defended_input.py", "tests/data/test_entries.py", "tests/data/test_prepare.py",
-             "tests/data/test_prepare_verb.py", "tests/datasets/test_split_file.py", "tests/configs",
-             "tests/test_tree.py"]  # fmt: skip
-    words = "contributed or rsfgsm or Squeeze or squeeze or Shapes or shapes or registered or unique or hash"
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, "-k", words],
-        cwd=top, env=os.environ | {"PYTHONPATH": f"{top}{os.pathsep}{top / 'dassl-lite'}", "OMP_NUM_THREADS": "1"},
-        text=True, capture_output=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    return top
+
+
+def test_its_examples_run_are_planned_reported_and_tested(copy: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": f"{copy}{os.pathsep}{copy / 'dassl-lite'}", "OMP_NUM_THREADS": "1"}
+
+    def python(*words: str) -> str:
+        run = [sys.executable, *words]
+        done = subprocess.run(run, cwd=copy, env=environment, text=True, capture_output=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    python("-m", "ruff", "check", "--select", "I", "--fix", "-q", *PACKAGES)  # as `make format`
+    python("-m", "ruff", "check", *PACKAGES)
+    python("-m", "ruff", "format", "--check", *PACKAGES)
+    (docs,) = re.findall(r"^docs:.*\n\t\$\(PYTHON\) -c '(.*)' > docs/settings.md", MAKEFILE, flags=re.MULTILINE)
+    (copy / "docs" / "settings.md").write_text(python("-c", docs), encoding="utf-8")
+    python("-m", "pytest", "-q", "-p", "no:cacheprovider", *FOUND_BY, "-k", " or ".join(NAMES))

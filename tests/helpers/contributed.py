@@ -12,6 +12,7 @@ import train
 from advpt.cli import main
 from advpt.data import catalog
 from advpt.evaluation import record as records
+from advpt.evaluation.saved_run import load_run
 from tests.helpers.dataset_trees import content, tree
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,17 +36,21 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_contributed_additions_run_and_are_reported(data: Path, tmp_path: Path, capsys) -> None:
     output = tmp_path / "run"
     words = [
-        "--root", str(data), "--seed", "1", "--trainer", "AdvPT", "--output-dir", str(output),
+        "--root", str(data), "--seed", "1", "--trainer", "Smooth", "--output-dir", str(output),
         "--dataset-config-file", str(ROOT / "configs/datasets/shapes.yaml"),
-        "--config-file", str(ROOT / "configs/trainers/AdvPT/democlip.yaml"),
+        "--config-file", str(ROOT / "configs/trainers/Smooth/democlip.yaml"),
         "OPTIM.MAX_EPOCH", "1", "DATALOADER.TRAIN_X.BATCH_SIZE", "3", "BANK.DIR", str(tmp_path / "banks"),
         "BANK.ATTACK", "rsfgsm-fkl@4", "EVAL.ATTACKS", "('rsfgsm-ce@8',)", "EVAL.DEFENSES", "('squeeze/levels=4',)",
+        "TRAINER.SMOOTH.SMOOTHING", "0.2",
     ]  # fmt: skip
     assert train.main(words) == 0
     printed = capsys.readouterr().out
     assert "epoch [1/1]" in printed and "* robust_accuracy:" in printed
     made = [records.read(path).result for path in (output / "records").glob("*.json")]
-    assert made
+    assert len(made) == 2 and all(result["config"]["TRAINER.SMOOTH.SMOOTHING"] == 0.2 for result in made)
+    assert load_run(output).classifier.digest == made[0]["prompt"]
+    assert train.main([*words, "TRAINER.SMOOTH.SMOOTHING", "2"]) == 2
+    assert "TRAINER.SMOOTH.SMOOTHING" in capsys.readouterr().out
     assert main(["report", str(output)]) == 0
     table = capsys.readouterr().out
     assert "Shapes, test split, 6 images" in table and "rsfgsm" in table and "squeeze/levels=4" in table
@@ -54,7 +59,18 @@ def test_contributed_additions_run_and_are_reported(data: Path, tmp_path: Path, 
 
 def test_contributed_additions_are_planned(data: Path, tmp_path: Path, capsys) -> None:
     more = ["--set", "EVAL.ATTACKS", "('rsfgsm-ce@8',)", "--set", "BANK.ATTACK", "rsfgsm-fkl@4"]
-    words = ["sweep", "shapes", "--trainers", "AdvPT", "--backbones", "democlip", "--seeds", "1,2", "--root", str(data)]
+    words = [
+        "sweep",
+        "shapes",
+        "--trainers",
+        "Smooth,AdvPT",
+        "--backbones",
+        "democlip",
+        "--seeds",
+        "1,2",
+        "--root",
+        str(data),
+    ]
     assert main([*words, "--output", str(tmp_path / "out"), *more, "--dry-run"]) == 0
     assert "shapes" in capsys.readouterr().out
 
