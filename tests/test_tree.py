@@ -23,7 +23,7 @@ TOPICS = {
     "scripts": "scripts/",
     "v1": "files of version 1",
 }
-# What registers itself is under the contract of all of its kind (test_base.py); a file of its own is for what is its own.
+# What registers itself is under the contract of all of its kind (test_base.py); a file of its own is for the rest.
 CONTRACTS = ("@ATTACKS.add\n", "@DEFENSES.add\n")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from dassl.engine import TRAINER_REGISTRY
 
 import train
 from advpt.backbones.clip import build
@@ -16,9 +17,11 @@ from advpt.detectors import UNTUNED
 from advpt.evaluation import record
 from tests.helpers.autoattack import shorten
 from tests.helpers.records import outcome
+from tests.helpers.trainers import registered_trainers
 from tests.helpers.workspace import TINY, Workspace
+from trainers.tapt import TestTimeTrainer
 
-DESIGNS = {"TAPTV": "AdvVPT", "TAPTVLI": "AdvIVLP", "TAPTVLJ": "AdvMaPLe"}
+DESIGNS = {name: TRAINER_REGISTRY.get(name).trained_by for name in registered_trainers(TestTimeTrainer)}
 SHALLOW = [word for node in ("ADVVPT", "ADVIVLP", "ADVMAPLE", "TAPT") for leaf in ("DEPTH_TEXT", "DEPTH_VISION")
            for word in (f"TRAINER.{node}.{leaf}", "1")]  # fmt: skip
 QUICK = ("TRAINER.TAPT.VIEWS", "8", "TRAINER.TAPT.RHO", "0.5", "EVAL.EOT", "1")
