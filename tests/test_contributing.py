@@ -101,8 +101,8 @@ def test_its_examples_run_are_planned_reported_and_tested(copy: Path) -> None:
         return done.stdout
 
     python("-m", "ruff", "check", "--select", "I", "--fix", "-q", *PACKAGES)  # as `make format`
-    python("-m", "ruff", "check", "advpt", "trainers")
-    python("-m", "ruff", "format", "--check", "advpt", "trainers")
+    python("-m", "ruff", "check", *PACKAGES)
+    python("-m", "ruff", "format", "--check", *PACKAGES)
     (docs,) = re.findall(r"^docs:.*\n\t\$\(PYTHON\) -c '(.*)' > docs/settings.md", MAKEFILE, flags=re.MULTILINE)
     (copy / "docs" / "settings.md").write_text(python("-c", docs), encoding="utf-8")
     python("-m", "pytest", "-q", "-p", "no:cacheprovider", *FOUND_BY, "-k", " or ".join(NAMES))
