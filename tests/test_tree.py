@@ -37,7 +37,7 @@ def has_code(path: Path) -> bool:
 MODULES = [p for p in sorted((REPOSITORY / "advpt").rglob("*.py")) if p.name != "__init__.py" and has_code(p)]
 
 
-def test_path(module: Path) -> Path:
+def mirrored(module: Path) -> Path:
     inner = module.relative_to(REPOSITORY / "advpt")
     return TESTS / inner.parent / f"test_{inner.name}"
 
@@ -49,6 +49,6 @@ def place(path: Path) -> str:
 @pytest.mark.parametrize("module", MODULES, ids=place)
 def test_a_module_has_a_test_file_of_its_name(module: Path) -> None:
     if (name := place(module)) in EXCEPTIONS:
-        assert not test_path(module).exists(), f"{name} has tests: take it out of EXCEPTIONS"
+        assert not mirrored(module).exists(), f"{name} has tests: take it out of EXCEPTIONS"
     elif not any(mark in module.read_text(encoding="utf-8") for mark in CONTRACTS):
-        assert test_path(module).exists(), f"{name} is tested in {place(test_path(module))}, which is not there"
+        assert mirrored(module).exists(), f"{name} is tested in {place(mirrored(module))}, which is not there"

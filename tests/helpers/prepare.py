@@ -13,6 +13,7 @@ import stat
 import tarfile
 import threading
 import time
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,13 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from dassl.data.datasets import DATASET_REGISTRY
 from PIL import Image
 from scipy.io import savemat
+from yacs.config import CfgNode
 
-from advpt.data import catalog, imagenet, split
+import datasets  # noqa: F401
+from advpt.data import catalog, imagenet, layout, manifest, prepare_verb, split, steps
 from advpt.data.download import Network
 from advpt.data.facts import DatasetFacts, Source, SplitFacts
-from advpt.data.prepare import Options
+from advpt.data.prepare import Options, prepare
+from advpt.errors import DataError
 
 QUOTA = b"<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded</title></head><body>Sorry</body></html>"
 
@@ -393,3 +399,54 @@ def drive(made: Small) -> Callable[[str, Path], None]:
         target.write_bytes(every[source.filename])
 
     return get
+
+
+def message(made: Small, root: Path, kind: type[Exception] = DataError, **changes: Any) -> str:
+    with pytest.raises(kind) as caught:
+        prepare(made.facts, root, options(**changes))
+    assert_not_taken_for_complete(made, root)
+    return str(caught.value)
+
+
+def assert_not_taken_for_complete(made: Small, root: Path) -> None:
+    """Neither ``--check`` nor the registered class takes what is there for the data set."""
+    folder = root / made.facts.folder
+    assert manifest.manifest(folder) is None
+    assert not layout.examine(made.facts, folder).complete
+    cfg = CfgNode({"SEED": 1, "DATASET": {"NAME": made.facts.name, "ROOT": str(root), "NUM_SHOTS": -1}})
+    with pytest.raises(DataError):
+        DATASET_REGISTRY.get(made.facts.name)(cfg)
+
+
+def by_hand(made: Small, root: Path) -> str:
+    return steps.manual(made.facts, root)
+
+
+def image_bytes(made: Small) -> dict[str, bytes]:
+    parts = json.loads(made.split).values()
+    return {row[0]: picture(i) for i, row in enumerate(row for part in parts for row in part)}
+
+
+def load(made: Small, root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The data set through its registered class; no warning may come."""
+    cls = DATASET_REGISTRY.get(made.facts.name)
+    monkeypatch.setattr(cls, "info", made.facts)
+    cfg = CfgNode({"SEED": 1, "DATASET": {"NAME": made.facts.name, "ROOT": str(root), "NUM_SHOTS": -1}})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return cls(cfg)
+
+
+def asked_for(made: Small, folder: Path) -> Options:
+    """Fetch what can be fetched; bring by hand what cannot."""
+    given = user_files(made, folder, made.archives) if made.by_hand else ()
+    return options(archives=given, network=network(drive=drive(made)))
+
+
+Prepared = tuple[DatasetFacts, Path]
+
+
+def check(found: Prepared, with_decode: bool = False) -> list[str]:
+    """What a check of the data set says; [] if all is well."""
+    facts, folder = found
+    return prepare_verb.one(facts, folder.parent, options(network=network()), True, with_decode)[1]
