@@ -51,7 +51,7 @@ class Registry(Generic[T]):
         Raises:
             ConfigError: there is none of this name.
         """
-        del self._classes[self.get(name).name]
+        del self._items[self.get(name).name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._items))

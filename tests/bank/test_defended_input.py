@@ -114,7 +114,7 @@ def test_every_parameter_is_in_the_key(bank_cache, pictures):
 
 def test_every_registered_defense_is_in_the_key(bank_cache, pictures):
     inputs = [UNDEFENDED, *(DefendedInput(Chain(d.name, (d,)), 0 if d.draws_noise else None) for d in CASES)]
-    keys = [bank_cache.spec(pictures, FKL, None, 0, one).key for one in inputs]
+    keys = [bank_cache.spec(AttackRequest(pictures, FKL), one).key for one in inputs]
     assert len(set(keys)) == len(keys) and {d.name for d in CASES} == set(DEFENSES)
 
 

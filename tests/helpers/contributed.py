@@ -53,25 +53,14 @@ def test_contributed_additions_run_and_are_reported(data: Path, tmp_path: Path, 
     assert "TRAINER.SMOOTH.SMOOTHING" in capsys.readouterr().err
     assert main(["report", str(output)]) == 0
     table = capsys.readouterr().out
-    assert "Shapes, test split, 6 images" in table and "rsfgsm" in table and "squeeze/levels=4" in table
+    assert "Shapes, test split, 6 images" in table and "rsfgsm" in table and "squeeze:bits/levels=4" in table
     assert "not comparable" not in table
 
 
 def test_contributed_additions_are_planned(data: Path, tmp_path: Path, capsys) -> None:
     more = ["--set", "EVAL.ATTACKS", "('rsfgsm-ce@8',)", "--set", "BANK.ATTACK", "rsfgsm-fkl@4"]
-    words = [
-        "sweep",
-        "shapes",
-        "--trainers",
-        "Smooth,AdvPT",
-        "--backbones",
-        "democlip",
-        "--seeds",
-        "1,2",
-        "--root",
-        str(data),
-    ]
-    assert main([*words, "--output", str(tmp_path / "out"), *more, "--dry-run"]) == 0
+    words = ["sweep", "shapes", "--trainers", "Smooth,AdvPT", "--backbones", "democlip", "--seeds", "1,2"]
+    assert main([*words, "--root", str(data), "--output", str(tmp_path / "out"), *more, "--dry-run"]) == 0
     assert "shapes" in capsys.readouterr().out
 
 
