@@ -92,16 +92,18 @@ def _load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def load_tensors(path: Path) -> Any:
-    """What a file of ``torch.save`` holds, read as :mod:`advpt.checkpoints` describes.
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """A CoOp-style checkpoint (``state_dict``, ``epoch``, ...).
 
     Raises:
-        WeightsError: the file is damaged, or asks for any other name.
+        WeightsError: the file is missing or damaged, asks for a name beyond those above, or has no ``state_dict``.
     """
+    if not path.is_file():
+        raise WeightsError(f"no checkpoint at {path}; name the folder of a finished run with --model-dir")
     if is_torchscript(path):
         raise WeightsError(f"{path} is a TorchScript archive; expected a checkpoint as Dassl writes it")
     try:
-        return _load(path)
+        loaded = _load(path)
     except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
         pickled = pickled_class(error)
         advice = "It is no checkpoint of torch 1.6 or later, or it is damaged"
@@ -112,29 +114,18 @@ def load_tensors(path: Path) -> Any:
             )
         why = f"it wants to load {pickled}" if pickled else first_words(error)
         raise WeightsError(f"{path} cannot be read safely: {why}. {advice}") from error
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """A CoOp-style checkpoint (``state_dict``, ``epoch``, ...), as :func:`load_tensors`.
-
-    Raises:
-        WeightsError: the file is missing or damaged, asks for another name, or has no ``state_dict``.
-    """
-    if not path.is_file():
-        raise WeightsError(f"no checkpoint at {path}; name the folder of a finished run with --model-dir")
-    loaded = load_tensors(path)
     if not isinstance(loaded, dict) or not isinstance(loaded.get("state_dict"), dict):
         raise WeightsError(f"{path} holds no 'state_dict'; expected a checkpoint as Dassl writes it")
     return loaded
 
 
-def read_state_dict(path: Path, what: str) -> dict[str, Tensor]:
+def read_state_dict(path: Path, expected: str) -> dict[str, Tensor]:
     """The tensors by name in a file of safetensors or ``torch.save``, whatever training code has put around them:
     entries of :data:`WRAPPERS` are opened, other entries than tensors and prefixes ``module.`` are dropped.
 
     Args:
         path: the file. Its suffix tells safetensors from the rest.
-        what: what the file should hold, for messages ("CLIP weights").
+        expected: what the file should hold, for messages ("CLIP weights").
 
     Raises:
         WeightsError: the file is damaged, holds pickled objects or no tensors.
@@ -147,21 +138,21 @@ def read_state_dict(path: Path, what: str) -> dict[str, Tensor]:
                 f"{path} holds a pickled object of {pickled}, which cannot be opened without running code; expected a "
                 "state dict: where the model can be loaded, save torch.save(model.state_dict(), FILE)"
             ) from error
-        raise unreadable(path, what, error) from error
+        raise unreadable(path, expected, error) from error
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     entries = content.items() if isinstance(content, Mapping) else ()
     tensors = {k.removeprefix("module."): v for k, v in entries if isinstance(k, str) and isinstance(v, Tensor)}
     if not tensors:
-        raise WeightsError(f"{path} holds no state dict of tensors; expected {what}")
+        raise WeightsError(f"{path} holds no state dict of tensors; expected {expected}")
     return tensors
 
 
-def unreadable(path: Path, what: str, error: BaseException) -> WeightsError:
-    """The error for a file that does not hold ``what`` it should, with its SHA-256."""
+def unreadable(path: Path, expected: str, error: BaseException) -> WeightsError:
+    """The error for a file that does not hold what was ``expected``, with its SHA-256."""
     return WeightsError(
-        f"{path} cannot be read as {what} ({first_words(error)[:200]}); it may be damaged or cut off: compare its "
+        f"{path} cannot be read as {expected} ({first_words(error)[:200]}); it may be damaged or cut off: compare its "
         f"SHA-256 ({file_digest(path)}) with its source's"
     )
 

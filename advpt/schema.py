@@ -20,13 +20,7 @@ from advpt.errors import AdvPTError, shown
 Json = Any  # a JSON value whose form is a plug-in's own: parameters of an attack, settings, ...
 JsonObject = dict[str, Json]
 T = TypeVar("T")
-_WORDS = {
-    bool: ["true", "false"],
-    int: ["a whole number"],
-    float: ["a number"],
-    str: ["a text"],
-    types.NoneType: ["null"],
-}
+_WORDS = {bool: "true, false", int: "a whole number", float: "a number", str: "a text", types.NoneType: "null"}
 
 
 class FieldError(AdvPTError, ValueError):
@@ -90,7 +84,6 @@ def _fields(cls: type) -> list[tuple[dataclasses.Field[Any], Any]]:
 
 
 def _read(annotation: Any, value: Json, name: str) -> Any:
-    """``value`` as its annotation says; ``name`` of the field for messages."""
     kinds = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     if annotation is Json or (value is None and types.NoneType in kinds):
         return value
@@ -103,23 +96,15 @@ def _read(annotation: Any, value: Json, name: str) -> Any:
         each = [arguments[0]] * len(value) if arguments[1:] == (...,) else arguments
         if len(each) == len(value):
             return tuple(_read(one, item, f"{name}[{i}]") for i, (one, item) in enumerate(zip(each, value)))
-    if kind in _WORDS and _is_scalar(value, kind):
-        return value
+    scalar = kind in _WORDS and isinstance(value, (int, float) if kind is float else kind)
+    if scalar and isinstance(value, bool) is (kind is bool) and (not isinstance(value, float) or math.isfinite(value)):
+        return value  # true and false are no numbers, and infinity and NaN are none either
     *first, last = [word for one in kinds for word in _expected(one)]
     raise FieldError(f"{name} is {shown(value)}, expected {' or '.join([', '.join(first), last] if first else [last])}")
-
-
-def _is_scalar(value: Json, kind: type) -> bool:
-    """Whether a value is of a scalar type: true and false are no numbers, and infinity and NaN are none either."""
-    if isinstance(value, bool) or kind is bool:
-        return isinstance(value, bool) and kind is bool
-    return isinstance(value, (int, float) if kind is float else kind) and not (
-        isinstance(value, float) and not math.isfinite(value)
-    )
 
 
 def _expected(annotation: Any) -> list[str]:
     kind, arguments = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
     if kind is tuple:
         return ["a list" if arguments[1:] == (...,) else f"a list of {len(arguments)}"]
-    return _WORDS.get(kind, ["an object"])
+    return _WORDS.get(kind, "an object").split(", ")

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from advpt.checkpoints import Opaque, is_torchscript, load_checkpoint, load_tensors, read_state_dict
+from advpt.checkpoints import Opaque, is_torchscript, load_checkpoint, read_state_dict
 from advpt.errors import WeightsError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")
@@ -272,7 +272,7 @@ def test_a_pickled_module_is_named_without_a_terminals_codes(tmp_path: Path, old
     path = tmp_path / "m.pt"
     torch.save(nn.Linear(1, 1), path, _use_new_zipfile_serialization=not old)
     with pytest.raises(WeightsError, match=r"it wants to load torch\.nn\.modules\.linear\.Linear\. [OI]") as caught:
-        load_tensors(path)
+        load_checkpoint(path)
     assert "\x1b" not in str(caught.value) and "\n" not in str(caught.value)
 
 

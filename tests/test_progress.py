@@ -83,7 +83,9 @@ def test_a_bar_is_drawn_on_a_terminal_and_reported_everywhere(file: Path, monkey
             bar.set_postfix_str("2 workers")
             bar.update(2)
         terminal.flush()
-        drawn = os.read(reader, 65536).decode()
+        drawn = ""
+        while "\n" not in drawn:
+            drawn += os.read(reader, 65536).decode()
     os.close(reader)
     assert "pgd on train" in drawn and "3/3" in drawn and "2 workers" in drawn
     assert (state := read(file)) is not None and (state.done, state.total, state.unit) == (3, 3, "image")

@@ -94,6 +94,15 @@ def test_what_does_not_fit_is_named_with_what_was_expected(value: Json, sentence
     assert str(error.value) == sentence
 
 
+def test_texts_of_a_class_of_their_own_are_texts() -> None:
+    """As torch's version is one."""
+
+    class Version(str):
+        pass
+
+    assert from_json(Leaf, {"name": Version("2.6")}).name == "2.6"
+
+
 def test_fields_keep_whole_numbers_that_stand_for_others() -> None:
     """So that the JSON of a record, and with it its id, is that of its file."""
     assert to_json(from_json(Leaf, {"name": "a", "share": 2})) == {"name": "a", "share": 2}

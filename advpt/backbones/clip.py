@@ -36,7 +36,7 @@ ACTIVATION = robust.ACTIVATION
 HEAD_WIDTH = 64  # of every head in OpenAI's model code
 WIDEST = 1024  # image tower whose published weights have heads of that width
 VOCABULARY = democlip.VOCABULARY  # of OpenAI's tokenizer
-WHAT = "CLIP weights"  # what a file is called in messages
+FILE_LABEL = "CLIP weights"  # what a file is called in messages
 ELSEWHERE = ("open_clip:", "hf-hub:", "local-dir:")  # names of models that need other code than OpenAI's
 
 
@@ -350,7 +350,7 @@ def read_weights(path: Path, *, trust_archive: bool = False) -> tuple[dict[str, 
     if path.suffix != ".safetensors" and is_torchscript(path):
         state, activation = _read_archive(path, trust_archive)
     else:
-        state = read_state_dict(path, WHAT)
+        state = read_state_dict(path, FILE_LABEL)
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 activation = (file.metadata() or {}).get("activation", "").lower()
@@ -370,7 +370,7 @@ def _read_archive(path: Path, trusted: bool) -> tuple[dict[str, Tensor], str]:
         archive = torch.jit.load(path, map_location="cpu")
         return archive.state_dict(), ACTIVATION if official else _activation_in(archive)
     except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
-        raise unreadable(path, WHAT, error) from error
+        raise unreadable(path, FILE_LABEL, error) from error
 
 
 def _activation_in(archive: Any) -> str:

@@ -8,6 +8,7 @@ does not (other processors, where it is no faster either), PyTorch's own product
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK = 192  # terms of a sum
+AT_ONCE = 2**20  # numbers of an output that is added up, so that it stays in the processor's cache
 RESTS = (0, 128)  # terms that may be left over; MKL shares out fewer in another way
 ROWS = 256  # with fewer there is nothing to gain
 
@@ -44,11 +46,18 @@ def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     terms = x.shape[-1]
     if terms > BLOCK and terms % BLOCK not in RESTS:
         return F.linear(x, weight, bias)
-    parts = zip(x.reshape(-1, terms).split(BLOCK, -1), weight.split(BLOCK, -1))
-    output = _product(*next(parts), bias)
-    for rows, columns in parts:
-        output += _product(rows, columns, None)
-    return output.view(*x.shape[:-1], -1)
+    rows, columns = x.reshape(-1, terms), weight.split(BLOCK, -1)
+    pieces = 1 if len(columns) == 1 else -(-len(rows) * len(weight) // AT_ONCE)
+    sums = [_sum(piece, columns, bias) for piece in rows.tensor_split(pieces)]
+    return (sums[0] if len(sums) == 1 else torch.cat(sums)).view(*x.shape[:-1], -1)
+
+
+def _sum(x: Tensor, columns: Sequence[Tensor], bias: Tensor | None) -> Tensor:
+    first, *others = zip(x.split(BLOCK, -1), columns)
+    output = _product(*first, bias)
+    for part, weight in others:
+        output += _product(part, weight, None)
+    return output
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -93,7 +93,7 @@ def print_plan(plan: Plan, places: Places, args: argparse.Namespace) -> None:
     """The plan as a table, and what it takes."""
     print(tabulate(steps.plan_rows(plan, places), headers=steps.PLAN_HEADS, disable_numparse=True))
     workers = slots_here(args.jobs)[0]
-    print("\n".join(steps.estimate(plan, places, workers, sharing_trainers(places.repository), args.cluster)))
+    print("\n".join(steps.estimate(plan, places, workers, sharing_trainers(), args.cluster)))
     if args.verbose:
         for job in plan.jobs:
             print(f"{job.id}  {' '.join(command(job, plan, places))}")
@@ -109,20 +109,19 @@ def print_missing(plan: Plan, places: Places) -> list[str]:
     return absent
 
 
-def import_train(folder: Path) -> ModuleType:
-    """``train.py`` of a repository, which knows how trainers and data sets are registered."""
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
-    return importlib.import_module("train")
+def register_plugins() -> ModuleType:
+    """Register the repository's trainers, with their settings, and data sets; its ``train.py``."""
+    if str(repository()) not in sys.path:
+        sys.path.insert(0, str(repository()))
+    train = importlib.import_module("train")
+    train.register_plugins()
+    return train
 
 
-def sharing_trainers(folder: Path) -> set[str]:
-    """Registered trainers whose test banks serve others too (``shares_test_banks``); none without Dassl."""
-    try:
-        train = import_train(folder)
-        train.register_plugins()
-        from dassl.engine import TRAINER_REGISTRY
-    except ImportError:
-        return set()
+def sharing_trainers() -> set[str]:
+    """Registered trainers whose test banks serve others too (``shares_test_banks``)."""
+    from dassl.engine import TRAINER_REGISTRY
+
+    register_plugins()
     names = TRAINER_REGISTRY.registered_names()
     return {name for name in names if getattr(TRAINER_REGISTRY.get(name), "shares_test_banks", False)}

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from dassl.config import get_cfg_default
 
+from advpt.cli import common
 from advpt.settings import extend_cfg, merge_yaml, plain, yaml_layers
 from advpt.version import __version__
 
@@ -20,6 +21,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """A configuration file as one flat yaml, what it builds on merged in; for checkouts whose train.py does not know
     `_BASE_` and composed names such as rn50_ep50.yaml."""
+    common.register_plugins()
     cfg = get_cfg_default()
     extend_cfg(cfg)
     merge_yaml(cfg, args.file)

@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def print_tables(folders: Sequence[Path], format: str = "github", page: Path | None = None) -> None:
-    """One table for each data set and backbone, and paired comparisons below it."""
+    """One table for each data set and backbone, with paired comparisons, and where the page with them is."""
     tables = overview(folders)
     for text in tables.texts(format):
         print(f"\n{text}\n")

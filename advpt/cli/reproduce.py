@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     Returns 1 where a run failed."""
     if not args.names:
         raise ConfigError(f"name at least one of {', '.join(EXHIBITS)}, or all")
+    common.register_plugins()
     seeds = common.whole_numbers("--seeds", args.seeds)
     setup = (DEMO if args.demo else PAPER).narrowed(common.words(args.only), common.words(args.backbones), seeds)
     repository = common.repository()

@@ -18,6 +18,7 @@ from advpt.jobs.local import LocalBackend, slots_here
 from advpt.jobs.places import Places
 from advpt.jobs.plan import Pairs
 from advpt.jobs.scripts import SCRIPTS, Request, Script, result_lines
+from advpt.results.report import PAGE
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
@@ -96,6 +97,6 @@ def _show(script: Script, output: Path) -> None:
     for heading, folder in script.tables:
         print(f"\n{heading}" if heading else "")
         if any((output / folder).glob(f"**/{records.FOLDER}/*.json")):
-            print_tables([output / folder], page=output / folder / "index.html" if script.page else None)
+            print_tables([output / folder], page=output / PAGE if script.page else None)
     for line in result_lines(script, output):
         print(line)

@@ -34,8 +34,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Statistics bank of a run's visual prompts, for TAPT: mean and variance of every token at the input of every
     block, over the clean training images of the run's data set."""
-    train = common.import_train(common.repository())
-    train.register_plugins()
+    train = common.register_plugins()
     cfg = get_cfg_default()
     train.extend_cfg(cfg)
     saved = read_json(args.folder / run_folder.FILE, RecordError)

@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     """Data sets x backbones x trainers x shots x seeds as one plan of runs that may be started again at any time.
     With ``plan`` before the data sets nothing is run; ``plan`` alone is the whole paper. Returns 1 where a run failed.
     """
+    common.register_plugins()
     repository, more = common.repository(), [tuple(pair) for pair in args.set]
     weights = steps.weights(args.weights)
     places = Places(repository, args.output.absolute(), common.root(args.root), args.banks.absolute(), weights)

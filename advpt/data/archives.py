@@ -26,6 +26,7 @@ from typing import IO, Any, Literal
 
 from tqdm import tqdm
 
+from advpt.data import verify
 from advpt.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -103,12 +104,10 @@ def opened(archive: Path) -> Iterator[zipfile.ZipFile | tarfile.TarFile]:
     Raises:
         DataError: for everything that the standard library raises for damaged archives, also inside the block.
     """
-    if not archive.is_file():
-        raise DataError(f"{archive} does not exist; give the path of a downloaded archive")
-    with archive.open("rb") as file:
+    bar = {"total": archive.stat().st_size, "desc": f"unpack {archive.name}", "disable": None}
+    with archive.open("rb") as file, _readable_errors(archive):
         kind = _kind(file, archive)
-        bar = {"total": archive.stat().st_size, "desc": f"unpack {archive.name}", "disable": None}
-        with _readable_errors(archive), tqdm.wrapattr(file, "read", **bar) as stream:
+        with tqdm.wrapattr(file, "read", **bar) as stream:
             if kind == "zip":
                 with zipfile.ZipFile(stream) as members:
                     yield members
@@ -131,9 +130,9 @@ def _kind(file: IO[bytes], archive: Path) -> Kind:
     for magic, kind in _MAGIC.items():
         if head.startswith(magic):
             return kind
-    if head[257:262] == b"ustar" or tarfile.is_tarfile(archive):
+    if tarfile.is_tarfile(archive):
         return "r:"
-    if head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
+    if verify.is_page(head):
         raise DataError(
             f"{archive} is a web page, not an archive: most likely Google Drive's 'quota exceeded' page or a sign-in "
             "page, saved under this name. Delete it and fetch the file again in a browser that is signed in"
@@ -192,7 +191,8 @@ def extract_members(members: zipfile.ZipFile | tarfile.TarFile, archive: str, ta
         if member.issym() or member.islnk():
             log.info("%s: %s is a link to %s; it is left out", archive, member.name, member.linkname)
             return None
-        return safe if parts and not is_litter(parts) else None
+        litter = any(part in ("__MACOSX", ".DS_Store") or part.startswith("._") for part in parts)
+        return safe if parts and not litter else None
 
     target.mkdir(parents=True, exist_ok=True)
     if isinstance(members, tarfile.TarFile):
@@ -235,11 +235,6 @@ def member_path(name: str, archive: str) -> tuple[str, ...]:
             "another name. The archive is refused; get it from its official address. Nothing was kept"
         )
     return parts
-
-
-def is_litter(parts: tuple[str, ...]) -> bool:
-    """Whether a member is what macOS leaves in archives."""
-    return any(part == "__MACOSX" or part == ".DS_Store" or part.startswith("._") for part in parts)
 
 
 def remove(folder: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from advpt import files
-from advpt.data import listing
+from advpt.data import listing, verify
 from advpt.data.facts import DatasetFacts
 from advpt.errors import DataError
 
@@ -64,7 +64,7 @@ def read(path: Path) -> tuple[Split, bytes]:
         data = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path.name} is missing: expected at {path}") from None
-    if data.lstrip()[:64].lower().startswith((b"<!doctype", b"<html")):
+    if verify.is_page(data[:64]):
         raise DataError(
             f"{path} is a web page, not a split file: most likely Google Drive's 'quota exceeded' page, "
             "saved under this name. Delete it and fetch the file from its other source"

@@ -36,7 +36,8 @@ def bounds_text(low: float, high: float, images_only: bool) -> str:
 def wilson(correct: float, n: float) -> tuple[float, float]:
     """95 % interval in percent of a proportion of ``correct`` among ``n`` (Wilson, 1927).
 
-    Both may be fractions: ``n`` is then the number of independent images that are worth as much.
+    Both may be fractions (which ``scipy.stats.binomtest`` does not take): ``n`` is then the number of independent
+    images that are worth as much.
     """
     if n == 0:
         return 0.0, 100.0

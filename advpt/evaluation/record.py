@@ -8,7 +8,6 @@ file only where they differ from what files without them mean.
 from __future__ import annotations
 
 import base64
-import dataclasses
 import os
 import platform
 import re
@@ -24,7 +23,7 @@ import numpy as np
 import torch
 
 from advpt import additions
-from advpt.errors import RecordError
+from advpt.errors import RecordError, shown
 from advpt.evaluation.intervals import Runs, wilson
 from advpt.files import digest, read_json, write_json
 from advpt.schema import FieldError, Json, JsonObject, from_json, optional, other_names, to_json
@@ -52,7 +51,9 @@ class Accuracy:
     outcome: str | None = optional()
 
     def __post_init__(self) -> None:
-        _require_percent(self, "accuracy")
+        for name in ("accuracy", "untouched", "deviation", "lost"):
+            if not 0 <= (value := getattr(self, name, None) or 0) <= 100:
+                raise FieldError(f"{name} is {value}, expected a number from 0 to 100")
         for name, count in (("n", self.n), ("correct", self.correct)):
             if count < 0:
                 raise FieldError(f"{name} is {count}, expected a whole number from 0")
@@ -61,15 +62,9 @@ class Accuracy:
     def of(cls, correct: torch.Tensor, **fields: Any) -> Self:
         """From ``correct [n]`` bool, with its outcome; ``fields``: the other fields of a subclass."""
         hits, n = int(correct.sum()), len(correct)
-        bits = np.packbits(correct.cpu().numpy().astype(np.uint8)).tobytes()
-        return cls(
-            accuracy=100 * hits / n if n else 0.0,
-            correct=hits,
-            n=n,
-            interval95=wilson(hits, n),
-            outcome=base64.b64encode(bits).decode(),
-            **fields,
-        )
+        outcome = base64.b64encode(np.packbits(correct.cpu().numpy().astype(np.uint8)).tobytes()).decode()
+        percent = 100 * hits / n if n else 0.0
+        return cls(accuracy=percent, correct=hits, n=n, interval95=wilson(hits, n), outcome=outcome, **fields)
 
     @property
     def has_outcomes(self) -> bool:
@@ -104,10 +99,6 @@ class CleanAccuracy(Accuracy):
     deviation: float | None = optional()
     defense_seeds: tuple[DrawAccuracy, ...] = optional(())
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require_percent(self, "deviation")
-
 
 @dataclass(frozen=True, kw_only=True)
 class SurrogateFacts:
@@ -139,11 +130,6 @@ class RobustAccuracy(CleanAccuracy):
     largest_linf: float | None = optional()
     stages: Mapping[str, int] | None = optional()
     surrogate: SurrogateFacts | None = optional()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("untouched", "lost"):
-            _require_percent(self, name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,9 +299,8 @@ class Result(RunFacts):
             raise FieldError("protocol is None, expected a text beside an attack")
         for name, part in (("clean", self.clean), ("robust", self.robust)):
             if part is not None and not part.has_outcomes:
-                raise FieldError(
-                    f"{name}.outcome is {part.outcome!r:.60}, expected one bit for each of {part.n} images"
-                )
+                found = shown(part.outcome)
+                raise FieldError(f"{name}.outcome is {found}, expected one bit for each of {part.n} images")
 
     @property
     def defense_name(self) -> str:
@@ -342,15 +327,7 @@ class TrainingTimes:
         return self.before + sum(self.epochs[:epoch])
 
 
-@dataclass(frozen=True, kw_only=True)
-class Memory:
-    """Peak memory in MB: of the process, and of its GPU."""
-
-    rss_mb: float | None = optional()
-    cuda_mb: float | None = optional()
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Host:
     """The machine, with the number of threads: what, with the versions, the bits depend on."""
 
@@ -366,13 +343,14 @@ class Observed:
 
     Args:
         finished: seconds since 1970. seconds: of the evaluation. revision: Git's, of the project.
+        memory: peak in MB, of the process (``rss_mb``) and of its GPU (``cuda_mb``).
         files: folder of attacked images that were made elsewhere. read_from: by bank key, the larger bank it is in.
         training: times of the run. prepared_data: digest and date of the prepared data set's manifest.
     """
 
     finished: float | None = optional()
     seconds: float | None = optional()
-    memory: Memory | None = optional()
+    memory: Mapping[str, float] | None = optional()
     host: Host | None = optional()
     versions: Mapping[str, str] | None = optional()
     revision: str | None = optional()
@@ -419,12 +397,6 @@ class Record:
         return re.sub(r"[^A-Za-z0-9@.+_-]+", "-", "_".join(p for p in parts if p))
 
 
-def _require_percent(part: Accuracy, name: str) -> None:
-    value = getattr(part, name)
-    if value is not None and not 0 <= value <= 100:
-        raise FieldError(f"{name} is {value}, expected a number from 0 to 100")
-
-
 def runs(parts: Mapping[int, Accuracy], trained: bool) -> Runs:
     """Clean or robust parts of the records of one method, by seed, as :mod:`advpt.evaluation.intervals` takes them.
 
@@ -465,17 +437,15 @@ def read(path: Path) -> Record:
 
 def observe(seconds: float, device: torch.device) -> Observed:
     """Time, peak memory, host and versions now, at the end of an evaluation of ``seconds``."""
-    memory = Memory(rss_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1))
+    memory = {"rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)}
     if device.type == "cuda":
-        memory = dataclasses.replace(memory, cuda_mb=round(torch.cuda.max_memory_allocated(device) / 2**20, 1))
+        memory["cuda_mb"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
     return Observed(
         finished=round(time.time(), 2),
         seconds=round(seconds, 2),
         memory=memory,
-        host=Host(
-            machine=platform.machine(), cores=os.cpu_count(), device=str(device), threads=torch.get_num_threads()
-        ),
-        versions={"advpt": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        host=Host(platform.machine(), os.cpu_count(), str(device), torch.get_num_threads()),
+        versions={"advpt": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
         revision=revision(),
     )
 
@@ -483,14 +453,9 @@ def observe(seconds: float, device: torch.device) -> Observed:
 def revision() -> str:
     """Git revision of the project's checkout, with ``-dirty`` when files differ; "" outside a checkout."""
     root = Path(__file__).resolve().parents[2]
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        process = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
+        process = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return process.stdout.strip() if process.returncode == 0 else ""

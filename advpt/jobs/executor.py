@@ -7,6 +7,7 @@ started beside it. What became of a run is kept in ``<output>/jobs/<id>.json``, 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
@@ -232,7 +233,8 @@ class Executor:
         lines = self.places.file(job, "log").read_text(encoding="utf-8", errors="replace").splitlines()[-200:]
         errors = [at for at, line in enumerate(lines) if line.startswith("error: ")]
         if errors:
-            return "\n".join(lines[errors[-1] :][:ERROR_LINES]).removeprefix("error: ").strip()
+            message = itertools.takewhile(lambda line: not line.startswith("Traceback"), lines[errors[-1] :])
+            return "\n".join(itertools.islice(message, ERROR_LINES)).removeprefix("error: ").strip()
         return next((line for line in reversed(lines) if line.strip()), f"status {status}")
 
     def _write(self, job: Job, state: str, attempt: int, seconds: float, why: str) -> None:

@@ -75,8 +75,7 @@ class TextEncoder(nn.Module):
             return torch.cat([self(replace(prompts, suffix=suffix, eos=ends)) for suffix, ends in pieces], -2)
         prefix, suffix = _expand(prompts.prefix, 3, samples), _expand(prompts.suffix, 4, samples)
         deep = _expand(prompts.deep, 4, samples).unbind(1) if prompts.deep is not None else ()
-        padding = PADDING.get(device.type, 0) // len(suffix)
-        rows = _rows(eos, padding, len(prefix), prefix.shape[1], suffix.shape[2], device)
+        rows = _rows(eos, PADDING.get(device.type, 0), len(prefix), prefix.shape[1], suffix.shape[2], device)
         features = self._encode(torch.cat([prefix.flatten(0, 1), suffix.flatten(0, 2)]), deep, rows)
         return features.unflatten(0, (samples, -1)) if samples else features
 

@@ -80,6 +80,10 @@ class RecordIndex:
         if Note(kind, text) not in self.notes:
             self.notes.append(Note(kind, text))
 
+    def refuse(self, error: RecordError, path: Path) -> None:
+        """Note a file that cannot be used."""
+        self.note("refused", str(error).replace(str(path), self.path_text(path)))
+
     def path_text(self, path: Path) -> str:
         """A path for messages: below the report's top where it lies there."""
         return str(path.relative_to(self.top) if self.top is not None and path.is_relative_to(self.top) else path)
@@ -98,7 +102,7 @@ class RecordIndex:
             try:
                 sound.append(records.read(path))
             except RecordError as error:
-                self.note("refused", str(error).replace(str(path), self.path_text(path)))
+                self.refuse(error, path)
         return sound
 
     def collect(self, folders: Sequence[Path]) -> list[Record]:

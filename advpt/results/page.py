@@ -105,7 +105,7 @@ def picture_groups(runs: Iterable[Run], index: RecordIndex) -> list[PictureGroup
         try:
             about = pictures.read(run.folder)
         except RecordError as error:
-            index.note("refused", str(error))
+            index.refuse(error, run.folder / pictures.FOLDER / pictures.FILE)
             continue
         if about is None:
             continue

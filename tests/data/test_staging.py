@@ -39,7 +39,7 @@ def test_interrupted_at_any_moment_then_continued(
 ) -> None:
     made = small("OxfordPets", server)
     where: tuple[Any, str] = {
-        "unpacking": (archives, "is_litter"),
+        "unpacking": (archives, "member_path"),
         "renaming": (staging, "rename"),
         "manifest": (manifest, "write"),
     }[moment]

@@ -81,7 +81,7 @@ def test_its_banks_are_its_own_and_a_killed_run_ends_the_same(workspace, monkeyp
     assert [row["epoch"] for row in curve] == [1, 2]
     assert curve[-1]["robust"]["accuracy"] == found[name]["robust"]["accuracy"]
     times = records.read(workspace.output / "records" / name).observed.training
-    assert times["before"] == 0.0 and len(times["epochs"]) == 2
+    assert times.before == 0.0 and len(times.epochs) == 2
     assert [p.name for p in (workspace.output / "image_encoder").glob("model.pth*")] == ["model.pth.tar-2"]
 
     from trainers.finetune import EncoderTrainer
@@ -138,9 +138,7 @@ def test_words_curves_and_pictures_of_a_prompt(workspace):
 
     # a second run takes the bank's time from who built it; an evaluation alone says where its prompt is from
     workspace.run(*asked, seed=2, output=workspace.folder / "two")
-    second = records.read(workspace.folder / "two" / "records" / "test_transfer_pgd2-fkl@8-a5.json").observed[
-        "training"
-    ]
+    second = records.read(workspace.folder / "two" / "records" / "test_transfer_pgd2-fkl@8-a5.json").observed.training
     assert second.before == observed.training.before
     flags = ("--eval-only", "--skip-done", "--model-dir", str(workspace.output))
     workspace.run("EVAL.WORDS", "2", output=workspace.folder / "eval", flags=flags)
