@@ -25,7 +25,7 @@ def test_missing_files_are_named(pets: Prepared) -> None:
     assert lines[0] == f"OxfordPets in {pets[1]}: 2 missing: images/pug_0.jpg, images/pug_5.jpg"
     assert "images has 10 images" in lines[1]
     assert lines[-1].startswith("Next: delete what is damaged, then `python -m advpt prepare pets --root")
-    assert layout.examine(*pets).found == (5, 2, 3)
+    assert layout.examine(*pets).counts == (5, 2, 3)
 
 
 def test_extra_images_are_named_and_hidden_files_ignored(pets: Prepared) -> None:

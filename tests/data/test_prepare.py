@@ -33,7 +33,7 @@ def test_fetched_laid_out_and_loaded(
     made = small(name, server)
     report = prepare(made.facts, tmp_path / "data", asked_for(made, tmp_path / "mine"))
     assert report.ok
-    assert report.found == made.facts.counts
+    assert report.counts == made.facts.counts
     data = load(made, tmp_path / "data", monkeypatch)
     if made.facts.split:
         assert [len(data.train_x), len(data.val), len(data.test)] == [6, 2, 4]

@@ -239,7 +239,7 @@ def test_options_that_do_not_fit(tmp_path: Path) -> None:
 
 
 def test_digits_are_made_and_damage_is_told(tmp_path: Path) -> None:
-    assert prepare(digits.DIGITS, tmp_path).found == (897, 300, 600)
+    assert prepare(digits.DIGITS, tmp_path).counts == (897, 300, 600)
     assert manifest.manifest(tmp_path / "digits") is not None
     next((tmp_path / "digits" / "images" / "one").iterdir()).unlink()
     with pytest.raises(DataError, match=r"1 missing: images/one/(.|\n)*delete .*digits; then run"):
