@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 FILE = "rolling.pth.tar"
 FORMAT = 1
 CHECKPOINT_SECONDS = 300.0  # between two of them; more where one takes long to write
-TIME_SHARE = 20  # at most one part in so many of the time goes into writing them
+CHECKPOINT_SHARE = 20  # at most one part in so many of the time goes into writing them
 
 
 class Trainer(Protocol):
@@ -151,7 +151,7 @@ class RollingCheckpoint:
         }
         with atomic_path(self.path) as partial:
             torch.save(state, partial)
-        pause = max(CHECKPOINT_SECONDS, TIME_SHARE * (time.monotonic() - started))
+        pause = max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * (time.monotonic() - started))
         self.next_save = time.monotonic() + pause
 
     def clear(self) -> None:

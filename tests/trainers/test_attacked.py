@@ -226,7 +226,7 @@ def test_what_is_refused_before_anything_is_loaded(workspace):
          "has 12 blocks"),
         ("APT", ("TRAINER.APT.PROMPT_MODE", "onthefly"), "Did you mean 'onfly'"),
         ("APT", ("TRAINER.APT.ATTACK", "pgd3-fkl@4"), "training attacks go through the tuned prompts"),
-        ("AdvMaPLe", ("TRAINER.ADVMAPLE.LOSS", "adv"), "unknown loss 'adv'"),
+        ("AdvMaPLe", ("TRAINER.ADVMAPLE.LOSS", "adv"), "unknown value 'adv'"),
         ("CAPT", ("TRAINER.CAPT.ALPHA_RULE", "magic"), "TRAINER.CAPT.ALPHA_RULE: unknown value 'magic'"),
         ("CAPT", ("TRAINER.CAPT.ALPHA_CONST", "1.5"), "expected numbers in"),
     ):  # fmt: skip
