@@ -5,6 +5,7 @@
 # make gpu    the same on a GPU, and proof that it computes what the CPU does (eight minutes, no download)
 # make faults the fault-injection suite at full length (under 20 minutes), one table at the end and in output/faults.md
 # make lint   ruff and mypy
+# make docs   docs/settings.md, from the help texts of the settings
 # VENV=  (empty) uses the environment that is active
 VENV ?= .venv
 ifeq ($(strip $(VENV)),)
@@ -17,7 +18,7 @@ endif
 SOURCES := setup.py dassl-lite/pyproject.toml scripts/setup.sh
 export PYTHON
 
-.PHONY: setup demo demo-full test bench gpu faults lint format clean
+.PHONY: setup demo demo-full test bench gpu faults lint docs format clean
 setup: $(STAMPS)/base
 
 demo: $(STAMPS)/base
@@ -59,10 +60,13 @@ $(STAMPS)/dev: $(SOURCES) | $(VENV)
 
 ifneq ($(strip $(VENV)),)
 $(VENV):
-	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Python 3.11 or newer is needed; found $$(python3 --version)" >&2; exit 1; }
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' || \
+	  { echo "Python 3.11.4 or newer is needed; found $$(python3 --version)" >&2; exit 1; }
 	python3 -m venv $(VENV)
 endif
 
 clean:
 	rm -rf .stamps .pytest_cache .mypy_cache .ruff_cache build *.egg-info dassl-lite/*.egg-info
+
+docs: $(STAMPS)/dev
+	$(PYTHON) -c 'import trainers; from advpt.settings import table; print(table(), end="")' > docs/settings.md

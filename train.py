@@ -12,11 +12,19 @@ import argparse
 import contextlib
 import logging
 import os
-import pickle
-import re
 import sys
-import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yacs.config import CfgNode
+
+from advpt.advice import advice_on_nodes, explanation, naming_missing_settings
+from advpt.errors import ConfigError, unknown_name
+from advpt.settings import leaves, merge_overrides, merge_yaml, unread
+from advpt.signals import TERMINATED, Terminated, stoppable
+
+if TYPE_CHECKING:
+    from advpt.data.lists import DataLists
 
 HERE = Path(__file__).resolve().parent
 log = logging.getLogger("train")
@@ -52,11 +60,34 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--skip-done", action="store_true", help="exit at once when this run's records say done")
     parser.add_argument("--no-train", action="store_true", help="set everything up, do not train")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
-    parser.set_defaults(from_checkpoint=[])  # settings that the checkpoint says, for the log: setup_cfg fills them in
+    parser.set_defaults(from_checkpoint=[])  # settings of the loaded checkpoint, for the log: setup_cfg fills them in
     return parser.parse_args(argv)
 
 
-def extend_cfg(cfg) -> None:
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; its exit status."""
+    try:
+        with stoppable():
+            args = parse_args(argv)
+            return run_seeds(args) if args.seeds else run_one(args)
+    except Terminated:
+        print("stopped by SIGTERM; the same command continues where it was", file=sys.stderr)
+        return TERMINATED
+    except KeyboardInterrupt:
+        print("stopped; the same command continues where it was", file=sys.stderr)
+        return 130
+    except Exception as error:
+        reason, status = explanation(error)
+        if not reason:
+            raise
+        print(f"error: {reason}", file=sys.stderr)
+        return status
+
+
+# --- configuration ----------------------------------------------------------------------------------------------------
+
+
+def extend_cfg(cfg: CfgNode) -> None:
     """Add settings to Dassl's. Those of a trainer from another repository go here: copy the lines about it from the
     ``extend_cfg`` of its own train.py, below."""
     from advpt.settings import extend_cfg
@@ -64,47 +95,57 @@ def extend_cfg(cfg) -> None:
     extend_cfg(cfg)
 
 
-def setup_cfg(args: argparse.Namespace):
+def register_plugins() -> None:
+    """Fill Dassl's registries; ``from clip import clip`` in a trainer of another repository finds OpenAI's package."""
+    from advpt.backbones.clip import cache_folder
+    from advpt.backbones.shim import offer_clip
+
+    offer_clip(cache_folder())
+    import datasets  # noqa: F401 - registers the data sets
+    import trainers  # noqa: F401 - registers the trainers and their settings
+
+
+def setup_cfg(args: argparse.Namespace) -> CfgNode:
     """Defaults, our nodes, data set yaml, trainer yaml, flags, KEY VALUE pairs; then frozen."""
+    register_plugins()
     from dassl.config import get_cfg_default
 
     from advpt.data.listing import require_unicode
-    from advpt.errors import ConfigError
     from advpt.evaluation.run_folder import usual_folder
-    from advpt.settings import leaves, merge_overrides, merge_yaml
 
     cfg = get_cfg_default()
-    with explaining(cfg):
+    with naming_missing_settings(HERE, cfg):
         extend_cfg(cfg)
     trainer = args.trainer or "AdvPT"
-    if not (HERE / "configs/trainers" / trainer).is_dir():  # else build() checks, and a run that is done starts faster
-        require_trainer(trainer)
+    require_trainer(trainer)
     dataset_yaml, trainer_yaml = yaml_files(args)
     if not args.config_file and not trainer_yaml.is_file():
         known = sorted(p.name for p in (HERE / "configs/trainers").iterdir() if p.is_dir())
-        raise ConfigError(f"no embedded default for trainer {trainer!r} (there is one for {', '.join(known)}); "
-                          "name a yaml with --config-file")  # fmt: skip
+        raise ConfigError(
+            f"no embedded default for trainer {trainer!r} (there is one for {', '.join(known)}); name a yaml with "
+            "--config-file"
+        )
     merge_yaml(cfg, dataset_yaml)
     try:
         merge_yaml(cfg, trainer_yaml)
     except ConfigError as error:
-        raise ConfigError(f"{error}{advice_on_nodes(str(error), cfg)}") from None
-    cfg.DATASET.ROOT = args.root or cfg.DATASET.ROOT or default_root()
+        raise ConfigError(f"{error}{advice_on_nodes(str(error), cfg, HERE)}") from None
+    cfg.DATASET.ROOT = args.root or cfg.DATASET.ROOT or os.environ.get("ADVPT_DATA") or "data"
     cfg.SEED = args.seed if args.seed is not None else (cfg.SEED if cfg.SEED >= 0 else 1)
     cfg.TRAINER.NAME = trainer
     cfg.RESUME = args.resume
-    for name, node, leaf in (
-        ("source_domains", cfg.DATASET, "SOURCE_DOMAINS"),
-        ("target_domains", cfg.DATASET, "TARGET_DOMAINS"),
-        ("transforms", cfg.INPUT, "TRANSFORMS"),
-        ("backbone", cfg.MODEL.BACKBONE, "NAME"),
-        ("head", cfg.MODEL.HEAD, "NAME"),
-        ("engine", cfg.BANK, "ENGINE"),
-        ("cpus_per_worker", cfg.BANK, "CPUS_PER_WORKER"),
-        ("gpus_per_worker", cfg.BANK, "GPUS_PER_WORKER"),
+    for value, node, leaf in (
+        (args.source_domains, cfg.DATASET, "SOURCE_DOMAINS"),
+        (args.target_domains, cfg.DATASET, "TARGET_DOMAINS"),
+        (args.transforms, cfg.INPUT, "TRANSFORMS"),
+        (args.backbone, cfg.MODEL.BACKBONE, "NAME"),
+        (args.head, cfg.MODEL.HEAD, "NAME"),
+        (args.engine, cfg.BANK, "ENGINE"),
+        (args.cpus_per_worker, cfg.BANK, "CPUS_PER_WORKER"),
+        (args.gpus_per_worker, cfg.BANK, "GPUS_PER_WORKER"),
     ):
-        if getattr(args, name):
-            node[leaf] = getattr(args, name)
+        if value:
+            node[leaf] = value
     if args.eval_only and args.model_dir:
         changed = take_layout(cfg, args.model_dir)
         args.from_checkpoint = [line for key, line in changed.items() if key not in args.opts[::2]]
@@ -126,22 +167,18 @@ def yaml_files(args: argparse.Namespace) -> tuple[Path, Path]:
     )
 
 
-def take_layout(cfg, run: str) -> dict[str, str]:
+def take_layout(cfg: CfgNode, run: str) -> dict[str, str]:
     """Let the prompts in a run's folder say in which layout they are evaluated: their settings take the place of the
     yaml's, KEY VALUE pairs come after them. Returns what changed, in words, by setting."""
-    register_plugins()
     from dassl.engine import TRAINER_REGISTRY
 
-    from advpt.errors import ConfigError
     from advpt.prompts.exchange import layout_settings
-    from advpt.settings import leaves, merge_overrides
+    from trainers.advpt import PromptTrainer
 
-    name = cfg.TRAINER.NAME
-    kind = TRAINER_REGISTRY.get(name) if name in TRAINER_REGISTRY.registered_names() else None
-    node = getattr(kind, "node", "")
-    if getattr(kind, "own", "") or node not in cfg.TRAINER:  # its method tunes no prompts, or has no settings
+    kind = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+    if not issubclass(kind, PromptTrainer):  # its method tunes no prompts
         return {}
-    before = dict(leaves(cfg))
+    before, node = dict(leaves(cfg)), kind.nodes()[0]
     tuned = layout_settings(Path(run), node, list(cfg.TRAINER[node]))
     try:
         merge_overrides(cfg, [word for pair in tuned.items() for word in pair])
@@ -152,72 +189,7 @@ def take_layout(cfg, run: str) -> dict[str, str]:
     return {key: f"{key} {after[key]}, as {run} was tuned (not {before[key]})" for key in changed}
 
 
-def require_trainer(name: str) -> None:
-    """Refuse a trainer that no file registers, before the keys of its yaml or its missing settings are blamed."""
-    register_plugins()
-    from dassl.engine import TRAINER_REGISTRY
-
-    from advpt.errors import ConfigError, unknown_name
-
-    if name not in TRAINER_REGISTRY.registered_names():
-        raise ConfigError(
-            f"--trainer: {unknown_name('trainer', name, TRAINER_REGISTRY.registered_names())}. A trainer of your own "
-            f"needs its file in {HERE / 'trainers'} and an import line in the __init__.py there"
-        )
-
-
-def register_plugins() -> None:
-    """Fill Dassl's registries; ``from clip import clip`` in a trainer of another repository finds OpenAI's package."""
-    from advpt.backbones.clip import cache_folder
-    from advpt.backbones.shim import offer_clip
-
-    offer_clip(cache_folder())
-    import datasets  # noqa: F401 - registers the data sets
-    import trainers  # noqa: F401 - registers the trainers
-
-
-def advice_on_nodes(problem: str, cfg) -> str:
-    """What to do about nodes of TRAINER that a message names and the configuration lacks; "" where there are none."""
-    lacking = dict.fromkeys(node for node in re.findall(r"TRAINER\.(\w+)\.", problem) if node not in cfg.TRAINER)
-    return "".join(f"\n{advice_on_setting(f'TRAINER.{node}')}" for node in lacking)
-
-
-def advice_on_setting(name: str) -> str:
-    """What to do about a setting or node that the configuration lacks."""
-    return (
-        f"{name} is no setting of this project. If it belongs to a trainer or data set from another repository, copy "
-        f"the lines about it from the extend_cfg of that repository's train.py into extend_cfg of {HERE / 'train.py'}"
-    )
-
-
-@contextlib.contextmanager
-def explaining(*cfgs):
-    """Within the block, the error of code that reads a setting which the configurations lack names setting and line.
-
-    Raises:
-        ConfigError: in the place of that error.
-    """
-    from advpt.errors import ConfigError
-    from advpt.settings import missing_leaf
-
-    try:
-        yield
-    except AttributeError as error:
-        if not (name := missing_leaf(error, cfgs)):
-            raise
-        reader = traceback.extract_tb(error.__traceback__)[-2]  # the last frame is yacs'
-        raise ConfigError(
-            f"{reader.filename}, line {reader.lineno}, reads {name}. {advice_on_setting(name)}"
-        ) from error
-
-
-def default_root() -> str:
-    return os.environ.get("ADVPT_DATA") or "data"
-
-
-def run(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
-    return run_seeds(args) if args.seeds else run_one(args)
+# --- runs -------------------------------------------------------------------------------------------------------------
 
 
 def run_one(args: argparse.Namespace) -> int:
@@ -226,44 +198,52 @@ def run_one(args: argparse.Namespace) -> int:
 
     from advpt.evaluation.run_folder import lock_run_folder
 
-    with explaining(cfg), contextlib.nullcontext() if args.eval_only else lock_run_folder(Path(cfg.OUTPUT_DIR)):
-        return run_in_folder(args, cfg)
-
-
-def run_in_folder(args: argparse.Namespace, cfg) -> int:
-    from advpt.evaluation.run_folder import check, check_data, claim, mark_done
-
     folder = Path(cfg.OUTPUT_DIR)
-    check(folder, cfg, evaluating=args.eval_only)
-    evaluated = str(Path(args.model_dir).absolute()) if args.eval_only else ""
-    if done_already(args, cfg, evaluated):
+    with naming_missing_settings(HERE, cfg), contextlib.nullcontext() if args.eval_only else lock_run_folder(folder):
+        return evaluate(args, cfg, folder) if args.eval_only else train(args, cfg, folder)
+
+
+def train(args: argparse.Namespace, cfg: CfgNode, folder: Path) -> int:
+    """Tune and evaluate."""
+    from advpt.evaluation.run_folder import check, claim, mark_done
+
+    check(folder, cfg)
+    if done_already(args, cfg):
         return 0
-    open_log(cfg.OUTPUT_DIR)
-    for line in args.from_checkpoint:
-        log.info("%s", line)
+    open_log(folder)
     trainer = build(args, cfg)
-    data = lists_of(trainer)
-    if args.eval_only:
-        if data is not None:
-            check_data(folder, cfg, data, evaluating=True)
-        trainer.load_model(args.model_dir, epoch=args.load_epoch)
-    claim(folder, cfg, data, evaluating=args.eval_only)
-    if args.eval_only:
-        trainer.test()
-        if str(folder.absolute()) != evaluated:  # a run's own folder says done when the run is, not when it is read
-            mark_done(folder, cfg, evaluated)
-    elif not args.no_train:
+    claim(folder, cfg, lists_of(trainer))
+    if not args.no_train:
         trainer.train()
         if not cfg.TEST.NO_TEST:
             mark_done(folder, cfg)
     return 0
 
 
+def evaluate(args: argparse.Namespace, cfg: CfgNode, folder: Path) -> int:
+    """Evaluate what another run tuned."""
+    from advpt.evaluation.run_folder import check, check_data, claim, mark_done
+
+    check(folder, cfg, evaluating=True)
+    evaluated = str(Path(args.model_dir).absolute())
+    if done_already(args, cfg, evaluated):
+        return 0
+    open_log(folder)
+    trainer = build(args, cfg)
+    data = lists_of(trainer)
+    if data is not None:
+        check_data(folder, cfg, data, evaluating=True)
+    trainer.load_model(args.model_dir, epoch=args.load_epoch)
+    claim(folder, cfg, data, evaluating=True)
+    trainer.test()
+    if str(folder.absolute()) != evaluated:  # evaluating a run in its own folder must not mark it done
+        mark_done(folder, cfg, evaluated)
+    return 0
+
+
 def run_seeds(args: argparse.Namespace) -> int:
     """Several seeds in one process, each with the folder and the records it would have alone: tuned in one batch, or,
     with --eval-only, evaluated one after the other (seed 3 of --model-dir DIR is DIR/seed3)."""
-    from advpt.errors import ConfigError
-
     if args.seed is not None or args.resume:
         raise ConfigError("--seeds does not go with --seed or --resume; give the seeds once, or continue one run alone")
     try:
@@ -274,21 +254,26 @@ def run_seeds(args: argparse.Namespace) -> int:
         raise ConfigError(f"--seeds {args.seeds!r}: give seeds of 0 or more, for instance --seeds 1,2,3")
     per_seed = []
     for seed in seeds:
-        own = {"seed": seed, "seeds": ""}
-        for name in ("output_dir", "model_dir"):
-            if top := getattr(args, name):
-                own[name] = str(Path(top, f"seed{seed}"))
-        per_seed.append(argparse.Namespace(**vars(args) | own))
+        folders = {n: str(Path(top, f"seed{seed}")) for n in ("output_dir", "model_dir") if (top := getattr(args, n))}
+        per_seed.append(argparse.Namespace(**vars(args) | {"seed": seed, "seeds": ""} | folders))
     if args.eval_only:
         return max(run_one(each) for each in per_seed)
-    return run_together(args, [setup_cfg(each) for each in per_seed])
+    return train_batched(args, [setup_cfg(each) for each in per_seed])
 
 
-def run_together(args: argparse.Namespace, cfgs: list) -> int:
-    """Runs that differ in the seed alone, tuned in one batch."""
+def train_batched(args: argparse.Namespace, cfgs: list[CfgNode]) -> int:
+    """Runs that differ in the seed alone, tuned in one batch and evaluated one after the other."""
     from advpt.evaluation.run_folder import check, claim, lock_run_folder, mark_done
+    from trainers import multi_seed
+    from trainers.advpt import PromptTrainer
 
-    with explaining(*cfgs), contextlib.ExitStack() as stack:
+    def finish(trainer: PromptTrainer) -> None:
+        open_log(trainer.cfg.OUTPUT_DIR)  # its results go into its own log
+        trainer.after_train()
+        if not trainer.cfg.TEST.NO_TEST:
+            mark_done(Path(trainer.cfg.OUTPUT_DIR), trainer.cfg)
+
+    with naming_missing_settings(HERE, *cfgs), contextlib.ExitStack() as stack:
         for cfg in cfgs:
             stack.enter_context(lock_run_folder(Path(cfg.OUTPUT_DIR)))
             check(Path(cfg.OUTPUT_DIR), cfg)
@@ -299,78 +284,22 @@ def run_together(args: argparse.Namespace, cfgs: list) -> int:
         built = [build(args, cfg) for cfg in cfgs]
         for trainer in built:
             claim(Path(trainer.cfg.OUTPUT_DIR), trainer.cfg, lists_of(trainer))
-        if args.no_train:
-            return 0
-
-        from trainers.multi_seed import train_together
-
-        def finish(trainer) -> None:
-            open_log(trainer.cfg.OUTPUT_DIR)  # its results go into its own log
-            trainer.after_train()
-            if not trainer.cfg.TEST.NO_TEST:
-                mark_done(Path(trainer.cfg.OUTPUT_DIR), trainer.cfg)
-
-        train_together(built, finish)
+        if not args.no_train:
+            multi_seed.train_batched(built, finish)
     return 0
 
 
-def done_already(args: argparse.Namespace, cfg, evaluated: str = "") -> bool:
-    """Whether a run may be skipped: all of it is there, and the data are those that it is on.
-
-    Raises:
-        RecordError: it is on other data. DataError: the data are not there.
-    """
-    from advpt.evaluation.run_folder import claim, is_done
-
-    folder = Path(cfg.OUTPUT_DIR)
-    if not (args.skip_done and is_done(folder, cfg, evaluated)):
-        return False
-    claim(folder, cfg, lists_now(cfg), evaluating=args.eval_only)
-    print(f"done already: {cfg.OUTPUT_DIR} (its records are kept; delete the folder to run it again)")
-    return True
-
-
-def lists_of(trainer):
-    """The lists of a trainer's data; None where its loaders are not Dassl's."""
-    from advpt.data.lists import DataLists
-
-    manager = getattr(trainer, "dm", None)
-    return DataLists.of(manager.dataset) if manager is not None else None
-
-
-def lists_now(cfg):
-    """The lists of the data that a configuration names, as a run of it would see them."""
-    register_plugins()
-    from dassl.data.datasets import build_dataset
-    from dassl.utils import set_random_seed
-
-    from advpt.data.lists import DataLists
-
-    if cfg.SEED >= 0:
-        set_random_seed(cfg.SEED)
-    return DataLists.of(build_dataset(cfg))
-
-
-def open_log(where: str | Path) -> None:
-    """From now on everything printed and logged goes into this file, or ``log.txt`` of this folder, too."""
-    from dassl.utils import setup_logger
-
-    setup_logger(str(where))  # upstream's takes no Path
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
-
-
-def build(args: argparse.Namespace, cfg):
+def build(args: argparse.Namespace, cfg: CfgNode) -> Any:
     """The trainer of a configuration, seeded; the log begins with what it runs on."""
     import dassl
     import torch
     from dassl.engine import build_trainer
     from dassl.utils import collect_env_info, set_random_seed
 
-    from advpt.settings import unread
+    from trainers.advpt import CLIPTrainer
 
-    require_trainer(cfg.TRAINER.NAME)
-    from trainers.advpt import PromptTrainer
-
+    for line in args.from_checkpoint:
+        log.info("%s", line)
     if cfg.SEED >= 0:
         print(f"Setting fixed seed: {cfg.SEED}")
         set_random_seed(cfg.SEED)
@@ -380,66 +309,63 @@ def build(args: argparse.Namespace, cfg):
     if cfg.VERBOSE:
         print(f"** Arguments **\n{vars(args)}\n** Config **\n{cfg}\n** System info **\n{collect_env_info()}")
     trainer = build_trainer(cfg)
-    if isinstance(trainer, PromptTrainer):
-        trainer.ignored = tuple(unread(cfg, args.opts, yaml_files(args), trainer.nodes()))
+    if isinstance(trainer, CLIPTrainer):
+        trainer.unread_settings = tuple(unread(cfg, args.opts, yaml_files(args), trainer.nodes()))
         for text in trainer.set_up_warnings():
             log.warning("WARNING %s", text)
     return trainer
 
 
-def from_host(error: BaseException) -> bool:
-    """Whether Dassl itself raised the error: its way of refusing a setting, not a fault of ours."""
-    trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").split(".")[0] == "dassl"
+def open_log(place: str | Path) -> None:
+    """From now on everything printed and logged goes into this file, or ``log.txt`` of this folder, too."""
+    from dassl.utils import setup_logger
+
+    setup_logger(str(place))  # upstream's takes no Path
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
 
 
-def main(argv: list[str] | None = None) -> int:
-    from advpt.errors import AdvPTError, out_of_memory, out_of_shared_memory, own_words
-    from advpt.signals import TERMINATED, Terminated, stoppable
+def done_already(args: argparse.Namespace, cfg: CfgNode, evaluated: str = "") -> bool:
+    """Whether a run may be skipped: all of it is there, and the data are those that it is on.
 
-    try:
-        with stoppable():
-            return run(argv)
-    except (AdvPTError, OSError) as error:  # the system's errors name the file and the reason
-        return refuse(out_of_shared_memory(error) or own_words(error))
-    except ImportError as error:
-        if error.name == "pkg_resources":
-            reader = traceback.extract_tb(error.__traceback__)[-1]
-            return refuse(
-                f"{reader.filename}, line {reader.lineno}, imports pkg_resources, which setuptools 81 and later do not "
-                "have. In a clip package of another repository, write `import packaging.version` there, or run: "
-                "pip install 'setuptools<81'"
-            )
-        if "dassl" not in str(error):
-            raise
-        return refuse(f"{error}. Install what is missing with: make setup")
-    except Terminated:
-        print("stopped by SIGTERM; the same command continues where it was", file=sys.stderr)
-        return TERMINATED
-    except KeyboardInterrupt:
-        print("stopped; the same command continues where it was", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if reason := out_of_shared_memory(error):
-            return refuse(reason)
-        if reason := out_of_memory(error):
-            refuse(
-                f"out of memory ({reason}). What was finished is kept. Use a smaller DATALOADER.TRAIN_X.BATCH_SIZE or "
-                "BANK.CHUNK (it makes other banks), or fewer runs at a time, and run the same command again"
-            )
-            return 1
-        kinds = (ValueError, TypeError, AssertionError, ArithmeticError, pickle.UnpicklingError)
-        if not isinstance(error, kinds) or not from_host(error):
-            raise
-        return refuse(str(error))
+    Raises:
+        RecordError: it is on other data. DataError: the data are not there.
+    """
+    from dassl.data.datasets import build_dataset
+    from dassl.utils import set_random_seed
+
+    from advpt.data.lists import DataLists
+    from advpt.evaluation.run_folder import claim, is_done
+
+    folder = Path(cfg.OUTPUT_DIR)
+    if not (args.skip_done and is_done(folder, cfg, evaluated)):
+        return False
+    if cfg.SEED >= 0:  # which draws the few shots
+        set_random_seed(cfg.SEED)
+    claim(folder, cfg, DataLists.of(build_dataset(cfg)), evaluating=args.eval_only)
+    print(f"done already: {cfg.OUTPUT_DIR} (its records are kept; delete the folder to run it again)")
+    return True
 
 
-def refuse(reason: str) -> int:
-    """Print why the command ends; its exit code."""
-    print(f"error: {reason}", file=sys.stderr)
-    return 2
+def lists_of(trainer: Any) -> DataLists | None:
+    """The lists of a trainer's data; None where its loaders are not Dassl's."""
+    from advpt.data.lists import DataLists
+
+    manager = getattr(trainer, "dm", None)
+    return DataLists.of(manager.dataset) if manager is not None else None
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+def require_trainer(name: str) -> None:
+    """Refuse a trainer that no file registers, before the keys of its yaml or its missing settings are blamed."""
+    from dassl.engine import TRAINER_REGISTRY
+
+    if name not in TRAINER_REGISTRY.registered_names():
+        raise ConfigError(
+            f"--trainer: {unknown_name('trainer', name, TRAINER_REGISTRY.registered_names())}. A trainer of your own "
+            f"needs its file in {HERE / 'trainers'} and an import line in the __init__.py there"
+        )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """What run folders, records and banks have gained since format v1, and what it is where they lack it.
 
 Files of before do not name it and mean the value here. Files of today leave it out where it has that value, so bank
-keys, record ids and the identity of a run stay what they were, and old files go on. A new setting or field is one line
-here, and its value never changes again: another value would be another meaning of every file that lacks it.
+keys, record ids and the identity of a run stay what they were, and old files go on. A new setting says ``added=True``
+where it is declared, a new field is one line here. Their defaults never change again: another default would be another
+meaning of every file that lacks them.
 """
 
 from __future__ import annotations
@@ -12,15 +13,8 @@ from typing import Any
 
 from advpt.files import canonical_json
 
-# Leaves of the configuration, which extend_cfg adds with these defaults.
-SETTINGS: dict[str, Any] = {
-    "MODEL.ACTIVATION": "",  # quickgelu or gelu: of the weights in MODEL.WEIGHTS, where the file does not show it
-    "MODEL.CUDA_GRAPHS": True,  # replay tuning steps from CUDA graphs: the same numbers, faster for few classes
-    "TRAINER.COCOOP.N_CTX": 4,
-    "TRAINER.COCOOP.CTX_INIT": "a photo of a",
-    "TRAINER.COCOOP.PREC": "fp16",
-    "DATASET.TITLE": "",  # the name of one's own data in headings, records and folders; "": that of their folder
-}
+# Leaves of the configuration with their defaults: advpt.settings.register enters those that it is told are newer.
+SETTINGS: dict[str, Any] = {}
 # Other values of such leaves that say what old files mean, in more words: they are left out like the default.
 SAME_AS_DEFAULT: dict[str, tuple[Any, ...]] = {"MODEL.ACTIVATION": ("quickgelu",)}
 

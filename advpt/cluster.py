@@ -1,4 +1,4 @@
-"""Who does the work: this machine (``local``), or a Ray cluster (``ray``), and how much of it a worker gets.
+"""Engines that run work: this machine (``local``) or a Ray cluster (``ray``), with the resources of a worker.
 
 Ray is an extra; nothing here imports it before it is asked for. The address of a running cluster is in ``RAY_ADDRESS``;
 without it a cluster of this machine alone is started, for as long as the process lives.
@@ -16,20 +16,24 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from advpt.errors import ConfigError
-from advpt.files import first_words
+from advpt.errors import ConfigError, first_words
 
 log = logging.getLogger(__name__)
 
 ENGINES = ("local", "ray")
-MOST_CPUS = 8  # for one worker, where nobody says
+MAX_DEFAULT_CPUS = 8  # of a worker whose cores are automatic
 CONNECT_SECONDS = 10  # seconds in which a cluster answers
 
 
 @dataclass(frozen=True)
 class Engine:
-    """Which engine, and cores and GPUs of each worker on Ray: fractions of a GPU are shares, 0 leaves it to us (one GPU
-    where the cluster has some, then its cores per GPU, else one core)."""
+    """The engine, and the resources of a worker on Ray.
+
+    Args:
+        name: of :data:`ENGINES`.
+        cpus: cores of a worker; 0 = automatic (the cluster's cores per GPU, else one).
+        gpus: GPUs of a worker, a fraction for a share of one; 0 = automatic (one where the cluster has GPUs).
+    """
 
     name: str = "local"
     cpus: float = 0.0
@@ -62,7 +66,7 @@ def ray_module() -> Any:
 
 
 class Cluster:
-    """A connection to Ray, and how many workers of one size it holds.
+    """A connection to Ray, and the size of its workers.
 
     Raises:
         ConfigError: Ray is not installed, cannot be reached, or no machine of our own cluster has room for a worker.
@@ -73,13 +77,13 @@ class Cluster:
         address = os.environ.get("RAY_ADDRESS", "")
         if not self.ray.is_initialized():
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            told_to_stop = signal.getsignal(signal.SIGTERM)
-            own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if not address else {}
+            sigterm_handler = signal.getsignal(signal.SIGTERM)
+            local = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if not address else {}
             try:
                 if re.fullmatch(r"[^:/]+:\d+", address):  # Ray itself asks for minutes before it gives up
                     host, port = address.split(":")
                     socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-                self.ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
+                self.ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
             except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
                 if "AF_UNIX path" in str(error):
                     raise ConfigError(
@@ -92,52 +96,54 @@ class Cluster:
                     "same versions everywhere, or use --engine local"
                 ) from error
             if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, told_to_stop)  # Ray has put its own there
+                signal.signal(signal.SIGTERM, sigterm_handler)  # Ray has replaced it
         total = self.ray.cluster_resources()
         self.gpus = engine.gpus or (1.0 if total.get("GPU") else 0.0)
         per_gpu = total.get("CPU", 1.0) // total["GPU"] if self.gpus and total.get("GPU") else 1.0
-        self.cpus = engine.cpus or float(max(1, math.floor(min(MOST_CPUS, per_gpu * min(1.0, self.gpus or 1.0)))))
+        self.cpus = engine.cpus or float(
+            max(1, math.floor(min(MAX_DEFAULT_CPUS, per_gpu * min(1.0, self.gpus or 1.0))))
+        )
         if not self.room():
-            said = (
+            problem = (
                 f"no machine of the Ray cluster has room for a worker of {self.size}; it has "
                 f"{total.get('CPU', 0):g} cores and {total.get('GPU', 0):g} GPUs in all"
             )
             if not address:
-                raise ConfigError(f"{said}. Give smaller --cpus-per-worker and --gpus-per-worker")
-            log.warning("%s. Waiting for one that joins", said)
+                raise ConfigError(f"{problem}. Give smaller --cpus-per-worker and --gpus-per-worker")
+            log.warning("%s. Waiting for one that joins", problem)
 
     @property
     def size(self) -> str:
-        """Of a worker, for people."""
+        """Size of one worker, in words."""
         return f"{self.cpus:g} core(s)" + (f" and {self.gpus:g} GPU" if self.gpus else "")
 
     @property
     def threads(self) -> int:
-        """Of a worker, the same for all."""
+        """Threads of one worker."""
         return max(1, int(self.cpus))
 
     @property
     def resources(self) -> dict[str, float]:
-        """As Ray's options name them."""
+        """Resources of one worker, under the names of Ray's options."""
         return {"num_cpus": self.cpus, "num_gpus": self.gpus}
 
     @property
     def address(self) -> str:
-        """For other processes of the same cluster."""
+        """Address of the cluster, for other processes."""
         return str(self.ray.get_runtime_context().gcs_address)
 
     def nodes(self) -> dict[str, dict[str, float]]:
-        """Machines that are there now, by id, with all that they have."""
+        """The connected machines by id, with their total resources."""
         return {node["NodeID"]: node["Resources"] for node in self.ray.nodes() if node["Alive"]}
 
     def room(self) -> int:
-        """How many workers fit on the machines that are there now, if nobody else uses them."""
-        held = 0
+        """Number of workers that fit on the connected machines, without other work on them."""
+        workers = 0
         for has in self.nodes().values():
             fits = has.get("CPU", 0.0) / self.cpus
             if self.gpus:  # shares of one GPU lie on one GPU
                 gpus = has.get("GPU", 0.0)
                 share = gpus * math.floor(1 / self.gpus + 1e-6) if self.gpus <= 1 else gpus // self.gpus
                 fits = min(fits, share)
-            held += math.floor(fits + 1e-6)
-        return held
+            workers += math.floor(fits + 1e-6)
+        return workers

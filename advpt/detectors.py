@@ -16,7 +16,7 @@ from torch import Tensor
 STUCK = 1e-3  # relative change of the training loss over all epochs
 STUCK_EPOCHS = 3  # warm-up and one more are too few to judge by
 CHANCE, CONSISTENT = 0.95, 0.01
-CLEAN_CE, CONSISTENCY = "ce_clean", "consistency"  # what a trainer calls these two among the losses of a batch
+CLEAN_CE, CONSISTENCY = "ce_clean", "consistency"  # names of these two among the losses of a batch
 ROWS_AT_ONCE = 8192
 NAMED = 5  # classes of one prompt that a sentence names
 
@@ -55,24 +55,24 @@ def stuck(losses: Sequence[float]) -> str:
 
 
 def bank_rows(embeddings: Tensor, ids: Sequence[str]) -> list[str]:
-    """Rows of a bank that say nothing (norm 0, or not finite) or say the same as another row.
+    """Warnings about rows of a bank that have norm 0, are not finite, or equal another row.
 
     Args:
         embeddings: ``[n, L]`` float32. ids: of the images, by row.
     """
-    found = []
+    warnings = []
     norms = embeddings.norm(dim=1)
     if dull := (~torch.isfinite(norms)).nonzero().flatten().tolist():
-        found.append(f"{len(dull)} of {len(ids)} embeddings are not finite, the first of {ids[dull[0]]}")
+        warnings.append(f"{len(dull)} of {len(ids)} embeddings are not finite, the first of {ids[dull[0]]}")
     if dull := (norms == 0).nonzero().flatten().tolist():
-        found.append(f"{len(dull)} of {len(ids)} embeddings have norm 0, the first of {ids[dull[0]]}")
+        warnings.append(f"{len(dull)} of {len(ids)} embeddings have norm 0, the first of {ids[dull[0]]}")
     if twice := repeats(embeddings):
         one, other = twice[0]
-        found.append(
+        warnings.append(
             f"{len(twice)} of {len(ids)} embeddings equal another one bit by bit, {ids[other]} that of {ids[one]}: "
             "the same image twice, or an encoder that looks away"
         )
-    return found
+    return warnings
 
 
 def repeats(embeddings: Tensor) -> list[tuple[int, int]]:
@@ -84,18 +84,18 @@ def repeats(embeddings: Tensor) -> list[tuple[int, int]]:
     bits = embeddings.contiguous().view(torch.int32)
     keys = torch.cat([(part.long() * weights).sum(1) for part in bits.split(ROWS_AT_ONCE)])
     first: dict[int, int] = {}
-    found = []
+    pairs = []
     for row, key in enumerate(keys.tolist()):
         if (earlier := first.setdefault(key, row)) != row and torch.equal(bits[earlier], bits[row]):
-            found.append((earlier, row))
-    return found
+            pairs.append((earlier, row))
+    return pairs
 
 
 def same_prompts(classnames: Sequence[str], prompts: Sequence[Hashable]) -> list[str]:
-    """Classes whose prompts are the same, so that nothing can tell one from the other.
+    """Warnings about classes with the same prompt, which no classifier can distinguish.
 
     Args:
-        classnames: K names. prompts: what the text encoder reads of each, equal where it reads the same.
+        classnames: K names. prompts: the tokens of each.
     """
     groups: dict[Hashable, list[int]] = {}
     for label, prompt in enumerate(prompts):
@@ -110,32 +110,11 @@ def same_prompts(classnames: Sequence[str], prompts: Sequence[Hashable]) -> list
     ]
 
 
-def evaluation(clean: Mapping[str, Any], robust: Mapping[str, Any], what: str) -> list[str]:
-    """What cannot be right about a robust number beside the clean one of the same images.
-
-    Args:
-        clean, robust: parts of a record (:func:`advpt.evaluation.record.accuracy` and what an evaluation adds).
-        what: the attack, for people.
-    """
-    found = []
-    if robust["accuracy"] > clean["accuracy"]:
-        found.append(
-            f"robust above clean: {robust['accuracy']:.2f} % under {what}, {clean['accuracy']:.2f} % without an attack"
-        )
-    if not clean["n"]:
-        return found
-    if robust.get("untouched", 0.0) == 100 or robust.get("largest_linf", 1.0) == 0:
-        found.append(f"the attack changed nothing: {what} gave back every image as it was")
-    elif clean["correct"] and clean.get("outcome") == robust.get("outcome"):
-        found.append(f"the attack changed nothing: under {what} every image is classified as well or badly as without")
-    return found
-
-
 UNTUNED = "test-time tuning changed no prediction"
 
 
 def idle_tuning(images: int, what: str) -> str:
-    """What to say where every image is classified as without tuning at test time. ``what``: the images, for people."""
+    """The warning that every image is classified as without tuning at test time. ``what``: the images, in words."""
     return (
         f"{UNTUNED}: all {images} images, {what}, are classified as without it; its number says nothing about tuning. "
         "Look at TRAINER.TAPT.LR and TRAINER.TAPT.STEPS"
@@ -144,11 +123,13 @@ def idle_tuning(images: int, what: str) -> str:
 
 @dataclass
 class LossWatch:
-    """Looks at the losses of every batch of a run: :func:`stuck` and :func:`collapsed`.
+    """Watches the losses of every batch of a run: :func:`stuck` and :func:`collapsed`. All fields are plain values, so
+    that a resumed run warns as an uninterrupted one.
 
-    ``epochs``: mean loss of each finished epoch; ``collapse``: the first epoch (from 1, 0 for none) that showed a
-    collapse, and the sentence; ``batches``: the losses of the epoch that is going on. All are plain values, so that a
-    run which goes on has seen what an uninterrupted one saw.
+    Args:
+        epochs: mean loss of each finished epoch.
+        collapse: the first epoch (from 1, 0 for none) that showed a collapse, and the sentence.
+        batches: the losses of the current epoch.
     """
 
     classes: int = 0
@@ -157,31 +138,31 @@ class LossWatch:
     batches: dict[str, list[float]] = field(default_factory=dict)
 
     def batch(self, losses: Mapping[str, Any] | None) -> None:
-        """The losses of a batch, as a trainer's ``forward_backward`` returns them."""
+        """Add the losses of a batch, as a trainer's ``forward_backward`` returns them."""
         for name in ("loss", CLEAN_CE, CONSISTENCY):
             if losses and name in losses:
                 self.batches.setdefault(name, []).append(float(losses[name]))
 
     def epoch_over(self) -> None:
-        """An epoch is over."""
+        """Finish the current epoch."""
         loss = self.batches.get("loss", [])
         self.epochs.append(math.fsum(loss) / max(1, len(loss)))
-        said = collapsed(self.batches.get(CLEAN_CE, []), self.batches.get(CONSISTENCY, []), self.classes)
-        if said and not self.collapse[0]:
-            self.collapse = len(self.epochs), said
+        sentence = collapsed(self.batches.get(CLEAN_CE, []), self.batches.get(CONSISTENCY, []), self.classes)
+        if sentence and not self.collapse[0]:
+            self.collapse = len(self.epochs), sentence
         self.batches = {}
 
     def state(self) -> dict[str, Any]:
-        """What :meth:`go_on` reads, as JSON values; a loss that is not finite as None."""
+        """The state that :meth:`go_on` reads, as JSON values; a loss that is not finite as None."""
         finite = [value if math.isfinite(value) else None for value in self.epochs]
         return {"epochs": finite, "collapse": list(self.collapse)}
 
     def go_on(self, saved: Mapping[str, Any], done: int) -> None:
-        """Take what was seen in the first ``done`` epochs."""
+        """Restore the state after the first ``done`` epochs."""
         self.epochs = [math.nan if value is None else float(value) for value in saved.get("epochs", [])][:done]
-        epoch, said = saved.get("collapse", (0, ""))
-        self.collapse = (int(epoch), str(said)) if 0 < int(epoch) <= done else (0, "")
+        epoch, sentence = saved.get("collapse", (0, ""))
+        self.collapse = (int(epoch), str(sentence)) if 0 < int(epoch) <= done else (0, "")
 
     def warnings(self) -> list[str]:
-        epoch, said = self.collapse
-        return [s for s in (stuck(self.epochs), f"epoch {epoch}: {said}" if said else "") if s]
+        epoch, sentence = self.collapse
+        return [s for s in (stuck(self.epochs), f"epoch {epoch}: {sentence}" if sentence else "") if s]

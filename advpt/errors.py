@@ -1,9 +1,10 @@
-"""The project's exceptions. Each message is a sentence for the user: found, expected, where, what to do next."""
+"""The project's exceptions. Each message is a sentence for the user: value, expectation, place, next command."""
 
 from __future__ import annotations
 
 import difflib
 import errno
+import re
 import shutil
 import traceback
 from collections.abc import Iterable
@@ -68,7 +69,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def own_words(error: BaseException) -> str:
-    """What an error says; the traceback that PyTorch's loaders wrap around an error of a worker process is left out."""
+    """The message of an error, without the traceback that PyTorch's loaders wrap around one of a worker process."""
     text = str(error).strip()
     if text.startswith("Caught ") and "worker process" in text:
         text = text.rsplit(f"{type(error).__name__}: ", 1)[-1].strip()
@@ -81,21 +82,27 @@ def shown(value: object, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
+def first_words(error: BaseException) -> str:
+    """The first line of an error's message, without a terminal's codes; its kind where the message is empty."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
+
+
 def out_of_memory(error: BaseException) -> str:
-    """What the system said where an error means that memory ran out (of the machine or a device), else ""."""
-    said = (str(error).splitlines() or [""])[0]
-    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return (said or "MemoryError") if known or "can't allocate memory" in said or "out of memory" in said else ""
+    """The system's sentence where an error means that memory ran out (of the machine or a device), else ""."""
+    line = (str(error).splitlines() or [""])[0]
+    by_type = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return (line or "MemoryError") if by_type or "can't allocate memory" in line or "out of memory" in line else ""
 
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux has it; nothing is written there by name
-# What torch, and the system through it, say where the processes that read images find it full.
+# Messages of torch and the system when the shared memory is full.
 _NO_SHARED_MEMORY = ("file </torch_", "out of shared memory", "Bus error")
 
 
 def out_of_shared_memory(error: BaseException) -> str:
     """The sentence for the user where an error means that the processes that read images have no shared memory left
-    (a container has 64 MB of it unless it is told otherwise), else ""."""
+    (a container has 64 MB of it by default), else ""."""
     of_torch = isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_SHARED_MEMORY)
     if not of_torch and not _semaphore_without_room(error):
         return ""

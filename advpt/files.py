@@ -1,10 +1,8 @@
-"""Hashes, atomic files, locks and safe checkpoint reading: what every stored thing of the project stands on."""
+"""Hashes, atomic files and locks: what every stored thing of the project stands on."""
 
 from __future__ import annotations
 
-import _codecs
 import codecs
-import collections
 import contextlib
 import dataclasses
 import errno
@@ -13,21 +11,20 @@ import hashlib
 import json
 import logging
 import os
-import pickle
 import platform
 import re
 import secrets
+import shutil
 import socket
-import types
-from collections.abc import Callable, Iterator, Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from advpt.errors import AdvPTError, StorageError, WeightsError
+from advpt.errors import AdvPTError, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -98,10 +95,10 @@ def storage_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StorageError(_unwritten(path, error.errno, error.strerror or str(error))) from error
     except Exception as error:
-        found = re.search(r"os error (\d+)", str(error))  # safetensors' way of saying it
+        number = re.search(r"os error (\d+)", str(error))  # in safetensors' messages
         torchs = any(name in str(error) for name in ("PytorchStreamWriter", "inline_container", "iostream error"))
-        if found or torchs:
-            code = int(found[1]) if found else None
+        if number or torchs:
+            code = int(number[1]) if number else None
             why = os.strerror(code) if code else "the file system took only a part of it"
             raise StorageError(_unwritten(path, code, why)) from error
         raise
@@ -137,12 +134,34 @@ def atomic_path(path: Path) -> Iterator[Path]:
                 partial.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside ``path``; on success it gets that name, unless another process was first; on failure it
+    is removed.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".partial", dir=path.parent))
+    try:
+        yield partial
+        partial.chmod(0o777 & ~_UMASK)
+        try:
+            partial.rename(path)
+        except OSError:
+            if not path.is_dir():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def remove_torn(folder: Path) -> None:
     """Remove what killed writers left in a folder: temporary files of this machine's processes that are gone, and of
     other machines a day behind the folder's newest file (its file system's clock, not ours)."""
-    found = [path for pattern in (".*.partial", ".tmp*") for path in folder.glob(pattern)]  # the latter: safetensors
-    with contextlib.suppress(OSError):  # read-only, or somebody else was first: nothing depends on it
-        for path in found:
+    torn = [path for pattern in (".*.partial", ".tmp*") for path in folder.glob(pattern)]  # the latter: safetensors
+    with contextlib.suppress(OSError):  # read-only, or another process was first: nothing depends on it
+        for path in torn:
             name = re.fullmatch(rf".*\.{_THIS_MACHINE}-(\d+)-[0-9a-f]+\.partial", path.name)
             newest = max(other.stat().st_mtime for other in folder.iterdir())
             if (name and not _is_alive(int(name[1]))) or path.stat().st_mtime < newest - _DAY:
@@ -154,7 +173,7 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # somebody else's
+    except OSError:  # of another user
         return True
     return True
 
@@ -216,10 +235,10 @@ def read_json(path: Path, error: type[AdvPTError] = AdvPTError) -> Any:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        found = json.loads(text, parse_constant=_no_number)
+        value = json.loads(text, parse_constant=_no_number)
         if r"\ud" in text.lower():  # halves of characters can be escaped in JSON, and written nowhere again
-            json.dumps(found, ensure_ascii=False).encode()
-        return found
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except FileNotFoundError as cause:
         raise error(f"{path} does not exist") from cause
     except OSError as cause:
@@ -230,15 +249,15 @@ def read_json(path: Path, error: type[AdvPTError] = AdvPTError) -> Any:
 
 def read_object(path: Path, error: type[AdvPTError] = AdvPTError) -> dict[str, Any]:
     """The JSON object in ``path``. Raises ``error`` as :func:`read_json`, and for JSON of another kind."""
-    found = read_json(path, error)
-    if not isinstance(found, dict):
-        raise error(f"{path} holds {type(found).__name__}, expected an object with names; delete it and make it again")
-    return found
+    value = read_json(path, error)
+    if not isinstance(value, dict):
+        raise error(f"{path} holds {type(value).__name__}, expected an object with names; delete it and make it again")
+    return value
 
 
 @contextlib.contextmanager
 def network_timeout(seconds: float = 60.0) -> Iterator[None]:
-    """For downloads by packages that set no limit of their own: a connection that is opened meanwhile ends with
+    """For downloads by packages that set no time limit: a connection that is opened meanwhile ends with
     TimeoutError where nothing arrives for so long."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
@@ -253,10 +272,10 @@ _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 
 
 def open_locked(path: Path, *, wait: bool) -> int | None:
-    """An open file that nobody else has locked, or None where somebody has and ``wait`` is False. Closing it frees it.
+    """An open, locked file, or None where another process has the lock and ``wait`` is False. Closing it frees it.
 
     On a file system without locks (some network mounts) the file is given out all the same, with a warning: then two
-    processes may do the same work twice. Files are whole and have the same content whoever writes them.
+    processes may do the same work twice. Files are whole and have the same content in both.
 
     Raises:
         StorageError: the file cannot be made.
@@ -267,7 +286,7 @@ def open_locked(path: Path, *, wait: bool) -> int | None:
             try:
                 handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
                 break
-            except FileNotFoundError:  # somebody who is done removed the folder in this moment
+            except FileNotFoundError:  # a process that is done removed the folder in this moment
                 if attempt + 1 == ATTEMPTS:
                     raise
     try:
@@ -284,7 +303,7 @@ def open_locked(path: Path, *, wait: bool) -> int | None:
 
 
 def unlock(handle: int) -> None:
-    """Free a file of :func:`open_locked` for everybody at once: processes that were forked meanwhile (those that load
+    """Free a file of :func:`open_locked` at once: processes that were forked meanwhile (those that load
     images) have it open too, and closing it here alone would leave it locked until they end."""
     with contextlib.suppress(OSError):  # no locks here
         fcntl.flock(handle, fcntl.LOCK_UN)
@@ -292,14 +311,28 @@ def unlock(handle: int) -> None:
 
 
 class FileLock:
-    """An advisory lock on a file, free again when its holder ends, however it ends."""
+    """An advisory lock on a file, free again when its holder ends, however it ends. ``with`` waits for it.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: the file, made if it is missing.
+        name: what is locked, for the line that is logged while waiting.
+    """
+
+    def __init__(self, path: Path, name: str = "") -> None:
+        self.path, self.name = path, name or str(path)
         self._file: int | None = None
 
+    def __enter__(self) -> FileLock:
+        if self._file is None and not self.acquire(wait=False):
+            log.info("waiting for another process that works on %s", self.name)
+            self.acquire(wait=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
     def acquire(self, wait: bool) -> bool:
-        """Take the lock; with ``wait`` False give up at once when somebody holds it. See :func:`open_locked`."""
+        """Take the lock; with ``wait`` False give up at once when another process has it. See :func:`open_locked`."""
         self._file = open_locked(self.path, wait=wait)
         return self._file is not None
 
@@ -307,154 +340,3 @@ class FileLock:
         if self._file is not None:
             unlock(self._file)
             self._file = None
-
-
-# --- checkpoints ------------------------------------------------------------------------------------------------
-
-
-class Opaque:
-    """Stands for an object of an old checkpoint that we neither need nor want to run."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.state: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-class _NumberType:
-    """Stands for ``numpy.dtype`` of one plain number; NumPy's own would take a crafted state at its word."""
-
-    def __init__(self, code: str, *args: Any) -> None:
-        if code not in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"):
-            raise pickle.UnpicklingError(f"it holds a NumPy object of type {code!r}")
-        self.code, self.order = code, "<"
-
-    def __setstate__(self, state: Any) -> None:
-        self.order = ">" if state[1] == ">" else "<"
-
-
-def _number(kind: _NumberType, data: bytes | str) -> Any:
-    """The Python number in a pickled NumPy scalar."""
-    data = data if isinstance(data, bytes) else data.encode("latin1")
-    return np.frombuffer(data, np.dtype(f"{kind.order}{kind.code}"), count=1)[0].item()
-
-
-class _Function:
-    """A function that a pickle may call and nothing else: a plain one would take new attributes from it."""
-
-    __slots__ = ("_function",)
-    _function: Callable[..., Any]
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        object.__setattr__(self, "_function", function)
-
-    def __call__(self, *args: Any) -> Any:
-        return self._function(*args)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise pickle.UnpicklingError(f"it wants to change {name} of a function")
-
-
-_HARMLESS: dict[tuple[str, str], Any] = {
-    ("collections", "Counter"): collections.Counter,
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("collections", "defaultdict"): collections.defaultdict,
-    ("__builtin__", "dict"): dict,
-    ("builtins", "dict"): dict,
-    ("torch._utils", "_rebuild_tensor_v2"): _Function(torch._utils._rebuild_tensor_v2),
-    ("torch._utils", "_rebuild_parameter"): _Function(torch._utils._rebuild_parameter),
-    ("numpy", "dtype"): _NumberType,
-    ("numpy.core.multiarray", "scalar"): _Function(_number),
-    ("numpy._core.multiarray", "scalar"): _Function(_number),
-    ("_codecs", "encode"): _Function(_codecs.encode),
-}
-# Schedulers and optimizers that old Dassl checkpoints pickle whole: read as Opaque, never constructed.
-_SET_ASIDE = ("torch.optim.", "dassl.optim.", "dass.optim.")
-
-
-class _ShortListUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _HARMLESS:
-            return _HARMLESS[module, name]
-        if module.startswith(_SET_ASIDE) and "." not in name:
-            return Opaque
-        raise pickle.UnpicklingError(f"it wants to load {module}.{name}")
-
-
-def _torch_records(path: Path) -> list[str] | None:
-    """The names inside a file of torch's zip format; None for any other file."""
-    try:
-        return torch._C.PyTorchFileReader(str(path)).get_all_records()
-    except (RuntimeError, UnicodeDecodeError):
-        return None
-
-
-def is_torchscript(path: Path) -> bool:
-    """Whether torch would open the file as a TorchScript archive, which can contain code."""
-    return "constants.pkl" in (_torch_records(path) or ())
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """A CoOp-style checkpoint (``state_dict``, ``epoch``, ...), read without running anything it contains.
-
-    torch's own safe loader first; files that hold scheduler objects (every CoOp run with warm-up) go through an
-    unpickler that knows a short list of harmless names and sets schedulers and optimizers aside.
-
-    Raises:
-        WeightsError: when the file is missing, damaged, or asks for any other name.
-    """
-    if not path.is_file():
-        raise WeightsError(f"no checkpoint at {path}; name the folder of a finished run with --model-dir")
-    loaded = load_tensors(path)
-    if not isinstance(loaded, dict) or not isinstance(loaded.get("state_dict"), dict):
-        raise WeightsError(f"{path} holds no 'state_dict'; expected a checkpoint as Dassl writes it")
-    return loaded
-
-
-def first_words(error: BaseException) -> str:
-    """The first line of what an error says, without a terminal's codes; its kind where it says nothing."""
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__
-
-
-def _why(error: BaseException) -> str:
-    pickled = pickled_class(error)
-    return f"it wants to load {pickled}" if pickled else first_words(error)
-
-
-def pickled_class(error: BaseException) -> str:
-    """The class that torch's safe loader refused to load, "" where it refused something else."""
-    refused = re.search(r"GLOBAL ([\w.]+) was not an allowed", str(error))
-    return refused[1] if refused else ""
-
-
-def load_tensors(path: Path) -> Any:
-    """What a file of ``torch.save`` holds, as :func:`load_checkpoint` reads it.
-
-    Raises:
-        WeightsError: when the file is damaged, or asks for any other name.
-    """
-    if is_torchscript(path):  # torch would hand it to torch.jit.load
-        raise WeightsError(f"{path} is a TorchScript archive; expected a checkpoint as Dassl writes it")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as refused:  # noqa: BLE001 - a damaged file can raise anything
-        # Only the zip format: torch's readers of older formats do more than call the unpickler.
-        if _torch_records(path) is None:
-            raise WeightsError(
-                f"{path} cannot be read safely: {_why(refused)}. It is no checkpoint of torch 1.6 or later, or it is "
-                "damaged"
-            ) from refused
-        restricted: Any = types.SimpleNamespace(
-            __name__="advpt.short_list",
-            Unpickler=_ShortListUnpickler,
-            load=lambda file, **kw: _ShortListUnpickler(file, **kw).load(),
-        )
-        try:
-            return torch.load(path, map_location="cpu", weights_only=False, pickle_module=restricted)
-        except Exception as cause:  # noqa: BLE001 - whatever a damaged or hostile file raises, the answer is the same
-            raise WeightsError(
-                f"{path} cannot be read safely: {_why(cause)}. Only tensors, numbers and Dassl's schedulers are "
-                "accepted; if you trust the file, save its state_dict anew with torch.save"
-            ) from cause

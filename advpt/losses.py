@@ -103,8 +103,8 @@ def capt(
     """CE(clean) + weight * mean((1 - alpha) KL_train + alpha KL_frozen) (CAPT, Yang et al., arXiv 2405.11154).
 
     KL_train is between the tuned model on the clean and on the attacked image, KL_frozen between the frozen model on
-    the clean and the tuned one on the attacked image. Of the paper only the form of the sum is known to us; what stands
-    in it (the definition of KL_train, the direction, the rule for alpha) is a documented choice, not the paper's.
+    the clean and the tuned one on the attacked image. Only the form of the sum is public; its terms
+    (the definition of KL_train, the direction, the rule for alpha) are a documented choice, not the paper's.
     alpha 0 is TRADES, alpha 1 distillation from the frozen model, weight 0 clean tuning.
 
     Args:
@@ -116,8 +116,8 @@ def capt(
         the loss, and its parts for the log: ``ce``, ``kl`` (of the tuned model's two predictions), ``kl_frozen``,
         ``alpha``, means all.
     """
-    own = (clean.detach() if detach_clean else clean) / temperature
-    train = divergence(own, attacked / temperature, direction)
+    tuned = (clean.detach() if detach_clean else clean) / temperature
+    train = divergence(tuned, attacked / temperature, direction)
     guided = divergence(frozen.detach() / temperature, attacked / temperature, direction)
     ce = F.cross_entropy(clean, labels)
     loss = ce + weight * ((1 - alpha) * train + alpha * guided).mean()
@@ -140,9 +140,9 @@ def _by_entropy(clean: Tensor, frozen: Tensor, labels: Tensor) -> Tensor:
     return c / (c + f).clamp_min(1e-12)
 
 
-# How much CAPT follows the frozen model: (clean, frozen) logits [b, K] and labels [b] to alpha [b]. The paper's rule is
-# not known. confidence: p_f[y] / (p_f[y] + p_c[y]), per image; loss: CE_c / (CE_c + CE_f), of the batch; entropy: H_c /
-# (H_c + H_f), per image, without labels.
+# Weights of the frozen model in CAPT: (clean, frozen) logits [b, K] and labels [b] to alpha [b]. The paper's rule is
+# not public. confidence: p_f[y] / (p_f[y] + p_c[y]), per image; loss: CE_c / (CE_c + CE_f), of the batch; entropy: H_c
+# / (H_c + H_f), per image, without labels.
 ALPHA_RULES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "confidence": _by_confidence,
     "loss": _by_loss,
@@ -181,7 +181,7 @@ def alignment(tokens: Tensor, reference: tuple[Tensor, Tensor], *, form: str = "
     mean = tokens.mean(-3)
     views = tokens.shape[-3]
     variance = (tokens - mean.unsqueeze(-3)).square().sum(-3) / (views - 1 if unbiased and views > 1 else views)
-    distances = [(found - stored).abs().flatten(-2) for found, stored in zip((mean, variance), reference)]
+    distances = [(mine - stored).abs().flatten(-2) for mine, stored in zip((mean, variance), reference)]
     return sum((0.5 * d.mean(-1) if form == "mean" else d.sum(-1) for d in distances), tokens.new_zeros(()))
 
 

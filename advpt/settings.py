@@ -15,10 +15,10 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self, TypeVar
 
 import yaml
 from yacs.config import CfgNode
@@ -37,147 +37,264 @@ LAYOUTS = ("text", "text_deep", "visual", "independent", "t2v", "v2t")
 COUPLED = ("t2v", "v2t")
 ACTIVATIONS = ("", "quickgelu", "gelu")
 NO_WORDS = ("", "false", "none", "0")  # CTX_INIT as CoOp's users write it where there are no words
-# Fields of ContextSettings that are the layout of a prompt, with their leaves in a trainer's node.
-CONTEXT_LEAVES = {"n_ctx": "N_CTX", "csc": "CSC", "ctx_init": "CTX_INIT", "position": "CLASS_TOKEN_POSITION",
-                  "layout": "LAYOUT", "n_vision": "N_VISION", "depth_text": "DEPTH_TEXT",
-                  "depth_vision": "DEPTH_VISION", "shared_coupling": "SHARED_COUPLING"}  # fmt: skip
 BANK_PRECISIONS = ("fp32", "tf32", "amp")
 
-# Prompts of several layers in one or both towers; the numbers are those of the MaPLe family.
-_DEEP: dict[str, Any] = {
-    "N_CTX": 2,
-    "CSC": False,
-    "CTX_INIT": "a photo of a",
-    "CLASS_TOKEN_POSITION": "end",
-    "PREC": "fp32",
-    "N_VISION": 2,
-    "DEPTH_TEXT": 9,  # layers with prompts, the input layer included
-    "DEPTH_VISION": 9,
-    "SHARED_COUPLING": False,  # one linear map for all deeper layers
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a setting may have.
+
+    Args:
+        low, high: both included, unless ``above`` leaves ``low`` out.
+        whole: whole numbers only.
+        length: of a list of such numbers; 0 for a number alone, -1 for a list of at least one.
+    """
+
+    low: float
+    high: float = math.inf
+    above: bool = False
+    whole: bool = False
+    length: int = 0
+
+    def __str__(self) -> str:
+        kind = "whole number" if self.whole else "number"
+        size = f"above {self.low:g}" if self.above else f"of at least {self.low:g}"
+        size += f" and at most {self.high:g}" if self.high < math.inf else ""
+        if self.length:
+            return f"{self.length if self.length > 0 else 'a list of'} {kind}s {size} each"
+        return f"a {kind} {size}" if self.low < self.high else f"{self.low:g}"
+
+    def __contains__(self, value: Any) -> bool:
+        if self.length:
+            one = dataclasses.replace(self, length=0)
+            right = isinstance(value, list | tuple) and (len(value) == self.length or (self.length < 0 < len(value)))
+            return right and all(number in one for number in value)
+        if not isinstance(value, int if self.whole else int | float) or isinstance(value, bool):
+            return False
+        return self.low <= value <= self.high and not (self.above and value == self.low)
+
+
+SHARE, FROM_0, FROM_1 = Range(0, 1), Range(0), Range(1)
+
+# --- settings as dataclasses ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One setting: a field of a :class:`Settings` class, and a leaf of the configuration tree.
+
+    Args:
+        field: name of the dataclass field.
+        name: of the leaf below its node, for instance ``CTX_INIT``.
+        default: the value of a run that does not give it. All values are of its kind.
+        help: one sentence for the table in docs/settings.md.
+        allowed: the numbers or words that it may have; None: all of its kind.
+        recorded: whether records hold it. False for places of files and numbers of processes.
+        identity: whether two starts of one run must have the same value.
+        added: whether it is newer than version 1 of run folders (:mod:`advpt.additions`).
+        is_path: whether the field holds a ``Path``, where the tree has a text.
+    """
+
+    field: str
+    name: str
+    default: Any
+    help: str
+    allowed: Range | tuple[str, ...] | None = None
+    recorded: bool = True
+    identity: bool = True
+    added: bool = False
+    is_path: bool = False
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    leaf: str = "",
+    allowed: Range | tuple[str, ...] | None = None,
+    recorded: bool = True,
+    identity: bool = True,
+    added: bool = False,
+) -> Any:
+    """A dataclass field that is a leaf of the configuration; the arguments are those of :class:`Leaf`. ``leaf``: its
+    name where it is not the field's in capitals."""
+    facts = {"help": help, "allowed": allowed, "recorded": recorded, "identity": identity, "added": added}
+    return dataclasses.field(default=default, metadata=facts | ({"name": leaf} if leaf else {}))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Base of settings that are a node of the configuration (:func:`register`).
+
+    Fields are made with :func:`setting`. A subclass changes a default by declaring the field again, with the value
+    alone: name, help and the rest are those of its base.
+    """
+
+    node: ClassVar[str] = ""  # by dotted name, for instance TRAINER.ADVPT
+
+    @classmethod
+    def declared(cls) -> list[Leaf]:
+        """The settings of the node, in the order of the fields."""
+        declared = []
+        for field in dataclasses.fields(cls):
+            inherited = (vars(base).get("__dataclass_fields__", {}).get(field.name) for base in cls.__mro__)
+            facts = next((dict(each.metadata) for each in inherited if each and each.metadata), {})
+            if not facts:
+                raise TypeError(f"{cls.__name__}.{field.name} has no help text; declare it with setting()")
+            name, is_path = facts.pop("name", field.name.upper()), isinstance(field.default, Path)
+            default = str(field.default) if is_path else field.default
+            declared.append(Leaf(field.name, name, default, **facts, is_path=is_path))
+        return declared
+
+    @classmethod
+    def from_cfg(cls, cfg: CfgNode) -> Self:
+        """The values that a configuration has.
+
+        Raises:
+            ConfigError: a value, or values together, that no run can have.
+        """
+        node = functools.reduce(lambda inside, part: inside[part], cls.node.split("."), cfg)
+        return cls.from_flat(dict(leaves(node, f"{cls.node}.")))
+
+    @classmethod
+    def from_flat(cls, settings: Mapping[str, Any]) -> Self:
+        """The values among settings by dotted name, as run folders keep them; what is not there has its default.
+
+        Raises:
+            ConfigError: a value, or values together, that no run can have.
+        """
+        values, expected = dict[str, Any](), dict[str, str]()
+        for leaf in cls.declared():
+            name = f"{cls.node}.{leaf.name}"
+            value = settings.get(name, leaf.default)
+            value = tuple(value) if isinstance(value, list) else value
+            if isinstance(leaf.allowed, tuple):
+                for word in value if isinstance(value, tuple) else (value,):
+                    _choice(name, word, leaf.allowed)
+            elif leaf.allowed is not None and value not in leaf.allowed:
+                expected[name] = str(leaf.allowed)
+            values[leaf.field] = Path(str(value)).expanduser() if leaf.is_path else value
+        if expected:
+            raise _impossible(expected, settings)
+        made = cls(**values)
+        made.check()
+        return made
+
+    def check(self) -> None:
+        """Hook: refuse values that do not go together.
+
+        Raises:
+            ConfigError: saying which.
+        """
+
+
+# Numbers of the host's leaves, and those of registered settings. A host that lacks one has nothing to check.
+RANGES: dict[str, Range] = {
+    "DATALOADER.NUM_WORKERS": FROM_0,
+    "DATALOADER.K_TRANSFORMS": Range(1, 1),  # views of a training image: the trainers here read one
+    "DATALOADER.TRAIN_X.BATCH_SIZE": FROM_1,
+    "DATALOADER.TRAIN_X.N_INS": FROM_1,
+    "DATALOADER.TRAIN_U.BATCH_SIZE": FROM_1,
+    "DATALOADER.TRAIN_U.N_INS": FROM_1,
+    "DATALOADER.TEST.BATCH_SIZE": FROM_1,
+    "DATASET.VAL_PERCENT": SHARE,
+    "INPUT.SIZE": Range(1, whole=True, length=2),
+    "INPUT.PIXEL_MEAN": Range(0, 1, length=3),
+    "INPUT.PIXEL_STD": Range(0, 1, above=True, length=3),
+    "INPUT.CROP_PADDING": FROM_0,
+    "INPUT.RRCROP_SCALE": Range(0, 1, above=True, length=2),
+    "INPUT.CUTOUT_N": FROM_0,
+    "INPUT.CUTOUT_LEN": FROM_0,
+    "INPUT.GN_STD": FROM_0,
+    "INPUT.COLORJITTER_B": FROM_0,
+    "INPUT.COLORJITTER_C": FROM_0,
+    "INPUT.COLORJITTER_S": FROM_0,
+    "INPUT.COLORJITTER_H": Range(0, 0.5),
+    "INPUT.RGS_P": SHARE,
+    "INPUT.GB_P": SHARE,
+    "INPUT.GB_K": FROM_1,
+    "OPTIM.LR": FROM_0,
+    "OPTIM.WEIGHT_DECAY": FROM_0,
+    "OPTIM.MOMENTUM": SHARE,
+    "OPTIM.RMSPROP_ALPHA": SHARE,
+    "OPTIM.ADAM_BETA1": SHARE,
+    "OPTIM.ADAM_BETA2": SHARE,
+    "OPTIM.BASE_LR_MULT": FROM_0,
+    "OPTIM.GAMMA": FROM_0,
+    "OPTIM.STEPSIZE": Range(-1, whole=True, length=-1),
+    "OPTIM.MAX_EPOCH": FROM_0,  # 0: what was not tuned is evaluated
+    "OPTIM.WARMUP_EPOCH": Range(-1),  # -1 and 0: none
+    "OPTIM.WARMUP_CONS_LR": FROM_0,
+    "OPTIM.WARMUP_MIN_LR": FROM_0,
+    "TRAIN.CHECKPOINT_FREQ": FROM_0,
+    "TRAIN.PRINT_FREQ": FROM_1,
 }
-_MULTIMODAL = _DEEP | {"ATTACK": "pgd2-ce@1/a1", "LOSS": "adv_half", "BETA": 1.0}
 
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "TRAINER.ADVPT": {
-        "N_CTX": 32,
-        "CSC": False,
-        "CTX_INIT": "",
-        "CLASS_TOKEN_POSITION": "end",
-        "PREC": "fp32",
-    },
-    "TRAINER.COOP": {
-        "N_CTX": 16,
-        "CSC": False,
-        "CTX_INIT": "",
-        "PREC": "fp16",
-        "CLASS_TOKEN_POSITION": "end",
-        "CLEAN_BANK": False,  # tune on embeddings of the centre crops instead of augmented images
-    },
-    "TRAINER.ZEROSHOTCLIP": {"TEMPLATE": "", "ENSEMBLE": False},
-    "TRAINER.LINEARPROBE": {"C": 0.0, "MAX_ITER": 1000},  # C 0: chosen on the validation split
-    "TRAINER.ADVTRAIN": {"ATTACK": "pgd10-ce@8"},
-    "TRAINER.FASTAT": {"ATTACK": "pgd1-ce@8/a10"},
-    "TRAINER.TRADESFT": {"ATTACK": "pgd10-kl@7.905/a0.765/gaussian", "BETA": 6.0},  # eps 0.031, step 0.003
-    "TRAINER.APT": {
-        "N_CTX": 16,
-        "CSC": False,
-        "CTX_INIT": "",
-        "CLASS_TOKEN_POSITION": "end",
-        "PREC": "fp32",
-        "ATTACK": "pgd3-ce@4/a2.667",
-        "PROMPT_MODE": "onfly",
-        "PERTURB_STEP": 0.1,  # times the gradient, for PROMPT_MODE perturbed
-    },
-    "TRAINER.FAP": _DEEP | {"LAYOUT": "v2t", "ATTACK": "pgd2-kl@1/a1", "LAMBDA": 1.5},
-    "TRAINER.CAPT": _DEEP
-    | {
-        "LAYOUT": "t2v",
-        "ATTACK": "pgd3-ce@4/a2.667",
-        "LAMBDA": 1.0,
-        "ALPHA_RULE": "confidence",  # or loss, entropy, const, schedule
-        "ALPHA_CONST": 0.5,
-        "ALPHA_START": 1.0,  # of the schedule, linear over the epochs
-        "ALPHA_END": 0.0,
-        "KL_DIRECTION": "target_is_reference",
-        "KL_TEMPERATURE": 1.0,
-        "DETACH_CLEAN": False,
-        "FROZEN_WEIGHTS": "same",  # or openai (by the backbone's name), or a file
-        "FROZEN_TEMPLATE": "",  # the data set's
-    },
-    "TRAINER.TRADESPT": _DEEP | {"LAYOUT": "t2v", "ATTACK": "pgd3-kl@4/a2.667", "BETA": 1.0},
-    "TRAINER.ADVVPT": _MULTIMODAL,
-    "TRAINER.ADVIVLP": _MULTIMODAL,
-    "TRAINER.ADVMAPLE": _MULTIMODAL,
-    "TRAINER.TAPT": _DEEP
-    | {
-        # "", (), and -1 leave a value to the profile
-        "PROFILE": "sound",
-        "RESET_SOURCE": (),  # loaded, constructed (what the released code restores), or both, one row of results each
-        "RESET_EVERY": 1,  # images that share their prompts, one after the other
-        "VIEWS": 64,
-        "RHO": 0.1,  # part of the views that is kept
-        "STEPS": 1,
-        "LR": 5e-4,
-        "ENTROPY_W": 1.0,
-        "ALPHA": 0.5,  # of the adversarial statistics; the rest is of the clean ones
-        "ALIGN_W": -1.0,  # of the sum over blocks
-        "ALIGN_FORM": "",  # mean or norm
-        "BLOCKS": (),  # that are aligned, counted from 0
-        "VARIANCE": "",  # unbiased or biased, over the kept views
-        "TEXT": "",  # of the design without text prompts: plain ("a photo of a {}.") or dataset
-        "VIEWS_FROM": "",  # what views of clean images are cropped from: tensor (the model's input) or file
-        "TUNE_PREC": "",  # fp32 or amp; attacks and statistics are always float32
-        "STATISTICS_CROPS": "",  # centre or random
-        "STATISTICS_LIMIT": 0,  # images, where they are made in passing; 0 = all of the training split
-        "CLEAN_RUN": "",  # folder of the run that was tuned on clean images
-        "ADV_STATISTICS": "",  # folders of statistics banks where several are of the same prompts, or "all" images
-        "CLEAN_STATISTICS": "",
-        "BATCH": 8,  # images tuned in one forward pass
-        "SEED": 0,  # of the views
-    },
-    "TRAIN": {"CURVE_FREQ": 0},  # measure accuracy every so many epochs, for figures over wall-clock; 0 never
-    "MODEL": {
-        "WEIGHTS": "",
-        "TRUST_ARCHIVE": False,
-        "COMPILE": False,  # torch.compile for the encoders: a minute first, faster steps then; its banks are its own
-        "IMAGE_WEIGHTS": "",  # a robust image tower (TeCoA, FARE) in the place of the backbone's own
-        "IMAGE_ACTIVATION": "quickgelu",  # that it was trained with
-    },
-    "BANK": {
-        "DIR": "banks",
-        "ATTACK": "pgd10-fkl@8",
-        "PROFILE": "sound",
-        "CHUNK": 64,
-        "PREC": "fp32",  # of every bank's encoder, training and test: tf32 and amp (bfloat16) are for GPUs
-        "LIMIT": 0,
-        "VERIFY": True,
-        "SEED": 0,
-        "ENGINE": "local",  # or "ray": a cluster builds banks; the next two are of each worker, 0 leaves it to us
-        "CPUS_PER_WORKER": 0.0,
-        "GPUS_PER_WORKER": 0.0,
-    },
-    "EVAL": {
-        "ATTACKS": ("pgd40-fkl@16",),
-        "PROTOCOLS": ("transfer",),
-        "DEFENSES": (),
-        "DEFENSE_SEEDS": 3,  # draws of a random defense that are averaged
-        "COSTLY_SUBSET": 1000,  # images for costly defenses where SUBSET does not say how many, 0 = all
-        "EOT": 10,  # draws in every gradient of an adaptive attack on a random defense
-        "BPDA": False,  # adaptive attacks pass gradients straight through defenses that are not linear
-        "SUBSET": 0,
-        "SEED": 0,
-        "SURROGATE": "resnet50",  # the network of attacks that do not go through CLIP; "small-cnn" for small images
-        "SURROGATE_WEIGHTS": "",
-        "WORDS": 0,  # so many nearest words of each context vector go into the records
-        "PICTURES": 0,  # so many images under the first attack are kept as pictures
-    },
-    "DATASET": {"SUBSAMPLE_CLASSES": "all", "TEST_SUBSET": ""},
+# All settings that are registered, by dotted name, and what is derived of them. Those of the host have a place in
+# RANGES, UNCOMPARED_LEAVES and UNRECORDED_LEAVES only.
+LEAVES: dict[str, Leaf] = {}
+DEFAULTS: dict[str, Any] = {}
+# May change between two starts of one run: where things lie, and what is printed. See also evaluation/run_folder.py.
+UNCOMPARED_LEAVES = {
+    "OUTPUT_DIR",
+    "RESUME",
+    "VERBOSE",
+    "USE_CUDA",
+    "DATALOADER.NUM_WORKERS",
+    "TRAIN.PRINT_FREQ",
+    "DATASET.ROOT",
 }
+UNRECORDED_LEAVES = set(UNCOMPARED_LEAVES)  # may differ between runs with equal results
+
+S = TypeVar("S", bound=Settings)
 
 
-# Every leaf by its dotted name. A new one is a line in additions.SETTINGS.
-DEFAULTS = {f"{node}.{name}": value for node, values in _DEFAULTS.items() for name, value in values.items()}
-DEFAULTS |= additions.SETTINGS
+def register(node: str, *, in_v1: bool = False) -> Callable[[type[S]], type[S]]:
+    """Class decorator: make a dataclass the settings of a node, which :func:`extend_cfg` then adds.
+
+    Args:
+        node: dotted name, ``TRAINER.MINE`` for a trainer's own.
+        in_v1: version 1 of run folders and records had the node. All leaves of others stay out of folders and records
+            at their defaults, so that what was written before they existed stays equal.
+    """
+
+    def add(settings: type[S]) -> type[S]:
+        settings.node = node
+        for leaf in settings.declared():
+            name = f"{node}.{leaf.name}"
+            LEAVES[name], DEFAULTS[name] = leaf, leaf.default
+            if isinstance(leaf.allowed, Range):
+                RANGES[name] = leaf.allowed
+            if not leaf.identity:
+                UNCOMPARED_LEAVES.add(name)
+            if not (leaf.recorded and leaf.identity):
+                UNRECORDED_LEAVES.add(name)
+            if leaf.added or not in_v1:
+                additions.SETTINGS[name] = leaf.default
+        return settings
+
+    return add
+
+
+def table() -> str:
+    """All registered settings as the text of docs/settings.md."""
+    lines = [
+        "# Settings",
+        "",
+        "Made by `make docs` from the help texts beside the code. Each is a leaf of the configuration: a yaml file or",
+        "a trailing `KEY VALUE` pair of `train.py` gives it. `OPTIM`, `DATALOADER`, `INPUT` and so on are Dassl's.",
+    ]
+    node = ""
+    for name, leaf in sorted(LEAVES.items()):
+        above = name.removesuffix(f".{leaf.name}")
+        if above != node:
+            node = above
+            lines += ["", f"## {node}", "", "| setting | default | what it is |", "|---|---|---|"]
+        words = [word or "empty" for word in leaf.allowed] if isinstance(leaf.allowed, tuple) else []
+        allowed = f" ({', '.join(words)})" if words else f" ({leaf.allowed})" if leaf.allowed else ""
+        default = repr(leaf.default) if leaf.default != "" else "empty"
+        lines.append(f"| `{leaf.name}` | `{default}` | {leaf.help}{allowed} |")
+    return "\n".join(lines) + "\n"
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -261,13 +378,13 @@ def merge_overrides(cfg: CfgNode, pairs: Sequence[str]) -> None:
     Raises:
         ConfigError: one message that lists every bad pair, with the nearest existing key; ``cfg`` is as before then.
     """
-    known = [name for name, _ in leaves(cfg)]
+    names = [name for name, _ in leaves(cfg)]
     problems, values = [], []
     if len(pairs) % 2:
         problems.append(f"{pairs[-1]}: has no value; settings come in pairs KEY VALUE")
     for key, text in zip(pairs[::2], pairs[1::2]):
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
             problems.append(f"{key}: no such key" + (f"; did you mean {near[0]}?" if near else ""))
             continue
         *path, leaf = key.split(".")
@@ -361,11 +478,11 @@ def _composed(path: Path, inside: tuple[Path, ...]) -> list[tuple[str, dict[str,
         if (shorter := path.with_name(f"{stem}{path.suffix}")).is_file():
             return [*yaml_layers(shorter, inside), (f"{path} (composed of {shorter.name} and its name)", values)]
     there = sorted(p.stem for p in path.parent.glob("*.yaml")) if "\0" not in str(path) else []
-    known = f"; there are {', '.join(there)}" if there else ""
+    advice = f"; there are {', '.join(there)}" if there else ""
     if there and "trainers" in path.parts:
-        known += ", each also with _ep50, _batch4, _c4, _ctxv1, _val behind it"
+        advice += ", each also with _ep50, _batch4, _c4, _ctxv1, _val behind it"
     base_of = f" (_BASE_ of {inside[-1]})" if inside else ""
-    raise ConfigError(f"no configuration file at {path}{base_of}{known}")
+    raise ConfigError(f"no configuration file at {path}{base_of}{advice}")
 
 
 def missing_leaf(error: AttributeError, cfgs: Sequence[CfgNode]) -> str:
@@ -412,21 +529,21 @@ def unread(cfg: CfgNode, pairs: Sequence[str], files: Sequence[Path], nodes: Seq
         leaf = name.rpartition(".")[2]
         if not name.startswith("TRAINER.") or name.count(".") < 2 or name.startswith(read) or leaf in given:
             continue
-        own = [f"TRAINER.{each}.{leaf}" for each in nodes if leaf in cfg.TRAINER.get(each, {})]
-        what = own[0] if own else " and ".join(f"TRAINER.{each}" for each in nodes)
-        sentences.append(f"{name} changes nothing: {cfg.TRAINER.NAME} does not read it, it reads {what}")
+        same = [f"TRAINER.{each}.{leaf}" for each in nodes if leaf in cfg.TRAINER.get(each, {})]
+        instead = same[0] if same else " and ".join(f"TRAINER.{each}" for each in nodes)
+        sentences.append(f"{name} changes nothing: {cfg.TRAINER.NAME} does not read it, it reads {instead}")
     return sentences
 
 
 def recipe(path: Path, more: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
     """What a yaml file and KEY VALUE pairs say, by dotted name, on top of this project's defaults; for looking ahead,
     where no host is there to say what it knows besides."""
-    found = dict(DEFAULTS)
+    settings = dict(DEFAULTS)
     for name, value in (*_pairs(path, path.stat().st_mtime_ns), *more):
         with contextlib.suppress(ValueError, SyntaxError):  # the run itself says what is wrong
-            value = _coerce(found[name], value) if name in found else ast.literal_eval(str(value))
-        found[name] = value
-    return found
+            value = _coerce(settings[name], value) if name in settings else ast.literal_eval(str(value))
+        settings[name] = value
+    return settings
 
 
 @functools.cache
@@ -435,93 +552,6 @@ def _pairs(path: Path, changed: int) -> tuple[tuple[str, Any], ...]:
     return tuple(pair for _, values in yaml_layers(path) for pair in values.items())
 
 
-@dataclass(frozen=True)
-class Range:
-    """The numbers that a setting may have.
-
-    Args:
-        low, high: both included, unless ``above`` leaves ``low`` out.
-        whole: whole numbers only.
-        length: of a list of such numbers; 0 for a number alone, -1 for a list of at least one.
-    """
-
-    low: float
-    high: float = math.inf
-    above: bool = False
-    whole: bool = False
-    length: int = 0
-
-    def __str__(self) -> str:
-        kind = "whole number" if self.whole else "number"
-        size = f"above {self.low:g}" if self.above else f"of at least {self.low:g}"
-        size += f" and at most {self.high:g}" if self.high < math.inf else ""
-        if self.length:
-            return f"{self.length if self.length > 0 else 'a list of'} {kind}s {size} each"
-        return f"a {kind} {size}" if self.low < self.high else f"{self.low:g}"
-
-    def __contains__(self, value: Any) -> bool:
-        if self.length:
-            one = dataclasses.replace(self, length=0)
-            right = isinstance(value, list | tuple) and (len(value) == self.length or (self.length < 0 < len(value)))
-            return right and all(number in one for number in value)
-        if not isinstance(value, int if self.whole else int | float) or isinstance(value, bool):
-            return False
-        return self.low <= value <= self.high and not (self.above and value == self.low)
-
-
-_SHARE, _FROM_0, _FROM_1 = Range(0, 1), Range(0), Range(1)
-# Of leaves that are read where no dataclass below looks at them. A host that lacks one has nothing to check.
-RANGES = {
-    "DATALOADER.NUM_WORKERS": _FROM_0,
-    "DATALOADER.K_TRANSFORMS": Range(1, 1),  # views of a training image: the trainers here read one
-    "DATALOADER.TRAIN_X.BATCH_SIZE": _FROM_1,
-    "DATALOADER.TRAIN_X.N_INS": _FROM_1,
-    "DATALOADER.TRAIN_U.BATCH_SIZE": _FROM_1,
-    "DATALOADER.TRAIN_U.N_INS": _FROM_1,
-    "DATALOADER.TEST.BATCH_SIZE": _FROM_1,
-    "DATASET.VAL_PERCENT": _SHARE,
-    "INPUT.SIZE": Range(1, whole=True, length=2),
-    "INPUT.PIXEL_MEAN": Range(0, 1, length=3),
-    "INPUT.PIXEL_STD": Range(0, 1, above=True, length=3),
-    "INPUT.CROP_PADDING": _FROM_0,
-    "INPUT.RRCROP_SCALE": Range(0, 1, above=True, length=2),
-    "INPUT.CUTOUT_N": _FROM_0,
-    "INPUT.CUTOUT_LEN": _FROM_0,
-    "INPUT.GN_STD": _FROM_0,
-    "INPUT.COLORJITTER_B": _FROM_0,
-    "INPUT.COLORJITTER_C": _FROM_0,
-    "INPUT.COLORJITTER_S": _FROM_0,
-    "INPUT.COLORJITTER_H": Range(0, 0.5),
-    "INPUT.RGS_P": _SHARE,
-    "INPUT.GB_P": _SHARE,
-    "INPUT.GB_K": _FROM_1,
-    "OPTIM.LR": _FROM_0,
-    "OPTIM.WEIGHT_DECAY": _FROM_0,
-    "OPTIM.MOMENTUM": _SHARE,
-    "OPTIM.RMSPROP_ALPHA": _SHARE,
-    "OPTIM.ADAM_BETA1": _SHARE,
-    "OPTIM.ADAM_BETA2": _SHARE,
-    "OPTIM.BASE_LR_MULT": _FROM_0,
-    "OPTIM.GAMMA": _FROM_0,
-    "OPTIM.STEPSIZE": Range(-1, whole=True, length=-1),
-    "OPTIM.MAX_EPOCH": _FROM_0,  # 0: what was not tuned is evaluated
-    "OPTIM.WARMUP_EPOCH": Range(-1),  # -1 and 0: none
-    "OPTIM.WARMUP_CONS_LR": _FROM_0,
-    "OPTIM.WARMUP_MIN_LR": _FROM_0,
-    "TRAIN.CHECKPOINT_FREQ": _FROM_0,
-    "TRAIN.PRINT_FREQ": _FROM_1,
-    "TRAIN.CURVE_FREQ": _FROM_0,
-    "TRAINER.LINEARPROBE.C": _FROM_0,
-    "TRAINER.LINEARPROBE.MAX_ITER": _FROM_1,
-    "TRAINER.TRADESFT.BETA": _FROM_0,
-    "TRAINER.APT.PERTURB_STEP": _FROM_0,
-    "TRAINER.FAP.LAMBDA": _FROM_0,
-    "TRAINER.CAPT.LAMBDA": _FROM_0,
-    "TRAINER.TRADESPT.BETA": _FROM_0,
-    "TRAINER.ADVVPT.BETA": _FROM_0,
-    "TRAINER.ADVIVLP.BETA": _FROM_0,
-    "TRAINER.ADVMAPLE.BETA": _FROM_0,
-}
 # Texts of the host that would be taken for something else, or for nothing, without a word.
 _WORDS = {
     "TEST.SPLIT": ("test", "val", "train"),
@@ -530,8 +560,12 @@ _WORDS = {
 }
 
 
-def require_ranges(cfg: CfgNode) -> None:
+def require_ranges(cfg: CfgNode, trainer_nodes: Collection[str] | None = None) -> None:
     """Refuse values that no run can have, all of them at once.
+
+    Args:
+        cfg: the resolved configuration.
+        trainer_nodes: the nodes of ``cfg.TRAINER`` to look at; None: all.
 
     Raises:
         ConfigError: leaves outside :data:`RANGES`, words that are not known, and 0 images of each class, which the
@@ -539,6 +573,9 @@ def require_ranges(cfg: CfgNode) -> None:
     """
     values = dict(leaves(cfg))
     allowed: dict[str, Any] = {**RANGES, **_WORDS}
+    if trainer_nodes is not None:
+        read = tuple(f"TRAINER.{node}." for node in trainer_nodes)
+        allowed = {k: v for k, v in allowed.items() if not k.startswith("TRAINER.") or k.startswith(read)}
     wrong = {name: wanted for name, wanted in allowed.items() if name in values and values[name] not in wanted}
     expected = {name: str(w) if isinstance(w, Range) else f"one of {', '.join(w)}" for name, w in wrong.items()}
     shots = values.get("DATASET.NUM_SHOTS", -1)
@@ -553,50 +590,63 @@ def require_ranges(cfg: CfgNode) -> None:
             "False: batches are made of tensors, and pictures as they are do not become any"
         )
     if expected:
-        lines = [f"{name} is {values[name]!r}; expected {wanted}" for name, wanted in expected.items()]
-        raise ConfigError("settings that no run can have:\n  " + "\n  ".join(lines))
+        raise _impossible(expected, values)
 
 
-def _choice(name: str, value: str, known: Sequence[str]) -> str:
-    if value not in known:
-        raise ConfigError(f"{name}: {unknown_name('value', value, [word for word in known if word])}")
-    return value
+def _impossible(expected: Mapping[str, str], values: Mapping[str, Any]) -> ConfigError:
+    lines = [f"{name} is {values[name]!r}; expected {wanted}" for name, wanted in expected.items()]
+    return ConfigError("settings that no run can have:\n  " + "\n  ".join(lines))
 
 
+def _choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name}: {unknown_name('value', value, [word for word in allowed if word])}")
+
+
+# --- the library's own settings ---------------------------------------------------------------------------------------
+
+
+@register("MODEL", in_v1=True)
 @dataclass(frozen=True)
-class BackboneSettings:
-    """Which CLIP: OpenAI's name or a label for the file, the file ("" = by name), and whether its code is trusted.
+class BackboneSettings(Settings):
+    """Which CLIP, and what is known of its weights."""
 
-    ``image_weights``: a file with a robust image tower in the place of its own, and the activation it was trained with.
-    ``activation``: of the weights in the file, where the file does not show it ("": not known).
-    """
-
-    name: str
-    weights: str
-    trust_archive: bool
-    image_weights: str = ""
-    image_activation: str = "quickgelu"
-    activation: str = ""
-
-    @classmethod
-    def from_cfg(cls, cfg: CfgNode) -> BackboneSettings:
-        node = cfg.MODEL
-        return cls(
-            name=node.BACKBONE.NAME,
-            weights=node.WEIGHTS,
-            trust_archive=node.TRUST_ARCHIVE,
-            image_weights=node.IMAGE_WEIGHTS,
-            image_activation=node.IMAGE_ACTIVATION,
-            activation=_choice("MODEL.ACTIVATION", node.ACTIVATION, ACTIVATIONS),
-        )
+    name: str = setting("", "CLIP's name as OpenAI has it, or a label for the file in WEIGHTS", leaf="BACKBONE.NAME")
+    weights: str = setting("", "file with CLIP's weights; empty: OpenAI's, by name", recorded=False)
+    trust_archive: bool = setting(False, "run the code in a TorchScript file instead of reading its tensors alone")
+    image_weights: str = setting(
+        "", "file with a robust image tower (TeCoA, FARE) in the place of the backbone's own", recorded=False
+    )
+    image_activation: str = setting("quickgelu", "activation that IMAGE_WEIGHTS was trained with")
+    activation: str = setting(
+        "", "activation that WEIGHTS was trained with, where the file does not show it", allowed=ACTIVATIONS, added=True
+    )
+    compile: bool = setting(
+        False, "torch.compile for the encoders: a minute first, faster steps then; such banks have keys of their own"
+    )
+    cuda_graphs: bool = setting(
+        True,
+        "replay tuning steps from CUDA graphs: the same numbers, faster for few classes",
+        recorded=False,
+        identity=False,
+        added=True,
+    )
 
 
 @dataclass(frozen=True)
 class ContextSettings:
-    """Learnable context: M vectors, class-specific or not, initial words, where the class name stands, precision.
+    """Learnable context of prompts, checked.
 
-    ``layout``: which towers have prompts, and which are made of others (:mod:`advpt.prompts.learner`); ``n_vision``
-    visual tokens; the depths count the input layer; ``shared_coupling``: one linear map for all deeper layers.
+    Args:
+        n_ctx: context vectors in the text.
+        csc: one context per class.
+        ctx_init: first words, "" for a random start.
+        position: of the class name, one of :data:`POSITIONS`.
+        precision: of the text tower while tuning, one of :data:`PRECISIONS`.
+        layout: which towers have prompts, and which are made of others (:mod:`advpt.prompts.learner`).
+        n_vision: visual tokens.
+        depth_text, depth_vision: layers with prompts, the input layer included.
+        shared_coupling: one linear map for all deeper layers.
     """
 
     n_ctx: int
@@ -610,143 +660,174 @@ class ContextSettings:
     depth_vision: int = 1
     shared_coupling: bool = False
 
-    @classmethod
-    def from_cfg(cls, node: CfgNode, layout: str = "") -> ContextSettings:
-        """From a trainer's node; ``layout`` in place of its ``LAYOUT``. Nodes without one have prompts in the text
-        alone, those without ``CSC`` or ``CLASS_TOKEN_POSITION`` (CoCoOp's) a shared context before the class name.
+
+@dataclass(frozen=True)
+class SharedContext(Settings):
+    """Settings of a trainer whose prompts have one context for all classes, before the class name."""
+
+    n_ctx: int = setting(16, "context vectors; of deep layouts, vectors per layer")
+    ctx_init: str = setting("", "first words of the prompt; empty: a random start")
+    precision: str = setting("fp32", "arithmetic of the text tower while tuning", leaf="PREC", allowed=PRECISIONS)
+
+    def context(self, layout: str = "") -> ContextSettings:
+        """The prompts that these settings ask for. ``layout``: where the trainer says, and not its settings.
 
         Raises:
             ConfigError: a value, or values together, that no prompt can have.
         """
-        if node.N_CTX < 1:
-            raise ConfigError(f"N_CTX is {node.N_CTX}; at least 1 context vector is needed")
-        position = _choice("CLASS_TOKEN_POSITION", node.get("CLASS_TOKEN_POSITION", "end"), POSITIONS)
-        _choice("PREC", node.PREC, PRECISIONS)
-        words = "" if node.CTX_INIT.strip().lower() in NO_WORDS else node.CTX_INIT
+        if self.n_ctx < 1:
+            raise ConfigError(f"N_CTX is {self.n_ctx}; at least 1 context vector is needed")
+        words = "" if self.ctx_init.strip().lower() in NO_WORDS else self.ctx_init
         if words.strip() == "True":
             raise ConfigError("CTX_INIT is True; give the first words of the prompt, like 'a photo of a', or ''")
-        plain = cls(node.N_CTX, node.get("CSC", False), words, position, node.PREC)
-        layout = _choice("LAYOUT", layout or node.get("LAYOUT", "text"), LAYOUTS)
+        return ContextSettings(self.n_ctx, False, words, "end", self.precision)
+
+
+@dataclass(frozen=True)
+class TextContext(SharedContext):
+    """Settings of a trainer that tunes context words (CoOp's leaves)."""
+
+    csc: bool = setting(False, "a context of each class's own")
+    position: str = setting("end", "where the class name stands", leaf="CLASS_TOKEN_POSITION", allowed=POSITIONS)
+
+    def context(self, layout: str = "") -> ContextSettings:
+        return dataclasses.replace(super().context(layout), csc=self.csc, position=self.position)
+
+
+@dataclass(frozen=True)
+class DeepContext(TextContext):
+    """Settings of a trainer with prompts of several layers in one or both towers; the defaults are the MaPLe
+    family's."""
+
+    n_ctx: int = 2
+    ctx_init: str = "a photo of a"
+    n_vision: int = setting(2, "visual prompt tokens per layer")
+    depth_text: int = setting(9, "layers of the text tower with prompts, the input layer included")
+    depth_vision: int = setting(9, "layers of the image tower with prompts, the input layer included")
+    shared_coupling: bool = setting(False, "one linear map between the towers for all deeper layers")
+
+    def context(self, layout: str = "") -> ContextSettings:
+        plain = super().context(layout)
+        layout = layout or getattr(self, "layout", "text")
         if layout == "text":
             return plain
-        if min(node.N_VISION, node.DEPTH_TEXT, node.DEPTH_VISION) < 1:
+        if min(self.n_vision, self.depth_text, self.depth_vision) < 1:
             raise ConfigError(
-                f"N_VISION is {node.N_VISION}, DEPTH_TEXT {node.DEPTH_TEXT}, DEPTH_VISION {node.DEPTH_VISION}; each is "
+                f"N_VISION is {self.n_vision}, DEPTH_TEXT {self.depth_text}, DEPTH_VISION {self.depth_vision}; each is "
                 "at least 1 (depths count the input layer)"
             )
-        if layout in COUPLED and (node.N_VISION, node.DEPTH_VISION) != (node.N_CTX, node.DEPTH_TEXT):
+        if layout in COUPLED and (self.n_vision, self.depth_vision) != (self.n_ctx, self.depth_text):
             raise ConfigError(
-                f"LAYOUT {layout} makes one tower's prompts of the other's: N_CTX {node.N_CTX} and N_VISION "
-                f"{node.N_VISION} must be equal, and DEPTH_TEXT {node.DEPTH_TEXT} and DEPTH_VISION {node.DEPTH_VISION}"
+                f"LAYOUT {layout} makes one tower's prompts of the other's: N_CTX {self.n_ctx} and N_VISION "
+                f"{self.n_vision} must be equal, and DEPTH_TEXT {self.depth_text} and DEPTH_VISION {self.depth_vision}"
             )
-        if layout in (*COUPLED, "visual") and node.CSC:
+        if layout in (*COUPLED, "visual") and self.csc:
             raise ConfigError(f"CSC True does not go with LAYOUT {layout}: visual prompts cannot be those of a class")
-        if layout != "visual" and node.CLASS_TOKEN_POSITION != "end":
+        if layout != "visual" and self.position != "end":
             raise ConfigError(
                 f"LAYOUT {layout} has deep prompts right behind the start token; it needs CLASS_TOKEN_POSITION end, "
-                f"not {node.CLASS_TOKEN_POSITION}"
+                f"not {self.position}"
             )
         return dataclasses.replace(
             plain,
             layout=layout,
-            n_vision=node.N_VISION,
-            depth_text=node.DEPTH_TEXT,
-            depth_vision=node.DEPTH_VISION,
-            shared_coupling=node.SHARED_COUPLING,
+            n_vision=self.n_vision,
+            depth_text=self.depth_text,
+            depth_vision=self.depth_vision,
+            shared_coupling=self.shared_coupling,
         )
 
 
 @dataclass(frozen=True)
-class BankSettings:
-    """How banks are made. ``limit``: at most so many images in the training bank (0 = all); ``chunk``: images per
-    forward; ``precision``: of the encoder's arithmetic; ``engine``: who builds them."""
+class LayoutContext(DeepContext):
+    """As :class:`DeepContext`, for a trainer whose settings choose the layout."""
 
-    dir: Path
-    attack: str
-    profile: str
-    chunk: int
-    precision: str
-    limit: int
-    verify: bool
-    seed: int
-    engine: Engine
-
-    @classmethod
-    def from_cfg(cls, cfg: CfgNode) -> BankSettings:
-        node = cfg.BANK
-        _choice("BANK.PROFILE", node.PROFILE, PROFILES)
-        _choice("BANK.PREC", node.PREC, BANK_PRECISIONS)
-        if node.CHUNK < 1 or node.LIMIT < 0:
-            raise ConfigError(f"BANK.CHUNK is {node.CHUNK} and BANK.LIMIT {node.LIMIT}; expected >= 1 and >= 0")
-        return cls(
-            Path(node.DIR).expanduser(),
-            node.ATTACK,
-            node.PROFILE,
-            node.CHUNK,
-            node.PREC + ("+compiled" if cfg.MODEL.COMPILE else ""),
-            node.LIMIT,
-            node.VERIFY,
-            node.SEED,
-            Engine(node.ENGINE, node.CPUS_PER_WORKER, node.GPUS_PER_WORKER),
-        )
+    layout: str = setting("t2v", "which towers have prompts, and which are made of others", allowed=LAYOUTS)
 
 
+# Fields of ContextSettings that are the layout of a prompt, with their leaves in a trainer's node.
+CONTEXT_LEAVES = {leaf.field: leaf.name for leaf in LayoutContext.declared() if leaf.field != "precision"}
+
+
+@register("BANK", in_v1=True)
 @dataclass(frozen=True)
-class SurrogateSettings:
-    """The attacker's own network: its name, and a file with its weights ("" = torchvision's by name)."""
+class BankSettings(Settings):
+    """How banks are made, and the attack of the training bank."""
 
-    network: str
-    weights: str
+    dir: Path = setting(Path("banks"), "folder of all banks", identity=False)
+    attack: str = setting("pgd10-fkl@8", "attack of the training bank")
+    profile: str = setting("sound", "details of the training attack: sound, or as a paper or its code has them",
+                           allowed=PROFILES)  # fmt: skip
+    chunk: int = setting(64, "images per forward pass, and per file of a bank", allowed=FROM_1)
+    precision: str = setting(
+        "fp32", "arithmetic of every bank's encoder; tf32 and amp (bfloat16) are for GPUs", leaf="PREC",
+        allowed=BANK_PRECISIONS,
+    )  # fmt: skip
+    limit: int = setting(0, "images in the training bank at most; 0: all", allowed=FROM_0)
+    verify: bool = setting(True, "compare checksums when a bank is opened", identity=False)
+    seed: int = setting(0, "seed of the training attack")
+    engine_name: str = setting("local", "who builds banks: local, or ray (a cluster)", leaf="ENGINE", identity=False)
+    cpus_per_worker: float = setting(0.0, "cores of each worker of the cluster; 0: automatic", identity=False)
+    gpus_per_worker: float = setting(0.0, "GPUs of each worker of the cluster; 0: automatic", identity=False)
 
-    @classmethod
-    def from_cfg(cls, cfg: CfgNode) -> SurrogateSettings:
-        return cls(_choice("EVAL.SURROGATE", cfg.EVAL.SURROGATE, SURROGATES), cfg.EVAL.SURROGATE_WEIGHTS)
+    @property
+    def engine(self) -> Engine:
+        return Engine(self.engine_name, self.cpus_per_worker, self.gpus_per_worker)
+
+    def check(self) -> None:
+        _ = self.engine
 
 
+@register("EVAL", in_v1=True)
 @dataclass(frozen=True)
-class EvalSettings:
-    """What is measured: attack specs, protocols, defense chains, a fixed subset size (0 = all), the attack seed.
+class SurrogateSettings(Settings):
+    """The attacker's own network."""
 
-    ``defense_seeds``: draws of a random defense; ``costly_subset``: images for costly ones; ``eot`` and ``bpda``: how
-    an adaptive attacker differentiates a defense; ``words`` per context vector, and ``pictures``, that are kept.
-    """
+    network: str = setting(
+        "resnet50", "network of attacks that do not go through CLIP; small-cnn for small images", leaf="SURROGATE",
+        allowed=SURROGATES,
+    )  # fmt: skip
+    weights: str = setting(
+        "", "file with its weights; empty: torchvision's, by name", leaf="SURROGATE_WEIGHTS", recorded=False
+    )
 
-    attacks: tuple[str, ...]
-    protocols: tuple[str, ...]
-    defenses: tuple[str, ...]
-    subset: int
-    seed: int
-    defense_seeds: int = 3
-    costly_subset: int = 1000
-    eot: int = 10
-    bpda: bool = False
-    words: int = 0
-    pictures: int = 0
 
-    @classmethod
-    def from_cfg(cls, cfg: CfgNode) -> EvalSettings:
-        node = cfg.EVAL
-        for protocol in node.PROTOCOLS:
-            _choice("EVAL.PROTOCOLS", protocol, PROTOCOLS)
-        if node.SUBSET < 0:
-            raise ConfigError(f"EVAL.SUBSET is {node.SUBSET}; 0 means all images")
-        if node.WORDS < 0 or node.PICTURES < 0:
-            raise ConfigError(f"EVAL.WORDS is {node.WORDS} and EVAL.PICTURES {node.PICTURES}; 0 means none")
-        if node.DEFENSE_SEEDS < 1 or node.EOT < 1 or node.COSTLY_SUBSET < 0:
-            raise ConfigError(
-                f"EVAL.DEFENSE_SEEDS is {node.DEFENSE_SEEDS}, EVAL.EOT {node.EOT}, EVAL.COSTLY_SUBSET "
-                f"{node.COSTLY_SUBSET}; expected at least 1, 1 and 0"
-            )
-        return cls(
-            tuple(node.ATTACKS),
-            tuple(node.PROTOCOLS),
-            tuple(node.DEFENSES),
-            node.SUBSET,
-            node.SEED,
-            node.DEFENSE_SEEDS,
-            node.COSTLY_SUBSET,
-            node.EOT,
-            node.BPDA,
-            node.WORDS,
-            node.PICTURES,
-        )
+@register("EVAL", in_v1=True)
+@dataclass(frozen=True)
+class EvalSettings(Settings):
+    """What is measured."""
+
+    attacks: tuple[str, ...] = setting(("pgd40-fkl@16",), "attacks, each with a protocol of its own behind a colon")
+    protocols: tuple[str, ...] = setting(("transfer",), "what attackers know, where an attack names no protocol",
+                                         allowed=PROTOCOLS)  # fmt: skip
+    defenses: tuple[str, ...] = setting((), "chains of defenses, each measured in turn")
+    subset: int = setting(0, "images of the split, always the same ones; 0: all", allowed=FROM_0)
+    seed: int = setting(0, "seed of attacks and defenses")
+    defense_seeds: int = setting(3, "draws of a random defense that are averaged", allowed=FROM_1)
+    costly_subset: int = setting(1000, "images for costly defenses where SUBSET is 0; 0: all", allowed=FROM_0)
+    eot: int = setting(10, "draws in every gradient of an adaptive attack on a random defense", allowed=FROM_1)
+    bpda: bool = setting(False, "adaptive attacks pass gradients straight through defenses that are not linear")
+    words: int = setting(0, "nearest words of each context vector that go into records", allowed=FROM_0)
+    pictures: int = setting(0, "images under the first attack that are kept as pictures", allowed=FROM_0)
+
+
+@register("DATASET", in_v1=True)
+@dataclass(frozen=True)
+class DatasetSettings(Settings):
+    """What is asked of a data set besides the host's settings."""
+
+    subsample_classes: str = setting("all", "all, base or new: which half of the classes, as in CoOp")
+    test_subset: str = setting("", "a list of test images, where the data set has several")
+    title: str = setting(
+        "", "name of one's own data in headings, records and folders; empty: that of their folder", identity=False,
+        added=True,
+    )  # fmt: skip
+
+
+@register("TRAIN", in_v1=True)
+@dataclass(frozen=True)
+class CurveSettings(Settings):
+    """Accuracy over training time."""
+
+    curve_freq: int = setting(0, "measure accuracy every so many epochs, for figures over time; 0: never",
+                              allowed=FROM_0)  # fmt: skip

@@ -1,4 +1,4 @@
-"""Being told to stop: SIGTERM ends a run as Ctrl-C does, and both can be held back until a state is whole."""
+"""SIGTERM ends a process as Ctrl-C does, and both can be deferred until a state is whole."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def defer_signals() -> Iterator[Callable[[], KeyboardInterrupt | None]]:
     """
     waiting: list[int] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def remember(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and signal.SIGINT in waiting:
             raise KeyboardInterrupt
         waiting.append(number)
@@ -57,7 +57,7 @@ def defer_signals() -> Iterator[Callable[[], KeyboardInterrupt | None]]:
     if not _in_main_thread():
         yield pending_signal
         return
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield pending_signal
     finally:

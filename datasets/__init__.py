@@ -1,43 +1,31 @@
-"""The data sets, one file each; importing this package registers them all with Dassl."""
+"""The data sets; importing this package registers them all with Dassl.
 
-from . import (
-    caltech101,
-    demo_digits,
-    digits,
-    dtd,
-    eurosat,
-    fgvc_aircraft,
-    food101,
-    image_folder,
-    imagenet,
-    imagenet_a,
-    imagenet_r,
-    imagenet_sketch,
-    imagenetv2,
-    oxford_flowers,
-    oxford_pets,
-    stanford_cars,
-    sun397,
-    ucf101,
-)
+Every file in this folder is imported. An entry of ``advpt.data.entries`` that no file registers gets the class that its
+facts ask for: a :class:`SplitDataset` where there is a split file, an :class:`ImageNetVariant` where there are class
+folders.
+"""
 
-__all__ = [
-    "caltech101",
-    "demo_digits",
-    "digits",
-    "dtd",
-    "eurosat",
-    "fgvc_aircraft",
-    "food101",
-    "image_folder",
-    "imagenet",
-    "imagenet_a",
-    "imagenet_r",
-    "imagenet_sketch",
-    "imagenetv2",
-    "oxford_flowers",
-    "oxford_pets",
-    "stanford_cars",
-    "sun397",
-    "ucf101",
-]
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
+
+from advpt.data.entries import ENTRIES
+from advpt.data.facts import DatasetFacts
+
+from . import imagenet, split_file
+
+
+def class_for(facts: DatasetFacts) -> type[DatasetBase]:
+    """A class of the registry's name whose facts are all that tells it from others of its kind."""
+    base = split_file.SplitDataset if facts.split else imagenet.ImageNetVariant
+    return type(facts.name, (base,), {"info": facts, "__doc__": " ".join(facts.notes), "__module__": __name__})
+
+
+for _file in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_file.name}")
+for _facts in ENTRIES:
+    if _facts.name not in DATASET_REGISTRY.registered_names():
+        DATASET_REGISTRY.register()(class_for(_facts))

@@ -18,7 +18,6 @@ class RenderedDigits(SplitDataset):
     """Printed digits as DemoCLIP was pre-trained on, written under ``<DATASET.ROOT>/rendered_digits`` at first use."""
 
     info = demo_sets.RENDERED.facts
-    dataset_dir = info.folder
 
     def locate(self, cfg: Any) -> Place:
         demo_sets.prepare(demo_sets.RENDERED, Path(cfg.DATASET.ROOT).expanduser().absolute())

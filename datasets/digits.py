@@ -17,7 +17,6 @@ class Digits(SplitDataset):
     """Images are written under ``<DATASET.ROOT>/digits`` at first use; the split is a rule in the code."""
 
     info = catalog.get("Digits")
-    dataset_dir = info.folder
 
     def locate(self, cfg: Any) -> Place:
         digits.prepare(Path(cfg.DATASET.ROOT).expanduser().absolute())

@@ -22,7 +22,6 @@ class DescribableTextures(SplitDataset):
     """
 
     info = catalog.get("DescribableTextures")
-    dataset_dir = info.folder
 
     @staticmethod
     def read_and_split_data(

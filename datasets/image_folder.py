@@ -1,4 +1,4 @@
-"""ImageFolder: one's own data, in folders."""
+"""ImageFolder: the user's images, in class folders."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ class ImageFolder(SplitDataset):
     """
 
     info = catalog.get("ImageFolder")
-    dataset_dir = info.folder
 
     def locate(self, cfg: Any) -> Place:
         root = Path(cfg.DATASET.ROOT).expanduser().absolute()
@@ -37,7 +36,7 @@ class ImageFolder(SplitDataset):
             if not (folder / part).is_dir():
                 raise DataError(
                     f"ImageFolder: {folder / part} does not exist; {FORM} in {folder}. DATASET.ROOT is "
-                    f"{root}; folders found there: {listing.some(listing.folders(root))}."
+                    f"{root}; folders found there: {listing.some(listing.folders(root))}"
                 )
         return Place(root, folder, folder)
 
@@ -60,19 +59,19 @@ class ImageFolder(SplitDataset):
 
     def _rows(self, part: str, labels: dict[str, int]) -> tuple[Row, ...]:
         folder = self.place.folder / part
-        found = listing.folders(folder)
-        unknown = [name for name in found if name not in labels]
+        classes = listing.folders(folder)
+        unknown = [name for name in classes if name not in labels]
         if unknown:
             raise DataError(
                 f"ImageFolder: {folder} has classes that train has not: {listing.some(unknown)}. "
-                f"Known: {listing.some(list(labels))}."
+                f"Known: {listing.some(list(labels))}"
             )
-        scans = {name: listing.scan(folder / name) for name in found}
+        scans = {name: listing.scan(folder / name) for name in classes}
         empty = [name for name, each in scans.items() if not each.images]
         if empty:
-            raise DataError(f"ImageFolder: no images in these folders of {folder}: {listing.some(empty)}; {FORM}.")
-        if not found and part != "val":
-            raise DataError(f"ImageFolder: {folder} has no class folders; {FORM}.")
+            raise DataError(f"ImageFolder: no images in these folders of {folder}: {listing.some(empty)}; {FORM}")
+        if not classes and part != "val":
+            raise DataError(f"ImageFolder: {folder} has no class folders; {FORM}")
         for text in listing.doubts(part, scans, listing.images(folder)):
             self._warn(text)
         return tuple(

@@ -5,23 +5,22 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
+from dassl.data.datasets import DATASET_REGISTRY
 
-from advpt.data import catalog, imagenet, listing
-from advpt.data.catalog import DatasetFacts
+from advpt.data import catalog, imagenet, layout, listing, steps
+from advpt.data.facts import DatasetFacts
 from advpt.data.split import Row, Split, triple
 from advpt.errors import ConfigError, DataError, unknown_name
 
 from .split_file import (
+    CatalogDataset,
     Place,
-    advice,
     choose,
     datums,
     locate,
     notice,
-    prepare_command,
     refuse_test_subset,
     subsample_classes,
     wanted_classes,
@@ -33,7 +32,7 @@ TEST_SUBSETS = ("", "all", "paper1000")
 
 
 @DATASET_REGISTRY.register()
-class ImageNet(DatasetBase):
+class ImageNet(CatalogDataset):
     """Train is the official train, test the official val; ``val`` is the same list as test.
 
     Files are taken in sorted order (CoOp takes them as the disk lists them), so a few-shot subset is the same
@@ -45,8 +44,7 @@ class ImageNet(DatasetBase):
         warnings: what was left out of the listing, for the records.
     """
 
-    info: ClassVar[DatasetFacts] = catalog.get("ImageNet")
-    dataset_dir = info.folder
+    info = catalog.get("ImageNet")
 
     def __init__(self, cfg: Any) -> None:
         subset = wanted_test_subset(cfg)
@@ -78,13 +76,11 @@ class ImageNet(DatasetBase):
         return {folder: name.strip() for folder, _, name in pairs}
 
 
-class ImageNetVariant(DatasetBase):
+class ImageNetVariant(CatalogDataset):
     """A test-only set in ImageNet's class folders; the same list is train_x and test, as in CoOp.
 
     NUM_SHOTS and SUBSAMPLE_CLASSES do nothing here. Labels follow the sorted folders, names their wnid.
     """
-
-    info: ClassVar[DatasetFacts]
 
     def __init__(self, cfg: Any) -> None:
         refuse_test_subset(cfg, self.info)
@@ -101,8 +97,8 @@ class ImageNetVariant(DatasetBase):
 
     def classes(self, folder: Path, names: Mapping[str, str]) -> tuple[imagenet.Listing, Mapping[str, str]]:
         """The images of every class folder in the order of their labels, and the name of each folder."""
-        found, unknown = imagenet.class_folders(folder, names)
-        images, doubts = imagenet.list_images(folder, found)
+        folders, unknown = imagenet.class_folders(folder, names)
+        images, doubts = imagenet.list_images(folder, folders)
         warn_of([*left_out("", unknown), *doubts], self.warnings)
         return images, names
 
@@ -131,7 +127,7 @@ def list_parts(
             classes[part], unknown = imagenet.class_folders(place.images / part, names)
         except DataError as error:
             raise DataError(
-                f"{info.name}: {error}{advice(info, place.root)} Run `{prepare_command(info, place.root)}`."
+                f"{info.name}: {error}.{layout.advice(info, place.root)} Run `{steps.command(info, place.root)}`"
             ) from None
         warn_of(left_out(part, unknown), sentences)
     only = sorted(set(classes["train"]) ^ set(classes["val"]))
@@ -139,7 +135,7 @@ def list_parts(
         raise DataError(
             f"ImageNet: images/train has {len(classes['train'])} class folders and images/val "
             f"{len(classes['val'])}, in {place.images}; only in one of them: {listing.some(only, 5)}. "
-            "Labels follow the sorted folders, so both need the same ones."
+            "Labels follow the sorted folders, so both need the same ones"
         )
     path = place.folder / imagenet.LISTING
     made_from = imagenet.stamps(place.images, classes)
@@ -157,7 +153,7 @@ def list_parts(
         try:
             imagenet.keep_listing(path, made_from, listings)
         except OSError as error:
-            warnings.warn(f"{path} could not be written ({error}); the run does not need it.", stacklevel=2)
+            warnings.warn(f"{path} could not be written ({error}); the run does not need it", stacklevel=2)
     return listings, sentences
 
 
@@ -182,7 +178,7 @@ def is_official(info: DatasetFacts, counts: tuple[int, int, int], classes: Seque
     if differences:
         warnings.warn(
             f"{info.name} in {place.images} is not complete or not the official one: "
-            f"{'; '.join(differences)}. Results are marked as not comparable with published ones.",
+            f"{'; '.join(differences)}. Results are marked as not comparable with published ones",
             stacklevel=2,
         )
     return not differences

@@ -19,7 +19,6 @@ class ImageNetV2(ImageNetVariant):
     """Folders are plain numbers: the number is the label, its name the line of that number."""
 
     info = catalog.get("ImageNetV2")
-    dataset_dir = info.folder
 
     def classes(self, folder: Path, names: Mapping[str, str]) -> tuple[imagenet.Listing, Mapping[str, str]]:
         numbers = [str(label) for label in range(self.info.classes)]
@@ -27,7 +26,7 @@ class ImageNetV2(ImageNetVariant):
         if absent:
             raise DataError(
                 f"ImageNetV2: {folder} lacks {len(absent):,} of the 1,000 folders 0 to 999, first "
-                f"{listing.some(absent, 5)}. The archive was not unpacked to the end; unpack it again."
+                f"{listing.some(absent, 5)}. The archive was not unpacked to the end; unpack it again"
             )
         images, doubts = imagenet.list_images(folder, numbers)
         warn_of(doubts, self.warnings)

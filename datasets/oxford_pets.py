@@ -25,7 +25,6 @@ class OxfordPets(SplitDataset):
     """
 
     info = catalog.get("OxfordPets")
-    dataset_dir = info.folder
 
     subsample_classes = staticmethod(subsample_classes)
 
@@ -65,7 +64,7 @@ class OxfordPets(SplitDataset):
         files.write_text(Path(filepath), Split(*parts).as_text())
         notice(f"Saved split to {filepath}")
         warnings.warn(
-            f"{filepath} was made here and is not the official split: results on it compare with nothing published.",
+            f"{filepath} was made here and is not the official split: results on it compare with nothing published",
             stacklevel=2,
         )
 

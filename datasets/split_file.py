@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 from dassl.data.datasets import DatasetBase, Datum
 
-from advpt.data import fewshot, listing
-from advpt.data.catalog import DatasetFacts
+from advpt.data import fewshot, layout, listing, steps
+from advpt.data.facts import DatasetFacts
 from advpt.data.split import Row, Split, judge, read
 from advpt.errors import ConfigError, DataError, unknown_name
 
@@ -28,8 +28,18 @@ class Place:
     images: Path
 
 
-class SplitDataset(DatasetBase):
-    """A data set whose parts are fixed by a split file; subclasses name their entry of the catalogue.
+class CatalogDataset(DatasetBase):
+    """A data set of the catalogue: subclasses set ``info``, and their ``dataset_dir`` follows from it."""
+
+    info: ClassVar[DatasetFacts]
+
+    def __init_subclass__(cls) -> None:
+        if "info" in vars(cls):
+            cls.dataset_dir = cls.info.folder
+
+
+class SplitDataset(CatalogDataset):
+    """A data set whose parts are fixed by a split file.
 
     Attributes:
         comparable: False if the split is not the official one: results compare with nothing published.
@@ -40,8 +50,6 @@ class SplitDataset(DatasetBase):
         DataError: if the folder, the split file or images are missing or damaged.
         ConfigError: for unknown values of SUBSAMPLE_CLASSES and TEST_SUBSET.
     """
-
-    info: ClassVar[DatasetFacts]
 
     def __init__(self, cfg: Any) -> None:
         refuse_test_subset(cfg, self.info)
@@ -67,13 +75,13 @@ class SplitDataset(DatasetBase):
     def read(self) -> tuple[Split, bool]:
         """The split and whether it is the official one; an altered one is warned about."""
         if self.info.split is None:
-            raise DataError(f"{self.info.name} has no split file in the catalogue.")
+            raise DataError(f"{self.info.name} has no split file in the catalogue")
         path = self.place.folder / self.info.split.filename
         if not path.is_file():
             raise DataError(
                 f"{path.name} is missing: expected at {path}. Without it the images have no official train, "
                 "val and test parts, and none are made up. "
-                f"Run `{prepare_command(self.info, self.place.root)}`."
+                f"Run `{steps.command(self.info, self.place.root)}`"
             )
         split, data = read(path)
         notice(f"Reading split from {path}")
@@ -87,7 +95,7 @@ def locate(cfg: Any, info: DatasetFacts) -> Place:
     """Find a data set's folders; nothing is created.
 
     Raises:
-        DataError: if the image folder is not there; the message knows the usual other layouts.
+        DataError: if the image folder is not there; the message recognises common other layouts.
     """
     root = Path(cfg.DATASET.ROOT).expanduser().absolute()
     folder = root / info.folder
@@ -99,18 +107,9 @@ def locate(cfg: Any, info: DatasetFacts) -> Place:
     else:
         state = f"DATASET.ROOT is {root}, which does not exist."
     raise DataError(
-        f"{info.name}: expected images in {place.images}. {state}{advice(info, root)} "
-        f"Run `{prepare_command(info, root)}`, or give the folder above {info.folder} as --root."
+        f"{info.name}: expected images in {place.images}. {state}{layout.advice(info, root)} "
+        f"Run `{steps.command(info, root)}`, or give the folder above {info.folder} as --root"
     )
-
-
-def advice(info: DatasetFacts, root: Path) -> str:
-    """What to say about known other layouts found under ``root``; "" or sentences that begin with a space."""
-    return "".join(f" Found {hint.path}: {hint.advice}" for hint in info.lookalikes if any(root.glob(hint.path)))
-
-
-def prepare_command(info: DatasetFacts, root: Path) -> str:
-    return f"python -m advpt prepare {info.config} --root {root}"
 
 
 def check_files(split: Split, place: Place, info: DatasetFacts, origin: str) -> None:
@@ -121,7 +120,7 @@ def check_files(split: Split, place: Place, info: DatasetFacts, origin: str) -> 
         raise DataError(
             f"{info.name}: {len(absent):,} of {len(paths):,} files listed in {origin} are missing under "
             f"{place.images}, first {min(5, len(absent))}: {', '.join(absent[:5])}."
-            f"{advice(info, place.root)} Run `{prepare_command(info, place.root)} --check`."
+            f"{layout.advice(info, place.root)} Run `{steps.command(info, place.root, '--check')}`"
         )
 
 
@@ -140,14 +139,14 @@ def choose(cfg: Any, split: Split, place: Place, split_digest: str) -> tuple[lis
 
 
 def record_list(subset: fewshot.FewShot, place: Place, *, split_digest: str, shots: int, seed: int) -> None:
-    """Keep the few-shot list; one that disagrees is re-made and said so, a read-only folder is left alone."""
+    """Keep the few-shot list; one that disagrees is made anew with a notice, a read-only folder is left alone."""
     path = fewshot.list_path(place.folder, shots, seed)
     if not place.folder.stat().st_mode & 0o222:
         return
     try:
         trouble = fewshot.record(subset, path, split_digest=split_digest, shots=shots, seed=seed)
     except OSError as error:
-        warnings.warn(f"{path} could not be written ({error}); the run does not need it.", stacklevel=2)
+        warnings.warn(f"{path} could not be written ({error}); the run does not need it", stacklevel=2)
         return
     if trouble:
         notice(f"Few-shot list {path} was made anew: {trouble}")
@@ -212,7 +211,7 @@ def refuse_test_subset(cfg: Any, info: DatasetFacts) -> None:
     if subset:
         raise ConfigError(
             f"DATASET.TEST_SUBSET is {subset!r}, but {info.name} has no test subsets; "
-            'only ImageNet has one, "paper1000". Leave it empty.'
+            'only ImageNet has one, "paper1000". Leave it empty'
         )
 
 
@@ -224,5 +223,5 @@ def warn_of(sentences: Sequence[str], kept: list[str]) -> None:
 
 
 def notice(text: str) -> None:
-    """One line on standard output, where Dassl's own lines go."""
+    """One line on standard output, where Dassl's lines go."""
     print(text)  # noqa: T201

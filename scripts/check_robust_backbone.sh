@@ -18,7 +18,7 @@ fi
   exit 2
 }
 folder=$OUTPUT/$(basename "$WEIGHTS")_$BACKBONE
-run_one "$folder" --root "${DATA:-${ADVPT_DATA:-data}}" --seed 1 --trainer ZeroshotCLIP \
+"$PYTHON" train.py --output-dir "$folder" --skip-done --root "${DATA:-${ADVPT_DATA:-data}}" --seed 1 --trainer ZeroshotCLIP \
   --dataset-config-file configs/datasets/imagenet.yaml --config-file "configs/trainers/ZeroshotCLIP/$BACKBONE.yaml" \
   VERBOSE False MODEL.IMAGE_WEIGHTS "$WEIGHTS" EVAL.PROTOCOLS "('adaptive',)" EVAL.SUBSET "${SUBSET:-0}" \
   EVAL.ATTACKS "('pgd100-ce@$EPS/a$(awk "BEGIN { print $EPS / 4 }")',)" "$@"

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import trainers  # noqa: F401 - brings their settings, as train.py does
 from advpt.backbones.clip import Architecture, Backbone, build, from_state
 from advpt.bank.cache import BankCache
 from advpt.data.images import ImageSet, Preprocessing, Sample

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import builtins
-import collections
 import dataclasses
 import hashlib
-import io
 import json
-import operator
 import os
-import pickle
 import socket
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +20,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 
-from advpt.errors import AdvPTError, BankError, StorageError, WeightsError
+from advpt import files
+from advpt.errors import AdvPTError, BankError, StorageError
 from advpt.files import (
     FileLock,
-    Opaque,
     atomic_path,
     canonical_json,
     digest,
     file_digest,
-    is_torchscript,
-    load_checkpoint,
-    load_tensors,
     network_timeout,
     printable,
     read_json,
@@ -171,6 +163,20 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
     assert names(tmp_path) == ["f.txt"]
 
 
+def test_a_folder_is_whole_or_not_there(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), files.atomic_folder(tmp_path / "set" / "images") as partial:
+        (partial / "a").touch()
+        raise KeyError
+    assert names(tmp_path / "set") == []
+    with files.atomic_folder(tmp_path / "set" / "images") as partial:
+        (partial / "a").touch()
+        assert not (tmp_path / "set" / "images").exists()
+    assert names(tmp_path / "set") == ["images"] and names(tmp_path / "set" / "images") == ["a"]
+    with files.atomic_folder(tmp_path / "set" / "images") as partial:  # the second of two writers
+        (partial / "b").touch()
+    assert names(tmp_path / "set") == ["images"] and names(tmp_path / "set" / "images") == ["a"]
+
+
 def test_json_files(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, {"b": 1, "a": "é"})
@@ -221,247 +227,27 @@ def test_a_lock_between_two_processes(tmp_path: Path) -> None:
         again.release()
 
 
-# --- checkpoints ----------------------------------------------------------------------------------------------------
+def test_with_a_lock_waits_for_the_one_that_has_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    first, order = FileLock(tmp_path / "lock"), []
 
+    def second() -> None:
+        with FileLock(tmp_path / "lock", "the bank"):
+            order.append("second")
 
-class Warmup(torch.optim.lr_scheduler.LRScheduler):
-    """Stands for Dassl's warm-up scheduler, whose state holds the scheduler that follows it."""
-
-    def __init__(self, successor: Any) -> None:
-        self.successor = successor
-        super().__init__(successor.optimizer)
-
-    def get_lr(self) -> list[float]:
-        return [group["lr"] for group in self.optimizer.param_groups]
-
-
-def old_checkpoint(path: Path, scheduler: str = "cosine", **more: Any) -> Tensor:
-    """What CoOp with warm-up writes; returns its context."""
-    ctx = nn.Parameter(torch.randn(4, 8))
-    optimizer = torch.optim.SGD([ctx], lr=0.002, momentum=0.9)
-    ctx.sum().backward()
-    optimizer.step()
-    kinds = torch.optim.lr_scheduler
-    successor = {
-        "cosine": lambda: kinds.CosineAnnealingLR(optimizer, 50),
-        "multi_step": lambda: kinds.MultiStepLR(optimizer, [10, 10, 20]),
-        "step": lambda: kinds.StepLR(optimizer, 5),
-    }[scheduler]()
-    saved = {
-        "state_dict": collections.OrderedDict(ctx=ctx.data, token_prefix=torch.zeros(3, 1, 8)),
-        "epoch": 50,
-        "optimizer": optimizer.state_dict(),
-        "scheduler": Warmup(successor).state_dict(),
-        "val_result": np.float64(71.5),
-    }
-    torch.save(saved | more, path)
-    return ctx.data
-
-
-@pytest.mark.parametrize("scheduler", ("cosine", "multi_step", "step"))
-def test_a_checkpoint_of_coop_with_warm_up(scheduler: str, tmp_path: Path) -> None:
-    path = tmp_path / "model.pth.tar-50"
-    ctx = old_checkpoint(path, scheduler)
-    with pytest.raises(pickle.UnpicklingError):
-        torch.load(path, weights_only=True)  # this is why there is a reader of our own
-    found = load_checkpoint(path)
-    assert torch.equal(found["state_dict"]["ctx"], ctx)
-    assert found["epoch"] == 50 and found["val_result"] == 71.5
-    assert isinstance(found["scheduler"]["successor"], Opaque)
-    assert found["optimizer"]["param_groups"][0]["lr"] == 0.002
-
-
-@pytest.mark.parametrize("number", (np.float32(1.5), np.int64(-3), np.bool_(True), np.dtype(">f8").type(2.5)))
-def test_numpy_numbers_become_numbers(number: Any, tmp_path: Path) -> None:
-    old_checkpoint(tmp_path / "c", best=number)
-    assert load_checkpoint(tmp_path / "c")["best"] == number
-
-
-def test_big_endian_numbers(tmp_path: Path) -> None:
-    old_checkpoint(tmp_path / "c", best=np.array([2.5], ">f8")[0], kind=np.dtype(">f8"))
-    assert load_checkpoint(tmp_path / "c")["best"] == 2.5
-
-
-def test_a_plain_checkpoint_in_either_format_of_torch(tmp_path: Path) -> None:
-    for new in (True, False):
-        torch.save({"state_dict": {"ctx": torch.ones(2)}}, tmp_path / "c", _use_new_zipfile_serialization=new)
-        assert torch.equal(load_checkpoint(tmp_path / "c")["state_dict"]["ctx"], torch.ones(2))
-
-
-class Calls:
-    """Pickles as a call of ``function``."""
-
-    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
-        self.call = function, args
-
-    def __reduce__(self) -> Any:
-        return self.call
-
-
-class Named:
-    """Pickles as the name ``module.name``, whatever that is."""
-
-    def __init__(self, module: str, name: str) -> None:
-        self.where = module, name
-
-
-class Pickler(pickle._Pickler):  # type: ignore[name-defined]
-    """Writes :class:`Named` as a global, also names that do not exist."""
-
-    dispatch = pickle._Pickler.dispatch.copy()  # type: ignore[attr-defined]
-
-    def save_named(self, item: Named) -> None:
-        module, name = item.where
-        if self.proto >= 4:
-            self.save(module)
-            self.save(name)
-            self.write(pickle.STACK_GLOBAL)
-        else:
-            self.write(pickle.GLOBAL + f"{module}\n{name}\n".encode())
-
-    dispatch[Named] = save_named
-
-
-def plant(path: Path, payload: Any, protocol: int) -> None:
-    """A checkpoint with a payload beside good content, in torch's zip format."""
-    data = io.BytesIO()
-    Pickler(data, protocol).dump({"epoch": 1, "state_dict": {}, "scheduler": payload})
-    torch.save({"state_dict": {}}, path)
-    with zipfile.ZipFile(path) as archive:
-        kept = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in kept.items():
-            archive.writestr(name, data.getvalue() if name.endswith("/data.pkl") else content)
-
-
-class CallsNamed:
-    def __init__(self, module: str, name: str, *args: Any) -> None:
-        self.function, self.args = Named(module, name), args
-
-
-def _save_call(self: Any, item: CallsNamed) -> None:
-    self.save(item.function)
-    self.save(item.args)
-    self.write(pickle.REDUCE)
-
-
-Pickler.dispatch[CallsNamed] = _save_call
-
-
-def payloads(marker: Path) -> dict[str, Any]:
-    touch = f"open({str(marker)!r}, 'w').close()"
-    return {
-        "os.system": Calls(os.system, f"touch '{marker}'"),
-        "builtins.exec": Calls(builtins.exec, touch),
-        "builtins.eval": Calls(builtins.eval, f"open({str(marker)!r}, 'w')"),
-        "builtins.open": Calls(builtins.open, str(marker), "w"),
-        "getattr of getattr": CallsNamed("builtins", "getattr", CallsNamed("builtins", "__import__", "os"), "system"),
-        "operator.attrgetter": Calls(operator.attrgetter, "system"),
-        "functools.partial": Calls(__import__("functools").partial, os.system, "true"),
-        "subprocess": Calls(subprocess.call, ["touch", str(marker)]),
-        "torch.load": Calls(torch.load, str(marker)),
-        "dotted optim": CallsNamed("torch.optim.sgd", "torch.os.system", f"touch '{marker}'"),
-        "dotted dassl": CallsNamed("dassl.optim.lr_scheduler", "os.system", f"touch '{marker}'"),
-        "dotted harmless": CallsNamed("collections", "OrderedDict.fromkeys", [1]),
-        "optim neighbour": CallsNamed("torch.optimizer", "SGD"),
-        "dict subclass": CallsNamed("builtins", "type", "X", (), {}),
-        "object array": CallsNamed("numpy", "dtype", "O8"),
-        "structured scalar": CallsNamed("numpy", "dtype", [("a", "O")]),
-    }
-
-
-@pytest.mark.parametrize("protocol", (2, 4))
-@pytest.mark.parametrize("kind", payloads(Path("x")))
-def test_a_planted_payload_is_refused_and_does_not_run(kind: str, protocol: int, tmp_path: Path) -> None:
-    path, marker = tmp_path / "model.pth.tar-1", tmp_path / "it-ran"
-    plant(path, payloads(marker)[kind], protocol)
-    with pytest.raises(WeightsError, match=r"model.pth.tar-1 cannot be read safely"):
-        load_checkpoint(path)
-    assert not marker.exists()
-
-
-def test_a_payload_in_place_of_the_whole_file(tmp_path: Path) -> None:
-    path, marker = tmp_path / "c", tmp_path / "it-ran"
-    path.write_bytes(pickle.dumps(Calls(os.system, f"touch '{marker}'")))
-    with pytest.raises(WeightsError, match="cannot be read safely"):
-        load_checkpoint(path)
-    torch.save(Calls(os.system, f"touch '{marker}'"), path, _use_new_zipfile_serialization=False)
-    with pytest.raises(WeightsError, match="cannot be read safely"):
-        load_checkpoint(path)
-    assert not marker.exists()
-
-
-def test_old_formats_are_left_to_torchs_own_safe_reader(tmp_path: Path) -> None:
-    """Its other readers look into source files and write patches before any unpickler is asked."""
-    path = tmp_path / "c"
-    torch.save({"state_dict": {}, "scheduler": Warmup}, path, _use_new_zipfile_serialization=False)
-    with pytest.raises(WeightsError, match="no checkpoint of torch 1.6 or later"):
-        load_checkpoint(path)
-
-
-def test_optimizers_are_set_aside_not_built(tmp_path: Path) -> None:
-    plant(tmp_path / "c", CallsNamed("torch.optim.no_such_module", "Anything", 1, "two"), 2)
-    assert isinstance(load_checkpoint(tmp_path / "c")["scheduler"], Opaque)
-    assert "torch.optim.no_such_module" not in sys.modules
-
-
-class Changes:
-    """Pickles as ``target`` with new attributes."""
-
-    def __init__(self, module: str, name: str) -> None:
-        self.target = Named(module, name)
-
-
-def _save_change(self: Any, item: Changes) -> None:
-    self.save(item.target)
-    self.save((None, {"__name__": "changed", "dump_patches": True}))
-    self.write(pickle.BUILD)
-
-
-Pickler.dispatch[Changes] = _save_change
-
-
-@pytest.mark.parametrize(
-    ("module", "name"),
-    (("torch._utils", "_rebuild_tensor_v2"), ("_codecs", "encode"), ("collections", "OrderedDict"), ("numpy", "dtype")),
-)
-def test_a_pickle_cannot_change_what_it_may_call(module: str, name: str, tmp_path: Path) -> None:
-    plant(tmp_path / "c", Changes(module, name), 2)
-    with pytest.raises(WeightsError):
-        load_checkpoint(tmp_path / "c")
-    assert torch._utils._rebuild_tensor_v2.__name__ == "_rebuild_tensor_v2"
-    assert not hasattr(torch._utils._rebuild_tensor_v2, "dump_patches")
-
-
-def test_torchscript_archives_are_never_opened(
-    tiny_archive: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.jit, "load", lambda *a, **k: pytest.fail("the archive was opened"))
-    with pytest.raises(WeightsError, match="is a TorchScript archive; expected a checkpoint"):
-        load_checkpoint(tiny_archive)
-    (tmp_path / "text").write_text("hello")
-    assert [is_torchscript(p) for p in (tiny_archive, tiny_weights, tmp_path / "text")] == [True, False, False]
-
-
-def test_damaged_checkpoints(tmp_path: Path) -> None:
-    old_checkpoint(tmp_path / "whole")
-    whole, damaged = (tmp_path / "whole").read_bytes(), tmp_path / "damaged"
-    for place in range(0, len(whole), len(whole) // 70):
-        for data in (whole[:place], whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :]):
-            damaged.write_bytes(data)
-            try:
-                load_checkpoint(damaged)
-            except WeightsError as error:
-                assert str(damaged) in str(error)
-
-
-def test_files_without_a_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="no checkpoint at .*--model-dir"):
-        load_checkpoint(tmp_path / "none")
-    for content in ({"ctx": torch.zeros(1)}, [1], {"state_dict": 3}):
-        torch.save(content, tmp_path / "c")
-        with pytest.raises(WeightsError, match="holds no 'state_dict'"):
-            load_checkpoint(tmp_path / "c")
+    thread = threading.Thread(target=second)
+    with pytest.raises(KeyError), first:
+        thread.start()
+        while "waiting for another process that works on the bank" not in caplog.text:
+            time.sleep(0.01)
+        order.append("first")
+        raise KeyError
+    thread.join()
+    assert order == ["first", "second"]
+    assert first.acquire(wait=False)
+    with first:  # taken already: released at the end
+        assert not FileLock(tmp_path / "lock").acquire(wait=False)
+    assert FileLock(tmp_path / "lock").acquire(wait=False)
 
 
 def test_half_a_character_in_json_is_refused_and_a_whole_one_is_not(tmp_path):
@@ -506,12 +292,3 @@ def test_text_in_another_encoding_is_a_sentence(tmp_path: Path, content: bytes, 
 def test_names_that_are_not_utf8_are_printable() -> None:
     assert printable("caf\udce9.png") == r"caf\xe9.png" and printable("naïve 🙂") == "naïve 🙂"
     assert printable("\ud83d") == r"\ud83d"
-
-
-@pytest.mark.parametrize("old", (False, True), ids=("zip", "older than torch 1.6"))
-def test_a_pickled_module_is_named_without_a_terminals_codes(tmp_path: Path, old: bool) -> None:
-    path = tmp_path / "m.pt"
-    torch.save(nn.Linear(1, 1), path, _use_new_zipfile_serialization=not old)
-    with pytest.raises(WeightsError, match=r"it wants to load torch\.nn\.modules\.linear\.Linear\. [OI]") as caught:
-        load_tensors(path)
-    assert "\x1b" not in str(caught.value) and "\n" not in str(caught.value)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +14,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yacs.config import CfgNode
 
+from advpt import additions
 from advpt.errors import ConfigError
 from advpt.settings import (
+    DEFAULTS,
+    LEAVES,
     RANGES,
+    UNCOMPARED_LEAVES,
+    UNRECORDED_LEAVES,
     BackboneSettings,
     BankSettings,
     ContextSettings,
     EvalSettings,
     Range,
+    Settings,
     extend_cfg,
     leaves,
     merge_overrides,
     merge_yaml,
     plain,
     recipe,
+    register,
     require_ranges,
+    setting,
+    table,
 )
+from trainers.advpt import AdvPTSettings
 
 
 @pytest.fixture
@@ -261,9 +273,9 @@ def test_a_missing_yaml_file(cfg: CfgNode, tmp_path: Path) -> None:
 
 
 def test_typed_views_of_the_defaults(cfg: CfgNode) -> None:
-    assert ContextSettings.from_cfg(cfg.TRAINER.ADVPT) == ContextSettings(32, False, "", "end", "fp32")
+    assert AdvPTSettings.from_cfg(cfg).context() == ContextSettings(32, False, "", "end", "fp32")
     bank = BankSettings.from_cfg(cfg)
-    assert bank == BankSettings(Path("banks"), "pgd10-fkl@8", "sound", 64, "fp32", 0, True, 0, bank.engine)
+    assert bank == BankSettings(Path("banks"), "pgd10-fkl@8", "sound", 64, "fp32", 0, True, 0, "local")
     assert bank.engine.name == "local"
     assert BackboneSettings.from_cfg(cfg) == BackboneSettings("", "", False)
     found = EvalSettings.from_cfg(cfg)
@@ -287,7 +299,7 @@ def test_typed_views_of_the_defaults(cfg: CfgNode) -> None:
         ("MODEL.ACTIVATION", "relu", "MODEL.ACTIVATION: unknown value 'relu'.*Known: gelu, quickgelu"),
         ("BANK.PROFILE", "official", "BANK.PROFILE: unknown value 'official'.*paper, released, sound"),
         ("BANK.CHUNK", "0", "BANK.CHUNK is 0"),
-        ("BANK.LIMIT", "-1", "BANK.LIMIT -1"),
+        ("BANK.LIMIT", "-1", "BANK.LIMIT is -1"),
         ("EVAL.SUBSET", "-5", "EVAL.SUBSET is -5"),
         ("EVAL.PROTOCOLS", "('transfer','whitebox')", "EVAL.PROTOCOLS: unknown value 'whitebox'"),
     ),
@@ -295,7 +307,7 @@ def test_typed_views_of_the_defaults(cfg: CfgNode) -> None:
 def test_values_out_of_range(cfg: CfgNode, key: str, text: str, says: str) -> None:
     merge_overrides(cfg, [key, text])
     with pytest.raises(ConfigError, match=says):
-        ContextSettings.from_cfg(cfg.TRAINER.ADVPT)
+        AdvPTSettings.from_cfg(cfg).context()
         BackboneSettings.from_cfg(cfg)
         BankSettings.from_cfg(cfg)
         EvalSettings.from_cfg(cfg)
@@ -392,3 +404,89 @@ def test_a_yaml_of_another_encoding_is_a_sentence(tmp_path: Path) -> None:
     cfg = make_cfg()
     merge_yaml(cfg, path)
     assert cfg.OPTIM.LR == 0.5
+
+
+# --- settings that are declared beside their code -------------------------------------------------------------------
+
+
+def test_the_documented_table_is_current() -> None:
+    path = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
+    assert path.read_text(encoding="utf-8") == table(), "make docs"
+
+
+def test_what_may_change_and_what_no_record_holds() -> None:
+    """Another list would be another identity of every folder, or another id of every record."""
+    free = {"OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATALOADER.NUM_WORKERS", "TRAIN.PRINT_FREQ", "BANK.VERIFY",
+            "BANK.DIR", "BANK.ENGINE", "BANK.CPUS_PER_WORKER", "BANK.GPUS_PER_WORKER", "DATASET.ROOT",
+            "DATASET.TITLE"}  # fmt: skip
+    assert free == UNCOMPARED_LEAVES
+    assert free | {"MODEL.WEIGHTS", "MODEL.IMAGE_WEIGHTS", "EVAL.SURROGATE_WEIGHTS", "TRAINER.TAPT.CLEAN_RUN",
+                   "TRAINER.TAPT.ADV_STATISTICS", "TRAINER.TAPT.CLEAN_STATISTICS"} == UNRECORDED_LEAVES  # fmt: skip
+
+
+@pytest.fixture
+def mine() -> Iterator[type[Settings]]:
+    """A node of a trainer that came later; what is registered is as before afterwards."""
+    tables: tuple[dict[str, Any], ...] = (LEAVES, DEFAULTS, RANGES, additions.SETTINGS)
+    before = [dict(each) for each in tables]
+
+    @dataclass(frozen=True)
+    class Base(Settings):
+        words: tuple[str, ...] = setting(("a",), "words", allowed=("a", "b"))
+        rate: float = setting(0.5, "rate", leaf="RATE", allowed=Range(0, 1))
+        folder: Path = setting(Path("~/x"), "folder")
+
+    @register("TRAINER.MINE")
+    @dataclass(frozen=True)
+    class Mine(Base):
+        rate: float = 0.25
+
+        def check(self) -> None:
+            if self.rate == 0.75:
+                raise ConfigError("not this rate")
+
+    yield Mine
+    for each, values in zip(tables, before):
+        each.clear()
+        each.update(values)
+
+
+def test_a_node_is_made_of_a_dataclass(mine: type[Settings]) -> None:
+    cfg = make_cfg()
+    assert cfg.TRAINER.MINE == {"WORDS": ("a",), "RATE": 0.25, "FOLDER": "~/x"}, "the default of the subclass"
+    assert mine.from_cfg(cfg) == mine(("a",), 0.25, Path.home() / "x")
+    assert LEAVES["TRAINER.MINE.RATE"].help == "rate" and RANGES["TRAINER.MINE.RATE"] == Range(0, 1)
+    assert "TRAINER.MINE.RATE" not in plain(cfg), "what was written before it existed stays equal"
+    assert mine.from_flat({"TRAINER.MINE.WORDS": ["b"]}).words == ("b",)
+    assert table().count("## TRAINER.MINE\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("WORDS", "('a','c')", "TRAINER.MINE.WORDS: unknown value 'c'"),
+        ("RATE", "2", "TRAINER.MINE.RATE is 2.0; expected a number of at least 0 and at most 1"),
+        ("RATE", "0.75", "not this rate"),
+    ],
+)
+def test_values_that_a_dataclass_refuses(mine: type[Settings], key: str, value: str, says: str) -> None:
+    cfg = make_cfg()
+    merge_overrides(cfg, [f"TRAINER.MINE.{key}", value])
+    with pytest.raises(ConfigError, match=says):
+        mine.from_cfg(cfg)
+
+
+def test_a_field_without_help_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"Bare\.words has no help text"):
+
+        @register("TRAINER.BARE")
+        @dataclass(frozen=True)
+        class Bare(Settings):
+            words: int = 1
+
+
+def test_a_linear_probe_does_not_read_the_context_of_advpt(workspace) -> None:
+    workspace.run("TRAINER.ADVPT.N_CTX", "0", "EVAL.ATTACKS", "()", trainer="LinearProbe")
+    other = workspace.folder / "other"
+    code, printed = workspace.call("TRAINER.ADVPT.N_CTX", "0", "EVAL.ATTACKS", "()", output=other)
+    assert code == 2 and "N_CTX is 0; at least 1 context vector is needed" in printed

@@ -247,7 +247,7 @@ def test_a_trainer_reads_the_nodes_that_it_names(workspace, name, monkeypatch):
     known = {each for each in cfg.TRAINER if each != "NAME"}
     cfg.freeze()
     Watched.asked = set()
-    monkeypatch.setattr("trainers.advpt.require_ranges", lambda cfg: None)  # which looks at every setting there is
+    monkeypatch.setattr("trainers.advpt.require_ranges", lambda *_: None)  # which looks at every setting there is
     built = build_trainer(cfg)
     if name == "LinearProbe":
         built.test = lambda: None  # records list all settings

@@ -19,7 +19,7 @@ from advpt import additions
 from advpt.attacks import parse
 from advpt.backbones.clip import Architecture, Backbone, build, from_state, load_backbone
 from advpt.bank import statistics
-from advpt.bank.cache import BankCache
+from advpt.bank.cache import AttackRequest, BankCache
 from advpt.bank.defended_input import DefendedInput
 from advpt.bank.store import MANIFEST, read_manifest
 from advpt.data.images import ImageSet, Preprocessing, Sample
@@ -29,8 +29,7 @@ from advpt.evaluation import record as records
 from advpt.evaluation import run_folder
 from advpt.files import digest
 from advpt.prompts.classifier import Classifier
-from advpt.settings import BackboneSettings, plain
-from trainers.advpt import UNRECORDED_LEAVES
+from advpt.settings import UNRECORDED_LEAVES, BackboneSettings, plain
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -65,14 +64,16 @@ def keys(backbone: Backbone) -> dict[str, str]:
     return {
         "image": backbone.image_digest,
         "text": backbone.text_digest,
-        "clean": bank_cache.spec(images, None, None, 0).key,
-        "fkl": bank_cache.spec(images, fkl, None, 0).key,
-        "ce": bank_cache.spec(images, ce, classifier, 1).key,
-        "autoattack": bank_cache.spec(images, auto, classifier, 0).key,
-        "defended": bank_cache.spec(images, ce, classifier, 0, defended).key,
-        "visual": bank_cache.with_visual_prompts(visual).spec(images, ce, through, 0).key,
+        "clean": bank_cache.spec(AttackRequest(images)).key,
+        "fkl": bank_cache.spec(AttackRequest(images, fkl)).key,
+        "ce": bank_cache.spec(AttackRequest(images, ce, classifier, 1)).key,
+        "autoattack": bank_cache.spec(AttackRequest(images, auto, classifier)).key,
+        "defended": bank_cache.spec(AttackRequest(images, ce, classifier), defended).key,
+        "visual": bank_cache.with_visual_prompts(visual).spec(AttackRequest(images, ce, through)).key,
         "statistics": statistics.folder_of(Path(), statistics.spec(backbone, visual, source)).name,
-        "amp": BankCache(Path("nowhere"), backbone, lambda: backbone, precision="amp").spec(images, fkl, None, 0).key,
+        "amp": BankCache(Path("nowhere"), backbone, lambda: backbone, precision="amp")
+        .spec(AttackRequest(images, fkl))
+        .key,
     }
 
 
@@ -120,7 +121,7 @@ def test_its_records_hold_the_configuration_that_a_new_one_would(folder):
         k: v for k, v in plain(train.setup_cfg(train.parse_args(words(folder)))).items() if k not in UNRECORDED_LEAVES
     }
     for path in sorted((folder / "records").glob("*.json")):
-        result = records.read(path).result
+        result = records.read(path).result.to_json()
         assert result["config"] == settings and result["config_digest"] == digest(settings)
 
 

@@ -5,15 +5,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from dassl.engine import TRAINER_REGISTRY
+from torch import Tensor
 
 from advpt import losses
-from trainers.finetune import EncoderTrainer
+from advpt.settings import register
+from trainers.finetune import EncoderSettings, EncoderTrainer
+
+
+@register("TRAINER.ADVTRAIN", in_v1=True)
+@dataclass(frozen=True)
+class AdvTrainSettings(EncoderSettings):
+    attack: str = "pgd10-ce@8"
 
 
 @TRAINER_REGISTRY.register()
 class AdvTrain(EncoderTrainer):
-    own = "ADVTRAIN"
+    settings = AdvTrainSettings
 
-    def loss(self, pixels, attacked, labels):
+    def loss(self, pixels: Tensor, attacked: Tensor, labels: Tensor) -> Tensor:
         return losses.adversarial_training(self.logits(attacked), labels)

@@ -7,19 +7,24 @@ the attack. Methods say which layout, who is attacked, and which loss. Builds on
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from advpt.attacks import parse
-from advpt.attacks.base import Forward
+from advpt.attacks.base import Attack, Forward
+from advpt.attacks.spec import AttackSpec
+from advpt.backbones.clip import ImageEncoder
 from advpt.backbones.precision import half_precision
 from advpt.errors import ConfigError
 from advpt.prompts.classifier import Classifier
 from advpt.prompts.image_encoder import image_features, with_visual_prompts
 from advpt.prompts.learner import PromptState
+from advpt.settings import TextContext, setting
 from trainers.advpt import PromptTrainer, to_pixels
 
 
@@ -35,37 +40,52 @@ class Step:
     text: Tensor
 
 
+@dataclass(frozen=True)
+class AttackedSettings(TextContext):
+    """Settings of a trainer that attacks its training images through the prompts as they are."""
+
+    attack: str = setting("pgd3-ce@4/a2.667", "training attack")
+
+
 class AttackedTrainer(PromptTrainer):
-    def check_cfg(self, cfg):
+    """Tunes prompts on attacked pixels; methods say which loss they have."""
+
+    settings: ClassVar[type[AttackedSettings]]
+    options: AttackedSettings
+    attack_spec: AttackSpec
+    attack: Attack
+    image_encoder: ImageEncoder
+
+    def check_cfg(self, cfg: Any) -> None:
         super().check_cfg(cfg)
-        attack = parse(cfg.TRAINER[self.node].ATTACK).build()
+        text = self.settings.from_cfg(cfg).attack
+        attack = parse(text).build()
         if attack.objective.space != "logits" or attack.source_model == "surrogate" or attack.objective.targeted:
             raise ConfigError(
-                f"TRAINER.{self.node}.ATTACK is {cfg.TRAINER[self.node].ATTACK}; training attacks go through the tuned "
-                "prompts, for instance pgd3-ce@4, or pgd2-kl@1 for the KL to the clean prediction"
+                f"{self.settings.node}.ATTACK is {text}; training attacks go through the tuned prompts, for instance "
+                "pgd3-ce@4, or pgd2-kl@1 for the KL to the clean prediction"
             )
 
-    def build_prompts(self):
+    def build_prompts(self) -> None:
         super().build_prompts()
-        self.settings = self.cfg.TRAINER[self.node]
-        self.attack_spec = parse(self.settings.ATTACK)
+        self.attack_spec = parse(self.options.attack)
         self.attack = self.attack_spec.build()
         self.image_encoder = self.backbone.require_image()
 
     # --- a step -------------------------------------------------------------------------------------------------
 
-    def forward_backward(self, batch):
+    def forward_backward(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
         images, labels = self.parse_batch_test(batch)
         pixels, state = to_pixels(images, self.cfg), self.prompt_learner()
         text = self.text_features(state)
         step = Step(pixels, self.perturb(pixels, labels, state, text.detach()), labels, state, text)
-        loss, said = self.step_loss(step)
+        loss, parts = self.step_loss(step)
         self.model_backward_and_update(loss)
         self.end_batch()
-        return {"loss": loss.item(), **{name: float(value) for name, value in said.items()}}
+        return {"loss": loss.item(), **{name: float(value) for name, value in parts.items()}}
 
     def step_loss(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """The method's loss, and what the log shows beside it."""
+        """The method's loss, and values by name that the log shows beside it."""
         raise NotImplementedError
 
     def text_features(self, state: PromptState) -> Tensor:
@@ -78,8 +98,8 @@ class AttackedTrainer(PromptTrainer):
     def features(self, step: Step, *images: Tensor) -> tuple[Tensor, ...]:
         """``[b, L]`` of each batch of images, not normalised, through the visual prompts, in one pass."""
         with half_precision(self.context.precision, self.device):
-            found = image_features(self.image_encoder, torch.cat(images), step.state.visual).float()
-        return found.split([len(part) for part in images])
+            features = image_features(self.image_encoder, torch.cat(images), step.state.visual).float()
+        return features.split([len(part) for part in images])
 
     def logits(self, step: Step, features: Tensor) -> Tensor:
         """``[b, K]`` of features ``[b, L]``."""
@@ -100,5 +120,5 @@ class AttackedTrainer(PromptTrainer):
         encode = with_visual_prompts(self.image_encoder, prompt.visual)
         return lambda pixels: prompt.logits(encode(pixels))
 
-    def training_facts(self):
+    def training_facts(self) -> dict[str, Any]:
         return {"attack": str(self.attack_spec), "images": len(self.dm.dataset.train_x)}

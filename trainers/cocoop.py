@@ -7,20 +7,34 @@ encoder, the net and the text encoder. Builds on its neighbour ``trainers/advpt.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import torch.nn.functional as F
 from dassl.engine import TRAINER_REGISTRY
+from torch import Tensor
 
 from advpt import losses
 from advpt.backbones.precision import half_precision
-from advpt.prompts.conditional import ConditionalClassifier, ConditionalLearner, logits_of_images
+from advpt.prompts.conditional import ConditionalLearner, logits_of_images
+from advpt.settings import SharedContext, register
 from trainers.advpt import PromptTrainer
+
+
+@register("TRAINER.COCOOP")
+@dataclass(frozen=True)
+class CoCoOpSettings(SharedContext):
+    n_ctx: int = 4
+    ctx_init: str = "a photo of a"
+    precision: str = "fp16"
 
 
 @TRAINER_REGISTRY.register()
 class CoCoOp(PromptTrainer):
-    node, learner = "COCOOP", ConditionalLearner
+    settings, learner = CoCoOpSettings, ConditionalLearner
+    prompt_learner: ConditionalLearner
 
-    def forward_backward(self, batch):
+    def forward_backward(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
         features, labels = self.embed_images(batch)
         with half_precision(self.context.precision, self.device):
             text = self.encoder(self.prompt_learner.of_images(F.normalize(features, dim=-1)))
@@ -29,10 +43,5 @@ class CoCoOp(PromptTrainer):
         self.end_batch()
         return {"loss": loss.item()}
 
-    def towers(self):
+    def towers(self) -> tuple[str, ...]:
         return ("text", "image")  # the net reads image features
-
-    def classifier(self):
-        unmoved, values = super().classifier(), self.prompt_learner.named_parameters()
-        values = {name: value.detach().clone() for name, value in values}
-        return ConditionalClassifier(unmoved.features, unmoved.scale, self.encoder, self.prompt_learner, values)

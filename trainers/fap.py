@@ -7,18 +7,31 @@ Builds on ``trainers/attacked.py``.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from dassl.engine import TRAINER_REGISTRY
+from torch import Tensor
 
 from advpt import losses
 from advpt.detectors import CLEAN_CE, CONSISTENCY
-from trainers.attacked import AttackedTrainer
+from advpt.settings import FROM_0, LayoutContext, register, setting
+from trainers.attacked import AttackedSettings, AttackedTrainer, Step
+
+
+@register("TRAINER.FAP", in_v1=True)
+@dataclass(frozen=True)
+class FAPSettings(LayoutContext, AttackedSettings):
+    layout: str = "v2t"
+    attack: str = "pgd2-kl@1/a1"
+    weight: float = setting(1.5, "weight of the KL", leaf="LAMBDA", allowed=FROM_0)
 
 
 @TRAINER_REGISTRY.register()
 class FAP(AttackedTrainer):
-    node = "FAP"
+    settings, shares_test_banks = FAPSettings, False
+    options: FAPSettings
 
-    def step_loss(self, step):
+    def step_loss(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         clean, attacked = self.features(step, step.pixels, step.attacked)
         loss, parts = losses.fap(
             self.logits(step, clean),
@@ -26,6 +39,6 @@ class FAP(AttackedTrainer):
             clean,
             attacked,
             step.labels,
-            self.settings.LAMBDA,
+            self.options.weight,
         )
         return loss, {CLEAN_CE: parts["ce"], CONSISTENCY: parts["kl"]}

@@ -8,38 +8,49 @@ overfitting), a warning says so; nothing is stopped or taken back.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from dassl.engine import TRAINER_REGISTRY
+from torch import Tensor
 
 from advpt import losses
 from advpt.attacks import parse
+from advpt.settings import register
 from trainers.advpt import to_pixels
-from trainers.finetune import EncoderTrainer
+from trainers.finetune import EncoderSettings, EncoderTrainer
 
 log = logging.getLogger(__name__)
-COLLAPSE_POINTS = 20.0  # points
+FALL_POINTS = 20.0  # of accuracy, from one epoch to the next
+
+
+@register("TRAINER.FASTAT", in_v1=True)
+@dataclass(frozen=True)
+class FastATSettings(EncoderSettings):
+    attack: str = "pgd1-ce@8/a10"
 
 
 @TRAINER_REGISTRY.register()
 class FastAT(EncoderTrainer):
-    own = "FASTAT"
+    settings = FastATSettings
     before: float | None = None  # accuracy under PGD-5 after the epoch before
+    last_batch: Mapping[str, Tensor]
 
-    def loss(self, pixels, attacked, labels):
+    def loss(self, pixels: Tensor, attacked: Tensor, labels: Tensor) -> Tensor:
         return losses.adversarial_training(self.logits(attacked), labels)
 
-    def forward_backward(self, batch):
+    def forward_backward(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
         self.last_batch = batch
         return super().forward_backward(batch)
 
-    def after_epoch(self):
+    def after_epoch(self) -> None:
         images, labels = self.parse_batch_test(self.last_batch)
-        pixels, attack = to_pixels(images, self.cfg), parse(f"pgd5-ce@{self.spec.eps:g}").build()
+        pixels, attack = to_pixels(images, self.cfg), parse(f"pgd5-ce@{self.attack_spec.eps:g}").build()
         with torch.no_grad():
             right = self.logits(self.perturb(pixels, labels, self.seed, attack)).argmax(1) == labels
         now = 100 * float(right.float().mean())
-        if self.before is not None and now < self.before - COLLAPSE_POINTS:
+        if self.before is not None and now < self.before - FALL_POINTS:
             log.warning(
                 "accuracy under PGD-5 of a training batch fell from %.0f to %.0f %% in epoch %d: catastrophic "
                 "overfitting; lower OPTIM.LR or the step of TRAINER.FASTAT.ATTACK",

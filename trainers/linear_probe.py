@@ -7,40 +7,46 @@ attackers go through the head with cross-entropy. Builds on its neighbour ``trai
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from dassl.engine import TRAINER_REGISTRY
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from advpt.errors import WeightsError
-from advpt.files import atomic_path, write_json
+from advpt.files import write_json
 from advpt.prompts import exchange
-from advpt.prompts.linear import LinearClassifier
-from advpt.tuning.linear_probe import Data, Probe, fit, search
-from trainers.advpt import PromptTrainer
+from advpt.prompts.classifier import Classifier
+from advpt.settings import FROM_0, FROM_1, Settings, register, setting
+from advpt.tuning.linear_probe import FILE, Data, Probe, fit, load, save, search
+from trainers.advpt import CLIPTrainer
 
-FILE = Path("linear_probe", "probe.safetensors")
-HELD_OUT = 5  # every so manieth image of a class chooses C where there is no validation split
+HELD_OUT_EVERY = 5  # every 5th image of a class chooses C where there is no validation split
 NO_OTHERS = "no validation split apart from the test images"
-A_PART = f"every {HELD_OUT}th training image of each class, which the probe is not fitted to ({NO_OTHERS})"
-FITTED = f"the training images themselves ({NO_OTHERS}, and fewer than {HELD_OUT} images of each class)"
+A_PART = f"every {HELD_OUT_EVERY}th training image of each class, which the probe is not fitted to ({NO_OTHERS})"
+FITTED = f"the training images themselves ({NO_OTHERS}, and fewer than {HELD_OUT_EVERY} images of each class)"
+
+
+@register("TRAINER.LINEARPROBE", in_v1=True)
+@dataclass(frozen=True)
+class LinearProbeSettings(Settings):
+    c: float = setting(0.0, "inverse weight of the L2 penalty; 0: chosen on the validation split", allowed=FROM_0)
+    max_iter: int = setting(1000, "steps of L-BFGS at most", allowed=FROM_1)
 
 
 @TRAINER_REGISTRY.register()
-class LinearProbe(PromptTrainer):
-    own = "LINEARPROBE"
+class LinearProbe(CLIPTrainer):
+    settings, reads_class_names = LinearProbeSettings, False
+    options: LinearProbeSettings
     probe: Probe | None = None
     chosen_on_fitted = False  # C was chosen on the very images that the probe was fitted to
+    fitted: dict[str, Any] | None = None  # for the record
 
-    def build_prompts(self):
-        self.seed = self.cfg.SEED
-
-    def classifier(self):
+    def classifier(self) -> Classifier:
         if self.probe is None:
             raise WeightsError("the linear probe is neither trained nor loaded; train it, or name --model-dir")
-        return LinearClassifier(self.probe.weight.to(self.device), 1.0, self.probe.bias.to(self.device))
+        return self.probe.classifier(self.device)
 
     def data(self) -> Data:
         """Embeddings to fit on and to choose C by. A validation split that shares images with the test split
@@ -49,32 +55,30 @@ class LinearProbe(PromptTrainer):
         val, test = self.image_set("val"), self.image_set("test")
         classes = len(self.classnames)
         if len(val) and not set(val.ids) & set(test.ids):
-            held = self.bank_cache.get(val)
-            return Data(train.embeddings, train.labels, held.embeddings, held.labels, classes)
+            apart = self.bank_cache.get(val)
+            return Data(train.embeddings, train.labels, apart.embeddings, apart.labels, classes)
         place = torch.zeros(len(train), dtype=torch.int64)  # of each image within its class
         for label in range(classes):
             rows = (train.labels == label).nonzero().squeeze(1)
             place[rows] = torch.arange(len(rows))
-        out = place % HELD_OUT == HELD_OUT - 1
+        out = place % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
         if not out.any():
             return Data(train.embeddings, train.labels, train.embeddings, train.labels, classes, FITTED)
-        rest, held = train.embeddings[~out], train.embeddings[out]
-        return Data(rest, train.labels[~out], held, train.labels[out], classes, A_PART)
+        return Data(
+            train.embeddings[~out], train.labels[~out], train.embeddings[out], train.labels[out], classes, A_PART
+        )
 
-    def train(self):
-        node, data = self.cfg.TRAINER[self.own], self.data()
-        if node.C > 0:
-            chosen_on = None
-            self.probe = fit(data.features, data.labels, data.classes, node.C, node.MAX_ITER)
-            print(f"C = {self.probe.c:.4g}, as TRAINER.{self.own}.C says")
+    def train(self, *args: Any, **kwargs: Any) -> None:
+        options, data, chosen_on = self.options, self.data(), None
+        if options.c > 0:
+            self.probe = fit(data.features, data.labels, data.classes, options.c, options.max_iter)
+            print(f"C = {self.probe.c:.4g}, as {options.node}.C says")
         else:
             chosen_on = f"{len(data.val_labels)} images: {data.val_are}"
             self.chosen_on_fitted = data.val_are == FITTED
-            self.probe, tried = search(data, node.MAX_ITER)
+            self.probe, tried = search(data, options.max_iter)
             print(f"C = {self.probe.c:.4g}, the best of {len(tried)}, chosen on {chosen_on}")
-        tensors = {"weight": self.probe.weight, "bias": self.probe.bias, "c": torch.tensor(self.probe.c).double()}
-        with atomic_path(Path(self.output_dir) / FILE) as partial:
-            save_file({name: value.contiguous() for name, value in tensors.items()}, partial)
+        save(self.probe, Path(self.output_dir) / FILE)
         self.fitted = {
             "images": len(data.labels),
             "c": self.probe.c,
@@ -85,32 +89,19 @@ class LinearProbe(PromptTrainer):
         print("Finish training")
         self.test()
 
-    def training_facts(self):
-        return getattr(self, "fitted", {})
+    def training_facts(self) -> dict[str, Any]:
+        return self.fitted or {}
 
-    def same_prompts(self):
-        return []  # it tells classes apart without their names
+    def warnings(self) -> list[str]:
+        doubt = [f"C of the linear probe was chosen on {FITTED}"] if self.chosen_on_fitted else []
+        return [*super().warnings(), *doubt]
 
-    def warnings(self):
-        if not self.chosen_on_fitted:
-            return super().warnings()
-        return [*super().warnings(), f"C of the linear probe was chosen on {FITTED}"]
-
-    def load_model(self, directory, epoch=None):
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
         path = Path(directory) / FILE
         if not path.is_file():
             raise WeightsError(f"no linear probe at {path}; {exchange.contents(path.parent)}")
         about = exchange.about(path)
-        try:
-            saved = load_file(path)
-            self.probe = Probe(saved["weight"], saved["bias"], float(saved["c"]), True)
-        except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as error:
-            raise WeightsError(f"{path} is not a linear probe, or damaged ({error}); train it again") from error
-        want = (len(self.classnames), self.backbone.architecture.embed_dim)
-        if saved["weight"].shape != want or saved["bias"].shape != want[:1]:
-            raise WeightsError(
-                f"{path} holds a probe of shape {list(saved['weight'].shape)}, this run needs {list(want)}"
-            )
+        self.probe = load(path, len(self.classnames), self.backbone.architecture.embed_dim)
         if classes := exchange.other_classes(about, self.classnames):
             raise WeightsError(f"{path}: {classes}; a probe fits only the class list it was fitted to")
         exchange.require_towers(about, str(path), self.backbone, ("image",))

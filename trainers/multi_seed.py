@@ -8,12 +8,12 @@ rounding. Builds on its neighbour ``trainers/advpt.py``.
 from __future__ import annotations
 
 import contextlib
-import functools
-import logging
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 
 import torch
+from torch import Tensor
 
 from advpt.backbones.precision import half_precision
 from advpt.errors import ConfigError
@@ -21,10 +21,8 @@ from advpt.tuning.loader import BankLoader
 from advpt.tuning.rolling import require_finite
 from trainers.advpt import PromptTrainer
 
-log = logging.getLogger(__name__)
 
-
-def train_together(trainers: Sequence[PromptTrainer], finish: Callable[[PromptTrainer], None]) -> None:
+def train_batched(trainers: Sequence[PromptTrainer], finish: Callable[[PromptTrainer], None]) -> None:
     """Train all, then ``finish`` (evaluate, say) one after the other. A run that is behind goes on alone until the
     others join.
 
@@ -37,20 +35,22 @@ def train_together(trainers: Sequence[PromptTrainer], finish: Callable[[PromptTr
         trainer.batched_seeds = tuple(t.cfg.SEED for t in trainers)
         trainer.before_train()
         if not isinstance(trainer.train_loader_x, BankLoader):
+            clean_bank = hasattr(trainer.options, "clean_bank")
             raise ConfigError(
                 f"{trainer.cfg.TRAINER.NAME} reads images while it trains, so its seeds cannot be tuned together; run "
-                "them one by one with --seed" + (", or set TRAINER.COOP.CLEAN_BANK True" * (trainer.node == "COOP"))
+                "them one by one with --seed"
+                + (f", or set {trainer.settings.node}.CLEAN_BANK True" if clean_bank else "")
             )
     for trainer in trainers[1:]:  # one copy of the text tower in memory
         trainer.backbone, trainer.encoder = first.backbone, first.encoder
-        trainer.bank_cache.backbone = first.backbone
+        trainer.bank_cache = dataclasses.replace(trainer.bank_cache, backbone=first.backbone)
     for epoch in range(min(t.start_epoch for t in trainers), first.max_epoch):
-        here = [t for t in trainers if t.start_epoch <= epoch]
-        for trainer in here:
+        present = [t for t in trainers if t.start_epoch <= epoch]
+        for trainer in present:
             trainer.epoch = epoch
             trainer.before_epoch()
-        run_epoch(here)
-        for trainer in here:
+        run_epoch(present)
+        for trainer in present:
             trainer.after_epoch()
     for trainer in trainers:
         finish(trainer)
@@ -58,10 +58,9 @@ def train_together(trainers: Sequence[PromptTrainer], finish: Callable[[PromptTr
 
 def check(trainer: PromptTrainer, first: PromptTrainer) -> None:
     """Refuse what one forward cannot serve."""
-    name = trainer.cfg.TRAINER.NAME
-    kind, usual = type(trainer), PromptTrainer
-    own = kind.forward_backward is not usual.forward_backward or kind.train is not usual.train
-    if own or first.context.layout != "text":
+    name, kind = trainer.cfg.TRAINER.NAME, type(trainer)
+    same_step = issubclass(kind, PromptTrainer) and kind.forward_backward is PromptTrainer.forward_backward
+    if not same_step or first.context.layout != "text":
         raise ConfigError(f"{name} cannot tune several seeds together; run them one by one with --seed")
     same = (trainer.context, trainer.classnames, trainer.max_epoch, trainer.backbone.text_digest)
     if same != (first.context, first.classnames, first.max_epoch, first.backbone.text_digest):
@@ -75,24 +74,26 @@ def check(trainer: PromptTrainer, first: PromptTrainer) -> None:
 def run_epoch(trainers: Sequence[PromptTrainer]) -> None:
     """One epoch of each; a run with fewer batches ends its epoch earlier."""
     with contextlib.ExitStack() as stack:
+        epochs = []
         for trainer in trainers:
             trainer.set_model_mode("train")
             trainer.num_batches = len(trainer.train_loader_x)
-            trainer.forward_backward = functools.partial(update, trainer)
-            stack.enter_context(trainer.rolling.epoch(trainer))
+            epochs.append(stack.enter_context(trainer.rolling.epoch(trainer)))
         for i, batches in enumerate(zip_longest(*(t.train_loader_x for t in trainers))):
-            present = [(t, batch) for t, batch in zip(trainers, batches) if batch is not None]
-            for trainer, _ in present:
+            present = [each for each in zip(trainers, epochs, batches) if each[2] is not None]
+            for trainer, _, _ in present:
                 trainer.batch_idx = i
-            losses = backward([t for t, _ in present], [batch for _, batch in present])
-            for (trainer, _), loss in zip(present, losses):
-                trainer.forward_backward(loss)
+            losses = backward([t for t, _, _ in present], [batch for _, _, batch in present])
+            for (trainer, epoch, _), loss in zip(present, losses):
+                if epoch.start(i):
+                    update(trainer)
+                    epoch.finish(i, {"loss": loss})
             report(trainers[0], i, losses)
     for trainer in trainers:
         trainer.progress.add(trainer.rolling.seconds)
 
 
-def backward(trainers: Sequence[PromptTrainer], batches: Sequence[dict]) -> list[float]:
+def backward(trainers: Sequence[PromptTrainer], batches: Sequence[Mapping[str, Tensor]]) -> list[float]:
     """The gradient of each run's own loss, from one forward over the prompts of all. Returns the losses."""
     first = trainers[0]
     named = [dict(t.prompt_learner.named_parameters()) for t in trainers]
@@ -107,15 +108,15 @@ def backward(trainers: Sequence[PromptTrainer], batches: Sequence[dict]) -> list
     return [loss.item() for loss in losses]
 
 
-def update(trainer: PromptTrainer, loss: float) -> dict[str, float]:
-    """What remains of a run's own step once its gradient is there."""
+def update(trainer: PromptTrainer) -> None:
+    """The rest of a run's own step, once its gradient is there."""
     require_finite(trainer, gradients=True)
     trainer.model_update()
     trainer.end_batch()
-    return {"loss": loss}
 
 
 def report(first: PromptTrainer, batch: int, losses: Sequence[float]) -> None:
+    """A line with the losses of all runs, as often as Dassl prints one."""
     every, total = first.cfg.TRAIN.PRINT_FREQ, first.num_batches
     if (batch + 1) % every == 0 or (total < every and batch + 1 == total):
         shown = " ".join(f"{loss:.4f}" for loss in losses)

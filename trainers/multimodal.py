@@ -8,50 +8,77 @@ clean and whose second half is attacked), ``adv_full``, ``clean``, or ``trades``
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from dassl.engine import TRAINER_REGISTRY
+from torch import Tensor
 
 from advpt import losses
 from advpt.detectors import CLEAN_CE, CONSISTENCY
-from advpt.errors import ConfigError, unknown_name
-from trainers.attacked import AttackedTrainer
+from advpt.prompts.learner import PromptState
+from advpt.settings import FROM_0, DeepContext, register, setting
+from trainers.attacked import AttackedSettings, AttackedTrainer, Step
 
-LOSSES = ("adv_half", "adv_full", "clean", "trades")
+
+@dataclass(frozen=True)
+class MultimodalSettings(DeepContext, AttackedSettings):
+    attack: str = "pgd2-ce@1/a1"
+    loss: str = setting("adv_half", "clean and attacked images in the loss",
+                        allowed=("adv_half", "adv_full", "clean", "trades"))  # fmt: skip
+    beta: float = setting(1.0, "weight of the KL of LOSS trades", allowed=FROM_0)
+
+
+@register("TRAINER.ADVVPT", in_v1=True)
+@dataclass(frozen=True)
+class AdvVPTSettings(MultimodalSettings):
+    pass
+
+
+@register("TRAINER.ADVIVLP", in_v1=True)
+@dataclass(frozen=True)
+class AdvIVLPSettings(MultimodalSettings):
+    pass
+
+
+@register("TRAINER.ADVMAPLE", in_v1=True)
+@dataclass(frozen=True)
+class AdvMaPLeSettings(MultimodalSettings):
+    pass
 
 
 class MultimodalTrainer(AttackedTrainer):
-    def check_cfg(self, cfg):
-        super().check_cfg(cfg)
-        name = cfg.TRAINER[self.node].LOSS
-        if name not in LOSSES:
-            raise ConfigError(f"TRAINER.{self.node}.LOSS: {unknown_name('loss', name, LOSSES)}")
+    settings: ClassVar[type[MultimodalSettings]]
+    shares_test_banks = False
+    options: MultimodalSettings
 
-    def perturb(self, pixels, labels, state, text):
-        clean = {"adv_half": len(pixels) // 2, "clean": len(pixels)}.get(self.settings.LOSS, 0)
+    def perturb(self, pixels: Tensor, labels: Tensor, state: PromptState, text: Tensor) -> Tensor:
+        clean = {"adv_half": len(pixels) // 2, "clean": len(pixels)}.get(self.options.loss, 0)
         if clean == len(pixels):
             return pixels
         attacked = super().perturb(pixels[clean:], labels[clean:], state, text)
         return torch.cat([pixels[:clean], attacked])
 
-    def step_loss(self, step):
-        if self.settings.LOSS != "trades":
+    def step_loss(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.options.loss != "trades":
             (features,) = self.features(step, step.attacked)
             return losses.adversarial_training(self.logits(step, features), step.labels), {}
         clean, attacked = (self.logits(step, f) for f in self.features(step, step.pixels, step.attacked))
-        loss, parts = losses.trades_parts(clean, attacked, step.labels, self.settings.BETA)
+        loss, parts = losses.trades_parts(clean, attacked, step.labels, self.options.beta)
         return loss, {CLEAN_CE: parts["ce"], CONSISTENCY: parts["kl"]}
 
 
 @TRAINER_REGISTRY.register()
 class AdvVPT(MultimodalTrainer):
-    node, layout = "ADVVPT", "visual"
+    settings, layout = AdvVPTSettings, "visual"
 
 
 @TRAINER_REGISTRY.register()
 class AdvIVLP(MultimodalTrainer):
-    node, layout = "ADVIVLP", "independent"
+    settings, layout = AdvIVLPSettings, "independent"
 
 
 @TRAINER_REGISTRY.register()
 class AdvMaPLe(MultimodalTrainer):
-    node, layout = "ADVMAPLE", "t2v"
+    settings, layout = AdvMaPLeSettings, "t2v"

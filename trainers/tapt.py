@@ -11,86 +11,221 @@ who know the tuning attack the first one) and one for the prompts as they were t
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 from dassl.engine import TRAINER_REGISTRY
+from torch import Tensor
 
-from advpt.backbones.clip import OFFICIAL
+from advpt import losses
+from advpt.backbones.clip import OFFICIAL, Architecture
 from advpt.bank import statistics
+from advpt.bank.cache import AttackRequest
+from advpt.bank.statistics import Statistics
+from advpt.bank.store import Bank
+from advpt.checkpoints import load_checkpoint
 from advpt.data import catalog
+from advpt.data.images import ImageSet
 from advpt.errors import BankError, ConfigError
 from advpt.evaluation import tuned
-from advpt.files import load_checkpoint
+from advpt.evaluation.evaluator import Prompts
+from advpt.evaluation.record import RunFacts
+from advpt.evaluation.tuned import Tuned
 from advpt.prompts import exchange
-from advpt.prompts.classifier import from_templates
+from advpt.prompts.classifier import Classifier, from_templates
 from advpt.prompts.learner import PromptLearner
-from advpt.settings import ContextSettings, EvalSettings
-from advpt.tuning.test_time import PromptedCLIP, Tuner, TuningConfig, released_reset
-from trainers.advpt import MODEL_NAME, PromptTrainer, source_of
+from advpt.settings import ContextSettings, DeepContext, EvalSettings, register, setting
+from advpt.tuning.test_time import PromptedCLIP, Tuner, TuningConfig, Values, released_reset
+from trainers.advpt import MODEL_NAME, PromptTrainer
 
 PLAIN = "a photo of a {}."
 ALL = "all"  # in the place of a folder of statistics: those over all training images
 
 
-class TestTimeTrainer(PromptTrainer):
-    __test__ = False  # not one of pytest's
-    node, trained_by = "TAPT", ""
-    _rows = ()
+@dataclass(frozen=True)
+class Profile:
+    """Values of settings that are left open. ``align_weight``: ``depth`` is 100 / prompted layers, ``blocks`` 1 /
+    aligned blocks."""
 
-    def check_cfg(self, cfg):
-        super().check_cfg(cfg)
-        context = ContextSettings.from_cfg(cfg.TRAINER.TAPT, self.layout)
-        architecture = OFFICIAL.get(cfg.MODEL.BACKBONE.NAME)
-        TuningConfig.from_cfg(cfg.TRAINER.TAPT, context, architecture.vision_layers if architecture else None)
-        tuned.check(EvalSettings.from_cfg(cfg))
-        if cfg.BANK.CHUNK % cfg.TRAINER.TAPT.RESET_EVERY:
+    resets: tuple[str, ...]
+    blocks: str  # all, prompted, or but-last: the prompted ones without the last (the released code's slip)
+    form: str
+    align_weight: str
+    variance: str
+    crops: str
+    text: str
+    precision: str
+    source: str
+
+
+PROFILES = {
+    "sound": Profile(("loaded",), "prompted", "mean", "depth", "unbiased", "centre", "plain", "fp32", "tensor"),
+    "paper": Profile(("loaded",), "all", "norm", "blocks", "unbiased", "centre", "dataset", "fp32", "tensor"),
+    "released": Profile(("constructed",), "but-last", "mean", "depth", "biased", "random", "plain", "amp", "file"),
+}
+
+
+@register("TRAINER.TAPT", in_v1=True)
+@dataclass(frozen=True)
+class TAPTSettings(DeepContext):
+    """Settings of all three designs; "", () and -1 leave a value to the profile."""
+
+    profile: str = setting("sound", "values of what is left open: sound, or as the paper or its code has them",
+                           allowed=tuple(PROFILES))  # fmt: skip
+    reset_source: tuple[str, ...] = setting(
+        (), "prompts that tuning starts from, one row of results each: loaded (the trained ones), constructed (what "
+        "the released code restores)", allowed=("loaded", "constructed"),
+    )  # fmt: skip
+    reset_every: int = setting(1, "images that share their prompts, one after the other")
+    views: int = setting(64, "views of an image, the image among them")
+    rho: float = setting(0.1, "part of the views that is kept")
+    steps: int = setting(1, "steps of tuning on an image")
+    lr: float = setting(5e-4, "learning rate of the tuning")
+    entropy_w: float = setting(1.0, "weight of the entropy")
+    alpha: float = setting(0.5, "weight of the adversarial statistics; the rest is that of the clean ones")
+    align_w: float = setting(-1.0, "weight of the sum of distances over blocks; below 0: the profile's")
+    align_form: str = setting("", "distance of statistics", allowed=("", *losses.ALIGN_FORMS))
+    blocks: tuple[int, ...] = setting((), "blocks that are aligned, counted from 0")
+    variance: str = setting("", "variance over the kept views", allowed=("", "unbiased", "biased"))
+    text: str = setting("", 'text of the design without text prompts: plain ("a photo of a {}.") or dataset',
+                        allowed=("", "plain", "dataset"))  # fmt: skip
+    views_from: str = setting("", "what views of clean images are cropped from: tensor (the model's input) or file",
+                              allowed=("", "tensor", "file"))  # fmt: skip
+    tune_prec: str = setting("", "arithmetic of the tuning; attacks and statistics are always float32",
+                             allowed=("", "fp32", "amp"))  # fmt: skip
+    statistics_crops: str = setting("", "crops of the images of the statistics", allowed=("", "centre", "random"))
+    statistics_limit: int = setting(0, "images of statistics that are made in passing; 0: the training split")
+    clean_run: str = setting("", "folder of the run that was tuned on clean images", recorded=False)
+    adv_statistics: str = setting(
+        "", 'folder of the adversarial statistics where several are of the same prompts, or "all" images',
+        recorded=False,
+    )  # fmt: skip
+    clean_statistics: str = setting("", "the same of the clean statistics", recorded=False)
+    batch: int = setting(8, "images tuned in one forward pass")
+    seed: int = setting(0, "seed of the views")
+
+    def check(self) -> None:
+        bounds = {
+            "VIEWS": self.views >= 1, "RHO": 0 < self.rho <= 1, "STEPS": self.steps >= 0, "LR": self.lr > 0,
+            "RESET_EVERY": self.reset_every >= 1, "BATCH": self.batch >= 1, "ALPHA": 0 <= self.alpha <= 1,
+            "ENTROPY_W": self.entropy_w >= 0,
+        }  # fmt: skip
+        if wrong := [f"{name} {getattr(self, name.lower())}" for name, right in bounds.items() if not right]:
             raise ConfigError(
-                f"TRAINER.TAPT.RESET_EVERY is {cfg.TRAINER.TAPT.RESET_EVERY} and BANK.CHUNK {cfg.BANK.CHUNK}; images "
+                f"{self.node}: {', '.join(wrong)} makes no sense; VIEWS, BATCH and RESET_EVERY are at least 1, STEPS "
+                "at least 0, LR above 0, RHO in (0, 1], ALPHA in [0, 1], ENTROPY_W at least 0"
+            )
+
+    def tuning(self, context: ContextSettings, layers: int | None) -> TuningConfig:
+        """How an image is tuned on.
+
+        Args:
+            context: the prompts. layers: blocks of the image tower, None where it is not known yet.
+
+        Raises:
+            ConfigError: blocks that are not there.
+        """
+        profile, depth = PROFILES[self.profile], context.depth_vision
+        ranges = {"all": layers or depth, "prompted": depth, "but-last": max(1, depth - 1)}
+        blocks = self.blocks or tuple(range(ranges[profile.blocks]))
+        if any(not isinstance(i, int) or i < 0 or (layers and i >= layers) for i in blocks):
+            raise ConfigError(
+                f"{self.node}.BLOCKS is {blocks}; blocks are counted from 0"
+                + (f", and the image tower has {layers}" if layers else "")
+            )
+        weight = 100 / depth if profile.align_weight == "depth" else 1 / len(blocks)
+        return TuningConfig(
+            resets=self.reset_source or profile.resets,
+            reset_every=self.reset_every,
+            views=self.views,
+            rho=self.rho,
+            steps=self.steps,
+            lr=self.lr,
+            entropy_weight=self.entropy_w,
+            alpha=self.alpha,
+            align_weight=weight if self.align_w < 0 else self.align_w,
+            blocks=blocks,
+            form=self.align_form or profile.form,
+            variance=self.variance or profile.variance,
+            crops=self.statistics_crops or profile.crops,
+            text=self.text or profile.text,
+            precision=self.tune_prec or profile.precision,
+            source=self.views_from or profile.source,
+            batch=self.batch,
+            seed=self.seed,
+        )
+
+
+class TestTimeTrainer(PromptTrainer):
+    """Tunes prompts of another trainer's run on every test image."""
+
+    __test__ = False  # not one of pytest's
+    settings: ClassVar[type[TAPTSettings]] = TAPTSettings
+    shares_test_banks, tunes_at_test_time = False, True
+    trained_by: ClassVar[str]  # the trainer of the prompts
+
+    options: TAPTSettings
+    tuning: TuningConfig
+    constructed: Values  # the prompts as they are before anything is loaded
+    fixed: Tensor  # text features of the design without text prompts
+    banks: dict[str, Statistics | None]
+    _rows: Sequence[Tuned] = ()
+
+    def check_cfg(self, cfg: Any) -> None:
+        super().check_cfg(cfg)
+        options, architecture = self.settings.from_cfg(cfg), OFFICIAL.get(cfg.MODEL.BACKBONE.NAME)
+        options.tuning(options.context(self.layout), blocks_of(architecture) if architecture else None)
+        tuned.check(EvalSettings.from_cfg(cfg))
+        if cfg.BANK.CHUNK % options.reset_every:
+            raise ConfigError(
+                f"{options.node}.RESET_EVERY is {options.reset_every} and BANK.CHUNK {cfg.BANK.CHUNK}; images "
                 "are tuned a chunk at a time, so BANK.CHUNK must be a multiple of it (for prompts that are never "
                 "reset, both the number of images)"
             )
 
-    def build_prompts(self):
+    def build_prompts(self) -> None:
         super().build_prompts()
-        cfg, values = self.cfg, dict(self.prompt_learner.named_parameters())
+        values = dict(self.prompt_learner.named_parameters())
         self.constructed = {name: value.detach().clone() for name, value in values.items()}
-        self.tuning = TuningConfig.from_cfg(cfg.TRAINER.TAPT, self.context, self.backbone.architecture.vision_layers)
+        self.tuning = self.options.tuning(self.context, blocks_of(self.backbone.architecture))
         plain = from_templates(self.encoder, self.classnames, (PLAIN,), self.backbone.logit_scale)
         self.fixed = (plain if self.tuning.text == "plain" else self.zero_shot).features
         self.banks = {}
 
-    def train(self, *args, **kwargs):
+    def train(self, *args: Any, **kwargs: Any) -> None:
         raise ConfigError(
             f"{self.cfg.TRAINER.NAME} tunes prompts at test time: train them first (--trainer {self.trained_by}), then "
             "add --eval-only --model-dir RUN"
         )
 
-    def classifier(self):
-        found = super().classifier()
-        return dataclasses.replace(found, features=self.fixed) if not self.prompt_learner.n_ctx else found
+    def classifier(self) -> Classifier:
+        return self.prompt_learner.classifier(self.encoder, self.backbone.logit_scale, self.fixed)
 
     # --- prompts and their statistics ---------------------------------------------------------------------------
 
-    def load_model(self, directory, epoch=None):
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
         super().load_model(directory, epoch)
         if not directory:
             raise ConfigError("TAPT needs prompts that were tuned before: --model-dir RUN")
-        node, cleanly = self.cfg.TRAINER.TAPT, self.prompt_learner
+        options, cleanly = self.options, self.prompt_learner
         self.banks = {"adversarial": None, "clean": None}
         if self.tuning.alpha > 0:
-            self.banks["adversarial"] = self.bank(self.prompt_learner, node.ADV_STATISTICS, Path(directory))
+            self.banks["adversarial"] = self.bank(self.prompt_learner, options.adv_statistics, Path(directory))
         if self.tuning.alpha < 1:
-            if not node.CLEAN_RUN and not node.CLEAN_STATISTICS:
+            if not options.clean_run and not options.clean_statistics:
                 raise ConfigError(
                     "TAPT also aligns to the statistics of cleanly tuned prompts: name their run with "
                     f"TRAINER.TAPT.CLEAN_RUN (--trainer {self.trained_by} ... TRAINER.{self.trained_by.upper()}.LOSS "
                     "clean makes one), or leave them out with TRAINER.TAPT.ALPHA 1"
                 )
-            if node.CLEAN_RUN:
-                cleanly = self.learner_of(Path(node.CLEAN_RUN))
-            self.banks["clean"] = self.bank(cleanly, node.CLEAN_STATISTICS, Path(node.CLEAN_RUN), bool(node.CLEAN_RUN))
+            run = Path(options.clean_run)
+            if options.clean_run:
+                cleanly = self.learner_of(run)
+            self.banks["clean"] = self.bank(cleanly, options.clean_statistics, run, bool(options.clean_run))
 
-    def learner_of(self, run):
+    def learner_of(self, run: Path) -> PromptLearner:
         """The prompts of another run of the same design."""
         path = exchange.checkpoint_file(run / MODEL_NAME)
         self.require_fit(path)
@@ -99,34 +234,34 @@ class TestTimeTrainer(PromptTrainer):
         learner.load_context(load_checkpoint(path)["state_dict"], str(path))
         return learner
 
-    def bank(self, learner, given, run, known=True):
+    def bank(self, learner: PromptLearner, given: str, run: Path, named: bool = True) -> Statistics:
         """Statistics of a run's prompts: the folder that was given, the one bank there is, or made now where the run
         was tuned on this data set. ``given`` :data:`ALL`: the bank over all training images, whatever other there is.
-        ``known`` False: of prompts that nobody named, so that only weights are compared."""
+        ``named`` False: no run was named, so that only weights are compared."""
         visual = learner().visual.detach()
         if given == ALL:
             return self.bank_of_all(visual, run)
         if given:
             wanted = statistics.looked_through(self.backbone, visual)
-            if not known:
+            if not named:
                 has = statistics.open_statistics(Path(given)).spec["encoder"]
                 wanted["encoder"] = wanted["encoder"] | {"visual_prompt": has["visual_prompt"]}
             return statistics.open_statistics(Path(given), wanted)
         root, crops = self.bank_cache.root, self.tuning.crops
-        found = statistics.find(root, self.backbone, visual, crops)
-        if len(found) == 1:
-            return statistics.open_statistics(found[0], statistics.looked_through(self.backbone, visual))
-        source = self.source(self.cfg.TRAINER.TAPT.STATISTICS_LIMIT, crops)
+        folders = statistics.find(root, self.backbone, visual, crops)
+        if len(folders) == 1:
+            return statistics.open_statistics(folders[0], statistics.looked_through(self.backbone, visual))
+        source = self.source(self.options.statistics_limit, crops)
         dataset_folder = self.bank_cache.dataset_folder(source.images.dataset)
-        own = statistics.folder_of(dataset_folder, statistics.spec(self.backbone, visual, source))
+        here = statistics.folder_of(dataset_folder, statistics.spec(self.backbone, visual, source))
         beside, title = exchange.about(exchange.checkpoint_file(run / MODEL_NAME)), catalog.title(self.cfg.DATASET)
         about = exchange.origin(beside)
         tuned_on = exchange.tuned_in(beside, "data").get("title", title)
-        here = about.get("dataset") == self.cfg.DATASET.NAME and tuned_on == title
-        if own in found or (not found and here):
+        same_data = about.get("dataset") == self.cfg.DATASET.NAME and tuned_on == title
+        if here in folders or (not folders and same_data):
             return self.make(visual, source, about)
-        if found:
-            several = "".join(f"\n  {folder}" for folder in found)
+        if folders:
+            several = "".join(f"\n  {folder}" for folder in folders)
             raise BankError(
                 f"several banks hold statistics of the prompts of {run}; name one with TRAINER.TAPT.ADV_STATISTICS or "
                 f"CLEAN_STATISTICS:{several}"
@@ -137,19 +272,19 @@ class TestTimeTrainer(PromptTrainer):
             f"python -m advpt statistics {run} --banks {root}"
         )
 
-    def bank_of_all(self, visual, run):
+    def bank_of_all(self, visual: Tensor, run: Path) -> Statistics:
         """Statistics over all training images of the data set that a run was tuned on; made now where it is this one.
 
         Raises:
             ConfigError: this run's training images are a part. BankError: there is no such bank.
         """
-        about, root = source_of(exchange.checkpoint_file(run / MODEL_NAME)), self.bank_cache.root
+        about, root = exchange.origin(exchange.about(exchange.checkpoint_file(run / MODEL_NAME))), self.bank_cache.root
         tuned_on, cfg = about.get("dataset", ""), self.cfg
         if tuned_on == cfg.DATASET.NAME:
-            if cfg.DATASET.NUM_SHOTS > 0 or cfg.TRAINER.TAPT.STATISTICS_LIMIT:
+            if cfg.DATASET.NUM_SHOTS > 0 or self.options.statistics_limit:
                 raise ConfigError(
                     "statistics over all training images are asked for, but DATASET.NUM_SHOTS is "
-                    f"{cfg.DATASET.NUM_SHOTS} and TRAINER.TAPT.STATISTICS_LIMIT {cfg.TRAINER.TAPT.STATISTICS_LIMIT}; "
+                    f"{cfg.DATASET.NUM_SHOTS} and TRAINER.TAPT.STATISTICS_LIMIT {self.options.statistics_limit}; "
                     "expected -1 and 0"
                 )
             return self.make(visual, self.source(0, self.tuning.crops), about)
@@ -170,21 +305,21 @@ class TestTimeTrainer(PromptTrainer):
             f"make them: python -m advpt statistics {run} --shots -1 --banks {root}"
         )
 
-    def source(self, limit, crops):
+    def source(self, limit: int, crops: str) -> statistics.Source:
         """The training images, for statistics."""
         images = self.image_set("train").first(limit)
         return statistics.Source(images, crops, self.bank_settings.seed, self.bank_settings.chunk)
 
-    def make(self, visual, source, about):
+    def make(self, visual: Tensor, source: statistics.Source, about: Mapping[str, Any]) -> Statistics:
         """The statistics of prompts ``visual [J, n, D_v]``, from disk or made now."""
         dataset_folder, workers = self.bank_cache.dataset_folder(source.images.dataset), self.cfg.DATALOADER.NUM_WORKERS
         return statistics.build(self.backbone, visual, source, dataset_folder, about=about, workers=workers)
 
     # --- evaluation ---------------------------------------------------------------------------------------------
 
-    def tuner(self, reset, images):
+    def tuner(self, reset: str, images: ImageSet) -> Tuner:
         """What tunes on every image, starting from the prompts of the run or from those of a released reset."""
-        learner, config = self.prompt_learner, self.tuning
+        learner, tuning = self.prompt_learner, self.tuning
         start = {name: value.detach() for name, value in learner.named_parameters()}
         if reset == "constructed":
             start = released_reset(self.layout, start, self.constructed)
@@ -192,33 +327,38 @@ class TestTimeTrainer(PromptTrainer):
             self.backbone.require_image(), self.encoder, learner, self.fixed, self.backbone.logit_scale
         )
         adversarial, clean = (
-            bank.of(config.blocks, self.device) if bank is not None else () for bank in self.banks.values()
+            bank.of(tuning.blocks, self.device) if bank is not None else () for bank in self.banks.values()
         )
         files = {sample.id: Path(sample.path) for sample in images.samples}
         # prompts that go from image to image make it matter which images these are
-        chain = {"images": images.list_digest} if config.reset_every > 1 else {}
+        chain = {"images": images.list_digest} if tuning.reset_every > 1 else {}
         name = "tapt" if reset == "loaded" else f"tapt:{reset}"
-        return Tuner(model, start, config, adversarial, clean, name=name, files=files, extra_key=chain)
+        return Tuner(model, start, tuning, adversarial, clean, name=name, files=files, extra_key=chain)
 
-    def rows(self, images):
+    def rows(self, images: ImageSet) -> Sequence[Tuned]:
         if not self.banks:
             raise ConfigError("TAPT needs prompts that were tuned before: --eval-only --model-dir RUN")
         if not self._rows or self._rows[0].images is not images:
             self._rows = tuned.rows([self.tuner(reset, images) for reset in self.tuning.resets], images)
         return self._rows
 
-    def clean(self, prompts, images):
-        first = self.rows(images)[0]
+    def clean_bank(self, prompts: Prompts, images: ImageSet) -> Bank:
         bank_cache = self.bank_cache.with_visual_prompts(prompts.learned.visual)
-        bank = bank_cache.get_all(images, None, None, 0, [each for row in self.rows(images) for each in row.inputs])[0]
-        return first.classifier(prompts.learned), bank
+        inputs = [each for row in self.rows(images) for each in row.inputs]
+        return bank_cache.get_all(AttackRequest(images), inputs)[0]
 
-    def observed(self):
-        return {"tuning": {row.tuner.name: {"not_finite": len(row.tuner.not_finite)} for row in self._rows}}
+    def observed(self) -> dict[str, Any]:
+        tuners = [row.tuner for row in self._rows]
+        return super().observed() | {"tuning": {each.name: {"not_finite": len(each.not_finite)} for each in tuners}}
 
-    def facts(self):
+    def facts(self) -> RunFacts:
         banks = {kind: bank.key if bank is not None else None for kind, bank in self.banks.items()}
-        return super().facts() | {"tuning": dataclasses.asdict(self.tuning) | {"statistics": banks}}
+        return dataclasses.replace(super().facts(), tuning=dataclasses.asdict(self.tuning) | {"statistics": banks})
+
+
+def blocks_of(architecture: Architecture) -> int | None:
+    """Blocks of the image tower; None for a ResNet."""
+    return architecture.vision_layers if isinstance(architecture.vision_layers, int) else None
 
 
 @TRAINER_REGISTRY.register()

@@ -6,16 +6,27 @@ of 0.031, as in the authors' code (AdvPT's paper has no such rival); ``TRAINER.T
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from dassl.engine import TRAINER_REGISTRY
+from torch import Tensor
 
 from advpt import losses
-from trainers.finetune import EncoderTrainer
+from advpt.settings import FROM_0, register, setting
+from trainers.finetune import EncoderSettings, EncoderTrainer
+
+
+@register("TRAINER.TRADESFT", in_v1=True)
+@dataclass(frozen=True)
+class TradesFTSettings(EncoderSettings):
+    attack: str = "pgd10-kl@7.905/a0.765/gaussian"  # eps 0.031, step 0.003
+    beta: float = setting(6.0, "weight of the KL", allowed=FROM_0)
 
 
 @TRAINER_REGISTRY.register()
 class TradesFT(EncoderTrainer):
-    own = "TRADESFT"
+    settings = TradesFTSettings
+    options: TradesFTSettings
 
-    def loss(self, pixels, attacked, labels):
-        beta = self.cfg.TRAINER.TRADESFT.BETA
-        return losses.trades(self.logits(pixels), self.logits(attacked), labels, beta)
+    def loss(self, pixels: Tensor, attacked: Tensor, labels: Tensor) -> Tensor:
+        return losses.trades(self.logits(pixels), self.logits(attacked), labels, self.options.beta)

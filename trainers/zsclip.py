@@ -6,28 +6,25 @@ Builds on its neighbour ``trainers/advpt.py``.
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from dassl.engine import TRAINER_REGISTRY
 
-from trainers.advpt import ZERO_SHOT_NODE, PromptTrainer
+from advpt.evaluation.saved_run import ZERO_SHOT
+from advpt.files import write_json
+from advpt.prompts import exchange
+from trainers.advpt import CLIPTrainer
 
 
 @TRAINER_REGISTRY.register()
-class ZeroshotCLIP(PromptTrainer):
-    own = ZERO_SHOT_NODE
+class ZeroshotCLIP(CLIPTrainer):
     trained = False
 
-    def build_prompts(self):
-        self.seed = self.cfg.SEED
-
-    def classifier(self):
-        return self.zero_shot
-
-    def train(self, *args, **kwargs):
+    def train(self, *args: Any, **kwargs: Any) -> None:
+        write_json(Path(self.output_dir, ZERO_SHOT, exchange.ABOUT), self.about())
         print("Finish training")  # there is nothing to train; result parsers look for this line
         self.test()
 
-    def load_model(self, directory, epoch=None):
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
         """There is nothing to load."""
-
-    def training_facts(self):
-        return {}

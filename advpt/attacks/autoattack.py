@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 PACKAGES = ("pyautoattack", "autoattack")  # the maintained one, and the original of the same authors
 LOGGER = "auto-attack"
-TARGETS = 9  # of the targeted stages, where there are so many other classes
+TARGETS = 9  # target classes of the targeted stages, fewer where there are not as many other classes
 
 
 def package() -> ModuleType:
@@ -54,7 +54,7 @@ class _Standard(Attack):
     """AutoAttack's run over its stages; subclasses name them."""
 
     stages: ClassVar[tuple[str, ...]]
-    kind: ClassVar[str] = "standard"  # of the package's versions: whose settings the stages take
+    kind: ClassVar[str] = "standard"  # the package's version, which gives the settings of the stages
     source_model = "encoder"
     stochastic_variant = "aa-rand"
     perturbs_all = False
@@ -89,28 +89,28 @@ class _Standard(Attack):
         images, stage = x.clone(), torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
         if not bool(logits.isfinite().all()):  # the package would take them for misclassified; the base class does not
             return images, torch.full((len(x),), float("nan")), stage
-        with in_bounds() as notes:
+        with preserved_globals() as warnings:
             for index, name in stages_for(self.stages, classes):
                 rows = alive.nonzero().flatten()
                 if not len(rows):
                     break
-                attack = self._package_attack(model, name, classes, noise.batch_seed, x.device, notes)
-                found, predicted = evaluate(attack, x[rows], y[rows])
-                broken = (predicted != y[rows]) & (found != x[rows]).flatten(1).any(1)
-                images[rows[broken]] = found[broken].detach()
+                attack = self._package_attack(model, name, classes, noise.batch_seed, x.device, warnings)
+                attacked, predicted = evaluate(attack, x[rows], y[rows])
+                broken = (predicted != y[rows]) & (attacked != x[rows]).flatten(1).any(1)
+                images[rows[broken]] = attacked[broken].detach()
                 stage[rows[broken]], alive[rows[broken]] = index, False
             left = (images == x).flatten(1).all(1).nonzero().flatten()
             if self.every and len(left):
-                attack = self._package_attack(model, "apgd-ce", classes, noise.batch_seed, x.device, notes)
+                attack = self._package_attack(model, "apgd-ce", classes, noise.batch_seed, x.device, warnings)
                 torch.manual_seed(noise.batch_seed)  # best-loss mode does not seed itself
                 attack.apgd.loss = "ce"
                 images[left] = attack.apgd.perturb(x[left], y[left], best_loss=True).detach()
-        self._report(notes.lines)
+        self._report(warnings.lines)
         with torch.no_grad():
             return images, self.objective.loss(model(images), logits, y), stage
 
     def _package_attack(
-        self, model: Forward, stage: str, classes: int, seed: int, device: torch.device, notes: Notes
+        self, model: Forward, stage: str, classes: int, seed: int, device: torch.device, warnings: WarningLines
     ) -> Any:
         """A fresh object of the package (its objects do not survive a second use) for one stage and K classes."""
         norm = {"linf": "Linf", "l2": "L2"}[self.norm]
@@ -120,12 +120,12 @@ class _Standard(Attack):
         attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(TARGETS, classes - 1)
         if is_original(attack):  # it prints instead of logging
             attack.verbose = False
-            attack.logger = attack.apgd.logger = attack.apgd_targeted.logger = notes
+            attack.logger = attack.apgd.logger = attack.apgd_targeted.logger = warnings
         return attack
 
-    def _report(self, said: list[str]) -> None:
-        for line in dict.fromkeys(said):
-            if "it is not possible to use" in line:  # said of stages that stages_for() has replaced
+    def _report(self, warnings: list[str]) -> None:
+        for line in dict.fromkeys(warnings):
+            if "it is not possible to use" in line:  # about stages that stages_for() has replaced
                 continue
             if "randomized defense" in line and self.kind != "rand":
                 raise AttackError(
@@ -171,13 +171,13 @@ def stages_for(stages: tuple[str, ...], classes: int) -> list[tuple[int, str]]:
     """
     if classes < 2:
         raise AttackError(f"AutoAttack needs at least two classes, got {classes}")
-    found = []
+    existing = []
     for index, name in enumerate(stages):
         if name == "apgd-t" and classes == 3:
             name = "apgd-dlr"
         if classes > 2 or name not in ("apgd-t", "apgd-dlr"):
-            found.append((index, name))
-    return found
+            existing.append((index, name))
+    return existing
 
 
 def is_original(attack: Any) -> bool:
@@ -194,8 +194,8 @@ def evaluate(attack: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return images, predicted
 
 
-class Notes(logging.Handler):
-    """Keeps the package's warnings."""
+class WarningLines(logging.Handler):
+    """Collects the package's warnings."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -205,30 +205,30 @@ class Notes(logging.Handler):
         self.lines.append(record.getMessage())
 
     def log(self, text: str) -> None:
-        """What the original package calls."""
+        """Called by the original package, which has its own logger."""
         if "warning" in text.lower():
             self.lines.append(text)
 
 
 @contextlib.contextmanager
-def in_bounds() -> Iterator[Notes]:
-    """Give back what the package takes: the global random state (of the CPU, and of the current CUDA device if CUDA is
-    in use), the trace function, and the counters of its check for dynamic defenses, which outlive a model otherwise."""
+def preserved_globals() -> Iterator[WarningLines]:
+    """Restore the global state that AutoAttack changes: the random state (of the CPU, and of the current CUDA device if
+    CUDA is in use), the trace function, and the counters of its check for dynamic defenses, which outlive a model."""
     counters = importlib.import_module(f"{package().__name__}.checks").funcs
-    zeros, notes, logger = dict.fromkeys(counters, 0), Notes(), logging.getLogger(LOGGER)
+    zeros, warnings, logger = dict.fromkeys(counters, 0), WarningLines(), logging.getLogger(LOGGER)
     cuda = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     with contextlib.ExitStack() as undo, torch.random.fork_rng(devices=cuda):
         undo.callback(sys.settrace, sys.gettrace())
         undo.callback(counters.update, zeros)
-        undo.callback(logger.removeHandler, notes)
+        undo.callback(logger.removeHandler, warnings)
         undo.callback(setattr, logger, "propagate", logger.propagate)
         undo.callback(setattr, torch.cuda.random, "manual_seed", torch.cuda.random.manual_seed)
-        if not cuda:  # its seed would wait for the day that CUDA is first used
+        if not cuda:  # else its seed would stay for when CUDA is first used
             torch.cuda.random.manual_seed = lambda seed: None
         counters.update(zeros)
-        logger.addHandler(notes)
+        logger.addHandler(warnings)
         logger.propagate = False
-        yield notes
+        yield warnings
 
 
 class _InputGradient(torch.autograd.Function):
@@ -243,8 +243,8 @@ class _InputGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (found,) = torch.autograd.grad(ctx.output, ctx.inner, gradient, retain_graph=True)
-        return found, None
+        (inner_gradient,) = torch.autograd.grad(ctx.output, ctx.inner, gradient, retain_graph=True)
+        return inner_gradient, None
 
 
 def input_gradients_only(forward: Forward) -> Forward:

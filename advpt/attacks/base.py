@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -13,7 +13,8 @@ from torch import Tensor
 from advpt.attacks.noise import SampleNoise, as_noise
 from advpt.attacks.objectives import NONE, OBJECTIVES, Objective
 from advpt.data.images import ImageSet
-from advpt.errors import AttackError, ConfigError, unknown_name
+from advpt.errors import AttackError, unknown_name
+from advpt.registry import Registry
 
 Forward = Callable[[Tensor], Tensor]
 TOLERANCE = 1e-6  # of one pixel's range; clipping in float32 is exact to less
@@ -28,7 +29,7 @@ class AttackOutput:
     distance: ``[b]`` float32, the largest pixel change (``linf``) or the L2 norm of the change, in units of 1/255.
     loss:     ``[b]`` float32, the objective at the returned image.
     stage:    ``[b]`` int64, which stage of the attack broke the image (an index into the ``stages`` of its parameters
-              where it has several); -1 where none did or none could tell.
+              where it has several); -1 where none did, or where the attack looks at no logits.
     """
 
     images: Tensor
@@ -39,8 +40,8 @@ class AttackOutput:
 
 
 class FiniteCheck:
-    """A model that remembers whether an output, or a gradient that came back to its pixels, was not finite. The sign of
-    NaN is 0: an attack would stand still and never say so."""
+    """Wraps a model and checks that its outputs, and the gradients at its pixels, are finite. The sign of NaN is 0, so
+    an attack on NaN would stand still without an error."""
 
     def __init__(self, forward: Forward) -> None:
         self.forward = forward
@@ -48,12 +49,12 @@ class FiniteCheck:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         if pixels.requires_grad:
-            pixels.register_hook(self._look)
+            pixels.register_hook(self._check)
         output = self.forward(pixels)
-        self._look(output.detach())
+        self._check(output.detach())
         return output
 
-    def _look(self, value: Tensor) -> None:
+    def _check(self, value: Tensor) -> None:
         finite = torch.isfinite(value).all()
         self._finite = finite if self._finite is None else self._finite & finite
 
@@ -69,23 +70,24 @@ class Attack(ABC):
     Args:
         eps: the budget in units of 1/255.
         norm: ``linf`` or ``l2`` (the L2 norm over all pixels and channels of [0, 1] images, times 255).
-        objective: name of what is made large (:data:`~advpt.attacks.objectives.OBJECTIVES`).
+        objective: name of the maximised function (:data:`~advpt.attacks.objectives.OBJECTIVES`).
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1  # of the algorithm: part of every bank's key
     summary: ClassVar[str] = ""
-    # or "surrogate": a network of the attacker's own, whatever is attacked; or "files": nothing, they are made already
+    # The attacked network: "encoder" for CLIP, "surrogate" for a network of the attacker's own, "files" for none.
     source_model: ClassVar[str] = "encoder"
-    stochastic_variant: ClassVar[str] = ""  # the attack that takes its place where what is attacked draws noise
-    # Whether what becomes of an image depends on that image, its id and the seed alone, but for rounding, and on no
-    # other of its batch. Then its rows may be taken from a bank of more images. An attack of that kind says so.
+    stochastic_variant: ClassVar[str] = ""  # name of the attack that replaces it on models that draw noise
+    # True: an attacked image depends on that image, its id and the seed alone (but for rounding), not on its batch.
+    # Then its row may be taken from a bank of more images.
     by_image: ClassVar[bool] = False
+    whole_batches: ClassVar[bool] = False  # True: every forward pass gets all images of the batch
     perturbs_all: ClassVar[bool] = True  # False: images that need no change come back as they were
-    thread_safe: ClassVar[bool] = True  # False: it needs the process's random state, so never two at once
-    objectives: ClassVar[tuple[str, ...]] = tuple(OBJECTIVES)  # that it can make large
-    default_objective: ClassVar[str] = "ce"  # where its text form names none
-    default_steps: ClassVar[int] = 0  # where its text form names none; 0: it has no such number
+    thread_safe: ClassVar[bool] = True  # False: it uses the global random state and must not run concurrently
+    objectives: ClassVar[tuple[str, ...]] = tuple(OBJECTIVES)  # names of those that it can maximise
+    default_objective: ClassVar[str] = "ce"  # for a text form without one
+    default_steps: ClassVar[int] = 0  # for a text form without a number; 0: the attack has no steps
 
     def __init__(self, *, eps: float, norm: str = "linf", objective: str = "ce") -> None:
         if not 0 < eps <= 255 or norm not in ("linf", "l2"):
@@ -97,27 +99,27 @@ class Attack(ABC):
 
     @classmethod
     def default_options(cls, objective: str, eps: float, steps: int) -> dict[str, Any]:
-        """Options that the text form always spells out, with what they are where it leaves them out."""
+        """Options that the text form always spells out, with their defaults."""
         return {}
 
     @classmethod
     def profiles(cls, steps: int) -> dict[str, dict[str, Any]]:
-        """Options that go by one name."""
+        """Named sets of options."""
         return {}
 
     def provenance(self) -> dict[str, str]:
-        """Versions of other software that the images depend on, for a bank's manifest."""
+        """Versions of the packages that the images depend on, for a bank's manifest."""
         return {}
 
     def require(self, images: ImageSet) -> None:  # noqa: B027 - most attacks take any images
-        """Look at what can be told of these images before anything is attacked.
+        """Check the list of images, without reading them, before anything is attacked.
 
         Raises:
-            AttackError: they cannot be attacked; the message says which.
+            AttackError: some cannot be attacked; the message names them.
         """
 
     def examine(self, images: ImageSet, workers: int = 0) -> None:  # noqa: B027 - as above
-        """Look at all of these images, read in ``workers`` processes, before the first of them is attacked.
+        """Check the images, read in ``workers`` processes, before the first of them is attacked.
 
         Raises:
             AttackError: as :meth:`require`.
@@ -146,8 +148,12 @@ class Attack(ABC):
     def __call__(
         self, forward: Forward, x: Tensor, y: Tensor, generator: SampleNoise | torch.Generator
     ) -> AttackOutput:
-        """Attack ``x [b, 3, h, w]`` float32 in [0, 1] with labels ``y [b]`` through ``forward`` (pixels to embeddings
-        or logits, as the objective wants). No parameter keeps a gradient, no global random state is touched.
+        """Attack images. No parameter keeps a gradient, no global random state is touched.
+
+        Args:
+            forward: pixels to embeddings or logits, as the objective needs.
+            x: ``[b, 3, h, w]`` float32 in [0, 1].
+            y: ``[b]`` int64 labels, or target classes for a targeted objective.
 
         Raises:
             AttackError: pixels outside [0, 1] or not float32, a non-finite result, or a result outside the ball.
@@ -177,7 +183,7 @@ class Attack(ABC):
         return AttackOutput(images, (images != x).flatten(1).any(1), distance, loss.detach(), stage)
 
     def tolerance(self, x: Tensor) -> float:
-        """How far beyond the budget rounding may bring one of the images ``x``, in units of 1/255."""
+        """The rounding error that one of the images ``x`` may have beyond the budget, in units of 1/255."""
         return 255 * TOLERANCE * (1 if self.norm == "linf" else x[0].numel() ** 0.5)
 
     def project(self, images: Tensor, x: Tensor) -> Tensor:
@@ -200,25 +206,4 @@ class Attack(ABC):
         return f"{type(self).__name__}({inside})"
 
 
-class Registry:
-    """Attack classes by name: a new attack is one file with ``@ATTACKS.add``."""
-
-    def __init__(self) -> None:
-        self._items: dict[str, type[Attack]] = {}
-
-    def add(self, cls: type[Attack]) -> type[Attack]:
-        if cls.name in self._items:
-            raise ConfigError(f"two attacks are called {cls.name!r}; rename one")
-        self._items[cls.name] = cls
-        return cls
-
-    def get(self, name: str) -> type[Attack]:
-        if name not in self._items:
-            raise ConfigError(unknown_name("attack", name, self._items))
-        return self._items[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._items))
-
-
-ATTACKS = Registry()
+ATTACKS: Registry[Attack] = Registry("attack")  # a new attack is one file with ``@ATTACKS.add``

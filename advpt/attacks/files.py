@@ -13,7 +13,7 @@ folder                 8-bit PNG: ``<id>.png``, or the id with the suffix .png i
 
 ``images`` are uint8 (0 to 255) or floating point (0 to 1). Where a tensor file has no ids they stand in a text file
 beside it, one a line: ``adv.npy`` has ``adv.ids.txt``. JPEG is refused: it changes pixels by more than most budgets.
-Images of another size are too: resizing mixes pixels, and what is left of a budget then cannot be told.
+Images of another size are too: resizing mixes pixels, after which a budget means nothing.
 
 No image is clipped or moved. One beyond the budget is refused, rounding apart: 0.5/255 for 8-bit images and 0.0623/255
 for half precision, per pixel (a whole EPS is never exceeded by 8-bit images, whose distances are whole numbers). With
@@ -31,7 +31,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,10 +42,11 @@ from torch import Tensor
 from advpt.attacks.base import ATTACKS, TOLERANCE, Attack, Forward
 from advpt.attacks.noise import SampleNoise
 from advpt.attacks.objectives import NONE
+from advpt.checkpoints import is_torchscript
 from advpt.data import listing
 from advpt.data.images import ImageSet, read_rgb
 from advpt.errors import AttackError
-from advpt.files import digest, file_digest, is_torchscript
+from advpt.files import digest, file_digest
 
 log = logging.getLogger(__name__)
 
@@ -57,36 +58,24 @@ NAMED = 5  # images that a message names
 Stamp = tuple[tuple[int, int, int], ...]
 
 
-class Source(Protocol):
-    """Where images lie. ``rounding``: of a pixel, in units of 1/255."""
-
-    @property
-    def rounding(self) -> float: ...
-
-    def require(self, ids: Sequence[str], size: tuple[int, int], part: bool) -> None:
-        """Refuse a source that has not exactly these images, of this size (height, width); ``part``: it may have more.
-
-        Raises:
-            AttackError: saying which.
-        """
-
-    def read(self, ids: Sequence[str]) -> Tensor:
-        """``[b, 3, h, w]`` float32 as stored, without a look at the range."""
-
-
 @dataclass(frozen=True)
 class Folder:
-    """PNG files that mirror the data set's paths."""
+    """PNG files that mirror the data set's paths. ``rounding``: the rounding error of a pixel, in units of 1/255."""
 
     path: Path
     rounding: float = ROUNDING[torch.uint8]
 
     def file(self, name: str) -> Path:
         """The file of the image with this id, whether it is there or not."""
-        own = self.path / f"{name.lstrip('/')}.png"
-        return own if own.is_file() else own.with_suffix("").with_suffix(".png")
+        appended = self.path / f"{name.lstrip('/')}.png"
+        return appended if appended.is_file() else appended.with_suffix("").with_suffix(".png")
 
     def require(self, ids: Sequence[str], size: tuple[int, int], part: bool) -> None:
+        """Refuse a folder without exactly these images, of this size (height, width); ``part``: it may have more.
+
+        Raises:
+            AttackError: which images differ, and how.
+        """
         files = {name: self.file(name) for name in ids}
         if missing := [name for name, file in files.items() if not file.is_file()]:
             first = files[missing[0]]
@@ -110,12 +99,13 @@ class Folder:
             )
 
     def read(self, ids: Sequence[str]) -> Tensor:
+        """``[b, 3, h, w]`` float32 as stored; the range is not checked."""
         pixels = [torch.from_numpy(np.array(read_rgb(self.file(name)))) for name in ids]
         return torch.stack(pixels).permute(0, 3, 1, 2).float().div(255)
 
 
 def _unlike(file: Path, size: tuple[int, int]) -> str:
-    """What is wrong with an image file, as far as its header says; "" for one that can be compared."""
+    """The problem with an image file, from its header; "" for one that can be compared."""
     try:
         with Image.open(file) as image:
             kind, mode, shape = image.format, image.mode, (image.height, image.width)
@@ -145,7 +135,7 @@ def _refuse_others(others: Sequence[str], path: Path, part: bool) -> None:
 
 @dataclass(frozen=True, eq=False)
 class TensorFile:
-    """A file with all images in one tensor or array; ``rows`` by id."""
+    """A file with all images in one tensor or array; ``rows`` by id. Its methods are those of :class:`Folder`."""
 
     path: Path
     images: Any
@@ -178,11 +168,11 @@ class TensorFile:
 
 
 def side_file(path: Path) -> Path:
-    """Where the ids of a tensor file may stand: ``adv.ids.txt`` beside ``adv.npy``."""
+    """The text file with the ids of a tensor file: ``adv.ids.txt`` beside ``adv.npy``."""
     return path.with_suffix(".ids.txt")
 
 
-def source(path: Path) -> Source:
+def source(path: Path) -> Folder | TensorFile:
     """The images at ``path``.
 
     Raises:
@@ -201,14 +191,14 @@ def content(path: Path) -> str:
 
 
 def _stamp(files: Sequence[Path]) -> Stamp:
-    """What changes with each file that is there."""
+    """Inode, size and time of every existing file: equal stamps mean unchanged files."""
     stats = [os.stat(file) for file in files if file.is_file()]  # noqa: PTH116
     return tuple((each.st_ino, each.st_size, each.st_mtime_ns) for each in stats)
 
 
 @functools.lru_cache(maxsize=16)
 def _digest(path: Path, files: tuple[Path, ...], stamp: Stamp) -> str:
-    """Read once for as long as no file changes: these may be many gigabytes."""
+    """The digest, cached until a file changes: the files may be many gigabytes."""
     if path.is_dir():
         return digest([[file.relative_to(path).as_posix(), file_digest(file)] for file in files])
     return digest([file_digest(file) for file in files])
@@ -340,10 +330,8 @@ class Files(Attack):
                 f"{' x '.join(map(str, images.preprocessing.size))} ({images.preprocessing.interpolation})? A budget "
                 f"that holds them is files:PATH@{math.ceil(largest - 0.01)}"
             )
-        log.info(
-            "attack   %s: %d images within the budget of %g/255 in %s, the largest distance is %.4f/255",
-            self.path, len(distances), self.eps, self.norm, largest,
-        )  # fmt: skip
+        within = f"{len(distances)} images within the budget of {self.eps:g}/255 in {self.norm}"
+        log.info("attack   %s: %s, the largest distance is %.4f/255", self.path, within, largest)
 
     def run(self, forward: Forward, x: Tensor, y: Tensor, noise: SampleNoise) -> tuple[Tensor, Tensor, Tensor]:
         images = self._read(noise.ids).to(x)

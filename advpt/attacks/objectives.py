@@ -1,4 +1,4 @@
-"""What an attack makes large: one number per image, never averaged over the batch.
+"""The functions that attacks maximise: one number per image, never averaged over the batch.
 
 Each objective says in which space it works: ``embedding`` objectives get the image embeddings of the attacked encoder,
 ``logits`` objectives the logits of the attacked prompt.
@@ -92,7 +92,7 @@ def nothing(output: Tensor, clean: Tensor, y: Tensor) -> Tensor:
     return torch.zeros(len(output))
 
 
-# Of images that were made elsewhere; no attack can be asked for it.
+# The objective of images made elsewhere; no attack can have it.
 NONE = Objective("none", "embedding", False, nothing, "not known")
 
 

@@ -6,7 +6,7 @@ Profiles of the embedding attack (the paper's section 4.1 and equation 2, and it
 
 * ``sound`` (default): start uniform in [-eps, eps], clipped to [0, 1] before the first gradient; bicubic bank images.
 * ``paper``: the same start, the training images resized bilinearly as they were for the paper's bank.
-* ``released``: what the official code does: start uniform in [0, eps] (one-sided), first gradient at the unclipped
+* ``released``: as in the official code: start uniform in [0, eps] (one-sided), first gradient at the unclipped
   image; bilinear bank images.
 """
 
@@ -29,7 +29,7 @@ STARTS = ("uniform", "uniform_positive", "gaussian", "none")
 
 @dataclass(frozen=True)
 class Profile:
-    """How a profile starts the attack, and how it resizes the images of a training bank."""
+    """A profile's random start, and the interpolation that resizes the images of its training bank."""
 
     start: str
     clip_first: bool
@@ -69,8 +69,8 @@ class PGD(Attack):
     name = "pgd"
     summary = "projected gradient descent on any objective"
     default_objective, default_steps = "fkl", 40
-    by_image = True
-    resizes: ClassVar[bool] = False  # whether what it attacks through takes images of any size
+    by_image, whole_batches = True, True
+    resizes: ClassVar[bool] = False  # whether the attacked network takes images of any size
 
     def __init__(
         self,
@@ -117,21 +117,11 @@ class PGD(Attack):
         return {name: {"start": p.start, "clip_first": p.clip_first} for name, p in PROFILES.items()}
 
     def parameters(self) -> dict[str, Any]:
-        tricks = {"momentum": self.momentum, "diverse": self.diverse, "ti": self.ti, "copies": self.copies}
-        tricks["draws"] = self.eot_samples
-        plain = {"momentum": 0.0, "diverse": "none", "ti": False, "copies": 1, "draws": 1}
-        used = {name: value for name, value in tricks.items() if value != plain[name]}
-        return (
-            super().parameters()
-            | used
-            | {
-                "steps": self.steps,
-                "step": self.step,
-                "restarts": self.restarts,
-                "start": self.start,
-                "clip_first": self.clip_first,
-            }
-        )
+        always = {name: getattr(self, name) for name in ("steps", "step", "restarts", "start", "clip_first")}
+        defaults = {"momentum": 0.0, "diverse": "none", "ti": False, "copies": 1}
+        changed = {name: getattr(self, name) for name, value in defaults.items() if getattr(self, name) != value}
+        changed |= {"draws": self.eot_samples} if self.eot_samples != 1 else {}
+        return super().parameters() | changed | always
 
     def run(self, forward: Forward, x: Tensor, y: Tensor, noise: SampleNoise) -> tuple[Tensor, Tensor, Tensor]:
         with torch.no_grad():
@@ -172,15 +162,15 @@ class PGD(Attack):
     def _gradient(
         self, forward: Forward, images: Tensor, y: Tensor, clean: Tensor, noise: SampleNoise, t: int
     ) -> Tensor:
-        """Of the objective in step ``t``, summed over scaled copies and over draws (only its direction counts)."""
+        """The objective's gradient in step ``t``, summed over scaled copies and samples (only its direction counts)."""
         images = images.detach().requires_grad_()
 
         def of_copy(copy: int) -> Tensor:
-            seen = images / 2**copy if copy else images
+            scaled = images / 2**copy if copy else images
             if self.diverse == "none":
-                output = forward(seen)
+                output = forward(scaled)
             else:
-                output = through_diverse(forward, seen, DIVERSE[self.diverse], noise)
+                output = through_diverse(forward, scaled, DIVERSE[self.diverse], noise)
             return torch.autograd.grad(self.objective.loss(output, clean, y).sum(), images)[0]
 
         first, *others = [copy for copy in range(self.copies) for _ in range(self.eot_samples)]
@@ -198,7 +188,7 @@ class PGD(Attack):
         return noise.uniform(x, 0.0 if self.start == "uniform_positive" else -r, r)
 
     def _direction(self, gradient: Tensor) -> Tensor:
-        """Of the step, a new tensor."""
+        """The direction of the step, a new tensor."""
         if self.norm == "linf":
             return gradient.sign()
         size = gradient.flatten(1).norm(dim=1).clamp_min(1e-12)

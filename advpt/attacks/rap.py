@@ -28,7 +28,7 @@ STEP = 2.0  # 1/255, whatever the budget and the number of steps, as in the offi
 
 @ATTACKS.add
 class RAP(PGD):
-    """As PGD, from ``late_start`` on with an inner loop of ``inner_steps`` steps in a ball of ``eps_n`` / 255.
+    """PGD, from step ``late_start`` on with an inner loop of ``inner_steps`` steps in a ball of ``eps_n`` / 255.
 
     ``late_start`` equal to ``steps`` is the plain iterative attack. Targeted objectives turn the inner loss round.
     """
@@ -39,7 +39,7 @@ class RAP(PGD):
     source_model = "surrogate"
     objectives = ("ce", "logit", "target", "target-logit")
     default_objective, default_steps = "ce", 400
-    resizes = True
+    resizes, whole_batches = True, False  # images of equal size go together
 
     def __init__(
         self,
@@ -84,15 +84,8 @@ class RAP(PGD):
     def profiles(cls, steps: int) -> dict[str, dict[str, Any]]:
         released = {"objective": "logit", "late_start": steps, "diverse": "shrink", "start": "uniform"}
         di_logit = {"objective": "logit", "late_start": steps, "diverse": "enlarge"}
-        faithful: dict[str, Any] = {}
-        return {
-            "rap-ls": faithful,
-            "sound": faithful,
-            "paper": faithful,
-            "advpt-released": released,
-            "released": released,
-            "di-logit": di_logit,
-        }
+        faithful: dict[str, dict[str, Any]] = {name: {} for name in ("rap-ls", "sound", "paper")}
+        return faithful | {"advpt-released": released, "released": released, "di-logit": di_logit}
 
     def parameters(self) -> dict[str, Any]:
         inner = {"late_start": self.late_start, "eps_n": self.eps_n, "inner_steps": self.inner_steps}
@@ -104,13 +97,13 @@ class RAP(PGD):
         radius = self.eps_n / 255
         worst_sign = 1 if self.objective.targeted else -1  # away from the target, or back to the true class
         low, high = (z - radius).clamp_min(0), (z + radius).clamp_max(1)
-        found = (z + noise.uniform(z, -radius, radius)).clamp(0, 1)
+        neighbour = (z + noise.uniform(z, -radius, radius)).clamp(0, 1)
         for _ in range(self.inner_steps):
-            found = found.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(F.cross_entropy(forward(found), y, reduction="sum"), found)
-            moved = found.detach() + worst_sign * radius / self.inner_steps * gradient.sign()
-            found = torch.minimum(torch.maximum(moved, low), high)
-        return found.detach()
+            neighbour = neighbour.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(F.cross_entropy(forward(neighbour), y, reduction="sum"), neighbour)
+            moved = neighbour.detach() + worst_sign * radius / self.inner_steps * gradient.sign()
+            neighbour = torch.minimum(torch.maximum(moved, low), high)
+        return neighbour.detach()
 
     def _gradient(
         self, forward: Forward, images: Tensor, y: Tensor, clean: Tensor, noise: SampleNoise, t: int

@@ -65,7 +65,8 @@ def _write_momentum(value: float) -> str:
 
 @dataclass(frozen=True)
 class Option:
-    """A word after the budget: the constructor's keyword, how its value is read and written, and how to say it."""
+    """A word after the budget: the constructor's keyword, functions that read and write its value, and its form in
+    messages."""
 
     keyword: str
     pattern: str
@@ -95,7 +96,8 @@ OPTIONS = (
 
 @dataclass(frozen=True)
 class ShortName:
-    """Another name for an attack with options set; ``ratio``: its step as a multiple of eps / steps, None for usual."""
+    """Another name for an attack with options set; ``ratio``: its step as a multiple of eps / steps, None for the
+    attack's own default."""
 
     name: str
     steps: int
@@ -186,12 +188,12 @@ class AttackSpec:
 
     @property
     def path(self) -> str:
-        """Where images lie that were made elsewhere; "" for attacks that are carried out here."""
+        """The path of images that were made elsewhere; "" for other attacks."""
         return str(dict(self.options).get("path", ""))
 
     @property
     def label(self) -> str:
-        """What records call it: its expansion, with a digest of the images in the place of their path."""
+        """The name in records: the expansion, with a digest of the images in the place of their path."""
         if not self.path:
             return str(self)
         return str(dataclasses.replace(self, options=(("path", content(Path(self.path).expanduser())[:12]),)))
@@ -212,7 +214,7 @@ class AttackSpec:
         return dataclasses.replace(self, objective=objective, step=defaults.get("step", self.step))
 
     def with_eot(self, eot_samples: int) -> AttackSpec:
-        """The same attack on something that draws noise: gradients are means over ``eot_samples`` forward passes
+        """The same attack on a model that draws noise: gradients are means over ``eot_samples`` forward passes
         (unless the text says how many), or the attack's stochastic variant takes its place."""
         if other := ATTACKS.get(self.name).stochastic_variant:
             return dataclasses.replace(self, name=other)
@@ -227,7 +229,7 @@ class AttackSpec:
         )
 
     def perturbing_all(self) -> AttackSpec:
-        """The same attack such that no image comes back as it was; itself where that is so anyway."""
+        """The same attack such that it perturbs every image; itself where it does so already."""
         if ATTACKS.get(self.name).perturbs_all:
             return self
         return dataclasses.replace(self, options=tuple(sorted({**dict(self.options), "every": True}.items())))
@@ -235,8 +237,8 @@ class AttackSpec:
 
 def _defaults(cls: type[Attack]) -> dict[str, Any]:
     """The constructor's keywords and their defaults; those without one have None."""
-    found = inspect.signature(cls).parameters.values()
-    return {p.name: None if p.default is p.empty else p.default for p in found}
+    parameters = inspect.signature(cls).parameters.values()
+    return {p.name: None if p.default is p.empty else p.default for p in parameters}
 
 
 def is_files(text: str) -> bool:
@@ -272,8 +274,8 @@ def parse(text: str, profile: str = "sound") -> AttackSpec:
     if not (at and budget) or ":" in text:
         raise ConfigError(f"attack {text!r} is not of the form {GRAMMAR}; {_examples(text)}")
     if "," in budget:
-        raise ConfigError(f"attack {text!r} names several budgets where one is needed; write the first as {head}@"
-                          f"{budget.split(',')[0]}")  # fmt: skip
+        first = f"{head}@{budget.split(',')[0]}"
+        raise ConfigError(f"attack {text!r} names several budgets where one is needed; write the first as {first}")
     name, steps, objective = _read_head(text, head)
     eps = parse_eps(budget)
     short = SHORT_NAMES.get(name)
@@ -357,11 +359,11 @@ def _examples(text: str) -> str:
 
 
 def _read_head(text: str, head: str) -> tuple[str, int | None, str]:
-    """Name, steps and objective ("" where there is none) of what stands before the @; the longest known name wins."""
+    """Name, steps and objective ("" where there is none) from the part before the @; the longest known name wins."""
     known = [*ATTACKS, *SHORT_NAMES]
     for name in sorted(known, key=len, reverse=True):
-        if found := re.fullmatch(rf"{re.escape(name)}(\d*)(?:-([a-z]+(?:-[a-z]+)*))?", head):
-            return name, int(found[1]) if found[1] else None, found[2] or ""
+        if match := re.fullmatch(rf"{re.escape(name)}(\d*)(?:-([a-z]+(?:-[a-z]+)*))?", head):
+            return name, int(match[1]) if match[1] else None, match[2] or ""
     shape = re.fullmatch(r"([a-z]+(?:-[a-z]+)*?)(\d*)((?:-[a-z]+)*)", head)
     if not shape:
         raise ConfigError(f"attack {text!r} is not of the form {GRAMMAR}; {_examples(text)}")
@@ -384,7 +386,7 @@ def _read_options(
             named = profiles[word]
             continue
         for option in options:
-            if found := re.fullmatch(option.pattern, word):
+            if match := re.fullmatch(option.pattern, word):
                 break
         else:
             accepted = [*(o.form for o in options), *profiles]
@@ -395,7 +397,7 @@ def _read_options(
             )
         if option.keyword in given:
             raise ConfigError(f"attack {text!r}: {option.form} is given twice")
-        given[option.keyword] = option.read(found[1])
+        given[option.keyword] = option.read(match[1])
     if any(given.get(name, 1) <= 0 for name in ("step", "restarts")):
         raise ConfigError(f"attack {text!r}: steps, restarts and step size must be above 0")
     return given, named

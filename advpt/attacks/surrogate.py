@@ -3,8 +3,8 @@
 ``resnet50`` is torchvision's ResNet-50 with the weights IMAGENET1K_V1; on ImageNet's 1,000 classes with its own head,
 on any other data set with a linear head fitted to the pooled features of the training images (AdamW 1e-3, cosine, 90
 epochs, as AdvPT's code fine-tunes; on features it takes seconds). ``small-cnn`` is a stand-in for tests and DemoCLIP:
-four convolutions trained on the training images. What was trained is kept on disk under a key of all that determines
-it.
+four convolutions trained on the training images. Trained
+weights are cached on disk under a key of all that determines them.
 """
 
 from __future__ import annotations
@@ -23,15 +23,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from advpt.checkpoints import read_state_dict
 from advpt.data.images import ImageSet
 from advpt.errors import AttackError, ConfigError, WeightsError
 from advpt.files import (
     atomic_path,
     digest,
     file_digest,
-    first_words,
     network_timeout,
-    pickled_class,
     tensor_digest,
 )
 from advpt.settings import SurrogateSettings
@@ -42,7 +41,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, not CLIP
 URL = "https://download.pytorch.org/models/resnet50-0676ba61.pth"  # IMAGENET1K_V1, torchvision's old `pretrained=True`
 SHA = "0676ba61"  # the first digits of its SHA-256
 OFFICIAL_CLASSES = 1000
-SMALL_SIDE = 64  # pixels: the training images of the stand-in are held in memory
+SMALL_SIDE = 64  # pixels: the training images of the stand-in are kept in memory
 VERSION = 1  # of the two recipes below
 
 
@@ -91,7 +90,7 @@ class Surrogate(nn.Module):
         return tensor_digest(self.state_dict())
 
     def facts(self) -> dict[str, Any]:
-        """For the record."""
+        """The network's name, origin and digest, for a record."""
         return {"network": self.name, "about": self.about, "digest": self.digest}
 
 
@@ -112,16 +111,16 @@ def load_surrogate(
     about = f"torchvision ResNet-50, {'weights from a file' if settings.weights else 'IMAGENET1K_V1'}"
     if train.dataset.startswith("ImageNet") and len(train.classnames) == OFFICIAL_CLASSES:
         return Surrogate("resnet50", network, head, f"{about}, its own head").to(device)
-    found = Surrogate("resnet50", network, head, "").to(device)
-    key_fields = {"body": tensor_digest(network.state_dict()), **_determined_by("resnet50", train, HEAD)}
+    headless = Surrogate("resnet50", network, head, "").to(device)
+    key_fields = {"body": tensor_digest(network.state_dict()), **_key_fields("resnet50", train, HEAD)}
 
     def fit() -> dict[str, Tensor]:
-        features, labels = _features(found, train, device, chunk)
+        features, labels = _features(headless, train, device, chunk)
         return fit_linear(features, labels, len(train.classnames), HEAD)
 
-    state = _kept(folder, key_fields, fit)
+    state = _cached(folder, key_fields, fit)
     about += f", linear head fitted to {len(train)} training images"
-    return Surrogate("resnet50", found.body, linear(state), about).to(device)
+    return Surrogate("resnet50", headless.body, linear(state), about).to(device)
 
 
 def read_resnet(path: str = "") -> dict[str, Tensor]:
@@ -144,15 +143,7 @@ def read_resnet(path: str = "") -> dict[str, Tensor]:
                 f"Fetch {URL} on a machine with a network and put it there (its SHA-256 starts with {SHA}), or name "
                 "another file with EVAL.SURROGATE_WEIGHTS"
             ) from error
-    try:
-        if target.suffix == ".safetensors":
-            return load_file(target)
-        state = torch.load(target, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
-        pickled = pickled_class(error)
-        why = f"it holds a pickled object of {pickled}; expected a state dict" if pickled else first_words(error)[:200]
-        raise WeightsError(f"{target} cannot be read as weights of a ResNet-50 ({why})") from error
-    return state.get("state_dict", state) if isinstance(state, dict) else {}
+    return read_state_dict(target, "weights of a ResNet-50")
 
 
 def small_cnn(classes: int) -> tuple[nn.Module, nn.Linear]:
@@ -213,17 +204,17 @@ def _small(settings: SurrogateSettings, train: ImageSet, folder: Path, device: t
 
     def fit() -> dict[str, Tensor]:
         pixels, labels = _pixels(train)
-        found = Surrogate("small-cnn", body, head, about).to(device).requires_grad_(True).train()
-        _fit(found, found, pixels.to(device), labels.to(device), SMALL)
-        return {name: value.detach().cpu().contiguous() for name, value in found.state_dict().items()}
+        network = Surrogate("small-cnn", body, head, about).to(device).requires_grad_(True).train()
+        _fit(network, network, pixels.to(device), labels.to(device), SMALL)
+        return {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
 
-    state = _kept(folder, _determined_by("small-cnn", train, SMALL), fit)
-    found = Surrogate("small-cnn", body, head, about)
-    _load(found, state, str(folder))
-    return found.to(device).eval().requires_grad_(False)
+    state = _cached(folder, _key_fields("small-cnn", train, SMALL), fit)
+    network = Surrogate("small-cnn", body, head, about)
+    _load(network, state, str(folder))
+    return network.to(device).eval().requires_grad_(False)
 
 
-def _determined_by(network: str, train: ImageSet, recipe: Recipe) -> dict[str, Any]:
+def _key_fields(network: str, train: ImageSet, recipe: Recipe) -> dict[str, Any]:
     return {
         "version": VERSION,
         "network": network,
@@ -234,7 +225,7 @@ def _determined_by(network: str, train: ImageSet, recipe: Recipe) -> dict[str, A
     }
 
 
-def _kept(folder: Path, key_fields: dict[str, Any], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+def _cached(folder: Path, key_fields: dict[str, Any], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     """Tensors from ``folder``, or made now and kept there."""
     path = folder / f"{digest(key_fields)}.safetensors"
     if not path.is_file():
@@ -265,15 +256,15 @@ def _batches(train: ImageSet, chunk: int) -> Iterator[Any]:
 
 
 def _pixels(train: ImageSet) -> tuple[Tensor, Tensor]:
-    found = list(_batches(train, 256))
-    return torch.cat([b.pixels for b in found]), torch.cat([b.labels for b in found])
+    batches = list(_batches(train, 256))
+    return torch.cat([b.pixels for b in batches]), torch.cat([b.labels for b in batches])
 
 
 @torch.no_grad()
-def _features(found: Surrogate, train: ImageSet, device: torch.device | str, chunk: int) -> tuple[Tensor, Tensor]:
+def _features(network: Surrogate, train: ImageSet, device: torch.device | str, chunk: int) -> tuple[Tensor, Tensor]:
     """``[n, F]`` pooled features of the training images, and their labels."""
     features, labels = [], []
     for batch in _batches(train, chunk):
-        features.append(found.features(batch.pixels.to(device)))
+        features.append(network.features(batch.pixels.to(device)))
         labels.append(batch.labels)
     return torch.cat(features), torch.cat(labels)

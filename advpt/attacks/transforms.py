@@ -1,4 +1,4 @@
-"""What iterative attacks do to an input or a gradient so that it serves unseen networks: DI, TI, MI."""
+"""Transforms of inputs and gradients that make iterative attacks transfer to other networks: DI, TI, MI."""
 
 from __future__ import annotations
 
@@ -40,30 +40,30 @@ DIVERSE = {
 
 def diverse(images: Tensor, kind: Diverse, noise: SampleNoise) -> list[Tensor]:
     """Each image of ``[b, 3, s, s]`` through a draw of its own; sides may differ where the canvas is larger."""
-    side, found = images.shape[-1], []
+    side, transformed = images.shape[-1], []
     if images.shape[-2] != side:
         raise AttackError(f"diverse input needs square images, got {list(images.shape[-2:])}")
     canvas = round(side * kind.canvas)
     low, high = round(side * kind.low), round(side * kind.high)
     for image, (apply, size_, top_, left_) in zip(images, noise.uniform(torch.empty(len(images), 4), 0, 1).tolist()):
         if apply >= kind.probability:
-            found.append(image)
+            transformed.append(image)
             continue
         size = low + int(size_ * max(1, high - low))
         rest = canvas - size
         top, left = int(top_ * max(1, rest)), int(left_ * max(1, rest))
         small = F.interpolate(image[None], (size, size), mode=kind.mode)[0]
-        found.append(F.pad(small, (left, rest - left, top, rest - top)))
-    return found
+        transformed.append(F.pad(small, (left, rest - left, top, rest - top)))
+    return transformed
 
 
 def through_diverse(forward: Callable[[Tensor], Tensor], images: Tensor, kind: Diverse, noise: SampleNoise) -> Tensor:
     """``forward`` of diverse images, in their order; images of equal side go together."""
-    seen = diverse(images, kind, noise)
+    transformed = diverse(images, kind, noise)
     sides: dict[int, list[int]] = {}
-    for i, image in enumerate(seen):
+    for i, image in enumerate(transformed):
         sides.setdefault(image.shape[-1], []).append(i)
-    outputs = torch.cat([forward(torch.stack([seen[i] for i in rows])) for rows in sides.values()])
+    outputs = torch.cat([forward(torch.stack([transformed[i] for i in rows])) for rows in sides.values()])
     order = torch.tensor([i for rows in sides.values() for i in rows], device=outputs.device)
     return outputs[order.argsort()]
 

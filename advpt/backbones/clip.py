@@ -4,8 +4,7 @@ Files: OpenAI's TorchScript archives, plain state dicts (``.pt``, ``.pth``) and 
 from the tensors' shapes; weights are hashed tensor by tensor, so the same weights have one hash in every format.
 
 No tensor shows the activation or the number of heads, and CLIPs of other sources have OpenAI's tensor names with other
-ones. So a file that is not OpenAI's needs ``MODEL.ACTIVATION``, and the hashes are of the tensors and of how they are
-read.
+ones. So a file that is not OpenAI's needs ``MODEL.ACTIVATION``, and the hashes cover the tensors and those settings.
 """
 
 from __future__ import annotations
@@ -26,16 +25,9 @@ from torch import Tensor, nn
 from advpt.backbones import democlip, robust
 from advpt.backbones.shim import import_clip
 from advpt.backbones.vision import features_of_tokens
+from advpt.checkpoints import is_torchscript, read_state_dict, unreadable
 from advpt.errors import DataError, WeightsError, unknown_name
-from advpt.files import (
-    digest,
-    file_digest,
-    first_words,
-    is_torchscript,
-    network_timeout,
-    pickled_class,
-    tensor_digest,
-)
+from advpt.files import digest, file_digest, network_timeout, tensor_digest
 from advpt.settings import BackboneSettings
 
 BUILT_IN = democlip.NAME
@@ -44,6 +36,7 @@ ACTIVATION = robust.ACTIVATION
 HEAD_WIDTH = 64  # of every head in OpenAI's model code
 WIDEST = 1024  # image tower whose published weights have heads of that width
 VOCABULARY = democlip.VOCABULARY  # of OpenAI's tokenizer
+FILE_LABEL = "CLIP weights"  # what a file is called in messages
 ELSEWHERE = ("open_clip:", "hf-hub:", "local-dir:")  # names of models that need other code than OpenAI's
 
 
@@ -83,7 +76,7 @@ OFFICIAL = {
 
 
 def foreign_layout(names: Collection[str]) -> str:
-    """What tensors are that do not go by the names of OpenAI's CLIP, and what to do; "" where they may."""
+    """The layout of tensors whose names are not OpenAI's, and what to do; "" where they may be OpenAI's."""
     if any(re.match(r"(\w+\.)*(text_model|vision_model)\.", name) for name in names):
         return (
             "these are weights in Hugging Face's layout (text_model..., vision_model...); expected OpenAI's names. "
@@ -110,8 +103,7 @@ def architecture_of(state: Mapping[str, Tensor]) -> Architecture:
     """The architecture that a CLIP state dict's shapes describe.
 
     Raises:
-        WeightsError: when a tensor that every CLIP has is not there; the message says what else the tensors are, where
-            that is known.
+        WeightsError: a tensor that every CLIP has is missing; the message names the other layout if it recognises it.
     """
     if reason := foreign_layout(state):
         raise WeightsError(reason)
@@ -143,7 +135,7 @@ def architecture_of(state: Mapping[str, Tensor]) -> Architecture:
             text_layers=depth(r"transformer\.resblocks\.(\d+)\."),
         )
     except KeyError as missing:
-        # which of the two towers it is cannot be told where neither begins
+        # without the first layer of an image tower neither kind of tower is recognisable
         name = missing.args[0] if "visual.conv1.weight" in state else "visual.conv1.weight"
         raise WeightsError(f"these are not CLIP weights: tensor {name!r} is not among the {len(state)}") from None
     except (IndexError, TypeError, ValueError):
@@ -202,8 +194,8 @@ Reading = dict[str, Any]
 
 
 def reading(modules: Iterable[nn.Module]) -> Reading:
-    """What turns a tower's tensors into numbers and is in none of them, as its modules have it: the activation of its
-    blocks, heads, the eps of its norms, and whether a position sees those behind it."""
+    """Settings of a tower's modules that are in none of its tensors: activation of its blocks, heads, eps of its norms,
+    and causal attention."""
     activations, heads, eps, causal = set(), set(), set(), False
     for module in modules:
         if isinstance(module, nn.LayerNorm | nn.BatchNorm2d):
@@ -232,8 +224,7 @@ class Backbone:
 
     @functools.cached_property
     def image_digest(self) -> str:
-        """SHA-256 of the image tower: of its tensors, and of how they are read where OpenAI's code reads them
-        otherwise."""
+        """SHA-256 of the image tower: of its tensors, and of :attr:`image_reading` where there is one."""
         if self.image is None:
             raise WeightsError("the image encoder was released before its hash was taken; load the backbone again")
         return _hash_of(tensor_digest(self.image.visual.state_dict()), self.image_reading)
@@ -247,26 +238,26 @@ class Backbone:
 
     @functools.cached_property
     def image_reading(self) -> Reading | None:
-        """How the image tower's tensors are read; None where OpenAI's code reads them so."""
+        """Settings of the image tower that no tensor shows; None where they are those of OpenAI's code."""
         image, arch = self.require_image(), self.architecture
         mean, std = (value.flatten().tolist() for value in (image.mean, image.std))
-        own = reading(image.visual.modules()) | {"mean": mean, "std": std}
-        usual = {name: torch.tensor(value).tolist() for name, value in (("mean", PIXEL_MEAN), ("std", PIXEL_STD))}
+        settings = reading(image.visual.modules()) | {"mean": mean, "std": std}
+        openai = {name: torch.tensor(value).tolist() for name, value in (("mean", PIXEL_MEAN), ("std", PIXEL_STD))}
         width = arch.vision_width * (1 if arch.patch else 32)
-        usual |= {"activation": [ACTIVATION] if arch.patch else [], "heads": [width // HEAD_WIDTH]}
-        return None if own == usual | {"eps": [1e-5], "causal": False} else own
+        openai |= {"activation": [ACTIVATION] if arch.patch else [], "heads": [width // HEAD_WIDTH]}
+        return None if settings == openai | {"eps": [1e-5], "causal": False} else settings
 
     @functools.cached_property
     def text_reading(self) -> Reading | None:
-        """How the text tower's tensors are read; None where OpenAI's code reads them so."""
+        """Settings of the text tower that no tensor shows; None where they are those of OpenAI's code."""
         model, heads = self.model, max(1, self.architecture.text_width // HEAD_WIDTH)
-        own = reading([*model.transformer.modules(), *model.ln_final.modules()])
-        usual = {"activation": [ACTIVATION], "heads": [heads], "eps": [1e-5], "causal": True}
-        return None if own == usual else own
+        settings = reading([*model.transformer.modules(), *model.ln_final.modules()])
+        openai = {"activation": [ACTIVATION], "heads": [heads], "eps": [1e-5], "causal": True}
+        return None if settings == openai else settings
 
     @property
     def reads(self) -> dict[str, Reading | None] | None:
-        """How the tensors of both towers are read, for records; None where OpenAI's code reads them so."""
+        """Both readings, for records; None where they are those of OpenAI's code."""
         towers = {"image": self.image_reading, "text": self.text_reading}
         return towers if any(towers.values()) else None
 
@@ -295,18 +286,18 @@ class Backbone:
             )
 
     def release_image_encoder(self) -> None:
-        """Give back the memory of the image tower. Its hash stays known."""
+        """Free the memory of the image tower; its hash is kept."""
         _ = self.image_digest
         self.image = None
         self.model.visual = None
 
 
-def _hash_of(tensors: str, how_read: Reading | None) -> str:
-    return tensors if how_read is None else digest({"tensors": tensors, "reads": how_read})
+def _hash_of(tensors: str, settings: Reading | None) -> str:
+    return tensors if settings is None else digest({"tensors": tensors, "reads": settings})
 
 
 def cache_folder() -> Path:
-    """Where OpenAI's files lie: ``$ADVPT_CLIP_CACHE``, else ``~/.cache/clip`` as OpenAI's package has it."""
+    """The folder of OpenAI's files: ``$ADVPT_CLIP_CACHE``, else ``~/.cache/clip`` as OpenAI's package has it."""
     return Path(os.environ.get("ADVPT_CLIP_CACHE") or Path.home() / ".cache" / "clip")
 
 
@@ -356,42 +347,30 @@ def read_weights(path: Path, *, trust_archive: bool = False) -> tuple[dict[str, 
     if not path.is_file():
         raise WeightsError(f"MODEL.WEIGHTS names {path}, and there is no such file")
     activation = ""
-    try:
+    if path.suffix != ".safetensors" and is_torchscript(path):
+        state, activation = _read_archive(path, trust_archive)
+    else:
+        state = read_state_dict(path, FILE_LABEL)
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 activation = (file.metadata() or {}).get("activation", "").lower()
-                state: Any = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-        elif is_torchscript(path):
-            sha = file_digest(path)
-            official = sha in {official_file(name)[1] for name in import_clip().clip._MODELS}
-            if not trust_archive and not official:
-                raise WeightsError(
-                    f"{path} is a TorchScript archive, which can contain code, and its SHA-256 {sha} is not one of "
-                    "OpenAI's; if you trust where it comes from, add MODEL.TRUST_ARCHIVE True"
-                )
-            archive = torch.jit.load(path, map_location="cpu")
-            state, activation = archive.state_dict(), ACTIVATION if official else _activation_in(archive)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except WeightsError:
-        raise
-    except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
-        if pickled := pickled_class(error):
-            raise WeightsError(
-                f"{path} holds a pickled object of {pickled}, which cannot be opened without running code; expected a "
-                "state dict: where the model can be loaded, save torch.save(model.state_dict(), FILE)"
-            ) from error
-        raise WeightsError(
-            f"{path} cannot be read as CLIP weights ({first_words(error)}); it may be damaged or cut off: compare its "
-            f"SHA-256 ({file_digest(path)}) with its source's"
-        ) from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise WeightsError(f"{path} holds no state dict of tensors; expected the weights of a CLIP model")
-    state = {key.removeprefix("module."): value for key, value in state.items()}
     return {k: v for k, v in state.items() if k not in ("input_resolution", "context_length", "vocab_size")}, activation
+
+
+def _read_archive(path: Path, trusted: bool) -> tuple[dict[str, Tensor], str]:
+    """The state dict and activation of a TorchScript archive that is official or trusted."""
+    sha = file_digest(path)
+    official = sha in {official_file(name)[1] for name in import_clip().clip._MODELS}
+    if not trusted and not official:
+        raise WeightsError(
+            f"{path} is a TorchScript archive, which can contain code, and its SHA-256 {sha} is not one of OpenAI's; "
+            "if you trust where it comes from, add MODEL.TRUST_ARCHIVE True"
+        )
+    try:
+        archive = torch.jit.load(path, map_location="cpu")
+        return archive.state_dict(), ACTIVATION if official else _activation_in(archive)
+    except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
+        raise unreadable(path, FILE_LABEL, error) from error
 
 
 def _activation_in(archive: Any) -> str:
@@ -404,7 +383,7 @@ def _activation_in(archive: Any) -> str:
 
 
 def require_activation(source: str, asked: str, shown: str) -> None:
-    """Refuse weights of another activation than that of OpenAI's model code, and of one that is not known.
+    """Refuse weights of an unknown activation, or of another one than that of OpenAI's model code.
 
     Args:
         source: the weights, for the message. asked: ``MODEL.ACTIVATION``. shown: what the source itself shows, or "".
@@ -430,7 +409,7 @@ def require_activation(source: str, asked: str, shown: str) -> None:
 
 
 def require_readable(arch: Architecture, source: str) -> None:
-    """Refuse sizes that OpenAI's model code would read in another way than their authors' code did.
+    """Refuse sizes for which OpenAI's model code would compute something else than their authors' code.
 
     Raises:
         WeightsError: naming what they hold and what OpenAI's code would make of it.
@@ -463,7 +442,7 @@ def from_state(name: str, state: Mapping[str, Tensor], source: str, device: torc
         raise WeightsError(f"{source} holds [{arch}]; MODEL.BACKBONE.NAME {name} is [{OFFICIAL[name]}]")
     require_readable(arch, source)
     try:
-        with torch.random.fork_rng(devices=[]):  # building draws random numbers that nobody should notice
+        with torch.random.fork_rng(devices=[]):  # building draws random numbers
             model = build(arch)
         model.load_state_dict(dict(state))
     except (RuntimeError, AssertionError, ArithmeticError, ValueError) as error:
@@ -508,7 +487,7 @@ def _load(settings: BackboneSettings, device: torch.device | str) -> Backbone:
         with torch.random.fork_rng(devices=[]):
             return Backbone(name, democlip.load(democlip.FILES[name]), device)
     if name not in OFFICIAL:
-        known = unknown_name("backbone", name, [*OFFICIAL, *democlip.FILES])
-        raise WeightsError(f"MODEL.BACKBONE.NAME: {known}; for other weights add MODEL.WEIGHTS FILE")
+        problem = unknown_name("backbone", name, [*OFFICIAL, *democlip.FILES])
+        raise WeightsError(f"MODEL.BACKBONE.NAME: {problem}; for other weights add MODEL.WEIGHTS FILE")
     path = download(name)
     return from_state(name, read_state(path), str(path), device)

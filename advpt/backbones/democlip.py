@@ -1,7 +1,7 @@
 """DemoCLIP: a small CLIP in the repository, so that the main job runs without any download.
 
 A real OpenAI ``clip.model.CLIP`` (ViT, 32x32 input, patch 4, the 77-token text tower and BPE vocabulary), pre-trained
-on rendered characters and words with captions (:mod:`advpt.data.rendered`); it has never seen a handwritten digit.
+on rendered characters and words with captions (:mod:`advpt.data.rendered`); it was trained on no handwritten digit.
 The weights beside this file were made by
 
     python -m advpt.backbones.democlip --out democlip.safetensors
@@ -10,7 +10,7 @@ and those of its smaller sister DemoCLIP-S (width 64, 2 + 2 layers), so that a t
 
     python -m advpt.backbones.democlip --width 64 --layers 2 --out democlip_small.safetensors
 
-The token table ships only the rows that pre-training has seen; the other rows follow :func:`untrained_rows`, a fixed
+The token table ships only the rows that pre-training used; the other rows follow :func:`untrained_rows`, a fixed
 rule with a version number, so they are the same everywhere.
 """
 
@@ -140,9 +140,16 @@ def pretrain(
     save_every: int = 0,
     out: Path | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Pre-train from nothing. Returns the tensors to ship and the facts to write beside them.
+    """Pre-train from random weights; shows progress and logs the loss.
 
-    ``steps`` of AdamW over ``batch`` captioned images drawn from ``drawn`` masks. Shows progress, logs the loss.
+    Args:
+        steps: of AdamW, at least 3.
+        batch: captioned images per step.
+        drawn: masks that the images are drawn from.
+        save_every: steps from one saved file ``out`` to the next, 0 for none.
+
+    Returns:
+        the tensors to ship, and the metadata of their file.
     """
     if steps < 3:
         raise ConfigError(f"steps is {steps}; the learning-rate schedule needs at least 3")

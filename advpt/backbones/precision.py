@@ -19,16 +19,18 @@ def half_precision(precision: str, device: torch.device) -> torch.autocast:
 
 def in_precision(encode: Callable[[Tensor], Tensor], precision: str) -> Callable[[Tensor], Tensor]:
     """An encoder that computes in ``precision`` and gives float32; differentiable. ``tf32`` needs :func:`tf32` too.
-    With ``+compiled`` behind it, by ``torch.compile``: rounding differs, so it is another precision."""
+    ``PRECISION+compiled`` uses ``torch.compile``: rounding differs, so it is another precision."""
     kind, _, compiled = precision.partition("+")
     if precision in ("fp32", "tf32"):
         return encode
-    fast: list[Callable[[Tensor], Tensor]] = [] if compiled else [encode]  # compiled where it is used, not sent around
+    fast: list[Callable[[Tensor], Tensor]] = (
+        [] if compiled else [encode]
+    )  # compiled where it is used; a compiled function cannot be pickled
 
     def encoded(x: Tensor) -> Tensor:
         if not fast:
             fast.append(torch.compile(encode))
-        with half_precision(kind, x.device):  # a worker of a cluster may have another than who sent the encoder
+        with half_precision(kind, x.device):  # the device of a cluster's worker may be another than the driver's
             return fast[0](x).float()
 
     return encoded

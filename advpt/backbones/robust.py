@@ -1,8 +1,8 @@
-"""Adversarially trained image towers in the place of a CLIP's own: the formats of TeCoA and FARE.
+"""Adversarially trained image towers in the place of a CLIP's: the formats of TeCoA and FARE.
 
 Files hold the tensors of OpenAI's ``visual``, bare (FARE and TeCoA of RobustVLM), under ``vision_encoder_state_dict``
 (TeCoA's training code, APT) or ``state_dict``, each name perhaps behind ``module.`` or ``visual.``; or a whole CLIP in
-OpenAI's or open_clip's names. What they were trained from cannot be seen in the tensors: OpenAI's towers need QuickGELU
+OpenAI's or open_clip's names. No tensor shows what they were trained from: OpenAI's towers need QuickGELU
 and those of LAION's CLIPs GELU, which load into each other without a message.
 """
 
@@ -10,17 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from advpt import checkpoints
 from advpt.errors import WeightsError
-from advpt.files import load_tensors, tensor_digest
+from advpt.files import tensor_digest
 
 ACTIVATION = "quickgelu"  # of OpenAI's model code
+WRAPPERS = ("vision_encoder_state_dict", *checkpoints.WRAPPERS)
 TEXT = ("token_embedding", "transformer", "ln_final", "positional_embedding", "text_projection")
-WRAPPERS = ("vision_encoder_state_dict", "state_dict", "model")
 SOURCES = (
     "TeCoA, ViT-B/32 and RN50: the folder named in the README of github.com/TreeLLi/APT (vitb32_eps4.pth.tar, ...), "
     "or github.com/cvlab-columbia/ZSRobust4FoundationModel; TeCoA and FARE, ViT-B/32 and ViT-L/14: the README of "
@@ -38,14 +38,7 @@ def read_tower(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         raise WeightsError(
             f"MODEL.IMAGE_WEIGHTS names {path}, and there is no such file. Where they come from: {SOURCES}"
         )
-    found: Any = load_tensors(path)
-    for name in WRAPPERS:
-        if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
-            found = found[name]
-    if not isinstance(found, Mapping):
-        raise WeightsError(f"{path} holds no tensors by name; expected a robust image tower. {SOURCES}")
-    tensors = {k: v for k, v in found.items() if isinstance(k, str) and isinstance(v, Tensor)}
-    tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    tensors = checkpoints.read_state_dict(path, f"a robust image tower. {SOURCES}", WRAPPERS)
     visual = {name.removeprefix("visual."): value for name, value in tensors.items() if name.startswith("visual.")}
     if not visual:
         return tensors, {}
@@ -66,18 +59,18 @@ def tower_for(clip: Mapping[str, Tensor], name: str, path: Path, activation: str
     if activation != ACTIVATION:
         raise WeightsError(
             f"MODEL.IMAGE_ACTIVATION is {activation!r}; OpenAI's model code has {ACTIVATION}. Towers made from LAION's "
-            "CLIPs need gelu and those CLIPs' own text tower: they cannot stand in an OpenAI CLIP"
+            "CLIPs need gelu and the text tower of those CLIPs: they cannot stand in an OpenAI CLIP"
         )
     tower, text = read_tower(path)
-    own = {key.removeprefix("visual."): value for key, value in clip.items() if key.startswith("visual.")}
-    if own.keys() != tower.keys():
-        lacking, more = sorted(own.keys() - tower.keys()), sorted(tower.keys() - own.keys())
+    visual = {key.removeprefix("visual."): value for key, value in clip.items() if key.startswith("visual.")}
+    if visual.keys() != tower.keys():
+        lacking, more = sorted(visual.keys() - tower.keys()), sorted(tower.keys() - visual.keys())
         raise WeightsError(
-            f"{path} is no image tower of {name}: {len(lacking)} of {len(own)} tensors are missing"
+            f"{path} is no image tower of {name}: {len(lacking)} of {len(visual)} tensors are missing"
             f"{f' (the first is {lacking[0]})' if lacking else ''}, {len(more)} are unknown"
             f"{f' (the first is {more[0]})' if more else ''}; name the backbone that it was trained from"
         )
-    for key, value in own.items():
+    for key, value in visual.items():
         if value.shape != tower[key].shape:
             raise WeightsError(
                 f"{path} is no image tower of {name}: {key} has shape {list(tower[key].shape)}, expected "

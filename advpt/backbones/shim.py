@@ -69,7 +69,7 @@ def package_folder() -> Path | None:
 
 
 def _tops(distribution: Distribution) -> Iterator[Path]:
-    """Where a distribution's packages may lie: beside its metadata, or in the source folder of an editable install."""
+    """Folders that may have a distribution's packages: beside its metadata, or the source of an editable install."""
     yield Path(str(distribution.locate_file("")))
     with contextlib.suppress(ValueError, AttributeError):  # not JSON, not an object
         url = urlsplit(json.loads(distribution.read_text("direct_url.json") or "{}").get("url", ""))

@@ -41,7 +41,7 @@ def features_of_tokens(
 
 
 def _block(block: Any, x: Tensor, last: bool) -> Tensor:
-    """What a residual block makes of ``x [b, T, D]``; of the ``last`` one the first token(s) alone."""
+    """The output of a residual block on ``x [b, T, D]``; of the ``last`` one the first token(s) alone."""
     attention = block.attn
     qkv = linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
     q, k, v = qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)  # [b, heads, T, D / heads] each

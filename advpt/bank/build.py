@@ -1,7 +1,7 @@
-"""Filling banks: attack the images once, embed them for everybody who asked, write finished shards.
+"""Builds banks: attacks the images once, embeds them for all banks of one pass, writes finished shards.
 
-Work goes in fixed chunks, and what an image gets depends on its id, so a build that was killed and started again, or
-shared by several processes, ends with the same bytes.
+Work goes in fixed chunks, and the random draws of an image depend on its id, so a build that was killed and started
+again, or shared by several processes, ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from advpt.attacks.base import Attack
 from advpt.attacks.noise import SampleNoise, choose_targets
@@ -33,6 +32,7 @@ from advpt.bank.store import MANIFEST, shard_is_sound, shard_name, write_manifes
 from advpt.data.images import ImageBatch
 from advpt.errors import BankError
 from advpt.files import FileLock, digest, remove_torn
+from advpt.progress import Bar
 from advpt.prompts.classifier import Classifier
 
 log = logging.getLogger(__name__)
@@ -50,16 +50,21 @@ class BankTarget:
     input: DefendedInput = UNDEFENDED
 
     def embed(self, pixels: Tensor, ids: Sequence[str], encode: Encode | None = None) -> Tensor:
-        """``[b, L]`` float32 on the CPU, of (attacked) pixels ``[b, 3, h, w]``; ``encode``: in place of its own."""
-        seen = self.input(pixels, ids)
+        """Embeddings ``[b, L]``, or logits ``[b, K]`` of a reader, float32 on the CPU.
+
+        Args:
+            pixels: ``[b, 3, h, w]``, attacked or clean.
+            encode: in place of the target's own encoder.
+        """
+        defended = self.input(pixels, ids)
         if self.input.reader is not None:
-            return self.input.reader(seen, ids, self.spec.adversarial_set.attack is None).float().cpu()
-        return (encode or self.encode)(seen).float().cpu()
+            return self.input.reader(defended, ids, self.spec.adversarial_set.attack is None).float().cpu()
+        return (encode or self.encode)(defended).float().cpu()
 
 
 class CachedForward:
-    """An encoder that does not repeat its last pass without gradients: attacks end with the pass that the bank needs,
-    and begin with one that tells who was right."""
+    """An encoder that caches its last pass without gradients: attacks begin with the pass that gives ``clean_correct``,
+    and end with the one that the bank needs."""
 
     def __init__(self, encode: Encode) -> None:
         self.encode = encode
@@ -70,7 +75,7 @@ class CachedForward:
             return self.encode(pixels)
         if self._last is not None:
             before, version, output = self._last
-            if before._version == version and torch.equal(before, pixels):  # nobody has written into them since
+            if before._version == version and torch.equal(before, pixels):  # not written into since
                 return output
             self._last = None
         output = self.encode(pixels)
@@ -80,9 +85,15 @@ class CachedForward:
 
 @dataclass(frozen=True)
 class Attacker:
-    """Who makes the images: the attack, the encoder it goes through, the prompt if its objective needs one, and the
-    attacker's own network if it goes through that instead (``encode`` and ``classifier`` are not looked at then).
-    ``attack_target`` is the defense before the encoder, if the attacker knows it."""
+    """An attack on a model.
+
+    Args:
+        attack: None for clean images.
+        encode: the attacked encoder, pixels to embeddings.
+        classifier: the attacked prompts, for objectives on logits.
+        surrogate: the attacker's own network, in place of ``encode`` and ``classifier``.
+        attack_target: what an adaptive attacker differentiates besides the encoder.
+    """
 
     attack: Attack | None
     encode: Encode
@@ -92,13 +103,13 @@ class Attacker:
     attack_target: AdaptiveTarget | None = None
 
     def __call__(self, batch: ImageBatch, ids: Sequence[str], seed: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Attacked pixels ``[b, 3, h, w]`` and the columns that describe them."""
-        if self.attack_target is not None:
-            encode = self.attack_target.encoder(self.encode, ids, seed, batch.pixels.to(self.device))
-            return dataclasses.replace(self, encode=encode, attack_target=None)(batch, ids, seed)
+        """Attacked pixels ``[b, 3, h, w]`` and the bank columns of the attack."""
         x = batch.pixels.to(self.device, non_blocking=True)
         y = batch.labels.to(self.device, non_blocking=True)
-        n, model = len(x), self.logits()
+        encode, target = self.encode, self.attack_target
+        if target is not None:
+            encode = target.encoder(encode, ids, seed, x)
+        n, model = len(x), self.model(encode)
         correct = torch.full((n,), -1, dtype=torch.int8)
         if model is not None:
             with torch.no_grad():
@@ -112,7 +123,7 @@ class Attacker:
         }
         if self.attack is None:
             return x, facts
-        forward: Encode = self.encode
+        forward = encode
         if self.attack.objective.space == "logits":
             if model is None:
                 raise BankError(f"the attack {self.attack!r} needs a prompt to attack through, and none was given")
@@ -124,20 +135,22 @@ class Attacker:
         facts |= {"perturbed": out.changed, "stage": out.stage, "loss": out.loss, "linf": linf}
         return out.images, {name: value.cpu() for name, value in facts.items()}
 
-    def logits(self) -> Encode | None:
-        """Pixels to the logits of whoever is attacked; None where the attack looks at no logits."""
+    def model(self, encode: Encode) -> Encode | None:
+        """The attacked model, pixels to logits; None for an attack on embeddings."""
         if self.attack is None or self.attack.objective.space != "logits":
             return None
         if self.attack.source_model == "surrogate":
             if self.surrogate is None:
                 raise BankError(f"the attack {self.attack!r} goes through a network of its own, and none was given")
             return self.surrogate
+        if self.attack_target is not None and self.attack_target.gives_logits:
+            return encode
         classifier = self.classifier
-        return None if classifier is None else lambda pixels: classifier.logits(self.encode(pixels))
+        return None if classifier is None else lambda pixels: classifier.logits(encode(pixels))
 
     @property
     def classes(self) -> int:
-        """How many classes the attacked logits have."""
+        """The number of classes of the attacked logits."""
         if self.surrogate is not None:
             return self.surrogate.classes
         return len(self.classifier.features) if self.classifier is not None else 0
@@ -150,7 +163,7 @@ def shard_rows(n: int, chunk: int) -> list[range]:
 
 
 def environment(device: torch.device) -> dict[str, str | int]:
-    """What the bits of a bank depend on besides its key."""
+    """Versions and hardware that the bits of a bank depend on besides its key."""
     return {
         "torch": torch.__version__,
         "processor": platform.machine(),
@@ -161,8 +174,13 @@ def environment(device: torch.device) -> dict[str, str | int]:
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """One pass over a set of images: who attacks them, the banks that see them, the image rows of each shard, and how
-    many processes read images."""
+    """One pass over a set of images.
+
+    Args:
+        targets: the banks to fill.
+        shards: the image rows of each shard (:func:`shard_rows`).
+        workers: processes that read images.
+    """
 
     adversarial_set: AdversarialSet
     attacker: Attacker
@@ -176,11 +194,11 @@ class Work:
         return ConcurrentChunks(self.attacker.device, MAX_CONCURRENT if attack is None or attack.thread_safe else 1)
 
     def lock(self, index: int) -> FileLock:
-        """Held by whoever works on a shard."""
-        return FileLock(lock_folder(self.adversarial_set, self.targets) / str(index))
+        """The lock of a shard, for the process that works on it."""
+        return FileLock(lock_folder(self) / str(index))
 
     def built_with(self) -> dict[str, Any]:
-        """What the bits depend on besides the keys, where this process fills shards."""
+        """:func:`environment` of this process, and versions of the attack's packages."""
         attack = self.attacker.attack
         return environment(self.attacker.device) | (attack.provenance() if attack else {})
 
@@ -195,39 +213,37 @@ class Work:
         return [target for target in self.targets if not shard_is_sound(target.folder, index, target.spec.key)]
 
     def fill(
-        self, index: int, tell: Callable[[int], object], read: Callable[[int], Iterable[ImageBatch]] | None = None
+        self, index: int, progress: Callable[[int], object], read: Callable[[int], Iterable[ImageBatch]] | None = None
     ) -> None:
         """Make one shard of every bank that lacks it.
 
         Args:
             index: of the shard.
-            tell: called with numbers of images that are done.
+            progress: ``progress(n)`` is called after every n images.
             read: gives the images of a shard, in the place of :meth:`read`.
         """
         rows, lacking = self.shards[index], self.lacking(index)
         if not lacking:
-            tell(len(rows))
+            progress(len(rows))
             return
         with tf32(lacking[0].spec.precision.startswith("tf32")):
-            _compute(index, (read or self.read)(index), self, lacking, tell)
+            _compute(index, (read or self.read)(index), self, lacking, progress)
 
 
-# Fills all shards of a work, moves the bar, and says what the shards were made with.
-Fill = Callable[[Work, tqdm], Mapping[str, Any]]
+# Fills all shards of a work, moves the bar, and returns what the shards were built with (:meth:`Work.built_with`).
+Fill = Callable[[Work, Bar], Mapping[str, Any]]
 
 
-def fill_here(work: Work, bar: tqdm) -> Mapping[str, Any]:
-    """Fill the shards one by one in this process. Those that another process is working on are left to it and waited
-    for at the end."""
+def fill_here(work: Work, bar: Bar) -> Mapping[str, Any]:
+    """Fill the shards one by one in this process. Shards that another process works on are skipped, and waited for at
+    the end."""
 
     def fill(index: int, wait: bool) -> bool:
         lock = work.lock(index)
         if not lock.acquire(wait):
             return False
-        try:
+        with lock:
             work.fill(index, bar.update, read)
-        finally:
-            lock.release()
         return True
 
     def following(index: int) -> int | None:
@@ -243,47 +259,37 @@ def fill_here(work: Work, bar: tqdm) -> Mapping[str, Any]:
     return work.built_with()
 
 
-def build_banks(
-    adversarial_set: AdversarialSet,
-    attacker: Attacker,
-    targets: Sequence[BankTarget],
-    *,
-    workers: int = 0,
-    fill: Fill = fill_here,
-) -> None:
-    """Fill every view's bank, attacking each image once. Sound shards that are there already are kept. ``fill``: who
-    does the work, this process or a cluster (:mod:`advpt.bank.on_ray`).
+def build_banks(work: Work, fill: Fill = fill_here) -> None:
+    """Fill the bank of every target, attacking each image once. Sound shards on disk are kept.
+
+    Args:
+        fill: fills the shards, in this process or on a cluster (:mod:`advpt.bank.on_ray`).
 
     Raises:
         BankError, DataError, AttackError: what stopped the build; finished shards stay.
     """
-    images = adversarial_set.images
+    images, attack = work.adversarial_set.images, work.adversarial_set.attack
     if not len(images):
         raise BankError(f"{images.dataset}, {images.split}: there are no images to make a bank of")
-    work = Work(
-        adversarial_set, attacker, tuple(targets), tuple(shard_rows(len(images), adversarial_set.chunk)), workers
-    )
-    what = (
-        f"{adversarial_set.attack['name']} on {images.split}" if adversarial_set.attack else f"embedding {images.split}"
-    )
-    what += "".join(f", {target.input}" for target in targets if not target.input.plain)
-    with tqdm(total=len(images), desc=what, unit="image", disable=None) as bar:
+    label = f"{attack['name']} on {images.split}" if attack else f"embedding {images.split}"
+    label += "".join(f", {target.input}" for target in work.targets if not target.input.plain)
+    with Bar(label, len(images), "image") as bar:
         built_with = fill(work, bar)
-    for target in targets:
+    for target in work.targets:
         if not (target.folder / MANIFEST).is_file():
-            write_manifest(target.folder, target.spec, [len(rows) for rows in work.shards], built_with)
+            write_manifest(target.folder, target.spec.fields(), [len(rows) for rows in work.shards], built_with)
         remove_torn(target.folder)
-    locks = lock_folder(adversarial_set, targets)
-    with contextlib.suppress(OSError):  # another process may be tidying up as well, or still be at work
+    locks = lock_folder(work)
+    with contextlib.suppress(OSError):  # another process may remove them as well, or still use them
         for path in locks.glob("*"):
             path.unlink(missing_ok=True)
         locks.rmdir()
         locks.parent.rmdir()
 
 
-def lock_folder(adversarial_set: AdversarialSet, targets: Sequence[BankTarget]) -> Path:
-    """Where who works on a shard is marked: in one place for all banks of these images, whoever fills which of them."""
-    return targets[0].folder.parent / ".locks" / digest(adversarial_set.fields())[:16]
+def lock_folder(work: Work) -> Path:
+    """Folder of the lock files of the shards, shared by all banks that are built from these images."""
+    return work.targets[0].folder.parent / ".locks" / digest(work.adversarial_set.fields())[:16]
 
 
 def _compute(
@@ -291,36 +297,35 @@ def _compute(
     batches: Iterable[ImageBatch],
     work: Work,
     targets: Sequence[BankTarget],
-    tell: Callable[[int], object],
+    progress: Callable[[int], object],
 ) -> None:
-    adversarial_set, attacker, rows = work.adversarial_set, work.attacker, work.shards[index]
-    ids = [adversarial_set.images.samples[row].id for row in rows]
+    images, chunk = work.adversarial_set.images, work.adversarial_set.chunk
+    attacker, rows = work.attacker, work.shards[index]
+    ids = [images.samples[row].id for row in rows]
     embeddings: list[list[Tensor]] = [[] for _ in targets]
     columns: list[dict[str, Tensor]] = []
 
     def attack_and_embed(item: tuple[int, ImageBatch]) -> tuple[list[Tensor], dict[str, Tensor]]:
         first, batch = item
         names, encode = ids[first : first + len(batch.labels)], CachedForward(attacker.encode)
-        pixels, facts = dataclasses.replace(attacker, encode=encode)(batch, names, adversarial_set.seed or 0)
+        pixels, facts = dataclasses.replace(attacker, encode=encode)(batch, names, work.adversarial_set.seed or 0)
         with torch.no_grad():
-            seen = [
+            embedded = [
                 target.embed(pixels, names, encode if target.encode is attacker.encode else target.encode)
                 for target in targets
             ]
         row = torch.arange(rows.start + first, rows.start + first + len(names))
-        return seen, facts | {"label": batch.labels, "row": row, "file_hash": batch.file_hash}
+        return embedded, facts | {"label": batch.labels, "row": row, "file_hash": batch.file_hash}
 
-    for seen, facts in work.concurrent_chunks.run(
-        attack_and_embed, zip(itertools.count(0, adversarial_set.chunk), batches)
-    ):
-        for parts, part in zip(embeddings, seen):
+    for embedded, facts in work.concurrent_chunks.run(attack_and_embed, zip(itertools.count(0, chunk), batches)):
+        for parts, part in zip(embeddings, embedded):
             parts.append(part)
         columns.append(facts)
-        tell(len(facts["label"]))
-    together = {name: torch.cat([part[name] for part in columns]) for name in columns[0]}
+        progress(len(facts["label"]))
+    joined = {name: torch.cat([part[name] for part in columns]) for name in columns[0]}
     for target, parts in zip(targets, embeddings):
         whole = torch.cat(parts)
         if not bool(torch.isfinite(whole).all()):
             bad = ids[int((~torch.isfinite(whole).all(1)).nonzero()[0])]
             raise BankError(f"the embedding of {bad} is not finite; check the weights, nothing was written")
-        write_shard(target.folder, index, target.spec.key, ids, together | {"embeddings": whole})
+        write_shard(target.folder, index, target.spec.key, ids, joined | {"embeddings": whole})

@@ -1,8 +1,9 @@
-"""The shelf of banks: find the one a run asks for, use rows of a larger one, or build it."""
+"""The cache of banks: open the one that a run asks for, take rows of a larger one, or build it."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from advpt.attacks.base import Attack
 from advpt.attacks.spec import AttackSpec
 from advpt.attacks.surrogate import Surrogate
 from advpt.backbones.clip import Backbone
 from advpt.backbones.precision import in_precision
-from advpt.bank.build import Attacker, BankTarget, Fill, build_banks, fill_here
+from advpt.bank.build import Attacker, BankTarget, Fill, Work, build_banks, fill_here, shard_rows
 from advpt.bank.defended_input import UNDEFENDED, AdaptiveTarget, DefendedInput
 from advpt.bank.spec import AdversarialSet, BankSpec
 from advpt.bank.store import MANIFEST, Bank, open_bank, read_manifest
@@ -31,16 +33,72 @@ log = logging.getLogger(__name__)
 CHECKED_IMAGES = 64  # image files compared with their hashes when a bank is reused; `bank verify --images` does all
 
 
-@dataclass
-class BankCache:
-    """Banks below ``root`` for one backbone.
+@dataclass(frozen=True, eq=False)
+class AttackRequest:
+    """Images and the attack on them: what a bank is asked for.
 
-    ``load``: gives a backbone with its image encoder, called only when something must be built; ``verify``: compare
-    checksums when opening; ``chunk``: images per forward pass; ``workers``: processes that read images;
-    ``load_surrogate``: gives the network of attacks that do not go through CLIP, called only for such an attack;
-    ``visual``: prompts through which the encoder sees the images of all banks. An attack goes through those of the
-    attacked classifier;
-    ``fill``: who does the work of a build, this process or a cluster (:func:`advpt.bank.on_ray.filler`).
+    Args:
+        attack: None for the clean images.
+        classifier: the prompts that the attack goes through; only attacks on logits need them.
+        seed: of the attack's random draws.
+        attack_target: what an adaptive attacker differentiates besides the encoder.
+    """
+
+    images: ImageSet
+    attack: AttackSpec | None = None
+    classifier: Classifier | None = None
+    seed: int = 0
+    attack_target: AdaptiveTarget | None = None
+
+    @functools.cached_property
+    def algorithm(self) -> Attack | None:
+        """The attack object."""
+        return self.attack.build() if self.attack is not None else None
+
+    @property
+    def by_image(self) -> bool:
+        """Whether an attacked image is the same among fewer images."""
+        if self.algorithm is None:
+            return True
+        return self.algorithm.by_image and (self.attack_target is None or self.attack_target.by_image)
+
+    def label(self, defended: DefendedInput) -> str:
+        """The bank's content in words, for the log."""
+        behind = "" if defended.plain else f" through {defended}"
+        return f"{self.attack or 'clean'} on {self.images.split}{behind}"
+
+
+@dataclass
+class CacheState:
+    """The state that all views of one cache share.
+
+    Args:
+        opened: banks that were opened and verified, by key.
+        built: keys of the banks that were built here.
+        read_from: for banks whose rows came from a larger one, its key by theirs.
+        surrogate: the attacker's own network, once it is loaded.
+    """
+
+    opened: dict[str, Bank] = field(default_factory=dict, repr=False)
+    built: list[str] = field(default_factory=list)
+    read_from: dict[str, str] = field(default_factory=dict)
+    surrogate: Surrogate | None = None
+
+
+@dataclass(frozen=True)
+class BankCache:
+    """Banks below ``root`` for one backbone: opened, read from a larger bank, or built.
+
+    Args:
+        load: gives a backbone with its image encoder; called only when something must be built.
+        chunk: images per forward pass.
+        verify: compare checksums when a bank is opened.
+        workers: processes that read images.
+        precision: of the encoder's arithmetic, for attacks and embeddings: ``fp32``, ``tf32`` or ``amp``.
+        load_surrogate: gives the network of attacks that do not go through CLIP; called only for such an attack.
+        fill: builds the shards, in this process or on a cluster (:func:`advpt.bank.on_ray.filler`).
+        visual: prompts ``[J, n, D_v]`` in the encoder that embeds the images of all banks. The attacked encoder has
+            those of the attacked classifier.
     """
 
     root: Path
@@ -49,14 +107,11 @@ class BankCache:
     chunk: int = 64
     verify: bool = True
     workers: int = 0
-    precision: str = "fp32"  # of the encoder's arithmetic, for attacks and embeddings: fp32, tf32 or amp
+    precision: str = "fp32"
     load_surrogate: Callable[[], Surrogate] | None = None
     fill: Fill = fill_here
     visual: Tensor | None = None
-    built: list[str] = field(default_factory=list)  # keys built by this object, for the record
-    read_from: dict[str, str] = field(default_factory=dict)  # keys whose rows came from a larger bank, and its key
-    _open: dict[str, Bank] = field(default_factory=dict, repr=False)  # opened and verified once
-    _surrogate: list[Surrogate] = field(default_factory=list, repr=False)  # at most one
+    state: CacheState = field(default_factory=CacheState)
 
     @property
     def surrogate(self) -> Surrogate:
@@ -65,57 +120,60 @@ class BankCache:
         Raises:
             BankError: there is none. WeightsError: it cannot be loaded.
         """
-        if not self._surrogate:
+        if self.state.surrogate is None:
             if self.load_surrogate is None:
                 raise BankError("this attack goes through a network of the attacker's own, and none was set up")
-            self._surrogate.append(self.load_surrogate())
-        return self._surrogate[0]
+            self.state.surrogate = self.load_surrogate()
+        return self.state.surrogate
 
     def with_visual_prompts(self, visual: Tensor | None) -> BankCache:
-        """The same shelf, its banks seen through these visual prompts ``[J, n, D_v]`` (None: through none)."""
+        """The same cache for the encoder with these visual prompts ``[J, n, D_v]`` (None: without any)."""
         return self if visual is self.visual else dataclasses.replace(self, visual=visual)
 
-    def spec(
-        self,
-        images: ImageSet,
-        attack: AttackSpec | None,
-        classifier: Classifier | None,
-        seed: int,
-        seen: DefendedInput = UNDEFENDED,
-        attack_target: AdaptiveTarget | None = None,
-    ) -> BankSpec:
-        """What the bank of ``images`` under ``attack`` depends on. The prompt, and the defense that the attack goes
-        through, count only where it sees them, and CLIP only as the encoder where the attack goes through a network of
-        its own."""
-        encoder, defenses, visual = self.backbone.image_digest, seen.parameters(), visual_digest(self.visual)
+    def with_backbone(self, backbone: Backbone) -> BankCache:
+        """The cache of another image encoder; the banks that are open stay with this one."""
+        state = dataclasses.replace(self.state, opened={})
+        return dataclasses.replace(self, backbone=backbone, load=lambda: backbone, state=state)
+
+    def spec(self, request: AttackRequest, defended: DefendedInput = UNDEFENDED) -> BankSpec:
+        """The spec of a request's bank. Prompts and the attacked defense count only for attacks that use
+        them, and the attacked CLIP not for attacks through a network of the attacker's own."""
+        attack, images = request.algorithm, request.images
         if attack is None:
-            clean = AdversarialSet(images, None, None, None, None, self.chunk)
-            return BankSpec(clean, encoder, defenses, visual, self.precision)
-        built = attack.build()
-        if built.source_model == "surrogate":
-            own = self.surrogate.digest
-            adversarial_set = AdversarialSet(images, built.parameters(), own, None, seed, self.chunk, self.precision)
-            return BankSpec(adversarial_set, encoder, defenses, visual, self.precision)
-        if built.source_model == "files":  # whatever the seed and the precision here
-            adversarial_set = AdversarialSet(images, built.parameters(), None, None, None, self.chunk)
-            return BankSpec(adversarial_set, encoder, defenses, visual, self.precision)
-        text = None
-        if built.objective.space == "logits":
-            if classifier is None:
-                raise BankError(f"{attack} attacks logits: it needs the prompt to attack through")
-            text = classifier.digest
-        known = attack_target.parameters() if attack_target is not None else None
-        attacked = visual_digest(classifier.visual) if classifier is not None else None
-        adversarial_set = AdversarialSet(
-            images, built.parameters(), encoder, text, seed, self.chunk, self.precision, known, attacked
+            adversarial_set = AdversarialSet(images, self.chunk)
+        elif attack.source_model == "files":  # the same whatever the seed and the precision here
+            adversarial_set = AdversarialSet(images, self.chunk, attack.parameters())
+        else:
+            adversarial_set = self._attacked(request, attack)
+        encoder, visual = self.backbone.image_digest, visual_digest(self.visual)
+        return BankSpec(adversarial_set, encoder, defended.parameters(), visual, self.precision)
+
+    def _attacked(self, request: AttackRequest, attack: Attack) -> AdversarialSet:
+        classifier = request.classifier
+        made = AdversarialSet(
+            request.images, self.chunk, attack.parameters(), seed=request.seed, precision=self.precision
         )
-        return BankSpec(adversarial_set, encoder, defenses, visual, self.precision)
+        if attack.source_model == "surrogate":
+            return dataclasses.replace(made, attacked_image=self.surrogate.digest)
+        text = None
+        if attack.objective.space == "logits":
+            if classifier is None:
+                raise BankError(f"{request.attack} attacks logits: it needs the prompt to attack through")
+            text = classifier.digest
+        return dataclasses.replace(
+            made,
+            attacked_image=self.backbone.image_digest,
+            attacked_text=text,
+            attacked_defense=request.attack_target.parameters() if request.attack_target is not None else None,
+            attacked_visual=visual_digest(classifier.visual) if classifier is not None else None,
+        )
 
     def folder(self, spec: BankSpec) -> Path:
+        """The folder of a bank."""
         return self.dataset_folder(spec.adversarial_set.images.dataset) / spec.key
 
     def dataset_folder(self, dataset: str) -> Path:
-        """All banks of one data set and backbone."""
+        """The folder of all banks of one data set and backbone."""
         return self.root / dataset / self.backbone.folder
 
     def get(
@@ -125,56 +183,49 @@ class BankCache:
         classifier: Classifier | None = None,
         seed: int = 0,
     ) -> Bank:
-        """The bank's rows for ``images``, in their order: from disk, from a bank of more images where an image's row
-        does not depend on the others, or built now. It has the key of the bank that was asked for in every case.
+        """The bank of one request without defenses; see :class:`AttackRequest` and :meth:`get_all`.
 
         Raises:
             BankError: a bank on disk is damaged (it is never silently replaced), or the build failed.
         """
-        return self.get_all(images, attack, classifier, seed, [UNDEFENDED])[0]
+        return self.get_all(AttackRequest(images, attack, classifier, seed), [UNDEFENDED])[0]
 
-    def get_all(
-        self,
-        images: ImageSet,
-        attack: AttackSpec | None,
-        classifier: Classifier | None,
-        seed: int,
-        seen: Sequence[DefendedInput],
-        attack_target: AdaptiveTarget | None = None,
-    ) -> list[Bank]:
-        """The same images through several defenses, one bank each. What is not there is built in one pass, in which
-        every image is attacked once; with ``attack_target`` the attack goes through that defense.
+    def get_all(self, request: AttackRequest, inputs: Sequence[DefendedInput]) -> list[Bank]:
+        """One bank for each of ``inputs``, with rows in the order of the images. Each is read from disk, taken from a
+        bank of more images where a row does not depend on the others, or built now: every image is attacked once for
+        all missing banks. A bank has the key that was asked for in every case.
 
         Raises:
             BankError: as :meth:`get`.
         """
-        specs = [self.spec(images, attack, classifier, seed, each, attack_target) for each in seen]
+        images, state = request.images, self.state
+        specs = [self.spec(request, defended) for defended in inputs]
         missing: dict[str, tuple[BankSpec, DefendedInput]] = {}
-        for spec, each in zip(specs, seen):
-            if spec.key in self._open or is_complete(self.folder(spec)):
+        for spec, defended in zip(specs, inputs):
+            if spec.key in state.opened or is_complete(self.folder(spec)):
                 continue
-            larger = self._larger(spec) if _by_image(attack, each, attack_target) else None
+            larger = self._larger(spec) if request.by_image and defended.by_image else None
             if larger is None:
-                missing[spec.key] = (spec, each)
+                missing[spec.key] = (spec, defended)
                 continue
-            log.info("bank     %s: %d rows of %s", _name(attack, images, each), len(images), larger.key[:12])
+            log.info("bank     %s: %d rows of %s", request.label(defended), len(images), larger.key[:12])
             rows = larger.select(images.ids)
-            self._open[spec.key] = dataclasses.replace(rows, key=spec.key, spec=spec.fields())
-            self.read_from[spec.key] = larger.key
+            state.opened[spec.key] = dataclasses.replace(rows, key=spec.key, spec=spec.fields())
+            state.read_from[spec.key] = larger.key
         if missing:
-            self._build(list(missing.values()), attack, classifier, attack_target)
-            self.built += list(missing)
-        for spec, each in zip(specs, seen):
-            if spec.key not in self._open:
-                self.read_from.pop(spec.key, None)
+            self._build(list(missing.values()), request)
+            state.built += list(missing)
+        for spec, defended in zip(specs, inputs):
+            if spec.key not in state.opened:
+                state.read_from.pop(spec.key, None)
                 verb = "built" if spec.key in missing else "reused"
-                self._open[spec.key] = self._read(spec, _name(attack, images, each), verb)
-        return [self._open[spec.key] for spec in specs]
+                state.opened[spec.key] = self._read(spec, request.label(defended), verb)
+        return [state.opened[spec.key] for spec in specs]
 
-    def _read(self, spec: BankSpec, what: str, verb: str) -> Bank:
+    def _read(self, spec: BankSpec, label: str, verb: str) -> Bank:
         images, folder = spec.adversarial_set.images, self.folder(spec)
         bank = open_bank(folder, spec.fields(), verify=self.verify)
-        log.info("bank     %s: %s %s, %d images", what, verb, spec.key[:12], len(bank))
+        log.info("bank     %s: %s %s, %d images", label, verb, spec.key[:12], len(bank))
         if self.verify and verb == "reused":
             check_images(bank, images, CHECKED_IMAGES)
         if list(bank.ids) != images.ids or not torch.equal(bank.labels, images.labels):
@@ -183,34 +234,34 @@ class BankCache:
             )
         return bank
 
-    def _build(
-        self,
-        wanted: Sequence[tuple[BankSpec, DefendedInput]],
-        attack: AttackSpec | None,
-        classifier: Classifier | None,
-        attack_target: AdaptiveTarget | None,
-    ) -> None:
+    def attacker(self, request: AttackRequest, backbone: Backbone) -> Attacker:
+        """The attack of a request on this backbone, in the cache's precision."""
+        classifier, attack = request.classifier, request.algorithm
+        visual = classifier.visual if classifier is not None else None
+        attacked = in_precision(with_visual_prompts(backbone.require_image(), visual), self.precision)
+        surrogate = self.surrogate if attack is not None and attack.source_model == "surrogate" else None
+        return Attacker(attack, attacked, classifier, backbone.device, surrogate, request.attack_target)
+
+    def _build(self, wanted: Sequence[tuple[BankSpec, DefendedInput]], request: AttackRequest) -> None:
         spec = wanted[0][0]
         backbone = self.backbone if self.backbone.image is not None else self.load()
         if backbone.image_digest != spec.encoder:
             raise BankError("the weight file changed while the run was going on; start it again")
-        backbone.require_size(spec.adversarial_set.images.preprocessing.size)
-        encoder, precision = backbone.require_image(), self.precision
-        encode = in_precision(with_visual_prompts(encoder, self.visual), precision)
-        attacked, visual = encode, classifier.visual if classifier is not None else None
+        backbone.require_size(request.images.preprocessing.size)
+        attacker = self.attacker(request, backbone)
+        visual = request.classifier.visual if request.classifier is not None else None
+        encode = attacker.encode  # shared where it is the same, so that no forward pass is repeated
         if visual_digest(visual) != visual_digest(self.visual):
-            attacked = in_precision(with_visual_prompts(encoder, visual), precision)
-        built = attack.build() if attack else None
-        if built is not None:
-            built.examine(spec.adversarial_set.images, self.workers)
-        own = self.surrogate if built and built.source_model == "surrogate" else None
-        attacker = Attacker(built, attacked, classifier, backbone.device, own, attack_target)
-        targets = [BankTarget(each, self.folder(each), encode, seen) for each, seen in wanted]
-        build_banks(spec.adversarial_set, attacker, targets, workers=self.workers, fill=self.fill)
+            encode = in_precision(with_visual_prompts(backbone.require_image(), self.visual), self.precision)
+        if request.algorithm is not None:
+            request.algorithm.examine(request.images, self.workers)
+        targets = tuple(BankTarget(each, self.folder(each), encode, defended) for each, defended in wanted)
+        shards = tuple(shard_rows(len(request.images), self.chunk))
+        build_banks(Work(spec.adversarial_set, attacker, targets, shards, self.workers), self.fill)
 
     def _larger(self, spec: BankSpec) -> Bank | None:
-        """A finished bank that differs in its image list alone and has all the images asked for, with their labels and
-        made from the files that are there."""
+        """A finished bank that differs in its image list alone and has all requested images, with their labels and made
+        from the same files."""
         wanted = spec.fields()
         dataset_folder = self.dataset_folder(spec.adversarial_set.images.dataset)
         labels = {sample.id: sample.label for sample in spec.adversarial_set.images.samples}
@@ -220,8 +271,8 @@ class BankCache:
                 if not _same_but_images(manifest["spec"], wanted):
                     continue
                 bank = open_bank(path.parent, None, verify=self.verify)
-                has = dict(zip(bank.ids, bank.labels.tolist()))
-                if any(has.get(name) != label for name, label in labels.items()):
+                label_of = dict(zip(bank.ids, bank.labels.tolist()))
+                if any(label_of.get(name) != label for name, label in labels.items()):
                     continue
                 if self.verify:
                     images = spec.adversarial_set.images
@@ -232,20 +283,8 @@ class BankCache:
         return None
 
 
-def _by_image(attack: AttackSpec | None, seen: DefendedInput, attack_target: AdaptiveTarget | None) -> bool:
-    """Whether a row of a bank would be the same in a bank of fewer images."""
-    attacked = attack is None or (attack.build().by_image and (attack_target is None or attack_target.by_image))
-    return attacked and seen.by_image
-
-
-def _name(attack: AttackSpec | None, images: ImageSet, seen: DefendedInput) -> str:
-    """What a bank is, for people."""
-    defended = f" through {seen}" if not seen.plain else ""
-    return f"{attack or 'clean'} on {images.split}{defended}"
-
-
 def is_complete(folder: Path) -> bool:
-    """Whether a bank was finished and no shard has been deleted since; without shards its manifest is taken away."""
+    """Whether a bank is finished and has all its shards; the manifest of one without all shards is deleted."""
     if not (folder / MANIFEST).is_file():
         return False
     if all((folder / Path(entry["file"]).name).is_file() for entry in read_manifest(folder)["shards"]):
@@ -254,31 +293,30 @@ def is_complete(folder: Path) -> bool:
     return False
 
 
-def check_images(bank: Bank, images: ImageSet, most: int = 0) -> None:
-    """Compare image files with the hashes in the bank: ``most`` of them, evenly spread (0 = all).
+def check_images(bank: Bank, images: ImageSet, limit: int = 0) -> None:
+    """Compare image files with the hashes in the bank: ``limit`` of them, evenly spread (0 = all).
 
     Raises:
         BankMismatchError: a file is not the one that the bank was made from. DataError: it is missing.
     """
-    step = max(1, -(-len(images) // most)) if most else 1
+    step = max(1, -(-len(images) // limit)) if limit else 1
     for row in range(0, len(images), step):
         path = Path(images.samples[row].path)
         if not path.is_file():
             raise DataError(f"the image {path} is missing; check the data set with: python -m advpt prepare --check")
-        has, found = bytes(bank.columns["file_hash"][row].tolist()).hex(), file_digest(path)
-        if has != found:
+        expected, actual = bytes(bank.columns["file_hash"][row].tolist()).hex(), file_digest(path)
+        if expected != actual:
             raise BankMismatchError(
-                f"bank {bank.key[:12]} was made from other image files\n  file_hash of {path}: the bank has {has[:16]},"
-                f" the file is {found[:16]}; if the file was changed, restore it, or delete the bank and build it "
-                "again. If these are other data, with the same names of files and classes as the bank's, keep their "
-                "banks apart: with a name of their own (DATASET.TITLE), or another BANK.DIR"
+                f"bank {bank.key[:12]} was made from other image files\n  file_hash of {path}: the bank has "
+                f"{expected[:16]}, the file is {actual[:16]}; if the file was changed, restore it, or delete the bank "
+                "and build it again. If these are other data, with the same names of files and classes as the "
+                "bank's, keep their banks apart: with a name of their own (DATASET.TITLE), or another BANK.DIR"
             )
 
 
 def _same_but_images(one: dict[str, Any], other: dict[str, Any]) -> bool:
     def without_list(fields: dict[str, Any]) -> dict[str, Any]:
-        adversarial_set = dict(fields["adversarial_set"])
-        adversarial_set["data"] = {"classnames": adversarial_set["data"]["classnames"]}
-        return fields | {"adversarial_set": adversarial_set}
+        made = fields["adversarial_set"]
+        return fields | {"adversarial_set": made | {"data": {"classnames": made["data"]["classnames"]}}}
 
     return without_list(one) == without_list(other)

@@ -1,4 +1,4 @@
-"""Several chunks of work at once on one device, results in order. Out of memory means fewer at once, not other bits."""
+"""Concurrent chunks of work on one device, with results in order. Out of memory means fewer at once, not other bits."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ MAX_CONCURRENT = 4  # chunks at once; more has nothing to gain where one fills a
 
 
 class ConcurrentChunks:
-    """How many chunks a device takes at once: one to begin with, then what its memory allows (CUDA), fewer after it ran
-    out. A chunk is computed by itself whatever else is in the air, each on a stream of its own.
+    """Runs one chunk to begin with, then as many at once as the memory allows (CUDA), fewer after it ran out. A chunk's
+    numbers do not depend on the others: each runs on a stream of its own.
 
     Args:
         device: where the work runs.
-        most: an upper limit; 1 for work that must not run beside itself.
+        limit: the most chunks at once; 1 for work that must not run concurrently.
     """
 
-    def __init__(self, device: torch.device, most: int = MAX_CONCURRENT) -> None:
-        self.device, self.most = device, most
+    def __init__(self, device: torch.device, limit: int = MAX_CONCURRENT) -> None:
+        self.device, self.limit = device, limit
         self.now = 1
-        self._measured = device.type != "cuda" or most == 1
+        self._measured = device.type != "cuda" or limit == 1
 
     def run(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """``work(item)`` of every item, in order. ``work`` may be called again with an item when memory ran out.
@@ -42,10 +42,10 @@ class ConcurrentChunks:
             BankError: one chunk alone does not fit.
         """
         source: Iterator[T] = iter(items)
-        air: deque[tuple[T, Future[R]]] = deque()
-        with ThreadPoolExecutor(max(1, self.most)) as pool:
+        in_flight: deque[tuple[T, Future[R]]] = deque()
+        with ThreadPoolExecutor(max(1, self.limit)) as pool:
             while True:
-                if self.now == 1:  # nothing is in the air; in this thread: the same stream, and nothing to pay for
+                if self.now == 1:  # in this thread: the same stream, and no overhead
                     for item in itertools.islice(source, 1):
                         result = self._alone(work, item)
                         del item  # not kept while the next one is read
@@ -54,22 +54,22 @@ class ConcurrentChunks:
                     else:
                         return
                     continue
-                for item in itertools.islice(source, self.now - len(air)):
-                    air.append((item, pool.submit(self._apart, work, item)))
-                if not air:
+                for item in itertools.islice(source, self.now - len(in_flight)):
+                    in_flight.append((item, pool.submit(self._apart, work, item)))
+                if not in_flight:
                     return
                 try:
-                    result = air[0][1].result()
+                    result = in_flight[0][1].result()
                 except torch.OutOfMemoryError:
-                    for _, other in air:
-                        other.exception()  # wait: the next attempt has the device for itself
-                    source = itertools.chain([item for item, _ in air], source)
-                    air.clear()
+                    for _, other in in_flight:
+                        other.exception()  # wait until the device is free
+                    source = itertools.chain([item for item, _ in in_flight], source)
+                    in_flight.clear()
                     self.now = max(1, self.now // 2)
                     log.warning("the device ran out of memory; going on with %d chunk(s) at once", self.now)
                     self._free()
                     continue
-                air.popleft()
+                in_flight.popleft()
                 yield result
 
     def _alone(self, work: Callable[[T], R], item: T) -> R:
@@ -85,7 +85,7 @@ class ConcurrentChunks:
         if not self._measured:
             self._measured = True
             free, _ = torch.cuda.mem_get_info(self.device)
-            self.now = fits(free, torch.cuda.max_memory_allocated(self.device), self.most)
+            self.now = fits(free, torch.cuda.max_memory_allocated(self.device), self.limit)
             log.info("%d chunk(s) at once on %s", self.now, self.device)
         return result
 
@@ -128,7 +128,7 @@ class ReadAhead(Generic[T]):
         self._pool.shutdown(cancel_futures=True)
 
 
-def fits(free: int, peak: int, most: int) -> int:
-    """How many chunks of ``peak`` bytes run at once, the one that was measured among them, when ``free`` bytes are left
-    after it: a fifth of the memory is kept for what does not show in the peak."""
-    return max(1, min(most, int(0.8 * (free + peak)) // max(1, peak)))
+def fits(free: int, peak: int, limit: int) -> int:
+    """The number of chunks of ``peak`` bytes that fit when ``free`` bytes are left beside one of them. A fifth of the
+    memory stays free, for allocations that the peak does not show."""
+    return max(1, min(limit, int(0.8 * (free + peak)) // max(1, peak)))

@@ -1,12 +1,11 @@
-"""What a bank cost to build, beside it on disk: figures of accuracy over wall-clock count it, whoever built it."""
+"""The seconds that building a bank took, in a file beside it; figures of accuracy over wall-clock count them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from pathlib import Path
 
-from advpt.bank.cache import BankCache, is_complete
+from advpt.bank.cache import AttackRequest, BankCache, is_complete
+from advpt.bank.defended_input import UNDEFENDED
 from advpt.bank.store import Bank
 from advpt.errors import BankError
 from advpt.files import read_json, write_json
@@ -14,22 +13,20 @@ from advpt.files import read_json, write_json
 FILE = "cost.json"
 
 
-def timed(bank_cache: BankCache, folder: Path, get: Callable[[], Bank]) -> tuple[Bank, float | None]:
-    """``get()`` with the seconds that building its rows took, from this call or from the one that built the bank; None
-    where nobody measured it. After a killed build the missing part is timed and scaled to the whole.
-
-    Args:
-        folder: the bank's own. get: asks the library for it.
-    """
-    there = 0 if is_complete(folder) else sum(1 for _ in folder.glob("part-*.safetensors"))
+def timed(bank_cache: BankCache, request: AttackRequest) -> tuple[Bank, float | None]:
+    """The bank of a request, and the seconds that building its rows took, in this call or in the one that built it;
+    None where they were not measured. After a killed build the missing part is timed and scaled to the whole."""
+    folder = bank_cache.folder(bank_cache.spec(request))
+    shards_before = 0 if is_complete(folder) else sum(1 for _ in folder.glob("part-*.safetensors"))
     started = time.monotonic()
-    bank = get()
-    if bank.key in bank_cache.built:
+    (bank,) = bank_cache.get_all(request, [UNDEFENDED])
+    if bank.key in bank_cache.state.built:
         seconds = time.monotonic() - started
         shards = max(1, sum(1 for _ in folder.glob("part-*.safetensors")))
-        if there < shards:
-            write_json(folder / FILE, {"seconds": seconds * shards / (shards - there), "images": len(bank)})
-    path = folder.parent / bank_cache.read_from.get(bank.key, bank.key) / FILE
+        if shards_before < shards:
+            whole = seconds * shards / (shards - shards_before)
+            write_json(folder / FILE, {"seconds": whole, "images": len(bank)})
+    path = folder.parent / bank_cache.state.read_from.get(bank.key, bank.key) / FILE
     try:
         cost = read_json(path, BankError)
         return bank, float(cost["seconds"]) * len(bank) / max(1, int(cost["images"]))

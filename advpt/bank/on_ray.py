@@ -1,8 +1,8 @@
 """Fill banks on a Ray cluster: shards are tasks, and each worker is an actor that receives the networks once.
 
-Workers write finished shards to the shared folder as a local build does; nothing but their numbers comes back. Ray says
-when a worker or its machine is lost, and where there is room for another; a shard that was lost is given to somebody
-else, and making one twice gives the same bytes. As many shards are under way as there are workers. The bits are those
+Workers write finished shards to the shared folder as a local build does; only their numbers come back. Ray reports lost
+workers and machines, and free room for others; a lost shard goes to another worker, and making one twice gives the same
+bytes. Each worker has one shard at a time. The bits are those
 of a local build with as many threads as a worker has, on the same kind of processor with the same versions.
 """
 
@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from advpt.backbones.shim import import_clip
 from advpt.bank.build import Fill, Work, fill_here
@@ -27,21 +26,22 @@ from advpt.bank.store import shard_name
 from advpt.cluster import Cluster, Engine
 from advpt.errors import AdvPTError, BankError
 from advpt.files import FileLock
+from advpt.progress import Bar
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 1.0  # seconds between looks at who joined
-DEATHS = 3  # of workers, on machines that are still there, that one shard may cost
-STARTS = 20  # workers in a row that may be lost before they are up
+POLL_SECONDS = 1.0  # between checks for new machines
+MAX_DEATHS = 3  # lost workers per shard, on machines that are still connected
+MAX_FAILED_STARTS = 20  # workers in a row that are lost before they run
 
 
 def filler(engine: Engine) -> Fill:
-    """Who fills banks under this engine."""
+    """The function that fills banks under this engine."""
     return fill_here if engine.name == "local" else functools.partial(fill_on_ray, engine=engine)
 
 
 def pack(work: Work) -> bytes:
-    """A work for other machines. Networks travel as plain tensors, so the worker needs no weight file."""
+    """Serialise a work for other machines. Networks are plain tensors, so the worker needs no weight file."""
     import cloudpickle  # type: ignore[import-untyped]  # comes with Ray
 
     targets = tuple(dataclasses.replace(target, folder=target.folder.absolute()) for target in work.targets)
@@ -52,13 +52,13 @@ def pack(work: Work) -> bytes:
 
 def unpack(parcel: bytes, device: torch.device) -> Work:
     """The work, its networks on ``device``."""
-    import_clip()  # CLIP's classes are in the parcel, and its import wants help
+    import_clip()  # registers the module of CLIP's classes, which are in the parcel
     work: Work = torch.load(io.BytesIO(parcel), map_location=device, weights_only=False)
     return dataclasses.replace(work, attacker=dataclasses.replace(work.attacker, device=device))
 
 
 class Worker:
-    """The actor."""
+    """The Ray actor that fills shards."""
 
     def __init__(self, threads: int, gpus: float) -> None:
         torch.set_num_threads(threads)
@@ -72,7 +72,7 @@ class Worker:
         return str(ray.get_runtime_context().get_node_id())
 
     def prepare(self, parcel: bytes) -> dict[str, Any]:
-        """Receive the work; what shards are made with here."""
+        """Receive the work; returns what shards are built with here (:meth:`~advpt.bank.build.Work.built_with`)."""
         self.work = unpack(parcel, self.device)
         return self.work.built_with()
 
@@ -84,7 +84,7 @@ class Worker:
 
 @dataclass
 class _WorkerHandle:
-    """A worker as the driver sees it: where it is ("" until it is up), whether it has the networks, and its shard."""
+    """A worker, for the driver: its machine ("" until it runs), whether it has the networks, and its shard."""
 
     actor: Any
     machine: str = ""
@@ -98,7 +98,7 @@ class _WorkerHandle:
         self.shard = self.lock = None
 
 
-def fill_on_ray(work: Work, bar: tqdm, engine: Engine) -> Mapping[str, Any]:
+def fill_on_ray(work: Work, bar: Bar, engine: Engine) -> Mapping[str, Any]:
     """Fill the shards of ``work`` on a cluster (:class:`~advpt.cluster.Cluster`). Machines may leave and join.
 
     Raises:
@@ -109,47 +109,47 @@ def fill_on_ray(work: Work, bar: tqdm, engine: Engine) -> Mapping[str, Any]:
 
 
 class _RayBankBuilder:
-    def __init__(self, work: Work, bar: tqdm, cluster: Cluster) -> None:
+    def __init__(self, work: Work, bar: Bar, cluster: Cluster) -> None:
         self.work, self.bar, self.cluster, self.ray = work, bar, cluster, cluster.ray
         self.parcel = self.ray.put(pack(work))
-        self.kind = self.ray.remote(Worker).options(**cluster.resources, max_restarts=0)
+        self.actor = self.ray.remote(Worker).options(**cluster.resources, max_restarts=0)
         self.todo = deque(range(len(work.shards)))
-        self.handles: dict[Any, _WorkerHandle] = {}  # by the answer that is waited for
+        self.handles: dict[Any, _WorkerHandle] = {}  # by the pending answer
         self.idle: list[_WorkerHandle] = []
         self.built_with: dict[str, Any] = {}
-        self.deaths: dict[int | None, list[str]] = defaultdict(list)  # machines where workers ended, by their shard
-        self.unborn = 0
-        self.told = False
+        self.deaths: dict[int | None, list[str]] = defaultdict(list)  # machines of lost workers, by their shard
+        self.failed_starts = 0
+        self.logged_wait = False
 
     def run(self) -> Mapping[str, Any]:
-        looked = 0.0
+        checked = 0.0
         try:
             while self.todo or any(handle.shard is not None for handle in self.handles.values()):
-                if time.monotonic() - looked > POLL_SECONDS:
-                    self.recruit()
-                    looked = time.monotonic()
+                if time.monotonic() - checked > POLL_SECONDS:
+                    self.start_workers()
+                    checked = time.monotonic()
                 self.assign_shards()
-                if not self.handles:  # all that is left is in other hands
+                if not self.handles:  # other processes have the remaining shards
                     time.sleep(POLL_SECONDS)
                     continue
                 for answer in self.ray.wait(list(self.handles), timeout=POLL_SECONDS)[0]:
-                    self.take(answer)
+                    self.handle_answer(answer)
             return self.built_with
         finally:
             for handle in (*self.handles.values(), *self.idle):
                 handle.release()
                 self.ray.kill(handle.actor)
 
-    def recruit(self) -> None:
-        """As many workers as there is room for and work left; those without room wait in Ray's queue."""
+    def start_workers(self) -> None:
+        """Start as many workers as there is room for and work left; those without room wait in Ray's queue."""
         busy = sum(handle.shard is not None for handle in self.handles.values())
         wanted = min(max(1, self.cluster.room()), len(self.todo) + busy)
         for _ in range(wanted - len(self.handles) - len(self.idle)):
-            actor = self.kind.remote(self.cluster.threads, self.cluster.gpus)
+            actor = self.actor.remote(self.cluster.threads, self.cluster.gpus)
             self.handles[actor.where.remote()] = _WorkerHandle(actor)
 
     def assign_shards(self) -> None:
-        """A shard for each idle worker, but for those that another process is working on."""
+        """Give each idle worker a shard that no other process works on."""
         for _ in range(len(self.todo)):
             if not self.idle:
                 return
@@ -157,33 +157,33 @@ class _RayBankBuilder:
             lock = self.work.lock(index)
             if not lock.acquire(wait=False):
                 self.todo.append(index)
-                if not self.told:
-                    self.told = True
+                if not self.logged_wait:
+                    self.logged_wait = True
                     log.info("another process works on %s; its shards are left to it", shard_name(index))
                 continue
             handle = self.idle.pop()
             handle.shard, handle.lock = index, lock
             self.handles[handle.actor.fill.remote(index)] = handle
 
-    def take(self, answer: Any) -> None:
-        """The end of a shard, or of a worker's set-up, or of a worker."""
+    def handle_answer(self, answer: Any) -> None:
+        """Handle a finished shard, a finished set-up, or a lost worker."""
         handle = self.handles.pop(answer)
         try:
-            found = self.ray.get(answer)
+            value = self.ray.get(answer)
         except self.ray.exceptions.RayTaskError as error:
-            self.idle.append(handle)  # to be ended with the others
+            self.idle.append(handle)  # ended with the others
             if isinstance(error.cause, AdvPTError):
                 raise error.cause from None
             raise
         except self.ray.exceptions.RayError as error:
-            self.lost(handle, error)
+            self.handle_loss(handle, error)
             return
         if not handle.machine:
-            handle.machine, self.unborn = found, 0
+            handle.machine, self.failed_starts = value, 0
             self.handles[handle.actor.prepare.remote(self.parcel)] = handle
             return
         if handle.shard is None:
-            self.compare(handle.machine, found)
+            self.compare(handle.machine, value)
             handle.ready = True
         else:
             self.bar.update(len(self.work.shards[handle.shard]))
@@ -191,33 +191,33 @@ class _RayBankBuilder:
         self.idle.append(handle)
         self.bar.set_postfix_str(f"{sum(h.ready for h in (*self.handles.values(), *self.idle))} workers")
 
-    def lost(self, handle: _WorkerHandle, error: Exception) -> None:
-        """Its shard goes to somebody else, unless it is the shard that ends workers."""
+    def handle_loss(self, handle: _WorkerHandle, error: Exception) -> None:
+        """Give a lost worker's shard to another, unless that shard has ended too many workers."""
         self.ray.kill(handle.actor)
         if not handle.machine:
-            self.unborn += 1
-            if self.unborn > STARTS:
+            self.failed_starts += 1
+            if self.failed_starts > MAX_FAILED_STARTS:
                 raise BankError(f"no worker comes up on the cluster: {error}") from error
             return
         shard = handle.shard
         handle.release()
-        what = f"its {shard_name(shard)} goes to another" if shard is not None else "another takes its place"
-        log.warning("a worker was lost; %s", what)
+        consequence = f"its {shard_name(shard)} goes to another" if shard is not None else "another takes its place"
+        log.warning("a worker was lost; %s", consequence)
         if shard is not None:
             self.todo.appendleft(shard)
         self.deaths[shard].append(handle.machine)
-        there = self.cluster.nodes()  # a lost machine may be noticed later than its workers
-        deaths = sum(machine in there for machine in self.deaths[shard])
-        if deaths > DEATHS:
-            what = f"make {shard_name(shard)}" if shard is not None else "receive the networks"
+        connected = self.cluster.nodes()  # a lost machine may be noticed later than its workers
+        deaths = sum(machine in connected for machine in self.deaths[shard])
+        if deaths > MAX_DEATHS:
+            task = f"make {shard_name(shard)}" if shard is not None else "receive the networks"
             raise BankError(
-                f"{deaths} workers of {self.cluster.size} ended when they were to {what}: there may not be "
+                f"{deaths} workers of {self.cluster.size} ended when they were to {task}: there may not be "
                 "enough memory. Give more cores (or GPU) to a worker, so that fewer share a machine; finished shards "
                 "are kept"
             ) from error
 
     def compare(self, machine: str, built_with: dict[str, Any]) -> None:
-        """All workers make the same bits, or none do."""
+        """Refuse a worker whose shards would have other bits than the others'."""
         self.built_with = self.built_with or built_with
         different = [
             f"{name} is {built_with.get(name)!r} there and {value!r} elsewhere"

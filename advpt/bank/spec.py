@@ -1,4 +1,4 @@
-"""What determines a bank's content, and the key made of it."""
+"""Everything that determines a bank's content, and its key."""
 
 from __future__ import annotations
 
@@ -16,20 +16,26 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class AdversarialSet:
-    """Which images, attacked how. ``attack`` None means the clean images.
+    """Images and the attack on them. Names of protocols are not part of it: two protocols that make the same images
+    share them.
 
-    ``attacked_image`` is the hash of the attacked image encoder; ``attacked_text`` that of the text features it was
-    attacked through, None for an objective that looks at embeddings only; ``attacked_visual`` that of the visual
-    prompts in the attacked encoder; ``attacked_defense`` what an attacker through a defense differentiated.
-    Names of protocols are not part of it: two protocols that make the same images share them.
+    Args:
+        chunk: images per forward pass.
+        attack: the attack's parameters, None for the clean images.
+        attacked_image: hash of the attacked image encoder.
+        attacked_text: hash of the attacked text features, None for an objective that looks at embeddings only.
+        seed: of the attack's draws.
+        precision: of the attacked encoder's arithmetic.
+        attacked_defense: what an adaptive attacker differentiated.
+        attacked_visual: hash of the visual prompts in the attacked encoder.
     """
 
     images: ImageSet
-    attack: Mapping[str, Any] | None
-    attacked_image: str | None
-    attacked_text: str | None
-    seed: int | None
     chunk: int
+    attack: Mapping[str, Any] | None = None
+    attacked_image: str | None = None
+    attacked_text: str | None = None
+    seed: int | None = None
     precision: str = "fp32"
     attacked_defense: Mapping[str, Any] | None = None
     attacked_visual: str | None = None
@@ -62,7 +68,7 @@ class AdversarialSet:
 
 @dataclass(frozen=True)
 class BankSpec:
-    """An adversarial set seen through one chain of defenses (the parameters of each, in order) and one encoder."""
+    """An adversarial set behind one chain of defenses (the parameters of each, in order), embedded by one encoder."""
 
     adversarial_set: AdversarialSet
     encoder: str

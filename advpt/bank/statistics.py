@@ -13,7 +13,6 @@ were put in, so the rows of prompts of deeper layers have the prompt itself as m
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,20 +20,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
-from tqdm import tqdm
 
 from advpt import additions
 from advpt.backbones.clip import Backbone
 from advpt.bank.build import environment
 from advpt.bank.spec import FORMAT, AdversarialSet, differences
-from advpt.bank.store import MANIFEST, read_manifest, shard_name
+from advpt.bank.store import (
+    MANIFEST,
+    read_manifest,
+    read_tensors,
+    shard_name,
+    verify_shard,
+    write_manifest,
+    write_tensors,
+)
 from advpt.data import views
 from advpt.data.images import ImageSet
 from advpt.errors import BankError, BankMismatchError, ConfigError, unknown_name
-from advpt.files import FileLock, atomic_path, digest, file_digest, tensor_digest, write_json
+from advpt.files import FileLock, digest
+from advpt.progress import Bar
 from advpt.prompts.image_encoder import image_features, visual_digest
 
 log = logging.getLogger(__name__)
@@ -60,7 +65,7 @@ class TokenStatistics:
         self.merge(other)
 
     def merge(self, other: TokenStatistics) -> None:
-        """Add everything that ``other`` has seen."""
+        """Add everything that ``other`` has counted."""
         if not other.count:
             return
         total, gap = self.count + other.count, other.mean - self.mean
@@ -73,7 +78,7 @@ class TokenStatistics:
         """Over count - 1.
 
         Raises:
-            BankError: fewer than two images were seen.
+            BankError: fewer than two images were counted.
         """
         if self.count < 2:
             raise BankError(f"a variance needs at least 2 images; there are {self.count}")
@@ -97,7 +102,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Source:
-    """What statistics are taken over: images, whole (``centre``) or one random crop of each, drawn by ``seed``."""
+    """The images of statistics: whole (``centre``) or one random crop of each, drawn by ``seed``."""
 
     images: ImageSet
     crops: str = "centre"
@@ -111,7 +116,7 @@ class Source:
     def fields(self) -> dict[str, Any]:
         drawn, seed = self.crops == "random", self.seed if self.crops == "random" else None
         areas = {"scale": list(views.SCALE), "ratio": list(views.RATIO)} if drawn else {}
-        clean = AdversarialSet(self.images, None, None, None, seed, self.chunk)
+        clean = AdversarialSet(self.images, self.chunk, seed=seed)
         return {"adversarial_set": clean.fields(), "crops": {"kind": self.crops} | areas}
 
     def batches(self, workers: int = 0) -> Iterator[Tensor]:
@@ -149,7 +154,7 @@ def spec(backbone: Backbone, visual: Tensor, source: Source) -> dict[str, Any]:
 
 
 def folder_of(dataset_folder: Path, wanted: Mapping[str, Any]) -> Path:
-    """Where a bank lies. ``dataset_folder``: of all banks of its data set and backbone."""
+    """The folder of a bank. ``dataset_folder``: of all banks of its data set and backbone."""
     return dataset_folder / FOLDER / digest(wanted)
 
 
@@ -157,14 +162,14 @@ def folder_of(dataset_folder: Path, wanted: Mapping[str, Any]) -> Path:
 def measure(backbone: Backbone, visual: Tensor, source: Source, workers: int = 0) -> TokenStatistics:
     """Statistics ``[blocks, tokens, D_v]`` of the images in one pass."""
     backbone.require_size(source.images.preprocessing.size)
-    found, encoder = TokenStatistics(), backbone.require_image()
-    with tqdm(total=len(source.images), desc="statistics", unit="image", disable=None) as bar:
+    statistics, encoder = TokenStatistics(), backbone.require_image()
+    with Bar("statistics", len(source.images), "image") as bar:
         for pixels in source.batches(workers):
             hidden_states: list[Tensor] = []
             image_features(encoder, pixels.to(backbone.device), visual, hidden_states)
-            found.update(torch.stack([x.cpu() for x in hidden_states], 1))
+            statistics.update(torch.stack([x.cpu() for x in hidden_states], 1))
             bar.update(len(pixels))
-    return found
+    return statistics
 
 
 def build(
@@ -176,36 +181,24 @@ def build(
     about: Mapping[str, Any] = {},
     workers: int = 0,
 ) -> Statistics:  # noqa: B006, E501 - never changed
-    """The bank from disk, or made now. ``about``: what people should know of its prompts; not part of the key.
+    """The bank from disk, or made now. ``about``: notes on its prompts for readers; not part of the key.
 
     Raises:
         BankError: it is there and damaged, or its numbers would not be finite.
     """
     wanted = spec(backbone, visual, source)
     folder = folder_of(dataset_folder, wanted)
-    lock = FileLock(folder / ".lock")
-    if not lock.acquire(False):
-        log.info("waiting for another process that makes %s", folder)
-        lock.acquire(True)
-    try:
+    with FileLock(folder / ".lock", str(folder)):
         if (folder / MANIFEST).is_file():
             return open_statistics(folder, wanted)
-        found = measure(backbone, visual, source, workers)
-        tensors = {"mean": found.mean.float(), "variance": found.variance.float()}
-        if not all(bool(t.isfinite().all()) for t in tensors.values()):
+        measured = measure(backbone, visual, source, workers)
+        mean, variance, key = measured.mean.float(), measured.variance.float(), digest(wanted)
+        if not (bool(mean.isfinite().all()) and bool(variance.isfinite().all())):
             raise BankError("statistics that are not finite; check the weights and the prompts. Nothing was written")
-        key = digest(wanted)
-        own = {"format": FORMAT, "key": key, "content": tensor_digest(tensors)}
-        with atomic_path(folder / FILE) as partial:
-            partial.write_bytes(save(tensors, metadata={"bank": json.dumps(own, sort_keys=True)}))
-        shards = [{"file": FILE, "rows": found.count, "sha256": file_digest(folder / FILE)}]
-        built_with = environment(backbone.device)
-        manifest = {"key": key, "spec": wanted, "shards": shards, "built_with": built_with, "about": dict(about)}
-        write_json(folder / MANIFEST, manifest)
-        log.info("bank     statistics of %d images: built %s", found.count, key[:12])
-        return Statistics(key, tensors["mean"], tensors["variance"], found.count, wanted)
-    finally:
-        lock.release()
+        write_tensors(folder / FILE, key, {"mean": mean, "variance": variance})
+        write_manifest(folder, wanted, [measured.count], environment(backbone.device), about=dict(about))
+        log.info("bank     statistics of %d images: built %s", measured.count, key[:12])
+        return Statistics(key, mean, variance, measured.count, wanted)
 
 
 def is_statistics(manifest: Mapping[str, Any]) -> bool:
@@ -229,22 +222,18 @@ def open_statistics(folder: Path, wanted: Mapping[str, Any] | None = None) -> St
         has = {name: manifest["spec"].get(name) for name in wanted}
         if lines := differences(has, wanted):
             raise BankMismatchError(f"the statistics in {folder} cannot be used\n  " + "\n  ".join(lines))
-    path, entry = folder / FILE, manifest["shards"][0]
+    entry = manifest["shards"][0]
     again = f"delete {folder} and make it again: python -m advpt statistics RUN"
-    if not path.is_file() or file_digest(path) != entry["sha256"]:
-        state = "damaged: its SHA-256 differs from the manifest's" if path.is_file() else "missing"
-        raise BankError(f"{path} is {state}; {again}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            mean, variance = file.get_tensor("mean"), file.get_tensor("variance")
-    except (SafetensorError, OSError, ValueError) as error:
-        raise BankError(f"{path} is damaged ({error}); {again}") from error
-    return Statistics(manifest["key"], mean, variance, int(entry["rows"]), manifest["spec"])
+    verify_shard(folder / FILE, entry["sha256"], again)
+    tensors, _ = read_tensors(folder / FILE, manifest["key"], again)
+    if not {"mean", "variance"} <= tensors.keys():
+        raise BankError(f"{folder / FILE} lacks mean or variance; {again}")
+    return Statistics(manifest["key"], tensors["mean"], tensors["variance"], int(entry["rows"]), manifest["spec"])
 
 
 def find(root: Path, backbone: Backbone, visual: Tensor, crops: str = "centre") -> list[Path]:
     """Folders of all banks below ``root`` that are of these weights and prompts."""
-    wanted, found = looked_through(backbone, visual), []
+    wanted, folders = looked_through(backbone, visual), []
     for path in sorted(root.glob(f"*/{backbone.folder}/{FOLDER}/*/{MANIFEST}")):
         try:
             made = read_manifest(path.parent)["spec"]
@@ -252,5 +241,5 @@ def find(root: Path, backbone: Backbone, visual: Tensor, crops: str = "centre") 
             log.warning("not used: %s", error)
             continue
         if all(made.get(name) == value for name, value in wanted.items()) and made["crops"]["kind"] == crops:
-            found.append(path.parent)
-    return found
+            folders.append(path.parent)
+    return folders

@@ -16,21 +16,22 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from advpt.bank.spec import FORMAT, BankSpec, differences
+from advpt.bank.spec import FORMAT, differences
 from advpt.errors import BankError, BankMismatchError
 from advpt.files import atomic_path, digest, file_digest, read_json, tensor_digest, write_json
 
 MANIFEST = "manifest.json"
+AGAIN = "delete the file and run the same command again: the missing rows are rebuilt"
 # dtype and trailing shape of every column of a shard ("L" is the embedding width).
 COLUMNS: dict[str, torch.dtype] = {
-    "embeddings": torch.float32,  # [n, L] projected, not normalised
+    "embeddings": torch.float32,  # [n, L] projected, not normalised; or logits [n, K], see Bank.kind
     "label": torch.int64,
     "row": torch.int64,  # place in the image list
     "clean_correct": torch.int8,  # by the attacked prompt: 1, 0, or -1 where the attack used no prompt
@@ -53,8 +54,14 @@ class Bank:
 
     @property
     def embeddings(self) -> Tensor:
-        """``[n, L]`` float32, not normalised."""
+        """``[n, L]`` float32 embeddings, not normalised, or ``[n, K]`` logits; see :attr:`kind`."""
         return self.columns["embeddings"]
+
+    @property
+    def kind(self) -> Literal["embeddings", "logits"]:
+        """The content of :attr:`embeddings`: logits where test-time tuning classified the images."""
+        stages = self.spec.get("defenses", ())
+        return "logits" if any(stage.get("gives") == "logits" for stage in stages) else "embeddings"
 
     @property
     def labels(self) -> Tensor:
@@ -84,23 +91,23 @@ def shard_name(index: int) -> str:
     return f"part-{index:05d}.safetensors"
 
 
-def write_shard(folder: Path, index: int, key: str, ids: Sequence[str], columns: Mapping[str, Tensor]) -> None:
-    """Write one shard atomically, with the key it belongs to and a digest of its own content."""
-    tensors = {name: columns[name].to(kind).contiguous() for name, kind in COLUMNS.items()}
-    tensors["ids"] = torch.frombuffer(bytearray("\n".join(ids).encode()), dtype=torch.uint8)
+def write_tensors(path: Path, key: str, tensors: Mapping[str, Tensor]) -> None:
+    """Write a shard of any kind of bank atomically, with the key it belongs to and a digest of its content."""
     about = {"format": FORMAT, "key": key, "content": tensor_digest(tensors)}
-    with atomic_path(folder / shard_name(index)) as partial:
+    with atomic_path(path) as partial:
         # One entry only: safetensors writes several in an order that changes from process to process.
-        partial.write_bytes(save(tensors, metadata={"bank": json.dumps(about, sort_keys=True)}))
+        partial.write_bytes(save(dict(tensors), metadata={"bank": json.dumps(about, sort_keys=True)}))
 
 
-def read_shard(path: Path, key: str, *, check: bool) -> tuple[list[str], dict[str, Tensor]]:
-    """Ids and columns of one shard; with ``check`` its content is compared with the digest in its header.
+def read_tensors(path: Path, key: str, again: str) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a shard of any kind of bank, and the digest of their content that its header has.
+
+    Args:
+        path: the shard. key: of the bank it should belong to. again: advice to make it anew, for messages.
 
     Raises:
         BankError: missing, damaged, or from another bank.
     """
-    again = "delete the file and run the same command again: the missing rows are rebuilt"
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {}).get("bank", "{}"))
@@ -115,15 +122,32 @@ def read_shard(path: Path, key: str, *, check: bool) -> tuple[list[str], dict[st
             f"{path} belongs to bank {str(about.get('key'))[:12]} (format {about.get('format')}), not to {key[:12]} "
             f"(format {FORMAT}); {again}"
         )
+    return tensors, str(about.get("content"))
+
+
+def write_shard(folder: Path, index: int, key: str, ids: Sequence[str], columns: Mapping[str, Tensor]) -> None:
+    """Write one shard of embeddings, as :func:`write_tensors`."""
+    tensors = {name: columns[name].to(kind).contiguous() for name, kind in COLUMNS.items()}
+    tensors["ids"] = torch.frombuffer(bytearray("\n".join(ids).encode()), dtype=torch.uint8)
+    write_tensors(folder / shard_name(index), key, tensors)
+
+
+def read_shard(path: Path, key: str, *, check: bool) -> tuple[list[str], dict[str, Tensor]]:
+    """Ids and columns of one shard; with ``check`` its content is compared with the digest in its header.
+
+    Raises:
+        BankError: missing, damaged, or from another bank.
+    """
+    tensors, content = read_tensors(path, key, AGAIN)
     wrong = [n for n, kind in COLUMNS.items() if n not in tensors or tensors[n].dtype != kind]
     if wrong or "ids" not in tensors:
-        raise BankError(f"{path} lacks column {(wrong or ['ids'])[0]}; {again}")
-    if check and tensor_digest(tensors) != about.get("content"):
-        raise BankError(f"{path} is damaged: its content does not match its checksum; {again}")
+        raise BankError(f"{path} lacks column {(wrong or ['ids'])[0]}; {AGAIN}")
+    if check and tensor_digest(tensors) != content:
+        raise BankError(f"{path} is damaged: its content does not match its checksum; {AGAIN}")
     text = tensors.pop("ids").numpy().tobytes().decode()
     ids = text.split("\n") if text else []
     if any(len(t) != len(ids) for t in tensors.values()):
-        raise BankError(f"{path} is damaged: its columns differ in length; {again}")
+        raise BankError(f"{path} is damaged: its columns differ in length; {AGAIN}")
     return ids, tensors
 
 
@@ -136,17 +160,24 @@ def shard_is_sound(folder: Path, index: int, key: str) -> bool:
     return True
 
 
-def write_manifest(folder: Path, spec: BankSpec, rows: Sequence[int], built_with: Mapping[str, Any]) -> None:
-    """Finish a bank: list its shards with rows and SHA-256."""
+def write_manifest(
+    folder: Path, spec: Mapping[str, Any], rows: Sequence[int], built_with: Mapping[str, Any], **more: Any
+) -> None:
+    """Finish a bank of any kind: list its shards with rows and SHA-256.
+
+    Args:
+        folder: of the bank, with its shards. spec: the fields that its key is made of. rows: of each shard.
+        built_with: what the bits depend on besides. more: further fields of the manifest.
+    """
     shards = [
         {"file": shard_name(i), "rows": n, "sha256": file_digest(folder / shard_name(i))} for i, n in enumerate(rows)
     ]
-    manifest = {"key": spec.key, "spec": spec.fields(), "shards": shards, "built_with": dict(built_with)}
+    manifest = {"key": digest(spec), "spec": dict(spec), "shards": shards, "built_with": dict(built_with)} | more
     write_json(folder / MANIFEST, manifest)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest, checked for form and for agreeing with its own key.
+    """The manifest, checked for form and for agreeing with its key.
 
     Raises:
         BankError: missing, not JSON, not of this format, or edited by hand.
@@ -156,9 +187,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise BankError(f"{folder / MANIFEST} is not a bank manifest; delete the folder and build the bank again")
     if problem := _problem(manifest):
         raise BankError(f"{folder / MANIFEST} is damaged: {problem}; delete the folder and build the bank again")
-    found = manifest["spec"].get("format")
-    if found != FORMAT:
-        raise BankError(f"{folder} has bank format {found}; this version reads format {FORMAT}: build the bank again")
+    version = manifest["spec"].get("format")
+    if version != FORMAT:
+        raise BankError(f"{folder} has bank format {version}; this version reads format {FORMAT}: build the bank again")
     if digest(manifest["spec"]) != manifest["key"]:
         raise BankMismatchError(
             f"{folder / MANIFEST} does not match its own key {str(manifest['key'])[:12]}: it was changed after the "
@@ -168,7 +199,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _problem(manifest: Mapping[str, Any]) -> str:
-    """What is wrong with the form of a manifest: the field, what was found, what was expected; "" for a sound one."""
+    """The problem with the form of a manifest: the field, its value, the expectation; "" for a sound one."""
     spec, shards = manifest["spec"], manifest["shards"]
     if not isinstance(spec, dict):
         return f"spec is {spec!r:.60}, expected an object"
@@ -209,11 +240,8 @@ def open_bank(folder: Path, wanted: Mapping[str, Any] | None, *, verify: bool) -
     parts: list[dict[str, Tensor]] = []
     for entry in manifest["shards"]:
         path = folder / Path(entry["file"]).name
-        if verify and path.is_file() and file_digest(path) != entry["sha256"]:
-            raise BankError(
-                f"{path} is damaged: its SHA-256 differs from the manifest's; delete the file and run the same command "
-                "again: the missing rows are rebuilt"
-            )
+        if verify:
+            verify_shard(path, entry["sha256"], AGAIN)
         names, columns = read_shard(path, manifest["key"], check=False)
         if len(names) != entry["rows"]:
             raise BankError(
@@ -226,6 +254,16 @@ def open_bank(folder: Path, wanted: Mapping[str, Any] | None, *, verify: bool) -
         raise BankError(f"{folder} has {len(ids)} rows, its spec says {expected}; delete the folder and build it again")
     columns = {name: torch.cat([part[name] for part in parts]) for name in COLUMNS}
     return Bank(manifest["key"], tuple(ids), columns, manifest["spec"])
+
+
+def verify_shard(path: Path, sha256: str, again: str) -> None:
+    """Compare a shard of any kind of bank with the SHA-256 in its manifest; ``again`` as for :func:`read_tensors`.
+
+    Raises:
+        BankError: it differs. A shard that is missing is left to its reader.
+    """
+    if path.is_file() and file_digest(path) != sha256:
+        raise BankError(f"{path} is damaged: its SHA-256 differs from the manifest's; {again}")
 
 
 def content_digest(bank: Bank) -> str:

@@ -7,28 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from advpt.data.entries import ENTRIES
-from advpt.data.facts import DatasetFacts, Lookalike, Source, SplitFacts
+from advpt.data.facts import DatasetFacts
 from advpt.errors import ConfigError, unknown_name
-
-__all__ = [
-    "DEFAULT_TEMPLATE",
-    "ENSEMBLE",
-    "DatasetFacts",
-    "Lookalike",
-    "Source",
-    "SplitFacts",
-    "bank_name",
-    "ensemble",
-    "get",
-    "names",
-    "own_folder",
-    "template",
-    "title",
-    "title_of",
-]
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 
+# The selected templates of CoOp's ZeroshotCLIP2; :func:`ensemble` adds the data set's template.
 ENSEMBLE: tuple[str, ...] = (
     "itap of a {}.",
     "a bad photo of the {}.",
@@ -38,8 +22,6 @@ ENSEMBLE: tuple[str, ...] = (
     "art of the {}.",
     "a photo of the small {}.",
 )
-"""The selected templates of CoOp's ZeroshotCLIP2; :func:`ensemble` adds the data set's own."""
-
 _BY_NAME: dict[str, DatasetFacts] = {key: facts for facts in ENTRIES for key in (facts.name, *facts.aliases)}
 
 
@@ -61,18 +43,18 @@ def get(name: str) -> DatasetFacts:
 
 
 def template(name: str) -> str:
-    """CoOp's hand-written prompt for a data set; "a photo of a {}." for one the catalogue does not know."""
+    """CoOp's hand-written prompt for a data set; "a photo of a {}." for one that is not in the catalogue."""
     facts = _BY_NAME.get(name)
     return facts.template if facts else DEFAULT_TEMPLATE
 
 
 def ensemble(name: str) -> tuple[str, ...]:
-    """The zero-shot ensemble for a data set: seven selected templates and its own (ImageNet: the seven).
+    """The zero-shot ensemble for a data set: seven selected templates and its :func:`template` (ImageNet: the seven).
 
-    CoOp leaves the own template out for exactly "ImageNet"; its variants get it.
+    CoOp leaves that out for exactly "ImageNet"; its variants get it.
     """
-    own = template(name)
-    return ENSEMBLE if own in ENSEMBLE or canonical(name) == "ImageNet" else (*ENSEMBLE, own)
+    last = template(name)
+    return ENSEMBLE if last in ENSEMBLE or canonical(name) == "ImageNet" else (*ENSEMBLE, last)
 
 
 def canonical(name: str) -> str:
@@ -82,7 +64,7 @@ def canonical(name: str) -> str:
 
 
 def own_folder(root: Path, named: str = "") -> Path:
-    """Where data of one's own lie: in the folder ``named`` below the root, or in ``image_folder``, or in the root."""
+    """The folder of the user's images: ``named`` below the root, or ``image_folder``, or the root."""
     folder = root / (named or _BY_NAME["ImageFolder"].folder)
     return root if not named and not folder.is_dir() and (root / "train").is_dir() else folder
 
@@ -94,8 +76,8 @@ def title(settings: Any) -> str:
 
 
 def title_of(name: str, root: Path | str, given: str = "", folder: str = "") -> str:
-    """The name of a data set in headings, records and folders: ``given``; that of their folder for data of one's own in
-    a folder with a name; else the registry name.
+    """The name of a data set in headings, records and folders: ``given``; for ImageFolder in a folder of another name
+    that name; else the registry name.
 
     Args:
         name: of the registry. root: of all data sets. given: ``DATASET.TITLE``. folder: ``DATASET.FOLDER``.
@@ -108,8 +90,8 @@ def title_of(name: str, root: Path | str, given: str = "", folder: str = "") -> 
     if given or canonical(name) != "ImageFolder":
         return given or name
     place = own_folder(Path(root).expanduser().absolute(), folder).name
-    own = re.sub(r"[^\w .@+-]", "-", place).strip(" .")
-    return own if own and place != _BY_NAME[name].folder else name
+    folder_title = re.sub(r"[^\w .@+-]", "-", place).strip(" .")
+    return folder_title if folder_title and place != _BY_NAME[name].folder else name
 
 
 def bank_name(settings: Any) -> str:

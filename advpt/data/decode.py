@@ -16,8 +16,7 @@ from advpt.data import layout, verify
 from advpt.data.facts import DatasetFacts
 from advpt.data.images import as_rgb
 
-Bad = tuple[str, str]
-"""Path relative to the data set's folder, and what is wrong with it."""
+Bad = tuple[str, str]  # path relative to the data set's folder, and what is wrong with it
 
 
 def images(facts: DatasetFacts, folder: Path) -> list[str]:
@@ -26,16 +25,12 @@ def images(facts: DatasetFacts, folder: Path) -> list[str]:
     Raises:
         DataError: if the lists are missing or damaged.
     """
-    there = {path for part in facts.parts for path, _ in _below(folder, part.target)}
-    if facts.split is None and not any(part.target == "variants.txt" for part in facts.parts):
+    there = {path for path, _ in layout.walk_parts(facts, folder)}
+    if not layout.has_lists(facts):
         return sorted(there)
     prefix = f"{facts.image_dir}/" if facts.image_dir else ""
     named = [f"{prefix}{row[0]}" for rows in layout.listed(facts, folder).parts().values() for row in rows]
     return sorted(path for path in named if path in there or (folder / path).is_file())
-
-
-def _below(folder: Path, target: str) -> list[tuple[str, int]]:
-    return list(layout.walk(folder / target, f"{target}/")) if (folder / target).is_dir() else []
 
 
 def bad_images(folder: Path, paths: Sequence[str], workers: int = 0) -> list[Bad]:
@@ -50,12 +45,12 @@ def bad_images(folder: Path, paths: Sequence[str], workers: int = 0) -> list[Bad
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
-        found = []
+        bad = []
         for path, trouble in zip(paths, pool.map(partial(trouble_with, folder), paths, chunksize=16)):
             bar.update()
             if trouble:
-                found.append((path, trouble))
-    return found
+                bad.append((path, trouble))
+    return bad
 
 
 def trouble_with(folder: Path, path: str) -> str:

@@ -1,16 +1,13 @@
 """Data sets that the demo makes for itself: rendered digits to tune on, noisy and rotated real digits to test on.
 
 They stand for the pairs of a natural source and its shifted copies (ImageNet and its variants) where nothing can be
-downloaded: DemoCLIP has seen rendered signs of this kind, and never a handwritten one.
+downloaded: DemoCLIP was trained on rendered signs of this kind, and on no handwritten one.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import random
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +22,7 @@ from advpt.data.facts import DatasetFacts
 from advpt.data.images import read_rgb
 from advpt.data.split import Row, Split
 from advpt.errors import DataError
-from advpt.files import write_text
+from advpt.files import atomic_folder, write_text
 
 RULE = "advpt-demo-sets-1"  # the version of the rules below, and the seed of their draws
 COUNTS = (500, 100, 400)  # rendered digits to train, val, test
@@ -37,7 +34,7 @@ TEMPLATE = "a photo of the digit {}."
 
 @dataclass(frozen=True)
 class DemoSet:
-    """A data set of the demo: its facts, how its split is made, and how each image is drawn."""
+    """A data set of the demo: its facts, and the functions that make its split and draw an image."""
 
     facts: DatasetFacts
     split: Callable[[], Split]
@@ -131,25 +128,16 @@ def prepare(made: DemoSet, root: Path) -> Path:
         return folder
     except OSError as error:
         raise DataError(
-            f"{made.facts.name}: cannot write the images under {folder} ({error}). Give a writable --root."
+            f"{made.facts.name}: cannot write the images under {folder} ({error}). Give a writable --root"
         ) from error
 
 
 def _write(made: DemoSet, root: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "MADE_BY.txt", f"{made.facts.name}, rule {RULE}; delete this folder to have it made again\n")
-    partial = Path(tempfile.mkdtemp(prefix=".images-", suffix=".partial", dir=folder))
-    try:
+    with atomic_folder(folder / made.facts.image_dir) as partial:
         for rows in made.split().parts().values():
             for row in rows:
                 path = partial / row[0]
                 path.parent.mkdir(parents=True, exist_ok=True)
                 made.draw(root, row).save(path)
-        partial.chmod(0o755)
-        try:
-            os.rename(partial, folder / made.facts.image_dir)  # noqa: PTH104 - fails where another process was first
-        except OSError:
-            if not (folder / made.facts.image_dir).is_dir():
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

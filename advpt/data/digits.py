@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +14,8 @@ from advpt.data.entries import DIGIT_NAMES, DIGITS
 from advpt.data.split import Row, Split
 from advpt.errors import DataError
 
-RULE = "advpt-digits-1"
-"""Version of the splitting rule; it is the seed of the ranking below."""
+RULE = "advpt-digits-1"  # version of the splitting rule; it is the seed of the ranking below
+SPLIT_NAME = "split_advpt_Digits.json"
 
 
 def split() -> Split:
@@ -61,36 +58,18 @@ def prepare(root: Path) -> Path:
         if not split_file.is_file():
             files.write_text(split_file, split().as_text())
     except OSError as error:
-        raise DataError(f"Digits: cannot write the images under {folder} ({error}). Give a writable --root.") from error
+        raise DataError(f"Digits: cannot write the images under {folder} ({error}). Give a writable --root") from error
     return folder
-
-
-SPLIT_NAME = "split_advpt_Digits.json"
 
 
 def _write_images(folder: Path) -> None:
     digits = load_digits()
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".images-", suffix=".partial", dir=folder))
-    try:
+    with files.atomic_folder(folder / DIGITS.image_dir) as partial:
         for name in DIGIT_NAMES:
             (partial / name).mkdir()
         for index, (image, label) in enumerate(zip(pixels, digits.target.tolist(), strict=True)):
             Image.fromarray(image, mode="L").save(partial / _path(index, label), optimize=False)
-        partial.chmod(0o755)
-        _move(partial, folder / DIGITS.image_dir)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _move(partial: Path, target: Path) -> None:
-    """Rename ``partial`` to ``target``; if another process was first, its complete set stays."""
-    try:
-        os.rename(partial, target)  # noqa: PTH104 - Path.rename would hide which call may fail
-    except OSError:
-        if not target.is_dir():
-            raise
 
 
 def _path(index: int, label: int) -> str:

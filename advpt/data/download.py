@@ -1,7 +1,7 @@
 """Fetching one file: resumable, with a progress bar, verified before it gets its name.
 
 A download grows as ``<name>.partial``; the next try asks the server for the rest (HTTP Range). Only a file whose
-known marks agree is renamed to ``<name>``.
+checksums agree with those on record is renamed to ``<name>``.
 """
 
 from __future__ import annotations
@@ -21,16 +21,15 @@ from typing import Any
 from tqdm import tqdm
 
 from advpt.data import verify
-from advpt.data.facts import Source
-from advpt.data.verify import Marks, WrongFile
+from advpt.data.facts import Checksums, Source
+from advpt.data.verify import WrongFile
 from advpt.errors import DataError
 from advpt.version import __version__
 
 log = logging.getLogger(__name__)
 
-_CHUNK = 1 << 18
-_MARGIN = 64 << 20
-"""Bytes that stay free on the disk."""
+CHUNK_BYTES = 1 << 18
+FREE_BYTES = 64 << 20  # stay free on the disk
 
 
 class DownloadError(DataError):
@@ -52,27 +51,27 @@ def drive_file(file_id: str, target: Path) -> None:
     """A file of Google Drive by gdown, continued where an earlier try stopped.
 
     Raises:
-        DownloadError: if gdown is missing or Drive does not hand the file out.
+        DownloadError: if gdown is missing or Drive refuses the file.
     """
     try:
         import gdown
     except ImportError:
-        raise DownloadError("gdown is not installed; run `pip install gdown`.") from None
+        raise DownloadError("gdown is not installed; run `pip install gdown`") from None
     try:
         gdown.download(id=file_id, output=str(target), quiet=False, resume=True)
     except gdown.exceptions.FileURLRetrievalError as error:
         raise DownloadError(
-            f"Google Drive did not hand out {drive_address(file_id)} ({_one_line(error)}): most likely its download "
+            f"Google Drive refused {drive_address(file_id)} ({_one_line(error)}): most likely its download "
             "quota is exceeded. Try again in a day, or open the link in a browser that is signed in, save the file "
-            f"and pass it with --archive {target.name}."
+            f"and pass it with --archive {target.name}"
         ) from error
     except Exception as error:  # noqa: BLE001 - gdown lets requests' and plain OS errors through as well
-        raise DownloadError(f"{drive_address(file_id)} could not be fetched: {_one_line(error)}.") from error
+        raise DownloadError(f"{drive_address(file_id)} could not be fetched: {_one_line(error)}") from error
 
 
 @dataclass(frozen=True)
 class Network:
-    """How files are fetched; tests put a local server and their own disk in.
+    """Settings of downloads; tests put a local server and a disk of their choice in.
 
     pause: seconds before the second of ``attempts``; it doubles with each.
     free:  free bytes on the disk of a folder.
@@ -87,11 +86,11 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A file that is here. ``checked``: the marks that were known and agree."""
+    """A file that is here. ``checked``: the checksums that are on record and agree."""
 
     path: Path
     source: Source
-    marks: Marks
+    checksums: Checksums
     checked: tuple[str, ...]
 
 
@@ -111,7 +110,7 @@ def fetch(source: Source, folder: Path, network: Network, accept: Callable[[Path
         try:
             return Fetched(target, source, *verify.check(target, source))
         except WrongFile as error:
-            log.info("%s Fetching it again.", error)
+            log.info("%s; fetching it again", error)
             target.unlink()
     arriving = target.with_name(f"{target.name}.partial")
     for last in (False, True):
@@ -123,19 +122,19 @@ def fetch(source: Source, folder: Path, network: Network, accept: Callable[[Path
                     target.replace(arriving)
             else:
                 download(source, arriving, network)
-            found, checked = verify.check(arriving, source)
+            actual, checked = verify.check(arriving, source)
             break
         except WrongFile as error:
             if accept is not None and arriving.is_file() and accept(arriving):
-                found, checked = verify.marks(arriving), ("content",)
+                actual, checked = verify.checksums(arriving), ("content",)
                 break
             _drop(arriving)
             if last or not resumed or source.where == "drive":
-                raise WrongFile(f"{error} It came from {_where(source)} and was deleted.") from None
-            log.info("%s It was continued from an earlier try; fetching it from the beginning.", error)
+                raise WrongFile(f"{error}. It came from {_where(source)} and was deleted") from None
+            log.info("%s. It was continued from an earlier try; fetching it from the beginning", error)
     arriving.replace(target)
     _validator(arriving).unlink(missing_ok=True)
-    return Fetched(target, source, found, checked)
+    return Fetched(target, source, actual, checked)
 
 
 def _where(source: Source) -> str:
@@ -156,7 +155,7 @@ def download(source: Source, arriving: Path, network: Network) -> None:
     """
     url = source.address
     if not url.startswith(("http://", "https://")):
-        raise DownloadError(f"{url} is no http or https address.")
+        raise DownloadError(f"{url} is no http or https address")
     reason = ""
     for attempt in range(network.attempts):
         if attempt:
@@ -174,13 +173,13 @@ def download(source: Source, arriving: Path, network: Network) -> None:
             reason = f"no connection ({error.reason})"
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, OSError) and error.filename:  # the disk, not the network
-                raise DownloadError(f"{arriving} cannot be written ({error}).") from error
+                raise DownloadError(f"{arriving} cannot be written ({error})") from error
             reason = f"the connection broke ({_one_line(error)})"
         if not reason:
             return
     size = arriving.stat().st_size if arriving.is_file() else 0
-    kept = f" {size:,} bytes are kept in {arriving}; the same command continues there." if size else ""
-    raise DownloadError(f"{url} could not be fetched: {reason}.{kept}")
+    kept = f". {size:,} bytes are kept in {arriving}; the same command continues there" if size else ""
+    raise DownloadError(f"{url} could not be fetched: {reason}{kept}")
 
 
 def _one_try(source: Source, arriving: Path, network: Network) -> str:
@@ -189,8 +188,8 @@ def _one_try(source: Source, arriving: Path, network: Network) -> str:
     headers = {"User-Agent": f"advpt/{__version__}", "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
-        if known := _read(_validator(arriving)):
-            headers["If-Range"] = known
+        if version := _read(_validator(arriving)):
+            headers["If-Range"] = version
     try:
         answer = urllib.request.urlopen(  # noqa: S310 - the caller let http and https pass only
             urllib.request.Request(source.address, headers=headers), timeout=network.timeout
@@ -213,7 +212,7 @@ def _one_try(source: Source, arriving: Path, network: Network) -> str:
             head = answer.read(4096)
             if verify.is_page(head):
                 raise WrongFile(verify.page_message(source.address, head, source))
-            raise WrongFile(f"{source.address} has {total:,} bytes, expected {source.size:,}: it is another file.")
+            raise WrongFile(f"{source.address} has {total:,} bytes, expected {source.size:,}: it is another file")
         refuse_full_disk(arriving.parent, (total or source.size) - have, network.free, source.filename)
         got = _receive(answer, arriving, source, have, total)
     return f"the connection ended at {got:,} of {total:,} bytes" if total and got < total else ""
@@ -229,7 +228,7 @@ def _receive(answer: Any, arriving: Path, source: Source, have: int, total: int)
             total=total or None, initial=have, unit="B", unit_scale=True, desc=source.filename, disable=None
         ) as progress,
     ):
-        while chunk := answer.read(_CHUNK):
+        while chunk := answer.read(CHUNK_BYTES):
             if not have and verify.is_page(chunk[:64]):
                 raise WrongFile(verify.page_message(source.address, chunk[:4096], source))
             file.write(chunk)
@@ -241,10 +240,10 @@ def _receive(answer: Any, arriving: Path, source: Source, have: int, total: int)
 def refuse_full_disk(folder: Path, needed: float, free: Callable[[Path], int], what: str) -> None:
     """Raises DownloadError if the disk of ``folder`` has less than ``needed`` bytes (and a margin) free."""
     there = free(folder)
-    if needed + _MARGIN > there:
+    if needed + FREE_BYTES > there:
         raise DownloadError(
             f"{what} needs about {gigabytes(needed)} on the disk of {folder}, which has {gigabytes(there)} free. "
-            "Free some space, or give a --root on another disk."
+            "Free some space, or give a --root on another disk"
         )
 
 
@@ -267,13 +266,13 @@ def _read(path: Path) -> str:
 
 
 def _start_of(content_range: str) -> int:
-    found = re.match(r"bytes (\d+)-", content_range)
-    return int(found[1]) if found else 0
+    match = re.match(r"bytes (\d+)-", content_range)
+    return int(match[1]) if match else 0
 
 
 def _total_of(content_range: str) -> int:
-    found = re.match(r"bytes \*/(\d+)$", content_range)
-    return int(found[1]) if found else -1
+    match = re.match(r"bytes \*/(\d+)$", content_range)
+    return int(match[1]) if match else -1
 
 
 def _one_line(error: BaseException) -> str:

@@ -7,9 +7,11 @@ linzhiqiu/cross_modal_adaptation at a pinned commit.
 
 from __future__ import annotations
 
-from typing import Literal
+import dataclasses
+import functools
+from typing import Any, Literal
 
-from advpt.data.facts import DatasetFacts, Lookalike, Part, Source, SplitFacts
+from advpt.data.facts import Checksums, DatasetFacts, Lookalike, Part, Source, SplitFacts
 
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -22,55 +24,16 @@ COLLECTION = "https://huggingface.co/datasets/zhengli97/prompt_learning_dataset"
 COLLECTION_NOTE = "Unofficial copies of all sets but ImageNet; use them with the hash and count checks only."
 
 
-def _split_sources(split: SplitFacts, drive: str) -> tuple[Source, Source]:
-    """A split file on CoOp's Google Drive and in the pinned mirror."""
-    return (
-        Source(
-            "split",
-            "github",
-            MIRROR + split.filename,
-            split.filename,
-            size=split.size,
-            md5=split.md5,
-            sha256=split.sha256,
-            git_blob=split.git_blob,
-        ),
-        Source(
-            "split",
-            "drive",
-            drive,
-            split.filename,
-            size=split.size,
-            md5=split.md5,
-            sha256=split.sha256,
-            git_blob=split.git_blob,
-        ),
-    )
+_images = functools.partial(Source, "images")
 
 
-def _images(
-    where: Literal["url", "drive", "github", "manual"],
-    address: str,
-    filename: str,
-    size: int = 0,
-    md5: str = "",
-    sha256: str = "",
-    note: str = "",
-    gives: tuple[str, ...] = (),
-    inner: tuple[str, ...] = (),
-) -> Source:
-    return Source(
-        "images",
-        where,
-        address,
-        filename,
-        size=size,
-        md5=md5,
-        sha256=sha256,
-        note=note,
-        gives=gives,
-        inner=inner,
-    )
+def _mirrored(file: SplitFacts, drive: str, what: Literal["split", "names"] = "split", **more: Any) -> list[Source]:
+    """A split file, or another that CoOp added, in the pinned mirror and on CoOp's Google Drive."""
+    more |= {field.name: getattr(file, field.name) for field in dataclasses.fields(Checksums)}
+    return [
+        Source(what, "github", MIRROR + file.filename, file.filename, **more),
+        Source(what, "drive", drive, file.filename, **more),
+    ]
 
 
 DIGITS = DatasetFacts(
@@ -121,7 +84,7 @@ OXFORD_PETS = DatasetFacts(
             note="only to rebuild the split",
             optional=True,
         ),
-        *_split_sources(_PETS_SPLIT, "1501r8Ber4nNKvmlFVQZ8SeUHTcdTTEqs"),
+        *_mirrored(_PETS_SPLIT, "1501r8Ber4nNKvmlFVQZ8SeUHTcdTTEqs"),
     ),
     lookalikes=(
         Lookalike(
@@ -145,12 +108,13 @@ _FLOWERS_SPLIT = SplitFacts(
     git_blob="8d10037b0690b6c65e307a354b039efb0f42404c",
     content="9bf82a401539357a181e5f0b836ae7fcd5baa38b55e264a2059df8e86adc898a",
 )
-_CAT_TO_NAME = {
-    "size": 2_212,
-    "md5": "e9e30ddad249c414268af3d43f0a4222",
-    "sha256": "0469f1ad7fe0072d98155c49aa58649d998edbbe3326229003aa5f7228525236",
-    "git_blob": "6c12bd26e1ab450b70e6e5e76aa1885591ec038e",
-}
+_CAT_TO_NAME = SplitFacts(
+    "cat_to_name.json",
+    size=2_212,
+    md5="e9e30ddad249c414268af3d43f0a4222",
+    sha256="0469f1ad7fe0072d98155c49aa58649d998edbbe3326229003aa5f7228525236",
+    git_blob="6c12bd26e1ab450b70e6e5e76aa1885591ec038e",
+)
 OXFORD_FLOWERS = DatasetFacts(
     name="OxfordFlowers",
     aliases=("flowers", "oxford_flowers"),
@@ -177,25 +141,14 @@ OXFORD_FLOWERS = DatasetFacts(
             note="only to rebuild the split",
             optional=True,
         ),
-        Source(
-            "names",
-            "github",
-            MIRROR + "cat_to_name.json",
-            "cat_to_name.json",
-            note="only to rebuild the split",
-            optional=True,
-            **_CAT_TO_NAME,  # type: ignore[arg-type]
-        ),
-        Source(
-            "names",
-            "drive",
+        *_mirrored(
+            _CAT_TO_NAME,
             "1AkcxCXeK_RCGCEC_GvmWxjcjaNhu-at0",
-            "cat_to_name.json",
+            "names",
             note="only to rebuild the split",
             optional=True,
-            **_CAT_TO_NAME,  # type: ignore[arg-type]
         ),
-        *_split_sources(_FLOWERS_SPLIT, "1Pp0sRXzZFZq15zVOzKjKBu4A9i01nozT"),
+        *_mirrored(_FLOWERS_SPLIT, "1Pp0sRXzZFZq15zVOzKjKBu4A9i01nozT"),
     ),
     lookalikes=(
         Lookalike("flowers-102/jpg", "this is torchvision's layout; rename or link flowers-102 to oxford_flowers."),
@@ -227,7 +180,7 @@ FOOD101 = DatasetFacts(
             "food-101.tar.gz",
             md5="85eeb15f3717b99a5da872d97d918f87",
         ),
-        *_split_sources(_FOOD_SPLIT, "1QK0tGi096I0Ba6kggatX1ee6dJFIcEJl"),
+        *_mirrored(_FOOD_SPLIT, "1QK0tGi096I0Ba6kggatX1ee6dJFIcEJl"),
     ),
     licence="for scientific fair use; the images belong to Foodspotting",
     disk="5 GB",
@@ -267,7 +220,7 @@ SUN397 = DatasetFacts(
             optional=True,
         ),
         _images("manual", COLLECTION, "sun397.zip", note=COLLECTION_NOTE),
-        *_split_sources(_SUN_SPLIT, "1y2RD81BYuiyvebdN-JymPfyWYcd8_MUq"),
+        *_mirrored(_SUN_SPLIT, "1y2RD81BYuiyvebdN-JymPfyWYcd8_MUq"),
     ),
     lookalikes=tuple(
         Lookalike(
@@ -312,7 +265,7 @@ DESCRIBABLE_TEXTURES = DatasetFacts(
             "dtd-r1.0.1.tar.gz",
             md5="fff73e5086ae6bdbea199a49dfb8a4c1",
         ),
-        *_split_sources(_DTD_SPLIT, "1u3_QfB467jqHgNXC00UIzbLZRQCg2S7x"),
+        *_mirrored(_DTD_SPLIT, "1u3_QfB467jqHgNXC00UIzbLZRQCg2S7x"),
     ),
     lookalikes=(
         Lookalike("dtd/dtd/images", "this is torchvision's nested layout; move or link dtd/dtd one level up."),
@@ -356,7 +309,7 @@ EUROSAT = DatasetFacts(
             md5="c8fa014336c82ac7804f0398fcb19387",
             note="the certificate of this address expired in 2023",
         ),
-        *_split_sources(_EUROSAT_SPLIT, "1Ip7yaCWFi0eaOFUGga0lUdVi_DDQth1o"),
+        *_mirrored(_EUROSAT_SPLIT, "1Ip7yaCWFi0eaOFUGga0lUdVi_DDQth1o"),
     ),
     licence="MIT",
     disk="0.1 GB",
@@ -396,7 +349,7 @@ UCF101 = DatasetFacts(
             note="only to rebuild the split",
             optional=True,
         ),
-        *_split_sources(_UCF_SPLIT, "1I0S0q91hJfsV9Gf4xDIjgDq4AqBNJb1y"),
+        *_mirrored(_UCF_SPLIT, "1I0S0q91hJfsV9Gf4xDIjgDq4AqBNJb1y"),
     ),
     lookalikes=(
         Lookalike("ucf101/UCF-101", _UCF_FRAMES),
@@ -617,7 +570,7 @@ CALTECH101 = DatasetFacts(
             note="the zip holds 101_ObjectCategories.tar.gz",
             inner=("caltech-101/101_ObjectCategories.tar.gz",),
         ),
-        *_split_sources(_CALTECH_SPLIT, "1hyarUivQE36mY6jSomru6Fjd-JzwcCzN"),
+        *_mirrored(_CALTECH_SPLIT, "1hyarUivQE36mY6jSomru6Fjd-JzwcCzN"),
     ),
     licence="CC BY 4.0",
     disk="0.14 GB",
@@ -663,7 +616,7 @@ STANFORD_CARS = DatasetFacts(
             note=_CARS_DEAD,
             gives=("cars_test",),
         ),
-        *_split_sources(_CARS_SPLIT, "1ObCFbaAgVu0I-k_Au-gIUcefirdAuizT"),
+        *_mirrored(_CARS_SPLIT, "1ObCFbaAgVu0I-k_Au-gIUcefirdAuizT"),
     ),
     licence="for research",
     disk="2 GB",

@@ -1,4 +1,4 @@
-"""The types in which the catalogue writes down what is known of a data set."""
+"""The types of the catalogue of data sets."""
 
 from __future__ import annotations
 
@@ -6,14 +6,27 @@ from dataclasses import dataclass
 from typing import Literal
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checksums:
+    """What a file is recognised by.
+
+    size:     bytes, 0 where it is not on record.
+    sha256:   whole, or the first 16 hexadecimal digits; "" where it is not on record, as with the other hashes.
+    git_blob: the object id that git gives to the file.
+    """
+
+    size: int = 0
+    sha256: str = ""
+    md5: str = ""
+    git_blob: str = ""
+
+
 @dataclass(frozen=True, slots=True)
-class Source:
-    """One file that can be fetched, and how it is recognised once it is here.
+class Source(Checksums):
+    """One file that can be fetched, with its checksums.
 
     what:    "images", "split", "names" or "annotations".
     where:   "url", "drive" (Google Drive id), "github" (raw file) or "manual" (an account or a dead link).
-    size:    bytes, 0 where it is not known.
-    sha256:  whole, or a prefix of 16 hexadecimal digits; "" where it is not known, as with the other hashes.
     optional: only needed to rebuild a split, which ``prepare`` never does.
     gives:   targets of the parts that are in this archive; () for all of them.
     inner:   archives inside this archive that hold the images.
@@ -23,10 +36,6 @@ class Source:
     where: Literal["url", "drive", "github", "manual"]
     address: str
     filename: str
-    size: int = 0
-    md5: str = ""
-    sha256: str = ""
-    git_blob: str = ""
     note: str = ""
     optional: bool = False
     gives: tuple[str, ...] = ()
@@ -35,7 +44,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A folder or file of a data set's layout, and where it is found in an archive or in another layout.
+    """A folder or file of a data set's layout, and its places in archives and other layouts.
 
     target: relative to the data set's folder.
     inside: other relative paths that hold the same thing, the likeliest first.
@@ -46,24 +55,19 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class SplitFacts:
-    """A split file and the marks of the official one.
+class SplitFacts(Checksums):
+    """A split file and the checksums of the official one.
 
     content: SHA-256 of the parsed content in canonical form (:meth:`advpt.data.split.Split.digest`).
-    sha256:  whole, or the first 16 hexadecimal digits.
     """
 
     filename: str
-    size: int = 0
-    md5: str = ""
-    sha256: str = ""
-    git_blob: str = ""
     content: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Lookalike:
-    """A path, relative to DATASET.ROOT, that betrays a known other layout, and what to say then."""
+    """A path, relative to DATASET.ROOT, that shows another layout, and the advice for it."""
 
     path: str
     advice: str
@@ -71,7 +75,7 @@ class Lookalike:
 
 @dataclass(frozen=True, slots=True)
 class DatasetFacts:
-    """What is known of one data set.
+    """The facts of one data set.
 
     name:       name in the registry; also the key of the prompt template.
     aliases:    names of its configuration files, the short one first.
@@ -82,7 +86,7 @@ class DatasetFacts:
     counts:     images in train, val and test; 0 where there is none or the data decide.
     class_folders: first 16 hexadecimal digits of the SHA-256 of the sorted class folders, joined by newline.
     parts:      the folders and files that an archive has to bring.
-    spare:      images in the archive that no list names; -1 where their number is not known.
+    spare:      images in the archive that no list names; -1 where their number is not on record.
     gigabytes:  size packed and unpacked, roughly; for the look at the free disk and the limit against bombs.
     """
 
@@ -107,5 +111,5 @@ class DatasetFacts:
 
     @property
     def config(self) -> str:
-        """The name people type: the first alias."""
+        """The name on command lines: the first alias."""
         return self.aliases[0]

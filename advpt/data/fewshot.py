@@ -1,6 +1,6 @@
 """Few-shot subsets exactly as CoOp draws them, and the lists that record them.
 
-The subset is decided by the split and the seed alone: sampling uses a generator of its own, so nothing that
+The subset is decided by the split and the seed alone: sampling uses a generator made for it, so nothing that
 draws from Python's global generator can change it. Lists are JSON with relative paths; upstream's pickles are
 ignored.
 """
@@ -17,8 +17,7 @@ from advpt import files
 from advpt.data.split import Row, Split
 
 FORMAT = 1
-VAL_SHOTS = 4
-"""Validation gets min(k, 4) shots, as in CoOp."""
+VAL_SHOTS = 4  # validation gets min(k, 4) shots, as in CoOp
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ def as_json(subset: FewShot, *, split_digest: str, shots: int, seed: int) -> str
 
 
 def record(subset: FewShot, path: Path, *, split_digest: str, shots: int, seed: int) -> str:
-    """Write the list unless the right one is there; returns what was found wrong with an old one, or "".
+    """Write the list unless the right one is there; returns what is wrong with an old one, or "".
 
     Raises:
         OSError: if the folder cannot be written.
@@ -82,9 +81,9 @@ def record(subset: FewShot, path: Path, *, split_digest: str, shots: int, seed: 
     return trouble
 
 
-def _difference(found: bytes, wanted: dict[str, object]) -> str:
+def _difference(data: bytes, wanted: dict[str, object]) -> str:
     try:
-        content = json.loads(found)
+        content = json.loads(data)
     except (ValueError, RecursionError):
         return "it is not valid JSON"
     if not isinstance(content, dict):

@@ -14,14 +14,12 @@ from advpt.errors import DataError
 
 CLASSNAMES = "classnames.txt"
 LISTING = "listing_advpt.json"
-PAPER1000 = "advpt-paper1000-1"
-"""Version of the test subset's rule; it is the seed of the ranking in :func:`paper1000`."""
+PAPER1000 = "advpt-paper1000-1"  # version of the test subset's rule; the seed of the ranking in :func:`paper1000`
 
 _FORMAT = 1
 _SHIPPED = Path(__file__).parent / "imagenet_classnames.txt"
 
-Listing = dict[str, list[str]]
-"""Class folder -> sorted image names."""
+Listing = dict[str, list[str]]  # class folder -> sorted image names
 
 
 def shipped_names() -> dict[str, str]:
@@ -43,7 +41,7 @@ def read_names(path: Path) -> dict[str, str]:
         if not is_wnid(wnid) or not name or wnid in names:
             raise DataError(
                 f"{path}, line {number} is {line!r}; expected a wnid, a space and a name, each wnid once. "
-                "Delete the file to use the names that ship with the project."
+                "Delete the file to use the names that ship with the project"
             )
         names[wnid] = name
     return names
@@ -52,7 +50,7 @@ def read_names(path: Path) -> dict[str, str]:
 def names_for(folder: Path) -> tuple[dict[str, str], str]:
     """The class names for a data set's folder, and a warning ("" if there is none).
 
-    Its own ``classnames.txt`` is used if there is one, and warned about if it differs from the shipped names:
+    A ``classnames.txt`` in the folder is used, and warned about if it differs from the shipped names:
     other names change zero-shot accuracy without any error.
     """
     shipped = shipped_names()
@@ -63,11 +61,11 @@ def names_for(folder: Path) -> tuple[dict[str, str], str]:
     if names == shipped and list(names) == list(shipped):
         return names, ""
     differ = sum(names.get(wnid) != name for wnid, name in shipped.items())
-    found, official = files.file_digest(path)[:16], files.file_digest(_SHIPPED)[:16]
+    actual, official = files.file_digest(path)[:16], files.file_digest(_SHIPPED)[:16]
     return names, (
-        f"{path} is not the list of CLIP's class names: its SHA-256 is {found}, that of the shipped list "
+        f"{path} is not the list of CLIP's class names: its SHA-256 is {actual}, that of the shipped list "
         f"{official}; {differ} of {len(shipped)} names differ. It is used, and results are marked as not "
-        "comparable. Delete it to use the shipped list."
+        "comparable. Delete it to use the shipped list"
     )
 
 
@@ -81,33 +79,32 @@ def class_folders(folder: Path, names: Mapping[str, str]) -> tuple[list[str], li
     Raises:
         DataError: if there is no class folder, or a wnid without a name.
     """
-    found = listing.folders(folder)
-    unknown = [name for name in found if name not in names]
+    there = listing.folders(folder)
+    unknown = [name for name in there if name not in names]
     foreign = [name for name in unknown if is_wnid(name)]
     if foreign:
         raise DataError(
             f"{folder} has {len(foreign)} class folders without a class name: {listing.some(foreign, 5)}. "
-            "Expected the 1,000 classes of the 2012 task (or fewer); this may be another ImageNet."
+            "Expected the 1,000 classes of the 2012 task (or fewer); this may be another ImageNet"
         )
-    known = [name for name in found if name in names]
-    if not known:
-        raise DataError(f"{folder} {_without_classes(folder, unknown)}")
-    return known, unknown
+    classes = [name for name in there if name in names]
+    if not classes:
+        raise DataError(
+            f"{folder} {without_classes(folder)}; expected one folder per class there, named by wnid (n01440764). "
+            f"Folders there: {listing.some(unknown)}"
+        )
+    return classes, unknown
 
 
-def _without_classes(folder: Path, unknown: Sequence[str]) -> str:
+def without_classes(folder: Path) -> str:
+    """What is in the place of class folders, as the end of a sentence."""
     if not folder.is_dir():
-        return "does not exist; expected one folder per class there, named by wnid (n01440764)."
-    tars = sum(1 for path in folder.glob("n*.tar"))
-    if tars:
-        return f"holds {tars:,} .tar files, one per class, that are not unpacked; expected a folder for each."
-    loose = listing.images(folder)
-    if loose:
-        return (
-            f"has {len(loose):,} files and no class folders; expected them sorted into one folder per class, "
-            "named by wnid (n01440764)."
-        )
-    return f"has no class folders named by wnid (n01440764); found there: {listing.some(unknown)}."
+        return "does not exist"
+    if tars := len(list(folder.glob("n*.tar"))):
+        return f"holds {tars:,} .tar files, one per class, that are not unpacked"
+    if loose := len(listing.images(folder)):
+        return f"has {loose:,} files and no class folders"
+    return "has no class folders"
 
 
 def list_images(folder: Path, classes: Sequence[str], part: str = "") -> tuple[Listing, list[str]]:
@@ -122,7 +119,7 @@ def list_images(folder: Path, classes: Sequence[str], part: str = "") -> tuple[L
     if empty:
         raise DataError(
             f"{len(empty)} of {len(classes)} class folders in {folder} hold no image: "
-            f"{listing.some(empty, 5)}. The archive was not unpacked to the end; unpack it again."
+            f"{listing.some(empty, 5)}. The archive was not unpacked to the end; unpack it again"
         )
     return images, listing.doubts(part, scans, listing.images(folder))
 
@@ -159,8 +156,8 @@ def kept_listing(path: Path, wanted: Mapping[str, int]) -> dict[str, Listing] | 
         return None
     if not isinstance(content, dict) or content.get("format") != _FORMAT or content.get("stamps") != wanted:
         return None
-    found: dict[str, Listing] = content["images"]
-    return found
+    listings: dict[str, Listing] = content["images"]
+    return listings
 
 
 def keep_listing(path: Path, made_from: Mapping[str, int], images: Mapping[str, Listing]) -> None:

@@ -1,4 +1,4 @@
-"""Images by id: which, in what order, resized how. The one way pixels enter the library."""
+"""Lists of images by id, their preprocessing and loading. The one way pixels enter the library."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
     is dropped, and the orientation in EXIF data is ignored, as Dassl does.
 
     Raises:
-        ValueError: too many pixels, or 32 bits per pixel of one colour, whose range nobody knows.
+        ValueError: too many pixels, or 32 bits per pixel of one colour, whose range is not in the file.
     """
     if image.size[0] * image.size[1] > MOST_PIXELS:
         raise ValueError(
@@ -103,7 +103,7 @@ class ImageBatch:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """An ordered list of labelled images with one preprocessing. ``dataset`` and ``split`` are names for people;
+    """An ordered list of labelled images with one preprocessing. ``dataset`` and ``split`` are names for messages;
     ``part``: it was taken from a longer list."""
 
     dataset: str
@@ -201,7 +201,7 @@ class ImageSet:
             if reason := out_of_shared_memory(error):
                 raise StorageError(reason) from error
             raise
-        finally:  # now, and not when nobody looks at an error and its frames any more
+        finally:  # now, not when an error and its frames are released
             if (end_workers := getattr(batches, "_shutdown_workers", None)) is not None:
                 end_workers()
 
@@ -232,7 +232,7 @@ def read_image(path: Path, preprocessing: Preprocessing) -> tuple[Tensor, bytes]
 
 
 def read_rgb(path: Path) -> Image.Image:
-    """An image file at its own resolution, as :func:`as_rgb` gives it.
+    """An image file at full resolution, as :func:`as_rgb` gives it.
 
     Raises:
         DataError: as :func:`read_image`.

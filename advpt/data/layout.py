@@ -7,25 +7,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from advpt import files
 from advpt.data import imagenet, listing, split
 from advpt.data.facts import DatasetFacts
-from advpt.data.split import PARTS, triple
+from advpt.data.split import triple
 from advpt.errors import DataError
 
 Counts = tuple[int, int, int]
-Folders = dict[str, tuple[int, int]]
-"""Folder relative to the data set's -> number of images in it and their bytes together."""
+Folders = dict[str, tuple[int, int]]  # folder relative to the data set's -> number of images in it, their bytes
 
+# Parts in which every class has the same number of images.
 _EVEN = {"ImageNet": "images/val", "ImageNetV2": "imagenetv2-matched-frequency-format-val"}
-"""Parts in which every class has the same number of images."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """The state of a data set on disk. Paths are relative to its folder.
 
-    found:    images in train, val and test that are there (of those the lists name, where there are lists).
+    counts:   images in train, val and test that are there (of those the lists name, where there are lists).
     missing:  listed images, class folders (with a slash at the end) and other files that are not there.
     extra:    images and class folders that no list names.
     empty:    images of zero bytes.
@@ -38,7 +36,7 @@ class Report:
 
     facts: DatasetFacts
     folder: Path
-    found: Counts
+    counts: Counts
     classes: int
     missing: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
@@ -56,7 +54,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Complete, and no more images beside the listed ones than the data set is known to have."""
+        """Complete, and no more images beside the listed ones than the catalogue says."""
         return self.complete and not self.odd_extra
 
     @property
@@ -71,16 +69,14 @@ class Report:
             if paths:
                 lines.append(f"{where}: {len(paths):,} {what}: {listing.some(paths)}")
         if self.odd_extra:
-            known = f" ({self.facts.spare:,} are known to be spare)" if self.facts.spare else ""
-            lines.append(f"{where}: {len(self.extra):,} extra, in no list{known}: {listing.some(self.extra)}")
+            spare = f" ({self.facts.spare:,} are known to be spare)" if self.facts.spare else ""
+            lines.append(f"{where}: {len(self.extra):,} extra, in no list{spare}: {listing.some(self.extra)}")
         return lines
 
 
 def examine(facts: DatasetFacts, folder: Path) -> Report:
     """Compare a data set's folder with its lists and the catalogue; nothing is changed."""
-    if facts.split is None and not _has_lists(facts):
-        return _examine_folders(facts, folder)
-    return _examine_listed(facts, folder)
+    return _examine_listed(facts, folder) if has_lists(facts) else _examine_folders(facts, folder)
 
 
 def image_folder(facts: DatasetFacts, folder: Path) -> Path:
@@ -95,24 +91,12 @@ def listed(facts: DatasetFacts, folder: Path) -> split.Split:
     """
     if facts.split is not None:
         return split.read(folder / facts.split.filename)[0]
-    try:
-        variants = files.read_text(folder / "variants.txt", DataError).split("\n")
-        labels = {name.strip(): label for label, name in enumerate(variants) if name.strip()}
-        parts = []
-        for part in PARTS:
-            path = folder / f"images_variant_{part}.txt"
-            lines = files.read_text(path, DataError).split("\n")
-            pairs = [line.strip().partition(" ") for line in lines if line.strip()]
-            parts.append([[f"{image}.jpg", labels[name], name] for image, _, name in pairs])
-    except FileNotFoundError as error:
-        raise DataError(f"{error.filename} is missing.") from None
-    except KeyError as error:
-        raise DataError(f"{folder}/images_variant_*.txt name {error}, which variants.txt has not.") from None
-    return split.parse(dict(zip(PARTS, parts)), f"{folder}/images_variant_*.txt")
+    return split.read_lists(folder)
 
 
-def _has_lists(facts: DatasetFacts) -> bool:
-    return any(part.target == "variants.txt" for part in facts.parts)
+def has_lists(facts: DatasetFacts) -> bool:
+    """Whether lists say which images the data set has: a split file, or the lists that it comes with."""
+    return facts.split is not None or any(part.target == "variants.txt" for part in facts.parts)
 
 
 def _examine_listed(facts: DatasetFacts, folder: Path) -> Report:
@@ -128,17 +112,17 @@ def _examine_listed(facts: DatasetFacts, folder: Path) -> Report:
     parts = {name: [row[0] for row in rows] for name, rows in lists.parts().items()}
     lacking = {name: listing.missing(images, paths) for name, paths in parts.items()}
     missing = [f"{prefix}{path}" for paths in lacking.values() for path in paths]
-    found = (
+    counts = (
         len(parts["train"]) - len(lacking["train"]),
         len(parts["val"]) - len(lacking["val"]),
         len(parts["test"]) - len(lacking["test"]),
     )
     names = {f"{prefix}{path}" for paths in parts.values() for path in paths}
-    sizes = dict(_walk(facts, folder))
+    sizes = dict(walk_parts(facts, folder))
     return Report(
         facts,
         folder,
-        found,
+        counts,
         len({row[1] for rows in lists.parts().values() for row in rows}),
         tuple(sorted(missing)),
         tuple(sorted(set(sizes) - names)),
@@ -177,7 +161,7 @@ def checkable(facts: DatasetFacts) -> bool:
     return facts.split is not None and bool(facts.split.git_blob or facts.split.content)
 
 
-def _walk(facts: DatasetFacts, folder: Path) -> Iterator[tuple[str, int]]:
+def walk_parts(facts: DatasetFacts, folder: Path) -> Iterator[tuple[str, int]]:
     """Relative path and size of every image in the parts of the layout; hidden files and folders are left out."""
     for part in facts.parts:
         if (folder / part.target).is_dir():
@@ -204,12 +188,12 @@ def _size(entry: os.DirEntry[str]) -> int:
 
 
 def _folders(sizes: Mapping[str, int]) -> Folders:
-    found: Folders = {}
+    folders: Folders = {}
     for path, size in sizes.items():
         parent = path.rpartition("/")[0]
-        count, total = found.get(parent, (0, 0))
-        found[parent] = count + 1, total + size
-    return dict(sorted(found.items()))
+        count, total = folders.get(parent, (0, 0))
+        folders[parent] = count + 1, total + size
+    return dict(sorted(folders.items()))
 
 
 # --- data sets in class folders -----------------------------------------------------------------------------------
@@ -225,17 +209,17 @@ def _examine_folders(facts: DatasetFacts, folder: Path) -> Report:
     classes = 0
     for part in facts.parts:
         where = folder / part.target
-        known = _class_names(facts)
+        expected = _class_names(facts)
         there = listing.folders(where)
-        mine = [name for name in there if (name in known if known else imagenet.is_wnid(name))]
-        extra += [f"{part.target}/{name}/" for name in there if name not in mine]
-        found = dict(walk_classes(where, mine, part.target))
-        sizes |= found
-        counts[part.target] = len(found)
-        classes = max(classes, len(mine))
-        state = _state(facts, part.target, where, mine, known, found)
+        present = [name for name in there if (name in expected if expected else imagenet.is_wnid(name))]
+        extra += [f"{part.target}/{name}/" for name in there if name not in present]
+        images = dict(walk_classes(where, present, part.target))
+        sizes |= images
+        counts[part.target] = len(images)
+        classes = max(classes, len(present))
+        state = _state(facts, part.target, where, present, expected, images)
         problems += state
-        gone = [f"{part.target}/{name}/" for name in known if name not in mine] if where.is_dir() and mine else []
+        gone = [f"{part.target}/{name}/" for name in expected if name not in present] if present else []
         missing += gone if where.is_dir() else [f"{part.target}/"]
         if state or gone or not where.is_dir():
             broken.add(part.target)
@@ -263,7 +247,7 @@ def walk_classes(folder: Path, classes: Sequence[str], prefix: str) -> Iterator[
 
 
 def _class_names(facts: DatasetFacts) -> list[str]:
-    """The class folders, where they are known: not for A and R, of which only a digest is."""
+    """The class folders, where they are on record: for A and R only a digest is."""
     if not facts.class_folders:
         return [str(number) for number in range(facts.classes)]
     names = list(imagenet.shipped_names())
@@ -271,21 +255,26 @@ def _class_names(facts: DatasetFacts) -> list[str]:
 
 
 def _state(
-    facts: DatasetFacts, target: str, where: Path, mine: Sequence[str], known: Sequence[str], found: Mapping[str, int]
+    facts: DatasetFacts,
+    target: str,
+    where: Path,
+    present: Sequence[str],
+    class_names: Sequence[str],
+    images: Mapping[str, int],
 ) -> list[str]:
     """What is wrong with one part, as sentences; a part that is not there at all is listed as missing instead."""
     if not where.is_dir():
         return []
-    if not mine:
-        return [f"{target} {_without_classes(where)}"]
+    if not present:
+        return [f"{target} {imagenet.without_classes(where)}"]
     problems = []
-    if not known and imagenet.folders_digest(mine) != facts.class_folders:
-        problems.append(f"{target} has {len(mine):,} class folders that are not the official {facts.classes:,}")
+    if not class_names and imagenet.folders_digest(present) != facts.class_folders:
+        problems.append(f"{target} has {len(present):,} class folders that are not the official {facts.classes:,}")
     expected = facts.counts[0] if target.endswith("/train") else facts.counts[2]
-    if len(found) != expected:
-        problems.append(f"{target} has {len(found):,} images, expected {expected:,}")
-    per_class = {name: count for name, (count, _) in _folders(found).items()}
-    bare = [name for name in mine if f"{target}/{name}" not in per_class]
+    if len(images) != expected:
+        problems.append(f"{target} has {len(images):,} images, expected {expected:,}")
+    per_class = {name: count for name, (count, _) in _folders(images).items()}
+    bare = [name for name in present if f"{target}/{name}" not in per_class]
     if bare:
         problems.append(f"{target}: {len(bare):,} class folders without an image: {listing.some(bare, 5)}")
     if _EVEN.get(facts.name) == target:
@@ -296,16 +285,6 @@ def _state(
     return problems
 
 
-def _without_classes(where: Path) -> str:
-    tars = len(list(where.glob("n*.tar")))
-    loose = len(listing.images(where))
-    if tars:
-        return f"holds {tars:,} .tar files, one per class, that are not unpacked"
-    if loose:
-        return f"has {loose:,} files and no class folders"
-    return "has no class folders"
-
-
 def advice(facts: DatasetFacts, root: Path) -> str:
-    """What to say about known other layouts under ``root``; "" or sentences that begin with a space."""
+    """Advice on other layouts that lie under ``root``; "" or sentences that begin with a space."""
     return "".join(f" Found {hint.path}: {hint.advice}" for hint in facts.lookalikes if any(root.glob(hint.path)))

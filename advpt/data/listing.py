@@ -72,7 +72,7 @@ def _files(folder: Path, prefix: str = "") -> Iterator[tuple[str, os.DirEntry[st
 
 
 def doubts(part: str, scans: Mapping[str, Scan], beside: Sequence[str] = ()) -> list[str]:
-    """What a listing of class folders left out, or read from where not everybody would look: sentences for a record.
+    """What a listing of class folders left out, or read from inside folders of a class: sentences for a record.
 
     Args:
         part: the part of the data set, as its folder is called. scans: by class folder. beside: images that lie
@@ -109,20 +109,20 @@ def missing(folder: Path, paths: Sequence[str]) -> list[str]:
     Each folder is listed once; only what a listing lacks is asked for singly, so a disk that ignores case
     works.
     """
-    known: dict[str, frozenset[str]] = {}
+    listed: dict[str, frozenset[str]] = {}
     absent = []
     for path in paths:
         parent, _, name = path.rpartition("/")
-        if parent not in known:
+        if parent not in listed:
             where = folder / parent
-            known[parent] = frozenset(os.listdir(where)) if where.is_dir() else frozenset()  # noqa: PTH208
-        if name not in known[parent] and not (folder / path).is_file():
+            listed[parent] = frozenset(os.listdir(where)) if where.is_dir() else frozenset()  # noqa: PTH208
+        if name not in listed[parent] and not (folder / path).is_file():
             absent.append(path)
     return absent
 
 
 def some(names: Sequence[str], limit: int = 10) -> str:
-    """The first names, comma-separated, and how many more there are."""
+    """The first names, comma-separated, and the number of the rest."""
     if not names:
         return "none"
     more = f" and {len(names) - limit:,} more" if len(names) > limit else ""

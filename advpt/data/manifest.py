@@ -1,4 +1,4 @@
-"""``advpt_prepare.json`` in a data set's folder: what it was made from and what it held when it was complete."""
+"""``advpt_prepare.json`` in a data set's folder: its sources, and what it contained when it was complete."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import PIL
 
 from advpt import files
+from advpt.data.facts import Checksums
 from advpt.data.layout import Report
-from advpt.data.verify import Marks
 from advpt.errors import DataError
 from advpt.version import __version__
 
@@ -32,16 +32,16 @@ def manifest(folder: Path) -> dict[str, Any] | None:
     content = files.read_json(path, DataError)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DataError(
-            f"{path} is not a manifest of format {FORMAT}; delete it and run `python -m advpt prepare` again."
+            f"{path} is not a manifest of format {FORMAT}; delete it and run `python -m advpt prepare` again"
         )
     for name, value in content.items():
         if problem := _problem(name, value):
-            raise DataError(f"{path}: {name} {problem}; delete it and run `python -m advpt prepare` again.")
+            raise DataError(f"{path}: {name} {problem}; delete it and run `python -m advpt prepare` again")
     return content
 
 
 def _problem(name: str, value: Any) -> str:
-    """What is wrong with a field of a manifest; "" for those that nobody reads again."""
+    """What is wrong with a field of a manifest; "" for those that are not read again."""
     if name == "sources" and not (isinstance(value, list) and all(isinstance(x, dict) for x in value)):
         return f"is {value!r:.60}, expected a list of objects"
     if name == "split" and not (isinstance(value, dict) and isinstance(value.get("sha256", ""), str)):
@@ -56,24 +56,26 @@ def _problem(name: str, value: Any) -> str:
     return ""
 
 
-def source_entry(what: str, filename: str, came_from: str, marks: Marks, checked: Iterable[str]) -> dict[str, Any]:
-    """One source in a manifest. ``checked``: marks that the catalogue knows and that agree; empty if it knows none."""
+def source_entry(
+    what: str, filename: str, came_from: str, checksums: Checksums, checked: Iterable[str]
+) -> dict[str, Any]:
+    """One source in a manifest. ``checked``: checksums of the catalogue that agree."""
     return {
         "what": what,
         "file": filename,
         "from": came_from,
-        "size": marks.size,
-        "sha256": marks.sha256,
-        "md5": marks.md5,
+        "size": checksums.size,
+        "sha256": checksums.sha256,
+        "md5": checksums.md5,
         "checked": sorted(checked),
     }
 
 
-def write(report: Report, sources: Iterable[dict[str, Any]], how: str) -> Path:
+def write(report: Report, sources: Iterable[dict[str, Any]], manner: str) -> Path:
     """Write the manifest of a complete data set; sources of an earlier one are kept if this run had none.
 
     Args:
-        how: "unpacked", "copied", "linked", "found" (it was there already) or "made".
+        manner: "unpacked", "copied", "linked", "found" (it was there already) or "made".
 
     Raises:
         OSError: if the folder cannot be written.
@@ -89,9 +91,9 @@ def write(report: Report, sources: Iterable[dict[str, Any]], how: str) -> Path:
         "format": FORMAT,
         "dataset": facts.name,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "how": how,
+        "how": manner,
         "sources": made_from,
-        "counts": dict(zip(("train", "val", "test"), report.found)),
+        "counts": dict(zip(("train", "val", "test"), report.counts)),
         "classes": report.classes,
         "extra": len(report.extra),
         "folders": {name: list(pair) for name, pair in report.folders.items()},

@@ -34,10 +34,10 @@ def chosen(names: Sequence[str], root: Path, look_only: bool) -> list[DatasetFac
     there = [facts for facts in every if facts.parts and (root / facts.folder).is_dir()]
     if look_only and there:
         return there
-    known = ", ".join(facts.config for facts in every if facts.parts)
+    choices = ", ".join(facts.config for facts in every if facts.parts)
     if look_only:
-        raise ConfigError(f"no data set in {root}; give the folder that holds them as --root. Known: {known}")
-    raise ConfigError(f"name at least one data set: {known}")
+        raise ConfigError(f"no data set in {root}; give the folder that holds them as --root. Known: {choices}")
+    raise ConfigError(f"name at least one data set: {choices}")
 
 
 def one(
@@ -49,12 +49,12 @@ def one(
         Its row of the table (see :data:`HEADERS`), and what is wrong with it, one line each.
 
     Raises:
-        AdvPTError: as :func:`advpt.data.prepare.prepare`; a check only raises ConfigError, for one's own data.
+        AdvPTError: as :func:`advpt.data.prepare.prepare`; a check only raises ConfigError, for ImageFolder.
     """
     folder = root / facts.folder
     if look_only:
         if not facts.parts:
-            raise ConfigError(f"{facts.name} is your own data; there is nothing to compare it with.")
+            raise ConfigError(f"{facts.name} is your own data; there is nothing to compare it with")
         report = layout.examine(facts, folder)
     else:
         report = prepare(facts, root, options)
@@ -65,14 +65,14 @@ def one(
     changed = manifest.changes(folder, report)
     lines += [f"{facts.name} in {folder}: {line}" for line in changed]
     state = "complete" if not lines else "DIFFERS"
-    if decode_images and (report.found != (0, 0, 0)):
+    if decode_images and (report.counts != (0, 0, 0)):
         bad = decode.bad_images(folder, decode.images(facts, folder))
         lines += [f"{facts.name}: {folder / path}: {reason}" for path, reason in bad]
         state = f"{len(bad):,} BAD IMAGES" if bad else f"{state}, all decode"
     if lines:
-        how = steps.command(facts, root)
-        lines.append(f"Next: delete what is damaged, then `{how}` (add --archive or --from if you have the data).")
+        command = steps.command(facts, root)
+        lines.append(f"Next: delete what is damaged, then `{command}` (add --archive or --from if you have the data)")
     for note in report.notes:
         log.warning("%s", note)
-    row = [facts.name, triple(report.found), f"{report.classes:,}", f"{len(report.extra):,}", state]
+    row = [facts.name, triple(report.counts), f"{report.classes:,}", f"{len(report.extra):,}", state]
     return row, lines

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from advpt import files
-from advpt.data import listing
+from advpt.data import listing, verify
 from advpt.data.facts import DatasetFacts
 from advpt.errors import DataError
 
@@ -63,20 +63,51 @@ def read(path: Path) -> tuple[Split, bytes]:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise DataError(f"{path.name} is missing: expected at {path}.") from None
-    if data.lstrip()[:64].lower().startswith((b"<!doctype", b"<html")):
+        raise DataError(f"{path.name} is missing: expected at {path}") from None
+    if verify.is_page(data[:64]):
         raise DataError(
             f"{path} is a web page, not a split file: most likely Google Drive's 'quota exceeded' page, "
-            "saved under this name. Delete it and fetch the file from its other source."
+            "saved under this name. Delete it and fetch the file from its other source"
         )
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"{path} is not valid JSON ({error}; {len(data)} bytes): damaged or cut short. "
-            "Delete it and fetch it again."
+            f"{path} is not valid JSON ({error}; {len(data)} bytes): damaged or cut short. Delete it and fetch it again"
         ) from None
     return parse(content, str(path)), data
+
+
+def read_lists(folder: Path) -> Split:
+    """The split of a data set that comes with lists instead of a split file, as FGVC Aircraft: labels are line numbers
+    of ``variants.txt``, parts are ``images_variant_{train,val,test}.txt`` with an image and a variant on each line.
+
+    Raises:
+        DataError: a list is missing, names another variant or gives no sound split.
+    """
+    labels = {name: label for label, name in enumerate(_lines(folder / "variants.txt"))}
+    parts = []
+    for part in PARTS:
+        path, rows = folder / f"images_variant_{part}.txt", []
+        for number, line in enumerate(_lines(path), 1):
+            image, _, variant = line.partition(" ")
+            if variant not in labels:
+                raise DataError(
+                    f"{path}, line {number} is {line!r}; expected an image number and a name of variants.txt"
+                )
+            rows.append((f"{image}.jpg", labels[variant], variant))
+        parts.append(tuple(rows))
+    split = Split(*parts)
+    check(split, f"{folder}/images_variant_*.txt")
+    return split
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = files.read_text(path, DataError).splitlines()
+    except FileNotFoundError:
+        raise DataError(f"{path.name} is missing: expected at {path}") from None
+    return [line.strip() for line in lines if line.strip()]
 
 
 def parse(content: Any, origin: str) -> Split:
@@ -86,8 +117,8 @@ def parse(content: Any, origin: str) -> Split:
         DataError: as :func:`read`.
     """
     if not isinstance(content, Mapping) or any(part not in content for part in PARTS):
-        found = ", ".join(map(repr, content)) if isinstance(content, Mapping) else type(content).__name__
-        raise DataError(f"{origin}: expected an object with 'train', 'val' and 'test', found {found or 'none'}.")
+        names = ", ".join(map(repr, content)) if isinstance(content, Mapping) else type(content).__name__
+        raise DataError(f"{origin}: expected an object with 'train', 'val' and 'test', found {names or 'none'}")
     train, val, test = (_rows(content[part], part, origin) for part in PARTS)
     split = Split(train, val, test)
     check(split, origin)
@@ -96,7 +127,7 @@ def parse(content: Any, origin: str) -> Split:
 
 def _rows(rows: Any, part: str, origin: str) -> tuple[Row, ...]:
     if not isinstance(rows, Sequence) or isinstance(rows, str):
-        raise DataError(f"{origin}: {part!r} is not a list.")
+        raise DataError(f"{origin}: {part!r} is not a list")
     for number, row in enumerate(rows):
         if not (
             isinstance(row, Sequence)
@@ -107,7 +138,7 @@ def _rows(rows: Any, part: str, origin: str) -> tuple[Row, ...]:
             and isinstance(row[2], str)
         ):
             raise DataError(
-                f"{origin}: entry {number} of {part!r} is {row!r}; expected [relative path, label, class name]."
+                f"{origin}: entry {number} of {part!r} is {row!r}; expected [relative path, label, class name]"
             )
     return tuple((path, label, name) for path, label, name in rows)
 
@@ -115,7 +146,7 @@ def _rows(rows: Any, part: str, origin: str) -> tuple[Row, ...]:
 def check(split: Split, origin: str) -> None:
     if not split.train or not split.test:
         empty = "train" if not split.train else "test"
-        raise DataError(f"{origin}: the list {empty!r} is empty.")
+        raise DataError(f"{origin}: the list {empty!r} is empty")
     where: dict[str, str] = {}
     names: dict[int, str] = {}
     listing.require_unicode(
@@ -127,19 +158,19 @@ def check(split: Split, origin: str) -> None:
             drive = pure.parts and ":" in pure.parts[0]
             if not pure.parts or drive or pure.is_absolute() or ".." in pure.parts or "\\" in path:
                 raise DataError(
-                    f"{origin}: {path!r} in {part!r} is not a plain relative path with '/' between its parts."
+                    f"{origin}: {path!r} in {part!r} is not a plain relative path with '/' between its parts"
                 )
             if path in where:
-                raise DataError(f"{origin}: {path!r} is listed twice, in {where[path]!r} and {part!r}.")
+                raise DataError(f"{origin}: {path!r} is listed twice, in {where[path]!r} and {part!r}")
             where[path] = part
             if names.setdefault(label, name) != name:
-                raise DataError(f"{origin}: label {label} has two names, {names[label]!r} and {name!r}.")
+                raise DataError(f"{origin}: label {label} has two names, {names[label]!r} and {name!r}")
     labels = sorted(names)
     if labels != list(range(len(labels))):
         gap = next(i for i, label in enumerate(labels) if i != label)
         raise DataError(
             f"{origin}: {len(labels)} labels must be 0 to {len(labels) - 1} without gaps; "
-            f"found {labels[gap]} where {gap} is due."
+            f"found {labels[gap]} where {gap} is due"
         )
 
 
@@ -158,19 +189,19 @@ def judge(facts: DatasetFacts, split: Split, data: bytes, path: Path) -> Verdict
         return Verdict(True)
     if marks.git_blob:
         kind, official = "git blob id", marks.git_blob
-        found = {git_blob(data), git_blob(split.as_text().encode())}
+        actual = {git_blob(data), git_blob(split.as_text().encode())}
         shown = git_blob(data)
     elif marks.content:
         kind, official = "content SHA-256", marks.content
         shown = split.digest()
-        found = {shown}
+        actual = {shown}
     else:
         return Verdict(
             False,
             f"{path} cannot be checked: no hash of the official {marks.filename} is on record. "
-            "Results are marked as not comparable.",
+            "Results are marked as not comparable",
         )
-    if official in found:
+    if official in actual:
         return Verdict(True)
     numbers = ""
     if split.counts() != facts.counts:
@@ -181,7 +212,7 @@ def judge(facts: DatasetFacts, split: Split, data: bytes, path: Path) -> Verdict
     return Verdict(
         False,
         f"{path} is not the official split of {facts.name}: its {kind} is {shown}, the official one is "
-        f"{official}.{numbers} Results are marked as not comparable with published ones.",
+        f"{official}.{numbers} Results are marked as not comparable with published ones",
     )
 
 

@@ -16,7 +16,7 @@ from advpt.errors import DataError
 def find_part(base: Path, part: Part, facts: DatasetFacts) -> Path | None:
     """A part of the layout in an unpacked archive or a user's folder; None if it is not there.
 
-    Looked for are CoOp's, torchvision's and the archive's own layout, under up to three folders that hold nothing
+    Looked for are the layouts of CoOp, torchvision and the archive, under up to three folders that hold nothing
     else; ``base`` itself counts if it has the part's name.
     """
     names = (*part.inside, f"{facts.folder}/{part.target}", part.target)
@@ -35,28 +35,28 @@ def find_part(base: Path, part: Part, facts: DatasetFacts) -> Path | None:
 
 
 def hints(facts: DatasetFacts, folder: Path) -> list[str]:
-    """What to say about known other things found in an unpacked or staged folder."""
-    found = []
+    """Advice on other layouts in an unpacked or staged folder."""
+    advice = []
     for hint in facts.lookalikes:
         inner = hint.path.removeprefix(f"{facts.folder}/")
         if any(any(folder.glob(pattern)) for pattern in (hint.path, inner)):
-            found.append(hint.advice)
-    return list(dict.fromkeys(found))
+            advice.append(hint.advice)
+    return list(dict.fromkeys(advice))
 
 
 def install(facts: DatasetFacts, wanted: Sequence[Part], staged: Path, folder: Path, work: Path) -> None:
     """Give the staged parts their names in ``folder``. An older one is replaced if all its files are in the new one.
 
     Raises:
-        DataError: if an older folder has files of its own; nothing was changed then.
+        DataError: if an older folder has files that the new one lacks; nothing was changed then.
     """
     for part in wanted:
         old = folder / part.target
-        own = sorted(names_below(old) - names_below(staged / part.target)) if old.exists() else []
-        if own:
+        extra = sorted(names_below(old) - names_below(staged / part.target)) if old.exists() else []
+        if extra:
             raise DataError(
-                f"{facts.name}: {old} is there but is not complete, and it has {len(own):,} files of its own: "
-                f"{listing.some(own, 5)}. Move it away, then run the same command again. Nothing was changed."
+                f"{facts.name}: {old} is there but is not complete, and it has {len(extra):,} files of its own: "
+                f"{listing.some(extra, 5)}. Move it away, then run the same command again. Nothing was changed"
             )
     for number, part in enumerate(wanted):
         old = folder / part.target
@@ -75,11 +75,11 @@ def names_below(path: Path) -> set[str]:
     """Relative paths of all files below a folder, hidden ones left out; {""} for a file."""
     if not path.is_dir():
         return {""}
-    found: set[str] = set()
+    names_found: set[str] = set()
     for where, folders, names in os.walk(path, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found |= {str(Path(where, name).relative_to(path)) for name in names if not name.startswith(".")}
-    return found
+        names_found |= {str(Path(where, name).relative_to(path)) for name in names if not name.startswith(".")}
+    return names_found
 
 
 def rename(source: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""The way by hand: what to fetch, from where, how to recognise it, where it goes and what to run then."""
+"""The steps to prepare a data set by hand: files, addresses, checksums, places and commands."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def manual(facts: DatasetFacts, root: Path) -> str:
     if not facts.parts:
         return (
             f"{facts.name} is your own data: put it under {root / facts.folder} as train/<class>/<image> and "
-            "test/<class>/<image> (val may be left out); nothing has to be prepared."
+            "test/<class>/<image> (val may be left out); nothing has to be prepared"
         )
     lines = [f"{facts.name} by hand (terms: {facts.licence or 'unknown'}; {facts.disk or 'size unknown'}):"]
     lines.append("1. Fetch, in a browser if need be:")
@@ -47,13 +47,13 @@ def manual(facts: DatasetFacts, root: Path) -> str:
     lines.append("2. Bring the files to this machine and, in their folder, run")
     options = [word for filename in needed for word in ("--archive", filename)]
     lines.append(f"   {command(facts, root, *options)}")
-    lines.append("   or, with the unpacked folder, its path after --from (and --link to link instead of copying).")
+    lines.append("   or, with the unpacked folder, its path after --from (and --link to link instead of copying)")
     lines.append("3. That makes")
     for part in facts.parts:
         lines.append(f"   {root / facts.folder / part.target}")
     if facts.split is not None:
         lines.append(f"   {root / facts.folder / facts.split.filename}")
-    lines.append(f"   which `{command(facts, root, '--check')}` compares with what is known of the data set.")
+    lines.append(f"   which `{command(facts, root, '--check')}` compares with what is known of the data set")
     return "\n".join(lines)
 
 
@@ -64,5 +64,5 @@ def _source(source: Source) -> str:
         if value:
             marks.append(f"{name} {value}")
             break
-    known = f" ({', '.join(marks)})" if marks else ""
-    return f"{source.filename} from {address}{known}{f': {source.note}' if source.note else ''}"
+    recognised_by = f" ({', '.join(marks)})" if marks else ""
+    return f"{source.filename} from {address}{recognised_by}{f': {source.note}' if source.note else ''}"

@@ -1,37 +1,25 @@
-"""Is this file what the catalogue says? Size, SHA-256, md5 and git blob id, computed in one pass."""
+"""Comparison of files with the catalogue: size, SHA-256, md5 and git blob id, computed in one pass."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from advpt.data.facts import Source
+from advpt.data.facts import Checksums, Source
 from advpt.errors import DataError
 
-_CHUNK = 1 << 20
-_SHOW_FROM = 256 << 20
-"""Files smaller than this are hashed without a progress bar."""
+CHUNK_BYTES = 1 << 20
+PROGRESS_BYTES = 256 << 20  # smaller files are hashed without a progress bar
 
 
 class WrongFile(DataError):
     """A file that is not the one the catalogue describes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Marks:
-    """What a file is recognised by."""
-
-    size: int
-    sha256: str
-    md5: str
-    git_blob: str
-
-
-def marks(path: Path) -> Marks:
-    """All marks of a file.
+def checksums(path: Path) -> Checksums:
+    """All checksums of a file.
 
     Raises:
         OSError: if it cannot be read.
@@ -39,46 +27,43 @@ def marks(path: Path) -> Marks:
     size = path.stat().st_size
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
     blob = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-    quiet = None if size >= _SHOW_FROM else True
+    quiet = None if size >= PROGRESS_BYTES else True
     with path.open("rb") as file, tqdm(total=size, unit="B", unit_scale=True, desc="hash", disable=quiet) as bar:
-        while chunk := file.read(_CHUNK):
+        while chunk := file.read(CHUNK_BYTES):
             for hasher in (sha256, md5, blob):
                 hasher.update(chunk)
             bar.update(len(chunk))
-    return Marks(size, sha256.hexdigest(), md5.hexdigest(), blob.hexdigest())
+    return Checksums(size=size, sha256=sha256.hexdigest(), md5=md5.hexdigest(), git_blob=blob.hexdigest())
 
 
-def check(path: Path, source: Source) -> tuple[Marks, tuple[str, ...]]:
-    """Compare a file with a source; returns its marks and the names of those that were compared and agree.
+def check(path: Path, source: Source) -> tuple[Checksums, tuple[str, ...]]:
+    """Compare a file with a source; returns its checksums and the names of those that are on record and agree.
 
     Raises:
-        WrongFile: if it is missing, empty, a web page, or differs in a mark that is known.
+        WrongFile: if it is missing, empty, a web page, or differs in a checksum that is on record.
     """
     if not path.is_file():
-        raise WrongFile(f"{path} is missing; expected the file {source.filename}.")
+        raise WrongFile(f"{path} is missing; expected the file {source.filename}")
     refuse_page(path, source)
-    found = marks(path)
+    actual = checksums(path)
     agree = []
-    for name, expected, value in (
-        ("size", source.size, found.size),
-        ("sha256", source.sha256, found.sha256[: len(source.sha256)]),
-        ("md5", source.md5, found.md5),
-        ("git_blob", source.git_blob, found.git_blob),
-    ):
-        if not expected:
-            continue
-        if value != expected:
-            raise WrongFile(_difference(path, source, name, expected, value, found.size))
-        agree.append(name)
-    return found, tuple(agree)
+    for name in ("size", "sha256", "md5", "git_blob"):
+        expected, value = getattr(source, name), getattr(actual, name)
+        if isinstance(expected, str):
+            value = value[: len(expected)]
+        if expected and value != expected:
+            raise WrongFile(_difference(path, source, name, expected, value, actual.size))
+        if expected:
+            agree.append(name)
+    return actual, tuple(agree)
 
 
 def _difference(path: Path, source: Source, name: str, expected: object, value: object, size: int) -> str:
     if name == "size":
         state = "cut short" if size < source.size else "another file"
-        return f"{path} has {size:,} bytes, expected {source.size:,}: it is {state}."
+        return f"{path} has {size:,} bytes, expected {source.size:,}: it is {state}"
     label = {"sha256": "SHA-256", "md5": "md5", "git_blob": "git blob id"}[name]
-    return f"{path} has {label} {value}, expected {expected} ({size:,} bytes): it is damaged or another file."
+    return f"{path} has {label} {value}, expected {expected} ({size:,} bytes): it is damaged or another file"
 
 
 def refuse_page(path: Path, source: Source) -> None:
@@ -86,7 +71,7 @@ def refuse_page(path: Path, source: Source) -> None:
     with path.open("rb") as file:
         head = file.read(4096)
     if not head:
-        raise WrongFile(f"{path} is empty (0 bytes): nothing was downloaded. Delete it and fetch it again.")
+        raise WrongFile(f"{path} is empty (0 bytes): nothing was downloaded. Delete it and fetch it again")
     if is_page(head):
         raise WrongFile(page_message(str(path), head, source))
 
@@ -97,12 +82,12 @@ def is_page(head: bytes) -> bool:
 
 
 def page_message(what: str, head: bytes, source: Source) -> str:
-    """The sentence for a web page in the place of data; Google Drive's quota page gets its own."""
+    """The sentence for a web page in the place of data; Google Drive's quota page gets another."""
     quota = b"quota" in head.lower() or source.where == "drive"
     if quota:
         return (
             f"{what} is a web page instead of {source.filename}: Google Drive says that its download quota is exceeded "
             "or asks for a sign-in. Try again in a day, or open the link in a browser that is signed in, save the file "
-            f"and pass it with --archive {source.filename}."
+            f"and pass it with --archive {source.filename}"
         )
-    return f"{what} is a web page instead of {source.filename}: the address has moved or asks for a sign-in."
+    return f"{what} is a web page instead of {source.filename}: the address has moved or asks for a sign-in"

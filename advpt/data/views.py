@@ -1,4 +1,4 @@
-"""Random resized crops by image id: what views of an image are, and what they are made of.
+"""Random resized crops by image id: the views of test-time tuning.
 
 A crop covers 8 to 100 % of the area at an aspect ratio of 3/4 to 4/3 (``RandomResizedCrop`` as ImageNet training and
 test-time tuning use it), is resized to the model's input and flipped in half of the cases. What is drawn depends on
@@ -54,8 +54,7 @@ def draw(height: int, width: int, n: int, generator: torch.Generator) -> Boxes:
         whole_w = min(width, round(height * RATIO[1]))
         whole_h = min(height, round(width / RATIO[0]))
         whole = torch.tensor([(height - whole_h) // 2, (width - whole_w) // 2, whole_h, whole_w])
-        found = torch.where(fits.any(1)[:, None], torch.stack([top, left, h, w], 1), whole)
-        return Boxes(found, flipped)
+        return Boxes(torch.where(fits.any(1)[:, None], torch.stack([top, left, h, w], 1), whole), flipped)
     return Boxes(torch.stack([top, left, h, w], 1), flipped)
 
 
@@ -91,15 +90,15 @@ def views(pixels: Tensor, ids: Sequence[str], n: int, seed: int) -> Tensor:
 
 
 def crops_of_file(path: Path, size: tuple[int, int], n: int, generator: torch.Generator, interpolation: str) -> Tensor:
-    """``[n, 3, h, w]`` in [0, 1]: crops of the image file at its own resolution, resized by PIL.
+    """``[n, 3, h, w]`` in [0, 1]: crops of the image file at full resolution, resized by PIL.
 
     Raises:
         DataError: the file is missing, is not a whole image, or is too large.
     """
     image = read_rgb(path)
     boxes = draw(image.height, image.width, n, generator)
-    mode, found = INTERPOLATIONS[interpolation], []
+    mode, resized = INTERPOLATIONS[interpolation], []
     for (top, left, height, width), flip in zip(boxes.place.tolist(), boxes.flipped.tolist()):
         crop = TF.resized_crop(image, top, left, height, width, list(size), mode)
-        found.append(TF.to_tensor(TF.hflip(crop) if flip else crop))
-    return torch.stack(found)
+        resized.append(TF.to_tensor(TF.hflip(crop) if flip else crop))
+    return torch.stack(resized)

@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from advpt.defenses.weights import WeightFile, own_file, read_tensors
+from advpt.checkpoints import read_state_dict
+from advpt.defenses.weights import WeightFile, own_file
 from advpt.errors import DefenseError, WeightsError
 
 PUBLISHED = WeightFile(
@@ -48,10 +49,10 @@ ADM_256: dict[str, Any] = {
     "mid_block_scale_factor": 1,
     "add_attention": True,
 }
-# What no tensor shows: part of a bank's key where a file of one's own has it otherwise than OpenAI's model.
+# Settings that no tensor shows: part of a bank's key where a user's own file differs from OpenAI's model.
 UNSEEN = ("center_input_sample", "time_embedding_type", "flip_sin_to_cos", "freq_shift", "attention_head_dim",
           "norm_num_groups", "attn_norm_num_groups", "norm_eps", "act_fn", "mid_block_scale_factor")  # fmt: skip
-CONFIG = "unet_config"  # the metadata entry of a safetensors file of one's own
+CONFIG = "unet_config"  # the metadata entry of a user's own safetensors file
 
 
 def build(config: Mapping[str, Any]) -> nn.Module:
@@ -72,7 +73,7 @@ def build(config: Mapping[str, Any]) -> nn.Module:
 
 def key_map(config: Mapping[str, Any]) -> dict[str, str]:
     """ADM's module paths and diffusers' for the same modules: residual blocks, attentions and single layers."""
-    found = {
+    names = {
         "time_embed.0": "time_embedding.linear_1",
         "time_embed.2": "time_embedding.linear_2",
         "input_blocks.0.0": "conv_in",
@@ -86,24 +87,24 @@ def key_map(config: Mapping[str, Any]) -> dict[str, str]:
     last = len(config["down_block_types"]) - 1
     for level, kind in enumerate(config["down_block_types"]):
         for layer in range(layers):
-            found[f"input_blocks.{place}.0"] = f"down_blocks.{level}.resnets.{layer}"
+            names[f"input_blocks.{place}.0"] = f"down_blocks.{level}.resnets.{layer}"
             if kind.startswith("Attn"):
-                found[f"input_blocks.{place}.1"] = f"down_blocks.{level}.attentions.{layer}"
+                names[f"input_blocks.{place}.1"] = f"down_blocks.{level}.attentions.{layer}"
             place += 1
         if level < last:
-            found[f"input_blocks.{place}.0"] = f"down_blocks.{level}.downsamplers.0"
+            names[f"input_blocks.{place}.0"] = f"down_blocks.{level}.downsamplers.0"
             place += 1
     place = 0
     for level, kind in enumerate(config["up_block_types"]):
         attention = kind.startswith("Attn")
         for layer in range(layers + 1):
-            found[f"output_blocks.{place}.0"] = f"up_blocks.{level}.resnets.{layer}"
+            names[f"output_blocks.{place}.0"] = f"up_blocks.{level}.resnets.{layer}"
             if attention:
-                found[f"output_blocks.{place}.1"] = f"up_blocks.{level}.attentions.{layer}"
+                names[f"output_blocks.{place}.1"] = f"up_blocks.{level}.attentions.{layer}"
             if layer == layers and level < last:
-                found[f"output_blocks.{place}.{2 if attention else 1}"] = f"up_blocks.{level}.upsamplers.0"
+                names[f"output_blocks.{place}.{2 if attention else 1}"] = f"up_blocks.{level}.upsamplers.0"
             place += 1
-    return found
+    return names
 
 
 _INSIDE = {  # of a residual block, then of an attention
@@ -144,16 +145,16 @@ def _converted(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> Iterat
             yield f"{modules[path]}.{kind}", value
             continue
         inside = path.split(".")
-        owner, rest = next(
+        owner, layer = next(
             ((".".join(inside[:n]), ".".join(inside[n:])) for n in (3, 2) if ".".join(inside[:n]) in modules), ("", "")
         )
-        if not owner or (rest not in _INSIDE and rest != "qkv"):
+        if not owner or (layer not in _INSIDE and layer != "qkv"):
             raise WeightsError(f"{name} belongs to no part of this diffusion model; is it the right checkpoint?")
-        if rest == "qkv":
+        if layer == "qkv":
             for part, tensor in zip("qkv", split_qkv(_flat(value), config["attention_head_dim"])):
                 yield f"{modules[owner]}.to_{part}.{kind}", tensor
         else:
-            yield f"{modules[owner]}.{_INSIDE[rest]}.{kind}", _flat(value) if rest == "proj_out" else value
+            yield f"{modules[owner]}.{_INSIDE[layer]}.{kind}", _flat(value) if layer == "proj_out" else value
 
 
 def _flat(weight: Tensor) -> Tensor:
@@ -162,12 +163,12 @@ def _flat(weight: Tensor) -> Tensor:
 
 
 def reads(config: Mapping[str, Any]) -> dict[str, Any]:
-    """How a UNet's tensors are read where it is not as OpenAI's model reads them: settings that no tensor shows."""
+    """Settings that no tensor shows and in which a UNet differs from OpenAI's model."""
     return {name: config.get(name) for name in UNSEEN if config.get(name) != ADM_256[name]}
 
 
 def load(weights: str = "") -> tuple[nn.Module, dict[str, Any]]:
-    """A frozen UNet and its configuration: OpenAI's 256 x 256 model, or a file of one's own from :func:`save`.
+    """A frozen UNet and its configuration: OpenAI's 256 x 256 model, or a user's own file from :func:`save`.
 
     Raises:
         WeightsError: missing, another hash, damaged, or tensors missing, unexpected or of another shape.
@@ -175,10 +176,10 @@ def load(weights: str = "") -> tuple[nn.Module, dict[str, Any]]:
     """
     if weights:
         path = own_file(weights)
-        config, state = _config_of(path), read_tensors(path)
+        config, state = _config_of(path), read_state_dict(path, "weights of a diffusion model")
     else:
         path, config = PUBLISHED.path, ADM_256
-        build({**config, "block_out_channels": [64] * 6})  # say that diffusers is missing before reading 2 GB
+        build({**config, "block_out_channels": [64] * 6})  # fails without diffusers, before 2 GB are read
         state = convert(PUBLISHED.read(), config)
     return from_state(state, config, str(path)), config
 
@@ -195,7 +196,7 @@ def from_state(state: Mapping[str, Tensor], config: Mapping[str, Any], source: s
 
 
 def save(model: nn.Module, config: Mapping[str, Any], path: Path) -> None:
-    """Write a UNet of one's own as safetensors with its configuration, for ``weights=NAME``."""
+    """Write a UNet as safetensors with its configuration, for ``weights=NAME``."""
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
     save_file(tensors, path, metadata={CONFIG: json.dumps(dict(config), sort_keys=True)})
 

@@ -7,14 +7,15 @@ image.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
 from advpt.attacks.noise import SampleNoise, as_noise
-from advpt.errors import ConfigError, DefenseError, unknown_name
+from advpt.errors import DefenseError
+from advpt.registry import Registry
 
 Option = bool | int | float | str
 OWN, STRAIGHT = "own", "straight through"
@@ -110,7 +111,7 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def gradient_of(defense: Defense, bpda: bool = False) -> str:
-    """How an adaptive attacker differentiates a defense: :data:`OWN`, or :data:`STRAIGHT` (BPDA with the identity)."""
+    """The gradient that an adaptive attacker follows: :data:`OWN`, or :data:`STRAIGHT` (BPDA with the identity)."""
     return OWN if defense.has_gradient and not (bpda and not defense.linear) else STRAIGHT
 
 
@@ -129,25 +130,4 @@ def attackable(
     return _StraightThrough.apply(pixels, defended)
 
 
-class Registry:
-    """Defense classes by name: a new defense is one file with ``@DEFENSES.add``."""
-
-    def __init__(self) -> None:
-        self._items: dict[str, type[Defense]] = {}
-
-    def add(self, cls: type[Defense]) -> type[Defense]:
-        if cls.name in self._items:
-            raise ConfigError(f"two defenses are called {cls.name!r}; rename one")
-        self._items[cls.name] = cls
-        return cls
-
-    def get(self, name: str) -> type[Defense]:
-        if name not in self._items:
-            raise ConfigError(unknown_name("defense", name, self._items))
-        return self._items[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._items))
-
-
-DEFENSES = Registry()
+DEFENSES: Registry[Defense] = Registry("defense")  # a new defense is one file with ``@DEFENSES.add``

@@ -1,4 +1,4 @@
-"""Several defenses one after the other, and what an adaptive attacker sees of them."""
+"""Defenses applied one after the other, with the gradient that an adaptive attacker follows."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ class Chain:
         return any(stage.draws_noise for stage in self.stages)
 
     def parameters(self, seed: int | None = None) -> list[dict[str, Any]]:
-        """What the result depends on, stage by stage, as JSON values; random stages carry the ``seed`` of their
-        draws."""
+        """The parameters of each stage, as JSON values; random stages have the ``seed`` of their draws."""
         return [
             stage.parameters() | ({"seed": seed} if stage.draws_noise and seed is not None else {})
             for stage in self.stages
@@ -48,10 +47,9 @@ class Chain:
         return pixels
 
     def gradients(self, bpda: bool = False) -> dict[str, str]:
-        """For the record: how each stage is differentiated, ``{"1 super": "own", "2 diffpure": "straight
-        through"}``."""
-        found = {}
+        """The gradient of each stage, for a record: ``{"1 super": "own", "2 diffpure": "straight through"}``."""
+        gradients = {}
         for place, stage in enumerate(self.stages, 1):
             kind = gradient_of(stage, bpda)
-            found[f"{place} {stage.name}"] = kind + (f" ({stage.gradient_note})" if stage.gradient_note else "")
-        return found
+            gradients[f"{place} {stage.name}"] = kind + (f" ({stage.gradient_note})" if stage.gradient_note else "")
+        return gradients

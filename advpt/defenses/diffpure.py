@@ -33,14 +33,20 @@ from advpt.errors import DefenseError, unknown_name
 from advpt.files import tensor_digest
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-GRADIENT_CALLS = 20  # longer chains are passed straight through by an adaptive attacker
+GRADIENT_CALLS = 20  # with more calls an adaptive attacker uses the identity's gradient
 
 
 @DEFENSES.add
 class DiffPure(Defense):
-    """Args: ``t``: forward steps (0: the resize round trip alone); ``sampler``: ``ddpm`` or ``sde``; ``stride`` between
-    network calls; ``dtype`` of the network (``fp32``, ``bf16``, ``fp16``); ``weights``: a file of your own in the
-    weights folder ("": OpenAI's)."""
+    """Adds noise and removes it with a diffusion model.
+
+    Args:
+        t: forward steps, 0 to 1000 (0: the resize round trip alone).
+        sampler: ``ddpm`` or ``sde``.
+        stride: steps from one network call to the next.
+        dtype: of the network: ``fp32``, ``bf16`` or ``fp16``.
+        weights: the name of a file in the weights folder ("": OpenAI's).
+    """
 
     name = "diffpure"
     summary = "diffusion purification (Nie et al., ICML 2022); needs diffusers and a 2.2 GB file"
@@ -98,15 +104,9 @@ class DiffPure(Defense):
         return self
 
     def parameters(self) -> dict[str, Any]:
-        return super().parameters() | {
-            "t": self.t,
-            "sampler": self.sampler,
-            "stride": self.stride,
-            "dtype": self.dtype,
-            "size": self.size,
-            "weights": self.digest,
-            **({"reads": self.reads} if self.reads else {}),
-        }
+        options = {name: getattr(self, name) for name in ("t", "sampler", "stride", "dtype", "size")}
+        weights = {"weights": self.digest} | ({"reads": self.reads} if self.reads else {})
+        return super().parameters() | options | weights
 
     def apply(self, pixels: Tensor, noise: SampleNoise | None) -> Tensor:
         noise = self.needed(noise)

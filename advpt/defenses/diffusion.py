@@ -1,4 +1,4 @@
-"""Forward noise and two ways back: what DiffPure (Nie et al., ICML 2022) does with a denoising diffusion model.
+"""Forward noise and two samplers back to an image, for DiffPure (Nie et al., ICML 2022).
 
 Written from the papers (Ho et al., 2020; Nichol and Dhariwal, 2021; Song et al., 2021), not from DiffPure's code, whose
 licence is non-commercial. A noise model is any callable ``(x [b, 3, s, s] in [-1, 1] plus noise, index) -> [b, 3 or
@@ -77,14 +77,14 @@ def sde_times(t: int, stride: int = 1) -> list[tuple[float, float, int]]:
     The solver that DiffPure uses counts float32 seconds 1 - time upwards, so the truncated indices repeat near the
     start (149, 148, 148, 147, ..., 1 for t = 150); they are computed the same way here.
     """
-    found = []
+    times = []
     clock, end, step = np.float32(1 - t / STEPS), np.float32(1 - SDE_END), np.float32(stride / STEPS)
     while clock < end:
         following = min(np.float32(clock + step), end)
         now = np.float32(1) - clock
-        found.append((float(now), float(following - clock), int(np.float32(now * np.float32(STEPS)))))
+        times.append((float(now), float(following - clock), int(np.float32(now * np.float32(STEPS)))))
         clock = following
-    return found
+    return times
 
 
 def sde(model: NoiseModel, x: Tensor, t: int, noise: SampleNoise, stride: int = 1) -> Tensor:

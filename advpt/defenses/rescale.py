@@ -37,8 +37,14 @@ INTERPOLATIONS = ("nearest", "bilinear")
 
 @DEFENSES.add
 class RandomRescale(Defense):
-    """Args: ``low`` and ``canvas``: the smallest r and the padded size as multiples of the input size; ``fill`` of
-    :data:`FILLS`; ``interp`` of the resize to r; ``flip``: mirror half of the images."""
+    """Resizes images to a random size and pads them at a random place.
+
+    Args:
+        low, canvas: the smallest r and the padded size, as multiples of the input size.
+        fill: name of the padding colour (:data:`FILLS`).
+        interp: ``nearest`` or ``bilinear``, of the resize to r.
+        flip: mirror half of the images.
+    """
 
     name = "rescale"
     summary = "random resize and grey padding (Xie et al., ICLR 2018)"
@@ -63,13 +69,7 @@ class RandomRescale(Defense):
 
     @property
     def options(self) -> dict[str, Option]:
-        return {
-            "low": self.low,
-            "canvas": self.canvas,
-            "fill": self.fill,
-            "interp": self.interp,
-            "flip": self.flip,
-        }
+        return {name: getattr(self, name) for name in self.profiles["iclr"]}
 
     @classmethod
     def check(cls, options: Mapping[str, Option]) -> None:
@@ -112,7 +112,7 @@ class RandomRescale(Defense):
         return F.interpolate(padded, (height, width), mode="bilinear", align_corners=False, antialias=True)
 
     def _sources(self, n: int, r: Tensor, place: Tensor, canvas: int) -> tuple[Tensor, Tensor, Tensor]:
-        """For each of the canvas's positions ``[b, canvas]``: the two source positions and the weight of the second."""
+        """The two source positions of each position on the canvas ``[b, canvas]``, and the weight of the second."""
         at = torch.arange(canvas, device=r.device, dtype=r.dtype)[None] - place[:, None]
         if self.interp == "nearest":
             first = torch.div(at * n, r[:, None], rounding_mode="floor").clamp(0, n - 1)

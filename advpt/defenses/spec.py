@@ -29,9 +29,9 @@ class Stage:
 
     def __str__(self) -> str:
         """The shortest text with this meaning: only options that differ from the profile's."""
-        usual = DEFENSES.get(self.name).profiles[self.profile]
-        own = [f"{k}={v}" for k, v in self.options if v != usual[k]]
-        return "/".join([f"{self.name}:{self.profile}", *own])
+        defaults = DEFENSES.get(self.name).profiles[self.profile]
+        changed = [f"{k}={v}" for k, v in self.options if v != defaults[k]]
+        return "/".join([f"{self.name}:{self.profile}", *changed])
 
     @property
     def expanded(self) -> str:
@@ -96,15 +96,15 @@ def parse_all(texts: Sequence[str]) -> list[DefenseSpec]:
 
 
 def _stage(text: str) -> Stage:
-    head, *rest = text.split("/")
+    head, *words = text.split("/")
     name, _, profile = head.partition(":")
     kind = DEFENSES.get(name)
     profile = profile or _first(name)
     if profile not in kind.profiles:
         raise ConfigError(f"defense {text!r}: {unknown_name('profile', profile, kind.profiles)}")
     options = dict(kind.profiles[profile])
-    for part in rest:
-        key, equals, value = part.partition("=")
+    for word in words:
+        key, equals, value = word.partition("=")
         if not equals or key not in options:
             raise ConfigError(f"defense {text!r}: {unknown_name('option', key, options)}; write OPTION=VALUE")
         options[key] = _value(text, key, value, options[key])

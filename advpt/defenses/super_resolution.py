@@ -2,10 +2,10 @@
 
 Profiles:
 
-* ``advpt`` (default): what AdvPT's code runs under this name: the wavelet stage alone, sigma 0.02. (Its paper says 0.2,
+* ``advpt`` (default): as AdvPT's code under this name: the wavelet stage alone, sigma 0.02. (Its paper says 0.2,
   which would blur images beyond recognition.)
 * ``mustafa``: sigma 0.01 in channel space, as scikit-image counted it in 2019, then EDSR x2 rounded to 8 bit. The
-  original hands its images on as JPEG files and classifies at twice the size; here there is no JPEG step, and the
+  original writes its images as JPEG files and classifies at twice the size; here there is no JPEG step, and the
   image is scaled down to CLIP's input size (bicubic, antialiased).
 """
 
@@ -19,10 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from advpt.attacks.noise import SampleNoise
+from advpt.checkpoints import read_state_dict
 from advpt.defenses import edsr
 from advpt.defenses.base import DEFENSES, Defense, Option
 from advpt.defenses.wavelet import SIGMA_SPACES, denoise
-from advpt.defenses.weights import own_file, read_tensors
+from advpt.defenses.weights import own_file
 from advpt.errors import DefenseError, unknown_name
 from advpt.files import tensor_digest
 
@@ -32,7 +33,7 @@ NETWORKS = ("none", "edsr")
 @DEFENSES.add
 class SuperResolution(Defense):
     """Args: ``sigma`` of the wavelet stage (0: none), ``space`` it counts in (``rgb``, ``channel``); ``sr``:
-    ``none`` or ``edsr``; ``weights``: a file of your own for it, in the weights folder ("": the published one)."""
+    ``none`` or ``edsr``; ``weights``: a file in the weights folder for it ("": the published one)."""
 
     name = "super"
     summary = "wavelet denoising, and EDSR x2 in profile mustafa (Mustafa et al., TIP 2020)"
@@ -46,11 +47,11 @@ class SuperResolution(Defense):
         self.sigma, self.space = float(sigma), space
         self.network: edsr.EDSR | None = None
         if sr == "edsr":
-            state = read_tensors(own_file(weights)) if weights else edsr.PUBLISHED.read()
+            state = read_state_dict(own_file(weights), "weights of EDSR") if weights else edsr.PUBLISHED.read()
             self.use(edsr.from_state(state, weights or edsr.PUBLISHED.name))
 
     def use(self, network: edsr.EDSR) -> SuperResolution:
-        """Scale up with this network."""
+        """Use this network for super-resolution."""
         self.network = network
         self.digest = tensor_digest(network.state_dict())
         self.gradient_note = "rounding to 8 bit passed straight through"

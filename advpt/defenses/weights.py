@@ -1,4 +1,4 @@
-"""Weight files of defenses: where they lie, where they come from, and how they are read without running anything."""
+"""Weight files of defenses: their places and sources."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
+from advpt.checkpoints import read_state_dict
 from advpt.errors import WeightsError
-from advpt.files import file_digest, first_words, pickled_class
+from advpt.files import file_digest
 
 
 def folder() -> Path:
@@ -21,7 +20,7 @@ def folder() -> Path:
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A published file. ``sha256`` is its SHA-256 or the beginning of it, as far as it is known."""
+    """A published file. ``sha256`` is its SHA-256 or the beginning of it, as far as it is published."""
 
     name: str
     url: str
@@ -43,35 +42,18 @@ class WeightFile:
     def read(self) -> dict[str, Tensor]:
         """Its tensors, after comparing its SHA-256. Raises WeightsError when missing, different or damaged."""
         path = self.find()
-        found = file_digest(path)
-        if not found.startswith(self.sha256):
+        actual = file_digest(path)
+        if not actual.startswith(self.sha256):
             raise WeightsError(
-                f"{path} has SHA-256 {found}, expected {self.sha256}; it is cut off or another file: "
+                f"{path} has SHA-256 {actual}, expected {self.sha256}; it is cut off or another file: "
                 f"delete it and fetch {self.url} again"
             )
-        return read_tensors(path)
+        return read_state_dict(path, f"the weights {self.name}")
 
 
 def own_file(name: str) -> Path:
-    """A file of the user's own in :func:`folder`. Raises WeightsError when it is missing."""
+    """A file of the user in :func:`folder`. Raises WeightsError when it is missing."""
     path = folder() / name
     if not path.is_file():
         raise WeightsError(f"{path} is not there; put the file named by weights={name} there, or set ADVPT_WEIGHTS")
     return path
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """A plain state dict from a torch or safetensors file; nothing in it is executed.
-
-    Raises:
-        WeightsError: damaged, or something else than named tensors.
-    """
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
-        pickled = pickled_class(error)
-        why = f"it holds a pickled object of {pickled}" if pickled else first_words(error)[:200]
-        raise WeightsError(f"{path} cannot be read ({why}); expected tensors by name, fetch it again") from error
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise WeightsError(f"{path} holds no state dict of tensors")
-    return state

@@ -1,4 +1,4 @@
-"""How often the 95 % intervals of :mod:`advpt.evaluation.statistics` hold the truth, by simulation.
+"""How often the 95 % intervals of :mod:`advpt.evaluation.intervals` hold the truth, by simulation.
 
 The tables in ``docs/statistics.md`` were printed by
 
@@ -23,7 +23,7 @@ import numpy as np
 from scipy.special import expit, ndtri, stdtrit
 from tabulate import tabulate
 
-from advpt.evaluation.statistics import UPPER, Runs, accuracy_interval, difference
+from advpt.evaluation.intervals import UPPER, Runs, accuracy_interval, difference
 
 IMAGES, DEVIATIONS, SEEDS = (200, 3600), (0, 1, 2, 4, 6), (2, 3, 5, 10)
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(80)

@@ -4,111 +4,135 @@ draws."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import torch
 
+from advpt.attacks.spec import AttackSpec
 from advpt.bank.defended_input import UNDEFENDED, AdaptiveTarget, DefendedInput, DefenseAwareForward
 from advpt.data.images import ImageSet
 from advpt.defenses.base import STRAIGHT
 from advpt.defenses.chain import Chain
 from advpt.defenses.spec import DefenseSpec, parse_all
+from advpt.evaluation.intervals import wilson
 from advpt.evaluation.protocols import Threat
-from advpt.evaluation.statistics import wilson
-from advpt.prompts.classifier import Classifier
+from advpt.evaluation.record import CleanAccuracy, DefenseFacts, DrawAccuracy, RobustAccuracy
 from advpt.settings import EvalSettings
 
-SMOOTH = "smooth sign"  # how the gradient through tuning at test time is called
+Part = TypeVar("Part", bound=CleanAccuracy)
+SMOOTH = "smooth sign"  # name of the gradient through tuning at test time
 
 
-def inexact_gradient(defense: Mapping[str, Any] | None) -> str:
+def inexact_gradient(defense: DefenseFacts | None) -> str:
     """The words that stand beside a number whose attacker did not follow the gradient of what was attacked, "" where it
     did: a stage passed straight through has the gradient of the identity (BPDA, Athalye et al., ICML 2018), tuning at
-    test time that of a smoothed step.
-
-    Args:
-        defense: that of a record, as :meth:`Defended.facts` makes it.
-    """
-    gradient = defense.get("gradient") if isinstance(defense, Mapping) else None
+    test time that of a smoothed step."""
     words = []
-    for stage, kind in gradient.items() if isinstance(gradient, Mapping) else ():
-        name, text = str(stage).split()[-1:], str(kind)
-        if text.startswith(STRAIGHT):
-            words.append(f"identity gradient through {''.join(name)}")
-        elif STRAIGHT in text:
-            words.append(f"identity gradient through the rounding of {''.join(name)}")
-        elif SMOOTH in text:
+    for stage, kind in (defense.gradient or {}).items() if defense is not None else ():
+        name = stage.split()[-1]
+        if kind.startswith(STRAIGHT):
+            words.append(f"identity gradient through {name}")
+        elif STRAIGHT in kind:
+            words.append(f"identity gradient through the rounding of {name}")
+        elif SMOOTH in kind:
             words.append("smoothed gradient through the tuning")
     return ", ".join(words)
 
 
-@dataclass(frozen=True, eq=False)
-class Defended:
-    """One row of a table: a chain of defenses (None: none), seen once per seed of its draws, on these images.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EvaluationRow:
+    """One row of results: images without a defense. Subclasses put something before the classifier.
 
-    ``part``: these images are a part that was taken because a defense is costly.
+    Args:
+        inputs: of its banks, one for each draw of a random defense.
+        part: the images are a part, taken because a defense is costly.
     """
 
-    spec: DefenseSpec | None
-    chain: Chain | None
-    inputs: tuple[DefendedInput, ...]
     images: ImageSet
+    inputs: tuple[DefendedInput, ...] = (UNDEFENDED,)
     part: bool = False
     tunes: ClassVar[bool] = False  # whether prompts are tuned on every image before it is classified
 
     @property
     def names(self) -> list[str]:
-        """Its stages, for people and for the record's name."""
-        return [str(stage) for stage in self.spec.stages] if self.spec is not None else []
-
-    def classifier(self, learned: Classifier) -> Classifier:
-        """Who classifies what its banks hold."""
-        return learned
+        """The stages before the classifier."""
+        return []
 
     def applies_to(self, threat: Threat) -> bool:
-        """Whether it is measured under this threat."""
+        """Whether the row is measured under this threat."""
         return True
 
     def attack_target(self, threat: Threat, bpda: bool) -> AdaptiveTarget | None:
-        """What the attacker attacks through: the chain under ``adaptive``, else nothing but the encoder."""
-        if self.chain is None or threat.protocol != "adaptive" or threat.own_network:
-            return None
-        return DefenseAwareForward(self.chain, bpda)
+        """What the attacker differentiates besides the encoder."""
+        return None
 
     def adapt(self, threat: Threat, draws: int) -> Threat:
-        """The threat as it is carried out: an adaptive attacker takes means over the draws of a random defense
+        """The threat as it is carried out: an adaptive attacker of something random takes means over ``draws`` draws
         (EOT)."""
-        if self.chain is None or not self.chain.draws_noise or threat.protocol != "adaptive" or threat.own_network:
+        return threat
+
+    def knowledge(self, threat: Threat) -> str:
+        """What the attacker knows, in words."""
+        return threat.knows
+
+    def facts(self, threat: Threat | None, bpda: bool) -> DefenseFacts | None:
+        """The stages in full, their seeds, and the gradient that the attacker followed, for a record."""
+        return None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Defended(EvaluationRow):
+    """The images behind a chain of defenses."""
+
+    spec: DefenseSpec
+    chain: Chain
+
+    @property
+    def names(self) -> list[str]:
+        return [str(stage) for stage in self.spec.stages]
+
+    def attack_target(self, threat: Threat, bpda: bool) -> AdaptiveTarget | None:
+        return DefenseAwareForward(self.chain, bpda) if _is_adaptive(threat) else None
+
+    def adapt(self, threat: Threat, draws: int) -> Threat:
+        if not self.chain.draws_noise or not _is_adaptive(threat):
             return threat
         attack = threat.attack.with_eot(draws)
         if attack == threat.attack:
             return threat
-        note = f"{threat.note}; " if threat.note else ""
-        if attack.name != threat.attack.name:
-            return dataclasses.replace(
-                threat, attack=attack, note=f"{note}{attack.name} for a defense that draws noise"
-            )
-        return dataclasses.replace(threat, attack=attack, note=f"{note}every gradient a mean over {draws} draws")
+        replaced = f"{attack.name} for a defense that draws noise"
+        means = f"every gradient a mean over {draws} draws"
+        return noted(threat, attack, means if attack.name == threat.attack.name else replaced)
 
-    def facts(self, threat: Threat | None, bpda: bool) -> dict[str, Any] | None:
-        """For the record: the chain in full, the seeds, and how the attacker differentiated it."""
-        if self.spec is None or self.chain is None:
-            return None
-        attack_target = self.attack_target(threat, bpda) if threat is not None else None
-        return {
-            "spec": str(self.spec),
-            "expanded": self.spec.expanded,
-            "stages": self.chain.parameters(),
-            "seeds": [each.seed for each in self.inputs],
-            "gradient": self.chain.gradients(bpda) if attack_target is not None else None,
-        }
+    def knowledge(self, threat: Threat) -> str:
+        if threat.own_network:
+            return threat.knows
+        return f"{threat.knows}, and the defense" if _is_adaptive(threat) else f"{threat.knows}; not the defense"
+
+    def facts(self, threat: Threat | None, bpda: bool) -> DefenseFacts | None:
+        return DefenseFacts(
+            spec=str(self.spec),
+            expanded=self.spec.expanded,
+            stages=tuple(self.chain.parameters()),
+            seeds=tuple(each.seed for each in self.inputs),
+            gradient=self.chain.gradients(bpda) if threat is not None and _is_adaptive(threat) else None,
+        )
+
+
+def _is_adaptive(threat: Threat) -> bool:
+    return threat.protocol == "adaptive" and not threat.own_network
+
+
+def noted(threat: Threat, attack: AttackSpec, note: str) -> Threat:
+    """The threat with another attack, and a note that says why."""
+    return dataclasses.replace(threat, attack=attack, note=f"{threat.note}; {note}" if threat.note else note)
 
 
 def check(settings: EvalSettings) -> list[DefenseSpec]:
-    """The chains that the settings ask for, once all their files and packages are known to be there.
+    """Parse the chains of the settings and require all their files and packages.
 
     Raises:
         ConfigError, WeightsError, DefenseError: a chain that cannot be read or used.
@@ -119,54 +143,63 @@ def check(settings: EvalSettings) -> list[DefenseSpec]:
     return chains
 
 
-def plan(settings: EvalSettings, images: ImageSet, device: torch.device) -> list[Defended]:
+def plan(settings: EvalSettings, images: ImageSet, device: torch.device) -> list[EvaluationRow]:
     """No defense and every chain on ``images``; costly chains, and no defense beside them, on a part of the images
     unless ``EVAL.SUBSET`` already says how many."""
     specs = parse_all(settings.defenses)
     some = images if settings.subset else images.first(settings.costly_subset)
-    usual = [spec for spec in specs if not (spec.costly and len(some) < len(images))]
-    found = [Defended(None, None, (UNDEFENDED,), images)]
-    found += [_defended(spec, settings, images, device) for spec in usual]
-    if costly := [spec for spec in specs if spec not in usual]:
-        found.append(Defended(None, None, (UNDEFENDED,), some, part=True))
-        found += [dataclasses.replace(_defended(spec, settings, some, device), part=True) for spec in costly]
-    return found
+    costly = [spec for spec in specs if spec.costly and len(some) < len(images)]
+    rows = [EvaluationRow(images=images)]
+    rows += [_defended(spec, settings, images, device) for spec in specs if spec not in costly]
+    if costly:
+        rows.append(EvaluationRow(images=some, part=True))
+        rows += [dataclasses.replace(_defended(spec, settings, some, device), part=True) for spec in costly]
+    return rows
 
 
 def _defended(spec: DefenseSpec, settings: EvalSettings, images: ImageSet, device: torch.device) -> Defended:
     chain = spec.build(device)
     seeds = range(settings.seed, settings.seed + settings.defense_seeds)
-    seen = tuple(DefendedInput(chain, seed) for seed in seeds) if chain.draws_noise else (DefendedInput(chain),)
-    return Defended(spec, chain, seen, images)
+    inputs = tuple(DefendedInput(chain, seed) for seed in seeds) if chain.draws_noise else (DefendedInput(chain),)
+    return Defended(spec=spec, chain=chain, inputs=inputs, images=images)
 
 
-def over_seeds(parts: Sequence[dict[str, Any]], seen: Sequence[DefendedInput]) -> dict[str, Any]:
-    """One part of a record from those of each seed of a random defense: means, the standard deviation of the
-    accuracy, and what each seed gave. ``outcome`` and ``interval95`` (of the images at the mean accuracy) are as for
-    one seed, the outcome being the first seed's."""
-    first = dict(parts[0])
+def mean_over_draws(parts: Sequence[Part], draws: Sequence[DefendedInput]) -> Part:
+    """The accuracy behind a random defense: means over its draws, the standard deviation, and what each draw gave.
+
+    ``outcome`` is the first draw's, ``interval95`` that of the images at the mean accuracy.
+
+    Args:
+        parts, draws: one for each seed of the defense.
+    """
+    first = parts[0]
     if len(parts) == 1:
         return first
-    values = np.array([part["accuracy"] for part in parts])
-    mean = float(values.mean())
-    first |= {
-        "accuracy": mean,
-        "correct": round(mean * first["n"] / 100),
-        "interval95": list(wilson(round(mean * first["n"] / 100), first["n"])),
-        "deviation": float(values.std(ddof=1)),
-        "defense_seeds": [
-            {"seed": each.seed, "accuracy": part["accuracy"], "bank": part.get("bank")}
-            for each, part in zip(seen, parts)
-        ],
-    }
-    if "lost" in first:
-        first["lost"] = float(np.mean([part["lost"] for part in parts]))
-    if "on_perturbed" in first:
-        on = [part["on_perturbed"] for part in parts]
-        hits = round(float(np.mean([part["correct"] for part in on])))
-        first["on_perturbed"] = on[0] | {
-            "accuracy": float(np.mean([part["accuracy"] for part in on])),
-            "correct": hits,
-            "interval95": list(wilson(hits, on[0]["n"])) if on[0]["n"] else on[0]["interval95"],
-        }
-    return first
+    accuracies = np.array([part.accuracy for part in parts])
+    mean = float(accuracies.mean())
+    correct = round(mean * first.n / 100)
+    first = dataclasses.replace(
+        first,
+        accuracy=mean,
+        correct=correct,
+        interval95=wilson(correct, first.n),
+        deviation=float(accuracies.std(ddof=1)),
+        defense_seeds=tuple(
+            DrawAccuracy(seed=draw.seed, accuracy=part.accuracy, bank=part.bank) for draw, part in zip(draws, parts)
+        ),
+    )
+    robust = [part for part in parts if isinstance(part, RobustAccuracy)]
+    if not isinstance(first, RobustAccuracy) or first.on_perturbed is None:
+        return first
+    on_perturbed = [part.on_perturbed for part in robust if part.on_perturbed is not None]
+    n, hits = on_perturbed[0].n, round(float(np.mean([part.correct for part in on_perturbed])))
+    return dataclasses.replace(
+        first,
+        lost=float(np.mean([part.lost for part in robust])),
+        on_perturbed=dataclasses.replace(
+            on_perturbed[0],
+            accuracy=float(np.mean([part.accuracy for part in on_perturbed])),
+            correct=hits,
+            interval95=wilson(hits, n) if n else on_perturbed[0].interval95,
+        ),
+    )

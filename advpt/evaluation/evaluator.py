@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from advpt import additions, detectors
-from advpt.bank.cache import BankCache
-from advpt.bank.defended_input import UNDEFENDED
+from advpt import detectors, progress
+from advpt.bank.cache import AttackRequest, BankCache
+from advpt.bank.defended_input import UNDEFENDED, AdaptiveTarget
 from advpt.bank.store import Bank
 from advpt.data.images import ImageSet
 from advpt.evaluation import record as records
-from advpt.evaluation.defended import Defended, inexact_gradient, over_seeds, plan
+from advpt.evaluation.defended import EvaluationRow, inexact_gradient, mean_over_draws, plan
 from advpt.evaluation.protocols import Threat, threats
-from advpt.evaluation.record import Record
+from advpt.evaluation.record import (
+    Accuracy,
+    AttackFacts,
+    BackboneFacts,
+    CleanAccuracy,
+    ImageFacts,
+    Record,
+    Result,
+    RobustAccuracy,
+    RunFacts,
+    SurrogateFacts,
+)
 from advpt.files import canonical_json
 from advpt.prompts.classifier import Classifier
+from advpt.schema import from_json
 from advpt.settings import EvalSettings
 
 log = logging.getLogger(__name__)
@@ -38,17 +49,18 @@ class Prompts:
     handcrafted_text: tuple[str, ...]
 
 
+def logits_of(classifier: Classifier, bank: Bank, chunk: int) -> Iterator[Tensor]:
+    """Logits ``[b, K]`` of a bank's rows, ``chunk`` at a time, on the classifier's device. A bank of logits has them
+    already."""
+    for part in torch.split(bank.embeddings, chunk):
+        part = part.to(classifier.features.device)
+        yield part if bank.kind == "logits" else classifier.logits(part)
+
+
 def predict(classifier: Classifier, bank: Bank, chunk: int = 4096) -> Tensor:
     """``[n]`` int64 predicted labels of a bank's rows."""
-    device = classifier.features.device
-    parts = [classifier.logits(e.to(device)).argmax(1).cpu() for e in bank.embeddings.split(chunk)]
-    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
-
-
-def evaluate_clean(prompts: Prompts, images: ImageSet, bank_cache: BankCache) -> tuple[Bank, Tensor]:
-    """The bank of clean embeddings and ``[n]`` bool, which of its rows are classified correctly."""
-    bank = bank_cache.with_visual_prompts(prompts.learned.visual).get(images)
-    return bank, predict(prompts.learned, bank) == bank.labels
+    parts = [logits.argmax(1).cpu() for logits in logits_of(classifier, bank, chunk)]
+    return torch.cat(parts) if len(bank) else torch.zeros(0, dtype=torch.int64)
 
 
 def evaluate(
@@ -56,162 +68,30 @@ def evaluate(
     images: ImageSet,
     bank_cache: BankCache,
     settings: EvalSettings,
-    facts: dict[str, Any],
-    rows: Sequence[Defended] = (),
+    facts: RunFacts,
+    rows: Sequence[EvaluationRow] = (),
 ) -> list[Record]:
-    """One record per attack, protocol and defense, no defense first (or clean records where no attack is asked for),
-    then one worst case per protocol, budget and defense that has several attacks; none is written yet. Images are
-    attacked once for all defenses that the attacker does not know.
+    """Attack the images and classify them: one record per attack, protocol and defense, no defense first (or clean
+    records where no attack is asked for), then one worst case per protocol, budget and defense that has several
+    attacks. None is written yet. Images are attacked once for all defenses that the attacker does not know.
 
-    ``facts`` is what the caller knows about the run: dataset, trainer, seed, config and so on; it goes into ``result``.
-    ``rows``: what stands before those of the settings (test-time tuning, :mod:`advpt.evaluation.tuned`), of the same
-    images.
+    Args:
+        facts: what is evaluated, for the records.
+        rows: what stands before the defenses of the settings (test-time tuning, :mod:`advpt.evaluation.tuned`), of
+            the same images.
     """
     images = images.first(settings.subset)
+    bank_cache = bank_cache.with_visual_prompts(prompts.learned.visual)
     asked = threats(settings.attacks, settings.protocols)
     for threat in asked:
         threat.attack.build().require(images)
-    bank_cache = bank_cache.with_visual_prompts(prompts.learned.visual)
-    started = time.monotonic()
-    device = bank_cache.backbone.device
-    rows = [*rows, *plan(settings, images, device)]
-    prefetch(rows, None, prompts, bank_cache, settings)
-    bases = [(base | facts, correct) for base, correct in (base_of(row, prompts, bank_cache, settings) for row in rows)]
-    idle = [idle_tuning(row, None, prompts, bank_cache, settings) for row in rows]
-    found: list[Record] = []
-    bank_warnings: dict[str, list[str]] = {}  # about the rows of a bank, by its key
-
-    def add(result: dict[str, Any], *banks: Bank, path: str = "", doubt: str = "") -> None:
-        nonlocal started
-        sentences = [*facts.get("warnings", []), *([doubt] if doubt else [])]
-        for bank in banks:
-            if bank.key not in bank_warnings:
-                bank_warnings[bank.key] = detectors.bank_rows(bank.embeddings, bank.ids)
-            sentences += [f"bank {bank.key[:12]}: {line}" for line in bank_warnings[bank.key]]
-        if result["robust"] is not None:
-            what = f"{result['protocol']} {result['attack']['spec']}"
-            sentences += detectors.evaluation(result["clean"], result["robust"], what)
-        result["warnings"] = list(dict.fromkeys(sentences))
-        result = additions.omit(result, additions.RESULT_FIELDS)
-        named = canonical_json(result)
-        larger = {key: source for key, source in bank_cache.read_from.items() if key in named}
-        extra = ({"files": path} if path else {}) | ({"read_from": larger} if larger else {})
-        found.append(Record(result, records.observe(time.monotonic() - started, device, extra)))
-        started = time.monotonic()
-
-    measured: list[list[Measured]] = [[] for _ in rows]
-    for threat in asked:
-        prefetch([row for row in rows if row.applies_to(threat)], threat, prompts, bank_cache, settings)
-        for row, (base, clean_correct), done, unmoved in zip(rows, bases, measured, idle):
-            if not row.applies_to(threat):
-                continue
-            done.append(measure(threat, row, prompts, bank_cache, settings))
-            made, defense = done[-1].threat, row.facts(done[-1].threat, settings.bpda)
-            robust = over_seeds(robust_parts(done[-1], clean_correct), row.inputs)
-            add(
-                base
-                | {
-                    "protocol": made.protocol,
-                    "attacker_knows": knows(made, row),
-                    "attack": made.attack.build().parameters()
-                    | {"spec": made.attack.label, "asked": threat.attack.label, "seed": settings.seed},
-                    "note": joined(made.note, inexact_gradient(defense)),
-                    "defense": defense,
-                    "robust": robust | surrogate_part(done[-1], bank_cache),
-                },
-                *done[-1].banks,
-                path=made.attack.path,
-                doubt=unmoved and idle_tuning(row, threat, prompts, bank_cache, settings),
-            )
-    for row, (base, clean_correct), done, unmoved in zip(rows, bases, measured, idle):
-        for group in same_budget_groups(done):
-            add(base | worst_case(group, row, clean_correct, settings), doubt=unmoved)
-    if not found:
-        nothing = {"protocol": None, "attacker_knows": None, "attack": None, "note": "", "robust": None}
-        for (base, _), unmoved in zip(bases, idle):
-            add(base | nothing, doubt=unmoved)
-    return found
-
-
-def joined(*notes: str) -> str:
-    """Notes of a record as one."""
-    return "; ".join(note for note in notes if note)
-
-
-def idle_tuning(
-    row: Defended, threat: Threat | None, prompts: Prompts, bank_cache: BankCache, settings: EvalSettings
-) -> str:
-    """A sentence where tuning at test time changed no prediction, else "": of the clean images, and of attacked ones
-    where the attacker does not know of it, so that the same images can be classified both ways."""
-    if not row.tunes or (threat is not None and threat.own_network):
-        return ""
-    if threat is None or row.attack_target(threat, settings.bpda) is not None:
-        attack, prompt, seed, what = None, None, 0, "clean"
-    else:
-        attack, prompt, seed = threat.attack, threat.attacked(prompts.learned, prompts.zero_shot), settings.seed
-        what = f"clean and under {threat.label}"
-    tuned, plain = bank_cache.get_all(row.images, attack, prompt, seed, (*row.inputs, UNDEFENDED))
-    if not torch.equal(predict(row.classifier(prompts.learned), tuned), predict(prompts.learned, plain)):
-        return ""
-    return detectors.idle_tuning(len(row.images), what)
-
-
-def prefetch(
-    rows: list[Defended], threat: Threat | None, prompts: Prompts, bank_cache: BankCache, settings: EvalSettings
-) -> None:
-    """Build what is missing of all rows that one pass over the images can serve, before each row asks for its own."""
-    together: dict[str, list[Defended]] = {}
-    for row in rows:
-        if threat is None or row.attack_target(threat, settings.bpda) is None:
-            together.setdefault(row.images.list_digest, []).append(row)
-    for group in together.values():
-        if sum(len(row.inputs) for row in group) > 1:
-            prompt = threat.attacked(prompts.learned, prompts.zero_shot) if threat is not None else None
-            attack = threat.attack if threat is not None else None
-            seen = [each for row in group for each in row.inputs]
-            bank_cache.get_all(group[0].images, attack, prompt, settings.seed if threat is not None else 0, seen)
-
-
-def base_of(
-    row: Defended, prompts: Prompts, bank_cache: BankCache, settings: EvalSettings
-) -> tuple[dict[str, Any], list[Tensor]]:
-    """What all records of a row have in common, and for each seed ``[n]`` bool, which clean images are correct."""
-    banks = bank_cache.get_all(row.images, None, None, 0, row.inputs)
-    correct = [predict(row.classifier(prompts.learned), bank) == bank.labels for bank in banks]
-    parts = [records.accuracy(each) | {"bank": bank.key} for each, bank in zip(correct, banks)]
-    base = {
-        "split": row.images.split,
-        "images": {
-            "n": len(row.images),
-            "digest": row.images.list_digest,
-            "subset": len(row.images) if row.part else settings.subset,
-            "part": row.part,
-        },
-        "backbone": {
-            "name": bank_cache.backbone.name,
-            "image": bank_cache.backbone.image_digest,
-            "text": bank_cache.backbone.text_digest,
-            "image_file": bank_cache.backbone.image_file,
-            "reads": bank_cache.backbone.reads,
-        },
-        "clean": over_seeds(parts, row.inputs),
-        "hand_prompt": list(prompts.handcrafted_text),
-        "defenses": row.names,
-        "defense": row.facts(None, settings.bpda),
-    }
-    return base, correct
-
-
-def knows(threat: Threat, row: Defended) -> str:
-    """What the attacker knows, in words."""
-    if row.chain is None or threat.own_network:
-        return threat.knows
-    return f"{threat.knows}, and the defense" if threat.protocol == "adaptive" else f"{threat.knows}; not the defense"
+    planned = [*rows, *plan(settings, images, bank_cache.backbone.device)]
+    return Evaluator(prompts, bank_cache, settings, facts).run(planned, asked)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a threat did to a prompt behind a defense. For each seed of the defense: the bank, and ``correct [n]``
+    """The outcome of a threat to a prompt behind a defense. For each draw of the defense: the bank, and ``correct [n]``
     bool per image; ``perturbed [n]`` bool."""
 
     threat: Threat
@@ -224,129 +104,277 @@ class Measured:
         return self.banks[0]
 
 
-def measure(threat: Threat, row: Defended, prompts: Prompts, bank_cache: BankCache, settings: EvalSettings) -> Measured:
-    """The attacked images, from the banks or made now, seen through the defense and classified by the learned
-    prompt."""
-    attack_target, threat = row.attack_target(threat, settings.bpda), row.adapt(threat, settings.eot)
-    attacked = threat.attacked(prompts.learned, prompts.zero_shot)
-    attacked = row.classifier(attacked) if attack_target is not None else attacked
-    banks = bank_cache.get_all(row.images, threat.attack, attacked, settings.seed, row.inputs, attack_target)
-    correct = [predict(row.classifier(prompts.learned), bank) == bank.labels for bank in banks]
-    return Measured(threat, banks, correct, banks[0].columns["perturbed"])
+@dataclass(frozen=True)
+class RowResults:
+    """The results of a row: the result on clean images, for each draw of its defense ``[n]`` bool, which of them
+    are correct, a warning where tuning changed nothing, and what each threat did."""
+
+    row: EvaluationRow
+    clean: Result
+    clean_correct: list[Tensor]
+    untuned: str
+    measured: list[Measured] = field(default_factory=list)
 
 
-def robust_parts(found: Measured, clean_correct: list[Tensor]) -> list[dict[str, Any]]:
-    """For each seed of the defense: accuracy on all images, share left untouched by the attack, accuracy on those
-    really perturbed, and where the attack has stages, how many images each of them broke."""
-    names = found.threat.attack.build().parameters().get("stages")
-    parts = []
-    for bank, correct, clean in zip(found.banks, found.correct, clean_correct):
-        part = _accuracies(correct, found.perturbed, clean) | {
-            "bank": bank.key,
-            "largest_linf": round(float(bank.columns["linf"].max()), 4),
-        }
+class Evaluator:
+    """One evaluation of prompts: measures rows under threats, and makes their records."""
+
+    def __init__(self, prompts: Prompts, bank_cache: BankCache, settings: EvalSettings, facts: RunFacts) -> None:
+        self.prompts, self.bank_cache, self.settings, self.facts = prompts, bank_cache, settings, facts
+        self.records: list[Record] = []
+        self._started = time.monotonic()
+        self._bank_warnings: dict[str, list[str]] = {}  # by the bank's key
+
+    def run(self, planned: Sequence[EvaluationRow], asked: Sequence[Threat]) -> list[Record]:
+        """The records of all rows under all threats."""
+        self.prefetch(planned, None)
+        rows = [self.clean_results(row) for row in planned]
+        for threat in progress.each(asked, "evaluation", len(asked), "attack"):
+            faced = [results for results in rows if results.row.applies_to(threat)]
+            self.prefetch([results.row for results in faced], threat)
+            for results in faced:
+                self.add_attacked(results, threat)
+        for results in rows:
+            for group in same_budget_groups(results.measured):
+                self.add(worst_case(group, results, self.settings), untuned=results.untuned)
+        if not self.records:
+            for results in rows:
+                self.add(results.clean, untuned=results.untuned)
+        return self.records
+
+    def add(self, result: Result, banks: Sequence[Bank] = (), path: str | None = None, untuned: str = "") -> None:
+        """Make the record of a result, with every warning about it and about the rows of its ``banks``."""
+        warnings = [*self.facts.warnings, *([untuned] if untuned else [])]
+        for bank in banks:
+            if bank.key not in self._bank_warnings:
+                self._bank_warnings[bank.key] = detectors.bank_rows(bank.embeddings, bank.ids)
+            warnings += [f"bank {bank.key[:12]}: {line}" for line in self._bank_warnings[bank.key]]
+        if result.robust is not None and result.attack is not None:
+            warnings += contradictions(result.clean, result.robust, f"{result.protocol} {result.attack.spec}")
+        result = replace(result, warnings=tuple(dict.fromkeys(warnings)))
+        keys = canonical_json(result.to_json())
+        larger = {key: source for key, source in self.bank_cache.state.read_from.items() if key in keys}
+        observed = records.observe(time.monotonic() - self._started, self.bank_cache.backbone.device)
+        self.records.append(Record(result, replace(observed, files=path or None, read_from=larger or None)))
+        self._started = time.monotonic()
+
+    def add_attacked(self, results: RowResults, asked: Threat) -> None:
+        """Measure a row under a threat and make its record."""
+        row, measured = results.row, self.measure(results.row, asked)
+        threat, defense = measured.threat, results.row.facts(measured.threat, self.settings.bpda)
+        results.measured.append(measured)
+        robust = mean_over_draws(robust_accuracies(measured, results.clean_correct), row.inputs)
+        attack = {"spec": threat.attack.label, "asked": asked.attack.label, "seed": self.settings.seed}
+        result = replace(
+            results.clean,
+            protocol=threat.protocol,
+            attacker_knows=row.knowledge(threat),
+            attack=from_json(AttackFacts, threat.attack.build().parameters() | attack),
+            note=joined(threat.note, inexact_gradient(defense)),
+            defense=defense,
+            robust=replace(robust, surrogate=self.surrogate_facts(measured)),
+        )
+        untuned = results.untuned and self.idle_tuning(row, asked)
+        self.add(result, measured.banks, path=threat.attack.path, untuned=untuned)
+
+    def prefetch(self, rows: Sequence[EvaluationRow], threat: Threat | None) -> None:
+        """Build the missing banks of all rows that one pass over the images can serve."""
+        by_images: dict[str, list[EvaluationRow]] = {}
+        for row in rows:
+            if threat is None or row.attack_target(threat, self.settings.bpda) is None:
+                by_images.setdefault(row.images.list_digest, []).append(row)
+        for group in by_images.values():
+            inputs = [each for row in group for each in row.inputs]
+            if len(inputs) > 1:
+                self.bank_cache.get_all(self.request(group[0].images, threat), inputs)
+
+    def request(self, images: ImageSet, threat: Threat | None, target: AdaptiveTarget | None = None) -> AttackRequest:
+        """The bank request of a threat; of clean images without one."""
+        if threat is None:
+            return AttackRequest(images)
+        prompt = threat.attacked(self.prompts.learned, self.prompts.zero_shot)
+        return AttackRequest(images, threat.attack, prompt, self.settings.seed, target)
+
+    def clean_results(self, row: EvaluationRow) -> RowResults:
+        """The common part of all records of a row."""
+        learned, backbone = self.prompts.learned, self.bank_cache.backbone
+        banks = self.bank_cache.get_all(AttackRequest(row.images), row.inputs)
+        correct = [predict(learned, bank) == bank.labels for bank in banks]
+        parts = [CleanAccuracy.of(each, bank=bank.key) for each, bank in zip(correct, banks)]
+        result = Result(
+            **vars(self.facts),
+            split=row.images.split,
+            images=ImageFacts(
+                n=len(row.images),
+                digest=row.images.list_digest,
+                subset=len(row.images) if row.part else self.settings.subset,
+                part=row.part,
+            ),
+            backbone=BackboneFacts(
+                name=backbone.name,
+                image=backbone.image_digest,
+                text=backbone.text_digest,
+                image_file=backbone.image_file,
+                reads=backbone.reads,
+            ),
+            clean=mean_over_draws(parts, row.inputs),
+            hand_prompt=tuple(self.prompts.handcrafted_text),
+            defenses=tuple(row.names),
+            defense=row.facts(None, self.settings.bpda),
+        )
+        return RowResults(row, result, correct, self.idle_tuning(row, None))
+
+    def idle_tuning(self, row: EvaluationRow, threat: Threat | None) -> str:
+        """A warning where tuning at test time changed no prediction, else "": of the clean images, and of attacked ones
+        where the attacker does not know of it, so that the same images can be classified both ways."""
+        if not row.tunes or (threat is not None and threat.own_network):
+            return ""
+        if threat is not None and row.attack_target(threat, self.settings.bpda) is not None:
+            threat = None
+        learned = self.prompts.learned
+        tuned, plain = self.bank_cache.get_all(self.request(row.images, threat), (*row.inputs, UNDEFENDED))
+        if not torch.equal(predict(learned, tuned), predict(learned, plain)):
+            return ""
+        return detectors.idle_tuning(len(row.images), f"clean and under {threat.label}" if threat else "clean")
+
+    def measure(self, row: EvaluationRow, threat: Threat) -> Measured:
+        """Attack the images, or read them from banks, and classify them behind the defense by the learned prompt."""
+        target, threat = row.attack_target(threat, self.settings.bpda), row.adapt(threat, self.settings.eot)
+        banks = self.bank_cache.get_all(self.request(row.images, threat, target), row.inputs)
+        correct = [predict(self.prompts.learned, bank) == bank.labels for bank in banks]
+        return Measured(threat, banks, correct, banks[0].columns["perturbed"])
+
+    def surrogate_facts(self, measured: Measured) -> SurrogateFacts | None:
+        """The attacker's own network, its accuracy on these images before and after; None for attacks through CLIP."""
+        attack = measured.threat.attack.build()
+        if attack.source_model != "surrogate":
+            return None
+        before = 100 * float((measured.bank.columns["clean_correct"] == 1).float().mean())
+        after = None if attack.objective.targeted else 100 * float((measured.bank.columns["stage"] < 0).float().mean())
+        accuracies = {"accuracy": before, "accuracy_attacked": after}
+        return from_json(SurrogateFacts, self.bank_cache.surrogate.facts() | accuracies)
+
+
+def contradictions(clean: CleanAccuracy, robust: RobustAccuracy, attack: str) -> list[str]:
+    """Warnings about a robust number that cannot be right beside the clean one; ``attack``: its label."""
+    sentences = []
+    if robust.accuracy > clean.accuracy:
+        sentences.append(
+            f"robust above clean: {robust.accuracy:.2f} % under {attack}, {clean.accuracy:.2f} % without an attack"
+        )
+    if not clean.n:
+        return sentences
+    if robust.untouched == 100 or robust.largest_linf == 0:
+        sentences.append(f"the attack changed nothing: {attack} gave back every image as it was")
+    elif clean.correct and clean.outcome == robust.outcome:
+        sentences.append(
+            f"the attack changed nothing: under {attack} every image is classified as well or badly as without"
+        )
+    return sentences
+
+
+def joined(*notes: str) -> str:
+    """Notes of a record as one."""
+    return "; ".join(note for note in notes if note)
+
+
+def robust_accuracies(measured: Measured, clean_correct: Sequence[Tensor]) -> list[RobustAccuracy]:
+    """The accuracies of each draw of the defense: on all images and on those really perturbed, and where the attack has
+    stages, how many images each of them broke."""
+    names = measured.threat.attack.build().parameters().get("stages")
+    accuracies = []
+    for bank, correct, clean in zip(measured.banks, measured.correct, clean_correct):
+        part = _robust(correct, measured.perturbed, clean, [bank], bank.key)
         if names:
-            counts = {name: int((bank.columns["stage"] == i).sum()) for i, name in enumerate(names)}
-            part["stages"] = counts | {"none": len(correct) - sum(counts.values())}
-        parts.append(part)
-    return parts
+            broken = {name: int((bank.columns["stage"] == i).sum()) for i, name in enumerate(names)}
+            part = replace(part, stages=broken | {"none": len(correct) - sum(broken.values())})
+        accuracies.append(part)
+    return accuracies
 
 
-def _accuracies(correct: Tensor, perturbed: Tensor, clean_correct: Tensor) -> dict[str, Any]:
-    on_perturbed = records.accuracy(correct[perturbed])
-    del on_perturbed["outcome"]
-    return records.accuracy(correct) | {
-        "untouched": 100 * float((~perturbed).float().mean()),
-        "on_perturbed": on_perturbed,
-        "lost": 100 * float((clean_correct & ~correct).float().mean()),
-    }
+def _robust(
+    correct: Tensor, perturbed: Tensor, clean_correct: Tensor, banks: Sequence[Bank], key: str | None
+) -> RobustAccuracy:
+    """Accuracy from ``[n]`` bool: ``correct`` after the attack and before it, and what it ``perturbed``."""
+    return RobustAccuracy.of(
+        correct,
+        bank=key,
+        untouched=100 * float((~perturbed).float().mean()),
+        on_perturbed=replace(Accuracy.of(correct[perturbed]), outcome=None),
+        lost=100 * float((clean_correct & ~correct).float().mean()),
+        largest_linf=round(max(float(bank.columns["linf"].max()) for bank in banks), 4),
+    )
 
 
-def surrogate_part(found: Measured, bank_cache: BankCache) -> dict[str, Any]:
-    """The attacker's own network, its accuracy on these images before and after; empty for attacks through CLIP."""
-    attack = found.threat.attack.build()
-    if attack.source_model != "surrogate":
-        return {}
-    before = 100 * float((found.bank.columns["clean_correct"] == 1).float().mean())
-    after = None if attack.objective.targeted else 100 * float((found.bank.columns["stage"] < 0).float().mean())
-    return {"surrogate": bank_cache.surrogate.facts() | {"accuracy": before, "accuracy_attacked": after}}
-
-
-def same_budget_groups(measured: list[Measured]) -> list[list[Measured]]:
+def same_budget_groups(measured: Sequence[Measured]) -> list[list[Measured]]:
     """Attacks of one protocol and budget, where there are several."""
     groups: dict[tuple[str, str, float], list[Measured]] = {}
-    for found in measured:
-        spec = found.threat.attack
-        groups.setdefault((found.threat.protocol, spec.norm, spec.eps), []).append(found)
+    for each in measured:
+        spec = each.threat.attack
+        groups.setdefault((each.threat.protocol, spec.norm, spec.eps), []).append(each)
     return [group for group in groups.values() if len(group) > 1]
 
 
-def worst_case(
-    group: list[Measured], row: Defended, clean_correct: list[Tensor], settings: EvalSettings
-) -> dict[str, Any]:
-    """The fields of a record in which an image counts as correct only if it survives every attack of the group."""
-    protocol, spec = group[0].threat.protocol, group[0].threat.attack
-    most = next((found.threat for found in group if not found.threat.own_network), group[0].threat)  # who knows most
-    survived = [torch.stack(each).all(0) for each in zip(*(found.correct for found in group))]
-    perturbed = torch.stack([found.perturbed for found in group]).any(0)
-    names, defense = [found.threat.attack.label for found in group], row.facts(group[0].threat, settings.bpda)
+def worst_case(group: Sequence[Measured], results: RowResults, settings: EvalSettings) -> Result:
+    """The result in which an image counts as correct only if it survives every attack of the group."""
+    row, protocol, spec = results.row, group[0].threat.protocol, group[0].threat.attack
+    strongest = next((each.threat for each in group if not each.threat.own_network), group[0].threat)  # knows most
+    survived = [torch.stack(each).all(0) for each in zip(*(each.correct for each in group))]
+    perturbed = torch.stack([each.perturbed for each in group]).any(0)
+    defense, banks = row.facts(group[0].threat, settings.bpda), [each.bank for each in group]
     name = f"{WORST_CASE}@{spec.eps:g}" + ("" if spec.norm == "linf" else f"/{spec.norm}")
-    parts = [
-        _accuracies(correct, perturbed, clean)
-        | {
-            "bank": None,
-            "largest_linf": round(max(float(found.bank.columns["linf"].max()) for found in group), 4),
-        }
-        for correct, clean in zip(survived, clean_correct)
-    ]
-    return {
-        "protocol": protocol,
-        "attacker_knows": knows(most, row),
-        "attack": {
-            "name": WORST_CASE,
-            "version": 1,
-            "objective": "any",
-            "norm": spec.norm,
-            "eps": spec.eps,
-            "spec": name,
-            "asked": name,
-            "seed": settings.seed,
-            "attacks": names,
-        },
-        "note": joined(f"per image the worst of {len(names)} attacks", inexact_gradient(defense)),
-        "defense": defense,
-        "robust": over_seeds(parts, row.inputs),
-    }
+    parts = [_robust(correct, perturbed, clean, banks, None) for correct, clean in zip(survived, results.clean_correct)]
+    attack = AttackFacts(
+        name=WORST_CASE,
+        objective="any",
+        norm=spec.norm,
+        eps=spec.eps,
+        spec=name,
+        asked=name,
+        seed=settings.seed,
+        attacks=tuple(each.threat.attack.label for each in group),
+    )
+    return replace(
+        results.clean,
+        protocol=protocol,
+        attacker_knows=row.knowledge(strongest),
+        attack=attack,
+        note=joined(f"per image the worst of {len(group)} attacks", inexact_gradient(defense)),
+        defense=defense,
+        robust=mean_over_draws(parts, row.inputs),
+    )
 
 
-def summary(records_: list[Record]) -> str:
-    """The threat card of a run: every number with who was attacked, how, and what the attacker knew."""
-    lines = []
-    for r in (x.result for x in records_):
-        clean = f"clean {r['clean']['accuracy']:.1f} %"
-        if r["robust"] is None:
-            defended = f"behind {'+'.join(r['defenses'])}: " if r["defenses"] else ""
-            lines.append(f"{defended}{clean} ({r['clean']['n']} images)")
-            continue
-        robust = r["robust"]
-        about = [clean, f"{robust['n']} images", f"untouched {robust['untouched']:.1f} %"]
-        if robust["untouched"]:
-            about.append(f"on the perturbed {robust['on_perturbed']['accuracy']:.1f} %")
-        if r["attack"]["name"] == "files":
-            about.append(f"largest change of a pixel {robust['largest_linf']:g}/255")
-        if stages := robust.get("stages"):
-            about.append("broken by " + ", ".join(f"{name} {n}" for name, n in stages.items()))
-        if r["defenses"]:
-            about.append(f"behind {'+'.join(r['defenses'])}")
-        if "deviation" in robust:
-            about.append(f"± {robust['deviation']:.1f} over {len(robust['defense_seeds'])} seeds of the defense")
-        if gradient := (r.get("defense") or {}).get("gradient"):
-            about.append("attacked with gradients: " + ", ".join(f"{k} {v}" for k, v in gradient.items()))
-        if own := robust.get("surrogate"):
-            about.append(f"surrogate {own['network']} {own['accuracy']:.1f} % on the clean images")
-        lines.append(
-            f"{r['protocol']:12} {r['attack']['spec']:28} robust {robust['accuracy']:.1f} %, {', '.join(about)}; "
-            f"attacker knows {r['attacker_knows']}" + (f" ({r['note']})" if r["note"] else "")
-        )
-    lines += [f"WARNING {text}" for text in dict.fromkeys(w for x in records_ for w in x.result.get("warnings", []))]
+def summary(records_: Sequence[Record]) -> str:
+    """Every number of a run in a line: the attack, its protocol, and what the attacker knew; then all warnings."""
+    lines = [_line(record.result) for record in records_]
+    lines += [f"WARNING {text}" for text in dict.fromkeys(text for each in records_ for text in each.result.warnings)]
     return "\n".join(lines)
+
+
+def _line(r: Result) -> str:
+    clean, robust = f"clean {r.clean.accuracy:.1f} %", r.robust
+    if robust is None or r.attack is None:
+        defended = f"behind {r.defense_name}: " if r.defenses else ""
+        return f"{defended}{clean} ({r.clean.n} images)"
+    parts = [clean, f"{robust.n} images", f"untouched {robust.untouched:.1f} %"]
+    if robust.untouched and robust.on_perturbed is not None:
+        parts.append(f"on the perturbed {robust.on_perturbed.accuracy:.1f} %")
+    if r.attack.name == "files":
+        parts.append(f"largest change of a pixel {robust.largest_linf:g}/255")
+    if robust.stages:
+        parts.append("broken by " + ", ".join(f"{name} {n}" for name, n in robust.stages.items()))
+    if r.defenses:
+        parts.append(f"behind {r.defense_name}")
+    if robust.deviation is not None:
+        parts.append(f"± {robust.deviation:.1f} over {len(robust.defense_seeds)} seeds of the defense")
+    if r.defense is not None and r.defense.gradient:
+        parts.append("attacked with gradients: " + ", ".join(f"{k} {v}" for k, v in r.defense.gradient.items()))
+    if robust.surrogate is not None:
+        network = robust.surrogate
+        parts.append(f"surrogate {network.network} {network.accuracy:.1f} % on the clean images")
+    note = f" ({r.note})" if r.note else ""
+    return (
+        f"{r.protocol:12} {r.attack.spec:28} robust {robust.accuracy:.1f} %, {', '.join(parts)}; "
+        f"attacker knows {r.attacker_knows}{note}"
+    )

@@ -2,25 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from advpt.bank.build import Attacker
-from advpt.bank.cache import BankCache
+from advpt.bank.cache import AttackRequest, BankCache
 from advpt.data.images import ImageSet, Sample
+from advpt.errors import RecordError
 from advpt.evaluation.evaluator import Prompts
 from advpt.evaluation.protocols import Threat
 from advpt.evaluation.record import Record
-from advpt.files import atomic_path, write_json
+from advpt.files import atomic_path, read_json, write_json
+from advpt.prompts.classifier import Classifier
 from advpt.prompts.image_encoder import with_visual_prompts
+from advpt.schema import FieldError, from_json, to_json
 
 FOLDER, FILE = "pictures", "pictures.json"
 KINDS = ("clean", "attacked", "change")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predicted:
+    """The class that a prompt gives to the clean image and to the attacked one."""
+
+    clean: str
+    attacked: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An attacked image: its id, true class and files by kind, and what each prompt makes of it."""
+
+    id: str
+    label: str
+    files: Mapping[str, str]
+    said: Mapping[str, Predicted]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """The pictures of a run: id of the record of their attack, and by how much the change is magnified."""
+
+    record: str
+    attack: str
+    protocol: str
+    magnified: float
+    pictures: tuple[Picture, ...]
+
+
+def read(run: Path) -> Pictures | None:
+    """The pictures below a run's folder, None where it has none.
+
+    Raises:
+        RecordError: the file about them is damaged.
+    """
+    path = run / FOLDER / FILE
+    if not path.is_file():
+        return None
+    try:
+        return from_json(Pictures, read_json(path, RecordError))
+    except FieldError as error:
+        raise RecordError(f"{path} is not what a run leaves: {error}; make the pictures again") from None
 
 
 def take(
@@ -31,41 +78,39 @@ def take(
     The change is shown around grey and magnified such that the budget fills the range. An image is attacked as it was
     for the bank: by itself where what becomes of it depends on its id and the seed alone, else in its whole batch.
     """
+    if record.result.attack is None:
+        raise RecordError(f"record {record.id[:12]} has no attack; pictures need one")
     chosen = set(images.first(n).ids)
     backbone = bank_cache.backbone if bank_cache.backbone.image is not None else bank_cache.load()
-    encode, attack = backbone.require_image(), threat.attack.build()
-    own = bank_cache.surrogate if attack.source_model == "surrogate" else None
-    attacked_prompt = threat.attacked(prompts.learned, prompts.zero_shot)
-    attacker = Attacker(
-        attack, with_visual_prompts(encode, attacked_prompt.visual), attacked_prompt, backbone.device, own
-    )
-    folder = run / FOLDER
-    shown: list[dict[str, Any]] = []
-    seed = record.result["attack"]["seed"]
-    for sample, clean, attacked in _attacked(
-        attacker, images, chosen, 1 if attack.by_image else bank_cache.chunk, seed
-    ):
+    encode, seed = backbone.require_image(), record.result.attack.seed
+    request = AttackRequest(images, threat.attack, threat.attacked(prompts.learned, prompts.zero_shot), seed)
+    attacker, chunk = bank_cache.attacker(request, backbone), 1 if request.by_image else bank_cache.chunk
+
+    def predicted(prompt: Classifier, pixels: Tensor) -> str:
+        logits = prompt.logits(with_visual_prompts(encode, prompt.visual)(pixels.to(backbone.device)))
+        return images.classnames[int(logits.argmax(1))]
+
+    pictures: list[Picture] = []
+    for sample, clean, attacked in _attacked(attacker, images, chosen, chunk, seed):
         change = (0.5 + (attacked - clean) * 255 / (2 * threat.attack.eps)).clamp(0, 1)
-        files = {}
+        files = {kind: f"{len(pictures):02d}-{kind}.png" for kind in KINDS}
         for kind, pixels in zip(KINDS, (clean, attacked, change)):
-            files[kind] = f"{len(shown):02d}-{kind}.png"
-            _save(pixels[0], folder / files[kind])
-        said: dict[str, dict[str, str]] = {"hand": {}, "learned": {}}
+            _save(pixels[0], run / FOLDER / files[kind])
         with torch.no_grad():
-            for name, prompt in (("hand", prompts.zero_shot), ("learned", prompts.learned)):
-                for kind, image in (("clean", clean), ("attacked", attacked)):
-                    logits = prompt.logits(with_visual_prompts(encode, prompt.visual)(image.to(backbone.device)))
-                    said[name][kind] = images.classnames[int(logits.argmax(1))]
-        shown.append({"id": sample.id, "label": images.classnames[sample.label], "files": files, "said": said})
-    about: dict[str, Any] = {
-        "record": record.id,
-        "attack": threat.attack.label,
-        "protocol": threat.protocol,
-        "magnified": 255 / (2 * threat.attack.eps),
-        "pictures": shown,
-    }
-    write_json(folder / FILE, about)
-    return folder / FILE
+            said = {
+                name: Predicted(clean=predicted(prompt, clean), attacked=predicted(prompt, attacked))
+                for name, prompt in (("hand", prompts.zero_shot), ("learned", prompts.learned))
+            }
+        pictures.append(Picture(id=sample.id, label=images.classnames[sample.label], files=files, said=said))
+    about = Pictures(
+        record=record.id,
+        attack=threat.attack.label,
+        protocol=threat.protocol,
+        magnified=255 / (2 * threat.attack.eps),
+        pictures=tuple(pictures),
+    )
+    write_json(run / FOLDER / FILE, to_json(about))
+    return run / FOLDER / FILE
 
 
 def _attacked(

@@ -1,4 +1,4 @@
-"""Who knows what: the attacker's knowledge as part of every robust number."""
+"""The attacker's knowledge, as part of every robust number."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def threats(attacks: Sequence[str], protocols: Sequence[str]) -> list[Threat]:
     """Every attack under every protocol, each distinct threat once, the first attack of the first protocol first.
 
     A text may name several budgets (``pgd40-ce@1,2,4``), and one protocol of its own (``aa@16:transfer-all``), which is
-    then its only one. Under ``transfer-all`` an attack that leaves images alone is told to perturb them all. Under
+    then its only one. Under ``transfer-all`` an attack that leaves images alone perturbs them all. Under
     ``adaptive``, ``static`` and ``tuned`` an objective that ignores labels is replaced by cross-entropy through the
     learned prompt: an attacker who knows the prompt would not use less. An attack through a network of its own has no
     prompt to adapt to and comes once. Images made elsewhere adapt to nothing either: they come once, under
@@ -70,17 +70,17 @@ def threats(attacks: Sequence[str], protocols: Sequence[str]) -> list[Threat]:
     """
     wanted = [(text, *_of_files(text, *split_protocol(text), protocols)) for text in attacks]
     order = dict.fromkeys([*protocols, *(own for _, _, own in wanted if own)])
-    found: list[Threat] = []
+    distinct: list[Threat] = []
     for protocol in order:
         for _, text, own in wanted:
             if protocol not in ([own] if own else protocols):
                 continue
             for spec in parse_all(text):
                 threat = carry_out(protocol, spec)
-                same = [t for t in found if t.attack == threat.attack]
+                same = [t for t in distinct if t.attack == threat.attack]
                 if not any(t.protocol == protocol or _has_own_network(t.attack) for t in same):
-                    found.append(threat)
-    return found
+                    distinct.append(threat)
+    return distinct
 
 
 def _of_files(text: str, attack: str, own: str, protocols: Sequence[str]) -> tuple[str, str]:

@@ -22,7 +22,7 @@ from advpt.evaluation import record as records
 from advpt.evaluation.protocols import recorded
 from advpt.files import open_locked, read_json, read_object, unlock, write_json
 from advpt.prompts import exchange
-from advpt.settings import plain
+from advpt.settings import UNCOMPARED_LEAVES, plain
 
 FILE = "config.json"
 DATA = "data.json"
@@ -30,22 +30,16 @@ DONE = "done.json"
 LOCK = ".lock"
 # What a start leaves before anything is done: a run that was refused, or failed in its set-up.
 STARTS = (FILE, DATA, "console.txt", "tensorboard")
-LOCK_SECONDS = 8.0  # seconds: the processes that load images outlive a killed run by up to 5
+LOCK_SECONDS = 8.0  # to wait for: the processes that load images outlive a killed run by up to 5
 log = logging.getLogger(__name__)
-# May change between two starts of one run: where things lie, what is printed, and what is evaluated.
-UNCOMPARED_LEAVES = (
-    "OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATALOADER.NUM_WORKERS", "TRAIN.PRINT_FREQ", "BANK.VERIFY",
-    "BANK.DIR", "BANK.ENGINE", "BANK.CPUS_PER_WORKER", "BANK.GPUS_PER_WORKER", "DATASET.ROOT", "DATASET.TITLE",
-    "MODEL.CUDA_GRAPHS",
-)  # fmt: skip
-UNCOMPARED_NODES = ("EVAL.", "TEST.")
+UNCOMPARED_NODES = ("EVAL.", "TEST.")  # what is evaluated may change between two starts of one run
 
 
 def usual_folder(cfg: CfgNode, config_name: str, top: Path) -> Path:
     """CoOp's folder name of a run below ``top``; ``config_name``: the name of the trainer's yaml file."""
     node = cfg.TRAINER.get(cfg.TRAINER.NAME.upper(), {})
     shots = cfg.DATASET.NUM_SHOTS if cfg.DATASET.NUM_SHOTS > 0 else "all"
-    folder = top / title(cfg.DATASET).lower() / cfg.TRAINER.NAME / f"{config_name}_{shots}shots"
+    folder: Path = top / title(cfg.DATASET).lower() / cfg.TRAINER.NAME / f"{config_name}_{shots}shots"
     if "CSC" in node:
         folder /= f"nctx{node.N_CTX}_csc{node.CSC}_ctp{node.CLASS_TOKEN_POSITION}"
     return folder / f"seed{cfg.SEED}"
@@ -181,8 +175,8 @@ def evaluation_settings(cfg: CfgNode) -> dict[str, Any]:
 def mark_done(folder: Path, cfg: CfgNode, model: str = "") -> None:
     """Say that the run is complete: which evaluation it had, and the id of each of its records. ``model``: the folder
     that an evaluation alone took what it evaluated from."""
-    found = {path.name: records.read(path).id for path in sorted((folder / records.FOLDER).glob("*.json"))}
-    write_json(folder / DONE, {"evaluation": evaluation_settings(cfg), "records": found, "model": model})
+    ids = {path.name: records.read(path).id for path in sorted((folder / records.FOLDER).glob("*.json"))}
+    write_json(folder / DONE, {"evaluation": evaluation_settings(cfg), "records": ids, "model": model})
 
 
 def is_done(folder: Path, cfg: CfgNode, model: str = "") -> bool:
@@ -204,11 +198,11 @@ def problems(folder: Path) -> list[str]:
         return [f"{folder} is not finished"]
     except (KeyError, TypeError, ValueError):
         return [f"{folder / DONE} is not what a finished run leaves; run it again"]
-    found = [] if listed else [f"{folder} finished without a record"]
-    for name, known in listed.items():
+    sentences = [] if listed else [f"{folder} finished without a record"]
+    for name, written in listed.items():
         try:
-            if records.read(folder / records.FOLDER / Path(name).name).id != known:
-                found.append(f"{folder / records.FOLDER / name} is another record than the run wrote")
+            if records.read(folder / records.FOLDER / Path(name).name).id != written:
+                sentences.append(f"{folder / records.FOLDER / name} is another record than the run wrote")
         except RecordError as error:
-            found.append(str(error))
-    return found
+            sentences.append(str(error))
+    return sentences

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from advpt.cluster import Cluster, Engine
 from advpt.jobs.process import ProcessExit, ProcessSpec, run_to_completion
 
-POLL_SECONDS = 1.0  # seconds between looks at how many fit
+ROOM_SECONDS = 1.0  # between two looks at how many fit
 PASSED_ON = ("PYTHONPATH",)  # of this process's environment, besides ADVPT_...
 
 
 class RayBackend:
-    """Processes as Ray tasks; see :class:`advpt.jobs.local.Backend`.
+    """Runs processes as Ray tasks; see :class:`advpt.jobs.executor.Backend`.
 
     Args:
         engine: what each process gets. most: processes at a time, 0 for as many as fit.
@@ -28,42 +29,42 @@ class RayBackend:
         self.cluster, self.most = Cluster(engine), most
         self.ray = self.cluster.ray
         self._task = self.ray.remote(run_to_completion).options(**self.cluster.resources, max_retries=-1)
-        self._under_way: dict[Any, tuple[ProcessSpec, int]] = {}
-        self._fits, self._looked = 0, 0.0
-        own = {k: v for k, v in os.environ.items() if k in PASSED_ON or k.startswith("ADVPT_")}
+        self._running: dict[Any, tuple[ProcessSpec, int]] = {}  # by Ray's reference
+        self._room, self._looked = 0, 0.0
+        passed = {k: v for k, v in os.environ.items() if k in PASSED_ON or k.startswith("ADVPT_")}
         threads = str(self.cluster.threads)
-        self.environment = own | {"RAY_ADDRESS": self.cluster.address, "OMP_NUM_THREADS": threads}
+        self.environment: Mapping[str, str] = passed | {
+            "RAY_ADDRESS": self.cluster.address,
+            "OMP_NUM_THREADS": threads,
+        }
 
     def room(self) -> int:
         """How many more processes fit now. One is always asked for, so that a cluster that grows on demand does."""
-        if time.monotonic() - self._looked > POLL_SECONDS:
-            self._fits, self._looked = max(1, self.cluster.room()), time.monotonic()
-        most = min(self.most, self._fits) if self.most else self._fits
-        return most - len(self._under_way)
+        if time.monotonic() - self._looked > ROOM_SECONDS:
+            self._room, self._looked = max(1, self.cluster.room()), time.monotonic()
+        most = min(self.most, self._room) if self.most else self._room
+        return most - len(self._running)
 
     def begin(self, spec: ProcessSpec, lock: int) -> None:
-        """Hand a process to Ray. ``lock`` is held here until it has ended: between machines it has no other owner."""
-        self._under_way[self._task.remote(spec)] = (spec, lock)
+        """Pass a process to Ray. ``lock`` is kept here until it has ended: between machines it has no other owner."""
+        self._running[self._task.remote(spec)] = (spec, lock)
 
     def ended(self) -> list[ProcessExit]:
-        """Those that ended since the last call."""
-        waiting = list(self._under_way)
-        found = []
-        for answer in self.ray.wait(waiting, num_returns=len(waiting), timeout=0)[0] if waiting else []:
-            spec, lock = self._under_way.pop(answer)
+        references, exits = list(self._running), []
+        ready = self.ray.wait(references, num_returns=len(references), timeout=0)[0] if references else []
+        for reference in ready:
+            spec, lock = self._running.pop(reference)
             try:
-                found.append(self.ray.get(answer))
+                exits.append(self.ray.get(reference))
             except self.ray.exceptions.RayError as error:
                 cause = getattr(error, "cause", None) or error
-                found.append(
-                    ProcessExit(spec.id, 1, 0.0, f"it could not run on the cluster: {str(cause).splitlines()[0]}")
-                )
+                why = f"it could not run on the cluster: {str(cause).splitlines()[0]}"
+                exits.append(ProcessExit(spec.id, 1, 0.0, why))
             os.close(lock)
-        return found
+        return exits
 
     def end(self) -> None:
-        """End all that are under way, and those that wait for a machine."""
-        for answer, (_, lock) in self._under_way.items():
-            self.ray.cancel(answer, force=True)
+        for reference, (_, lock) in self._running.items():
+            self.ray.cancel(reference, force=True)
             os.close(lock)
-        self._under_way.clear()
+        self._running.clear()

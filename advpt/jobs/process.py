@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-POLL_SECONDS = 0.1  # seconds
+POLL_SECONDS = 0.1
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux' prctl
 
 
@@ -33,7 +33,8 @@ class ProcessSpec:
 
 @dataclass(frozen=True)
 class ProcessExit:
-    """A job's process ended: its exit status (negative: the signal), seconds, and why where no log can say."""
+    """A job's process ended: its exit status (negative: the signal), seconds, and the reason if it is not in the
+    log."""
 
     id: str
     status: int
@@ -42,11 +43,8 @@ class ProcessExit:
 
 
 def start(spec: ProcessSpec, lock: int, *, kill_with_parent: bool = False) -> subprocess.Popen[bytes]:
-    """Start the process; it holds the open file ``lock`` for as long as it lives.
-
-    Args:
-        kill_with_parent: end the process when this one ends, however that ends (Linux).
-    """
+    """Start the process; it holds the open file ``lock`` for as long as it lives. ``kill_with_parent``: it ends when
+    this process does, however that ends (Linux)."""
     os.set_inheritable(lock, True)
     with spec.log.open("ab") as output:
         return subprocess.Popen(  # noqa: S603 - the words are ours
@@ -70,11 +68,11 @@ def _end_with_parent() -> None:
 
 
 def run_to_completion(spec: ProcessSpec) -> ProcessExit:
-    """Run a job's process on this machine to its end. A process of the same job that is still at work here, because
-    whoever started it was lost, is waited for first; the job's own records then say that nothing is left to do."""
+    """Run a job's process on this machine to its end. A process of the same job that still runs here, because the
+    process that started it was lost, is waited for first; the job's own records then say that nothing is left to do."""
     inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
     spec = ProcessSpec(spec.id, spec.words, spec.log, spec.folder, inherited | dict(spec.environment))
-    with _alone(spec) as lock:
+    with _job_lock(spec) as lock:
         begun = time.monotonic()
         process = start(spec, lock, kill_with_parent=True)
         try:
@@ -85,7 +83,7 @@ def run_to_completion(spec: ProcessSpec) -> ProcessExit:
 
 
 @contextlib.contextmanager
-def _alone(spec: ProcessSpec) -> Iterator[int]:
+def _job_lock(spec: ProcessSpec) -> Iterator[int]:
     """The lock of a job on this machine. Not in the shared folder: there it might outlive a machine that was lost."""
     top = Path(tempfile.gettempdir(), f"advpt-{os.getuid()}")
     top.mkdir(mode=0o700, exist_ok=True)

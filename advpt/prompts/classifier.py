@@ -1,4 +1,4 @@
-"""What classifies an embedding: one text feature per class and the logit scale."""
+"""The classifier of an embedding: one text feature per class and the logit scale."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from advpt.prompts.text_encoder import TextEncoder
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """``features [K, L]`` float32 of unit length, detached; ``scale`` the logit scale (100 for OpenAI's CLIP).
+    """Classifies embeddings by their cosine with text features.
 
-    ``visual``: the prompts ``[J, n, D_v]`` through which the image encoder has to look for this classifier, None for
-    the encoder as it is.
+    Args:
+        features: ``[K, L]`` float32 of unit length, detached.
+        scale: the logit scale (100 for OpenAI's CLIP).
+        visual: prompts ``[J, n, D_v]`` that the image encoder needs for this classifier, None for none.
     """
 
     features: Tensor
@@ -33,7 +35,7 @@ class Classifier:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of features, scale and visual prompts: who attacks through this prompt attacks exactly this."""
+        """SHA-256 of features, scale and visual prompts: an attack through this prompt depends on exactly these."""
         parts = {"features": self.features, "scale": torch.tensor(self.scale, dtype=torch.float64)}
         return tensor_digest(parts | ({"visual": self.visual} if self.visual is not None else {}))
 
@@ -41,7 +43,8 @@ class Classifier:
 def from_templates(
     encoder: TextEncoder, classnames: Sequence[str], templates: Sequence[str], scale: float
 ) -> Classifier:
-    """Hand-written prompts. Several templates are an ensemble: the mean of normalised features, normalised.
+    """The classifier of hand-written prompts. Several templates are an ensemble: the mean of normalised features,
+    normalised.
 
     Raises:
         PromptError: a template without ``{}``, or a prompt that is too long.

@@ -1,4 +1,4 @@
-"""Context that every image moves (CoCoOp; Zhou et al., CVPR 2022), and the classifier made of it.
+"""Context shifted by every image (CoCoOp; Zhou et al., CVPR 2022), and its classifier.
 
 The context of an image with the feature ``f`` of unit length is ``ctx + meta_net(f)``, one shift for all its vectors.
 So each image has text features of its own: its prompts are those of one sample for the text encoder, which computes
@@ -32,7 +32,7 @@ TEXTS_AT_ONCE = 1024  # prompts per pass through the text tower; at least all cl
 class ConditionalLearner(PromptLearner):
     """Shared context ``ctx [M, d]`` at position ``end``, and ``meta_net``: Linear(L, L / 16), ReLU, Linear(L / 16, d).
 
-    The names of the parameters are CoCoOp's. :meth:`forward` gives the prompts that no image has moved.
+    The names of the parameters are CoCoOp's. :meth:`forward` gives the prompts without an image's shift.
 
     Args:
         architecture: of the whole CLIP, whose image features the meta net reads.
@@ -40,7 +40,7 @@ class ConditionalLearner(PromptLearner):
             start as ``torch.nn.Linear``.
 
     Raises:
-        PromptError: settings that CoCoOp has not, or no architecture; else as the base class.
+        PromptError: settings that CoCoOp does not have, or no architecture; else as the base class.
     """
 
     def __init__(
@@ -78,9 +78,14 @@ class ConditionalLearner(PromptLearner):
         shift = F.linear(hidden, at["meta_net.linear2.weight"], at["meta_net.linear2.bias"])
         return self._text(at["ctx"] + shift.unsqueeze(-2), None)
 
+    def classifier(self, encoder: TextEncoder, scale: float, fixed: Tensor) -> ConditionalClassifier:
+        unmoved = super().classifier(encoder, scale, fixed)
+        values = {name: value.detach().clone() for name, value in self.named_parameters()}
+        return ConditionalClassifier(unmoved.features, scale, encoder, self, values)
+
 
 def _linear(inside: int, outside: int, generator: torch.Generator | None) -> nn.Linear:
-    """As ``torch.nn.Linear`` starts, uniform within 1 / sqrt(inside), drawn from ``generator`` alone."""
+    """A layer initialised like ``torch.nn.Linear``, uniform within 1 / sqrt(inside), from ``generator`` alone."""
     layer = nn.utils.skip_init(nn.Linear, inside, outside)
     for part in (layer.weight, layer.bias):
         nn.init.uniform_(part, -(inside**-0.5), inside**-0.5, generator=generator)
@@ -98,10 +103,11 @@ def logits_of_images(embeddings: Tensor, text: Tensor, scale: float) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class ConditionalClassifier(Classifier):
-    """Classifies an embedding by the prompts that it moves; differentiable in the embedding, meta net included.
+    """Classifies an embedding by prompts that it shifts; differentiable in the embedding, meta net included.
 
-    ``features`` are those of the prompts that no image has moved. ``values``: the parameters of ``learner``, detached;
-    those that it has now are not looked at.
+    Args:
+        features: text features of the prompts without an image's shift.
+        values: the parameters of ``learner``, detached; its current ones are not used.
     """
 
     encoder: TextEncoder
@@ -110,7 +116,7 @@ class ConditionalClassifier(Classifier):
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """``[b, K]`` of embeddings ``[b, L]``. A chunk of images at a time goes through the text tower; where
-        gradients are asked for, a chunk is computed once more on the way back, so that one is in memory at a time."""
+        gradients are needed, a chunk is computed again in the backward pass, so that one is in memory at a time."""
         parts = embeddings.split(max(1, TEXTS_AT_ONCE // len(self.features)))
         if not len(embeddings):
             return embeddings.new_zeros(0, len(self.features))
@@ -125,8 +131,8 @@ class ConditionalClassifier(Classifier):
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of everything that the logits are made of: context and meta net, the rest of the prompts, scale, and
-        the features of the prompts as no image moves them, which stand for the text tower."""
+        """SHA-256 of everything that the logits depend on: context and meta net, the rest of the prompts, scale, and
+        the features of the prompts without an image's shift, which stand for the text tower."""
         parts = {f"value {name}": value for name, value in self.values.items()}
         parts |= {f"prompt {name}": value for name, value in self.learner.named_buffers()}
         parts["prompt eos"] = self.learner.eos

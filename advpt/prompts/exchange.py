@@ -13,22 +13,23 @@ import torch
 from torch import Tensor
 
 from advpt.backbones.clip import Backbone
+from advpt.checkpoints import load_checkpoint
 from advpt.data import listing
 from advpt.errors import PromptError, WeightsError
-from advpt.files import atomic_path, load_checkpoint, read_object, write_json, write_text
+from advpt.files import atomic_path, read_object, write_json, write_text
 from advpt.prompts.learner import WITH_VISUAL, prompt_tensors
 from advpt.settings import CONTEXT_LEAVES, COUPLED, ContextSettings
 
 FOLDER = "prompt_learner"
-ABOUT = "prompt.json"  # beside a checkpoint: what it was tuned with and on
+ABOUT = "prompt.json"  # beside a checkpoint: its settings, data and backbone
 CARRIED = ("trainer", "dataset", "data", "classnames", "backbone", "templates", "n_ctx", "csc", "class_token_position",
            "prompt", "training", "seed")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class SavedPrompt:
-    """Context ``[M, d]`` or ``[K, M, d]`` float32, the epoch it was saved after, the file it came from, and what
-    stands beside that file of how it was tuned."""
+    """Context ``[M, d]`` or ``[K, M, d]`` float32, the epoch it was saved after, its file, and the contents of
+    :data:`ABOUT` beside that file."""
 
     ctx: Tensor
     epoch: int
@@ -65,7 +66,7 @@ def checkpoint_file(folder: Path, epoch: int | None = None) -> Path:
 
 
 def contents(folder: Path) -> str:
-    """What a message says of checkpoints in a run's model folder, or else in the folders beside, below or above it."""
+    """The part of a message about checkpoints in a run's model folder, else in the folders beside, below or above."""
     if names := _checkpoints(folder):
         epochs = [name.rpartition("-")[2] for name in names if name.rpartition("-")[2].isdigit()]
         return f"{folder} has {', '.join(names)}" + (f": choose one with --load-epoch {epochs[-1]}" if epochs else "")
@@ -88,11 +89,11 @@ def _checkpoints(folder: Path) -> list[str]:
     return sorted(names, key=lambda name: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", name)])
 
 
-# --- what stands beside a checkpoint --------------------------------------------------------------------------------
+# --- the file beside a checkpoint -----------------------------------------------------------------------------------
 
 
 def about(checkpoint: Path) -> dict[str, Any]:
-    """What :data:`ABOUT` beside a checkpoint says; {} where there is none.
+    """The contents of :data:`ABOUT` beside a checkpoint; {} where there is none.
 
     Raises:
         WeightsError: it is damaged.
@@ -102,21 +103,21 @@ def about(checkpoint: Path) -> dict[str, Any]:
 
 
 def tuned_in(about: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """An object in what stands beside a checkpoint; {} where it is missing or no object."""
+    """An object in the file beside a checkpoint; {} where it is missing or no object."""
     value = about.get(name)
     return value if isinstance(value, Mapping) else {}
 
 
 def origin(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Which run a checkpoint is from, as far as is known: trainer, data set, seed."""
+    """The run of a checkpoint, as far as the file beside it says: trainer, data set, seed."""
     return {name: about[name] for name in ("trainer", "dataset", "seed") if name in about}
 
 
 def other_data(about: Mapping[str, Any], lists: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The data that a checkpoint was tuned on; {} where they are those of ``lists`` or nothing is known of them.
+    """The data that a checkpoint was tuned on; {} where they are those of ``lists`` or unknown.
 
     Args:
-        about: what stands beside the checkpoint. lists: :attr:`advpt.data.lists.DataLists.tuned_on`.
+        about: contents of the file beside the checkpoint. lists: :attr:`advpt.data.lists.DataLists.tuned_on`.
     """
     data = tuned_in(about, "data")
     return data if data and data.get("digest") != lists["digest"] else {}
@@ -162,8 +163,10 @@ def require_layout(
     """Refuse prompts that were tuned in another layout than ``context``, which equal shapes would hide.
 
     Args:
-        about: what stands beside the checkpoint. source: its name in messages. node: of TRAINER, with the settings.
-        leaves: that the node has; what it lacks is fixed by the trainer.
+        about: contents of the file beside the checkpoint.
+        source: name of the checkpoint in messages.
+        node: of TRAINER, with the settings.
+        leaves: names of the node's settings; the trainer fixes the others.
 
     Raises:
         PromptError: each setting that differs.
@@ -195,8 +198,8 @@ def require_layout(
 
 
 def other_classes(about: Mapping[str, Any], classnames: Sequence[str]) -> str:
-    """How the classes that a checkpoint was tuned on differ from ``classnames``, in half a sentence; "" where they do
-    not or nothing is known of them."""
+    """The difference between the classes that a checkpoint was tuned on and ``classnames``, as part of a sentence; ""
+    where there is none or they are unknown."""
     tuned = about.get("classnames")
     if not isinstance(tuned, list) or tuned == list(classnames):
         return ""
@@ -205,11 +208,11 @@ def other_classes(about: Mapping[str, Any], classnames: Sequence[str]) -> str:
 
 
 def other_towers(about: Mapping[str, Any], backbone: Backbone, towers: Sequence[str] = ("text", "image")) -> str:
-    """How the CLIP that a checkpoint was tuned on differs from ``backbone``, in half a sentence; "" where it does not
-    or nothing is known of it.
+    """The difference between the CLIP that a checkpoint was tuned on and ``backbone``, as part of a sentence; "" where
+    there is none or it is unknown.
 
     Args:
-        about: what stands beside the checkpoint. towers: that are compared, ``text`` and ``image``.
+        about: contents of the file beside the checkpoint. towers: that are compared, ``text`` and ``image``.
     """
     tuned = tuned_in(about, "backbone")
     for tower in towers:
@@ -270,7 +273,7 @@ def read(path: Path) -> SavedPrompt:
 
 
 def write_run(prompt: SavedPrompt, folder: Path) -> Path:
-    """Lay a prompt out as a run's folder, in CoOp's layout: for ``--eval-only --model-dir`` here or in CoOp's code.
+    """Write a prompt as a run's folder, in CoOp's layout: for ``--eval-only --model-dir`` here or in CoOp's code.
 
     The file holds tensors and numbers only; every version of torch opens it.
 

@@ -29,7 +29,7 @@ def image_features(
 
     Args:
         visual: prompts ``[J, n, D_v]`` of blocks 0 .. J - 1, or ``[S, J, n, D_v]`` where b is a multiple of S: the
-            first b / S images are seen through the first prompts, and so on.
+            first b / S images have the first prompts, and so on.
         hidden_states: a list that gets one tensor ``[b, tokens, D_v]`` for each block, its input after prompts were
             put in (the first is the output of ``ln_pre``). Tokens: class, patches, prompts.
 
@@ -48,7 +48,7 @@ def image_features(
 
 
 def _of_each_image(visual: Tensor, images: int) -> tuple[Tensor, ...]:
-    """For each layer the prompts ``[b, n, D_v]`` of every image."""
+    """The prompts ``[b, n, D_v]`` of every image, for each layer."""
     if visual.dim() == 3:
         return visual.unsqueeze(0).expand(images, -1, -1, -1).unbind(1)
     if images % len(visual):
@@ -57,7 +57,7 @@ def _of_each_image(visual: Tensor, images: int) -> tuple[Tensor, ...]:
 
 
 def with_visual_prompts(encoder: ImageEncoder, visual: Tensor | None) -> Callable[[Tensor], Tensor]:
-    """Pixels to features through these prompts; the encoder itself where there are none."""
+    """The encoder with these visual prompts; the encoder itself for None."""
     return encoder if visual is None else functools.partial(image_features, encoder, visual=visual)
 
 

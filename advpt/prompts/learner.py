@@ -29,11 +29,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advpt.backbones.clip import Architecture
 from advpt.data import listing
 from advpt.errors import PromptError
+from advpt.prompts.classifier import Classifier
 from advpt.prompts.text_encoder import PromptBatch, TextEncoder, class_tokens, tokenize, word_tokens
 from advpt.settings import COUPLED, ContextSettings
 
@@ -60,7 +62,7 @@ def prompt_tensors(state: Mapping[str, Any], source: str) -> dict[str, Any]:
     in front are taken away, CoOp's ``token_prefix`` and ``token_suffix`` left out: they are made of the class names.
 
     Raises:
-        PromptError: two names that are one then.
+        PromptError: two names become the same.
     """
     named: dict[str, Any] = {}
     for key, value in state.items():
@@ -72,7 +74,7 @@ def prompt_tensors(state: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 
 def check_layout(settings: ContextSettings, model: Architecture, name: str) -> None:
-    """Whether this CLIP can have these prompts.
+    """Refuse prompts that this CLIP cannot have.
 
     Raises:
         PromptError: visual prompts for a ResNet, or more layers than the towers have.
@@ -167,11 +169,11 @@ class PromptLearner(nn.Module):
             device = encoder.positional_embedding.device
             padded = tokenize([f"{name}." for name in names], encoder.context_length).to(device)
             rows = encoder.embed(padded)  # start, name, ".", end, padding
-            longest_rest = max(len(t) for t in tokens) + 1
+            suffix_length = max(len(t) for t in tokens) + 1
             behind = encoder.embed(torch.tensor(fixed, dtype=torch.int64, device=device))
             self.register_buffer("start", rows[0, :1].clone(), persistent=False)
             self.register_buffer("fixed", behind.clone(), persistent=False)
-            self.register_buffer("class_rows", rows[:, 1 : 1 + longest_rest].clone(), persistent=False)
+            self.register_buffer("class_rows", rows[:, 1 : 1 + suffix_length].clone(), persistent=False)
             self.eos = torch.tensor([len(t) for t in tokens])  # stays on the CPU, where the encoder reads it
             if init:
                 context = encoder.embed(torch.tensor(init, device=device)).clone()
@@ -229,6 +231,18 @@ class PromptLearner(nn.Module):
         text = None if self.layout == "visual" else self._text(at["ctx"], deep)
         return PromptState(text, visual)
 
+    @torch.no_grad()
+    def classifier(self, encoder: TextEncoder, scale: float, fixed: Tensor) -> Classifier:
+        """The classifier of the current prompts.
+
+        Args:
+            encoder: the text tower. scale: the logit scale.
+            fixed: ``[K, L]`` of unit length, text features of layout ``visual``.
+        """
+        state = self()
+        features = F.normalize(encoder(state.text), dim=-1) if state.text else fixed
+        return Classifier(features, scale, visual=state.visual)
+
     def _text(self, ctx: Tensor, deep: Tensor | None) -> PromptBatch:
         """The prompts of all classes, sharing as long a prefix as their layout allows."""
         k, m = len(self.classnames), self.n_ctx
@@ -237,8 +251,8 @@ class PromptLearner(nn.Module):
             start, fixed = (part.expand(*lead, -1, -1) for part in (self.start, self.fixed))
             if not self.csc:
                 return PromptBatch(torch.cat([start, ctx, fixed], -2), self.class_rows, self.eos, deep)
-            own = torch.cat([ctx, *(part.expand(*lead, k, -1, -1) for part in (self.fixed, self.class_rows))], -2)
-            return PromptBatch(self.start, own, self.eos + m + len(self.fixed), deep)
+            suffix = torch.cat([ctx, *(part.expand(*lead, k, -1, -1) for part in (self.fixed, self.class_rows))], -2)
+            return PromptBatch(self.start, suffix, self.eos + m + len(self.fixed), deep)
         context = ctx if self.csc else ctx.expand(k, -1, -1)
         before = m // 2 if self.position == "middle" else 0
         suffix = torch.stack(
@@ -253,15 +267,15 @@ class PromptLearner(nn.Module):
         return PromptBatch(prefix, suffix[:, before:], self.eos + m - before)
 
     def load_context(self, state: Mapping[str, Tensor], source: str) -> None:
-        """Take the prompts from a state dict; CoOp's has ``ctx`` (its ``token_prefix`` and ``token_suffix`` are not
+        """Load the prompts of a state dict; CoOp's has ``ctx`` (its ``token_prefix`` and ``token_suffix`` are not
         needed). Nothing is changed unless everything fits.
 
         Raises:
             PromptError: a tensor is missing or of another shape, or a class-specific one is for another class list.
         """
         state = prompt_tensors(state, source)
-        own = dict(self.named_parameters())
-        for name, wanted in own.items():
+        parameters = dict(self.named_parameters())
+        for name, wanted in parameters.items():
             if name not in state:
                 what = {"ctx": "context vectors", "meta_net": "meta net (CoCoOp's)"}.get(
                     name.partition(".")[0], f"prompts of layout {self.layout}"
@@ -269,26 +283,26 @@ class PromptLearner(nn.Module):
                 raise PromptError(
                     f"{source} holds no {what} ({name!r}); found: {', '.join(sorted(state)) or 'nothing'}"
                 )
-            found = state[name]
-            if found.shape != wanted.shape:
+            loaded = state[name]
+            if loaded.shape != wanted.shape:
                 why = ""
-                if name == "ctx" and found.dim() == 3:
+                if name == "ctx" and loaded.dim() == 3:
                     why = "; it is class-specific (CSC), so it fits only the class list it was tuned on"
                 what = "context" if name == "ctx" else name
                 kind = " ([classes,] vectors, width)" if name == "ctx" else ""
                 raise PromptError(
-                    f"{source} holds {what} of shape {list(found.shape)}, this run has {list(wanted.shape)}{kind}"
+                    f"{source} holds {what} of shape {list(loaded.shape)}, this run has {list(wanted.shape)}{kind}"
                     f"{why}. Use the N_CTX, CSC and backbone that it was tuned with"
                     + (", and its LAYOUT and depths" if self.layout != "text" else "")
                 )
-        if more := sorted(state.keys() - own.keys()):
+        if more := sorted(state.keys() - parameters.keys()):
             raise PromptError(
                 f"{source} also holds {listing.some(more, 8)}, which LAYOUT {self.layout} has "
                 "no place for, and without which it is another prompt; use the trainer, LAYOUT and depths that it was "
                 "tuned with"
             )
         with torch.no_grad():
-            for name, wanted in own.items():
+            for name, wanted in parameters.items():
                 wanted.copy_(state[name].float())
 
 

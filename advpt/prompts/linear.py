@@ -1,4 +1,4 @@
-"""A linear head on embeddings, in the place of text features: what a linear probe classifies with."""
+"""A linear head on embeddings, in the place of text features: the classifier of a linear probe."""
 
 from __future__ import annotations
 

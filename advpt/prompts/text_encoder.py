@@ -152,7 +152,7 @@ def class_tokens(name: str) -> list[int]:
 
 
 def _samples(prompts: PromptBatch) -> int:
-    """How many samples have prompts of their own; 0 where all are the same."""
+    """The number of samples with prompts of their own; 0 where all are the same."""
     parts = ((prompts.prefix, 2), (prompts.suffix, 3), (prompts.deep, 3))
     return max((len(part) for part, plain in parts if part is not None and part.dim() > plain), default=0)
 

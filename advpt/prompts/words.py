@@ -1,7 +1,7 @@
 """Nearest words: which tokens of the vocabulary lie closest to learned context vectors (AdvPT, Table 5; first in CoOp).
 
 Euclidean distance in float32 between a context vector and the rows of the token table of the same backbone. The paper
-lists five words per data set without saying by which rule; both readings are given: the words nearest to each vector,
+lists five words per data set without their rule; both readings are given: the words nearest to each vector,
 and the five nearest of all (each vector's nearest word, the five smallest distances). Near-zero vectors are close to
 any small token, so the untrained vectors stand beside the trained ones.
 """
@@ -59,14 +59,14 @@ def nearest(vectors: Tensor, table: Tensor, k: int, only: Sequence[int] | None =
     distances = torch.cdist(
         vectors.float().cpu(), table.float().cpu()[allowed], compute_mode="donot_use_mm_for_euclid_dist"
     )
-    found = distances.topk(k, dim=1, largest=False)
-    return allowed[found.indices], found.values
+    smallest = distances.topk(k, dim=1, largest=False)
+    return allowed[smallest.indices], smallest.values
 
 
 def describe(vectors: Tensor, table: Tensor, k: int, only: Sequence[int] | None = None) -> dict[str, Any]:
     """Both readings, for a record: ``per_vector`` (for each vector ``k`` pairs of word and distance) and ``overall``
-    (each vector's nearest word, the ``k`` smallest distances, a word once); ``searched``: how many tokens were looked
-    at."""
+    (each vector's nearest word, the ``k`` smallest distances, a word once); ``searched``: the number of tokens
+    compared."""
     ids, distances = nearest(vectors, table, k, only)
     per_vector = [
         [[word(token), round(distance, 4)] for token, distance in zip(*pair)]

@@ -1,28 +1,30 @@
-"""The records of the runs that a report is made of, and everything that is wrong with them, in words.
+"""Records of the runs of a report, and notes on all that is wrong with them.
 
-A record that is missing, refused, there twice or nobody's changes the report visibly: its cells say so, and so does the
-list of notes. Nothing is read from logs.
+Missing, invalid, duplicate and orphaned records are shown in the report. Numbers come from records only, never from
+logs.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 from advpt.errors import RecordError
 from advpt.evaluation import record as records
 from advpt.evaluation.record import Record
-from advpt.results.layout import Metric
+from advpt.results.exhibit import Metric
 
+log = logging.getLogger(__name__)
 State = Literal["done", "failed", "not run"]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run of the report: its id, folder, seed, what became of it, and its name for people."""
+    """A run of the report: its id, folder, seed, state, its name in notes, and its log."""
 
     id: str
     folder: Path
@@ -41,57 +43,111 @@ class Note:
     text: str
 
 
+class Measurement(NamedTuple):
+    """What a record measures: two records of one run that agree in this are duplicates."""
+
+    protocol: str | None
+    attack: str
+    defense: str
+    part: bool
+    images: str
+
+    @classmethod
+    def of(cls, record: Record) -> Measurement:
+        r = record.result
+        return cls(r.protocol, r.attack.label if r.attack else "", r.defense_name, r.images.part, r.images.digest)
+
+    def holds(self, metric: Metric) -> bool:
+        """Whether a metric is among its numbers; those of a part of the images stand beside a defense only."""
+        if metric.protocol is not None and (self.protocol, self.attack) != (metric.protocol, metric.attack):
+            return False
+        return self.defense == metric.defense and (not self.part or bool(metric.defense))
+
+
 @dataclass
 class RecordIndex:
-    """Runs by id, their records read once."""
+    """Runs by id, their records read once. ``top``: where paths in notes begin; ``used``: by id, the records behind the
+    numbers of the report, each with the label of its run."""
 
-    runs: Mapping[str, Run]
-    top: Path | None = None  # where paths in notes begin
+    runs: Mapping[str, Run] = field(default_factory=dict)
+    top: Path | None = None
     notes: list[Note] = field(default_factory=list)
-    used: dict[str, tuple[Record, Run]] = field(default_factory=dict)  # by record id, as cells ask for them
-    _read: dict[str, dict[tuple[Any, ...], Record]] = field(default_factory=dict)
-    _refused: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    used: dict[str, tuple[str, Record]] = field(default_factory=dict)
+    _read: dict[str, dict[Measurement, Record]] = field(default_factory=dict)
+    _refused: set[str] = field(default_factory=set)  # ids of runs
 
     def note(self, kind: str, text: str) -> None:
         if Note(kind, text) not in self.notes:
             self.notes.append(Note(kind, text))
 
-    def name(self, path: Path) -> str:
-        """A path for people: below the report's top where it lies there."""
-        if self.top is not None and path.is_relative_to(self.top):
-            return str(path.relative_to(self.top))
-        return str(path)
+    def refuse(self, error: RecordError, path: Path) -> None:
+        """Note a file that cannot be used."""
+        self.note("refused", str(error).replace(str(path), self.path_text(path)))
 
-    def of(self, run: Run) -> dict[tuple[Any, ...], Record]:
+    def path_text(self, path: Path) -> str:
+        """A path for messages: below the report's top where it lies there."""
+        return str(path.relative_to(self.top) if self.top is not None and path.is_relative_to(self.top) else path)
+
+    def use(self, record: Record, label: str) -> Record:
+        """List a record among those behind the numbers, and note its warnings."""
+        self.used[record.id] = (label, record)
+        for text in record.result.warnings:
+            self.note("warning", f"{label}: {text}")
+        return record
+
+    def read(self, folder: Path) -> list[Record]:
+        """The sound records in a folder, in the order of their paths; the others are noted."""
+        sound = []
+        for path in sorted(folder.glob("*.json")):
+            try:
+                sound.append(records.read(path))
+            except RecordError as error:
+                self.refuse(error, path)
+        return sound
+
+    def collect(self, folders: Sequence[Path]) -> list[Record]:
+        """All sound records below the folders, equal ones once.
+
+        Raises:
+            RecordError: a folder does not exist, or there is no record at all.
+        """
+        by_id: dict[str, Record] = {}
+        for folder in folders:
+            if not folder.is_dir():
+                raise RecordError(f"no folder {folder}; name the output folder of finished runs")
+            for parent in sorted({path.parent for path in folder.glob(f"**/{records.FOLDER}/*.json")}):
+                for record in self.read(parent):
+                    by_id.setdefault(record.id, record)
+        for note in self.notes:
+            log.warning("left out: %s", note.text)
+        if not by_id:
+            raise RecordError(f"no records below {', '.join(map(str, folders))}; run train.py first")
+        return list(by_id.values())
+
+    def of(self, run: Run) -> dict[Measurement, Record]:
         """The sound records of a run, one for each measurement."""
         if run.id not in self._read:
-            self._read[run.id] = self._scan(run)
+            folder = run.folder / records.FOLDER
+            by_measurement: dict[Measurement, list[Record]] = defaultdict(list)
+            for record in (sound := self.read(folder)):
+                by_measurement[Measurement.of(record)].append(record)
+            if len(sound) < len(list(folder.glob("*.json"))):
+                self._refused.add(run.id)
+            self._read[run.id] = {key: self._newest(members) for key, members in by_measurement.items()}
         return self._read[run.id]
 
-    def _scan(self, run: Run) -> dict[tuple[Any, ...], Record]:
-        found: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
-        for path in sorted((run.folder / records.FOLDER).glob("*.json")):
-            try:
-                record = records.read(path)
-            except RecordError as error:
-                self._refused[run.id].append(str(path))
-                self.note("refused", str(error).replace(str(path), self.name(path)))
+    def _newest(self, members: list[Record]) -> Record:
+        newest = max(members, key=_age)
+        for other in members:
+            if other is newest or other.path is None or newest.path is None:
                 continue
-            found[measurement(record)].append(record)
-        kept = {}
-        for key, members in found.items():
-            newest = max(members, key=_age)
-            kept[key] = newest
-            for other in members:
-                if other is newest or other.path is None or newest.path is None:
-                    continue
-                same = "with the same result" if other.id == newest.id else "with another result"
-                self.note(
-                    "duplicate",
-                    f"{self.name(other.path)} and {self.name(newest.path)} measure the same thing {same}; the newest, "
-                    f"{newest.id[:12]}, is used and {other.id[:12]} is not",
-                )
-        return kept
+            same = "with the same result" if other.id == newest.id else "with another result"
+            self.note(
+                "duplicate",
+                f"{self.path_text(other.path)} and {self.path_text(newest.path)} measure the same thing {same}; the "
+                f"newest, {newest.id[:12]}, is used and {other.id[:12]} is not",
+            )
+        return newest
 
     def find(self, run_id: str, metric: Metric) -> tuple[Record | None, str]:
         """The record that holds a number, or None and the word for why: ``not run``, ``failed``, ``refused``,
@@ -99,62 +155,37 @@ class RecordIndex:
         run = self.runs.get(run_id)
         if run is None:
             return None, "not run"
-        for key, record in self.of(run).items():
-            if _holds(key, record, metric):
-                self.used[record.id] = (record, run)
-                return record, "value"
+        for measurement, record in self.of(run).items():
+            if measurement.holds(metric):
+                return self.use(record, run.label or run.id), "value"
+        return None, self.why_missing(run, f"record of {metric}")
+
+    def why_missing(self, run: Run | None, what: str) -> str:
+        """The word for why a run has no such record, which is noted where it is a fault."""
+        if run is None:
+            return "not run"
         if run.state == "failed":
-            log = f"; its log is {self.name(run.log)}" if run.log is not None else ""
+            log = f"; its log is {self.path_text(run.log)}" if run.log is not None else ""
             self.note("failed", f"the run {run.label or run.id} failed{log}")
-            return None, "failed"
-        if self._refused.get(run_id):
-            return None, "refused"
-        if run.state == "not run":
-            return None, "not run"
-        self.note(
-            "missing", f"the run {run.label or run.id} is done, but its record of {metric} is missing: run it again"
-        )
-        return None, "missing"
+            return "failed"
+        if run.id in self._refused:
+            return "refused"
+        if run.state == "done":
+            self.note("missing", f"the run {run.label or run.id} is done, but its {what} is missing: run it again")
+            return "missing"
+        return "not run"
 
     def strays(self, folders: Iterable[Path]) -> None:
         """Note records below ``folders`` that belong to no run of this report."""
         known = {(run.folder / records.FOLDER).resolve() for run in self.runs.values()}
         for folder in folders:
-            nobody = sorted(
-                {p.parent for p in folder.glob(f"**/{records.FOLDER}/*.json") if p.parent.resolve() not in known}
-            )
-            for parent in nobody:
+            parents = {path.parent for path in folder.glob(f"**/{records.FOLDER}/*.json")}
+            for parent in sorted(parent for parent in parents if parent.resolve() not in known):
                 self.note(
-                    "stray", f"the records in {self.name(parent)} belong to no run of this report; they are not used"
+                    "stray",
+                    f"the records in {self.path_text(parent)} belong to no run of this report; they are not used",
                 )
 
 
-def measurement(record: Record) -> tuple[Any, ...]:
-    """What a record measures: two records of one run that agree in this are duplicates."""
-    r = record.result
-    attack = r.get("attack") or {}
-    images = r.get("images") or {}
-    asked = str(attack.get("asked", attack.get("spec", "")))
-    return (r.get("protocol"), asked, "+".join(r.get("defenses") or []), bool(images.get("part")), images.get("digest"))
-
-
-def _holds(key: tuple[Any, ...], record: Record, metric: Metric) -> bool:
-    protocol, asked, defense, part, _ = key
-    if metric.protocol is None:
-        return bool(defense == metric.defense and (not part or metric.defense))
-    wanted = (protocol, asked, defense) == (metric.protocol, metric.attack, metric.defense)
-    return bool(wanted and record.result.get("robust") is not None and (not part or metric.defense))
-
-
 def _age(record: Record) -> tuple[float, float]:
-    path = record.path
-    finished = record.observed.get("finished")
-    return float(finished) if isinstance(
-        finished, int | float
-    ) else 0.0, path.stat().st_mtime if path is not None else 0.0
-
-
-def part(record: Record, metric: Metric) -> dict[str, Any]:
-    """The clean or robust part of a record."""
-    found: dict[str, Any] = record.result["clean" if metric.protocol is None else "robust"]
-    return found
+    return record.observed.finished or 0.0, record.path.stat().st_mtime if record.path is not None else 0.0

@@ -2,27 +2,97 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from advpt.files import write_text
-from advpt.results import figures, page, render
+from advpt.results import figures, render
+from advpt.results.exhibit import Exhibit, Table, WordTable
+from advpt.results.groups import groups
 from advpt.results.index import Note, RecordIndex, Run
-from advpt.results.layout import Exhibit, Table, WordTable
-from advpt.results.values import Value, fill
+from advpt.results.page import DrawnFigure, Section, page
+from advpt.results.values import FilledTable, fill
+from advpt.results.words import fill_words
 
 TABLES, FIGURES, PAGE = "tables", "figures", "index.html"
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was written, what to know about it, and how many numbers are there or are words instead."""
+    """What was written, notes on its records, and how many numbers are there or are words instead."""
 
     page: Path
     files: tuple[Path, ...]
     notes: tuple[Note, ...]
     words: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Tables of all records below some folders."""
+
+    tables: list[FilledTable]
+    index: RecordIndex
+
+    def texts(self, style: str = "github") -> list[str]:
+        """Every table as text, in a format of tabulate."""
+        return [render.text(table, style) for table in self.tables]
+
+    def write_page(self, path: Path, title: str = "Records", about: str = "") -> Path:
+        """The same tables as an HTML page. ``title``, ``about``: plain text."""
+        write_text(path, page(title, about, [Section(table.table, table) for table in self.tables], self.index))
+        return path
+
+
+def overview(folders: Sequence[Path]) -> Overview:
+    """Tables of all records below the folders.
+
+    Raises:
+        RecordError: a folder does not exist, or there is no record at all.
+    """
+    index = RecordIndex()
+    records = index.collect(folders)
+    for record in records:
+        index.use(record, f"{record.result.trainer}, seed {record.result.seed}")
+    return Overview([group.table() for group in groups(records)], index)
+
+
+@dataclass
+class _Writer:
+    """Writes exhibits into ``folder`` and makes their sections of the page."""
+
+    folder: Path
+    index: RecordIndex
+    files: list[Path] = field(default_factory=list)
+    words: Counter[str] = field(default_factory=Counter)
+
+    def section(self, exhibit: Exhibit) -> Section:
+        if isinstance(exhibit, Table):
+            filled = fill(exhibit, self.index)
+            self.words.update(value.state for line in filled.values for value in line)
+            texts = {"md": f"{render.text(filled)}\n", "csv": render.comma_separated(filled)}
+            return Section(exhibit, filled, self.write(exhibit.name, texts | {"tex": render.latex(filled)}))
+        if isinstance(exhibit, WordTable):
+            words = fill_words(exhibit, self.index)
+            texts = {"md": words.text(), "csv": words.comma_separated()}
+            return Section(exhibit, words, self.write(exhibit.name, texts))
+        points = figures.points(exhibit, self.index)
+        self.words.update(point.y.state for point in points)
+        paths = figures.draw(exhibit, points, self.folder / FIGURES)
+        ids = tuple(dict.fromkeys(id_ for point in points for id_ in point.ids))
+        return Section(exhibit, DrawnFigure(paths[0], ids), self.beside(paths))
+
+    def write(self, name: str, texts: Mapping[str, str]) -> tuple[str, ...]:
+        paths = [self.folder / TABLES / f"{name}.{ending}" for ending in texts]
+        for path, text in zip(paths, texts.values()):
+            write_text(path, text)
+        return self.beside(paths)
+
+    def beside(self, paths: Sequence[Path]) -> tuple[str, ...]:
+        self.files += paths
+        return tuple(str(path.relative_to(self.folder)) for path in paths)
 
 
 def write(
@@ -38,64 +108,13 @@ def write(
 
     Args:
         runs: by id, every run that an exhibit names.
+        title, about: plain text, at the head of the page.
         top: the folder of all runs; records below it that belong to none of them are noted.
     """
-    index = RecordIndex(runs, top)
-    written: list[Path] = []
-    sections: list[str] = []
-    entries: list[tuple[str, str]] = []
-    counts: dict[str, int] = {}
-
-    def count(values: Sequence[Value]) -> None:
-        for value in values:
-            counts[value.state] = counts.get(value.state, 0) + 1
-
-    def beside(paths: Sequence[Path]) -> list[str]:
-        return [str(path.relative_to(folder)) for path in paths]
-
-    for exhibit in exhibits:
-        if isinstance(exhibit, Table):
-            values = fill(exhibit, index)
-            count([v for line in values for v in line])
-            texts = {
-                "md": render.markdown(exhibit, values),
-                "csv": render.comma_separated(exhibit, values),
-                "tex": render.latex(exhibit, values),
-            }
-            paths = _write_all(folder / TABLES / exhibit.name, texts)
-            sections.append(page.table_section(exhibit, values, beside(paths)))
-        elif isinstance(exhibit, WordTable):
-            lines, _ = render.word_rows(exhibit, index)
-            texts = {"md": render.word_markdown(exhibit, index), "csv": render.to_csv(render.WORD_HEADS, lines)}
-            paths = _write_all(folder / TABLES / exhibit.name, texts)
-            sections.append(page.word_section(exhibit, index, beside(paths)))
-        else:
-            found = figures.points(exhibit, index)
-            count([p.y for p in found])
-            paths = figures.draw(exhibit, found, folder / FIGURES)
-            ids = list(dict.fromkeys(i for p in found for i in p.ids))
-            sections.append(page.figure_section(exhibit, paths[0], ids, beside(paths)))
-        written += paths
-        entries.append((exhibit.name, exhibit.title))
-    if taken := page.picture_section(runs.values(), index):
-        sections.append(taken)
-        entries.append(("pictures", "Pictures of the attack"))
+    writer = _Writer(folder, RecordIndex(runs, top))
+    sections = [writer.section(exhibit) for exhibit in exhibits]
     if top is not None:
-        index.strays([top])
-    sections += [page.note_section(index.notes), page.record_section(index.used, index)]
-    entries += [("notes", "Notes"), ("records", "Records")]
+        writer.index.strays([top])
     target = folder / PAGE
-    write_text(target, page.page(title, about, sections, entries))
-    return Report(target, (*written, target), tuple(index.notes), counts)
-
-
-def _write_all(stem: Path, texts: Mapping[str, str]) -> list[Path]:
-    paths = []
-    for ending, text in texts.items():
-        path = stem.with_name(f"{stem.name}.{ending}")
-        write_text(path, text)
-        paths.append(path)
-    return paths
-
-
-__all__ = ["FIGURES", "PAGE", "TABLES", "Report", "write"]
+    write_text(target, page(title, about, sections, writer.index))
+    return Report(target, (*writer.files, target), tuple(writer.index.notes), dict(writer.words))

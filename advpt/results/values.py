@@ -1,68 +1,87 @@
-"""Cells to numbers: means over seeds with their intervals, the published number beside them, the records behind
-them."""
+"""Records to numbers: means over seeds with their intervals, the published number beside them, the records behind
+them. The one place where the spread of a number is stated and two methods are compared."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from advpt.detectors import UNTUNED
 from advpt.evaluation import record as records
 from advpt.evaluation.defended import inexact_gradient
-from advpt.evaluation.statistics import IMAGES_ONLY, Interval, Runs, accuracy_interval, bounds_text, difference
-from advpt.results.index import RecordIndex, part
-from advpt.results.layout import Cell, Table
+from advpt.evaluation.intervals import Interval, Runs, accuracy_interval, bounds_text, difference
+from advpt.evaluation.record import CleanAccuracy, Record, RobustAccuracy
+from advpt.results.exhibit import Cell, Metric, Table
+from advpt.results.index import RecordIndex
 from advpt.results.published import number
 
-WORDS = ("not run", "failed", "missing", "refused")
 NO_CELL = "n/a"
 WARNED = "warning, see notes"
 
 
 @dataclass(frozen=True)
 class Value:
-    """A number as it is printed. ``state`` is ``value`` or the word that stands in its place.
+    """A number of a table, or (``runs`` None) the word in its place.
 
-    mean, low, high: percent, with the 95 % interval of :func:`advpt.evaluation.statistics.accuracy_interval`.
-    over: what the interval is over, in words.
-    ids: of the records behind it, one per seed. paper: the published number, None where the paper has no such cell.
-    better: the differences to all its rivals are significant, and it is above them.
+    Args:
+        state: ``value`` or the word.
+        runs: by seed, the accuracies that the number is the mean of.
+        ids: of the records behind it, one per seed.
+        notes: what stands beside it in brackets.
+        untouched, on_perturbed: percent of the images that the attack did not change, and accuracy on the others.
+        comparable: whether the data are the official ones; None: not known.
+        paper: the published number, None where the paper has no such cell.
+        better: the differences to all comparable methods are significant, and it is above them.
+        images: SHA-256 of the list of images, "" where runs have different ones.
     """
 
     state: str
-    mean: float = 0.0
-    low: float = 0.0
-    high: float = 0.0
-    seeds: tuple[int, ...] = ()
-    images: int = 0
-    over: str = ""
+    runs: Runs | None = field(default=None, compare=False, repr=False)
     ids: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     untouched: float = 0.0
     on_perturbed: float | None = None
-    comparable: bool | None = True  # None: whether the data are the official ones is not known
+    comparable: bool | None = True
     paper: float | None = None
     better: bool = False
-    runs: Runs | None = dataclasses.field(default=None, compare=False, repr=False)
-    images_digest: str = ""
+    images: str = ""
+
+    @cached_property
+    def interval(self) -> Interval | None:
+        """The mean over seeds and its 95 % interval, None for a word."""
+        return accuracy_interval(self.runs) if self.runs is not None else None
 
     @property
-    def difference(self) -> float | None:
-        """Ours minus the paper's, in points."""
-        return self.mean - self.paper if self.state == "value" and self.paper is not None else None
+    def seeds(self) -> tuple[int, ...]:
+        return self.runs.seeds if self.runs is not None else ()
+
+    @property
+    def mean_text(self) -> str:
+        """``87.6`` or the word for why there is no number."""
+        return f"{self.interval.mean:.1f}" if self.interval is not None else self.state
+
+    @property
+    def interval_text(self) -> str:
+        """``[85.1, 90.0]``, with words where it is of the images alone."""
+        if self.interval is None:
+            return ""
+        return bounds_text(self.interval.low, self.interval.high, self.interval.images_only)
 
     @property
     def text(self) -> str:
         """``87.6 [85.1, 90.0]`` or the word for why there is no number."""
-        return f"{self.mean:.1f} {self.interval_text}" if self.state == "value" else self.state
+        return f"{self.mean_text} {self.interval_text}".rstrip()
 
     @property
-    def interval_text(self) -> str:
-        """The interval alone."""
-        return bounds_text(self.low, self.high, self.over == IMAGES_ONLY)
+    def untouched_text(self) -> str:
+        if not self.untouched:
+            return ""
+        others = "" if self.on_perturbed is None else f", {self.on_perturbed:.1f} on the others"
+        return f"{self.untouched:.0f} % untouched{others}"
 
     @property
     def paper_text(self) -> str:
@@ -70,85 +89,151 @@ class Value:
 
     @property
     def difference_text(self) -> str:
-        return "" if self.difference is None else f"{self.difference:+.1f}"
+        """Ours minus the paper's, in points."""
+        if self.interval is None or self.paper is None:
+            return ""
+        return f"{self.interval.mean - self.paper:+.1f}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The difference of two methods (``names``) in an accuracy (``accuracy``: its words)."""
+
+    names: str
+    accuracy: str
+    interval: Interval
+
+
+@dataclass
+class FilledTable:
+    """A table with its values, row by row, and the comparisons and warnings below it. ``bold``: values that are better
+    than all others are marked."""
+
+    table: Table
+    values: list[list[Value]]
+    comparisons: list[Comparison] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    bold: bool = True
+
+    @property
+    def has_paper(self) -> bool:
+        """Whether the paper prints any of its numbers."""
+        return any(value.paper is not None for line in self.values for value in line)
+
+    @property
+    def attacks(self) -> dict[str, str]:
+        """The exact form of each attack by the words that stand for it."""
+        attacks = dict(self.table.attacks)
+        for row in self.table.rows:
+            exact = {cell.metric.attack for cell in row.cells if cell is not None} - {"", row.attack}
+            if exact:
+                attacks.setdefault(row.attack, ", ".join(sorted(exact)))
+        return attacks
+
+    def seeds(self, line: Sequence[Value]) -> str:
+        """Seeds of a row."""
+        return listed({seed for value in line for seed in value.seeds}) or "-"
+
+
+def listed(seeds: Iterable[int]) -> str:
+    """``1,2,5``, and ``1-10`` for a row of numbers without a gap."""
+    ordered = sorted(seeds)
+    if len(ordered) > 3 and ordered[-1] - ordered[0] == len(ordered) - 1:
+        return f"{ordered[0]}-{ordered[-1]}"
+    return ",".join(map(str, ordered))
+
+
+def part(record: Record, robust: bool) -> CleanAccuracy:
+    """The clean or robust accuracy of a record.
+
+    Raises:
+        ValueError: it has no robust one.
+    """
+    accuracy = record.result.robust if robust else record.result.clean
+    if accuracy is None:
+        raise ValueError(f"record {record.id[:12]} has no robust accuracy")
+    return accuracy
+
+
+def summarize(by_seed: Mapping[int, Record], robust: bool, notes: Sequence[str] = ()) -> Value:
+    """The clean or robust accuracy of one method over its seeds.
+
+    Args:
+        by_seed: at least one record. notes: what stands beside the number before the notes made here.
+    """
+    results = [record.result for record in by_seed.values()]
+    parts = {seed: part(record, robust) for seed, record in by_seed.items()}
+    attacked = [each for each in parts.values() if isinstance(each, RobustAccuracy)]
+    runs = records.runs(parts, any(result.is_trained for result in results))
+    beside = list(notes)
+    if len(results) == 1 and (deviation := next(iter(parts.values())).deviation):
+        beside.append(f"± {deviation:.1f} over draws")
+    if robust:
+        beside += [inexact_gradient(result.defense) for result in results]
+    for result in results:
+        beside += [UNTUNED if text.startswith(UNTUNED) else WARNED for text in result.warnings]
+    digests = {result.images.digest for result in results}
+    if len(digests) > 1:
+        beside.append("the seeds have different images")
+        runs = dataclasses.replace(runs, correct={})
+    official = {result.comparable for result in results}
+    perturbed = [each.on_perturbed.accuracy for each in attacked if each.on_perturbed is not None]
+    return Value(
+        "value",
+        runs,
+        tuple(record.id for record in by_seed.values()),
+        tuple(note for note in dict.fromkeys(beside) if note),
+        untouched=float(np.mean([each.untouched for each in attacked])) if attacked else 0.0,
+        on_perturbed=float(np.mean(perturbed)) if perturbed else None,
+        comparable=False if False in official else None if None in official else True,
+        images=digests.pop() if len(digests) == 1 else "",
+    )
 
 
 def value(cell: Cell | None, index: RecordIndex) -> Value:
     """What stands in a cell."""
     if cell is None:
         return Value(NO_CELL)
-    published = number(cell.paper)
-    parts: list[tuple[int, dict[str, Any]]] = []
-    ids, notes, words, digests = [], [], [], set()
-    trained = False
-    official: set[bool | None] = set()
+    by_seed: dict[int, Record] = {}
+    words, notes = [], []
     for run_id in cell.runs:
         record, state = index.find(run_id, cell.metric)
-        seed = index.runs[run_id].seed if run_id in index.runs else -1
-        if record is None:
+        seed = index.runs[run_id].seed if run_id in index.runs else None
+        if record is not None and seed is not None:
+            by_seed[seed] = record
+        else:
             words.append(state)
-            notes.append(f"seed {seed}: {state}" if seed >= 0 else state)
-            continue
-        parts.append((seed, part(record, cell.metric)))
-        ids.append(record.id)
-        digests.add((record.result.get("images") or {}).get("digest", ""))
-        official.add(record.result.get("comparable", True))
-        trained = trained or records.is_trained(record.result)
-        word = inexact_gradient(record.result.get("defense")) if cell.metric.protocol is not None else ""
-        notes += [word] if word and word not in notes else []
-        for text in record.result.get("warnings", []):
-            note = UNTUNED if text.startswith(UNTUNED) else WARNED
-            notes += [note] if note not in notes else []
-            index.note("warning", f"{index.runs[run_id].label or run_id}: {text}")
-    if not parts:
-        worst = next((w for w in ("failed", "refused", "missing", "not run") if w in words), "not run")
-        return Value(worst, paper=published)
-    if len(digests) > 1:
-        notes.append("the seeds saw different images")
-    runs = records.runs(dict(parts), trained)
-    if len(digests) > 1:
-        runs = dataclasses.replace(runs, correct={})
-    interval = accuracy_interval(runs)
-    perturbed = [found["on_perturbed"]["accuracy"] for _, found in parts if found.get("on_perturbed")]
-    return Value(
-        "value",
-        interval.mean,
-        interval.low,
-        interval.high,
-        tuple(seed for seed, _ in parts),
-        interval.images,
-        interval.scope,
-        tuple(ids),
-        tuple(notes),
-        float(np.mean([found.get("untouched", 0.0) for _, found in parts])),
-        float(np.mean(perturbed)) if perturbed else None,
-        False if False in official else None if None in official else True,
-        published,
-        runs=runs,
-        images_digest=digests.pop() if len(digests) == 1 else "",
-    )
+            notes.append(state if seed is None else f"seed {seed}: {state}")
+    if by_seed:
+        return dataclasses.replace(summarize(by_seed, _is_robust(cell.metric), notes), paper=number(cell.paper))
+    worst = next((word for word in ("failed", "refused", "missing") if word in words), "not run")
+    return Value(worst, paper=number(cell.paper))
+
+
+def _is_robust(metric: Metric) -> bool:
+    return metric.protocol is not None
 
 
 def compare(one: Value, other: Value) -> Interval | None:
-    """The difference ``one - other``; None where there is none on the same images."""
-    if one.runs is None or other.runs is None or not one.images_digest:
+    """The difference ``one - other`` in points; None where there is none on the same images."""
+    if one.runs is None or other.runs is None or not one.runs.correct or not other.runs.correct:
         return None
-    if one.images_digest != other.images_digest or not one.images == other.images > 0:
+    if one.images != other.images or not one.runs.images == other.runs.images > 0:
         return None
-    return difference(one.runs, other.runs) if one.runs.correct and other.runs.correct else None
+    return difference(one.runs, other.runs)
 
 
-def fill(table: Table, index: RecordIndex) -> list[list[Value]]:
-    """The numbers of a table, row by row; ``better`` is set where one method beats every other that was run."""
+def fill(table: Table, index: RecordIndex) -> FilledTable:
+    """The numbers of a table; ``better`` is set where one method beats every other that was run."""
     values = [[value(cell, index) for cell in row.cells] for row in table.rows]
     for column in range(len(table.columns)):
         groups: dict[tuple[str, ...], list[int]] = {}
         for i, row in enumerate(table.rows):
-            groups.setdefault(row.rivals, []).append(i)
+            groups.setdefault(row.comparable, []).append(i)
         for members in groups.values():
             for i in members:
-                others = [values[j][column] for j in members if j != i and values[j][column].state == "value"]
+                others = [values[j][column] for j in members if j != i and values[j][column].runs is not None]
                 gains = [compare(values[i][column], other) for other in others]
                 if gains and all(gain is not None and gain.significant and gain.mean > 0 for gain in gains):
                     values[i][column] = dataclasses.replace(values[i][column], better=True)
-    return values
+    return FilledTable(table, values)

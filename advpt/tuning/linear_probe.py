@@ -9,14 +9,20 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from advpt.errors import DataError
+from advpt.errors import DataError, WeightsError
+from advpt.files import atomic_path
+from advpt.prompts.linear import LinearClassifier
 
+FILE = Path("linear_probe", "probe.safetensors")  # in a run's folder
 GRID = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
 ROUNDS = 8
 MAX_ITERATIONS = 1000
@@ -24,16 +30,47 @@ MAX_ITERATIONS = 1000
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """A fitted head: ``weight [K, L]`` and ``bias [K]`` float32, its C, and whether L-BFGS converged."""
+    """A fitted linear layer: ``weight [K, L]`` and ``bias [K]`` float32, its C, and whether L-BFGS converged."""
 
     weight: Tensor
     bias: Tensor
     c: float
     converged: bool
 
+    def classifier(self, device: torch.device | str) -> LinearClassifier:
+        return LinearClassifier(self.weight.to(device), 1.0, self.bias.to(device))
+
     def accuracy(self, features: Tensor, labels: Tensor) -> float:
         """Percent of ``features [n, L]`` whose arg-max is the label ``[n]``."""
         return 100 * float(((features @ self.weight.T + self.bias).argmax(1) == labels).float().mean())
+
+
+def save(probe: Probe, path: Path) -> None:
+    """Write a probe as a safetensors file."""
+    tensors = {"weight": probe.weight, "bias": probe.bias, "c": torch.tensor(probe.c).double()}
+    with atomic_path(path) as partial:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, partial)
+
+
+def load(path: Path, classes: int, width: int) -> Probe:
+    """A probe from its file.
+
+    Args:
+        classes, width: K and L that it must have.
+
+    Raises:
+        WeightsError: damaged, or of another shape.
+    """
+    try:
+        saved = load_file(path)
+        probe = Probe(saved["weight"], saved["bias"], float(saved["c"]), True)
+    except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as error:
+        raise WeightsError(f"{path} is not a linear probe, or damaged ({error}); train it again") from error
+    if probe.weight.shape != (classes, width) or probe.bias.shape != (classes,):
+        raise WeightsError(
+            f"{path} holds a probe of shape {list(probe.weight.shape)}, this run needs {[classes, width]}"
+        )
+    return probe
 
 
 def fit(features: Tensor, labels: Tensor, classes: int, c: float, iterations: int = MAX_ITERATIONS) -> Probe:
@@ -42,9 +79,9 @@ def fit(features: Tensor, labels: Tensor, classes: int, c: float, iterations: in
     Raises:
         DataError: a class has no image.
     """
-    seen = sorted(set(labels.tolist()))
-    if seen != list(range(classes)):
-        absent = sorted(set(range(classes)) - set(seen))
+    present = set(labels.tolist())
+    if present != set(range(classes)):
+        absent = sorted(set(range(classes)) - present)
         raise DataError(
             f"a linear probe needs images of every class; {len(absent)} of {classes} have none, the first is class "
             f"number {absent[0]}"
@@ -61,8 +98,14 @@ def fit(features: Tensor, labels: Tensor, classes: int, c: float, iterations: in
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Embeddings ``[n, L]`` and labels ``[n]`` to fit on and to choose C by, how many classes there are, and which
-    images those to choose by are."""
+    """Embeddings and labels of a linear probe.
+
+    Args:
+        features, labels: ``[n, L]`` float32 and ``[n]`` int64, to fit on.
+        val_features, val_labels: the same, to choose C on.
+        classes: K.
+        val_are: the origin of the validation images, in words.
+    """
 
     features: Tensor
     labels: Tensor
@@ -73,7 +116,7 @@ class Data:
 
 
 def search(data: Data, iterations: int = MAX_ITERATIONS) -> tuple[Probe, list[tuple[float, float]]]:
-    """The probe with the best validation accuracy (the first found of equal ones), and every (C, accuracy) tried."""
+    """The probe with the best validation accuracy (the first of equal ones), and every (C, accuracy) tried."""
     tried: dict[float, tuple[float, Probe]] = {}
 
     def score(c: float) -> float:

@@ -10,6 +10,16 @@ from torch import Tensor
 from advpt.bank.store import Bank
 
 
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Seed of what is drawn in one epoch of a run alone."""
+    return (seed * 1_000_003 + epoch) % 2**63
+
+
+def batch_seed(seed: int, epoch: int, batch: int) -> int:
+    """Seed of what is drawn in one batch of one epoch of a run alone."""
+    return ((seed * 1_000_003 + epoch) * 1_000_003 + batch) % 2**63
+
+
 class BankLoader:
     """Shuffled batches ``{"img": [b, L] embeddings, "label": [b]}`` of a bank; no image is read.
 
@@ -25,7 +35,7 @@ class BankLoader:
 
     def order(self) -> Tensor:
         """``[n]`` row numbers in this epoch's order."""
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
         return torch.randperm(len(self.bank), generator=generator)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:

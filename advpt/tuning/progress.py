@@ -1,4 +1,4 @@
-"""What each epoch of a run took, what its losses were and what it reached, kept so that a killed run goes on."""
+"""Time, losses and measured accuracy of each epoch of a run, on disk so that a killed run goes on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FILE = "progress.json"
 
 
 class Progress:
-    """Epochs done (counted from 1), seconds spent training in each, and what was measured after some of them.
+    """Seconds spent training in each finished epoch (counted from 1), and the accuracy measured after some of them.
 
     The file is written before the epoch's checkpoint, and rows behind the checkpoint that a run goes on from are
     dropped: so the times are those of the epochs that count, whatever was killed in between. Time for measuring is not
@@ -21,8 +21,11 @@ class Progress:
     """
 
     def __init__(self, path: Path, done: int = 0, before: float | None = 0.0, watch: LossWatch | None = None) -> None:
-        """``done``: epochs of the checkpoint gone on from; ``before``: seconds for the training input, None if
-        unknown; ``watch``: what has seen the losses.
+        """
+        Args:
+            done: epochs of the checkpoint that the run goes on from.
+            before: seconds for the training input, None if unknown.
+            watch: the detectors of the losses.
 
         Raises:
             RecordError: the file of the epochs that are done is damaged.
@@ -34,7 +37,7 @@ class Progress:
             saved = read_json(path, RecordError)
             try:
                 self.seconds = [float(value) for value in saved["seconds"][:done]]
-                self.measured = {int(e): dict(found) for e, found in saved["measured"].items() if int(e) <= done}
+                self.measured = {int(e): dict(point) for e, point in saved["measured"].items() if int(e) <= done}
                 self.before = saved["before"] if saved["before"] is None else float(saved["before"])
                 self.watch.go_on(saved.get("losses", {}), done)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -44,28 +47,21 @@ class Progress:
                 ) from error
 
     def add(self, seconds: float) -> None:
-        """An epoch of training is over."""
+        """Add the seconds of a finished epoch."""
         self.seconds.append(round(seconds, 4))
 
-    def note(self, epoch: int, found: dict[str, Any]) -> None:
-        """What was measured after an epoch."""
-        self.measured[epoch] = found
+    def note(self, epoch: int, point: dict[str, Any]) -> None:
+        """Add the accuracy measured after an epoch."""
+        self.measured[epoch] = point
 
     def save(self) -> None:
-        said = {"seconds": self.seconds, "measured": self.measured, "before": self.before}
-        write_json(self.path, said | {"losses": self.watch.state()})
+        times = {"seconds": self.seconds, "measured": self.measured, "before": self.before}
+        write_json(self.path, times | {"losses": self.watch.state()})
 
     def curve(self) -> list[dict[str, Any]]:
-        """For a record's ``result``: the epoch and what was measured after it."""
-        return [{"epoch": epoch} | found for epoch, found in sorted(self.measured.items())]
+        """Each measured epoch with its accuracy, for a record's ``result``."""
+        return [{"epoch": epoch} | point for epoch, point in sorted(self.measured.items())]
 
     def times(self) -> dict[str, Any]:
-        """For a record's ``observed``: seconds for the training input, and for each epoch."""
+        """Seconds for the training input and for each epoch, for a record's ``observed``."""
         return {"before": self.before, "epochs": self.seconds}
-
-
-def wall_clock(times: dict[str, Any], epoch: int) -> float | None:
-    """Seconds from the start to the end of an epoch, the training input included; None where they are not known."""
-    if times.get("before") is None or epoch > len(times["epochs"]):
-        return None
-    return float(times["before"]) + sum(times["epochs"][:epoch])

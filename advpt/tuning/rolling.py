@@ -1,6 +1,6 @@
 """The rolling checkpoint: everything an exact continuation from the middle of an epoch needs, in one file.
 
-Dassl saves after whole epochs. Between them this file is renewed every few minutes and when the run is told to stop:
+Dassl saves after whole epochs. Between them this file is renewed every few minutes and when a signal stops the run:
 parameters, optimizers, schedulers, the state of every random generator now and as the epoch began, how many batches of
 the epoch are done (the sampler is run again up to there: same seed, same order), and the losses so far.
 """
@@ -11,128 +11,126 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from advpt.checkpoints import load_checkpoint
 from advpt.detectors import LossWatch
 from advpt.errors import TrainingError, WeightsError
-from advpt.files import atomic_path, load_checkpoint
+from advpt.files import atomic_path
+from advpt.progress import Phase
 from advpt.signals import defer_signals
 
 log = logging.getLogger(__name__)
 
 FILE = "rolling.pth.tar"
 FORMAT = 1
-CHECKPOINT_SECONDS = 300.0  # seconds between two of them; more where one takes long to write
-CHECKPOINT_SHARE = 20  # of the time at most one part in so many goes into writing them
+CHECKPOINT_SECONDS = 300.0  # between two of them; more where one takes long to write
+CHECKPOINT_SHARE = 20  # at most one part in so many of the time goes into writing them
 
 
-class Rolling:
-    """The rolling checkpoint of a Dassl trainer (upstream's or dassl-lite's) in its output folder.
+class Trainer(Protocol):
+    """What a rolling checkpoint needs of a trainer of Dassl's (upstream's or dassl-lite's)."""
+
+    epoch: int
+    batch_idx: int
+    start_epoch: int
+    max_epoch: int
+    num_batches: int
+    _models: OrderedDict[str, Any]
+    _optims: OrderedDict[str, Any]
+    _scheds: OrderedDict[str, Any]
+
+    def get_model_names(self) -> list[str]: ...
+
+
+class RollingCheckpoint:
+    """The rolling checkpoint of a trainer in its output folder.
 
     Args:
-        path: of the file. watch: sees the losses of every batch.
+        path: of the file.
+        watch: receives the losses of every batch.
     """
 
     def __init__(self, path: Path, watch: LossWatch) -> None:
         self.path, self.watch = path, watch
-        self._next = time.monotonic() + CHECKPOINT_SECONDS
-        self._found: dict[str, Any] | None = None  # what the current epoch goes on from
+        self.next_save = time.monotonic() + CHECKPOINT_SECONDS
+        self._restored: dict[str, Any] | None = None  # the state that the current epoch continues from
+        self.phase: Phase | None = None  # of the tuning, from the first epoch of this process on
         self.seconds = 0.0  # that the epoch took before this process
 
-    def restore(self, trainer: Any) -> int:
-        """Go on from the file where it is ahead of the epochs that are done (``trainer.start_epoch``); one that is
-        behind is deleted. Returns the epoch to go on with, counted from 0.
+    def restore(self, trainer: Trainer) -> int:
+        """Continue from the file where it is ahead of the epochs that are done (``trainer.start_epoch``); one that is
+        behind is deleted. Returns the epoch to continue with, counted from 0.
 
         Raises:
             WeightsError: the file is damaged or belongs to other models.
         """
         if not self.path.is_file():
             return int(trainer.start_epoch)
-        found = load_checkpoint(self.path)
+        state = load_checkpoint(self.path)
         try:
-            if found["format"] != FORMAT or sorted(found["parts"]) != sorted(trainer.get_model_names()):
+            if state["format"] != FORMAT or sorted(state["parts"]) != sorted(trainer.get_model_names()):
                 raise WeightsError(f"{self.path} was written by another version or trainer; delete it")
-            epoch = int(found["epoch"])
+            epoch = int(state["epoch"])
             if epoch < trainer.start_epoch:
                 self.clear()
                 return int(trainer.start_epoch)
-            for name, saved in found["parts"].items():
-                for live, state in zip(_parts(trainer, name), (saved["model"], saved["optimizer"], saved["scheduler"])):
+            for name, saved in state["parts"].items():
+                for live, part in zip(_parts(trainer, name), (saved["model"], saved["optimizer"], saved["scheduler"])):
                     if live is not None:
-                        live.load_state_dict(state)
+                        live.load_state_dict(part)
             live_state = random_state()
-            for state in (found["now"], found["before"], live_state):  # the first two are tried on, before it matters
-                set_random_state(state)
-            found["batches"] = int(found["batches"])
-            self.watch.batches = {name: list(values) for name, values in found["losses"].items()}
-            self.seconds = float(found["seconds"])
+            for each in (state["now"], state["before"], live_state):  # the first two are tried before they are needed
+                set_random_state(each)
+            state["batches"] = int(state["batches"])
+            self.watch.batches = {name: list(values) for name, values in state["losses"].items()}
+            self.seconds = float(state["seconds"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise WeightsError(
                 f"{self.path} does not fit this run ({error}); delete it: the last whole epoch is taken"
             ) from error
-        self._found = found
-        log.info("continuing epoch %d after batch %d, from %s", epoch + 1, found["batches"], self.path)
+        self._restored = state
+        log.info("continuing epoch %d after batch %d, from %s", epoch + 1, state["batches"], self.path)
         return epoch
 
     @contextlib.contextmanager
-    def epoch(self, trainer: Any) -> Iterator[None]:
+    def epoch(self, trainer: Trainer) -> Iterator[Batches]:
         """Around the batches of an epoch: those that are done are passed over, SIGTERM and Ctrl-C wait for the end of
-        a batch and find everything saved, and a gradient step that leaves a parameter not finite ends the run.
+        a batch and the state is saved then, and a gradient step that leaves a parameter not finite ends the run.
+
+        Yields:
+            The batches of the epoch, to be started and finished one by one.
 
         Raises:
-            Terminated, KeyboardInterrupt: told to stop; the state was saved. TrainingError: a parameter is not finite.
+            Terminated, KeyboardInterrupt: a signal asked to stop; the state was saved.
+            TrainingError: a parameter is not finite.
         """
-        found, self._found = self._found, None
-        done, before = (found["batches"], found["before"]) if found else (0, random_state())
-        if found:
+        restored, self._restored = self._restored, None
+        earlier = self.seconds if restored else 0.0
+        before = restored["before"] if restored else random_state()
+        if restored:
             set_random_state(before)
-        began, step = time.monotonic() - (self.seconds if found else 0.0), trainer.forward_backward
-        position = saved = done  # batches; None within one, where nothing is whole
-        with defer_signals() as pending_signal:
-
-            def save() -> None:
-                nonlocal saved
-                self.save(trainer, position or 0, before, time.monotonic() - began)
-                saved = position
-
-            def watched(*batches: Any) -> Any:
-                nonlocal position
-                i = trainer.batch_idx
-                if i < done:
-                    if found and i + 1 == done:
-                        set_random_state(found["now"])
-                    return None
-                position = None
-                losses = step(*batches)
-                self.watch.batch(losses)
-                position = i + 1
-                if time.monotonic() >= self._next:
-                    save()
-                if stop := pending_signal():
-                    log.info("told to stop after batch %d of epoch %d", i + 1, trainer.epoch + 1)
-                    raise stop
-                return losses
-
-            trainer.forward_backward = watched
+        self.phase = self.phase or Phase("tuning", trainer.max_epoch, "epoch", trainer.epoch)
+        with defer_signals() as pending:
+            batches = Batches(self, trainer, before, restored, time.monotonic() - earlier, pending)
             try:
-                yield
+                yield batches
             except KeyboardInterrupt:  # from here, or from a run that is tuned together with this one
-                if position is not None and position != saved:
-                    save()
+                batches.save_if_whole()
                 raise
-            finally:
-                del trainer.forward_backward
         require_finite(trainer)
-        self.seconds = time.monotonic() - began
+        self.seconds = time.monotonic() - batches.began
         self.watch.epoch_over()
 
-    def save(self, trainer: Any, batches: int, before: dict[str, Any], seconds: float) -> None:
+    def save(self, trainer: Trainer, batches: int, before: dict[str, Any], seconds: float) -> None:
         """Write the state after so many batches of the epoch that is going on."""
         require_finite(trainer)
         started = time.monotonic()
@@ -153,18 +151,75 @@ class Rolling:
         }
         with atomic_path(self.path) as partial:
             torch.save(state, partial)
-        self._next = time.monotonic() + max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * (time.monotonic() - started))
+        pause = max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * (time.monotonic() - started))
+        self.next_save = time.monotonic() + pause
 
     def clear(self) -> None:
         """Delete the file: the epochs it belongs to are done."""
         self.path.unlink(missing_ok=True)
 
 
-def _parts(trainer: Any, name: str) -> tuple[Any, Any, Any]:
+@dataclass
+class Batches:
+    """The batches of one epoch: which are done, and when the state is saved.
+
+    Args:
+        rolling: the checkpoint. trainer: whose epoch it is.
+        before: random state as the epoch began.
+        restored: what was saved in the middle of this epoch, if anything.
+        began: ``time.monotonic()`` of the epoch's start, moved back by the time that it took before this process.
+        pending: gives the exception that waits to be raised, if any.
+    """
+
+    rolling: RollingCheckpoint
+    trainer: Trainer
+    before: dict[str, Any]
+    restored: dict[str, Any] | None
+    began: float
+    pending: Callable[[], KeyboardInterrupt | None]
+
+    def __post_init__(self) -> None:
+        self.skipped: int = self.restored["batches"] if self.restored else 0
+        self._position: int | None = self.skipped  # batches done; None within one, where nothing is whole
+        self._saved = self.skipped
+
+    def start(self, batch: int) -> bool:
+        """Whether a batch is to be computed, and not one that was done before the run was stopped."""
+        if batch >= self.skipped:
+            self._position = None
+            return True
+        if self.restored and batch + 1 == self.skipped:
+            set_random_state(self.restored["now"])
+        return False
+
+    def finish(self, batch: int, losses: Mapping[str, Any] | None) -> None:
+        """A batch is done: note its losses, save where it is time.
+
+        Raises:
+            Terminated, KeyboardInterrupt: a signal asked to stop meanwhile.
+        """
+        self.rolling.watch.batch(losses)
+        self._position = batch + 1
+        if self.rolling.phase is not None:
+            self.rolling.phase.reach(self.trainer.epoch + self._position / self.trainer.num_batches)
+        if time.monotonic() >= self.rolling.next_save:
+            self.save_if_whole()
+        if stop := self.pending():
+            log.info("told to stop after batch %d of epoch %d", batch + 1, self.trainer.epoch + 1)
+            raise stop
+
+    def save_if_whole(self) -> None:
+        """Save the state, unless a batch is half done or the file has it."""
+        if self._position is not None and self._position != self._saved:
+            self.rolling.save(self.trainer, self._position, self.before, time.monotonic() - self.began)
+            self._saved = self._position
+
+
+def _parts(trainer: Trainer, name: str) -> tuple[Any, Any, Any]:
     return trainer._models[name], trainer._optims[name], trainer._scheds[name]
 
 
-def require_finite(trainer: Any, *, gradients: bool = False) -> None:
+def require_finite(trainer: Trainer, *, gradients: bool = False) -> None:
     """Look at every parameter (or its gradient) that is tuned, before anything is made of it.
 
     Raises:

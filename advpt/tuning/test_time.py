@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,29 +22,20 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from yacs.config import CfgNode
 
 from advpt import losses
 from advpt.backbones.clip import ImageEncoder
 from advpt.backbones.precision import half_precision
 from advpt.data import views
-from advpt.errors import ConfigError, PromptError, unknown_name
+from advpt.errors import PromptError
 from advpt.files import tensor_digest
 from advpt.prompts.image_encoder import image_features
 from advpt.prompts.learner import PromptLearner, PromptState
 from advpt.prompts.text_encoder import TextEncoder
-from advpt.settings import ContextSettings
 
 log = logging.getLogger(__name__)
 
 VERSION = 1
-RESETS = ("loaded", "constructed")
-VARIANCES, TEXTS, SOURCES, PRECISIONS = (
-    ("unbiased", "biased"),
-    ("plain", "dataset"),
-    ("tensor", "file"),
-    ("fp32", "amp"),
-)
 BETAS, EPS, DECAY = (0.9, 0.999), 1e-8, 0.01  # of AdamW, PyTorch's defaults
 IMAGES_AT_ONCE = {"cpu": 64, "cuda": 1024}  # of the pass without a graph; a processor's caches like them small
 Values = dict[str, Tensor]
@@ -52,37 +43,24 @@ Reference = Sequence[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class Profile:
-    """What a profile says where a setting is left open. ``align_weight``: ``depth`` is 100 / prompted layers,
-    ``blocks`` 1 / aligned blocks."""
-
-    resets: tuple[str, ...]
-    blocks: str  # all, prompted, or but-last: the prompted ones without the last (the released code's slip)
-    form: str
-    align_weight: str
-    variance: str
-    crops: str
-    text: str
-    precision: str
-    source: str
-
-
-PROFILES = {
-    "sound": Profile(("loaded",), "prompted", "mean", "depth", "unbiased", "centre", "plain", "fp32", "tensor"),
-    "paper": Profile(("loaded",), "all", "norm", "blocks", "unbiased", "centre", "dataset", "fp32", "tensor"),
-    "released": Profile(("constructed",), "but-last", "mean", "depth", "biased", "random", "plain", "amp", "file"),
-}
-
-
-@dataclass(frozen=True)
 class TuningConfig:
-    """How an image is tuned on.
+    """Settings of test-time tuning.
 
-    resets: what prompts start from: ``loaded`` the trained ones, ``constructed`` what the released code restores.
-    reset_every: images after which they do. views, rho: how many views, the image among them, and which part is kept.
-    blocks: whose inputs are aligned, counted from 0. align_weight: of the sum over them. variance: over the views.
-    crops: of the statistics. text: of the layout without text prompts. source: what views of clean images are cropped
-    from. batch: images in one forward pass. seed: of the views.
+    Args:
+        resets: start values of the prompts: ``loaded`` the trained ones, ``constructed`` the released code's.
+        reset_every: images after which the prompts start anew.
+        views: views per image, itself among them.
+        rho: share of the views that is kept, in (0, 1].
+        steps, lr: of AdamW.
+        entropy_weight, alpha, align_weight, form: of the loss, see :func:`advpt.losses.tapt`.
+        blocks: blocks whose inputs are aligned, counted from 0.
+        variance: over the views, ``unbiased`` or ``biased``.
+        crops: of the statistics' images, ``centre`` or ``random``.
+        text: prompt of the layout without text prompts, ``plain`` or the ``dataset``'s.
+        precision: ``fp32`` or ``amp``.
+        source: views of clean images are cropped from the input ``tensor`` or from the ``file``.
+        batch: images tuned together.
+        seed: of the views.
     """
 
     resets: tuple[str, ...] = ("loaded",)
@@ -104,72 +82,14 @@ class TuningConfig:
     batch: int = 8
     seed: int = 0
 
-    @classmethod
-    def from_cfg(cls, node: CfgNode, context: ContextSettings, layers: int | None) -> TuningConfig:
-        """From ``TRAINER.TAPT``. ``layers``: blocks of the image tower, None where it is not known yet.
-
-        Raises:
-            ConfigError: a value, or values together, that make no sense.
-        """
-        for name, known in (("PROFILE", tuple(PROFILES)), ("ALIGN_FORM", losses.ALIGN_FORMS), ("VARIANCE", VARIANCES),
-                            ("TEXT", TEXTS), ("VIEWS_FROM", SOURCES), ("TUNE_PREC", PRECISIONS),
-                            ("STATISTICS_CROPS", ("centre", "random"))):  # fmt: skip
-            _known(name, node[name], known)
-        for reset in node.RESET_SOURCE:
-            _known("RESET_SOURCE", reset, RESETS)
-        bounds = (
-            ("VIEWS", node.VIEWS >= 1), ("RHO", 0 < node.RHO <= 1), ("STEPS", node.STEPS >= 0), ("LR", node.LR > 0),
-            ("RESET_EVERY", node.RESET_EVERY >= 1), ("BATCH", node.BATCH >= 1), ("ALPHA", 0 <= node.ALPHA <= 1),
-            ("ENTROPY_W", node.ENTROPY_W >= 0),
-        )  # fmt: skip
-        if wrong := [f"{name} {node[name]}" for name, right in bounds if not right]:
-            raise ConfigError(
-                f"TRAINER.TAPT: {', '.join(wrong)} makes no sense; VIEWS, BATCH and RESET_EVERY are at least 1, STEPS "
-                "at least 0, LR above 0, RHO in (0, 1], ALPHA in [0, 1], ENTROPY_W at least 0"
-            )
-        profile, depth = PROFILES[node.PROFILE], context.depth_vision
-        ranges = {"all": layers or depth, "prompted": depth, "but-last": max(1, depth - 1)}
-        blocks = tuple(node.BLOCKS) or tuple(range(ranges[profile.blocks]))
-        if any(not isinstance(i, int) or i < 0 or (layers and i >= layers) for i in blocks):
-            raise ConfigError(
-                f"TRAINER.TAPT.BLOCKS is {blocks}; blocks are counted from 0"
-                + (f", and the image tower has {layers}" if layers else "")
-            )
-        weight = 100 / depth if profile.align_weight == "depth" else 1 / len(blocks)
-        return cls(
-            resets=tuple(node.RESET_SOURCE) or profile.resets,
-            reset_every=node.RESET_EVERY,
-            views=node.VIEWS,
-            rho=node.RHO,
-            steps=node.STEPS,
-            lr=node.LR,
-            entropy_weight=node.ENTROPY_W,
-            alpha=node.ALPHA,
-            align_weight=weight if node.ALIGN_W < 0 else node.ALIGN_W,
-            blocks=blocks,
-            form=node.ALIGN_FORM or profile.form,
-            variance=node.VARIANCE or profile.variance,
-            crops=node.STATISTICS_CROPS or profile.crops,
-            text=node.TEXT or profile.text,
-            precision=node.TUNE_PREC or profile.precision,
-            source=node.VIEWS_FROM or profile.source,
-            batch=node.BATCH,
-            seed=node.SEED,
-        )
-
     @property
     def kept(self) -> int:
-        """How many views are kept."""
+        """The number of views that are kept."""
         return max(1, int(self.rho * self.views))
 
 
-def _known(name: str, value: str, known: Sequence[str]) -> None:
-    if value and value not in known:
-        raise ConfigError(f"TRAINER.TAPT.{name}: {unknown_name('value', value, known)}")
-
-
-# What the released code's reset forgets to take from the checkpoint: all of V, all but the input text of VLI, none of
-# VLJ. (Its construction-time values come back instead.)
+# Parameters that the released code's reset does not take from the checkpoint but from the construction: all of V, all
+# but the input text of VLI, none of VLJ.
 FORGOTTEN: dict[str, Callable[[str], bool]] = {
     "visual": lambda name: True,
     "independent": lambda name: name != "ctx",
@@ -178,7 +98,7 @@ FORGOTTEN: dict[str, Callable[[str], bool]] = {
 
 
 def released_reset(layout: str, loaded: Mapping[str, Tensor], constructed: Mapping[str, Tensor]) -> Values:
-    """Prompts that the released code starts every image from."""
+    """The prompts that every image starts from in the released code."""
     forgets = FORGOTTEN.get(layout, lambda name: False)
     return {name: constructed[name] if forgets(name) else value for name, value in loaded.items()}
 
@@ -192,8 +112,13 @@ def choose(logits: Tensor, kept: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class PromptedCLIP:
-    """A frozen CLIP with learned prompts: ``learner`` says how prompts are made of values, ``fixed [K, L]`` are text
-    features of unit length for a layout without text prompts."""
+    """A frozen CLIP with learned prompts.
+
+    Args:
+        learner: turns parameter values into prompts.
+        fixed: text features ``[K, L]`` of unit length, for a layout without text prompts.
+        scale: the logit scale.
+    """
 
     image: ImageEncoder
     text: TextEncoder
@@ -202,7 +127,7 @@ class PromptedCLIP:
     scale: float
 
     def text_features(self, state: PromptState) -> Tensor:
-        """``[K, L]`` or ``[S, K, L]`` of unit length."""
+        """Text features ``[K, L]`` or ``[S, K, L]`` of unit length."""
         return self.fixed if state.text is None else F.normalize(self.text(state.text).float(), dim=-1)
 
     def logits(
@@ -217,12 +142,17 @@ class PromptedCLIP:
 
 @dataclass(eq=False)
 class Tuner:
-    """Tunes ``start`` (prompt values by parameter name, shared by all images) on images and classifies them.
+    """Tunes prompts on images and classifies them.
 
-    It is a function: it changes neither the learner nor ``start``, and an image's logits depend on its pixels, its id
-    and the seed alone. ``adversarial`` and ``clean``: mean and variance ``[T, D_v]`` for each of the aligned blocks.
-    ``files``: where images lie, for views of clean images from the file. ``not_finite``: ids of images whose gradient
-    was not finite; they are classified with the prompts they had.
+    A pure function: it changes neither the learner nor ``start``, and an image's logits depend on its pixels, its id
+    and the seed alone (with ``reset_every`` above 1 also on the images before it).
+
+    Args:
+        start: prompt values by parameter name, shared by all images.
+        adversarial, clean: mean and variance ``[T, D_v]`` for each of the aligned blocks.
+        files: paths by image id, for views of clean images from the file.
+        extra_key: further entries of :meth:`parameters`.
+        not_finite: ids of images whose gradient was not finite; they are classified with the prompts they had.
 
     Raises:
         PromptError: statistics of other tokens than the model has.
@@ -235,7 +165,7 @@ class Tuner:
     clean: Reference
     name: str = "tapt"
     files: Mapping[str, Path] = dataclasses.field(default_factory=dict)
-    extra_key: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # more for the key
+    extra_key: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     not_finite: list[str] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -252,7 +182,7 @@ class Tuner:
                 raise PromptError(f"statistics of {len(bank[0][0])} tokens; this model has {tokens}")
 
     def parameters(self) -> dict[str, Any]:
-        """Everything that determines what it does to an image, as JSON values: part of every bank's key."""
+        """Everything that determines an image's logits, as JSON values: part of every bank's key."""
         config = dataclasses.asdict(self.config) | {"betas": BETAS, "eps": EPS, "decay": DECAY}
         del config["resets"], config["crops"]
         banks = {
@@ -276,54 +206,50 @@ class Tuner:
 
     @property
     def by_image(self) -> bool:
-        """Whether no image's prompts go on from another's."""
+        """Whether the prompts start anew for every image."""
         return self.config.reset_every == 1 or not self.config.steps
 
     def __call__(self, pixels: Tensor, ids: Sequence[str], clean: bool = False) -> Tensor:
-        """Logits ``[b, K]`` of ``pixels [b, 3, h, w]`` under prompts tuned on each. ``clean``: these are the pixels of
-        the files. Images in the order of ``ids`` share prompts within every ``reset_every`` of them."""
+        """Logits ``[b, K]`` of ``pixels [b, 3, h, w]`` under prompts tuned on each. Images in the order of ``ids`` form
+        chains of ``reset_every``, whose prompts go on from image to image; a batch of chains is tuned together.
+
+        Args:
+            clean: the pixels are those of the image files.
+        """
         if not self.config.steps:
             return self.untuned(pixels)
-        found: list[Tensor | None] = [None] * len(ids)
-        for rows, values in self._turns(len(ids)):
-            if self.config.reset_every == 1:
-                # batches of one size: an image's bits do not depend on the images beside it
-                rows = rows + rows[-1:] * (self.config.batch - len(rows))
-            names = [ids[i] for i in rows]
-            some = pixels[list(rows)]
-            tuned = self.tune(self.views(some, names, clean), values.get("now"), names)
-            values["now"] = tuned
-            for row, logits in zip(rows, self.predict(tuned, some)):
-                found[row] = logits
-        return torch.stack([logits for logits in found if logits is not None])
-
-    def _turns(self, n: int) -> Iterator[tuple[list[int], dict[str, Values]]]:
-        """Rows that are tuned together, and the box that their prompts go on in: chains of ``reset_every`` images, a
-        batch of them side by side."""
-        every = self.config.reset_every
+        n, every, batch = len(ids), self.config.reset_every, self.config.batch
         chains = [range(first, min(first + every, n)) for first in range(0, n, every)]
-        for i in range(0, len(chains), self.config.batch):
-            together, box = chains[i : i + self.config.batch], dict[str, Values]()
-            for turn in range(len(together[0])):
-                rows = [chain[turn] for chain in together if turn < len(chain)]
-                if "now" in box and len(rows) < len(together):  # the last chain is shorter
-                    box["now"] = {name: value[: len(rows)] for name, value in box["now"].items()}
-                yield rows, box
+        logits: dict[int, Tensor] = {}
+        for i in range(0, len(chains), batch):
+            values: Values | None = None
+            for turn in range(every):
+                rows = [chain[turn] for chain in chains[i : i + batch] if turn < len(chain)]
+                if not rows:
+                    break
+                if values is not None:  # without the last chain, once it has ended
+                    values = {name: value[: len(rows)] for name, value in values.items()}
+                elif every == 1:  # batches of one size: an image's bits do not depend on the images beside it
+                    rows += rows[-1:] * (batch - len(rows))
+                names, own = [ids[row] for row in rows], pixels[rows]
+                values = self.tune(self.views(own, names, clean), values, names)
+                logits |= zip(rows, self.predict(values, own))
+        return torch.stack([logits[row] for row in range(n)])
 
     def views(self, pixels: Tensor, ids: Sequence[str], clean: bool = False, seed: int | None = None) -> Tensor:
-        """``[S, views, 3, h, w]``, the images themselves first. ``seed``: in place of the setting's."""
+        """The views ``[S, views, 3, h, w]`` of images, themselves first. ``seed``: in place of the setting's."""
         n, seed = self.config.views, self.config.seed if seed is None else seed
         if not clean or self.config.source == "tensor" or n == 1:
             return views.views(pixels, ids, n, seed)
-        size, found = (pixels.shape[-2], pixels.shape[-1]), []
+        size, crops = (pixels.shape[-2], pixels.shape[-1]), []
         for name in ids:
-            draws = views.generator_of(seed, "views", name)
-            found.append(views.crops_of_file(self.files[name], size, n - 1, draws, "bilinear"))
-        return torch.cat([pixels[:, None], torch.stack(found).to(pixels)], 1)
+            generator = views.generator_of(seed, "views", name)
+            crops.append(views.crops_of_file(self.files[name], size, n - 1, generator, "bilinear"))
+        return torch.cat([pixels[:, None], torch.stack(crops).to(pixels)], 1)
 
     @torch.no_grad()
     def untuned(self, pixels: Tensor) -> Tensor:
-        """Logits ``[b, K]`` of the prompts as they are at the start."""
+        """Logits ``[b, K]`` under the prompts at the start."""
         return self.model.logits(self._state, self._text, pixels[None])[0]
 
     @torch.no_grad()
@@ -335,13 +261,13 @@ class Tuner:
 
     # --- tuning -------------------------------------------------------------------------------------------------
 
-    def tune(self, seen: Tensor, values: Values | None = None, ids: Sequence[str] = ()) -> Values:
-        """Values ``[S, ...]`` after all steps on views ``seen [S, views, 3, h, w]``, from ``values`` or the start."""
-        kept = self._kept(seen, values)
-        old = values or self.untouched(len(seen))
+    def tune(self, views: Tensor, values: Values | None = None, ids: Sequence[str] = ()) -> Values:
+        """Values ``[S, ...]`` after all steps on ``views [S, views, 3, h, w]``, from ``values`` or the start."""
+        kept = self._kept(views, values)
+        old = values or self.untouched(len(views))
         now = {name: value.detach().clone().requires_grad_() for name, value in old.items()}
         optimizer = torch.optim.AdamW(now.values(), lr=self.config.lr, betas=BETAS, eps=EPS, weight_decay=DECAY)
-        broken = torch.zeros(len(seen), dtype=torch.bool, device=seen.device)
+        broken = torch.zeros(len(views), dtype=torch.bool, device=views.device)
         with torch.enable_grad():
             for _ in range(self.config.steps):
                 optimizer.zero_grad()
@@ -349,8 +275,8 @@ class Tuner:
                 broken |= _not_finite(now)
                 optimizer.step()
         if bool(broken.any()):
-            self._note([name for name, bad in zip(ids, broken.tolist()) if bad])
-            now = {name: _instead(broken, old[name], value) for name, value in now.items()}
+            self._warn_not_finite([name for name, bad in zip(ids, broken.tolist()) if bad])
+            now = {name: _where(broken, old[name], value) for name, value in now.items()}
         return {name: value.detach() for name, value in now.items()}
 
     def loss(self, values: Values, kept: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -372,31 +298,31 @@ class Tuner:
             unbiased=config.variance == "unbiased",
         )
 
-    def _kept(self, seen: Tensor, values: Values | None) -> Tensor:
-        """``[S, kept, 3, h, w]`` of the views, chosen once for all steps and both losses."""
+    def _kept(self, views: Tensor, values: Values | None) -> Tensor:
+        """The views ``[S, kept, 3, h, w]`` of lowest entropy, chosen once for all steps and both losses."""
         with torch.no_grad():
-            rows = choose(self._of_all_views(seen, values), self.config.kept)
-        return seen.gather(1, rows[:, :, None, None, None].expand(-1, -1, *seen.shape[2:]))
+            rows = choose(self._logits_of_views(views, values), self.config.kept)
+        return views.gather(1, rows[:, :, None, None, None].expand(-1, -1, *views.shape[2:]))
 
-    def _of_all_views(self, seen: Tensor, values: Values | None) -> Tensor:
-        with half_precision(self.config.precision, seen.device):
+    def _logits_of_views(self, views: Tensor, values: Values | None) -> Tensor:
+        with half_precision(self.config.precision, views.device):
             if values is not None:
                 state = self.model.learner(values)
-                return self.model.logits(state, self.model.text_features(state), seen)
-            some = max(1, IMAGES_AT_ONCE.get(seen.device.type, 64) // seen.shape[1])
-            return torch.cat([self.model.logits(self._state, self._text, part) for part in seen.split(some)])
+                return self.model.logits(state, self.model.text_features(state), views)
+            images = max(1, IMAGES_AT_ONCE.get(views.device.type, 64) // views.shape[1])
+            return torch.cat([self.model.logits(self._state, self._text, part) for part in views.split(images)])
 
-    def _note(self, ids: Sequence[str]) -> None:
-        with _COUNTING:
+    def _warn_not_finite(self, ids: Sequence[str]) -> None:
+        with _WARNING_LOCK:
             self.not_finite.extend(ids)
         log.warning(
             "the gradient of %d image(s) was not finite (%s); they keep the prompts they had", len(ids), ids[:1]
         )
 
-    # --- for attackers who know it ------------------------------------------------------------------------------
+    # --- for attackers who know the tuning ---------------------------------------------------------------------------
 
     def untouched(self, n: int) -> Values:
-        """The start, once for each of ``n`` images."""
+        """The start values, repeated for each of ``n`` images."""
         return {name: value.expand(n, *value.shape) for name, value in self.start.items()}
 
     def attackable(self, values: Values, pixels: Tensor) -> Tensor:
@@ -428,7 +354,7 @@ class Tuner:
         return self.attackable(now, pixels)
 
 
-_COUNTING = threading.Lock()
+_WARNING_LOCK = threading.Lock()
 
 
 def _smooth(m: Tensor, size: Tensor) -> Tensor:
@@ -439,12 +365,12 @@ def _smooth(m: Tensor, size: Tensor) -> Tensor:
 
 
 def _none(tokens: Sequence[Tensor]) -> Reference:
-    """Statistics that a weight of zero takes out, whatever they are."""
+    """Placeholder statistics for a term with weight 0."""
     return [(x.new_zeros(x.shape[-2:]), x.new_zeros(x.shape[-2:])) for x in tokens]
 
 
 def _not_finite(values: Values) -> Tensor:
-    """``[S]`` bool: whose gradient is not finite; it is set to zero there."""
+    """``[S]`` bool, the samples whose gradient is not finite; sets it to zero there."""
     bad = torch.stack([~v.grad.isfinite().flatten(1).all(1) for v in values.values() if v.grad is not None]).any(0)
     if bool(bad.any()):
         for value in values.values():
@@ -453,5 +379,5 @@ def _not_finite(values: Values) -> Tensor:
     return bad
 
 
-def _instead(which: Tensor, one: Tensor, other: Tensor) -> Tensor:
+def _where(which: Tensor, one: Tensor, other: Tensor) -> Tensor:
     return torch.where(which.view(-1, *[1] * (other.dim() - 1)), one, other)

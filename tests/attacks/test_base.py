@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from advpt.attacks import ATTACKS, Attack, SampleNoise
-from advpt.attacks.base import Registry
 from advpt.attacks.objectives import OBJECTIVES
-from advpt.errors import AdvPTError, AttackError, ConfigError
+from advpt.errors import AdvPTError, AttackError
 from advpt.files import digest
 
 IDS = ["a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg", "b/3.jpg"]
@@ -300,16 +299,6 @@ def test_unknown_norm_and_objective() -> None:
         make("pgd", "ce", "l1")
     with pytest.raises(AttackError, match="unknown objective 'kfl'. Did you mean 'f?kl'"):
         make("pgd", "kfl", "linf")
-
-
-def test_registry() -> None:
-    registry = Registry()
-    registry.add(Reckless)
-    assert list(registry) == ["reckless"] and registry.get("reckless") is Reckless
-    with pytest.raises(ConfigError, match="two attacks are called 'reckless'"):
-        registry.add(Reckless)
-    with pytest.raises(ConfigError, match="unknown attack 'wreckless'. Did you mean 'reckless'"):
-        registry.get("wreckless")
 
 
 @pytest.mark.parametrize("where", ["output", "gradient"])

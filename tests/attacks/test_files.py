@@ -19,7 +19,7 @@ from torch import Tensor
 from advpt.attacks import SampleNoise, parse, parse_all
 from advpt.attacks.files import Files
 from advpt.attacks.spec import parse_training
-from advpt.bank.cache import BankCache
+from advpt.bank.cache import AttackRequest, BankCache
 from advpt.data.images import ImageSet
 from advpt.errors import AttackError, ConfigError
 from advpt.prompts.classifier import from_templates
@@ -326,7 +326,7 @@ def test_the_key_is_of_the_content_and_not_of_the_place(kind: str, images: Image
     path = write(attacked(some), some.ids, tmp_path / "one", kind)
 
     def key(where: Path, eps: float = 8, seed: int = 0, classifier=None) -> str:
-        return bank_cache.spec(some, parse(f"files:{where}@{eps}"), classifier, seed).key
+        return bank_cache.spec(AttackRequest(some, parse(f"files:{where}@{eps}"), classifier, seed)).key
 
     first = key(path)
     shutil.copytree(tmp_path / "one", tmp_path / "two")

@@ -13,7 +13,8 @@ from PIL import Image
 from advpt.attacks import parse, surrogate
 from advpt.attacks.surrogate import HEAD, Recipe, Surrogate, fit_linear, load_surrogate
 from advpt.backbones.clip import from_state
-from advpt.bank.cache import BankCache
+from advpt.bank.cache import AttackRequest, BankCache
+from advpt.data.images import ImageSet
 from advpt.errors import AttackError, BankError, ConfigError, WeightsError
 from advpt.settings import SurrogateSettings
 
@@ -62,7 +63,7 @@ def test_the_stand_in_learns_is_kept_and_says_what_it_is(coloured, tmp_path: Pat
     assert accuracy(net, coloured) > 0.9 and net.classes == 3
     assert not net.training and not any(p.requires_grad for p in net.parameters())
     assert "stand-in" in net.facts()["about"] and net.facts()["digest"] == net.digest
-    monkeypatch.setattr(surrogate, "_fit", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr(ImageSet, "batches", lambda *a, **k: pytest.fail("trained again"))
     assert load_surrogate(SMALL, coloured, tmp_path / "kept").digest == net.digest
 
 
@@ -153,7 +154,7 @@ def test_one_adversarial_set_serves_all_backbones(coloured, tmp_path: Path, tiny
     for name, state in (("one", tiny_state), ("two", other)):
         backbone = from_state(name, state, "the test suite")
         bank_cache = BankCache(tmp_path / "banks", backbone, lambda b=backbone: b, chunk=6, load_surrogate=lambda: net)
-        specs.append(bank_cache.spec(coloured, attack, None, 0))
+        specs.append(bank_cache.spec(AttackRequest(coloured, attack)))
         banks.append(bank_cache.get(coloured, attack))
     assert specs[0].adversarial_set.fields() == specs[1].adversarial_set.fields()
     attacked = specs[0].adversarial_set.fields()["attacked"]

@@ -22,7 +22,7 @@ from advpt.backbones.clip import (
     load_backbone,
     read_state,
 )
-from advpt.bank.cache import BankCache
+from advpt.bank.cache import AttackRequest, BankCache
 from advpt.errors import WeightsError
 from advpt.files import file_digest, tensor_digest
 from advpt.settings import BackboneSettings
@@ -391,7 +391,7 @@ def test_equal_tensors_read_otherwise_have_other_hashes_and_bank_keys(
     assert len({backbone.image_digest for backbone in all_of}) == 5
     assert len({backbone.text_digest for backbone in all_of}) == 4  # the text tower has no mean of pixels
     pictures = images(2)
-    keys = {BankCache(tmp_path, b, lambda: usual).spec(pictures, None, None, 0).key for b in all_of}
+    keys = {BankCache(tmp_path, b, lambda: usual).spec(AttackRequest(pictures)).key for b in all_of}
     assert len(keys) == 5
     for name, field in (("with_gelu", "activation"), ("heads", "heads"), ("mean", "mean"), ("eps", "eps")):
         reads = made[name].reads

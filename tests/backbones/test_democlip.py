@@ -199,3 +199,11 @@ def test_the_command_writes_a_file_that_loads(tmp_path: Path, monkeypatch: pytes
     path = tmp_path / "made.safetensors"
     democlip.main(["--out", str(path), "--steps", "3", "--seed", "3", "--save-every", "2"])
     assert democlip.load(path).visual.input_resolution == 32
+
+
+def test_the_second_democlip_is_small_and_another() -> None:
+    path = democlip.FILES["DemoCLIP-S"]
+    assert path.stat().st_size <= 2_500_000
+    model = democlip.load(path)
+    assert model.visual.input_resolution == 32 and model.ln_final.weight.shape == (64,)
+    assert len(model.visual.transformer.resblocks) == 2 and len(democlip.trained_token_ids(path)) > 100

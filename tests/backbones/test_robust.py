@@ -74,7 +74,7 @@ def test_what_does_not_fit_is_refused(tiny_state: dict[str, Tensor], tiny_weight
         (lacking, r"1 of \d+ tensors are missing \(the first is proj\)"),
         (mine | {"head": torch.zeros(1)}, r"1 are unknown \(the first is head\)"),
         (mine | {"proj": mine["proj"] * float("nan")}, "proj is not finite"),
-        ([1, 2], "holds no tensors by name"),
+        ([1, 2], "holds no state dict of tensors; expected a robust image tower. TeCoA"),
     ):
         torch.save(found, path)
         with pytest.raises(WeightsError, match=said):

@@ -6,8 +6,10 @@ import dataclasses
 
 import pytest
 
+from advpt.bank.cache import CacheState
+
 
 @pytest.fixture
 def again(bank_cache):
     """The same shelf, opened by another process: nothing is remembered."""
-    return lambda **how: dataclasses.replace(bank_cache, _open={}, built=[], **how)
+    return lambda **how: dataclasses.replace(bank_cache, state=CacheState(), **how)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from advpt.bank import build as build_module
-from advpt.bank.cache import BankCache
+from advpt.bank.cache import AttackRequest, BankCache
 from advpt.bank.store import open_bank
 from advpt.errors import BankError
 from advpt.files import canonical_json
@@ -59,7 +59,7 @@ def test_no_pass_through_the_encoder_is_repeated(bank_cache, pictures, clip_mode
 def test_a_deleted_shard_is_built_again(bank_cache, again, pictures):
     """What every message about a damaged shard advises."""
     whole = bank_cache.get(pictures, FKL)
-    shard = bank_cache.folder(bank_cache.spec(pictures, FKL, None, 0)) / "part-00000.safetensors"
+    shard = bank_cache.folder(bank_cache.spec(AttackRequest(pictures, FKL))) / "part-00000.safetensors"
     before = shard.read_bytes()
     shard.unlink()
     with pytest.raises(BankError, match="is missing"):
@@ -86,7 +86,7 @@ def test_workers_do_not_change_the_bits(tmp_path, clip_model):
         bank_cache.get(pictures, FKL)
         digests.add(
             canonical_json(
-                {k: v.hex() for k, v in files(bank_cache.folder(bank_cache.spec(pictures, FKL, None, 0))).items()}
+                {k: v.hex() for k, v in files(bank_cache.folder(bank_cache.spec(AttackRequest(pictures, FKL)))).items()}
             )
         )
     assert len(digests) == 1

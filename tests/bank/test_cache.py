@@ -11,7 +11,7 @@ from PIL import Image
 
 from advpt.attacks.pgd import PGD
 from advpt.bank import build as build_module
-from advpt.bank.cache import check_images
+from advpt.bank.cache import AttackRequest, check_images
 from advpt.bank.defended_input import UNDEFENDED, DefendedInput, DefenseAwareForward
 from advpt.defenses.spec import parse_all
 from advpt.errors import BankError, BankMismatchError, DataError
@@ -23,7 +23,7 @@ def test_the_second_time_nothing_is_built(bank_cache, again, pictures, monkeypat
     monkeypatch.setattr(build_module, "write_shard", lambda *a: pytest.fail("built again"))
     second = again()
     assert len(second.get(pictures, FKL)) == 10
-    assert len(bank_cache.built) == 1 and not second.built
+    assert len(bank_cache.state.built) == 1 and not second.state.built
 
 
 def test_a_changed_image_file_is_found(bank_cache, again, pictures):
@@ -41,11 +41,11 @@ def test_few_shot_rows_come_from_the_bank_of_the_full_split(bank_cache, pictures
     full = bank_cache.get(pictures, FKL)
     few = dataclasses.replace(pictures, samples=tuple(pictures.samples[i] for i in (7, 2, 4)))
     rows = bank_cache.get(few, FKL)
-    asked = bank_cache.spec(few, FKL, None, 0)
-    assert (rows.key, rows.spec) == (asked.key, asked.fields()) and bank_cache.read_from == {asked.key: full.key}
+    asked = bank_cache.spec(AttackRequest(few, FKL))
+    assert (rows.key, rows.spec) == (asked.key, asked.fields()) and bank_cache.state.read_from == {asked.key: full.key}
     assert rows.ids == (few.ids[0], few.ids[1], few.ids[2])
     assert torch.equal(rows.embeddings, full.embeddings[[7, 2, 4]])
-    assert len(bank_cache.built) == 1
+    assert len(bank_cache.state.built) == 1
 
 
 class OneAfterTheOther:
@@ -70,13 +70,19 @@ def test_rows_that_depend_on_their_neighbours_are_not_taken_from_a_larger_bank(b
         monkeypatch.setattr(DefenseAwareForward, "by_image", False)
     if what == "reader":
         seen = DefendedInput(reader=OneAfterTheOther())
-    bank_cache.get_all(pictures, CE, classifier(), 0, [seen], through)
-    (rows,) = bank_cache.get_all(few, CE, classifier(), 0, [seen], through)
-    own = bank_cache.spec(few, CE, classifier(), 0, seen, through).key
-    assert len(bank_cache.built) == 2 and bank_cache.built[1] == rows.key == own and not bank_cache.read_from
+    bank_cache.get_all(AttackRequest(pictures, CE, classifier(), 0, through), [seen])
+    (rows,) = bank_cache.get_all(AttackRequest(few, CE, classifier(), 0, through), [seen])
+    own = bank_cache.spec(AttackRequest(few, CE, classifier(), 0, through), seen).key
+    assert (
+        len(bank_cache.state.built) == 2
+        and bank_cache.state.built[1] == rows.key == own
+        and not bank_cache.state.read_from
+    )
     bank_cache.get(pictures)
     bank_cache.get(few)  # clean rows still are
-    assert len(bank_cache.built) == 3 and list(bank_cache.read_from) == [bank_cache.spec(few, None, None, 0).key]
+    assert len(bank_cache.state.built) == 3 and list(bank_cache.state.read_from) == [
+        bank_cache.spec(AttackRequest(few)).key
+    ]
 
 
 def test_a_larger_bank_of_other_files_is_not_used(bank_cache, pictures, caplog):
@@ -84,7 +90,7 @@ def test_a_larger_bank_of_other_files_is_not_used(bank_cache, pictures, caplog):
     few = pictures.first(4)
     Image.new("RGB", (20, 20), (9, 9, 9)).save(few.samples[2].path)
     rows = bank_cache.get(few)
-    assert len(bank_cache.built) == 2 and not bank_cache.read_from and "not used: bank" in caplog.text
+    assert len(bank_cache.state.built) == 2 and not bank_cache.state.read_from and "not used: bank" in caplog.text
     fresh = torch.cat([bank_cache.backbone.image(b.pixels) for b in few.batches(range(4), 4)])
     assert torch.equal(rows.embeddings, fresh)
 
@@ -93,7 +99,7 @@ def test_without_a_full_bank_the_subset_gets_its_own(bank_cache, pictures):
     few = pictures.first(4)
     rows = bank_cache.get(few, FKL)
     full = bank_cache.get(pictures, FKL)
-    assert rows.key != full.key and len(bank_cache.built) == 2
+    assert rows.key != full.key and len(bank_cache.state.built) == 2
     torch.testing.assert_close(rows.embeddings, full.select(few.ids).embeddings, atol=1e-4, rtol=1e-3)
 
 
@@ -105,7 +111,7 @@ def test_rows_of_a_larger_bank_need_equal_labels_and_classes(bank_cache, picture
     )
     bank_cache.get(relabelled, FKL)
     bank_cache.get(dataclasses.replace(few, classnames=("a", "b", "c")), FKL)
-    assert len(bank_cache.built) == 3
+    assert len(bank_cache.state.built) == 3
 
 
 def test_rows_do_not_depend_on_the_order_of_the_list(bank_cache, again, pictures):

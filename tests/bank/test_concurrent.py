@@ -77,12 +77,12 @@ def test_other_errors_pass_through():
     ("free", "peak", "n"), [(100, 10, 4), (10, 10, 1), (20, 10, 2), (0, 10, 1), (15, 10, 2), (14, 10, 1)]
 )
 def test_how_many_fit(free, peak, n):
-    assert fits(free, peak, most=4) == n
+    assert fits(free, peak, limit=4) == n
 
 
 def test_a_bank_built_several_chunks_at_once_has_the_same_bits(bank_cache, pictures, tmp_path, monkeypatch):
     one = bank_cache.get(pictures, FKL)
-    monkeypatch.setattr("advpt.bank.build.ConcurrentChunks", lambda device, most: concurrent_chunks(3))
+    monkeypatch.setattr("advpt.bank.build.ConcurrentChunks", lambda device, limit: concurrent_chunks(3))
     beside = BankCache(tmp_path / "others", bank_cache.backbone, bank_cache.load, chunk=bank_cache.chunk)
     several = beside.get(pictures, FKL)
     assert several.key == one.key
@@ -91,13 +91,13 @@ def test_a_bank_built_several_chunks_at_once_has_the_same_bits(bank_cache, pictu
     assert torch.equal(one.embeddings, several.embeddings)
 
 
-def test_an_attack_with_the_process_random_state_flies_alone(bank_cache, pictures, monkeypatch):
+def test_an_attack_that_uses_the_global_random_state_runs_alone(bank_cache, pictures, monkeypatch):
     asked = []
 
     class Spy(ConcurrentChunks):
-        def __init__(self, device, most):
-            asked.append(most)
-            super().__init__(device, most)
+        def __init__(self, device, limit):
+            asked.append(limit)
+            super().__init__(device, limit)
 
     monkeypatch.setattr("advpt.bank.build.ConcurrentChunks", Spy)
     features = torch.nn.functional.normalize(torch.randn(3, bank_cache.backbone.architecture.embed_dim), dim=-1)

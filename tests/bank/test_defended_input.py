@@ -12,6 +12,7 @@ from advpt.attacks import parse
 from advpt.attacks.noise import SampleNoise
 from advpt.attacks.pgd import PGD
 from advpt.bank import build as build_module
+from advpt.bank.cache import AttackRequest, CacheState
 from advpt.bank.defended_input import UNDEFENDED, DefendedInput, DefenseAwareForward
 from advpt.defenses import parse as parse_defense
 from advpt.defenses.base import DEFENSES
@@ -19,22 +20,16 @@ from advpt.defenses.chain import Chain
 from advpt.defenses.diffpure import DiffPure
 from advpt.defenses.rescale import RandomRescale
 from advpt.defenses.super_resolution import SuperResolution
-from advpt.prompts.classifier import Classifier
-
-FKL, CE = parse("pgd2-fkl@8"), parse("pgd2-ce@8")
+from tests.helpers.banks import CE, FKL, classifier
+from tests.helpers.defenses import CASES
 
 
 def seen(text: str, seed: int | None = None) -> DefendedInput:
     return DefendedInput(parse_defense(text).build(), seed)
 
 
-def classifier(seed: int = 0) -> Classifier:
-    generator = torch.Generator().manual_seed(seed)
-    return Classifier(F.normalize(torch.randn(3, 32, generator=generator), dim=-1), 20.0)
-
-
 def again(bank_cache):
-    return dataclasses.replace(bank_cache, _open={}, built=[])
+    return dataclasses.replace(bank_cache, state=CacheState())
 
 
 @pytest.fixture
@@ -47,20 +42,20 @@ def attacks(monkeypatch):
 
 def test_one_attack_pass_serves_all_defenses(bank_cache, pictures, attacks):
     views = [UNDEFENDED, seen("super"), *(seen("rescale", s) for s in range(3)), seen("super+rescale", 0)]
-    banks = bank_cache.get_all(pictures, FKL, None, 0, views)
+    banks = bank_cache.get_all(AttackRequest(pictures, FKL), views)
     assert sum(attacks) == len(pictures) and len({bank.key for bank in banks}) == 6
     assert again(bank_cache).get(pictures, FKL).key == banks[0].key
-    bank_cache.get_all(pictures, FKL, None, 0, views)
-    assert sum(attacks) == len(pictures) and len(bank_cache.built) == 6
-    bank_cache.get_all(pictures, FKL, None, 0, [*views, seen("super/sigma=0.1")])
-    assert sum(attacks) == 2 * len(pictures) and len(bank_cache.built) == 7  # images are not kept: one more pass
+    bank_cache.get_all(AttackRequest(pictures, FKL), views)
+    assert sum(attacks) == len(pictures) and len(bank_cache.state.built) == 6
+    bank_cache.get_all(AttackRequest(pictures, FKL), [*views, seen("super/sigma=0.1")])
+    assert sum(attacks) == 2 * len(pictures) and len(bank_cache.state.built) == 7  # images are not kept: one more pass
     for name in ("perturbed", "linf", "loss", "label", "row", "file_hash"):
         assert all(torch.equal(bank.columns[name], banks[0].columns[name]) for bank in banks)
 
 
 def test_rows_are_embeddings_of_defended_images(bank_cache, pictures):
     one = seen("super+rescale", 5)
-    bank = bank_cache.get_all(pictures, None, None, 0, [one])[0]
+    bank = bank_cache.get_all(AttackRequest(pictures), [one])[0]
     with torch.no_grad():
         for batch in pictures.batches(range(10), 10):
             noise = SampleNoise([f"defense {name}" for name in pictures.ids], 5)
@@ -69,16 +64,16 @@ def test_rows_are_embeddings_of_defended_images(bank_cache, pictures):
 
 
 def test_the_chunk_does_not_change_what_an_image_draws(bank_cache, pictures):
-    one = bank_cache.get_all(pictures, None, None, 0, [seen("rescale", 0)])[0]
+    one = bank_cache.get_all(AttackRequest(pictures), [seen("rescale", 0)])[0]
     other = dataclasses.replace(again(bank_cache), chunk=3, root=bank_cache.root / "b")
-    two = other.get_all(pictures, None, None, 0, [seen("rescale", 0)])[0]
+    two = other.get_all(AttackRequest(pictures), [seen("rescale", 0)])[0]
     torch.testing.assert_close(one.embeddings, two.embeddings, atol=1e-5, rtol=1e-4)
 
 
 def test_a_part_of_the_images_takes_rows_of_the_whole(bank_cache, pictures, attacks):
-    whole = bank_cache.get_all(pictures, FKL, None, 0, [UNDEFENDED, seen("rescale", 0)])
+    whole = bank_cache.get_all(AttackRequest(pictures, FKL), [UNDEFENDED, seen("rescale", 0)])
     done = sum(attacks)
-    part = again(bank_cache).get_all(pictures.first(4), FKL, None, 0, [UNDEFENDED, seen("rescale", 0)])
+    part = again(bank_cache).get_all(AttackRequest(pictures.first(4), FKL), [UNDEFENDED, seen("rescale", 0)])
     assert sum(attacks) == done
     for a, b in zip(whole, part):
         assert torch.equal(a.select(b.ids).embeddings, b.embeddings)
@@ -87,12 +82,12 @@ def test_a_part_of_the_images_takes_rows_of_the_whole(bank_cache, pictures, atta
 def test_a_lost_shard_of_one_defense_is_made_again_alone(bank_cache, pictures, monkeypatch):
     monkeypatch.setattr(build_module, "SHARD_ROWS", 4)
     views = [UNDEFENDED, seen("rescale", 0)]
-    before = bank_cache.get_all(pictures, FKL, None, 0, views)
-    specs = [bank_cache.spec(pictures, FKL, None, 0, view) for view in views]
+    before = bank_cache.get_all(AttackRequest(pictures, FKL), views)
+    specs = [bank_cache.spec(AttackRequest(pictures, FKL), view) for view in views]
     (bank_cache.folder(specs[1]) / "part-00001.safetensors").unlink()
     written, real = [], build_module.write_shard
     monkeypatch.setattr(build_module, "write_shard", lambda *a: written.append(a[:2]) or real(*a))
-    after = again(bank_cache).get_all(pictures, FKL, None, 0, views)
+    after = again(bank_cache).get_all(AttackRequest(pictures, FKL), views)
     assert written == [(bank_cache.folder(specs[1]), 1)]
     assert torch.equal(before[1].embeddings, after[1].embeddings)
     assert not (bank_cache.dataset_folder("tiny") / ".locks").exists()
@@ -109,18 +104,24 @@ def test_every_parameter_is_in_the_key(bank_cache, pictures):
              seen("rescale/flip=True", 0), seen("rescale/low=1.05", 0), seen("rescale/canvas=1.3", 0),
              seen("super+rescale", 0), seen("rescale+super", 0), diffpure(), diffpure(t=11), diffpure(sampler="sde"),
              diffpure(stride=2), diffpure(dtype="bf16"), diffpure(size=32)]  # fmt: skip
-    keys = {bank_cache.spec(pictures, FKL, None, 0, view).key for view in views}
+    keys = {bank_cache.spec(AttackRequest(pictures, FKL), view).key for view in views}
     assert len(keys) == len(views)
     assert (
-        bank_cache.spec(pictures, FKL, None, 0, seen("super")).key
-        == bank_cache.spec(pictures, FKL, None, 0, views[1]).key
+        bank_cache.spec(AttackRequest(pictures, FKL), seen("super")).key
+        == bank_cache.spec(AttackRequest(pictures, FKL), views[1]).key
     )
 
 
+def test_every_registered_defense_is_in_the_key(bank_cache, pictures):
+    inputs = [UNDEFENDED, *(DefendedInput(Chain(d.name, (d,)), 0 if d.draws_noise else None) for d in CASES)]
+    keys = [bank_cache.spec(AttackRequest(pictures, FKL), one).key for one in inputs]
+    assert len(set(keys)) == len(keys) and {d.name for d in CASES} == set(DEFENSES)
+
+
 def test_the_version_of_the_algorithm_is_in_the_key(bank_cache, pictures, monkeypatch):
-    one = bank_cache.spec(pictures, None, None, 0, seen("rescale", 0)).key
+    one = bank_cache.spec(AttackRequest(pictures), seen("rescale", 0)).key
     monkeypatch.setattr(RandomRescale, "version", 99)
-    assert bank_cache.spec(pictures, None, None, 0, seen("rescale", 0)).key != one
+    assert bank_cache.spec(AttackRequest(pictures), seen("rescale", 0)).key != one
 
 
 def test_what_an_adaptive_attacker_does_is_in_the_key(bank_cache, pictures):
@@ -133,11 +134,13 @@ def test_what_an_adaptive_attacker_does_is_in_the_key(bank_cache, pictures):
     ]
     attacks = [CE, CE.with_eot(3), CE.with_eot(4)]
     keys = {
-        bank_cache.spec(pictures, a, classifier(), 0, DefendedInput(chain, 0), k).key for a in attacks for k in known
+        bank_cache.spec(AttackRequest(pictures, a, classifier(), 0, k), DefendedInput(chain, 0)).key
+        for a in attacks
+        for k in known
     }
     assert len(keys) == 12
     spec = bank_cache.spec(
-        pictures, CE, classifier(), 0, DefendedInput(chain, 0), DefenseAwareForward(chain, bpda=True)
+        AttackRequest(pictures, CE, classifier(), 0, DefenseAwareForward(chain, bpda=True)), DefendedInput(chain, 0)
     )
     said = spec.adversarial_set.fields()["attacked"]["defense"]
     assert said["gradient"] == {"1 super": "straight through", "2 rescale": "own"}
@@ -174,7 +177,8 @@ def test_an_attacker_draws_anew_and_not_what_is_evaluated(bank_cache, pictures):
 
     chain = Chain("w", (Watched(),))
     bank_cache.get_all(
-        pictures.first(3), CE.with_eot(2), classifier(), 0, [DefendedInput(chain, 0)], DefenseAwareForward(chain)
+        AttackRequest(pictures.first(3), CE.with_eot(2), classifier(), 0, DefenseAwareForward(chain)),
+        [DefendedInput(chain, 0)],
     )
     assert len(draws) > 5
     flat = torch.stack([d[0] for d in draws])
@@ -194,11 +198,9 @@ def test_adaptive_attacks_reach_through_the_defense(bank_cache, pictures):
         view = seen(text, 0)
         attack = parse("pgd20-ce@8").with_eot(5 if view.chain.draws_noise else 1)
         prompt = classifier()
-        blind = bank_cache.get_all(pictures, attack, prompt, 0, [view])[0]
-        knowing = bank_cache.get_all(pictures, attack, prompt, 0, [view], DefenseAwareForward(view.chain))[0]
+        blind = bank_cache.get_all(AttackRequest(pictures, attack, prompt), [view])[0]
+        knowing = bank_cache.get_all(
+            AttackRequest(pictures, attack, prompt, 0, DefenseAwareForward(view.chain)), [view]
+        )[0]
         losses = [F.cross_entropy(prompt.logits(bank.embeddings), bank.labels) for bank in (blind, knowing)]
         assert losses[1] > losses[0] + 0.02, text
-
-
-def test_defenses_of_the_registry_are_in_the_tests_above():
-    assert set(DEFENSES) == {"diffpure", "rescale", "super"}

@@ -20,8 +20,10 @@ def test_a_work_survives_its_journey(tmp_path, monkeypatch, tiny_clip, images):
     """Visual prompts, precision and defenses are closures and modules of many kinds; the spec travels too."""
     found = []
     monkeypatch.setattr(build_module, "write_manifest", lambda *a: None)
-    banks = BankCache(tmp_path, tiny_clip, lambda: tiny_clip, chunk=2, precision="amp", visual=torch.zeros(1, 2, 64))
-    banks.fill = lambda work, bar: found.append(work) or {}
+    banks = BankCache(
+        tmp_path, tiny_clip, lambda: tiny_clip, chunk=2, precision="amp", visual=torch.zeros(1, 2, 64),
+        fill=lambda work, bar: found.append(work) or {},
+    )  # fmt: skip
     with pytest.raises(Exception, match="manifest"):
         banks.get(images(2, 2), parse("pgd1-fkl@8"))
     (work,) = found

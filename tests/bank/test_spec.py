@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from advpt.attacks import parse
+from advpt.bank.cache import AttackRequest
 from advpt.bank.spec import differences
 from advpt.bank.store import open_bank
 from advpt.errors import BankMismatchError
@@ -17,25 +18,26 @@ from tests.helpers.banks import CE, FKL, classifier, make_clip
 @pytest.mark.parametrize(
     ("what", "change"),
     [
-        ("attack.eps", lambda lib, img: (lib.spec(img, parse("pgd2-fkl@4/a5"), None, 0))),
-        ("attack.steps", lambda lib, img: (lib.spec(img, parse("pgd3-fkl@8/a5"), None, 0))),
-        ("attack.step", lambda lib, img: (lib.spec(img, parse("pgd2-fkl@8/a1"), None, 0))),
-        ("attack.start", lambda lib, img: (lib.spec(img, parse("pgd2-fkl@8", "released"), None, 0))),
-        ("seed", lambda lib, img: (lib.spec(img, FKL, None, 1))),
-        ("data.n", lambda lib, img: (lib.spec(img.first(5), FKL, None, 0))),
-        ("data.classnames", lambda lib, img: lib.spec(dataclasses.replace(img, classnames=("x", "y", "z")), FKL, None, 0)  # noqa: E501
+        ("attack.eps", lambda lib, img: (lib.spec(AttackRequest(img, parse("pgd2-fkl@4/a5"))))),
+        ("attack.steps", lambda lib, img: (lib.spec(AttackRequest(img, parse("pgd3-fkl@8/a5"))))),
+        ("attack.step", lambda lib, img: (lib.spec(AttackRequest(img, parse("pgd2-fkl@8/a1"))))),
+        ("attack.start", lambda lib, img: (lib.spec(AttackRequest(img, parse("pgd2-fkl@8", "released"))))),
+        ("seed", lambda lib, img: (lib.spec(AttackRequest(img, FKL, None, 1)))),
+        ("data.n", lambda lib, img: (lib.spec(AttackRequest(img.first(5), FKL)))),
+        ("data.classnames", lambda lib, img: lib.spec(AttackRequest(dataclasses.replace(img, classnames=("x", "y", "z")), FKL))  # noqa: E501
          ),
         ("preprocessing.interpolation", lambda lib, img: lib.spec(
-            dataclasses.replace(img, preprocessing=dataclasses.replace(img.preprocessing, interpolation="nearest")),
-            FKL, None, 0)),
-        ("attacked.image", lambda lib, img: dataclasses.replace(lib, backbone=make_clip(1)).spec(img, FKL, None, 0)),
-        ("chunk", lambda lib, img: dataclasses.replace(lib, chunk=5).spec(img, FKL, None, 0)),
-        ("attacked.text", lambda lib, img: lib.spec(img, CE, classifier(1), 0)),
+            AttackRequest(
+                dataclasses.replace(img, preprocessing=dataclasses.replace(img.preprocessing, interpolation="nearest")),
+                FKL))),
+        ("attacked.image", lambda lib, img: lib.with_backbone(make_clip(1)).spec(AttackRequest(img, FKL))),
+        ("chunk", lambda lib, img: dataclasses.replace(lib, chunk=5).spec(AttackRequest(img, FKL))),
+        ("attacked.text", lambda lib, img: lib.spec(AttackRequest(img, CE, classifier(1)))),
     ],
 )  # fmt: skip
 def test_a_foreign_bank_is_refused_and_the_field_named(bank_cache, pictures, what, change):
     bank_cache.get(pictures, FKL)
-    folder = bank_cache.folder(bank_cache.spec(pictures, FKL, None, 0))
+    folder = bank_cache.folder(bank_cache.spec(AttackRequest(pictures, FKL)))
     other = change(bank_cache, pictures)
     assert other.key != folder.name
     shutil.copytree(folder, bank_cache.folder(other))  # somebody put a bank in the wrong place
@@ -46,8 +48,12 @@ def test_a_foreign_bank_is_refused_and_the_field_named(bank_cache, pictures, wha
 
 def test_the_prompt_is_in_the_key_only_where_the_attack_sees_it(bank_cache, pictures):
     one, two = classifier(0), classifier(1)
-    assert bank_cache.spec(pictures, FKL, one, 0).key == bank_cache.spec(pictures, FKL, two, 0).key
-    assert bank_cache.spec(pictures, CE, one, 0).key != bank_cache.spec(pictures, CE, two, 0).key
+    assert (
+        bank_cache.spec(AttackRequest(pictures, FKL, one)).key == bank_cache.spec(AttackRequest(pictures, FKL, two)).key
+    )
+    assert (
+        bank_cache.spec(AttackRequest(pictures, CE, one)).key != bank_cache.spec(AttackRequest(pictures, CE, two)).key
+    )
 
 
 def test_differences_name_nested_fields():

@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 
+from advpt.bank.cache import AttackRequest
 from advpt.bank.store import content_digest
 from advpt.errors import BankError, BankMismatchError
 from tests.helpers.banks import CE, FKL, classifier
@@ -16,7 +17,7 @@ from tests.helpers.banks import CE, FKL, classifier
 @pytest.mark.parametrize("where", [0.02, 0.3, 0.6, 0.98])
 def test_a_flipped_byte_is_found(bank_cache, again, pictures, where):
     bank_cache.get(pictures, FKL)
-    folder = bank_cache.folder(bank_cache.spec(pictures, FKL, None, 0))
+    folder = bank_cache.folder(bank_cache.spec(AttackRequest(pictures, FKL)))
     shard = folder / "part-00000.safetensors"
     data = bytearray(shard.read_bytes())
     data[int(where * len(data))] ^= 1
@@ -27,7 +28,7 @@ def test_a_flipped_byte_is_found(bank_cache, again, pictures, where):
 
 def test_an_edited_manifest_is_found(bank_cache, again, pictures):
     bank_cache.get(pictures, FKL)
-    folder = bank_cache.folder(bank_cache.spec(pictures, FKL, None, 0))
+    folder = bank_cache.folder(bank_cache.spec(AttackRequest(pictures, FKL)))
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["spec"]["adversarial_set"]["attack"]["eps"] = 4.0
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -38,8 +39,8 @@ def test_an_edited_manifest_is_found(bank_cache, again, pictures):
 def test_a_missing_or_foreign_shard_is_found(bank_cache, again, pictures):
     bank_cache.get(pictures, FKL)
     bank_cache.get(pictures, CE, classifier())
-    folder = bank_cache.folder(bank_cache.spec(pictures, FKL, None, 0))
-    other = bank_cache.folder(bank_cache.spec(pictures, CE, classifier(), 0))
+    folder = bank_cache.folder(bank_cache.spec(AttackRequest(pictures, FKL)))
+    other = bank_cache.folder(bank_cache.spec(AttackRequest(pictures, CE, classifier())))
     shutil.copy(other / "part-00000.safetensors", folder / "part-00000.safetensors")
     with pytest.raises(BankMismatchError, match="belongs to bank"):
         again(verify=False).get(pictures, FKL)

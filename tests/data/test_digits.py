@@ -85,20 +85,6 @@ def test_an_interrupted_writer_leaves_nothing_that_looks_complete(
     assert len(list((tmp_path / "digits" / "images").glob("*/*.png"))) == 1797
 
 
-def test_the_second_of_two_writers_keeps_the_first_ones_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    move = digits._move
-
-    def late(partial: Path, target: Path) -> None:
-        (target / "zero").mkdir(parents=True)
-        (target / "zero" / "first.png").write_bytes(b"of the other")
-        move(partial, target)
-
-    monkeypatch.setattr(digits, "_move", late)
-    digits.prepare(tmp_path)
-    assert [path.name for path in (tmp_path / "digits" / "images").rglob("*.png")] == ["first.png"]
-    assert {path.name for path in (tmp_path / "digits").iterdir()} == {"images", digits.SPLIT_NAME}
-
-
 def test_processes_at_once_end_with_one_complete_set(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     workers = [context.Process(target=digits.prepare, args=(tmp_path,)) for _ in range(3)]

@@ -48,7 +48,7 @@ def test_a_connection_that_breaks_is_continued_with_range(server: Server, tmp_pa
 def test_an_interrupted_run_is_continued_by_the_next(server: Server, tmp_path: Path) -> None:
     text = message(source(server, cuts=[300_000]), tmp_path, attempts=1)
     assert "the connection ended at 300,000 of 1,024,000 bytes" in text
-    assert f"300,000 bytes are kept in {tmp_path}/images.tar.gz.partial; the same command continues there." in text
+    assert f"300,000 bytes are kept in {tmp_path}/images.tar.gz.partial; the same command continues there" in text
     assert not (tmp_path / "images.tar.gz").exists()
     assert fetch(source(server), tmp_path, network()).path.read_bytes() == DATA
     assert server.asked("images.tar.gz") == ["", "bytes=300000-"]
@@ -90,9 +90,9 @@ def test_a_wrong_hash_is_shown_and_the_file_deleted(server: Server, tmp_path: Pa
 @pytest.mark.parametrize("mark", ["md5", "git_blob"])
 def test_md5_and_git_blob_are_compared_too(mark: str, server: Server, tmp_path: Path) -> None:
     url = server.put("a.json", DATA)
-    right = dataclasses.asdict(verify.marks(fetch(Source("split", "url", url, "a.json"), tmp_path, network()).path))[
-        mark
-    ]
+    right = dataclasses.asdict(
+        verify.checksums(fetch(Source("split", "url", url, "a.json"), tmp_path, network()).path)
+    )[mark]
     (tmp_path / "a.json").unlink()
     assert fetch(Source("split", "url", url, "a.json", **{mark: right}), tmp_path, network()).checked == (mark,)
     (tmp_path / "a.json").unlink()
@@ -194,7 +194,7 @@ def test_what_gdown_raises_becomes_the_next_thing_to_do(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(gdown, "download", no_line)
     text = message(Source("images", "drive", "ID", "frames.zip"), tmp_path, drive=download.drive_file)
-    assert text == "https://drive.google.com/uc?id=ID could not be fetched: Name or service not known."
+    assert text == "https://drive.google.com/uc?id=ID could not be fetched: Name or service not known"
 
 
 def test_gdown_itself_fetches_and_continues(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,7 +106,7 @@ def test_judging_by_blob_id_accepts_another_layout_of_the_same_content(tmp_path:
 
 
 def test_a_split_without_a_hash_on_record_is_not_called_official(tmp_path: Path) -> None:
-    unknown = dataclasses.replace(catalog.get("caltech101"), split=catalog.SplitFacts("split_zhou_Caltech101.json"))
+    unknown = dataclasses.replace(catalog.get("caltech101"), split=SplitFacts("split_zhou_Caltech101.json"))
     verdict = split.judge(unknown, split.parse(GOOD, "x"), b"", tmp_path / "s.json")
     assert not verdict.official
     assert "no hash of the official split_zhou_Caltech101.json is on record" in verdict.warning

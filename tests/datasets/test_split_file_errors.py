@@ -37,7 +37,7 @@ def test_wrong_root_names_root_and_what_is_there_and_creates_nothing(build: Buil
     assert text == (
         f"OxfordPets: expected images in {tmp_path}/oxford_pets/images. DATASET.ROOT is {tmp_path}; folders found "
         f"there: food-101, photos. Run `python -m advpt prepare pets --root {tmp_path}`, or give the folder above "
-        "oxford_pets as --root."
+        "oxford_pets as --root"
     )
     assert everything(tmp_path) == before
 
@@ -83,7 +83,7 @@ def test_a_missing_split_stops_and_no_random_one_is_made(build: Build, tmp_path:
     before = everything(tmp_path)
     text = message(build, shots=1)
     assert text.startswith(f"{SPLIT} is missing: expected at {tmp_path}/oxford_pets/{SPLIT}.")
-    assert text.endswith(f"Run `python -m advpt prepare pets --root {tmp_path}`.")
+    assert text.endswith(f"Run `python -m advpt prepare pets --root {tmp_path}`")
     assert everything(tmp_path) == before
 
 
@@ -110,7 +110,7 @@ def test_partly_missing_images_are_counted_and_the_first_five_named(build: Build
     text = message(build, shots=1)
     assert text.startswith(f"OxfordPets: 6 of 14 files listed in {SPLIT} are missing under {folder}/images, first 5: ")
     assert "pug_0.jpg, pug_2.jpg, pug_3.jpg, pug_4.jpg, pug_5.jpg. Run `python" in text
-    assert text.endswith("--check`.")
+    assert text.endswith("--check`")
     assert not (folder / "split_fewshot").exists()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from advpt.evaluation import coverage as module
 from advpt.evaluation.coverage import Experiment, Scenario, accuracy_coverage, combined, coverage, tables
-from advpt.evaluation.statistics import MIN_SEEDS
+from advpt.evaluation.intervals import MIN_SEEDS
 
 DRAWS = 1000
 BOUNDS = {2: (94, 99), 3: (94, 99), 5: (94, 97), 10: (94, 97)}

@@ -16,21 +16,42 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from advpt.attacks import autoattack, parse
+from advpt.attacks import parse
 from advpt.attacks.surrogate import load_surrogate
 from advpt.bank import build
-from advpt.bank.cache import BankCache
+from advpt.bank.cache import AttackRequest, BankCache
 from advpt.data.images import ImageSet
 from advpt.errors import AttackError
-from advpt.evaluation.evaluator import Prompts, evaluate, summary
+from advpt.evaluation.evaluator import Prompts, contradictions, evaluate, summary
 from advpt.evaluation.protocols import KNOWS, KNOWS_NOTHING, NOT_KNOWN
-from advpt.evaluation.record import Record, outcome
+from advpt.evaluation.record import CleanAccuracy, Record, RobustAccuracy, RunFacts
 from advpt.prompts.classifier import Classifier
-from advpt.results.table import groups, render
+from advpt.results.groups import groups
+from advpt.results.render import text as text_of
 from advpt.settings import EvalSettings, SurrogateSettings
+from tests.helpers.autoattack import shorten
+from tests.helpers.records import outcome
 
 K = 4
-FACTS = {"dataset": "random", "trainer": "AdvPT", "seed": 1, "config": {"BANK.ATTACK": "pgd2@4"}}
+FACTS = RunFacts(dataset="random", trainer="AdvPT", seed=1, config={"BANK.ATTACK": "pgd2@4"})
+
+
+def test_what_cannot_be_right_about_an_attack():
+    def clean(hits):
+        return CleanAccuracy.of(torch.arange(10) < hits)
+
+    def robust(hits, **fields):
+        return RobustAccuracy.of(torch.arange(10) < hits, **fields)
+
+    assert contradictions(clean(6), robust(3, largest_linf=8.0), "pgd") == []
+    assert "robust above clean: 80.00 % under pgd, 60.00 %" in contradictions(clean(6), robust(8), "pgd")[0]
+    (warning,) = contradictions(clean(6), robust(6, untouched=100.0), "pgd")
+    assert "changed nothing: pgd gave back every image" in warning
+    assert "gave back" in contradictions(clean(6), robust(3, largest_linf=0.0), "pgd")[0]
+    assert "as well or badly as without" in contradictions(clean(6), robust(6), "pgd")[0]
+    assert contradictions(clean(0), robust(0), "pgd") == [], "there was nothing to break"
+    nothing = torch.zeros(0).bool()
+    assert contradictions(CleanAccuracy.of(nothing), RobustAccuracy.of(nothing), "pgd") == []
 
 
 # --- measured on a tiny CLIP ---------------------------------------------------------------------------------------
@@ -39,14 +60,7 @@ FACTS = {"dataset": "random", "trainer": "AdvPT", "seed": 1, "config": {"BANK.AT
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """AutoAttack with ten iterations in place of a hundred."""
-    make = autoattack._Standard._package_attack
-
-    def short(self, *args):
-        attack = make(self, *args)
-        attack.apgd.n_iter = attack.apgd_targeted.n_iter = 10
-        return attack
-
-    monkeypatch.setattr(autoattack._Standard, "_package_attack", short)
+    shorten(monkeypatch, 10)
 
 
 def prompt(seed: int) -> Classifier:
@@ -62,15 +76,19 @@ def measured(tiny_clip, images, tmp_path: Path) -> Callable[..., tuple[dict[str,
         seen = torch.cat([tiny_clip.require_image()(b.pixels) for b in pictures.batches(range(12), 12)])
     near = F.normalize(seen - seen.mean(0), dim=-1)
     knowing = torch.stack([near[pictures.labels == k][:2].mean(0) for k in range(K)])
-    zero_shot = Classifier(F.normalize(knowing, dim=-1), 100.0)
+    hand = Classifier(F.normalize(knowing, dim=-1), 100.0)
     learned = Classifier(F.normalize(knowing + 0.2 * near.std() * prompt(0).features, dim=-1), 100.0)
     net = lambda: load_surrogate(SurrogateSettings("small-cnn", ""), images(12, K), tmp_path / "surrogates")  # noqa: E731
     bank_cache = BankCache(tmp_path / "banks", tiny_clip, lambda: tiny_clip, chunk=6, load_surrogate=net)
 
     def run(*attacks: str, protocols=("transfer", "transfer-all", "adaptive")):
         settings = EvalSettings(tuple(attacks), tuple(protocols), (), 0, 0)
-        found = evaluate(Prompts(learned, zero_shot, ("a {}.",)), pictures, bank_cache, settings, dict(FACTS))
-        return {f"{r.result['protocol']} {r.result['attack']['spec']}": r.result for r in found}, found, bank_cache
+        found = evaluate(Prompts(learned, hand, ("a {}.",)), pictures, bank_cache, settings, FACTS)
+        return (
+            {f"{r.result.protocol} {r.result.attack.spec}": r.result.to_json() for r in found},
+            found,
+            bank_cache,
+        )
 
     return run
 
@@ -87,7 +105,7 @@ def test_pgd_shares_one_bank_between_transfer_and_transfer_all(measured, monkeyp
     banks = [found[f"{p} pgd3-ce@4/a2"]["robust"]["bank"] for p in ("transfer", "transfer-all")]
     assert banks[0] == banks[1] and len(passes) == 3  # clean, transfer, adaptive
     assert found["adaptive pgd3-ce@4/a2"]["robust"]["bank"] != banks[0]
-    assert all(key in bank_cache.built for key in banks)
+    assert all(key in bank_cache.state.built for key in banks)
 
 
 def test_autoattack_shows_what_it_left_alone(measured) -> None:
@@ -101,7 +119,7 @@ def test_autoattack_shows_what_it_left_alone(measured) -> None:
         assert sum(part["stages"].values()) == part["n"] == 12
         assert list(part["stages"]) == ["apgd-ce", "apgd-t", "none"]
         assert part["on_perturbed"]["n"] == round(12 * (1 - part["untouched"] / 100))
-    bank = bank_cache._open[some["robust"]["bank"]]
+    bank = bank_cache.state.opened[some["robust"]["bank"]]
     perturbed = bank.columns["perturbed"].numpy()
     assert some["robust"]["stages"]["none"] == 12 - int(perturbed.sum())
     assert some["robust"]["on_perturbed"]["correct"] == int(survivors(some)[perturbed].sum())
@@ -110,14 +128,15 @@ def test_autoattack_shows_what_it_left_alone(measured) -> None:
     text = summary(records)
     for part in ("untouched", "on the perturbed", "broken by apgd-ce"):
         assert part in text
-    assert "% untouched," in render(groups(records)[0])
+    assert "% untouched," in text_of(groups(records)[0].table())
 
 
 def test_the_attacked_prompt_and_the_classifying_prompt_are_two(measured) -> None:
     found, _, bank_cache = measured("pgd3-ce@4/a2", protocols=("transfer", "adaptive"))
     transfer, adaptive = (found[f"{p} pgd3-ce@4/a2"] for p in ("transfer", "adaptive"))
     texts = [
-        bank_cache._open[r["robust"]["bank"]].spec["adversarial_set"]["attacked"]["text"] for r in (transfer, adaptive)
+        bank_cache.state.opened[r["robust"]["bank"]].spec["adversarial_set"]["attacked"]["text"]
+        for r in (transfer, adaptive)
     ]
     assert texts[0] != texts[1]
     assert transfer["clean"]["accuracy"] == adaptive["clean"]["accuracy"]
@@ -137,17 +156,17 @@ def test_the_worst_case_is_the_and_of_all_attacks(measured) -> None:
     assert worst["robust"]["untouched"] == 0  # PGD touched them all
     assert "transfer worst-case@1" not in found  # one attack is no contest
     assert "worst-case@0.5" in summary(records)
-    heads = render(groups(records)[0]).splitlines()[2]
-    assert heads.index("worst-case@0.5") > heads.index("apgd-ce-t@0.5") > heads.index("clean")
-    assert records[0].result["attack"]["spec"].startswith("pgd2-ce@0.5")  # the first attack stays the first record
+    heads = text_of(groups(records)[0].table()).splitlines()[2]
+    assert heads.index("worst case 0.5/255") > heads.index("APGD-CE and APGD-T 0.5/255") > heads.index("clean")
+    assert records[0].result.attack.spec.startswith("pgd2-ce@0.5")  # the first attack stays the first record
 
 
 def test_visual_prompts_are_in_the_key_of_a_surrogate_attacks_bank(measured, images) -> None:
     """The attack does not go through them; the images are seen through them."""
     _, _, bank_cache = measured("pgd3-ce@4/a2")
     prompts, attack = torch.zeros(1, 1, bank_cache.backbone.architecture.vision_width), parse("rap2@8")
-    plain = bank_cache.spec(images(12, K, split="test"), attack, None, 0)
-    prompted = bank_cache.with_visual_prompts(prompts).spec(images(12, K, split="test"), attack, None, 0)
+    plain = bank_cache.spec(AttackRequest(images(12, K, split="test"), attack))
+    prompted = bank_cache.with_visual_prompts(prompts).spec(AttackRequest(images(12, K, split="test"), attack))
     assert plain.adversarial_set.fields() == prompted.adversarial_set.fields() and plain.key != prompted.key
 
 
@@ -174,7 +193,7 @@ def test_targeted_attacks_aim_at_another_class(measured) -> None:
     found, _, bank_cache = measured("pgd10-target@8", "pgd10-ce@8", protocols=("adaptive",))
     (r,) = [r for key, r in found.items() if "target" in key]
     assert r["robust"]["accuracy"] < r["clean"]["accuracy"]
-    bank = bank_cache._open[r["robust"]["bank"]]
+    bank = bank_cache.state.opened[r["robust"]["bank"]]
     assert bank.columns["loss"].max() <= 0 and parse("pgd10-target@8").build().objective.targeted
 
 
@@ -189,6 +208,7 @@ from advpt.backbones.clip import Architecture, Backbone, build
 from advpt.bank.cache import BankCache
 from advpt.data import images
 from advpt.evaluation.evaluator import Prompts, evaluate
+from advpt.evaluation.record import RunFacts
 from advpt.prompts.classifier import Classifier
 from advpt.settings import EvalSettings
 
@@ -206,9 +226,9 @@ pictures = images.ImageSet("generated", "test", samples, tuple("abcde"), images.
 library = BankCache(folder, backbone, lambda: backbone, chunk=8)
 prompts = [Classifier(torch.nn.functional.normalize(torch.randn(5, 32), dim=-1), 100.0) for _ in range(2)]
 settings = EvalSettings(("pgd1-ce@8",), ("transfer",), (), 0, 0)
-facts = {"dataset": "generated", "trainer": "AdvPT", "seed": 1, "config": {}}
+facts = RunFacts(dataset="generated", trainer="AdvPT", seed=1, config={})
 found = evaluate(Prompts(*prompts, ("{}",)), pictures, library, settings, facts)
-assert found[0].result["robust"]["n"] == n
+assert found[0].result.robust.n == n
 # not ru_maxrss, which remembers the process that started this one
 print(1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]))
 """
@@ -238,13 +258,13 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
 
 def test_logits_are_of_the_attacked_prompt(tiny_clip, images) -> None:
     """The function that an attack gets is scale x cosine of the embeddings, nothing cached."""
-    pictures, zero_shot = images(4, K), prompt(3)
-    attacker = build.Attacker(parse("pgd1-ce@8").build(), tiny_clip.require_image(), zero_shot, torch.device("cpu"))
+    pictures, hand = images(4, K), prompt(3)
+    attacker = build.Attacker(parse("pgd1-ce@8").build(), tiny_clip.require_image(), hand, torch.device("cpu"))
     batch = next(pictures.batches(range(4), 4))
-    logits = attacker.logits()
+    logits = attacker.model(attacker.encode)
     assert logits is not None
     with torch.no_grad():
-        expected: Tensor = zero_shot.logits(tiny_clip.require_image()(batch.pixels))
+        expected: Tensor = hand.logits(tiny_clip.require_image()(batch.pixels))
         assert torch.equal(logits(batch.pixels), expected) and logits(batch.pixels) is not logits(batch.pixels)
 
 
@@ -270,16 +290,16 @@ def test_images_made_elsewhere_in_a_record(measured, images, tmp_path: Path) -> 
     assert str(tmp_path) not in json.dumps(r) and r["attacker_knows"] == NOT_KNOWN
     assert r["robust"]["largest_linf"] == pytest.approx(4, abs=1e-3) and r["robust"]["untouched"] == 50
     assert r["robust"]["on_perturbed"]["n"] == 6
-    written = next(x for x in records if x.result is r)
-    assert written.observed["files"] == str(path) and "files" not in records[-1].observed
-    adversarial_set = bank_cache._open[r["robust"]["bank"]].spec["adversarial_set"]
+    written = next(x for x in records if x.result.to_json() == r)
+    assert written.observed.files == str(path) and records[-1].observed.files is None
+    adversarial_set = bank_cache.state.opened[r["robust"]["bank"]].spec["adversarial_set"]
     assert (
         adversarial_set["attacked"]["image"] is adversarial_set["attacked"]["text"] is adversarial_set["seed"] is None
     )
     assert label in found["transfer worst-case@4"]["attack"]["attacks"]
     text = summary(records)
     assert "largest change of a pixel 4" in text and NOT_KNOWN in text
-    assert label in render(groups(records)[0])
+    assert label in text_of(groups(records)[0].table())
 
 
 def test_images_of_another_set_are_refused_before_anything_is_built(measured, images, tmp_path: Path) -> None:

@@ -11,8 +11,12 @@ from torch import Tensor
 from advpt.attacks import parse
 from advpt.attacks.noise import SampleNoise
 from advpt.backbones.clip import Backbone
+from advpt.bank.build import Attacker
+from advpt.bank.cache import AttackRequest, BankCache
+from advpt.bank.defended_input import UNDEFENDED
 from advpt.errors import AttackError, ConfigError
 from advpt.evaluation import tuned
+from advpt.evaluation.evaluator import predict
 from advpt.evaluation.protocols import KNOWS, Threat, threats
 from advpt.prompts.classifier import Classifier, from_templates
 from advpt.prompts.learner import PromptLearner
@@ -44,18 +48,18 @@ def pixels() -> Tensor:
 
 def test_the_tuned_attacker_goes_through_the_prompts_of_the_clean_image(tiny_clip: Backbone) -> None:
     tuner, x = make(tiny_clip), pixels()
-    forward = tuned.AtTuned(tuner, "tuned").encoder(lambda p: p, IDS, 0, x)
+    forward = tuned.TunedTarget(tuner, "tuned").encoder(lambda p: p, IDS, 0, x)
     assert torch.allclose(forward(x), tuner(x, IDS), atol=1e-5)
     values = tuner.tune(tuner.views(x, IDS))
     assert torch.allclose(forward(1 - x), tuner.attackable(values, 1 - x), atol=1e-5)
     assert not torch.allclose(forward(1 - x), tuner(1 - x, IDS), atol=1e-3), "the evaluation tunes anew"
     idle = make(tiny_clip, steps=0)
-    assert torch.allclose(tuned.AtTuned(idle, "tuned").encoder(lambda p: p, IDS, 0, x)(x), idle(x, IDS), atol=1e-5)
+    assert torch.allclose(tuned.TunedTarget(idle, "tuned").encoder(lambda p: p, IDS, 0, x)(x), idle(x, IDS), atol=1e-5)
 
 
 def test_the_adaptive_attacker_draws_views_of_its_own(tiny_clip: Backbone) -> None:
     tuner, x = make(tiny_clip), pixels()
-    at = tuned.AtTuned(tuner, "adaptive")
+    at = tuned.TunedTarget(tuner, "adaptive")
 
     def run() -> list[Tensor]:
         forward = at.encoder(lambda p: p, IDS, 0, x)
@@ -74,8 +78,8 @@ def test_the_adaptive_attacker_draws_views_of_its_own(tiny_clip: Backbone) -> No
 
 def test_who_depends_on_the_other_images_of_a_batch(tiny_clip: Backbone) -> None:
     tuner = make(tiny_clip)
-    assert tuner.by_image and tuned.AtTuned(tuner, "tuned").by_image
-    assert not tuned.AtTuned(tuner, "adaptive").by_image, "its views are drawn for the whole batch"
+    assert tuner.by_image and tuned.TunedTarget(tuner, "tuned").by_image
+    assert not tuned.TunedTarget(tuner, "adaptive").by_image, "its views are drawn for the whole batch"
     chained = dataclasses.replace(tuner.config, reset_every=2)
     assert not dataclasses.replace(tuner, config=chained).by_image
     assert dataclasses.replace(tuner, config=dataclasses.replace(chained, steps=0)).by_image
@@ -84,7 +88,7 @@ def test_who_depends_on_the_other_images_of_a_batch(tiny_clip: Backbone) -> None
 def test_parts_of_a_batch_cannot_go_through_it(tiny_clip: Backbone) -> None:
     x = pixels()
     for protocol in ("tuned", "adaptive"):
-        forward = tuned.AtTuned(make(tiny_clip), protocol).encoder(lambda p: p, IDS, 0, x)
+        forward = tuned.TunedTarget(make(tiny_clip), protocol).encoder(lambda p: p, IDS, 0, x)
         with pytest.raises(AttackError, match="looks at all images of a batch at once; this one gave 1 of 2"):
             forward(x[:1])
     settings = EvalSettings(("pgd2-ce@4", "aa@4:static"), ("static", "tuned", "adaptive"), (), 0, 0)
@@ -92,6 +96,28 @@ def test_parts_of_a_batch_cannot_go_through_it(tiny_clip: Backbone) -> None:
     tuned.check(dataclasses.replace(settings, attacks=("rap8@4:adaptive", "aa@4:transfer")))
     with pytest.raises(ConfigError, match="apgd-ce-t@4 under tuned cannot .* apgd-ce-t@4:static"):
         tuned.check(dataclasses.replace(settings, attacks=("apgd-ce-t@4:tuned",)))
+
+
+def test_the_attacked_model_of_tuned_prompts_gives_logits_already(tiny_clip: Backbone) -> None:
+    tuner, x = make(tiny_clip), pixels()
+    classifier = Classifier(torch.zeros(3, 64), 1.0)
+    attacker = Attacker(
+        parse("pgd1-ce@4").build(), lambda p: p, classifier, tiny_clip.device,
+        attack_target=tuned.TunedTarget(tuner, "tuned"),
+    )  # fmt: skip
+    forward = attacker.attack_target.encoder(attacker.encode, IDS, 0, x)
+    assert torch.equal(attacker.model(forward)(x), forward(x)), "and no text feature follows"
+
+
+def test_a_bank_says_whether_it_holds_logits(tiny_clip: Backbone, images, tmp_path) -> None:
+    """Written by a chain that tunes prompts, read from the manifest: predictions then need no text features."""
+    cache = BankCache(tmp_path, tiny_clip, lambda: tiny_clip)
+    row = tuned.rows([make(tiny_clip)], images(2))[0]
+    logits, embeddings = cache.get_all(AttackRequest(row.images), (*row.inputs, UNDEFENDED))
+    assert (logits.kind, embeddings.kind) == ("logits", "embeddings")
+    assert (logits.embeddings.shape, embeddings.embeddings.shape) == ((2, len(NAMES)), (2, 64))
+    nothing = Classifier(torch.zeros(3, 64), 1.0)
+    assert torch.equal(predict(nothing, logits), logits.embeddings.argmax(1))
 
 
 def test_rows_and_their_threats(tiny_clip: Backbone, images) -> None:
@@ -112,7 +138,4 @@ def test_rows_and_their_threats(tiny_clip: Backbone, images) -> None:
     learned, zero_shot = (Classifier(torch.eye(3)[i:], 1.0) for i in (0, 1))
     attacked = {p: t.attacked(learned, zero_shot) is learned for p, t in found.items()}
     assert attacked == {"transfer": False, "static": True, "tuned": True, "adaptive": True}
-    assert rows[0].classifier(learned).digest == learned.digest
-    logits = torch.randn(2, 3)
-    assert torch.equal(rows[0].classifier(learned).logits(logits), logits)
     assert Threat("static", found["static"].attack).knows == KNOWS["static"]

@@ -24,32 +24,33 @@ from PIL import Image
 
 from advpt.attacks import parse_all
 from advpt.backbones.clip import architecture_of, from_state, read_state
-from advpt.bank.cache import BankCache
+from advpt.bank.cache import AttackRequest, BankCache
 from advpt.bank.store import open_bank, read_manifest, read_shard
+from advpt.checkpoints import load_checkpoint, read_state_dict
 from advpt.data import fewshot, manifest
 from advpt.data.images import MOST_PIXELS, Preprocessing, read_image
 from advpt.data.layout import Report
 from advpt.data.split import read as read_split
 from advpt.defenses.spec import parse as parse_defense
-from advpt.defenses.weights import read_tensors
 from advpt.detectors import LossWatch
 from advpt.errors import AdvPTError, DataError
 from advpt.evaluation import record as records
 from advpt.evaluation import run_folder
-from advpt.evaluation.record import Record, accuracy
+from advpt.evaluation.record import Record
 from advpt.evaluation.run_folder import claim
-from advpt.files import digest, load_checkpoint
+from advpt.files import digest
 from advpt.prompts import exchange
-from advpt.results.collect import collect
-from advpt.results.index import Run
-from advpt.results.layout import CLEAN, Cell, Row, Table, robust
+from advpt.results.exhibit import CLEAN, Cell, Table, TableRow, robust
+from advpt.results.groups import groups
+from advpt.results.index import RecordIndex, Run
+from advpt.results.render import text as text_of
 from advpt.results.report import write as write_report
-from advpt.results.table import groups, render, render_comparisons
 from advpt.settings import extend_cfg, leaves, merge_overrides, merge_yaml, plain
 from advpt.tuning.progress import Progress
 from tests.helpers.banks import make_clip, make_images
 from tests.helpers.injection import SCALE, times
-from trainers.advpt import PromptTrainer, source_of
+from tests.helpers.records import accuracy
+from trainers.advpt import PromptTrainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -470,7 +471,7 @@ def bank(tmp_path_factory):
     pictures, backbone = make_images(top / "images", 6), make_clip()
     bank_cache = BankCache(top / "banks", backbone, lambda: backbone, chunk=4)
     bank_cache.get(pictures)
-    return bank_cache.folder(bank_cache.spec(pictures, None, None, 0))
+    return bank_cache.folder(bank_cache.spec(AttackRequest(pictures)))
 
 
 def test_bank_manifests(bank, tmp_path, tally):
@@ -540,8 +541,8 @@ def test_records_and_the_report_of_them(tmp_path, tally):
     folder = tmp_path / "run" / "records"
     folder.mkdir(parents=True)
     run = Run("r", tmp_path / "run", 1, "done", "a run")
-    rows = (Row("B", "AdvPT", "none", "clean", "-", (Cell(("r",), CLEAN, None),)),
-            Row("B", "AdvPT", "none", "pgd", "transfer", (Cell(("r",), PGD, None),)))  # fmt: skip
+    rows = (TableRow("B", "AdvPT", "none", "clean", "-", (Cell(("r",), CLEAN, None),)),
+            TableRow("B", "AdvPT", "none", "pgd", "transfer", (Cell(("r",), PGD, None),)))  # fmt: skip
     table = Table("t", "T", "about", ("Pets",), rows)
 
     def body(case: tuple[Any, str]) -> None:
@@ -556,9 +557,8 @@ def test_records_and_the_report_of_them(tmp_path, tally):
         judged(lambda: records.read(folder / "x.json"), "x.json")
 
         def tables() -> None:
-            for group in groups(collect([tmp_path])):
-                render(group)
-                render_comparisons(group)
+            for group in groups(RecordIndex().collect([tmp_path])):
+                text_of(group.table())
 
         judged(tables)
         text = write_report([table], {"r": run}, tmp_path / "report", title="t", about="a").page.read_text(
@@ -573,7 +573,7 @@ def test_what_a_run_leaves(tmp_path, tally):
     """done.json, config.json, progress.json, prompt.json: of another run, damaged, or made up."""
     cfg = default_cfg()
     folder = tmp_path / "run"
-    records.write(Record(a_record(), {}), folder)
+    records.write(Record.from_json(a_record(), {}), folder)
     claim(folder, cfg)
     run_folder.mark_done(folder, cfg)
     progress = Progress(folder / "progress.json", watch=LossWatch(3))
@@ -590,7 +590,7 @@ def test_what_a_run_leaves(tmp_path, tally):
         judged(lambda: claim(folder, cfg), "run")
         judged(lambda: run_folder.is_done(folder, cfg))
         judged(lambda: Progress(folder / "progress.json", 1), "progress.json")
-        judged(lambda: source_of(folder / "checkpoint"), "prompt.json")
+        judged(lambda: exchange.about(folder / "checkpoint"), "prompt.json")
         (folder / name).write_bytes(whole[name])
 
     def ways(name: str) -> st.SearchStrategy:
@@ -620,7 +620,7 @@ def test_checkpoints(tmp_path, tally):
         path.write_bytes(data)
         judged(lambda: load_checkpoint(path), "model.pth.tar-1")
         judged(lambda: exchange.read(path), "model.pth.tar-1")
-        judged(lambda: read_tensors(path), "model.pth.tar-1")
+        judged(lambda: read_state_dict(path, "weights"), "model.pth.tar-1")
         judged(lambda: read_latest(tmp_path), "model.pth.tar-1", kind=Exception)
 
     check(tally, "checkpoints", 700, damaged(whole), body)

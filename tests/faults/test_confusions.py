@@ -47,7 +47,7 @@ def refused(code: int, printed: str, *words: str) -> str:
 
 def results(run: Path) -> list[dict]:
     """The result of each of a run's records."""
-    read = [records.read(path).result for path in sorted((run / "records").glob("*.json"))]
+    read = [records.read(path).result.to_json() for path in sorted((run / "records").glob("*.json"))]
     assert read, f"no record in {run}"
     return read
 

@@ -8,12 +8,13 @@ import torch
 from advpt import detectors
 from advpt.backbones.clip import ImageEncoder
 from advpt.evaluation import record as records
-from advpt.evaluation.record import Record, accuracy
-from advpt.results.collect import collect
-from advpt.results.index import Run
-from advpt.results.layout import CLEAN, Cell, Metric, Row, Table
+from advpt.evaluation.record import Record
+from advpt.results.exhibit import CLEAN, Cell, Metric, Table, TableRow
+from advpt.results.groups import groups
+from advpt.results.index import RecordIndex, Run
+from advpt.results.render import text as text_of
 from advpt.results.report import write as write_report
-from advpt.results.table import groups, render
+from tests.helpers.records import accuracy
 from tests.helpers.workspace import Workspace
 
 # a batch size that divides the 15 images: epochs see the same ones, and their losses compare
@@ -36,12 +37,12 @@ def warned(workspace: Workspace, **how) -> tuple[list[str], str]:
     """The warnings in the record of a run with something wrong, and what it printed."""
     printed = workspace.run(*SETTINGS, **how)
     found = records.read(next((how.get("output") or workspace.output).glob("records/*.json")))
-    return found.result["warnings"], printed
+    return found.result.warnings, printed
 
 
 def test_a_sound_run_has_none_and_says_so(workspace: Workspace, tally):
     said, printed = warned(workspace)
-    assert said == [] and "WARNING" not in printed
+    assert not said and "WARNING" not in printed
 
 
 def test_a_loss_that_does_not_move_is_in_the_record(workspace: Workspace, tally, monkeypatch):
@@ -117,12 +118,12 @@ def test_warnings_stand_in_tables_and_on_the_page(tmp_path):
         "images": {"n": 10, "digest": "d"}, "clean": accuracy(torch.arange(10) < 6), "robust": None, "protocol": None,
         "config": {}, "defenses": [], "warnings": [text],
     }  # fmt: skip
-    records.write(Record(result, {}), tmp_path / "run")
-    (group,) = groups(collect([tmp_path / "run"]))
-    assert f"WARNING AdvPT, seed 1: {text}" in render(group)
+    records.write(Record.from_json(result, {}), tmp_path / "run")
+    (group,) = groups(RecordIndex().collect([tmp_path / "run"]))
+    assert f"WARNING AdvPT, seed 1: {text}" in text_of(group.table())
     run = Run("r", tmp_path / "run", 1, "done", "a run")
     table = Table(
-        "t", "T", "about", ("Pets",), (Row("B", "AdvPT", "none", "clean", "-", (Cell(("r",), CLEAN, None),)),)
+        "t", "T", "about", ("Pets",), (TableRow("B", "AdvPT", "none", "clean", "-", (Cell(("r",), CLEAN, None),)),)
     )
     made = write_report([table], {"r": run}, tmp_path / "report", title="t", about="a")
     assert [(n.kind, n.text) for n in made.notes] == [("warning", f"a run: {text}")]
@@ -138,8 +139,8 @@ def test_a_table_says_that_tuning_did_nothing(tmp_path):
         "images": {"n": 10, "digest": "d"}, "clean": accuracy(torch.arange(10) < 6), "robust": None, "protocol": None,
         "config": {}, "defenses": ["tapt"], "warnings": [text],
     }  # fmt: skip
-    records.write(Record(result, {}), tmp_path / "run")
-    row = Row("B", "TAPT-V", "tapt", "clean", "-", (Cell(("r",), Metric(None, "", "tapt"), None),))
+    records.write(Record.from_json(result, {}), tmp_path / "run")
+    row = TableRow("B", "TAPT-V", "tapt", "clean", "-", (Cell(("r",), Metric(None, "", "tapt"), None),))
     run = Run("r", tmp_path / "run", 1, "done", "a run")
     made = write_report(
         [Table("t", "T", "about", ("Digits",), (row,))], {"r": run}, tmp_path / "report", title="t", about="a"
@@ -147,5 +148,5 @@ def test_a_table_says_that_tuning_did_nothing(tmp_path):
     for path in (made.page, tmp_path / "report/tables/t.md", tmp_path / "report/tables/t.csv"):
         assert "test-time tuning changed no prediction" in path.read_text(), path.name
         assert "warning, see notes" not in path.read_text(), "the words themselves, beside the number"
-    (group,) = groups(collect([tmp_path / "run"]))
-    assert f"WARNING TAPTV, seed 1: {text}" in render(group)
+    (group,) = groups(RecordIndex().collect([tmp_path / "run"]))
+    assert f"WARNING TAPTV, seed 1: {text}" in text_of(group.table())

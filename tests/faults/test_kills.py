@@ -17,8 +17,12 @@ from advpt.attacks import parse
 from advpt.bank import build as build_module
 from advpt.bank.cache import BankCache
 from advpt.evaluation import record as records
+from advpt.jobs import executor as executor_module
 from advpt.jobs import local
-from advpt.jobs.local import Executor, LocalBackend, Places
+from advpt.jobs.display import PlainDisplay
+from advpt.jobs.executor import Executor
+from advpt.jobs.local import LocalBackend
+from advpt.jobs.places import Places
 from advpt.jobs.plan import Job, Plan
 from advpt.jobs.process import ProcessSpec
 from advpt.signals import TERMINATED, stoppable
@@ -67,8 +71,8 @@ KINDS = {
 )
 def test_killed_tuning(workspace: Workspace, tally, monkeypatch, kind):
     trainer, every, more = KINDS[kind]
-    monkeypatch.setattr(rolling, "EVERY", every)
-    monkeypatch.setattr(rolling, "SHARE", 0)
+    monkeypatch.setattr(rolling, "CHECKPOINT_SECONDS", every)
+    monkeypatch.setattr(rolling, "TIME_SHARE", 0)
     more = ("OPTIM.MAX_EPOCH", "4", "DATALOADER.TRAIN_X.BATCH_SIZE", "2", "EVAL.PROTOCOLS", "('transfer',)", *more)
 
     def tune(folder: Path) -> int:
@@ -142,8 +146,8 @@ def alive(pid: int) -> bool:
 
 def test_killed_sweeps(workspace: Workspace, tally, monkeypatch):
     """Real runs that share banks, two at a time; killed: the sweep, one of its runs, or all of them."""
-    monkeypatch.setattr(local, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(rolling, "EVERY", 0.0)
+    monkeypatch.setattr(executor_module, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(rolling, "CHECKPOINT_SECONDS", 0.0)
     jobs = [Job("AdvPT", "d", "b", -1, seed, "main", "a", "b") for seed in (1, 2)]
     jobs.append(Job("ZeroshotCLIP", "d", "b", -1, 1, "main", "a", "b"))
     plan = Plan(tuple(jobs))
@@ -157,9 +161,11 @@ def test_killed_sweeps(workspace: Workspace, tally, monkeypatch):
             return workspace.argv(*more, trainer=job.trainer, seed=job.seed, output=out, flags=flags)
 
         top.mkdir(exist_ok=True)
-        monkeypatch.setattr(local, "start", lambda call, lock: Forked(call, lock, top / "pids"))
+        monkeypatch.setattr(local, "start", lambda spec, lock: Forked(spec, lock, top / "pids"))
         with stoppable():
-            summary = Executor(plan, places, backend=LocalBackend(2), start=words, retries=99, tell=print).run()
+            summary = Executor(
+                plan, places, backend=LocalBackend(2), start=words, retries=99, display=PlainDisplay(print)
+            ).run()
         print(summary)
         return 0 if summary.ok else 1
 

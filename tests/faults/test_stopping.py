@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from advpt.files import load_checkpoint
+from advpt.checkpoints import load_checkpoint
 from advpt.signals import TERMINATED
 from tests.helpers.injection import at_full_length
 from tests.helpers.stopping import SETTINGS, stop_at

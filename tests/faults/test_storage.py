@@ -84,7 +84,7 @@ NO_MOUNTS = 77
 
 def test_files_that_cannot_grow(workspace: Workspace, tally, monkeypatch):
     """Every write beyond a limit fails in the middle, as on a full disk; later the run goes on to the same end."""
-    monkeypatch.setattr(rolling, "EVERY", 0.0)
+    monkeypatch.setattr(rolling, "CHECKPOINT_SECONDS", 0.0)
     workspace.run(*SETTINGS)
     whole, rng, n = learned(workspace.output, 2), random.Random(0), times(30)
     banks = content(workspace.folder / "banks", "**/*.safetensors", "**/manifest.json")
@@ -113,7 +113,7 @@ def test_files_that_cannot_grow(workspace: Workspace, tally, monkeypatch):
 
 def test_a_small_disk(workspace: Workspace, tally, monkeypatch):
     """A real file system without room, enlarged later."""
-    monkeypatch.setattr(rolling, "EVERY", 0.0)
+    monkeypatch.setattr(rolling, "CHECKPOINT_SECONDS", 0.0)
     workspace.run(*SETTINGS)
     whole, rng, n = learned(workspace.output, 2), random.Random(1), times(20)
     wrong = []

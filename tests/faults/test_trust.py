@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,13 +21,14 @@ from dassl.utils import load_pretrained_weights
 from dassl.utils.torchtools import read_latest
 from safetensors.torch import save_file
 
-from advpt import files
+from advpt import checkpoints, files
 from advpt.attacks import surrogate
 from advpt.backbones import clip, democlip
 from advpt.bank.store import open_bank, read_shard
+from advpt.checkpoints import read_state_dict
 from advpt.data import fewshot, manifest, split
 from advpt.data.images import Preprocessing, read_image
-from advpt.defenses.weights import read_tensors
+from advpt.errors import AdvPTError, WeightsError
 from advpt.evaluation import record as records
 from advpt.evaluation import run_folder
 from advpt.prompts import exchange
@@ -106,9 +108,9 @@ def a_probe(path: Path) -> None:
 
 
 def a_surrogate(path: Path) -> None:
-    surrogate._kept(path.parent, {"network": "x"}, lambda: {})
+    surrogate._cached(path.parent, {"network": "x"}, lambda: {})
     name = f"{files.digest({'network': 'x'})}.safetensors"
-    surrogate._kept(with_name(path, name).parent, {"network": "x"}, lambda: {})
+    surrogate._cached(with_name(path, name).parent, {"network": "x"}, lambda: {})
 
 
 def a_config(path: Path) -> None:
@@ -121,14 +123,14 @@ def a_config(path: Path) -> None:
 
 def a_rolling_checkpoint(path: Path) -> None:
     from advpt.detectors import LossWatch
-    from advpt.tuning.rolling import Rolling
+    from advpt.tuning.rolling import RollingCheckpoint
 
-    Rolling(path, LossWatch()).restore(SimpleNamespace(start_epoch=0, get_model_names=lambda: []))
+    RollingCheckpoint(path, LossWatch()).restore(SimpleNamespace(start_epoch=0, get_model_names=lambda: []))
 
 
 # Every function of ours that opens a file which somebody else may have made.
 LOADERS: dict[str, Callable[[Path], object]] = {
-    "checkpoint": files.load_checkpoint,
+    "checkpoint": checkpoints.load_checkpoint,
     "prompt": exchange.read,
     "rolling checkpoint": a_rolling_checkpoint,
     "dassl-lite's checkpoint": host_load_checkpoint,
@@ -137,8 +139,8 @@ LOADERS: dict[str, Callable[[Path], object]] = {
     "CLIP weights": clip.read_state,
     "CLIP safetensors": lambda path: clip.read_state(with_name(path, "w.safetensors")),
     "DemoCLIP": democlip.load,
-    "defense weights": read_tensors,
-    "defense safetensors": lambda path: read_tensors(with_name(path, "w.safetensors")),
+    "weights": lambda path: read_state_dict(path, "weights"),
+    "safetensors": lambda path: read_state_dict(with_name(path, "w.safetensors"), "weights"),
     "surrogate": a_surrogate,
     "surrogate's head": lambda path: surrogate.load_surrogate(
         SurrogateSettings("resnet50", str(path)), None, path.parent, "cpu", 4
@@ -191,9 +193,9 @@ FORBIDDEN = {
     "yaml.full_load", "subprocess.getoutput", "marshal.loads", "joblib.load", "shelve.open", "pandas.read_pickle",
     "torch.hub.load", "np.load", "numpy.load",
 }  # fmt: skip
-# torch.load with a pickle module of our own, twice; torch.jit.load after a look at the SHA-256. What a Ray driver sends
-# its workers is no file: it never leaves the memory of one cluster, which unpickles every call anyway.
-UNRESTRICTED = {"advpt/files.py": 1, "dassl-lite/dassl/utils/safe_load.py": 1, "advpt/bank/on_ray.py": 1}
+# torch.load with a pickle module of its own in dassl-lite; torch.jit.load after a look at the SHA-256. What a Ray
+# driver sends its workers is no file: it never leaves the memory of one cluster, which unpickles every call anyway.
+UNRESTRICTED = {"dassl-lite/dassl/utils/safe_load.py": 1, "advpt/bank/on_ray.py": 1}
 IN_MEMORY = ("advpt/bank/on_ray.py", "io.BytesIO(parcel)")
 JIT = {"advpt/backbones/clip.py": 1}
 
@@ -245,9 +247,10 @@ def test_shell_scripts_quote_what_they_are_given(tmp_path):
     marker = tmp_path / "it-ran"
     said = subprocess.run(
         ["bash", str(ROOT / "scripts/advpt/main.sh"), f"$(touch {marker})", f"; touch {marker};", f"`touch {marker}`"],
-        capture_output=True, text=True, check=False, env={**os.environ, "PYTHON": "false", "OUTPUT": str(tmp_path)},
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHON": sys.executable, "OUTPUT": str(tmp_path)},
     )  # fmt: skip
-    assert said.returncode == 2 and "there is no" in said.stderr and not marker.exists()
+    assert said.returncode == 2 and "error: " in said.stderr and "touch" in said.stderr and not marker.exists()
 
 
 def test_settings_are_data(workspace: Workspace):
@@ -265,7 +268,7 @@ def test_paths_in_files_stay_in_their_folder(tmp_path):
     run = tmp_path / "run" / "prompt_learner"
     run.mkdir(parents=True)
     (run / "checkpoint").write_text("../../outside.pth.tar\n")
-    with pytest.raises(files.WeightsError):
+    with pytest.raises(WeightsError):
         exchange.read(tmp_path / "run")
     with pytest.raises(Exception, match="outside"):
         read_latest(run)
@@ -277,5 +280,5 @@ def test_paths_in_files_stay_in_their_folder(tmp_path):
         shards = [{"file": name, "rows": 1, "sha256": "0" * 64}]
         (bank / "manifest.json").write_text(json.dumps({"key": files.digest(spec), "spec": spec, "shards": shards}))
         save_file({"a": torch.zeros(1)}, tmp_path / "part-00000.safetensors")
-        with pytest.raises(files.AdvPTError, match="shards has the file"):
+        with pytest.raises(AdvPTError, match="shards has the file"):
             open_bank(bank, None, verify=True)

@@ -14,8 +14,9 @@ from PIL import Image
 
 import train
 from advpt.backbones.clip import Architecture, build
+from advpt.checkpoints import load_checkpoint
 from advpt.evaluation import record as records
-from advpt.files import load_checkpoint, tensor_digest
+from advpt.files import tensor_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = Architecture(32, 16, 1, 64, 8, 77, 49408, 64, 1)
@@ -116,7 +117,7 @@ def write_weights(path: Path, architecture: Architecture) -> Path:
 
 
 def results(folder: Path) -> dict[str, dict]:
-    return {path.name: records.read(path).result for path in sorted((folder / "records").glob("*.json"))}
+    return {path.name: records.read(path).result.to_json() for path in sorted((folder / "records").glob("*.json"))}
 
 
 def parse_as_coop(log: Path, keyword: str, gate: str = "Finish training") -> float:

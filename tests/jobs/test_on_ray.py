@@ -19,12 +19,12 @@ from advpt.bank.on_ray import filler
 from advpt.cluster import Engine
 from advpt.errors import DataError
 from advpt.evaluation import run_folder
-from advpt.jobs.local import Executor, Places
+from advpt.jobs.executor import Executor
 from advpt.jobs.on_ray import RayBackend
-from advpt.jobs.plan import BankNeed, Job, Plan
+from advpt.jobs.places import Places
+from advpt.jobs.plan import Job, Plan
 
 HELPERS = Path(__file__).parents[1] / "helpers"
-SHARED = BankNeed("the bank", 10, 1.0, 10)
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 
 
@@ -82,16 +82,16 @@ def test_nodes_come_and_go_and_nothing_is_lost_or_done_twice(tmp_path, monkeypat
     on_ray = BankCache(tmp_path / "ray", tiny_clip, lambda: tiny_clip, chunk=4, fill=filler(ENGINE))
     on_ray.get(pictures, attack)
     nodes.say("shake 2")
-    plan = Plan(
-        tuple(Job("T", "d", "b", -1, s, "main", "a", "b", banks=(SHARED,) if s < 4 else ()) for s in range(1, 13))
-    )
+    jobs = [Job("T", "d", "b", -1, 1, "main", "a", "b")]
+    jobs += [Job("T", "d", "b", -1, s, "main", "a", "b", after=(jobs[0].id,) if s < 4 else ()) for s in range(2, 13)]
+    plan = Plan(tuple(jobs))
     places, log = Places(HELPERS, tmp_path / "out", tmp_path, tmp_path), tmp_path / "log.txt"
 
     def start(job: Job) -> list[str]:
         words = [sys.executable, "-S", str(HELPERS / "fake_train.py"), str(places.folder(job)), job.id, str(log)]
         return [*words, "on-cluster"]
 
-    summary = Executor(plan, places, backend=RayBackend(ENGINE), start=start, tell=lambda line: None).run()
+    summary = Executor(plan, places, backend=RayBackend(ENGINE), start=start).run()
     nodes.say("rest")
     assert nodes.events["killed"]
     assert bank_files(tmp_path / "ray") == bank_files(tmp_path / "local")
@@ -102,7 +102,7 @@ def test_nodes_come_and_go_and_nothing_is_lost_or_done_twice(tmp_path, monkeypat
         assert not run_folder.problems(places.folder(job))
         assert len(list((places.folder(job) / "records").iterdir())) == 1
     first, *others = [job.id for job in plan.jobs[:3]]
-    assert all(lines.index(f"start {other}") > lines.index(f"end {first}") for other in others), "the bank comes first"
+    assert all(lines.index(f"start {other}") > lines.index(f"end {first}") for other in others)
 
 
 @needs_ray

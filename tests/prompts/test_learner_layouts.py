@@ -14,8 +14,9 @@ from advpt.errors import ConfigError, PromptError
 from advpt.prompts.image_encoder import image_features
 from advpt.prompts.learner import PromptLearner, check_layout
 from advpt.prompts.text_encoder import TextEncoder
-from advpt.settings import LAYOUTS, ContextSettings
+from advpt.settings import LAYOUTS, ContextSettings, extend_cfg
 from tests.helpers.layouts import NAMES, make, pixels, settings
+from trainers.fap import FAPSettings
 
 TEXT = ("text", "text_deep", "independent", "t2v", "v2t")
 VISUAL = ("visual", "independent", "t2v", "v2t")
@@ -171,10 +172,12 @@ def test_loading_takes_everything_or_nothing(clip: Backbone) -> None:
         make(clip, "text_deep").load_context(one.state_dict(), "a file")
 
 
-def node(**changed: object) -> CfgNode:
-    usual = {"N_CTX": 2, "CSC": False, "CTX_INIT": "", "CLASS_TOKEN_POSITION": "end", "PREC": "fp32", "LAYOUT": "t2v",
-             "N_VISION": 2, "DEPTH_TEXT": 3, "DEPTH_VISION": 3, "SHARED_COUPLING": False}  # fmt: skip
-    return CfgNode(usual | changed)
+def configured(**changed: object) -> ContextSettings:
+    cfg = CfgNode()
+    extend_cfg(cfg)
+    values = {"LAYOUT": "t2v", "DEPTH_TEXT": 3, "DEPTH_VISION": 3}
+    cfg.TRAINER.FAP.update(values | changed)
+    return FAPSettings.from_cfg(cfg).context()
 
 
 @pytest.mark.parametrize(
@@ -190,8 +193,8 @@ def node(**changed: object) -> CfgNode:
 )
 def test_settings_that_no_prompt_can_have(changed: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        ContextSettings.from_cfg(node(**changed))
-    assert ContextSettings.from_cfg(node()).layout == "t2v"
+        configured(**changed)
+    assert configured().layout == "t2v"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

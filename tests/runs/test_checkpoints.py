@@ -18,7 +18,7 @@ FRONT = ("TRAINER.ADVPT.CLASS_TOKEN_POSITION", "front")
 
 
 def results(folder: Path) -> list[dict]:
-    return [records.read(path).result for path in sorted((folder / "records").glob("*.json"))]
+    return [records.read(path).result.to_json() for path in sorted((folder / "records").glob("*.json"))]
 
 
 def evaluate(run: Path) -> tuple[str, ...]:

@@ -88,7 +88,7 @@ def test_advpt_trains_saves_resumes_and_tests(name, tmp_path, tiny_file):
     accuracy = re.findall(r"^\* (?:robust_)?accuracy: .*$", printed, flags=re.M)
     assert len(accuracy) == 2 and accuracy[-1].startswith("* robust_accuracy")
     assert "2 record(s) in output/advpt/records (" in printed
-    found = [records.read(path).result for path in sorted(checkout.glob("output/advpt/records/*.json"))]
+    found = [records.read(path).result.to_json() for path in sorted(checkout.glob("output/advpt/records/*.json"))]
     assert {r["protocol"] for r in found} == {"transfer", "adaptive"}
     assert all(r["dataset"] == "OxfordPets" and r["shots"] == 16 and r["seed"] == 1 for r in found)
     learned = ctx(checkout, "model.pth.tar-2")
@@ -127,7 +127,7 @@ def test_the_embedded_default_needs_no_download_there_either(tmp_path):
     printed = shell(command, tmp_path / "host")
     assert "epoch [1/1]" in printed and "* robust_accuracy: " in printed
     (path,) = (tmp_path / "host/output/advpt/records").glob("*transfer*.json")
-    assert records.read(path).result["backbone"]["name"] == "DemoCLIP"
+    assert records.read(path).result.backbone.name == "DemoCLIP"
 
 
 def test_without_the_second_line_the_error_says_what_to_add(tmp_path, tiny_file):

@@ -40,7 +40,7 @@ def birds(workspace) -> Path:
 
 
 def result(folder: Path, name: str = RECORD) -> dict:
-    return records.read(folder / "records" / name).result
+    return records.read(folder / "records" / name).result.to_json()
 
 
 def root(folder: Path, *more: str) -> tuple[str, ...]:

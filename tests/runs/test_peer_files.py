@@ -133,7 +133,7 @@ def test_a_trainer_that_only_has_a_folder_of_configurations_is_unknown_too(works
 
 
 def test_a_trainer_of_ours_without_its_settings_says_what_the_host_lacks(workspace, monkeypatch):
-    monkeypatch.setattr(TRAINER_REGISTRY.get("AdvPT"), "node", "OWN")
+    monkeypatch.setattr(TRAINER_REGISTRY.get("AdvPT").settings, "node", "TRAINER.OWN")
     code, printed = workspace.call()
     assert code == 2 and "the configuration lacks OWN" in printed
     assert "trainers.advpt.extend_cfg(cfg) at the end of extend_cfg" in printed

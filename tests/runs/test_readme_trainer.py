@@ -21,3 +21,21 @@ def test_the_trainer_example_trains(workspace):
     finally:
         TRAINER_REGISTRY._items.pop("Mine")
     assert not [name for name in advpt.settings.DEFAULTS if name.startswith("TRAINER.MINE.")]
+
+
+def test_the_settings_example_makes_leaves():
+    from advpt import additions, settings
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = re.search(r"^    from dataclasses import dataclass\n.*?(?=^\S)", readme, flags=re.MULTILINE | re.DOTALL)[0]
+    tables = (settings.LEAVES, settings.DEFAULTS, settings.RANGES, additions.SETTINGS)
+    before = [dict(each) for each in tables]
+    try:
+        names: dict[str, type[settings.Settings]] = {}
+        exec(textwrap.dedent(code), names)
+        assert settings.DEFAULTS["TRAINER.MINE.RATE"] == 0.5 and settings.DEFAULTS["TRAINER.MINE.N_CTX"] == 16
+        assert names["MineSettings"].from_flat({"TRAINER.MINE.RATE": 0.25}).rate == 0.25
+    finally:
+        for each, values in zip(tables, before):
+            each.clear()
+            each.update(values)

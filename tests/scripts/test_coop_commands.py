@@ -95,7 +95,7 @@ def test_main_and_eval_and_zero_shot(pets, tiny_file):
     log = (folder / "log.txt").read_text().splitlines()
     assert "Finish training" in log and log.index("Finish training") < log.index("=> result")
     tuned = check_result(printed)
-    config = records.read(next((folder / "records").glob("*.json"))).result["config"]
+    config = records.read(next((folder / "records").glob("*.json"))).result.config
     assert (config["OPTIM.MAX_EPOCH"], config["TRAINER.COOP.N_CTX"], config["DATASET.NUM_SHOTS"]) == (50, 4, 1)
     assert "done already" in script(pets, tiny_file, *words, SEEDS="1")
 
@@ -119,7 +119,7 @@ def test_base_to_new(pets, tiny_file, trainer):
     assert "SUBSAMPLE NEW CLASSES!" in printed
     assert check_result(script(pets, tiny_file, "cocoop/base2new_test.sh", *more, **env, SUB="base"), total=6) == base
     path = f"output/base2new/test_new/oxford_pets/shots_2/{trainer}/vit_b16_c4_ep10_batch1_ctxv1/seed1/records"
-    config = records.read(next((pets / path).glob("*.json"))).result["config"]
+    config = records.read(next((pets / path).glob("*.json"))).result.config
     assert config["DATALOADER.TRAIN_X.BATCH_SIZE"] == 1 and config["OPTIM.MAX_EPOCH"] == 1
     about = json.loads(next(pets.glob(f"output/base2new/train_base/**/{trainer}/**/prompt.json")).read_text())
     assert about["n_ctx"] == 4 and about["prompt"]["ctx_init"] == "a photo of a" and about["trainer"] == trainer

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from advpt.checkpoints import load_checkpoint
 from advpt.data import imagenet
 from advpt.evaluation import record as records
-from advpt.files import load_checkpoint
+from tests.helpers.script_calls import plan_of, value
 from tests.helpers.workspace import ROOT, Workspace, write_jpeg
 
 
@@ -21,6 +22,7 @@ def main_sh(folder: Path, weights: Path, *more: str, seeds: str = "1 2", start=s
     env = os.environ | {
         "PYTHON": sys.executable, "SEEDS": seeds, "DATA": str(folder / "data"), "OUTPUT": str(folder / "out"),
         "WEIGHTS": str(weights), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1",
+        "JOBS": "1",
     } | (more_env or {})  # fmt: skip
     words = ["MODEL.BACKBONE.NAME", "tiny", "MODEL.ACTIVATION", "quickgelu",
              "INPUT.SIZE", "(16, 16)", "BANK.DIR", str(folder / "banks"),
@@ -43,7 +45,8 @@ def test_main_continues_after_a_kill_says_done_and_refuses_another_configuration
 
     again = main_sh(folder, tiny_file)
     assert again.returncode == 0, again.stdout
-    assert "seed1 ... done already" in again.stdout and "seed2 ... done already" not in again.stdout
+    assert "done already  image_folder/AdvPT/vit_b16_allshots/seed1\n" in again.stdout
+    assert again.stdout.count("done already") == 1
     assert "1,2" in again.stdout and "ImageFolder, test split, 6 images, tiny" in again.stdout
 
     finished = main_sh(folder, tiny_file)
@@ -55,7 +58,7 @@ def test_main_continues_after_a_kill_says_done_and_refuses_another_configuration
     monkeypatch.setenv("TOGETHER", "1")
     more = main_sh(folder, tiny_file, seeds="1 2 3")
     assert more.returncode == 0 and "done already" not in more.stdout and "| 1,2,3 " in more.stdout, more.stdout
-    assert records.read(next((first.parents[1] / "seed3/records").glob("*.json"))).result["seed"] == 3
+    assert records.read(next((first.parents[1] / "seed3/records").glob("*.json"))).result.seed == 3
     assert "done already" in main_sh(folder, tiny_file, seeds="1 2 3").stdout
 
 
@@ -68,7 +71,7 @@ def test_two_sets_of_ones_own_have_tables_of_their_own(folder, tiny_file):
     for name, images in (("animals", 6), ("birds", 6)):
         env = {"DATA": str(folder / name)}
         made = main_sh(folder, tiny_file, seeds="1", more_env=env)
-        assert made.returncode == 0 and f"out/{name}/AdvPT" in made.stdout, made.stdout
+        assert made.returncode == 0 and f"done      {name}/AdvPT" in made.stdout, made.stdout
         assert f"{name}, test split, {images} images, tiny" in made.stdout and "done already" not in made.stdout
         assert "done already" in main_sh(folder, tiny_file, seeds="1", more_env=env).stdout
     named = main_sh(folder, tiny_file, seeds="1", more_env={"DATA": str(folder / "birds"), "NAME": "animals"})
@@ -102,11 +105,11 @@ def test_a_prompt_of_a_thousand_classes_is_evaluated_over_two_hundred(tmp_path, 
     flags = ("--eval-only", "--model-dir", str(workspace.output))
     workspace.run("DATASET.NAME", name, "BANK.DIR", str(tmp_path / "b"), *quick, flags=flags, output=tmp_path / "shift")
     (path,) = (tmp_path / "shift" / "records").glob("*transfer*.json")
-    found = records.read(path).result
+    found = records.read(path).result.to_json()
     (own,) = (workspace.output / "records").glob("*transfer*.json")
     assert found["dataset"] == name and found["clean"]["n"] == 20
-    assert records.read(own).result["dataset"] == "ImageNet"
-    assert found["prompt"] != records.read(own).result["prompt"], "200 features, not 1,000"
+    assert records.read(own).result.dataset == "ImageNet"
+    assert found["prompt"] != records.read(own).result.prompt, "200 features, not 1,000"
 
 
 @pytest.mark.parametrize(
@@ -121,14 +124,9 @@ def test_a_prompt_of_a_thousand_classes_is_evaluated_over_two_hundred(tmp_path, 
     ),
 )
 def test_a_composed_name_keeps_the_recipe_of_its_data_set(tmp_path, backbone, dataset, config):
-    python = tmp_path / "python"
-    python.write_text(f'#!/usr/bin/env bash\nprintf "%s\\n" "$@" >> {tmp_path}/words\n')
-    python.chmod(0o755)
-    env = os.environ | {"PYTHON": str(python), "SEEDS": "1", "OUTPUT": str(tmp_path / "out")}
-    subprocess.run(["bash", str(ROOT / "scripts/advpt/main.sh"), dataset, backbone], env=env, check=True)
-    words = (tmp_path / "words").read_text().splitlines()
-    assert words[words.index("--config-file") + 1] == f"configs/trainers/AdvPT/{config}.yaml"
-    assert f"/{config}_allshots/seed1" in words[words.index("--output-dir") + 1]
+    (words,), _ = plan_of(tmp_path, "advpt/main.sh", dataset, backbone, SEEDS="1")
+    assert value(words, "--config-file") == str(ROOT / f"configs/trainers/AdvPT/{config}.yaml")
+    assert value(words, "--output-dir").endswith(f"/{config}_allshots/seed1")
 
 
 NAMES = {"ctx", *(f"meta_net.linear{i}.{part}" for i in (1, 2) for part in ("weight", "bias"))}
@@ -154,7 +152,7 @@ def test_base_to_new(folder, tiny_file):
     assert "base classes" in done.stdout and "new classes" in done.stdout
     top = folder / "out" / "image_folder" / "CoCoOp" / "vit_b16_2shots"
     for part, classes in (("base", 2), ("new", 1)):
-        kept = [records.read(p).result for p in sorted((top / part / "seed1" / "records").glob("*.json"))]
+        kept = [records.read(p).result.to_json() for p in sorted((top / part / "seed1" / "records").glob("*.json"))]
         assert {r["protocol"] for r in kept} == {"transfer", "adaptive"}
         assert {r["clean"]["n"] for r in kept} == {2 * classes} and {r["trainer"] for r in kept} == {"CoCoOp"}
     assert set(state_of(top / "base" / "seed1")) == NAMES

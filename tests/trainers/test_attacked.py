@@ -11,9 +11,12 @@ import torch.nn.functional as F
 from advpt import losses
 from advpt.backbones.clip import build
 from advpt.bank.store import open_bank
-from advpt.files import file_digest, load_checkpoint
+from advpt.checkpoints import load_checkpoint
+from advpt.files import file_digest
 from tests.helpers.peers import CLEAN, DEEP, PEERS, make, settings
+from tests.helpers.records import FACTS
 from tests.helpers.workspace import Workspace, results, write_weights
+from trainers.attacked import AttackedTrainer
 
 TRANSFER, ADAPTIVE = "test_transfer_pgd2-ce@8-a8.json", "test_adaptive_pgd2-ce@8-a8.json"
 
@@ -84,7 +87,6 @@ def test_the_evaluation_looks_through_the_visual_prompts(workspace):
     """By hand: adversarial images of the plain model (transfer) and of the prompted one, both seen through prompts."""
     from advpt.attacks import parse
     from advpt.attacks.noise import SampleNoise
-    from advpt.evaluation import record as records
     from advpt.evaluation.evaluator import evaluate
     from advpt.prompts.image_encoder import image_features
 
@@ -93,7 +95,7 @@ def test_the_evaluation_looks_through_the_visual_prompts(workspace):
         for p in made.prompt_learner.parameters():
             p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
     images, learned, zero_shot = made.image_set("test"), made.classifier(), made.zero_shot
-    found = evaluate(made.prompts(), images, made.bank_cache, made.eval_settings, {})
+    found = evaluate(made.prompts(), images, made.bank_cache, made.eval_settings, FACTS)
     (batch,) = images.batches(range(len(images)), 64, 0)
     encoder, names = made.backbone.require_image(), images.ids
 
@@ -109,13 +111,10 @@ def test_the_evaluation_looks_through_the_visual_prompts(workspace):
             noise = SampleNoise(names[part], 0)
             chunks.append(parse("pgd2-ce@8").build()(through, batch.pixels[part], batch.labels[part], noise).images)
         expected = image_features(encoder, torch.cat(chunks), learned.visual)
-        assert torch.allclose(banks[kept.result["robust"]["bank"]].embeddings, expected, atol=1e-5)
+        assert torch.allclose(banks[kept.result.robust.bank].embeddings, expected, atol=1e-5)
         right = prompted(torch.cat(chunks)).argmax(1) == batch.labels
-        assert records.outcome(kept.result["robust"]).tolist() == right.tolist()
-    assert (
-        records.outcome(found[0].result["clean"]).tolist()
-        == (prompted(batch.pixels).argmax(1) == batch.labels).tolist()
-    )
+        assert kept.result.robust.outcomes().tolist() == right.tolist()
+    assert found[0].result.clean.outcomes().tolist() == (prompted(batch.pixels).argmax(1) == batch.labels).tolist()
 
 
 @pytest.mark.parametrize("trainer", ("APT", "AdvMaPLe"))
@@ -156,7 +155,7 @@ def test_whom_apt_attacks_in_training(workspace, mode, monkeypatch):
     monkeypatch.setattr(type(made.prompt_learner), "forward", spy)
     attacked = made.perturb(x, y, state, made.text_features(state).detach())
     assert torch.equal(made.prompt_learner.ctx, before) and made.prompt_learner.ctx.grad is None
-    onfly = type(made).__mro__[1].attacked_model(made, y, state, made.text_features(state).detach())
+    onfly = AttackedTrainer.attacked_model(made, y, state, made.text_features(state).detach())
     noise = torch.Generator().manual_seed((made.seed * 1_000_003) * 1_000_003 % 2**63)
     same = torch.equal(attacked, made.attack(onfly, x, y, noise).images)
     assert same == (mode == "onfly")
@@ -227,7 +226,7 @@ def test_what_is_refused_before_anything_is_loaded(workspace):
          "has 12 blocks"),
         ("APT", ("TRAINER.APT.PROMPT_MODE", "onthefly"), "Did you mean 'onfly'"),
         ("APT", ("TRAINER.APT.ATTACK", "pgd3-fkl@4"), "training attacks go through the tuned prompts"),
-        ("AdvMaPLe", ("TRAINER.ADVMAPLE.LOSS", "adv"), "unknown loss 'adv'"),
+        ("AdvMaPLe", ("TRAINER.ADVMAPLE.LOSS", "adv"), "unknown value 'adv'"),
         ("CAPT", ("TRAINER.CAPT.ALPHA_RULE", "magic"), "TRAINER.CAPT.ALPHA_RULE: unknown value 'magic'"),
         ("CAPT", ("TRAINER.CAPT.ALPHA_CONST", "1.5"), "expected numbers in"),
     ):  # fmt: skip

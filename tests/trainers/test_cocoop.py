@@ -15,14 +15,15 @@ import torch.nn.functional as F
 from advpt.attacks import parse
 from advpt.attacks.noise import SampleNoise
 from advpt.backbones.clip import build
+from advpt.bank.cache import AttackRequest
 from advpt.bank.store import open_bank
+from advpt.checkpoints import load_checkpoint
 from advpt.errors import PromptError
-from advpt.evaluation import record as records
-from advpt.files import load_checkpoint
 from advpt.prompts import exchange
 from advpt.prompts.conditional import logits_of_images
 from advpt.signals import TERMINATED
 from tests.helpers.peers import make
+from tests.helpers.records import FACTS
 from tests.helpers.workspace import ROOT, TINY, Workspace, parse_as_coop, results
 
 SHORT = ("DATALOADER.TRAIN_X.BATCH_SIZE", "1", "OPTIM.LR", "0.002", "OPTIM.MAX_EPOCH", "2",
@@ -98,7 +99,7 @@ def test_an_adaptive_attack_goes_through_the_meta_net(workspace):
             layer.weight.mul_(3)
         made.prompt_learner.meta_net.linear1.bias.add_(2)  # every unit passes a gradient on
     images, learned, zero_shot = made.image_set("test"), made.classifier(), made.zero_shot
-    kept = evaluate(made.prompts(), images, made.bank_cache, made.eval_settings, {})
+    kept = evaluate(made.prompts(), images, made.bank_cache, made.eval_settings, FACTS)
     (batch,) = images.batches(range(len(images)), 64, 0)
     encode, names = made.backbone.require_image(), images.ids
 
@@ -126,17 +127,17 @@ def test_an_adaptive_attack_goes_through_the_meta_net(workspace):
         (kept[1], lambda x, clean: logits(x)),
     ):
         pixels = attacked(through)
-        assert torch.allclose(banks[one.result["robust"]["bank"]].embeddings, encode(pixels), atol=1e-5)
+        assert torch.allclose(banks[one.result.robust.bank].embeddings, encode(pixels), atol=1e-5)
         right = logits(pixels).argmax(1) == batch.labels
-        assert records.outcome(one.result["robust"]).tolist() == right.tolist()
-    assert records.outcome(kept[0].result["clean"]).tolist() == (
-        (logits(batch.pixels).argmax(1) == batch.labels).tolist()
-    )
+        assert one.result.robust.outcomes().tolist() == right.tolist()
+    assert kept[0].result.clean.outcomes().tolist() == ((logits(batch.pixels).argmax(1) == batch.labels).tolist())
     assert not torch.equal(pixels, attacked(lambda x, clean: logits(x, clean))), "the meta net's gradient counts"
     with torch.no_grad():
         made.prompt_learner.meta_net.linear2.bias.add_(1e-3)
     spec = parse("pgd2-ce@8")
-    keys = {made.bank_cache.spec(images, spec, who, 0).key for who in (learned, made.classifier(), zero_shot)}
+    keys = {
+        made.bank_cache.spec(AttackRequest(images, spec, who)).key for who in (learned, made.classifier(), zero_shot)
+    }
     assert len(keys) == 3
 
 

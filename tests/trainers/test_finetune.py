@@ -8,17 +8,20 @@ import shutil
 import pytest
 import torch
 
+from advpt.checkpoints import load_checkpoint
 from advpt.evaluation import record as records
-from advpt.files import load_checkpoint
+from tests.helpers.trainers import registered_trainers
 from tests.helpers.workspace import results
+from trainers.finetune import EncoderTrainer
 
 TINY = ("OPTIM.NAME", "adamw", "OPTIM.LR", "1e-3", "OPTIM.MAX_EPOCH", "2", "OPTIM.WARMUP_EPOCH", "-1",
         "EVAL.ATTACKS", "('pgd2-fkl@8','pgd2-ce@8')")  # fmt: skip
-METHODS = {
+QUICK_ATTACKS = {
     "AdvTrain": ("TRAINER.ADVTRAIN.ATTACK", "pgd2-ce@4"),
     "FastAT": ("TRAINER.FASTAT.ATTACK", "pgd1-ce@4/a5"),
     "TradesFT": ("TRAINER.TRADESFT.ATTACK", "pgd2-kl@4/a2/gaussian"),
 }
+METHODS = {name: QUICK_ATTACKS.get(name, ()) for name in registered_trainers(EncoderTrainer)}
 
 
 def build(workspace, trainer, *more):
@@ -77,8 +80,8 @@ def test_its_banks_are_its_own_and_a_killed_run_ends_the_same(workspace, monkeyp
     curve = found[name]["training"]["curve"]
     assert [row["epoch"] for row in curve] == [1, 2]
     assert curve[-1]["robust"]["accuracy"] == found[name]["robust"]["accuracy"]
-    times = records.read(workspace.output / "records" / name).observed["training"]
-    assert times["before"] == 0.0 and len(times["epochs"]) == 2
+    times = records.read(workspace.output / "records" / name).observed.training
+    assert times.before == 0.0 and len(times.epochs) == 2
     assert [p.name for p in (workspace.output / "image_encoder").glob("model.pth*")] == ["model.pth.tar-2"]
 
     from trainers.finetune import EncoderTrainer
@@ -112,7 +115,7 @@ def test_fast_at_warns_of_catastrophic_overfitting(workspace, monkeypatch, caplo
     trainer = build(workspace, "FastAT", *METHODS["FastAT"])
     trainer.last_batch = next(iter(trainer.train_loader_x))
     trainer.epoch, trainer.before = 0, 150.0
-    monkeypatch.setattr(type(trainer).__mro__[1], "after_epoch", lambda self: None)
+    monkeypatch.setattr(EncoderTrainer, "after_epoch", lambda self: None)
     trainer.after_epoch()
     assert "catastrophic" in caplog.text and trainer.before <= 100
 
@@ -126,19 +129,17 @@ def test_words_curves_and_pictures_of_a_prompt(workspace):
     assert words["trained"]["overall"] and words["trained"]["searched"] == 49406
     assert [row["epoch"] for row in found["training"]["curve"]] == [2, 3]
     observed = records.read(workspace.output / "records" / "test_transfer_pgd2-fkl@8-a5.json").observed
-    assert observed["training"]["before"] > 0, "building the bank counts"
+    assert observed.training.before > 0, "building the bank counts"
     about = json.loads((workspace.output / "pictures" / "pictures.json").read_text())
     assert len(about["pictures"]) == 2 and len(list((workspace.output / "pictures").glob("*.png"))) == 6
     from advpt.evaluation.record import Record
 
-    assert about["record"] == Record(found, {}).id
+    assert about["record"] == Record.from_json(found, {}).id
 
     # a second run takes the bank's time from who built it; an evaluation alone says where its prompt is from
     workspace.run(*asked, seed=2, output=workspace.folder / "two")
-    second = records.read(workspace.folder / "two" / "records" / "test_transfer_pgd2-fkl@8-a5.json").observed[
-        "training"
-    ]
-    assert second["before"] == observed["training"]["before"]
+    second = records.read(workspace.folder / "two" / "records" / "test_transfer_pgd2-fkl@8-a5.json").observed.training
+    assert second.before == observed.training.before
     flags = ("--eval-only", "--skip-done", "--model-dir", str(workspace.output))
     workspace.run("EVAL.WORDS", "2", output=workspace.folder / "eval", flags=flags)
     again = results(workspace.folder / "eval")["test_transfer_pgd2-fkl@8-a5.json"]

@@ -8,7 +8,7 @@ import re
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from advpt.evaluation import record as records
+from tests.helpers.records import outcome
 from tests.helpers.workspace import own_data, results
 
 TINY = ("OPTIM.NAME", "adamw", "OPTIM.LR", "1e-3", "OPTIM.MAX_EPOCH", "2", "OPTIM.WARMUP_EPOCH", "-1",
@@ -30,7 +30,7 @@ def test_the_linear_probe_is_scikit_learns(workspace):
     by_hand = LogisticRegression(C=0.5, max_iter=1000).fit(x, y)
     for bank, part in ((clean["test"], "clean"), (fkl, "robust")):
         right = by_hand.predict(bank.embeddings.double().numpy()) == bank.labels.numpy()
-        assert np.array_equal(records.outcome(found[name][part]), right)
+        assert np.array_equal(outcome(found[name][part]), right)
     assert "test_adaptive_pgd2-ce@8-a8.json" in found, "through the head"
     flags = ("--eval-only", "--model-dir", str(workspace.output))
     workspace.run(*TINY, trainer="LinearProbe", output=workspace.folder / "eval", flags=flags)

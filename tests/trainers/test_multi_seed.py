@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import train
+from advpt.checkpoints import load_checkpoint
 from advpt.evaluation import record as records
-from advpt.evaluation.record import outcome
-from advpt.files import load_checkpoint
+from tests.helpers.records import outcome
 from trainers.multi_seed import backward
 
 
@@ -40,7 +40,7 @@ def test_each_seed_has_the_folder_prompt_and_records_it_would_have_alone(workspa
         assert torch.allclose(context(alone), context(beside), atol=1e-6)
         assert files(alone) == files(beside)
         for name in files(alone):
-            a, b = (records.read(folder / "records" / name).result for folder in (alone, beside))
+            a, b = (records.read(folder / "records" / name).result.to_json() for folder in (alone, beside))
             assert b["seed"] == seed and b["training"]["together"] == [1, 2, 3] and "together" not in a["training"]
             for part in ("clean", "robust"):
                 if a[part] is not None:
@@ -111,7 +111,7 @@ def test_seeds_are_evaluated_in_one_process_each_from_its_own_folder(workspace):
         one, other = workspace.output / f"seed{seed}", workspace.folder / "again" / f"seed{seed}"
         assert files(one) == files(other)
         for name in files(one):
-            a, b = (records.read(folder / "records" / name).result for folder in (one, other))
+            a, b = (records.read(folder / "records" / name).result.to_json() for folder in (one, other))
             assert (a["seed"], a["prompt"], a["clean"], a["robust"]) == (seed, b["prompt"], b["clean"], b["robust"])
     code, printed = together(workspace, seeds="1,2", output=workspace.folder / "again", flags=(*again, "--skip-done"))
     assert code == 0 and printed.count("done already") == 2

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from dassl.engine import TRAINER_REGISTRY
 
 import train
 from advpt.backbones.clip import build
@@ -14,9 +15,13 @@ from advpt.bank.statistics import FOLDER as STATISTICS
 from advpt.cli import main
 from advpt.detectors import UNTUNED
 from advpt.evaluation import record
+from tests.helpers.autoattack import shorten
+from tests.helpers.records import outcome
+from tests.helpers.trainers import registered_trainers
 from tests.helpers.workspace import TINY, Workspace
+from trainers.tapt import TestTimeTrainer
 
-DESIGNS = {"TAPTV": "AdvVPT", "TAPTVLI": "AdvIVLP", "TAPTVLJ": "AdvMaPLe"}
+DESIGNS = {name: TRAINER_REGISTRY.get(name).trained_by for name in registered_trainers(TestTimeTrainer)}
 SHALLOW = [word for node in ("ADVVPT", "ADVIVLP", "ADVMAPLE", "TAPT") for leaf in ("DEPTH_TEXT", "DEPTH_VISION")
            for word in (f"TRAINER.{node}.{leaf}", "1")]  # fmt: skip
 QUICK = ("TRAINER.TAPT.VIEWS", "8", "TRAINER.TAPT.RHO", "0.5", "EVAL.EOT", "1")
@@ -27,7 +32,7 @@ def records(folder: Path) -> dict[tuple[str | None, str, str], dict]:
     """By protocol, attack's name and defense."""
     found = {}
     for path in (folder / "records").glob("*.json"):
-        r = record.read(path).result
+        r = record.read(path).result.to_json()
         found[r["protocol"], (r["attack"] or {}).get("name", ""), "+".join(r["defenses"])] = r
     return found
 
@@ -57,16 +62,7 @@ def arguments(workspace):
 
 @pytest.mark.parametrize("trainer", DESIGNS)
 def test_from_pre_training_to_records(workspace, arguments, trainer, monkeypatch):
-    from advpt.attacks import autoattack
-
-    make = autoattack._Standard._package_attack
-
-    def short(self, *args):
-        attack = make(self, *args)
-        attack.apgd.n_iter = attack.apgd_targeted.n_iter = 5
-        return attack
-
-    monkeypatch.setattr(autoattack._Standard, "_package_attack", short)
+    shorten(monkeypatch, 5)
     adv, clean = pretrain(workspace, trainer)
     both = ("TRAINER.TAPT.RESET_SOURCE", "('loaded','constructed')", "EVAL.ATTACKS", ATTACKS)
     words, how = arguments(trainer, adv, clean, *both)
@@ -244,6 +240,6 @@ def test_the_demos_recipe_does_something(tmp_path):
     assert train.main([*words, "EVAL.ATTACKS", "('pgd5-ce@2:static',)"]) == 0
     found = records(tmp_path / "tapt")
     tuned, plain = (found["static", "pgd", row] for row in ("tapt", ""))
-    moved = sum(int((record.outcome(tuned[p]) != record.outcome(plain[p])).sum()) for p in ("clean", "robust"))
+    moved = sum(int((outcome(tuned[p]) != outcome(plain[p])).sum()) for p in ("clean", "robust"))
     assert moved >= 4, "one step at the paper's rate moves 1 of these 60"
     assert not any(line.startswith("test-time tuning changed no prediction") for line in tuned["warnings"])

@@ -9,11 +9,11 @@ import signal
 import pytest
 import torch
 
+from advpt.checkpoints import load_checkpoint
 from advpt.detectors import LossWatch
 from advpt.errors import WeightsError
-from advpt.files import load_checkpoint
 from advpt.signals import Terminated
-from advpt.tuning.rolling import Rolling
+from advpt.tuning.rolling import RollingCheckpoint
 from tests.helpers.stopping import SETTINGS, stop_at
 from tests.helpers.workspace import Workspace
 
@@ -58,7 +58,7 @@ class Small:
     """As much of a trainer as the rolling checkpoint sees."""
 
     epoch = start_epoch = 0
-    num_batches, batch_idx = 4, 0
+    num_batches, batch_idx, max_epoch = 4, 0, 1
 
     def __init__(self) -> None:
         model = torch.nn.Linear(2, 1)
@@ -79,33 +79,27 @@ class Small:
 def test_runs_that_are_tuned_together_are_all_saved(tmp_path):
     """One signal, two runs: each has its own state after the batches that it has done."""
     runs = [Small(), Small()]
-    kept = [Rolling(tmp_path / f"{i}.pth.tar", LossWatch()) for i in range(2)]
+    kept = [RollingCheckpoint(tmp_path / f"{i}.pth.tar", LossWatch()) for i in range(2)]
     with pytest.raises(Terminated), contextlib.ExitStack() as stack:
-        for run, rolling in zip(runs, kept):
-            stack.enter_context(rolling.epoch(run))
+        epochs = [stack.enter_context(rolling.epoch(run)) for run, rolling in zip(runs, kept)]
         for i in range(4):
-            for number, run in enumerate(runs):
-                run.batch_idx = i
+            for number, (run, epoch) in enumerate(zip(runs, epochs)):
+                assert epoch.start(i)
                 if (i, number) == (2, 1):
                     os.kill(os.getpid(), signal.SIGTERM)
-                run.forward_backward(float(i))
+                epoch.finish(i, run.forward_backward(float(i)))
     for run, rolling in zip(runs, kept):
         again, whole = Small(), run._models["m"].state_dict()
         assert load_checkpoint(rolling.path)["batches"] == 3
-        other = Rolling(rolling.path, LossWatch())
+        other = RollingCheckpoint(rolling.path, LossWatch())
         assert other.restore(again) == 0 and len(other.watch.batches["loss"]) == 3
         assert all(torch.equal(whole[name], value) for name, value in again._models["m"].state_dict().items())
 
 
 def test_a_batch_that_was_cut_in_two_is_not_saved(tmp_path):
-    run, rolling = Small(), Rolling(tmp_path / "r.pth.tar", LossWatch())
-    whole = Small.forward_backward
-
-    def twice(batch: float) -> dict[str, float]:
-        whole(run, batch)
-        raise KeyboardInterrupt  # a second Ctrl-C, say, after the step and before the schedule's
-
-    run.forward_backward = twice
-    with pytest.raises(KeyboardInterrupt), rolling.epoch(run):
+    run, rolling = Small(), RollingCheckpoint(tmp_path / "r.pth.tar", LossWatch())
+    with pytest.raises(KeyboardInterrupt), rolling.epoch(run) as epoch:
+        assert epoch.start(0)
         run.forward_backward(1.0)
+        raise KeyboardInterrupt  # a second Ctrl-C, say, after the step and before the schedule's
     assert not rolling.path.exists()

@@ -19,6 +19,7 @@ from advpt.prompts.learner import PromptLearner
 from advpt.prompts.text_encoder import TextEncoder
 from advpt.settings import ContextSettings, extend_cfg
 from advpt.tuning.test_time import DECAY, PromptedCLIP, Tuner, TuningConfig, choose, released_reset
+from trainers.tapt import TAPTSettings
 
 SMALL = Architecture(32, 32, 4, 64, 8, 77, 49408, 64, 3)  # 16 patches
 NAMES, TOKENS, DEPTH = ["cat", "St. Bernard", "great_white_shark"], 1 + 16 + 2, 3
@@ -355,17 +356,17 @@ def test_the_unrolled_step_is_the_step(clip: Backbone, design: str, steps: int) 
 # --- settings -----------------------------------------------------------------------------------------------------
 
 
-def node(**changed: object) -> CfgNode:
+def configured(context: ContextSettings, **changed: object) -> TuningConfig:
     cfg = CfgNode({"TRAINER": CfgNode(), "MODEL": CfgNode(), "TRAIN": CfgNode(), "DATASET": CfgNode()})
     extend_cfg(cfg)
     for name, value in changed.items():
         cfg.TRAINER.TAPT[name] = value
-    return cfg.TRAINER.TAPT
+    return TAPTSettings.from_cfg(cfg).tuning(context, 12)
 
 
 def test_profiles() -> None:
     deep = dataclasses.replace(context("t2v"), depth_vision=9)
-    sound, paper, released = (TuningConfig.from_cfg(node(PROFILE=p), deep, 12) for p in ("sound", "paper", "released"))
+    sound, paper, released = (configured(deep, PROFILE=p) for p in ("sound", "paper", "released"))
     assert sound == TuningConfig(blocks=tuple(range(9)), align_weight=100 / 9)
     assert paper == dataclasses.replace(
         sound, blocks=tuple(range(12)), form="norm", align_weight=1 / 12, text="dataset"
@@ -374,8 +375,8 @@ def test_profiles() -> None:
         sound, resets=("constructed",), blocks=tuple(range(8)), variance="biased", crops="random", precision="amp",
         source="file",
     )  # fmt: skip
-    chosen = node(PROFILE="released", RESET_SOURCE=("loaded",), BLOCKS=(2, 5), ALIGN_W=0.0, VARIANCE="unbiased")
-    assert TuningConfig.from_cfg(chosen, deep, 12) == dataclasses.replace(
+    more = {"RESET_SOURCE": ("loaded",), "BLOCKS": (2, 5), "ALIGN_W": 0.0, "VARIANCE": "unbiased"}
+    assert configured(deep, PROFILE="released", **more) == dataclasses.replace(
         released, resets=("loaded",), blocks=(2, 5), align_weight=0.0, variance="unbiased"
     )
 
@@ -392,7 +393,7 @@ def test_profiles() -> None:
 )
 def test_mistakes_in_settings(changed: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        TuningConfig.from_cfg(node(**changed), context("t2v"), 12)
+        configured(context("t2v"), **changed)
 
 
 def test_statistics_of_other_tokens_are_refused(clip: Backbone) -> None:

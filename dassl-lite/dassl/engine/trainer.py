@@ -3,6 +3,7 @@
 import datetime
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ class TrainerBase:
     """Keeps models with their optimizers and schedulers, saves and restores them, and runs the epochs."""
 
     def __init__(self) -> None:
-        self._models: OrderedDict[str, nn.Module] = OrderedDict()
+        self._models: OrderedDict[str, Any] = OrderedDict()
         self._optims: OrderedDict[str, Any] = OrderedDict()
         self._scheds: OrderedDict[str, Any] = OrderedDict()
         self._writer: Any = None
@@ -194,6 +195,12 @@ class TrainerBase:
 
     # Epochs
 
+    start_epoch: int
+    max_epoch: int
+    epoch: int
+    batch_idx: int
+    num_batches: int
+
     def train(self, start_epoch: int, max_epoch: int) -> None:
         """Run the epochs; ``before_train`` may move ``start_epoch``."""
         self.start_epoch = start_epoch
@@ -230,7 +237,7 @@ class TrainerBase:
     def parse_batch_test(self, batch: Any) -> Any:
         raise NotImplementedError
 
-    def forward_backward(self, batch: Any) -> dict[str, Any] | None:
+    def forward_backward(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
         raise NotImplementedError
 
     def model_inference(self, input: Tensor) -> Any:
@@ -280,6 +287,8 @@ def _has_checkpoint(folder: Path) -> bool:
 
 class SimpleTrainer(TrainerBase):
     """Data, model and evaluator from a configuration; validation, saving and testing around the epochs."""
+
+    model: Any  # of trainers that call their network so
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__()
@@ -376,7 +385,7 @@ class SimpleTrainer(TrainerBase):
     def model_inference(self, input: Tensor) -> Any:
         return self.model(input)
 
-    def parse_batch_test(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def parse_batch_test(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         return batch["img"].to(self.device), batch["label"].to(self.device)
 
     def get_current_lr(self, names: str | list[str] | None = None) -> float:

@@ -111,7 +111,7 @@ class LinearWarmupScheduler(_BaseWarmupScheduler):
     def warmup_lr(self) -> list[float]:
         if self.last_epoch == 0:
             return [self.min_lr for _ in self.base_lrs]
-        return [lr * self.last_epoch / self.warmup_epoch for lr in self.base_lrs]
+        return [float(lr) * self.last_epoch / self.warmup_epoch for lr in self.base_lrs]
 
 
 def _inner(optimizer: Optimizer, optim_cfg: CfgNode) -> LRScheduler:

@@ -27,7 +27,8 @@ def _staged_groups(model: Any, optim_cfg: CfgNode) -> list[dict[str, Any]]:
             f"the layers of the model are {list(children)}",
             stacklevel=3,
         )
-    old, new = [], []
+    old: list[nn.Parameter] = []
+    new: list[nn.Parameter] = []
     for name, child in children.items():
         (new if name in new_layers else old).extend(child.parameters())
     return [{"params": old, "lr": optim_cfg.LR * optim_cfg.BASE_LR_MULT}, {"params": new}]

@@ -1,6 +1,7 @@
 """Running averages."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ class MetricMeter:
         self.meters: defaultdict[str, AverageMeter] = defaultdict(AverageMeter)
         self.delimiter = delimiter
 
-    def update(self, input_dict: dict[str, Any] | None) -> None:
+    def update(self, input_dict: Mapping[str, Any] | None) -> None:
         """Update each named meter; None is ignored.
 
         Raises:

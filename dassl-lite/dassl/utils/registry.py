@@ -1,7 +1,9 @@
 """Name to object tables."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, overload
+
+T = TypeVar("T")
 
 
 class Registry:
@@ -13,6 +15,12 @@ class Registry:
     def __init__(self, name: str) -> None:
         self._name = name
         self._items: dict[str, Any] = {}
+
+    @overload
+    def register(self, obj: None = None, force: bool = False) -> Callable[[T], T]: ...
+
+    @overload
+    def register(self, obj: T, force: bool = False) -> None: ...
 
     def register(self, obj: Any = None, force: bool = False) -> Callable[[Any], Any] | None:
         """Add an object, or return a decorator that does.

@@ -167,7 +167,7 @@ def random_state() -> dict[str, Any]:
         "python": (version, torch.tensor(words, dtype=torch.int64), spare),
         "numpy": (
             str(kind),
-            torch.from_numpy(keys.astype(np.int64)),
+            torch.from_numpy(np.asarray(keys, dtype=np.int64)),
             int(position),
             int(has_gauss),
             float(gauss),

@@ -78,7 +78,7 @@ class DatasetBase:
         self._val = val
         self._test = test
         self._num_classes = self.get_num_classes(train_x)
-        self._lab2cname, self._classnames = self.get_lab2cname(train_x)
+        self._lab2cname, self._classnames = self.get_lab2cname(train_x or [])
 
     @property
     def train_x(self) -> Any:

@@ -1,0 +1,127 @@
+"""What several verbs share: the root of the data sets, the repository, words as lists, and running a plan."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from tabulate import tabulate
+
+from advpt.cluster import ENGINES, Engine
+from advpt.data import data_root
+from advpt.errors import ConfigError
+from advpt.jobs import prerequisites
+from advpt.jobs import reproduce as steps
+from advpt.jobs.display import display_on, in_words
+from advpt.jobs.executor import Backend, Executor, Summary
+from advpt.jobs.local import LocalBackend, slots_here
+from advpt.jobs.on_ray import RayBackend
+from advpt.jobs.places import Places, command
+from advpt.jobs.plan import Plan
+
+ROOT_HELP = "folder of all data sets (default: $ADVPT_DATA or data)"
+
+
+def root(given: str) -> Path:
+    """The absolute folder of all data sets."""
+    return Path(data_root(given)[0]).expanduser().absolute()
+
+
+def repository() -> Path:
+    """The checkout with train.py and the yaml files.
+
+    Raises:
+        ConfigError: the library is installed without it.
+    """
+    for folder in (Path.cwd(), Path(__file__).resolve().parents[2]):
+        if (folder / "train.py").is_file() and (folder / "configs" / "trainers").is_dir():
+            return folder
+    raise ConfigError("this verb starts train.py and reads its yaml files: run it in the root of the repository")
+
+
+def words(text: str) -> list[str]:
+    """Words between spaces or commas."""
+    return text.replace(",", " ").split()
+
+
+def whole_numbers(name: str, text: str) -> list[int]:
+    """Whole numbers between spaces or commas.
+
+    Raises:
+        ConfigError: another word; ``name`` is the option's.
+    """
+    try:
+        return [int(word) for word in words(text)]
+    except ValueError:
+        raise ConfigError(f"{name} is {text!r}; give whole numbers with commas, for instance 1,2,3") from None
+
+
+def add_plan_arguments(sub: argparse.ArgumentParser) -> None:
+    """The options of verbs that plan and run many jobs."""
+    sub.usage = "%(prog)s [options] NAME ..."
+    sub.add_argument("--root", default="", help=ROOT_HELP)
+    sub.add_argument("--cluster", default="", metavar="8xH200", help="estimate for so many workers at a time")
+    sub.add_argument("--dry-run", action="store_true", help="print the plan, run nothing")
+    sub.add_argument("--jobs", type=int, default=0, help="runs at a time (default: one per GPU, else up to two)")
+    sub.add_argument("--engine", default="local", choices=ENGINES, help="ray: on a cluster, see docs/clusters.md")
+    sub.add_argument("--cpus-per-worker", type=float, default=0.0, help="cores of each run on ray (default: we choose)")
+    sub.add_argument("--gpus-per-worker", type=float, default=0.0, help="its GPUs on ray; 0.5: two runs share one")
+    sub.add_argument(
+        "--weights", action="append", default=[], metavar="BACKBONE=FILE", help="instead of OpenAI's by name"
+    )
+    sub.add_argument("--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="for every run")
+
+
+def execute(plan: Plan, places: Places, args: argparse.Namespace) -> Summary:
+    """Run what is missing of a plan, as the options of :func:`add_plan_arguments` say."""
+    engine = Engine(args.engine, args.cpus_per_worker, args.gpus_per_worker)
+    backend: Backend = RayBackend(engine, args.jobs) if engine.name == "ray" else LocalBackend(*slots_here(args.jobs))
+    return Executor(plan, places, backend=backend, display=display_on(sys.stderr)).run()
+
+
+def print_summary(plan: Plan, places: Places, summary: Summary) -> None:
+    """How many runs there were, how long they took, and every failure."""
+    print(f"{len(summary.done)} runs in {in_words(summary.seconds)}, {len(summary.there)} were done before")
+    for line in steps.failures(plan, places, summary):
+        print(f"FAILED    {line}")
+
+
+def print_plan(plan: Plan, places: Places, args: argparse.Namespace) -> None:
+    """The plan as a table, and what it takes."""
+    print(tabulate(steps.plan_rows(plan, places), headers=steps.PLAN_HEADS, disable_numparse=True))
+    workers = slots_here(args.jobs)[0]
+    print("\n".join(steps.estimate(plan, places, workers, sharing_trainers(), args.cluster)))
+    if args.verbose:
+        for job in plan.jobs:
+            print(f"{job.id}  {' '.join(command(job, plan, places))}")
+
+
+def print_missing(plan: Plan, places: Places) -> list[str]:
+    """Sentences on weights and data sets that are not there; those on data sets are returned."""
+    absent = prerequisites.missing_data(plan, places)
+    for line in prerequisites.missing_weights(plan, places):
+        print(f"weights   {line}")
+    for line in absent:
+        print(f"missing   {line}")
+    return absent
+
+
+def register_plugins() -> ModuleType:
+    """Register the repository's trainers, with their settings, and data sets; its ``train.py``."""
+    if str(repository()) not in sys.path:
+        sys.path.insert(0, str(repository()))
+    train = importlib.import_module("train")
+    train.register_plugins()
+    return train
+
+
+def sharing_trainers() -> set[str]:
+    """Registered trainers whose test banks serve others too (``shares_test_banks``)."""
+    from dassl.engine import TRAINER_REGISTRY
+
+    register_plugins()
+    names = TRAINER_REGISTRY.registered_names()
+    return {name for name in names if getattr(TRAINER_REGISTRY.get(name), "shares_test_banks", False)}

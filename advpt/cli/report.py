@@ -1,0 +1,31 @@
+"""``python -m advpt report``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from advpt.results.report import overview
+
+
+def add_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("folders", type=Path, nargs="+", help="output folders of finished runs")
+    sub.add_argument("--format", default="github", choices=["github", "plain", "latex_booktabs", "tsv"])
+    sub.add_argument("--page", type=Path, help="also write the tables, with the records behind them, as an HTML page")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Tables of all records below the folders."""
+    print_tables(args.folders, args.format, args.page)
+    return 0
+
+
+def print_tables(folders: Sequence[Path], format: str = "github", page: Path | None = None) -> None:
+    """One table for each data set and backbone, with paired comparisons, and where the page with them is."""
+    tables = overview(folders)
+    for text in tables.texts(format):
+        print(f"\n{text}\n")
+    if page is not None:
+        title = f"Records of {', '.join(folder.absolute().name for folder in folders)}"
+        print(f"page      {tables.write_page(page, title)}")

@@ -1,0 +1,136 @@
+"""A run's folder as a model: backbone and classifier, without the trainer that made it and without Dassl.
+
+``prompt.json`` beside a checkpoint says what was tuned, on which classes and which CLIP; ``config.json`` of the folder
+where CLIP's weights lie.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advpt import additions
+from advpt.backbones.clip import Backbone, load_backbone
+from advpt.checkpoints import load_checkpoint
+from advpt.errors import RecordError, WeightsError
+from advpt.evaluation import run_folder
+from advpt.files import read_object
+from advpt.prompts import exchange
+from advpt.prompts.classifier import Classifier, from_templates
+from advpt.prompts.conditional import ConditionalLearner
+from advpt.prompts.image_encoder import with_visual_prompts
+from advpt.prompts.learner import PromptLearner, prompt_tensors
+from advpt.prompts.text_encoder import TextEncoder
+from advpt.settings import BackboneSettings, ContextSettings
+from advpt.tuning import linear_probe
+
+IMAGE_ENCODER, ZERO_SHOT = "image_encoder", "zero_shot"  # folders of models that are no prompts
+
+
+@dataclass(frozen=True, eq=False)
+class SavedModel:
+    """What a run tuned.
+
+    Args:
+        backbone: its CLIP; with the image encoder of the run where that was trained.
+        classifier: from embeddings to logits.
+        classnames: by label.
+    """
+
+    backbone: Backbone
+    classifier: Classifier
+    classnames: tuple[str, ...]
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """``[b, K]`` of ``pixels [b, 3, h, w]`` in [0, 1]."""
+        encode = with_visual_prompts(self.backbone.require_image(), self.classifier.visual)
+        return self.classifier.logits(encode(pixels))
+
+
+def load_run(
+    folder: Path, *, weights: str = "", epoch: int | None = None, device: torch.device | str = "cpu"
+) -> SavedModel:
+    """The model in a run's folder.
+
+    Args:
+        weights: file with CLIP's weights, where it is not at the place that the folder names.
+        epoch: of the checkpoint; None: the best, or the last one written.
+
+    Raises:
+        WeightsError: there is no model, its file is damaged, or the weights are not those of the run's CLIP.
+        PromptError: the checkpoint does not fit what stands beside it.
+    """
+    place = next((p for p in (exchange.FOLDER, IMAGE_ENCODER) if (folder / p).is_dir()), "")
+    probe, prompt = folder / linear_probe.FILE, folder / ZERO_SHOT / exchange.ABOUT
+    path = exchange.checkpoint_file(folder / place, epoch) if place else probe if probe.is_file() else prompt
+    about = exchange.about(path)
+    if not path.is_file() or "classnames" not in about:
+        raise WeightsError(f"{folder} holds no model with its description{_evaluated(folder)}")
+    backbone = load_backbone(_backbone_settings(folder, about, weights), device)
+    trained_on = ("image",) if path == probe else ("text",) if place else ("text", "image")
+    exchange.require_towers(about, str(path), backbone, trained_on)
+    encoder, names = TextEncoder(backbone.model), tuple(about["classnames"])
+    if path == probe:
+        fitted = linear_probe.load(path, len(names), backbone.architecture.embed_dim)
+        return SavedModel(backbone, fitted.classifier(backbone.device), names)
+    zero_shot = from_templates(encoder, names, tuple(about["templates"]), backbone.logit_scale)
+    if place == exchange.FOLDER:
+        learner = _learner(path, about, names, encoder, backbone)
+        return SavedModel(backbone, learner.classifier(encoder, backbone.logit_scale, zero_shot.features), names)
+    if place == IMAGE_ENCODER:
+        load_image_encoder(path, backbone)
+        backbone = Backbone(backbone.name, backbone.model, device)  # whose hash is that of the trained tower
+    return SavedModel(backbone, zero_shot, names)
+
+
+def load_image_encoder(path: Path, backbone: Backbone) -> dict[str, Any]:
+    """Take a trained image encoder from a checkpoint into a backbone. Returns the checkpoint.
+
+    Raises:
+        WeightsError: it is not one of this CLIP.
+    """
+    saved = load_checkpoint(path)
+    try:
+        backbone.require_image().load_state_dict(saved["state_dict"])
+    except (RuntimeError, TypeError, AttributeError) as error:
+        first = str(error).splitlines()[0]
+        raise WeightsError(f"{path} does not hold the image tower of {backbone.name}: {first}") from error
+    return saved
+
+
+def _learner(
+    path: Path, about: Mapping[str, Any], names: tuple[str, ...], encoder: TextEncoder, backbone: Backbone
+) -> PromptLearner:
+    state = prompt_tensors(load_checkpoint(path)["state_dict"], str(path))
+    conditional = any(name.startswith("meta_net.") for name in state)
+    context = ContextSettings(**exchange.tuned_in(about, "prompt"))
+    towers = ("text", "image") if conditional else exchange.towers_of(context)
+    exchange.require_towers(about, str(path), backbone, towers)
+    kind = ConditionalLearner if conditional else PromptLearner
+    learner = kind(encoder, names, context, torch.Generator().manual_seed(0), backbone.architecture)
+    learner = learner.to(backbone.device)
+    learner.load_context(state, str(path))
+    return learner
+
+
+def _backbone_settings(folder: Path, about: Mapping[str, Any], weights: str) -> BackboneSettings:
+    """Which CLIP; a folder of a host that keeps no configuration names it by what stands beside the checkpoint."""
+    config = folder / run_folder.FILE
+    saved = additions.complete(read_object(config, RecordError)) if config.is_file() else {}
+    settings = BackboneSettings.from_flat({"MODEL.BACKBONE.NAME": exchange.tuned_in(about, "backbone")["name"]} | saved)
+    # OpenAI's model code has read the run's weights: that is what a folder that does not name the activation means
+    activation = settings.activation or "quickgelu"
+    return dataclasses.replace(settings, weights=weights or settings.weights, activation=activation)
+
+
+def _evaluated(folder: Path) -> str:
+    """Half a sentence about where the model of an evaluation lies; "" where that is not known."""
+    done = folder / run_folder.DONE
+    model = read_object(done, RecordError).get("model") if done.is_file() else ""
+    return f"; it is an evaluation of {model}" if model else ""

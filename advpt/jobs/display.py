@@ -1,0 +1,87 @@
+"""Where an executor writes what happens: lines that stay, and on a terminal one line per running job that changes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol, TextIO
+
+PLAIN_SECONDS = 60.0  # between two states of the running jobs where lines cannot be rewritten
+
+
+class Display(Protocol):
+    """Takes events as they happen, and again and again a line for each running job."""
+
+    def event(self, line: str) -> None:
+        """Something began or ended."""
+
+    def status(self, lines: Sequence[str]) -> None:
+        """What the running jobs do now; empty at the end."""
+
+
+class PlainDisplay:
+    """Lines for logs and pipes: events, and once in a while what the running jobs do.
+
+    Args:
+        write: takes one line. seconds: between two states.
+    """
+
+    def __init__(self, write: Callable[[str], None], seconds: float = PLAIN_SECONDS) -> None:
+        self.write, self.seconds = write, seconds
+        self._last, self._lines = time.monotonic(), list[str]()
+
+    def event(self, line: str) -> None:
+        self.write(line)
+
+    def status(self, lines: Sequence[str]) -> None:
+        if time.monotonic() - self._last >= self.seconds:
+            self._last = time.monotonic()
+            for line in lines:
+                if line not in self._lines:
+                    self.write(f"running   {line}")
+            self._lines = list(lines)
+
+
+class TerminalDisplay:
+    """Events scroll by; below them stands one line per running job, rewritten in place."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self._lines: list[str] = []
+
+    def event(self, line: str) -> None:
+        self._show(f"{line}\n", self._lines)
+
+    def status(self, lines: Sequence[str]) -> None:
+        width = shutil.get_terminal_size().columns - 1
+        shown = [line if len(line) <= width else f"{line[: max(0, width - 3)]}..." for line in lines]
+        if shown != self._lines:
+            self._show("", shown)
+
+    def _show(self, text: str, lines: list[str]) -> None:
+        up = f"\x1b[{len(self._lines)}F\x1b[J" if self._lines else ""  # to the first of the old lines, erase from there
+        self.stream.write(up + text + "".join(f"{line}\n" for line in lines))
+        self.stream.flush()
+        self._lines = lines
+
+
+def display_on(stream: TextIO) -> Display:
+    """A terminal's lines are rewritten; elsewhere lines are added."""
+    if stream.isatty() and os.environ.get("TERM", "") != "dumb":
+        return TerminalDisplay(stream)
+
+    def write(line: str) -> None:
+        stream.write(f"{line}\n")
+        stream.flush()
+
+    return PlainDisplay(write)
+
+
+def in_words(seconds: float) -> str:
+    """``45 s``, ``12 min``, ``3.4 h``, ``2.1 days``."""
+    for unit, length, limit in (("s", 1, 100), ("min", 60, 6000), ("h", 3600, 48 * 3600)):
+        if seconds < limit:
+            return f"{seconds / length:.0f} {unit}" if unit != "h" else f"{seconds / length:.1f} h"
+    return f"{seconds / 86400:.1f} days"

@@ -1,0 +1,102 @@
+"""The comparison with TAPT's paper: its designs before and after test-time tuning, under attackers who know of it and
+who do not, beside the published Tables 1 and 2. Not in AdvPT's paper.
+
+For each design: prompts tuned on attacked images, their cleanly tuned twins, and an evaluation on every data set. The
+evaluation on the data set that the prompts were tuned on makes the statistics that the others read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from advpt.data import catalog
+from advpt.jobs.builder import Builder, Evaluation, Inputs
+from advpt.jobs.methods import TAPT_DESIGNS
+from advpt.jobs.setup import TaptSetup
+from advpt.results.exhibit import CLEAN, Cell, Exhibit, Metric, Table, TableRow, robust
+from advpt.results.published import PaperCell
+
+DEFENSES = ("tapt", "tapt:constructed")
+
+
+def exhibits(b: Builder) -> list[Exhibit]:
+    s, rows = b.setup.tapt, []
+    for backbone in s.backbones if s.datasets else ():
+        runs = {design: _evaluated(b, backbone, *trainers) for design, *trainers in TAPT_DESIGNS}
+        for attack, metric, published in _measured(s):
+            for design, _, _ in TAPT_DESIGNS:
+                for method, defense in ((f"APT-{design}", ""), *((f"TAPT-{design}", d) for d in DEFENSES)):
+                    if defense.endswith("constructed") and metric.protocol in ("tuned", "adaptive"):
+                        continue
+                    number = dataclasses.replace(metric, defense=defense)
+                    cells = tuple(
+                        Cell((runs[design][d],), number, _key(s, backbone, d, method, attack) if published else None)
+                        for d in s.datasets
+                    )
+                    protocol = metric.protocol or "-"
+                    rows.append(TableRow(s.column(backbone), method, defense or "none", attack, protocol, cells))
+    attacks = ", ".join(f"{name} is {attack}" for name, attack in s.attacks.items())
+    caption = (
+        "APT-X are prompts tuned on attacked images, TAPT-X the same tuned once more on every test image: tapt starts "
+        "each image from the trained prompts, tapt:constructed from what the released code restores (untrained prompts "
+        "in V, all but two input vectors in VLI; VLJ is not concerned). static attacks the prompts before the tuning, "
+        "as the paper does; tuned attacks through what the tuning makes of them on the clean image; adaptive "
+        f"differentiates through the tuning (EOT over views). {attacks}; tuned {s.tuned}, adaptive {s.adaptive}. "
+        f"{_statistics_text(b)} aa "
+        f"leaves images alone: their share, and the accuracy on the others, stand beside. {s.caption}"
+    )
+    return [Table("tapt", "TAPT: tuning at test time", caption, tuple(map(s.column, s.datasets)), tuple(rows))]
+
+
+def _statistics_text(b: Builder) -> str:
+    """What the statistics are taken over, and what the paper takes."""
+    s = b.setup.tapt
+    source, facts = s.column(s.source), catalog.get(s.source)
+    whole, part = facts.counts[0], s.shots * facts.classes
+    if b.variant.all_statistics:
+        return f"Statistics are taken over all {whole:,} training images of {source}."
+    return (
+        f"Statistics are taken over {s.shots} training images of each class of {source} ({part:,}), where TAPT's "
+        f"authors take all of ImageNet's; --all-statistics takes all {whole:,}."
+    )
+
+
+def _measured(s: TaptSetup) -> Iterator[tuple[str, Metric, bool]]:
+    """The paper's name of an attack, which number it is, and whether the paper has it."""
+    yield "clean", CLEAN, True
+    for name, attack in s.attacks.items():
+        yield name, robust(attack, "static"), True
+    yield "pgd", robust(s.tuned, "tuned"), False
+    yield "pgd", robust(s.adaptive, "adaptive"), False
+
+
+def _key(s: TaptSetup, backbone: str, dataset: str, method: str, attack: str) -> PaperCell:
+    table = "tapt 2" if attack == "clean" else "tapt 1"
+    return PaperCell(table, s.column(backbone), s.column(dataset), method, "none", attack)
+
+
+def _evaluated(b: Builder, backbone: str, trained_by: str, trainer: str) -> dict[str, str]:
+    """By data set, the run that evaluates a design."""
+    s, seed = b.setup.tapt, b.setup.seeds[0]  # the paper has one
+
+    def prompts(purpose: str, *more: tuple[str, str]) -> str:
+        context = [(f"TRAINER.{trained_by.upper()}.{leaf}", value) for leaf, value in s.context]
+        settings = [*s.pretraining, *context, *more]
+        evaluation = Evaluation(subset=s.subset)
+        return b.job(trained_by, s.source, backbone, seed, purpose, evaluation, settings, Inputs(s.shots))
+
+    defensive = prompts("defensive")
+    clean = prompts("clean", (f"TRAINER.{trained_by.upper()}.LOSS", "clean"))
+    attacks = [f"{attack}:static" for attack in s.attacks.values()]
+    attacks += [f"{s.tuned}:tuned", f"{s.adaptive}:adaptive"]
+    settings = [("TRAINER.TAPT.RESET_SOURCE", "('loaded','constructed')"), *s.settings]
+    settings += [(f"TRAINER.TAPT.{leaf}", value) for leaf, value in s.context]
+    if b.variant.all_statistics:
+        settings += [("TRAINER.TAPT.ADV_STATISTICS", "all"), ("TRAINER.TAPT.CLEAN_STATISTICS", "all")]
+    inputs = Inputs(-1 if b.variant.all_statistics else s.shots, defensive, (("TRAINER.TAPT.CLEAN_RUN", clean),))
+    evaluation, ids = Evaluation(tuple(attacks), subset=s.subset), dict[str, str]()
+    for dataset in dict.fromkeys((s.source, *s.datasets)):
+        ids[dataset] = b.job(trainer, dataset, backbone, seed, "tuned", evaluation, settings, inputs)
+        inputs = dataclasses.replace(inputs, after=(ids[s.source],))  # which makes the statistics
+    return ids

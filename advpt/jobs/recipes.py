@@ -1,0 +1,83 @@
+"""Which yaml files of the repository a run reads, and the settings that stand beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from advpt.errors import ConfigError, unknown_name
+from advpt.jobs import methods
+from advpt.jobs.plan import Pairs
+from advpt.settings import recipe as read_recipe
+
+TRAINERS, DATASETS = Path("configs", "trainers"), Path("configs", "datasets")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The trainer that runs, its yaml relative to the repository, and settings that the yaml lacks."""
+
+    trainer: str
+    config: str
+    settings: Pairs = ()
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """The yaml files below a repository.
+
+    Raises:
+        ConfigError: all methods, for names of which there is no file.
+    """
+
+    repository: Path
+
+    def of(self, method: str, backbone: str, dataset: str) -> Recipe:
+        """The recipe of a trainer, or of :data:`advpt.jobs.methods.COOP_CLEAN`, which runs CoOp with AdvPT's."""
+        if method != methods.COOP_CLEAN:
+            return self._named(method, backbone, dataset)
+        advpt = self._named(methods.ADVPT, backbone, dataset)
+        values = self.values(advpt)
+        same = tuple((f"TRAINER.COOP.{leaf}", str(values[f"TRAINER.ADVPT.{leaf}"])) for leaf in methods.CONTEXT_LEAVES)
+        settings = (*advpt.settings, *same, ("TRAINER.COOP.CLEAN_BANK", "True"))
+        return Recipe(methods.COOP, advpt.config, settings)
+
+    def values(self, recipe: Recipe, more: Pairs = ()) -> Mapping[str, object]:
+        """Every setting by its dotted name, on top of this project's defaults."""
+        return read_recipe(self.repository / recipe.config, (*recipe.settings, *more))
+
+    def _named(self, trainer: str, backbone: str, dataset: str) -> Recipe:
+        stem, settings = backbone, Pairs()
+        if backbone == "democlip_s":
+            stem, settings = "democlip", (("MODEL.BACKBONE.NAME", "DemoCLIP-S"),)
+        names = [path.name for path in (self.repository / TRAINERS).iterdir() if path.is_dir()]
+        if trainer not in names:
+            raise ConfigError(unknown_name("trainer", trainer, names))
+        special = TRAINERS / trainer / f"{stem}_{dataset}.yaml"
+        config = special if (self.repository / special).is_file() else TRAINERS / trainer / f"{stem}.yaml"
+        if not (self.repository / config).is_file():
+            raise ConfigError(f"there is no {config}; see the folder {TRAINERS / trainer}")
+        if config == special and trainer == methods.WARMUP_BEFORE[0]:
+            settings = (*settings, methods.WARMUP_BEFORE[1])
+        if (trainer, stem) == methods.RATE_BEFORE:
+            settings = (*settings, ("OPTIM.LR", str(read_recipe(self.repository / config)["OPTIM.LR"])))
+        return Recipe(trainer, config.as_posix(), settings)
+
+    def dataset(self, name: str) -> str:
+        """The yaml of a data set, relative to the repository."""
+        for path in (DATASETS / f"{name}.yaml", DATASETS / "demo" / f"{name}.yaml"):
+            if (self.repository / path).is_file():
+                return path.as_posix()
+        names = [path.stem for path in (self.repository / DATASETS).glob("*.yaml")]
+        raise ConfigError(unknown_name("data set", name, names))
+
+
+def pairs(settings: Mapping[str, str]) -> Pairs:
+    """A mapping as KEY VALUE pairs."""
+    return tuple(settings.items())
+
+
+def quoted(*texts: str) -> str:
+    """Attacks or defenses as a setting's value."""
+    return "(" + "".join(f"'{text}'," for text in texts) + ")"

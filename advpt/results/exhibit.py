@@ -1,0 +1,135 @@
+"""The exhibits of a report before any number is known: each cell names its runs and which of their numbers it shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from advpt.defenses import parse as parse_defense
+from advpt.evaluation.protocols import threats
+from advpt.results.published import PaperCell
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of a run: its clean accuracy (``protocol`` None), or that under an attack as it was asked for.
+
+    ``attack`` and ``defense`` are expansions, as records hold them; see :func:`robust`.
+    """
+
+    protocol: str | None = None
+    attack: str = ""
+    defense: str = ""
+
+    def __str__(self) -> str:
+        text = "clean" if self.protocol is None else f"{self.protocol} {self.attack}"
+        return text + (f" behind {self.defense}" if self.defense else "")
+
+
+CLEAN = Metric()
+
+
+def robust(attack: str, protocol: str = "transfer", defense: str = "") -> Metric:
+    """The accuracy under an attack in its short form.
+
+    Raises:
+        ConfigError: not an attack, a protocol or a defense.
+    """
+    threat = threats((attack,), (protocol,))[0]
+    return Metric(threat.protocol, str(threat.attack), str(parse_defense(defense)) if defense else "")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number over the seeds: the runs it comes from (ids), which of their numbers, and where the paper prints it."""
+
+    runs: tuple[str, ...]
+    metric: Metric
+    paper: PaperCell | None = None
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A row of a table: what its numbers have in common ("" where a table does not say), and one cell per column
+    (None: no such cell)."""
+
+    backbone: str
+    method: str
+    defense: str
+    attack: str
+    protocol: str
+    cells: tuple[Cell | None, ...] = ()
+
+    @property
+    def comparable(self) -> tuple[str, ...]:
+        """Rows that are equal in this differ in the method alone."""
+        return (self.backbone, self.defense, self.attack, self.protocol)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows by columns. ``attacks``: in their exact form, by the words that stand for them in heads and rows; those of
+    cells need not be named."""
+
+    name: str
+    title: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[TableRow, ...]
+    attacks: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WordColumn:
+    """Nearest words of one run; ``dataset`` as the paper writes it."""
+
+    dataset: str
+    backbone: str
+    run: str
+
+
+@dataclass(frozen=True)
+class WordTable:
+    name: str
+    title: str
+    caption: str
+    columns: tuple[WordColumn, ...]
+
+
+@dataclass(frozen=True)
+class PointCell:
+    """A point of a figure. ``x``: a number, or a cell whose mean it is; ``label``: what the point stands for."""
+
+    panel: str
+    series: str
+    label: str
+    x: float | Cell
+    y: Cell
+
+
+@dataclass(frozen=True)
+class TimeCurve:
+    """Accuracy over the wall-clock of training runs: ``part`` is ``clean`` or ``robust``."""
+
+    panel: str
+    series: str
+    runs: tuple[str, ...]
+    part: Literal["clean", "robust"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """``kind``: ``points`` (a scatter with labels), ``lines``, or ``bars`` (``label`` is the group)."""
+
+    name: str
+    title: str
+    caption: str
+    kind: Literal["points", "lines", "bars"]
+    x: str
+    y: str
+    point_cells: tuple[PointCell, ...] = ()
+    time_curves: tuple[TimeCurve, ...] = ()
+    log_x: bool = False
+
+
+Exhibit = Table | WordTable | Figure

@@ -1,0 +1,39 @@
+"""What a script of ``scripts/`` calls, without running it: the words of Python, and the runs of its plan."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from advpt.cli import parser
+from advpt.cli.run import script_of
+from advpt.jobs.places import command
+from tests.helpers.workspace import ROOT
+
+
+def calls(tmp_path: Path, script: str, *words: str, **env: str) -> tuple[list[list[str]], str]:
+    """The words of every Python call of a script, and what it printed."""
+    tmp_path.mkdir(exist_ok=True)
+    log, fake = tmp_path / "calls", tmp_path / "python"
+    fake.write_text(f'#!/usr/bin/env bash\nprintf "%s\\t" "$@" >> {log}; echo >> {log}\n')
+    fake.chmod(0o755)
+    given = os.environ | {"PYTHON": str(fake), "OUTPUT": str(tmp_path / "out"), "DATA": "/data"} | env
+    done = subprocess.run(
+        ["bash", str(ROOT / "scripts" / script), *words], env=given, capture_output=True, text=True, check=False
+    )
+    lines = log.read_text().splitlines() if log.is_file() else []
+    return [line.removesuffix("\t").split("\t") for line in lines], done.stdout + done.stderr
+
+
+def plan_of(tmp_path: Path, script: str, *words: str, **env: str):
+    """The script's plan, the words of each of its runs of ``train.py``, and the whole :class:`Script`."""
+    (call,), _ = calls(tmp_path, script, *words, **env)
+    assert call[:3] == ["-m", "advpt", "run"]
+    made, places = script_of(parser(["run"]).parse_args(call[2:]))
+    return [command(job, made.plan, places)[2:] for job in made.plan.jobs], made
+
+
+def value(words: list[str], name: str) -> str:
+    """The word behind another one."""
+    return words[words.index(name) + 1]
