@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "dassl-lite")]
 
 # Parts in order of worth, and their shares of the time.
-PARTS = {"equal": 5, "banks": 6, "tuning": 5, "cell": 3, "memory": 2, "operators": 2}
+PARTS = {"equal": 5, "banks": 6, "tuning": 8, "cell": 3, "memory": 2, "operators": 3}
 HEADS = ("part", "measured", "value", "unit", "reference", "ratio", "wanted", "met")
 GRACE_SECONDS = 20  # beyond its time a part may finish the step that it is in
 

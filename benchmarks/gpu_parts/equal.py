@@ -109,7 +109,7 @@ def compare_banks(report: Report, text: str, count: int, trainers: dict) -> None
 def compare_runs(report: Report, label: str, words: list[str], devices: dict[str, str], folder: Path) -> None:
     """``train.py`` on both: accuracy clean and attacked, and how many images are answered differently."""
     outcomes: dict[str, list[np.ndarray]] = {}
-    epochs, images, limit = ("1", "10", "32") if report.small else ("5", "200", "200")
+    epochs, images, limit = ("1", "10", "32") if report.small else ("5", "200", "0")
     for role, device in devices.items():
         trainer, *pairs = words
         output = folder / role / trainer
@@ -118,7 +118,7 @@ def compare_runs(report: Report, label: str, words: list[str], devices: dict[str
             run = str(folder / role / start)
             flags += ["--eval-only", "--model-dir", run]
             pairs += ["TRAINER.TAPT.CLEAN_RUN", run]
-        pairs += ["OPTIM.MAX_EPOCH", epochs, "EVAL.SUBSET", images, "BANK.LIMIT", limit]
+        pairs += ["DATASET.NUM_SHOTS", "8", "OPTIM.MAX_EPOCH", epochs, "EVAL.SUBSET", images, "BANK.LIMIT", limit]
         if status := train.main([*flags, *settings(device, folder / role), *pairs]):
             raise RuntimeError(f"train.py {' '.join(words)} ended with status {status}")
         records = [json.loads(path.read_text())["result"] for path in sorted(output.glob("records/*.json"))]
@@ -130,7 +130,7 @@ def compare_runs(report: Report, label: str, words: list[str], devices: dict[str
     differing = [int((a != b).sum()) for a, b in zip(*outcomes.values(), strict=True)]
     shown = {role: ", ".join(f"{value:.1f}" for value in each) for role, each in accuracies.items()}
     note = (
-        f"{epochs} epochs, {images} test images, clean and attacked: {shown['tested']} against {shown['reference']} %; "
+        f"{epochs} epochs of 8 shots, {images} test images, clean and attacked: {shown['tested']} against {shown['reference']} %; "
         f"{differing} images are answered differently"
     )
     report.add(Measurement(label, gap, "points", wanted=f"within {ACCURACY_TOLERANCE} points",
