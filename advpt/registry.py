@@ -45,5 +45,13 @@ class Registry(Generic[T]):
             raise ConfigError(unknown_name(self.kind, name, self._items))
         return self._items[name]
 
+    def remove(self, name: str) -> None:
+        """Forget a class, for instance to define it again in a notebook.
+
+        Raises:
+            ConfigError: there is none of this name.
+        """
+        del self._items[self.get(name).name]
+
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._items))

@@ -55,7 +55,7 @@ def test_the_demo_table_was_printed_by_the_report():
 @pytest.fixture
 def attack_example():
     yield block("# advpt/attacks/mine.py")
-    ATTACKS._items.pop("mine", None)
+    ATTACKS.remove("mine")
 
 
 def test_the_attack_example_works(attack_example):

@@ -48,3 +48,12 @@ def test_attacks_and_defenses_are_two_registries() -> None:
     assert "pgd" in ATTACKS and "rescale" in DEFENSES and not set(ATTACKS) & set(DEFENSES)
     with pytest.raises(ConfigError, match="unknown attack 'rescale'"):
         ATTACKS.get("rescale")
+
+
+def test_a_class_can_be_forgotten_and_defined_again() -> None:
+    made = registry()
+    made.remove("blur")
+    assert list(made) == ["crop"]
+    assert made.add(Blur) is Blur
+    with pytest.raises(ConfigError, match="unknown defense 'blurr'"):
+        made.remove("blurr")

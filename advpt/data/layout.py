@@ -23,7 +23,7 @@ _EVEN = {"ImageNet": "images/val", "ImageNetV2": "imagenetv2-matched-frequency-f
 class Report:
     """The state of a data set on disk. Paths are relative to its folder.
 
-    found:    images in train, val and test that are there (of those the lists name, where there are lists).
+    counts:   images in train, val and test that are there (of those the lists name, where there are lists).
     missing:  listed images, class folders (with a slash at the end) and other files that are not there.
     extra:    images and class folders that no list names.
     empty:    images of zero bytes.
@@ -36,7 +36,7 @@ class Report:
 
     facts: DatasetFacts
     folder: Path
-    found: Counts
+    counts: Counts
     classes: int
     missing: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
@@ -286,5 +286,5 @@ def _state(
 
 
 def advice(facts: DatasetFacts, root: Path) -> str:
-    """Advice on other layouts that are found under ``root``; "" or sentences that begin with a space."""
+    """Advice on other layouts that lie under ``root``; "" or sentences that begin with a space."""
     return "".join(f" Found {hint.path}: {hint.advice}" for hint in facts.lookalikes if any(root.glob(hint.path)))

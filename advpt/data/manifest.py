@@ -93,7 +93,7 @@ def write(report: Report, sources: Iterable[dict[str, Any]], manner: str) -> Pat
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "how": manner,
         "sources": made_from,
-        "counts": dict(zip(("train", "val", "test"), report.found)),
+        "counts": dict(zip(("train", "val", "test"), report.counts)),
         "classes": report.classes,
         "extra": len(report.extra),
         "folders": {name: list(pair) for name, pair in report.folders.items()},

@@ -117,7 +117,7 @@ class Preparation:
         return self.sources.failure(f"{facts.filename} could not be had", reasons)
 
     def given_split(self, filename: str, unpacked: Path | None) -> Path | None:
-        """The split file that the user gave, or one that lies in his folder or in an unpacked archive."""
+        """The split file that the user gave, or one in the folder of ``--from`` or in an unpacked archive."""
         for place in (self.options.origin, unpacked):
             for path in (place / filename, place / self.facts.folder / filename) if place else ():
                 if path.is_file():

@@ -65,7 +65,7 @@ def one(
     changed = manifest.changes(folder, report)
     lines += [f"{facts.name} in {folder}: {line}" for line in changed]
     state = "complete" if not lines else "DIFFERS"
-    if decode_images and (report.found != (0, 0, 0)):
+    if decode_images and (report.counts != (0, 0, 0)):
         bad = decode.bad_images(folder, decode.images(facts, folder))
         lines += [f"{facts.name}: {folder / path}: {reason}" for path, reason in bad]
         state = f"{len(bad):,} BAD IMAGES" if bad else f"{state}, all decode"
@@ -74,5 +74,5 @@ def one(
         lines.append(f"Next: delete what is damaged, then `{command}` (add --archive or --from if you have the data)")
     for note in report.notes:
         log.warning("%s", note)
-    row = [facts.name, triple(report.found), f"{report.classes:,}", f"{len(report.extra):,}", state]
+    row = [facts.name, triple(report.counts), f"{report.classes:,}", f"{len(report.extra):,}", state]
     return row, lines

@@ -103,7 +103,7 @@ class SourceFiles:
                 yield source, path
 
     def _accepted(self, path: Path, source: Source | None) -> bool:
-        """Whether a file of the user is right; one that he did not name himself is passed over where it is not."""
+        """Whether a file of the user is right; a wrong one that was not named on the command line is passed over."""
         try:
             self.verify_given(path, source)
         except WrongFile as error:

@@ -14,6 +14,7 @@ from advpt.attacks import parse, surrogate
 from advpt.attacks.surrogate import HEAD, Recipe, Surrogate, fit_linear, load_surrogate
 from advpt.backbones.clip import from_state
 from advpt.bank.cache import AttackRequest, BankCache
+from advpt.data.images import ImageSet
 from advpt.errors import AttackError, BankError, ConfigError, WeightsError
 from advpt.settings import SurrogateSettings
 
@@ -62,7 +63,7 @@ def test_the_stand_in_learns_is_kept_and_says_what_it_is(coloured, tmp_path: Pat
     assert accuracy(net, coloured) > 0.9 and net.classes == 3
     assert not net.training and not any(p.requires_grad for p in net.parameters())
     assert "stand-in" in net.facts()["about"] and net.facts()["digest"] == net.digest
-    monkeypatch.setattr(surrogate, "_fit", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr(ImageSet, "batches", lambda *a, **k: pytest.fail("trained again"))
     assert load_surrogate(SMALL, coloured, tmp_path / "kept").digest == net.digest
 
 

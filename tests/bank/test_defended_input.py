@@ -20,18 +20,12 @@ from advpt.defenses.chain import Chain
 from advpt.defenses.diffpure import DiffPure
 from advpt.defenses.rescale import RandomRescale
 from advpt.defenses.super_resolution import SuperResolution
-from advpt.prompts.classifier import Classifier
-
-FKL, CE = parse("pgd2-fkl@8"), parse("pgd2-ce@8")
+from tests.helpers.banks import CE, FKL, classifier
+from tests.helpers.defenses import CASES
 
 
 def seen(text: str, seed: int | None = None) -> DefendedInput:
     return DefendedInput(parse_defense(text).build(), seed)
-
-
-def classifier(seed: int = 0) -> Classifier:
-    generator = torch.Generator().manual_seed(seed)
-    return Classifier(F.normalize(torch.randn(3, 32, generator=generator), dim=-1), 20.0)
 
 
 def again(bank_cache):
@@ -116,6 +110,12 @@ def test_every_parameter_is_in_the_key(bank_cache, pictures):
         bank_cache.spec(AttackRequest(pictures, FKL), seen("super")).key
         == bank_cache.spec(AttackRequest(pictures, FKL), views[1]).key
     )
+
+
+def test_every_registered_defense_is_in_the_key(bank_cache, pictures):
+    inputs = [UNDEFENDED, *(DefendedInput(Chain(d.name, (d,)), 0 if d.draws_noise else None) for d in CASES)]
+    keys = [bank_cache.spec(AttackRequest(pictures, FKL), one).key for one in inputs]
+    assert len(set(keys)) == len(keys) and {d.name for d in CASES} == set(DEFENSES)
 
 
 def test_the_version_of_the_algorithm_is_in_the_key(bank_cache, pictures, monkeypatch):
@@ -204,7 +204,3 @@ def test_adaptive_attacks_reach_through_the_defense(bank_cache, pictures):
         )[0]
         losses = [F.cross_entropy(prompt.logits(bank.embeddings), bank.labels) for bank in (blind, knowing)]
         assert losses[1] > losses[0] + 0.02, text
-
-
-def test_defenses_of_the_registry_are_in_the_tests_above():
-    assert set(DEFENSES) == {"diffpure", "rescale", "super"}

@@ -76,3 +76,13 @@ def test_settings_of_a_script_are_pairs(capsys, tmp_path):
     assert "main needs 2 words" in capsys.readouterr().err
     assert main(["run", "--shots", "many", *words[1:]]) == 2
     assert "SHOTS has 'many'" in capsys.readouterr().err
+
+
+def test_mistakes_exit_with_two(capsys):
+    assert main(["attacks", "pdg40@16"]) == 2
+    assert "Did you mean 'pgd'" in capsys.readouterr().err
+
+
+def test_names_that_are_not_utf8_are_a_sentence(capsys):
+    assert main(["report", "caf\udce9"]) == 2
+    assert r"the name 'caf\xe9' is not UTF-8" in capsys.readouterr().err

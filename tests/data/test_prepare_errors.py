@@ -5,16 +5,13 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dassl.data.datasets import DATASET_REGISTRY
-from yacs.config import CfgNode
 
 import datasets  # noqa: F401 - registers all data sets
-from advpt.data import archives, digits, layout, manifest, staging, steps
+from advpt.data import digits, layout, manifest
 from advpt.data.catalog import get
 from advpt.data.prepare import LOCK, prepare
 from advpt.errors import ConfigError, DataError
@@ -22,70 +19,17 @@ from tests.helpers.prepare import (
     QUOTA,
     Server,
     Small,
+    by_hand,
     drive,
-    everything,
+    message,
     network,
     options,
-    picture,
     small,
     tarred,
     user_files,
-    zipped,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*not comparable")
-
-
-def message(made: Small, root: Path, kind: type[Exception] = DataError, **changes: Any) -> str:
-    with pytest.raises(kind) as caught:
-        prepare(made.facts, root, options(**changes))
-    assert_not_taken_for_complete(made, root)
-    return str(caught.value)
-
-
-def assert_not_taken_for_complete(made: Small, root: Path) -> None:
-    """Neither ``--check`` nor the registered class takes what is there for the data set."""
-    folder = root / made.facts.folder
-    assert manifest.manifest(folder) is None
-    assert not layout.examine(made.facts, folder).complete
-    cfg = CfgNode({"SEED": 1, "DATASET": {"NAME": made.facts.name, "ROOT": str(root), "NUM_SHOTS": -1}})
-    with pytest.raises(DataError):
-        DATASET_REGISTRY.get(made.facts.name)(cfg)
-
-
-def by_hand(made: Small, root: Path) -> str:
-    return steps.manual(made.facts, root)
-
-
-# --- addresses ----------------------------------------------------------------------------------------------------
-
-
-def test_sun397s_dead_address_is_answered_with_what_to_do(server: Server, tmp_path: Path) -> None:
-    made = small("SUN397", server)
-    text = message(made, tmp_path)
-    assert "The address answers 404 since 2025: bring the archive yourself (--archive, --from)." in text
-    assert text.endswith(by_hand(made, tmp_path))
-    assert f"prepare sun397 --root {tmp_path} --archive SUN397.tar.gz --archive split_zhou_SUN397.json" in text
-    assert [path for path, _ in server.requests] == ["/github/split_zhou_SUN397.json"], "the dead address is not asked"
-
-
-@pytest.mark.parametrize(("name", "words"), [("StanfordCars", "address is dead"), ("ImageNet", "needs an account")])
-def test_what_only_people_can_fetch(name: str, words: str, server: Server, tmp_path: Path) -> None:
-    made = small(name, server)
-    text = message(made, tmp_path)
-    assert words in text
-    assert text.endswith(by_hand(made, tmp_path))
-    assert all(f"--archive {filename}" in text for filename in made.archives)
-
-
-@pytest.mark.parametrize("name", ["Caltech101", "FGVCAircraft", "EuroSAT", "ImageNetR"])
-def test_an_address_that_has_died_ends_in_the_steps_by_hand(name: str, server: Server, tmp_path: Path) -> None:
-    made = small(name, server)
-    for path, page in server.pages.items():
-        page.status = 404 if path.startswith("/url/") else 200
-    text = message(made, tmp_path)
-    assert "the server answers 404" in text
-    assert text.endswith(by_hand(made, tmp_path))
 
 
 def test_a_second_address_is_tried(server: Server, tmp_path: Path) -> None:
@@ -148,34 +92,6 @@ def test_what_comes_in_the_place_of_the_archive(data: bytes, words: str, server:
     assert text.endswith(by_hand(made, tmp_path))
 
 
-@pytest.mark.parametrize("cut", [0, 900])
-def test_a_users_archive_is_verified_too(cut: int, server: Server, tmp_path: Path) -> None:
-    made = small("OxfordPets", server)
-    (mine,) = user_files(made, tmp_path / "mine", made.archives)
-    mine.write_bytes(mine.read_bytes()[:cut])
-    text = message(made, tmp_path / "data", archives=(mine,))
-    assert ("is empty (0 bytes)" if not cut else "has md5") in text
-    assert mine.stat().st_size == cut, "the user's file is left alone"
-    if cut:
-        assert "add --unverified" in text
-        text = message(made, tmp_path / "data", archives=(mine,), unverified=True)
-        assert "cut short or damaged" in text
-
-
-def test_a_copy_packed_anew_is_accepted_when_asked_and_counted(server: Server, tmp_path: Path) -> None:
-    made = small("EuroSAT", server)
-    (mine,) = user_files(made, tmp_path / "mine", made.archives)
-    with zipfile.ZipFile(mine) as packed:
-        members = {name: packed.read(name) for name in packed.namelist()}
-    mine.write_bytes(zipped({f"EuroSAT/{name}": data for name, data in members.items()}))
-    assert prepare(made.facts, tmp_path / "data", options(archives=(mine,), unverified=True)).ok
-    mine.write_bytes(zipped(dict(list(members.items())[1:])))
-    text = message(made, tmp_path / "other", archives=(mine,), unverified=True)
-    assert "what came is not the whole data set, so nothing was changed" in text
-    assert f"EuroSAT in {tmp_path}/other/eurosat: 1 missing: 2750/" in text
-    assert not (tmp_path / "other" / "eurosat" / "2750").exists()
-
-
 @pytest.mark.parametrize(
     ("name", "archive", "members", "advice"),
     [
@@ -204,118 +120,6 @@ def test_another_archive_than_the_one_needed(
     text = message(made, tmp_path / "data", archives=(tmp_path / archive,))
     assert advice in text
     assert not any(path.is_dir() for path in (tmp_path / "data" / made.facts.folder).glob("[!.]*"))
-
-
-# --- ImageNet -----------------------------------------------------------------------------------------------------
-
-
-def test_unsorted_val_images_are_answered_with_sort_val(server: Server, tmp_path: Path) -> None:
-    made = small("ImageNet")
-    val = tmp_path / "imagenet" / "images" / "val"
-    val.mkdir(parents=True)
-    for number in range(1, 9):
-        (val / f"ILSVRC2012_val_{number:08d}.JPEG").write_bytes(picture(number))
-    before = everything(val)
-    text = message(made, tmp_path)
-    assert f"{val} has 8 files and no class folders" in text
-    assert f"prepare imagenet --root {tmp_path} --sort-val --archive ILSVRC2012_devkit_t12.tar.gz" in text
-    assert "nothing here says which class each belongs to" in message(made, tmp_path, sort_val=True)
-    assert everything(val) == before
-
-
-def test_val_images_of_another_kind_are_not_moved(tmp_path: Path) -> None:
-    made = small("ImageNet")
-    mine = user_files(made, tmp_path / "mine", ["ILSVRC2012_devkit_t12.tar.gz"])
-    val = tmp_path / "imagenet" / "images" / "val"
-    val.mkdir(parents=True)
-    for name in ("ILSVRC2012_val_00000001.JPEG", "ILSVRC2012_val_00000009.JPEG", "cat.jpg"):
-        (val / name).write_bytes(b"1")
-    text = message(made, tmp_path, sort_val=True, archives=mine)
-    assert (
-        "has 2 of 3 images that are not among the 8 val images of 2012: ILSVRC2012_val_00000009.JPEG, cat.jpg" in text
-    )
-    assert len(list(val.iterdir())) == 3
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "words"),
-    [
-        ("LOC_val_solution.csv", b"a,b\n", "no line of the form"),
-        ("ILSVRC2012_devkit_t12.tar.gz", tarred({"x": b"1"}), "is not ILSVRC2012_devkit_t12.tar.gz"),
-    ],
-    ids=["csv", "devkit"],
-)
-def test_a_list_of_classes_that_is_none(name: str, data: bytes, words: str, tmp_path: Path) -> None:
-    made = small("ImageNet")
-    (tmp_path / name).write_bytes(data)
-    val = tmp_path / "imagenet" / "images" / "val"
-    val.mkdir(parents=True)
-    (val / "ILSVRC2012_val_00000001.JPEG").write_bytes(b"1")
-    assert words in message(made, tmp_path, sort_val=True, unverified=True, archives=(tmp_path / name,))
-
-
-def test_another_tar_as_imagenets_train(tmp_path: Path) -> None:
-    made = small("ImageNet")
-    mine = user_files(made, tmp_path / "mine")
-    mine[0].write_bytes(tarred({"photos/1.jpg": b"1"}, "w"))
-    text = message(made, tmp_path / "data", archives=mine, unverified=True)
-    assert "holds 'photos/1.jpg'; expected nothing but one tar per class (n01440764.tar)" in text
-
-
-def test_unpacking_train_continues_with_the_next_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = small("ImageNet")
-    mine = user_files(made, tmp_path / "mine")
-    real, unpacked = archives.extract_members, []
-
-    def stop_at_the_third(members: Any, name: str, target: Path, budget: Any) -> None:
-        unpacked.append(name)
-        if len(unpacked) == 3:
-            raise KeyboardInterrupt
-        real(members, name, target, budget)
-
-    monkeypatch.setattr(archives, "extract_members", stop_at_the_third)
-    with pytest.raises(KeyboardInterrupt):
-        prepare(made.facts, tmp_path / "data", options(archives=mine))
-    assert_not_taken_for_complete(made, tmp_path / "data")
-    assert prepare(made.facts, tmp_path / "data", options(archives=mine)).ok
-    train = [name for name in unpacked if "img_train" in name]
-    assert len(train) == 5
-    assert train[3] == train[2], "the class that was interrupted, and none of the complete ones"
-
-
-def test_unpacked_train_is_kept_where_val_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = small("ImageNet")
-    mine = user_files(made, tmp_path / "mine")
-    real, unpacked = archives.extract_members, []
-
-    def noting(members: Any, name: str, target: Path, budget: Any) -> None:
-        unpacked.append(name)
-        real(members, name, target, budget)
-
-    monkeypatch.setattr(archives, "extract_members", noting)
-    val = next(path for path in mine if "img_val" in path.name)
-    whole = val.read_bytes()
-    val.write_bytes(whole[: len(whole) // 2])
-    text = message(made, tmp_path / "data", archives=mine, unverified=True)
-    assert "ILSVRC2012_img_val.tar is cut short or damaged" in text
-    val.write_bytes(whole)
-    before = len(unpacked)
-    assert before > 4
-    assert prepare(made.facts, tmp_path / "data", options(archives=mine)).ok
-    assert not [name for name in unpacked[before:] if "img_train" in name]
-
-
-# --- what is there already ------------------------------------------------------------------------------------------
-
-
-def test_a_half_unpacked_folder_is_completed(server: Server, tmp_path: Path) -> None:
-    made = small("OxfordPets", server)
-    images = tmp_path / "oxford_pets" / "images"
-    images.mkdir(parents=True)
-    (images / "pug_0.jpg").write_bytes(b"cut sh")
-    assert_not_taken_for_complete(made, tmp_path)
-    assert prepare(made.facts, tmp_path, options()).ok
-    assert (images / "pug_0.jpg").read_bytes().startswith(b"\xff\xd8")
 
 
 def test_a_folder_with_files_of_its_own_is_left_alone(server: Server, tmp_path: Path) -> None:
@@ -354,44 +158,6 @@ def test_only_the_missing_part_is_brought(tmp_path: Path, server: Server) -> Non
     before = (tmp_path / "stanford_cars" / "cars_train").stat().st_ino
     assert prepare(made.facts, tmp_path, options(archives=mine[1:2])).ok
     assert (tmp_path / "stanford_cars" / "cars_train").stat().st_ino == before
-
-
-@pytest.mark.parametrize("moment", ["unpacking", "renaming", "manifest"])
-def test_interrupted_at_any_moment_then_continued(
-    moment: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = small("OxfordPets", server)
-    where: tuple[Any, str] = {
-        "unpacking": (archives, "member_path"),
-        "renaming": (staging, "rename"),
-        "manifest": (manifest, "write"),
-    }[moment]
-    real = getattr(*where)
-
-    def killed(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(*where, killed)
-    with pytest.raises(KeyboardInterrupt):
-        prepare(made.facts, tmp_path, options())
-    assert manifest.manifest(tmp_path / "oxford_pets") is None
-    if moment != "manifest":
-        assert_not_taken_for_complete(made, tmp_path)
-    monkeypatch.setattr(*where, real)
-    assert prepare(made.facts, tmp_path, options()).ok
-    assert manifest.manifest(tmp_path / "oxford_pets") is not None
-    assert server.asked("url/images.tar.gz") == [""], "what was verified is not fetched again"
-    assert not (tmp_path / "oxford_pets" / ".prepare").exists()
-
-
-def test_leftovers_of_a_killed_run_do_not_mix_in(server: Server, tmp_path: Path) -> None:
-    made = small("OxfordPets", server)
-    for folder in ("unpacked", "staged"):
-        stale = tmp_path / "oxford_pets" / ".prepare" / folder / "images"
-        stale.mkdir(parents=True)
-        (stale / "stale.jpg").write_bytes(b"1")
-    assert prepare(made.facts, tmp_path, options()).ok
-    assert not list(tmp_path.rglob("stale.jpg"))
 
 
 def test_a_second_process_waits(server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -473,7 +239,7 @@ def test_options_that_do_not_fit(tmp_path: Path) -> None:
 
 
 def test_digits_are_made_and_damage_is_told(tmp_path: Path) -> None:
-    assert prepare(digits.DIGITS, tmp_path).found == (897, 300, 600)
+    assert prepare(digits.DIGITS, tmp_path).counts == (897, 300, 600)
     assert manifest.manifest(tmp_path / "digits") is not None
     next((tmp_path / "digits" / "images" / "one").iterdir()).unlink()
     with pytest.raises(DataError, match=r"1 missing: images/one/(.|\n)*delete .*digits; then run"):

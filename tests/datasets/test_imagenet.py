@@ -10,12 +10,18 @@ from typing import Any
 import pytest
 from dassl.data.datasets import DATASET_REGISTRY
 
-from advpt.data import imagenet
+from advpt.data import catalog, imagenet
 from advpt.errors import ConfigError, DataError
+from datasets.imagenet import ImageNetVariant
 from tests.helpers.dataset_trees import Build, touch
 
 NAMES = imagenet.shipped_names()
 WNIDS = list(NAMES)[2:6]
+VARIANTS = [
+    name
+    for name in catalog.names()
+    if catalog.get(name).class_folders and issubclass(DATASET_REGISTRY.get(name), ImageNetVariant)
+]
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*not comparable")
 
@@ -178,16 +184,10 @@ def test_other_class_names_are_used_with_a_warning(build: Build, small: Path) ->
         assert build("ImageNet").classnames[0] == "white shark"
 
 
-@pytest.mark.parametrize(
-    ("name", "folder"),
-    [
-        ("ImageNetSketch", "imagenet-sketch/images"),
-        ("ImageNetA", "imagenet-adversarial/imagenet-a"),
-        ("ImageNetR", "imagenet-rendition/imagenet-r"),
-    ],
-)
-def test_variants_have_labels_of_their_own(build: Build, tmp_path: Path, name: str, folder: str) -> None:
-    images = tmp_path / folder
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_have_labels_of_their_own(build: Build, tmp_path: Path, name: str) -> None:
+    facts = catalog.get(name)
+    images = tmp_path / facts.folder / facts.image_dir
     wnids = [WNIDS[3], WNIDS[1]]
     touch(images, [*(f"{wnid}/{i}.jpg" for wnid in wnids for i in range(2)), "README.txt", "LICENSE", "x.tar"])
     data = build(name, shots=1, subsample="base")

@@ -11,7 +11,8 @@ from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
 from advpt.data import catalog, split
 from tests.helpers.dataset_trees import Build, Content, content, tree
 
-CLASSES = {
+# (path of an image with one {}, class name) as the real files have them; a set that is not here gets made-up ones
+SAMPLES = {
     "OxfordPets": [("Abyssinian_{}.jpg", "abyssinian"), ("pug_{}.jpg", "pug"), ("beagle_{}.jpg", "beagle")],
     "OxfordFlowers": [
         ("image_0{}.jpg", "pink primrose"),
@@ -50,7 +51,12 @@ CLASSES = {
         ("cars_test/0000{}.jpg", "2012 Fisker Karma Sedan"),
     ],
 }
-WITH_SPLIT = sorted(CLASSES)
+MADE_UP = [(f"{name}/{{}}.jpg", name) for name in ("first kind", "second kind", "third kind")]
+WITH_SPLIT = [name for name in catalog.names() if catalog.get(name).split and catalog.get(name).sources]
+
+
+def classes_of(name: str) -> list[tuple[str, str]]:
+    return SAMPLES.get(name, MADE_UP)
 
 
 @pytest.fixture(params=WITH_SPLIT)
@@ -60,9 +66,13 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def prepared(root: Path, name: str) -> Content:
-    made = content(CLASSES[name])
+    made = content(classes_of(name))
     tree(root, name, made)
     return made
+
+
+def test_every_sample_is_of_a_set_of_the_catalogue() -> None:
+    assert SAMPLES.keys() <= set(WITH_SPLIT)
 
 
 def test_every_set_of_the_catalogue_is_registered_under_its_name() -> None:
@@ -78,7 +88,7 @@ def test_names_labels_and_paths(build: Build, tmp_path: Path, name: str) -> None
     data = build(name)
     facts = catalog.get(name)
     images = tmp_path / facts.folder / facts.image_dir
-    assert data.classnames == [classname for _, classname in CLASSES[name]]
+    assert data.classnames == [classname for _, classname in classes_of(name)]
     assert data.num_classes == 3
     for part, items in (("train", data.train_x), ("val", data.val), ("test", data.test)):
         rows = [[str(Path(item.impath).relative_to(images)), item.label, item.classname] for item in items]
@@ -111,11 +121,11 @@ def test_few_shots_and_base_and_new(
     prepared(tmp_path, name)
     data = build(name, shots=1, subsample="base")
     assert "Creating a 1-shot dataset\nSUBSAMPLE BASE CLASSES!\n" in capsys.readouterr().out
-    assert data.classnames == [classname for _, classname in CLASSES[name]][:2]
+    assert data.classnames == [classname for _, classname in classes_of(name)][:2]
     assert [item.label for item in data.train_x] == [0, 1] == [item.label for item in data.val]
     assert [item.label for item in data.test] == [0, 0, 1, 1]
     data = build(name, subsample="new")
-    assert data.classnames == [CLASSES[name][2][1]]
+    assert data.classnames == [classes_of(name)[2][1]]
     assert [item.label for item in data.train_x] == [0, 0, 0]
     lists = tmp_path / catalog.get(name).folder / "split_fewshot"
     assert [path.name for path in lists.iterdir()] == ["shot_1-seed_1.json"]

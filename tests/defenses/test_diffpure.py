@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from advpt.attacks.noise import SampleNoise
-from advpt.defenses import adm, diffusion, parse
+from advpt.defenses import adm, diffusion
 from advpt.defenses.diffpure import GRADIENT_CALLS, DiffPure
 from tests.helpers.adm_reference import CONFIG, make_adm
 from tests.helpers.defenses import picture
@@ -102,13 +102,3 @@ def test_gradient_through_a_network_is_the_plain_one(diffusers):
         (two,) = torch.autograd.grad(plain.apply(x, noise()).sum(), x)
     torch.testing.assert_close(one, two)
     assert all(p.grad is None for p in unet.parameters())
-
-
-def test_the_small_random_model_is_a_diffpure(diffusers, tmp_path, monkeypatch):
-    from advpt.defenses import tiny
-
-    monkeypatch.setenv("ADVPT_WEIGHTS", str(tmp_path / "new"))
-    tiny.write("tiny.safetensors")
-    chain = parse("diffpure/t=2/weights=tiny.safetensors").build()
-    assert chain(picture(size=32), noise()).shape == (2, 3, 32, 32)
-    assert chain.parameters() == parse("diffpure/t=2/weights=tiny.safetensors").build().parameters()

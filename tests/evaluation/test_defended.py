@@ -48,8 +48,10 @@ class Planted(Defense):
 
 
 @pytest.fixture
-def planted(monkeypatch):
-    monkeypatch.setitem(DEFENSES._items, "planted", Planted)
+def planted():
+    DEFENSES.add(Planted)
+    yield
+    DEFENSES.remove("planted")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from advpt.attacks import autoattack, parse
+from advpt.attacks import parse
 from advpt.attacks.surrogate import load_surrogate
 from advpt.bank import build
 from advpt.bank.cache import AttackRequest, BankCache
@@ -29,6 +29,7 @@ from advpt.prompts.classifier import Classifier
 from advpt.results.groups import groups
 from advpt.results.render import text as text_of
 from advpt.settings import EvalSettings, SurrogateSettings
+from tests.helpers.autoattack import shorten
 from tests.helpers.records import outcome
 
 K = 4
@@ -59,14 +60,7 @@ def test_what_cannot_be_right_about_an_attack():
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """AutoAttack with ten iterations in place of a hundred."""
-    make = autoattack._Standard._package_attack
-
-    def short(self, *args):
-        attack = make(self, *args)
-        attack.apgd.n_iter = attack.apgd_targeted.n_iter = 10
-        return attack
-
-    monkeypatch.setattr(autoattack._Standard, "_package_attack", short)
+    shorten(monkeypatch, 10)
 
 
 def prompt(seed: int) -> Classifier:

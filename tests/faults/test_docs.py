@@ -29,5 +29,5 @@ def test_every_row_of_a_table_names_a_test():
 
 
 def test_every_named_rule_exists():
-    for module, name in re.findall(r"`(advpt\.\w+)\.(\w+)`", TEXT):
+    for module, name in re.findall(r"`(advpt(?:\.\w+)+)\.(\w+)`", TEXT):
         assert callable(getattr(importlib.import_module(module), name))

@@ -13,6 +13,7 @@ import stat
 import tarfile
 import threading
 import time
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,13 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from dassl.data.datasets import DATASET_REGISTRY
 from PIL import Image
 from scipy.io import savemat
+from yacs.config import CfgNode
 
-from advpt.data import catalog, imagenet, split
+import datasets  # noqa: F401
+from advpt.data import catalog, imagenet, layout, manifest, prepare_verb, split, steps
 from advpt.data.download import Network
 from advpt.data.facts import DatasetFacts, Source, SplitFacts
-from advpt.data.prepare import Options
+from advpt.data.prepare import Options, prepare
+from advpt.errors import DataError
 
 QUOTA = b"<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded</title></head><body>Sorry</body></html>"
 
@@ -214,8 +220,8 @@ LISTED: dict[str, tuple[list[tuple[str, str]], str]] = {
     ),
     "StanfordCars": ([("cars_train/0000{}.jpg", "2000 AM"), ("cars_test/0000{}.jpg", "2012 Acura")], ""),
 }
-FOLDERS = ("ImageNetV2", "ImageNetSketch", "ImageNetA", "ImageNetR")
-EVERY = (*LISTED, *FOLDERS, "FGVCAircraft", "ImageNet")
+MADE_UP = [("first kind/{}.jpg", "first kind"), ("second kind/{}.jpg", "second kind")]
+EVERY = tuple(name for name in catalog.names() if catalog.get(name).sources)
 WNIDS = list(imagenet.shipped_names())[2:6]
 
 
@@ -230,12 +236,11 @@ def rows(classes: list[tuple[str, str]]) -> dict[str, list[list[Any]]]:
 
 def small(name: str, server: Server | None = None) -> Small:
     """The small copy of a data set; its archives and split are put on ``server``, its sources point there."""
-    if name in LISTED:
-        made = _listed(name)
-    elif name in FOLDERS:
-        made = _folders(name)
+    special = {"FGVCAircraft": _aircraft, "ImageNet": _imagenet}
+    if name in special:
+        made = special[name]()
     else:
-        made = _aircraft() if name == "FGVCAircraft" else _imagenet()
+        made = _listed(name) if catalog.get(name).split else _folders(name)
     files = dict(made.archives)
     if made.facts.split:
         files[made.facts.split.filename] = made.split
@@ -257,8 +262,14 @@ def _here(source: Source, files: Mapping[str, bytes], server: Server | None) -> 
     return dataclasses.replace(source, **(blank | marks), address=address)
 
 
+def listed(name: str) -> tuple[list[tuple[str, str]], str]:
+    """(path of an image with one {}, class name) of two classes, and the folder of the images in the archive."""
+    part = catalog.get(name).parts[0]
+    return LISTED.get(name, (MADE_UP, f"{(*part.inside, part.target)[0]}/"))
+
+
 def _listed(name: str) -> Small:
-    classes, prefix = LISTED[name]
+    classes, prefix = listed(name)
     content = rows(classes)
     paths = [row[0] for part in content.values() for row in part]
     images = {f"{prefix}{path}": picture(i) for i, path in enumerate(paths)}
@@ -293,11 +304,12 @@ def _archives(name: str, images: dict[str, bytes]) -> dict[str, bytes]:
     if name == "Caltech101":
         inner = tarred(images | {"101_ObjectCategories/BACKGROUND_Google/image_0001.jpg": picture(99)})
         return {"caltech-101.zip": zipped({"caltech-101/101_ObjectCategories.tar.gz": inner, "caltech-101/x.m": b"m"})}
-    cars = {
-        key: {path: data for path, data in images.items() if path.startswith(key)}
-        for key in ("cars_train", "cars_test")
-    }
-    return {f"{key}.tgz": tarred(members) for key, members in cars.items()}
+    if name == "StanfordCars":
+        parts = ("cars_train", "cars_test")
+        cars = {key: {path: data for path, data in images.items() if path.startswith(key)} for key in parts}
+        return {f"{key}.tgz": tarred(members) for key, members in cars.items()}
+    archive = next(source.filename for source in catalog.get(name).sources if source.what == "images")
+    return {archive: zipped(images) if archive.endswith(".zip") else tarred(images)}
 
 
 def _folders(name: str) -> Small:
@@ -387,3 +399,54 @@ def drive(made: Small) -> Callable[[str, Path], None]:
         target.write_bytes(every[source.filename])
 
     return get
+
+
+def message(made: Small, root: Path, kind: type[Exception] = DataError, **changes: Any) -> str:
+    with pytest.raises(kind) as caught:
+        prepare(made.facts, root, options(**changes))
+    assert_not_taken_for_complete(made, root)
+    return str(caught.value)
+
+
+def assert_not_taken_for_complete(made: Small, root: Path) -> None:
+    """Neither ``--check`` nor the registered class takes what is there for the data set."""
+    folder = root / made.facts.folder
+    assert manifest.manifest(folder) is None
+    assert not layout.examine(made.facts, folder).complete
+    cfg = CfgNode({"SEED": 1, "DATASET": {"NAME": made.facts.name, "ROOT": str(root), "NUM_SHOTS": -1}})
+    with pytest.raises(DataError):
+        DATASET_REGISTRY.get(made.facts.name)(cfg)
+
+
+def by_hand(made: Small, root: Path) -> str:
+    return steps.manual(made.facts, root)
+
+
+def image_bytes(made: Small) -> dict[str, bytes]:
+    parts = json.loads(made.split).values()
+    return {row[0]: picture(i) for i, row in enumerate(row for part in parts for row in part)}
+
+
+def load(made: Small, root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The data set through its registered class; no warning may come."""
+    cls = DATASET_REGISTRY.get(made.facts.name)
+    monkeypatch.setattr(cls, "info", made.facts)
+    cfg = CfgNode({"SEED": 1, "DATASET": {"NAME": made.facts.name, "ROOT": str(root), "NUM_SHOTS": -1}})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return cls(cfg)
+
+
+def asked_for(made: Small, folder: Path) -> Options:
+    """Fetch what can be fetched; bring by hand what cannot."""
+    given = user_files(made, folder, made.archives) if made.by_hand else ()
+    return options(archives=given, network=network(drive=drive(made)))
+
+
+Prepared = tuple[DatasetFacts, Path]
+
+
+def check(found: Prepared, with_decode: bool = False) -> list[str]:
+    """What a check of the data set says; [] if all is well."""
+    facts, folder = found
+    return prepare_verb.one(facts, folder.parent, options(network=network()), True, with_decode)[1]

@@ -10,51 +10,15 @@ import signal
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
-import pytest
-
-from advpt.errors import RecordError
 from advpt.evaluation import record as records
 from advpt.evaluation import run_folder
 from advpt.jobs.display import PlainDisplay
-from advpt.jobs.executor import Backend, Executor
-from advpt.jobs.local import LocalBackend
+from advpt.jobs.executor import Executor
 from advpt.jobs.places import Places, is_complete, runs, state_of
 from advpt.jobs.plan import Job, Plan
 from advpt.signals import Terminated, stoppable
-
-FAKE = Path(__file__).parents[1] / "helpers" / "fake_train.py"
-
-
-def jobs(n: int, **more) -> tuple[Job, ...]:
-    return tuple(Job("T", "d", "b", -1, seed, "main", "a", "b", **more) for seed in range(1, n + 1))
-
-
-class Place:
-    """A plan of fake runs in a folder."""
-
-    def __init__(self, folder: Path, plan: Plan, modes: dict[str, str] | None = None) -> None:
-        self.plan, self.log, self.modes = plan, folder / "log.txt", modes or {}
-        self.places = Places(FAKE.parent, folder, folder, folder)
-        self.lines: list[str] = []
-
-    def start(self, job: Job) -> list[str]:
-        mode = [self.modes[job.id]] if job.id in self.modes else []
-        return [sys.executable, "-S", str(FAKE), str(self.places.folder(job)), job.id, str(self.log), *mode]
-
-    def run(self, slots: int = 1, backend: Backend | None = None, **options):
-        display, backend = PlainDisplay(self.lines.append), backend or LocalBackend(slots)
-        return Executor(self.plan, self.places, backend=backend, start=self.start, display=display, **options).run()
-
-    def count(self, what: str) -> Counter:
-        lines = self.log.read_text().splitlines() if self.log.exists() else []
-        return Counter(line.split()[1] for line in lines if line.startswith(what))
-
-    def results(self) -> dict[str, str]:
-        return {
-            job.id: records.read(self.places.folder(job) / "records" / "test_clean.json").id for job in self.plan.jobs
-        }
+from tests.helpers.executor import FAKE, Place, jobs
 
 
 def in_a_child(place: Place, **options) -> int:
@@ -171,36 +135,6 @@ def test_a_users_mistake_is_not_tried_again(tmp_path):
     assert list(summary.failed.values()) == ["no such file"]
     about = json.loads((tmp_path / "jobs" / f"{place.plan.jobs[0].id}.json").read_text())
     assert about["attempt"] == 1 and about["state"] == "failed" and about["job"]["trainer"] == "T"
-
-
-def test_a_done_file_of_another_kind_is_a_sentence(tmp_path):
-    (tmp_path / "done.json").write_text("[]")
-    assert "not what a finished run leaves" in run_folder.problems(tmp_path)[0]
-    with pytest.raises(RecordError):
-        records.read(tmp_path / "done.json")
-
-
-def test_data_of_ones_own_have_folders_of_their_name_and_are_compared_by_the_run_itself(tmp_path):
-    """What the images of one's own are may change between two starts of a plan; train.py looks."""
-    job = Job("T", "image_folder", "b", -1, 1, "main", "a", "b")
-    for name in ("animals", "birds"):
-        (tmp_path / name / "train").mkdir(parents=True)
-    places = [Places(FAKE.parent, tmp_path / "out", tmp_path / name, tmp_path) for name in ("animals", "birds")]
-    rest = Path(*job.folder.parts[2:])
-    assert [p.folder(job) for p in places] == [tmp_path / "out/runs" / name / rest for name in ("animals", "birds")]
-    (tmp_path / "out" / job.folder).mkdir(parents=True)
-    assert places[0].folder(job) == tmp_path / "out" / job.folder, "where runs of before lie, they go on"
-
-    place = Place(tmp_path, Plan((job,)))
-    assert place.run().done == [job.id] and is_complete(job, place.places)
-    again = place.run()
-    assert again.done == [job.id] and not again.there and place.count("start")[job.id] == 2
-
-
-def test_evaluations_of_images_made_elsewhere_are_compared_by_the_run_itself(tmp_path):
-    place = Place(tmp_path, Plan(jobs(1, settings=(("EVAL.ATTACKS", "('pgd2@8','files:adv@8')"),))))
-    assert place.run().ok
-    assert not place.run().there and sum(place.count("start").values()) == 2
 
 
 # --- folders with names of their own ----------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from advpt.cli import main
 from advpt.errors import ConfigError
 from advpt.jobs.builder import Variant
 from advpt.jobs.exhibits import EXHIBITS, NOT_IN_ALL, plan_exhibits
@@ -20,16 +19,15 @@ from advpt.jobs.setup.paper import PAPER
 from advpt.jobs.sweep import sweep
 from advpt.results.exhibit import Figure, Table, WordTable
 from advpt.results.published import number, numbers, tapt
+from tests.helpers.plans import ADV, COOP, PETS, ZS
 
 ROOT = Path(__file__).resolve().parents[2]
-PETS = PAPER.narrowed(["pets"], ["vit_b16"], [1, 2, 3])
 
 
 def kinds(names: list[str], setup=PETS) -> Counter:
     return Counter((job.trainer, job.purpose, bool(job.model)) for job in plan_exhibits(names, setup, ROOT).plan.jobs)
 
 
-ZS, ADV, COOP = "ZeroshotCLIP", "AdvPT", "CoOp"
 NEEDED = {
     "table1": {(ZS, "main", False): 1, (ADV, "main", False): 3},
     "table2": {(ZS, "defended", False): 1, (ADV, "main", False): 3, (ADV, "defended", True): 3},
@@ -101,58 +99,6 @@ def test_the_demo_has_every_exhibit():
     assert {job.backbone for job in found.plan.jobs} == {"democlip", "democlip_s"}
 
 
-def test_an_id_is_what_the_run_does_and_not_where_it_lies(tmp_path):
-    plan = plan_exhibits(["table1"], PETS, ROOT).plan
-    job = plan.jobs[1]
-    changes = {"seed": 9, "dataset": "dtd", "settings": (("A", "1"),), "shots": 4, "model": "x", "config": "other.yaml"}
-    ids = {dataclasses.replace(job, **{name: value}).id for name, value in changes.items()}
-    assert len(ids) == len(changes) and job.id not in ids
-    assert dataclasses.replace(job, after=(plan.jobs[0].id,)).id == job.id, "the order is not what a run does"
-    here, there = (Places(ROOT, tmp_path / x, tmp_path / x, tmp_path / x) for x in "ab")
-    assert command(job, plan, here) != command(job, plan, there)
-    assert plan_exhibits(["table1", "table2"], PETS, ROOT).plan.jobs[1].id == job.id
-
-
-def test_a_command_says_it_all(tmp_path):
-    plan = plan_exhibits(["table2"], PETS, ROOT).plan
-    job = next(job for job in plan.jobs if job.model)
-    places = Places(ROOT, tmp_path, Path("/data"), Path("/banks"), {"vit_b16": "file.pt"})
-    words = command(job, plan, places)
-    assert words[words.index("--model-dir") + 1] == str(tmp_path / plan.by_id[job.model].folder)
-    assert "--eval-only" in words and words[words.index("MODEL.WEIGHTS") + 1] == "file.pt"
-    assert words[words.index("EVAL.DEFENSES") + 1] == "('super:advpt','super:mustafa','rescale','diffpure',)"
-    assert words[words.index("BANK.PROFILE") + 1] == "paper"
-
-
-@pytest.mark.parametrize("name", sorted(EXHIBITS))
-@pytest.mark.parametrize("setup", [PETS, DEMO], ids=lambda w: w.name)
-def test_every_command_is_one_that_train_takes(name, setup, tmp_path):
-    import train
-
-    plan = plan_exhibits([name], setup, ROOT).plan
-    seen = set()
-    for job in plan.jobs:
-        key = (job.trainer, job.purpose, job.backbone)
-        if key in seen:
-            continue
-        seen.add(key)
-        words = command(job, plan, Places(ROOT, tmp_path, tmp_path, tmp_path))[2:]
-        cfg = train.setup_cfg(train.parse_args(words))
-        profile = "sound" if (name, setup.name) == ("peers", "paper") and job.trainer != ZS else "paper"
-        assert job.seed == cfg.SEED and profile == cfg.BANK.PROFILE and job.trainer == cfg.TRAINER.NAME
-        from advpt.evaluation.protocols import threats
-
-        threats(cfg.EVAL.ATTACKS, cfg.EVAL.PROTOCOLS)
-
-
-def test_a_plan_is_in_order_and_has_no_job_twice():
-    job = Job("AdvPT", "pets", "vit_b16", -1, 1, "main", "a.yaml", "b.yaml")
-    with pytest.raises(ConfigError, match="twice"):
-        Plan((job, job))
-    with pytest.raises(ConfigError, match="does not stand before it"):
-        Plan((dataclasses.replace(job, model="0" * 12), job))
-
-
 def test_names_that_are_not_there():
     with pytest.raises(ConfigError, match="unknown table or figure 'tabel1'. Did you mean 'table1'"):
         plan_exhibits(["tabel1"], PETS, ROOT)
@@ -162,36 +108,6 @@ def test_names_that_are_not_there():
         PAPER.narrowed([], ["vit_b61"], [])
     with pytest.raises(ConfigError, match="nothing left"):
         plan_exhibits(["fig7"], PAPER.narrowed(["dtd"], [], []), ROOT)
-
-
-def test_a_sweep_is_the_product_and_zero_shot_clip_stands_once():
-    plan = sweep(["pets", "dtd"], ["vit_b16"], [ZS, COOP, ADV], [1, -1], [1, 2], ROOT)
-    assert Counter(job.trainer for job in plan.jobs) == {ZS: 2, COOP: 8, ADV: 8}
-    assert {job.folder.name for job in plan.jobs} and len({job.folder for job in plan.jobs}) == 18
-    with pytest.raises(ConfigError, match="there is no configs/trainers/AdvPT/vit_b61.yaml"):
-        sweep(["pets"], ["vit_b61"], [ADV], [-1], [1], ROOT)
-    with pytest.raises(ConfigError, match="unknown trainer 'AdvTP'. Did you mean 'AdvPT'"):
-        sweep(["pets"], ["vit_b16"], ["AdvTP"], [-1], [1], ROOT)
-
-
-def test_dry_run_prints_the_plan_and_what_is_missing_and_runs_nothing(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("ADVPT_CLIP_CACHE", str(tmp_path / "none"))
-    words = ["reproduce", "table1", "--only", "pets,dtd", "--backbones", "vit_b16", "--root", str(tmp_path), "--output"]
-    assert main([*words, str(tmp_path / "out"), "--dry-run"]) == 0
-    printed = capsys.readouterr().out
-    assert "8 of 8 runs to do" in printed and "GB of disk" in printed
-    assert f"missing   OxfordPets: {tmp_path / 'oxford_pets' / 'images'}" in printed and "advpt prepare pets" in printed
-    assert "weights   ViT-B/16" in printed and not (tmp_path / "out").exists()
-    assert main([*words, str(tmp_path / "out")]) == 2
-    assert "2 data sets are not under" in capsys.readouterr().err
-
-
-def test_a_report_of_nothing_says_not_run(tmp_path, capsys):
-    words = ["reproduce", "table1", "table5", "fig3", "--demo", "--report-only", "--root", str(tmp_path)]
-    assert main([*words, "--output", str(tmp_path / "out")]) == 0
-    assert "not run" in capsys.readouterr().out
-    page = (tmp_path / "out" / "report" / "index.html").read_text()
-    assert "not run" in page and (tmp_path / "out" / "report" / "figures" / "fig3.png").is_file()
 
 
 def test_tapts_tables_have_their_cells(tmp_path):
@@ -354,21 +270,3 @@ def test_tapts_caption_says_what_statistics_are_taken_over():
             assert job.shots == 16, "prompts are tuned as before"
     with pytest.raises(ConfigError, match="--all-statistics is a variant of tapt"):
         plan_exhibits(["peers"], PETS, ROOT, variant=Variant(all_statistics=True))
-
-
-def test_runs_of_a_recipe_that_was_changed_under_its_name_are_other_runs():
-    """ImageNet's had a warm-up epoch, DemoCLIP's a rate of 0.005, and the demo's tuning at test time the paper's rate:
-    their runs are not taken for those of the recipe as it is."""
-    setup = PAPER.narrowed(["imagenet"], ["vit_b16"], [1])
-    jobs = [
-        j for j in plan_exhibits(["fig3"], setup, ROOT).plan.jobs if j.config.endswith("AdvPT/vit_b16_imagenet.yaml")
-    ]
-    assert len(jobs) == 2 and all(("OPTIM.WARMUP_EPOCH", "0") in job.settings for job in jobs)
-    pets = plan_exhibits(["fig3"], PETS, ROOT).plan.jobs
-    assert not any(key == "OPTIM.WARMUP_EPOCH" for job in pets for key, _ in job.settings)
-    demo = [job for job in plan_exhibits(["tapt"], DEMO, ROOT).plan.jobs if job.trainer.startswith("TAPT")]
-    assert demo and all(("TRAINER.TAPT.LR", "0.01") in job.settings for job in demo)
-    tuned = [job for job in plan_exhibits(["table1", "peers"], DEMO, ROOT).plan.jobs if job.trainer == "AdvPT"]
-    assert all(("OPTIM.LR", "0.001") in job.settings for job in tuned)
-    rates = {job.purpose == "peers": dict(job.settings)["OPTIM.LR"] for job in tuned}
-    assert rates == {False: "0.001", True: DEMO.peers.rates["AdvPT"]}

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from advpt.cli import main
 from advpt.errors import ConfigError
 from advpt.jobs import reproduce
 from advpt.jobs.exhibits import plan_exhibits
@@ -48,11 +47,3 @@ def test_clusters(text, means):
 def test_no_cluster(text):
     with pytest.raises(ConfigError, match="not of the form 8xH200"):
         reproduce.parse_cluster(text)
-
-
-def test_the_whole_paper_on_a_cluster(capsys):
-    assert main(["sweep", "plan", "--cluster", "8xH200"]) == 0
-    printed = capsys.readouterr().out
-    assert "runs to do" in printed and "imagenet" in printed and "vit_l14" in printed
-    assert "8xH200: times are of 8 workers like the one that recorded them" in printed
-    assert main(["sweep", "plan", "pets", "--cluster", "8"]) == 2

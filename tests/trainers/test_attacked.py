@@ -16,6 +16,7 @@ from advpt.files import file_digest
 from tests.helpers.peers import CLEAN, DEEP, PEERS, make, settings
 from tests.helpers.records import FACTS
 from tests.helpers.workspace import Workspace, results, write_weights
+from trainers.attacked import AttackedTrainer
 
 TRANSFER, ADAPTIVE = "test_transfer_pgd2-ce@8-a8.json", "test_adaptive_pgd2-ce@8-a8.json"
 
@@ -154,7 +155,7 @@ def test_whom_apt_attacks_in_training(workspace, mode, monkeypatch):
     monkeypatch.setattr(type(made.prompt_learner), "forward", spy)
     attacked = made.perturb(x, y, state, made.text_features(state).detach())
     assert torch.equal(made.prompt_learner.ctx, before) and made.prompt_learner.ctx.grad is None
-    onfly = type(made).__mro__[1].attacked_model(made, y, state, made.text_features(state).detach())
+    onfly = AttackedTrainer.attacked_model(made, y, state, made.text_features(state).detach())
     noise = torch.Generator().manual_seed((made.seed * 1_000_003) * 1_000_003 % 2**63)
     same = torch.equal(attacked, made.attack(onfly, x, y, noise).images)
     assert same == (mode == "onfly")

@@ -10,15 +10,18 @@ import torch
 
 from advpt.checkpoints import load_checkpoint
 from advpt.evaluation import record as records
+from tests.helpers.trainers import registered_trainers
 from tests.helpers.workspace import results
+from trainers.finetune import EncoderTrainer
 
 TINY = ("OPTIM.NAME", "adamw", "OPTIM.LR", "1e-3", "OPTIM.MAX_EPOCH", "2", "OPTIM.WARMUP_EPOCH", "-1",
         "EVAL.ATTACKS", "('pgd2-fkl@8','pgd2-ce@8')")  # fmt: skip
-METHODS = {
+QUICK_ATTACKS = {
     "AdvTrain": ("TRAINER.ADVTRAIN.ATTACK", "pgd2-ce@4"),
     "FastAT": ("TRAINER.FASTAT.ATTACK", "pgd1-ce@4/a5"),
     "TradesFT": ("TRAINER.TRADESFT.ATTACK", "pgd2-kl@4/a2/gaussian"),
 }
+METHODS = {name: QUICK_ATTACKS.get(name, ()) for name in registered_trainers(EncoderTrainer)}
 
 
 def build(workspace, trainer, *more):
@@ -112,7 +115,7 @@ def test_fast_at_warns_of_catastrophic_overfitting(workspace, monkeypatch, caplo
     trainer = build(workspace, "FastAT", *METHODS["FastAT"])
     trainer.last_batch = next(iter(trainer.train_loader_x))
     trainer.epoch, trainer.before = 0, 150.0
-    monkeypatch.setattr(type(trainer).__mro__[1], "after_epoch", lambda self: None)
+    monkeypatch.setattr(EncoderTrainer, "after_epoch", lambda self: None)
     trainer.after_epoch()
     assert "catastrophic" in caplog.text and trainer.before <= 100
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from dassl.engine import TRAINER_REGISTRY
 
 import train
 from advpt.backbones.clip import build
@@ -14,10 +15,13 @@ from advpt.bank.statistics import FOLDER as STATISTICS
 from advpt.cli import main
 from advpt.detectors import UNTUNED
 from advpt.evaluation import record
+from tests.helpers.autoattack import shorten
 from tests.helpers.records import outcome
+from tests.helpers.trainers import registered_trainers
 from tests.helpers.workspace import TINY, Workspace
+from trainers.tapt import TestTimeTrainer
 
-DESIGNS = {"TAPTV": "AdvVPT", "TAPTVLI": "AdvIVLP", "TAPTVLJ": "AdvMaPLe"}
+DESIGNS = {name: TRAINER_REGISTRY.get(name).trained_by for name in registered_trainers(TestTimeTrainer)}
 SHALLOW = [word for node in ("ADVVPT", "ADVIVLP", "ADVMAPLE", "TAPT") for leaf in ("DEPTH_TEXT", "DEPTH_VISION")
            for word in (f"TRAINER.{node}.{leaf}", "1")]  # fmt: skip
 QUICK = ("TRAINER.TAPT.VIEWS", "8", "TRAINER.TAPT.RHO", "0.5", "EVAL.EOT", "1")
@@ -58,16 +62,7 @@ def arguments(workspace):
 
 @pytest.mark.parametrize("trainer", DESIGNS)
 def test_from_pre_training_to_records(workspace, arguments, trainer, monkeypatch):
-    from advpt.attacks import autoattack
-
-    make = autoattack._Standard._package_attack
-
-    def short(self, *args):
-        attack = make(self, *args)
-        attack.apgd.n_iter = attack.apgd_targeted.n_iter = 5
-        return attack
-
-    monkeypatch.setattr(autoattack._Standard, "_package_attack", short)
+    shorten(monkeypatch, 5)
     adv, clean = pretrain(workspace, trainer)
     both = ("TRAINER.TAPT.RESET_SOURCE", "('loaded','constructed')", "EVAL.ATTACKS", ATTACKS)
     words, how = arguments(trainer, adv, clean, *both)
