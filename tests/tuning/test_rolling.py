@@ -59,6 +59,7 @@ class Small:
 
     epoch = start_epoch = 0
     num_batches, batch_idx = 4, 0
+    max_epoch = 1
 
     def __init__(self) -> None:
         model = torch.nn.Linear(2, 1)
