@@ -188,7 +188,7 @@ def _rows(eos: tuple[int, ...], padding: int, samples: int, shared: int, size: i
     sample, position = torch.arange(samples).view(-1, 1, 1), torch.arange(shared)
     groups, table = [], [(sample * shared + position, position, sample)]
     ends, prompts, start = [], [], samples * shared
-    for group in _grouped(eos, padding):
+    for group in grouped_by_length(eos, padding):
         lengths = torch.tensor([[eos[i] + 1] for i in group])
         length, prompt = int(lengths.max()), sample * len(eos) + torch.tensor(group)[:, None]
         row, missing = torch.arange(length), length - lengths
@@ -204,7 +204,7 @@ def _rows(eos: tuple[int, ...], padding: int, samples: int, shared: int, size: i
     return _Rows(shared, tuple(groups), *(index.to(device) for index in indices))
 
 
-def _grouped(eos: Sequence[int], padding: int) -> list[list[int]]:
+def grouped_by_length(eos: Sequence[int], padding: int) -> list[list[int]]:
     """The prompts from long to short, in groups with at most ``padding`` rows of padding each."""
     groups: list[list[int]] = []
     left = -1
