@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from advpt.errors import WeightsError, first_words
 from advpt.files import file_digest
 
-WRAPPERS = ("vision_encoder_state_dict", "state_dict", "model")  # names under which training code puts a state dict
+WRAPPERS = ("state_dict", "model")  # names under which training code puts a state dict
 
 
 class Opaque:
@@ -119,13 +119,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def read_state_dict(path: Path, expected: str) -> dict[str, Tensor]:
+def read_state_dict(path: Path, expected: str, wrappers: Sequence[str] = WRAPPERS) -> dict[str, Tensor]:
     """The tensors by name in a file of safetensors or ``torch.save``, whatever training code has put around them:
-    entries of :data:`WRAPPERS` are opened, other entries than tensors and prefixes ``module.`` are dropped.
+    wrappers are opened, other entries than tensors and prefixes ``module.`` are dropped.
 
     Args:
         path: the file. Its suffix tells safetensors from the rest.
         expected: what the file should hold, for messages ("CLIP weights").
+        wrappers: entries that hold the state dict, from the outermost to the innermost.
 
     Raises:
         WeightsError: the file is damaged, holds pickled objects or no tensors.
@@ -139,7 +140,7 @@ def read_state_dict(path: Path, expected: str) -> dict[str, Tensor]:
                 "state dict: where the model can be loaded, save torch.save(model.state_dict(), FILE)"
             ) from error
         raise unreadable(path, expected, error) from error
-    for wrapper in WRAPPERS:
+    for wrapper in wrappers:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     entries = content.items() if isinstance(content, Mapping) else ()

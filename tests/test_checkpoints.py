@@ -285,17 +285,22 @@ def test_a_pickled_module_is_named_without_a_terminals_codes(tmp_path: Path, old
         lambda state: state,
         lambda state: {"state_dict": state, "epoch": 3, "optimizer": {"lr": 0.1}},
         lambda state: {"state_dict": {"model": state}},
-        lambda state: {"vision_encoder_state_dict": state, "state_dict": {"other": torch.ones(1)}},
         lambda state: {f"module.{name}": value for name, value in state.items()},
         lambda state: state | {"input_resolution": 224, 3: torch.ones(1)},
     ),
-    ids=("plain", "wrapper", "two wrappers", "image tower", "module.", "other entries"),
+    ids=("plain", "wrapper", "two wrappers", "module.", "other entries"),
 )
 def test_a_state_dict_in_every_form_that_training_code_writes(wrap: Callable[[Any], Any], tmp_path: Path) -> None:
     state = {"weight": torch.randn(2, 3), "bias": torch.randn(2)}
     torch.save(wrap(state), tmp_path / "w.pt")
     found = read_state_dict(tmp_path / "w.pt", "weights")
     assert found.keys() == state.keys() and all(torch.equal(found[name], state[name]) for name in state)
+
+
+def test_the_first_wrapper_that_is_there_is_opened(tmp_path: Path) -> None:
+    torch.save({"tower": {"a": torch.ones(1)}, "state_dict": {"b": torch.ones(1)}}, tmp_path / "w.pt")
+    assert read_state_dict(tmp_path / "w.pt", "weights").keys() == {"b"}
+    assert read_state_dict(tmp_path / "w.pt", "weights", ("tower", "state_dict")).keys() == {"a"}
 
 
 def test_a_state_dict_in_safetensors_and_in_a_checkpoint_with_schedulers(tmp_path: Path) -> None:

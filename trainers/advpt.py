@@ -52,6 +52,7 @@ from advpt.evaluation.session import Session
 from advpt.files import write_json
 from advpt.prompts import exchange
 from advpt.prompts.classifier import Classifier, from_templates
+from advpt.prompts.cuda_graph import TextFeatures
 from advpt.prompts.image_encoder import with_visual_prompts
 from advpt.prompts.learner import PromptLearner, check_layout
 from advpt.prompts.text_encoder import TextEncoder, class_tokens
@@ -498,6 +499,7 @@ class PromptTrainer(GradientTrainer):
     options: SharedContext
     context: ContextSettings
     prompt_learner: PromptLearner
+    prompt_features: TextFeatures  # of the prompts, for a tuning step
     untrained: Tensor | None  # the context before tuning
     batched_seeds: tuple[int, ...] = ()  # that were tuned in one batch with this one
 
@@ -521,8 +523,13 @@ class PromptTrainer(GradientTrainer):
         self.untrained = learner.ctx.detach().clone() if learner.n_ctx else None
         self.optim, self.sched = build_optim(self.prompt_learner, self.cfg.OPTIM)
         self.register_model(MODEL_NAME, self.prompt_learner, self.optim, self.sched)
+        self.prompt_features = TextFeatures(self.prompt_learner, self.encoder, self.cfg.MODEL.CUDA_GRAPHS)
 
     # --- tuning -------------------------------------------------------------------------------------------------
+
+    def after_train(self) -> None:
+        self.prompt_features.clear()
+        super().after_train()
 
     def bank_images(self) -> ImageSet:
         """The training images as a training bank has them: at most BANK.LIMIT, resized as BANK.PROFILE says."""
@@ -544,7 +551,7 @@ class PromptTrainer(GradientTrainer):
 
     def forward_backward(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
         with half_precision(self.context.precision, self.device):
-            text = self.encoder(self.prompt_learner().text)
+            text = self.prompt_features()
         loss = self.loss(batch, text)
         self.model_backward_and_update(loss)
         self.end_batch()

@@ -14,11 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from advpt.checkpoints import read_state_dict
+from advpt import checkpoints
 from advpt.errors import WeightsError
 from advpt.files import tensor_digest
 
 ACTIVATION = "quickgelu"  # of OpenAI's model code
+WRAPPERS = ("vision_encoder_state_dict", *checkpoints.WRAPPERS)
 TEXT = ("token_embedding", "transformer", "ln_final", "positional_embedding", "text_projection")
 SOURCES = (
     "TeCoA, ViT-B/32 and RN50: the folder named in the README of github.com/TreeLLi/APT (vitb32_eps4.pth.tar, ...), "
@@ -37,7 +38,7 @@ def read_tower(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         raise WeightsError(
             f"MODEL.IMAGE_WEIGHTS names {path}, and there is no such file. Where they come from: {SOURCES}"
         )
-    tensors = read_state_dict(path, f"a robust image tower. {SOURCES}")
+    tensors = checkpoints.read_state_dict(path, f"a robust image tower. {SOURCES}", WRAPPERS)
     visual = {name.removeprefix("visual."): value for name, value in tensors.items() if name.startswith("visual.")}
     if not visual:
         return tensors, {}

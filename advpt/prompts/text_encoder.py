@@ -1,18 +1,19 @@
 """CLIP's text features, exactly, without the work that cannot change them.
 
 CLIP's text transformer is causal and its feature is read at the end token. So the positions that all prompts of a batch
-share at their beginning are computed once, the padding behind the end token is never computed, and of the last block
-only the end tokens are. What is left are the rows of one matrix, prompts of one length side by side, and every linear
-layer is one product with it. The numbers are those of the 77-token forward (float32: features to 1e-6, gradients to
-1e-5 relative).
+share at their beginning are computed once and their keys and values are shared, and the padding behind the end token is
+never computed. The numbers are those of the 77-token forward (float32: features to 1e-6, gradients to 1e-5 relative).
+
+Where gradients are wanted, :mod:`advpt.prompts.packed_text` computes them faster. Without gradients the way of format
+v1 is kept, to the last bit: the banks of attacks through a prompt are keyed by the digest of its features.
 """
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,9 +22,7 @@ from torch import Tensor, nn
 
 from advpt.backbones.shim import import_clip
 from advpt.errors import PromptError
-
-PADDING = {"cpu": 2, "cuda": 512}  # rows of padding that cost less than another group of prompts does in attention
-AT_ONCE = {"cpu": 2048}  # rows of prompts whose intermediate values stay in the cache, and in memory that is used again
+from advpt.prompts import packed_text
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,7 @@ class TextEncoder(nn.Module):
         self.context_length = int(clip_model.positional_embedding.shape[0])
         self.width = int(clip_model.ln_final.weight.shape[0])
         self.eos_token = int(clip_model.token_embedding.weight.shape[0]) - 1
+        self._encode_rows: Callable[..., Tensor] = packed_text.encode_rows
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Rows of the token table for ``[...]`` int64 ids: ``[..., d]`` float32."""
@@ -68,30 +68,42 @@ class TextEncoder(nn.Module):
     def forward(self, prompts: PromptBatch) -> Tensor:
         """``[K, L]`` float32 features (``[S, K, L]`` of the prompts of S samples), projected, not normalised;
         differentiable in prefix, suffix and deep."""
-        samples, device, eos = _samples(prompts), prompts.suffix.device, tuple(prompts.eos.tolist())
-        parts = min(len(eos), -(-(sum(eos) + len(eos)) // AT_ONCE.get(device.type, sys.maxsize)))
-        if parts > 1:
-            pieces = zip(prompts.suffix.chunk(parts, -3), prompts.eos.chunk(parts))
-            return torch.cat([self(replace(prompts, suffix=suffix, eos=ends)) for suffix, ends in pieces], -2)
-        prefix, suffix = _expand(prompts.prefix, 3, samples), _expand(prompts.suffix, 4, samples)
-        deep = _expand(prompts.deep, 4, samples).unbind(1) if prompts.deep is not None else ()
-        rows = _rows(eos, PADDING.get(device.type, 0), len(prefix), prefix.shape[1], suffix.shape[2], device)
-        features = self._encode(torch.cat([prefix.flatten(0, 1), suffix.flatten(0, 2)]), deep, rows)
-        return features.unflatten(0, (samples, -1)) if samples else features
-
-    def _encode(self, tokens: Tensor, deep: Sequence[Tensor], rows: _Rows) -> Tensor:
-        """Features ``[S * K, L]`` of the embedded tokens from which ``rows`` are taken."""
-        x = tokens.index_select(0, rows.source) + self.positional_embedding[rows.positions]
-        blocks = self.transformer.resblocks
-        for i, block in enumerate(blocks):
-            if 0 < i <= len(deep):
-                x = _overwrite(x, deep[i - 1], rows)
-            x = _block(block, x, rows, last=i == len(blocks) - 1)
-        return self.ln_final(x).index_select(0, rows.order) @ self.text_projection
+        return self._with_gradients(prompts) if torch.is_grad_enabled() else self._without_gradients(prompts)
 
     def compile(self, *args: Any, **options: Any) -> None:
-        """As ``torch.nn.Module.compile``, of the computation without its planning, which is kept from call to call."""
-        self._encode = torch.compile(self._encode, *args, **options)  # type: ignore[method-assign]
+        """As ``torch.nn.Module.compile``, of a tuning step's computation without its planning, which is cached."""
+        self._encode_rows = torch.compile(packed_text.encode_rows, *args, **options)
+
+    def _with_gradients(self, prompts: PromptBatch) -> Tensor:
+        samples, device, eos = _samples(prompts), prompts.suffix.device, tuple(prompts.eos.tolist())
+        parts = min(len(eos), -(-(sum(eos) + len(eos)) // packed_text.AT_ONCE.get(device.type, sys.maxsize)))
+        if parts > 1:
+            pieces = zip(prompts.suffix.chunk(parts, -3), prompts.eos.chunk(parts))
+            return torch.cat([self(dataclasses.replace(prompts, suffix=part, eos=ends)) for part, ends in pieces], -2)
+        prefix, suffix = _expand(prompts.prefix, 3, samples or 1), _expand(prompts.suffix, 4, samples or 1)
+        deep = _expand(prompts.deep, 4, samples or 1).unbind(1) if prompts.deep is not None else ()
+        padding = packed_text.PADDING.get(device.type, 0)
+        rows = packed_text.plan_rows(eos, padding, len(prefix), prefix.shape[1], suffix.shape[2], device)
+        tokens = torch.cat([prefix.flatten(0, 1), suffix.flatten(0, 2)])
+        features = self._encode_rows(self, tokens, deep, rows)
+        return features.unflatten(0, (samples, -1)) if samples else features
+
+    def _without_gradients(self, prompts: PromptBatch) -> Tensor:
+        shared, own = prompts.prefix.shape[-2], int(prompts.eos.max()) + 1
+        samples = _samples(prompts)
+        s, k = samples or 1, len(prompts.eos)
+        prefix = _expand(prompts.prefix + self.positional_embedding[:shared], 3, s)
+        suffix = prompts.suffix[..., :own, :] + self.positional_embedding[shared : shared + own]
+        suffix = _expand(suffix, 4, s).flatten(0, 1)
+        deep = _expand(prompts.deep, 4, s).unbind(1) if prompts.deep is not None else ()
+        sees = torch.ones(own, shared + own, dtype=torch.bool, device=suffix.device).tril_(shared)
+        for i, block in enumerate(self.transformer.resblocks):
+            if 0 < i <= len(deep):
+                prefix, suffix = _overwrite(prefix, suffix, deep[i - 1])
+            prefix, suffix = _block(block, prefix, suffix, sees)
+        rows = torch.arange(s * k, device=suffix.device)
+        features = self.ln_final(suffix[rows, prompts.eos.repeat(s)]) @ self.text_projection
+        return features.unflatten(0, (s, k)) if samples else features
 
     def encode_tokens(self, tokens: Tensor, chunk: int = 512) -> Tensor:
         """Features ``[K, L]`` of token ids ``[K, n]`` as ``clip.tokenize`` makes them (end token = largest id)."""
@@ -146,123 +158,49 @@ def _samples(prompts: PromptBatch) -> int:
 
 
 def _expand(part: Tensor, dims: int, samples: int) -> Tensor:
-    """With a leading dimension of ``samples`` (1 where there are none), whether it has one or not."""
-    return part if part.dim() == dims else part.expand(samples or 1, *part.shape)
+    """With a leading dimension of ``samples``, whether it has one or not."""
+    return part if part.dim() == dims else part.expand(samples, *part.shape)
 
 
-@dataclass(frozen=True)
-class _Group:
-    """Prompts of about one length: ``count`` of each sample, ``length`` own rows each. Shorter ones repeat their first
-    row in front, which is ``hidden`` (``[count or 1, length, length]``, with what lies behind); all end with their end
-    token."""
-
-    count: int
-    length: int
-    hidden: Tensor
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """The positions of the prompts of S samples as N rows: the prefixes, then all prompts of one group after another.
-
-    source:    ``[N]`` the row among the prefixes ``[S * P]`` with the suffixes ``[S * K * R]`` behind them.
-    positions: ``[N]`` position in the prompt.
-    samples:   ``[N]`` whose prompt.
-    ends:      ``[S * K]`` rows of the end tokens.
-    order:     ``[S * K]`` where among them each prompt's is.
-    """
-
-    shared: int
-    groups: tuple[_Group, ...]
-    source: Tensor
-    positions: Tensor
-    samples: Tensor
-    ends: Tensor
-    order: Tensor
+def _overwrite(prefix: Tensor, suffix: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions 1 .. n of all prompts become ``tokens [S, n, d]``; those that no prompt shares lie in the rest."""
+    n, inside = tokens.shape[1], min(tokens.shape[1], prefix.shape[1] - 1)
+    prefix = torch.cat([prefix[:, :1], tokens[:, :inside], prefix[:, 1 + inside :]], 1)
+    if inside < n:
+        each = tokens[:, inside:].repeat_interleave(len(suffix) // len(tokens), 0)
+        suffix = torch.cat([each, suffix[:, n - inside :]], 1)
+    return prefix, suffix
 
 
-@functools.lru_cache(maxsize=32)
-def _rows(eos: tuple[int, ...], padding: int, samples: int, shared: int, size: int, device: torch.device) -> _Rows:
-    """For K prompts with end tokens at ``eos`` of their suffixes of ``size`` positions, behind ``shared`` ones, in
-    groups with at most ``padding`` rows too many."""
-    sample, position = torch.arange(samples).view(-1, 1, 1), torch.arange(shared)
-    groups, table = [], [(sample * shared + position, position, sample)]
-    ends, prompts, start = [], [], samples * shared
-    for group in grouped_by_length(eos, padding):
-        lengths = torch.tensor([[eos[i] + 1] for i in group])
-        length, prompt = int(lengths.max()), sample * len(eos) + torch.tensor(group)[:, None]
-        row, missing = torch.arange(length), length - lengths
-        position = (row - missing).clamp(0)
-        table.append((samples * shared + prompt * size + position, shared + position, sample))
-        hidden = (row > row[:, None]) | (row < missing)[:, None]
-        groups.append(_Group(len(group), length, (hidden if missing.any() else hidden[:1]).to(device)))
-        ends.append(start + length * torch.arange(1, samples * len(group) + 1) - 1)
-        prompts.append(prompt.flatten())
-        start += samples * len(group) * length
-    columns = torch.cat([torch.stack(torch.broadcast_tensors(*part)).flatten(1) for part in table], 1)
-    indices = (*columns, torch.cat(ends), torch.cat(prompts).argsort())
-    return _Rows(shared, tuple(groups), *(index.to(device) for index in indices))
+def _block(block: Any, prefix: Tensor, suffix: Tensor, sees: Tensor) -> tuple[Tensor, Tensor]:
+    """One residual block of CLIP on the shared prefixes ``[S, P, d]`` and the own rests ``[S * K, R, d]``."""
+    heads = block.attn.num_heads
+    q_p, k_p, v_p = _heads(block, prefix, heads)
+    q_r, k_r, v_r = _heads(block, suffix, heads)
+    keys, values = torch.cat([_for_each(k_p, suffix), k_r], 2), torch.cat([_for_each(v_p, suffix), v_r], 2)
+    prefix = _finish(block, prefix, F.scaled_dot_product_attention(q_p, k_p, v_p, is_causal=True))
+    suffix = _finish(block, suffix, F.scaled_dot_product_attention(q_r, keys, values, attn_mask=sees))
+    return prefix, suffix
 
 
-def grouped_by_length(eos: Sequence[int], padding: int) -> list[list[int]]:
-    """The prompts from long to short, in groups with at most ``padding`` rows of padding each."""
-    groups: list[list[int]] = []
-    left = -1
-    for prompt in sorted(range(len(eos)), key=eos.__getitem__, reverse=True):
-        left -= eos[groups[-1][0]] - eos[prompt] if groups else 0
-        if left < 0:
-            groups.append([])
-            left = padding
-        groups[-1].append(prompt)
-    return groups
+def _for_each(shared: Tensor, suffix: Tensor) -> Tensor:
+    """``[S, ...]`` of the prefixes as ``[S * K, ...]``, once for each rest; not copied where S is 1."""
+    s = len(shared)
+    if s == 1:
+        return shared.expand(len(suffix), -1, -1, -1)
+    return shared.repeat_interleave(len(suffix) // s, 0)
 
 
-def _overwrite(x: Tensor, tokens: Tensor, rows: _Rows) -> Tensor:
-    """Positions 1 .. n of all prompts become ``tokens [S, n, d]``."""
-    n = tokens.shape[1]
-    inside = (rows.positions > 0) & (rows.positions <= n)
-    chosen = rows.samples * n + (rows.positions - 1).clamp(0, n - 1)
-    return torch.where(inside[:, None], tokens.flatten(0, 1).index_select(0, chosen), x)
-
-
-def _block(block: Any, x: Tensor, rows: _Rows, last: bool) -> Tensor:
-    """One residual block of CLIP on rows ``[N, d]``; the last one gives those of the end tokens, ``[S * K, d]``."""
+def _heads(block: Any, x: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values ``[b, heads, n, d / heads]`` of ``[b, n, d]``."""
+    b, n, d = x.shape
     qkv = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
-    attended = block.attn.out_proj(_attend(qkv, block.attn.num_heads, rows, last))
-    x = (x.index_select(0, rows.ends) if last else x) + attended
+    q, k, v = qkv.view(b, n, 3, heads, d // heads).permute(2, 0, 3, 1, 4)
+    return q, k, v
+
+
+def _finish(block: Any, x: Tensor, attended: Tensor) -> Tensor:
+    """Output projection, residual and MLP of a block."""
+    b, n, d = x.shape
+    x = x + block.attn.out_proj(attended.transpose(1, 2).reshape(b, n, d))
     return x + block.mlp(block.ln_2(x))
-
-
-def _attend(qkv: Tensor, heads: int, rows: _Rows, last: bool) -> Tensor:
-    """Attention of the prefixes to themselves and of each prompt to prefix and itself: rows ``[N, d]``, or of the end
-    tokens alone."""
-    sizes = [rows.shared, *(group.count * group.length for group in rows.groups)]
-    samples = len(qkv) // sum(sizes)
-    parts = (_heads(part, samples, heads) for part in qkv.split([samples * size for size in sizes]))
-    q, k_prefix, v_prefix = next(parts)
-    attended = [] if last else [F.scaled_dot_product_attention(q[None], k_prefix[None], v_prefix[None], is_causal=True)]
-    for group, part in zip(rows.groups, parts):
-        q, k, v = (x.view(len(x), group.count, group.length, -1) for x in part)
-        q = (q[:, :, -1:] if last else q) * q.shape[-1] ** -0.5
-        attended.append(_attend_in_group(q, k, v, k_prefix, v_prefix, group.hidden[:, -q.shape[2] :]))
-    return torch.cat(
-        [x.view(samples, heads, -1, x.shape[-1]).transpose(1, 2).reshape(-1, heads * x.shape[-1]) for x in attended]
-    )
-
-
-def _attend_in_group(q: Tensor, k: Tensor, v: Tensor, k_prefix: Tensor, v_prefix: Tensor, hidden: Tensor) -> Tensor:
-    """``[b, count * m, e]`` of scaled queries ``[b, count, m, e]``, keys and values ``[b, count, length, e]`` of each
-    prompt and ``[b, P, e]`` of the prefix, which is multiplied with the queries of all prompts at once."""
-    b, count, m, e = q.shape
-    own = torch.bmm(q.flatten(0, 1), k.flatten(0, 1).mT).view(b, count, m, -1).masked_fill(hidden, -torch.inf)
-    to_prefix = torch.bmm(q.flatten(1, 2), k_prefix.mT)
-    weights = torch.cat([to_prefix, own.flatten(1, 2)], -1).softmax(-1)
-    to_prefix, to_own = weights.split([k_prefix.shape[1], k.shape[2]], -1)
-    own = torch.bmm(to_own.reshape(b * count, m, -1), v.flatten(0, 1)).view(b, count * m, e)
-    return torch.baddbmm(own, to_prefix, v_prefix)
-
-
-def _heads(qkv: Tensor, samples: int, heads: int) -> tuple[Tensor, ...]:
-    """Queries, keys and values ``[S * heads, n, d / heads]`` of rows ``[S * n, 3 * d]``."""
-    split = qkv.view(samples, len(qkv) // samples, 3, heads, -1).permute(2, 0, 3, 1, 4)
-    return split.flatten(1, 2).contiguous().unbind()

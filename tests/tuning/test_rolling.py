@@ -58,7 +58,7 @@ class Small:
     """As much of a trainer as the rolling checkpoint sees."""
 
     epoch = start_epoch = 0
-    num_batches, batch_idx = 4, 0
+    num_batches, batch_idx, max_epoch = 4, 0, 1
 
     def __init__(self) -> None:
         model = torch.nn.Linear(2, 1)
