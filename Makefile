@@ -2,6 +2,7 @@
 # make demo-full  the same with standard AutoAttack instead of APGD-CE+T
 # make test   environment + all tests
 # make bench  the speed table: every hot path beside what people run today (about ten minutes)
+# make gpu    the same on a GPU, and proof that it computes what the CPU does (eight minutes, no download)
 # make faults the fault-injection suite at full length (under 20 minutes), one table at the end and in output/faults.md
 # make lint   ruff and mypy
 # VENV=  (empty) uses the environment that is active
@@ -16,7 +17,7 @@ endif
 SOURCES := setup.py dassl-lite/pyproject.toml scripts/setup.sh
 export PYTHON
 
-.PHONY: setup demo demo-full test bench faults lint format clean
+.PHONY: setup demo demo-full test bench gpu faults lint format clean
 setup: $(STAMPS)/base
 
 demo: $(STAMPS)/base
@@ -30,6 +31,9 @@ test: $(STAMPS)/dev
 
 bench: $(STAMPS)/base
 	$(PYTHON) benchmarks/bench.py
+
+gpu: $(STAMPS)/base
+	$(PYTHON) benchmarks/gpu.py --minutes 8
 
 faults: $(STAMPS)/dev
 	ADVPT_FAULTS=1 ADVPT_FAULTS_TABLE=output/faults.md $(PYTHON) -m pytest -n 2 tests/faults

@@ -43,13 +43,13 @@ def photographs(folder: Path, n: int, size: int = 224) -> ImageSet:
     return ImageSet("bench", "train", tuple(samples), ("one", "two"), Preprocessing((size, size), "bicubic"))
 
 
-def original_loop(model, images: ImageSet, batch: int) -> None:
+def original_loop(model, images: ImageSet, batch: int, steps: int = STEPS) -> None:
     """As the released code does it: nothing is frozen, so every step also computes the gradients of all weights."""
     for pixels in (part.pixels.to(device()) for part in images.batches(range(len(images)), batch)):
         with torch.no_grad():
             clean = model(pixels)
         x = (pixels + torch.empty_like(pixels).uniform_(0, 8 / 255)).detach()
-        for _ in range(STEPS):
+        for _ in range(steps):
             x.requires_grad_()
             loss = F.kl_div(model(x).log_softmax(-1), clean.softmax(-1), reduction="batchmean")
             loss.backward()

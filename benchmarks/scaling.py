@@ -7,21 +7,20 @@ from pathlib import Path
 
 import torch
 from bank import backbone, step
-from common import alternate, device, matrix_rate, median
-from tuning_step import Step, text_tower
+from common import alternate, device, median
+from tuning_step import Step, seconds_and_floor, text_tower
 
 CLASSES, VECTORS, CHUNKS = (10, 37, 101, 397, 1000), (4, 16, 32), (1, 2, 4, 8, 16, 32)
 
 
 def run(quick: bool = False) -> dict[str, list[dict[str, float]]]:
-    model, rate = text_tower(), matrix_rate()
+    model = text_tower()
     classes, chunks = (CLASSES[:3], CHUNKS[:3]) if quick else (CLASSES, CHUNKS)
     tuning = []
     for k in classes:
         for m in VECTORS:
             tuned = Step(model, k, m)
-            seconds = median(alternate({"ours": tuned.ours}, 1 if k > 100 else 3, warm=k <= 100)["ours"])
-            floor = tuned.flops() / rate
+            seconds, floor = seconds_and_floor(tuned, 1 if k > 100 else 3)
             tuning.append({"classes": k, "vectors": m, "seconds": seconds, "floor": floor, "of_floor": seconds / floor})
     clip = backbone("ViT-B/32")
     sizes = (*chunks, 64, 128, 256) if torch.cuda.is_available() else chunks

@@ -45,6 +45,7 @@ from advpt.evaluation.run_folder import UNCOMPARED_LEAVES
 from advpt.files import digest, load_checkpoint, write_json
 from advpt.prompts import exchange, words
 from advpt.prompts.classifier import Classifier, from_templates
+from advpt.prompts.cuda_graph import TextFeatures
 from advpt.prompts.image_encoder import with_visual_prompts
 from advpt.prompts.learner import PromptLearner, check_layout
 from advpt.prompts.text_encoder import TextEncoder, class_tokens
@@ -93,6 +94,7 @@ class PromptTrainer(TrainerX):
     trained = True  # another seed gives another outcome; False for a method that trains nothing
     layout = ""  # of its prompts, where the method says and not its node
     learner: type[PromptLearner] = PromptLearner
+    prompt_features: TextFeatures | None = None  # of the prompts, where the method tunes some
     progress: Progress | None = None  # while training, and until the evaluation that follows
     input_seconds: float | None = 0.0  # what the training input cost, None where that is not known
     loaded: dict | None = None  # where an evaluated prompt came from
@@ -185,6 +187,7 @@ class PromptTrainer(TrainerX):
         self.untrained = learner.ctx.detach().clone() if learner.n_ctx else None
         self.optim, self.sched = build_optim(self.prompt_learner, cfg.OPTIM)
         self.register_model(MODEL_NAME, self.prompt_learner, self.optim, self.sched)
+        self.prompt_features = TextFeatures(self.prompt_learner, self.encoder, cfg.MODEL.CUDA_GRAPHS)
 
     def image_set(self, split, interpolation=None):
         """The images of ``train``, ``val`` or ``test`` under the run's test transform, without normalisation."""
@@ -270,6 +273,11 @@ class PromptTrainer(TrainerX):
                 point[name] = to_json(dataclasses.replace(part, outcome=None))
         return point
 
+    def after_train(self):
+        if self.prompt_features is not None:
+            self.prompt_features.clear()
+        super().after_train()
+
     def before_epoch(self):
         if isinstance(self.train_loader_x, BankLoader):
             self.train_loader_x.epoch = self.epoch
@@ -286,7 +294,7 @@ class PromptTrainer(TrainerX):
 
     def forward_backward(self, batch):
         with half_precision(self.context.precision, self.device):
-            text = self.encoder(self.prompt_learner().text)
+            text = self.prompt_features()
         loss = self.loss(batch, text)
         self.model_backward_and_update(loss)
         self.end_batch()

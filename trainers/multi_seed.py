@@ -98,7 +98,7 @@ def backward(trainers: Sequence[PromptTrainer], batches: Sequence[dict]) -> list
     named = [dict(t.prompt_learner.named_parameters()) for t in trainers]
     values = {name: torch.stack([each[name] for each in named]) for name in named[0]}
     with half_precision(first.context.precision, first.device):
-        text = first.encoder(first.prompt_learner(values).text)
+        text = first.prompt_features(values)
     losses = [t.loss(batch, part) for t, batch, part in zip(trainers, batches, text)]
     for trainer, loss in zip(trainers, losses):
         trainer.model_zero_grad()

@@ -157,14 +157,16 @@ class PGD(Attack):
         images = x + self._start(x, noise)
         if self.clip_first:
             images = self.project(images, x)
-        velocity = torch.zeros_like(x)
+        velocity = torch.zeros_like(x) if self.momentum else x
         for t in range(self.steps):
             gradient = self._gradient(forward, images, y, clean, noise, t)
             if self.ti:
                 gradient = smooth(gradient)
             if self.momentum:
                 gradient = velocity = accumulate(gradient, velocity, self.momentum)
-            images = self.project(images + self.step / 255 * self._direction(gradient), x)
+            moved = self._direction(gradient).mul_(self.step / 255).add_(images)
+            del gradient, images  # as large as the images each
+            images = self.project(moved, x)
         return images
 
     def _gradient(
@@ -172,15 +174,19 @@ class PGD(Attack):
     ) -> Tensor:
         """Of the objective in step ``t``, summed over scaled copies and over draws (only its direction counts)."""
         images = images.detach().requires_grad_()
-        total = torch.zeros_like(images)
-        for copy in [copy for copy in range(self.copies) for _ in range(self.eot_samples)]:
+
+        def of_copy(copy: int) -> Tensor:
             seen = images / 2**copy if copy else images
             if self.diverse == "none":
                 output = forward(seen)
             else:
                 output = through_diverse(forward, seen, DIVERSE[self.diverse], noise)
-            (gradient,) = torch.autograd.grad(self.objective.loss(output, clean, y).sum(), images)
-            total = total + gradient
+            return torch.autograd.grad(self.objective.loss(output, clean, y).sum(), images)[0]
+
+        first, *others = [copy for copy in range(self.copies) for _ in range(self.eot_samples)]
+        total = of_copy(first)
+        for copy in others:
+            total += of_copy(copy)
         return total
 
     def _start(self, x: Tensor, noise: SampleNoise) -> Tensor:
@@ -192,6 +198,7 @@ class PGD(Attack):
         return noise.uniform(x, 0.0 if self.start == "uniform_positive" else -r, r)
 
     def _direction(self, gradient: Tensor) -> Tensor:
+        """Of the step, a new tensor."""
         if self.norm == "linf":
             return gradient.sign()
         size = gradient.flatten(1).norm(dim=1).clamp_min(1e-12)

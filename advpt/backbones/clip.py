@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from advpt.backbones import democlip, robust
 from advpt.backbones.shim import import_clip
+from advpt.backbones.vision import features_of_tokens
 from advpt.errors import DataError, WeightsError, unknown_name
 from advpt.files import (
     digest,
@@ -170,7 +171,8 @@ def build(arch: Architecture) -> nn.Module:
 class ImageEncoder(nn.Module):
     """Pixels ``[b, 3, h, w]`` float32 in [0, 1] to projected, not normalised embeddings ``[b, L]`` float32.
 
-    The channel normalisation of CLIP is inside; nothing outside ever sees normalised pixels.
+    The channel normalisation of CLIP is inside; nothing outside ever sees normalised pixels. A frozen vision
+    transformer leaves out what its feature is not read from (:mod:`advpt.backbones.vision`): the same numbers.
     """
 
     mean: Tensor
@@ -182,8 +184,18 @@ class ImageEncoder(nn.Module):
         self.register_buffer("mean", torch.tensor(PIXEL_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(PIXEL_STD)[:, None, None], persistent=False)
 
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """CLIP's channel normalisation; one copy of the pixels."""
+        return (pixels - self.mean).div_(self.std)
+
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.visual((pixels - self.mean) / self.std)
+        tower: Any = self.visual
+        normalised = self.normalise(pixels)
+        if not hasattr(tower, "transformer") or any(weight.requires_grad for weight in tower.parameters()):
+            return tower(normalised)
+        x = tower.conv1(normalised).flatten(2).permute(0, 2, 1)
+        x = torch.cat([tower.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], 1)
+        return features_of_tokens(tower, tower.ln_pre(x + tower.positional_embedding.to(x.dtype)))
 
 
 Reading = dict[str, Any]

@@ -12,7 +12,7 @@ import functools
 import itertools
 import logging
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from advpt.attacks.noise import SampleNoise, choose_targets
 from advpt.attacks.objectives import is_wrong
 from advpt.attacks.surrogate import Surrogate
 from advpt.backbones.precision import tf32
-from advpt.bank.concurrent import MAX_CONCURRENT, ConcurrentChunks
+from advpt.bank.concurrent import MAX_CONCURRENT, ConcurrentChunks, ReadAhead
 from advpt.bank.defended_input import UNDEFENDED, AdaptiveTarget, DefendedInput, Encode
 from advpt.bank.spec import AdversarialSet, BankSpec
 from advpt.bank.store import MANIFEST, shard_is_sound, shard_name, write_manifest, write_shard
@@ -63,14 +63,19 @@ class CachedForward:
 
     def __init__(self, encode: Encode) -> None:
         self.encode = encode
-        self._last: tuple[Tensor, Tensor] | None = None
+        self._last: tuple[Tensor, int, Tensor] | None = None
 
     def __call__(self, pixels: Tensor) -> Tensor:
         if torch.is_grad_enabled():
             return self.encode(pixels)
-        if self._last is None or not torch.equal(self._last[0], pixels):
-            self._last = pixels.clone(), self.encode(pixels)
-        return self._last[1]
+        if self._last is not None:
+            before, version, output = self._last
+            if before._version == version and torch.equal(before, pixels):  # nobody has written into them since
+                return output
+            self._last = None
+        output = self.encode(pixels)
+        self._last = pixels, pixels._version, output
+        return output
 
 
 @dataclass(frozen=True)
@@ -179,15 +184,32 @@ class Work:
         attack = self.attacker.attack
         return environment(self.attacker.device) | (attack.provenance() if attack else {})
 
-    def fill(self, index: int, tell: Callable[[int], object]) -> None:
-        """Make one shard of every bank that lacks it; ``tell`` is called with numbers of images that are done."""
-        rows = self.shards[index]
-        lacking = [target for target in self.targets if not shard_is_sound(target.folder, index, target.spec.key)]
+    def read(self, index: int) -> Iterator[ImageBatch]:
+        """The images of a shard, a chunk at a time."""
+        images, chunk = self.adversarial_set.images, self.adversarial_set.chunk
+        cuda = self.attacker.device.type == "cuda"
+        return images.batches(self.shards[index], chunk, self.workers, pin_memory=cuda)
+
+    def lacking(self, index: int) -> list[BankTarget]:
+        """The banks that have no sound shard of this number."""
+        return [target for target in self.targets if not shard_is_sound(target.folder, index, target.spec.key)]
+
+    def fill(
+        self, index: int, tell: Callable[[int], object], read: Callable[[int], Iterable[ImageBatch]] | None = None
+    ) -> None:
+        """Make one shard of every bank that lacks it.
+
+        Args:
+            index: of the shard.
+            tell: called with numbers of images that are done.
+            read: gives the images of a shard, in the place of :meth:`read`.
+        """
+        rows, lacking = self.shards[index], self.lacking(index)
         if not lacking:
             tell(len(rows))
             return
         with tf32(lacking[0].spec.precision.startswith("tf32")):
-            _compute(index, rows, self, lacking, tell)
+            _compute(index, (read or self.read)(index), self, lacking, tell)
 
 
 # Fills all shards of a work, moves the bar, and says what the shards were made with.
@@ -203,14 +225,21 @@ def fill_here(work: Work, bar: tqdm) -> Mapping[str, Any]:
         if not lock.acquire(wait):
             return False
         try:
-            work.fill(index, bar.update)
+            work.fill(index, bar.update, read)
         finally:
             lock.release()
         return True
 
-    for index in [index for index in range(len(work.shards)) if not fill(index, wait=False)]:
-        log.info("waiting for another process that works on %s", shard_name(index))
-        fill(index, wait=True)
+    def following(index: int) -> int | None:
+        return index + 1 if index + 1 < len(work.shards) and work.lacking(index + 1) else None
+
+    with contextlib.ExitStack() as stack:
+        read: Callable[[int], Iterable[ImageBatch]] = work.read
+        if work.attacker.device.type == "cuda":
+            read = stack.enter_context(ReadAhead(work.read, following))
+        for index in [index for index in range(len(work.shards)) if not fill(index, wait=False)]:
+            log.info("waiting for another process that works on %s", shard_name(index))
+            fill(index, wait=True)
     return work.built_with()
 
 
@@ -257,8 +286,14 @@ def lock_folder(adversarial_set: AdversarialSet, targets: Sequence[BankTarget]) 
     return targets[0].folder.parent / ".locks" / digest(adversarial_set.fields())[:16]
 
 
-def _compute(index: int, rows: range, work: Work, targets: Sequence[BankTarget], tell: Callable[[int], object]) -> None:
-    adversarial_set, attacker = work.adversarial_set, work.attacker
+def _compute(
+    index: int,
+    batches: Iterable[ImageBatch],
+    work: Work,
+    targets: Sequence[BankTarget],
+    tell: Callable[[int], object],
+) -> None:
+    adversarial_set, attacker, rows = work.adversarial_set, work.attacker, work.shards[index]
     ids = [adversarial_set.images.samples[row].id for row in rows]
     embeddings: list[list[Tensor]] = [[] for _ in targets]
     columns: list[dict[str, Tensor]] = []
@@ -275,8 +310,6 @@ def _compute(index: int, rows: range, work: Work, targets: Sequence[BankTarget],
         row = torch.arange(rows.start + first, rows.start + first + len(names))
         return seen, facts | {"label": batch.labels, "row": row, "file_hash": batch.file_hash}
 
-    cuda = attacker.device.type == "cuda"
-    batches = adversarial_set.images.batches(rows, adversarial_set.chunk, work.workers, pin_memory=cuda)
     for seen, facts in work.concurrent_chunks.run(
         attack_and_embed, zip(itertools.count(0, adversarial_set.chunk), batches)
     ):

@@ -162,7 +162,7 @@ def measure(backbone: Backbone, visual: Tensor, source: Source, workers: int = 0
         for pixels in source.batches(workers):
             hidden_states: list[Tensor] = []
             image_features(encoder, pixels.to(backbone.device), visual, hidden_states)
-            found.update(torch.stack([x.cpu() for x in hidden_states[:-1]], 1))  # the last is behind the blocks
+            found.update(torch.stack([x.cpu() for x in hidden_states], 1))
             bar.update(len(pixels))
     return found
 

@@ -129,5 +129,6 @@ class ConditionalClassifier(Classifier):
         the features of the prompts as no image moves them, which stand for the text tower."""
         parts = {f"value {name}": value for name, value in self.values.items()}
         parts |= {f"prompt {name}": value for name, value in self.learner.named_buffers()}
+        parts["prompt eos"] = self.learner.eos
         scale = torch.tensor(self.scale, dtype=torch.float64)
         return tensor_digest(parts | {"features": self.features, "scale": scale})

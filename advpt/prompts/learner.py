@@ -172,7 +172,7 @@ class PromptLearner(nn.Module):
             self.register_buffer("start", rows[0, :1].clone(), persistent=False)
             self.register_buffer("fixed", behind.clone(), persistent=False)
             self.register_buffer("class_rows", rows[:, 1 : 1 + longest_rest].clone(), persistent=False)
-            self.register_buffer("eos", torch.tensor([len(t) for t in tokens], device=device), persistent=False)
+            self.eos = torch.tensor([len(t) for t in tokens])  # stays on the CPU, where the encoder reads it
             if init:
                 context = encoder.embed(torch.tensor(init, device=device)).clone()
                 context = context.expand(len(names), -1, -1).clone() if self.csc else context

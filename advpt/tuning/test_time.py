@@ -206,17 +206,10 @@ class PromptedCLIP:
         return self.fixed if state.text is None else F.normalize(self.text(state.text).float(), dim=-1)
 
     def logits(
-        self,
-        state: PromptState,
-        text: Tensor,
-        pixels: Tensor,
-        hidden_states: list[Tensor] | None = None,
-        whole: bool = False,
+        self, state: PromptState, text: Tensor, pixels: Tensor, hidden_states: list[Tensor] | None = None
     ) -> Tensor:
-        """``[S, v, K]`` float32 of ``pixels [S, v, 3, h, w]``. ``whole``: with all that a plain forward computes."""
-        features = image_features(
-            self.image, pixels.flatten(0, 1), state.visual, hidden_states, class_token_only=not whole
-        ).float()
+        """``[S, v, K]`` float32 of ``pixels [S, v, 3, h, w]``; ``hidden_states``: as of :func:`image_features`."""
+        features = image_features(self.image, pixels.flatten(0, 1), state.visual, hidden_states).float()
         features = F.normalize(features, dim=-1).unflatten(0, pixels.shape[:2])
         with torch.autocast(pixels.device.type, enabled=False):  # logits are float32 whatever the encoders computed in
             return self.scale * features @ text.transpose(-1, -2)
@@ -331,7 +324,7 @@ class Tuner:
     @torch.no_grad()
     def untuned(self, pixels: Tensor) -> Tensor:
         """Logits ``[b, K]`` of the prompts as they are at the start."""
-        return self.model.logits(self._state, self._text, pixels[None], whole=True)[0]
+        return self.model.logits(self._state, self._text, pixels[None])[0]
 
     @torch.no_grad()
     def predict(self, values: Values, pixels: Tensor) -> Tensor:

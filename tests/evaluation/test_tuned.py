@@ -15,7 +15,6 @@ from advpt.errors import AttackError, ConfigError
 from advpt.evaluation import tuned
 from advpt.evaluation.protocols import KNOWS, Threat, threats
 from advpt.prompts.classifier import Classifier, from_templates
-from advpt.prompts.image_encoder import image_features
 from advpt.prompts.learner import PromptLearner
 from advpt.prompts.text_encoder import TextEncoder
 from advpt.settings import ContextSettings, EvalSettings
@@ -41,16 +40,6 @@ def make(clip: Backbone, **config: object) -> Tuner:
 
 def pixels() -> Tensor:
     return torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(7))
-
-
-def test_the_class_token_only_forward_has_the_same_features(tiny_clip: Backbone) -> None:
-    x, visual = pixels(), torch.randn(2, 3, 64, generator=torch.Generator().manual_seed(0))
-    whole, part = list[Tensor](), list[Tensor]()
-    expected = image_features(tiny_clip.require_image(), x, visual, whole)
-    found = image_features(tiny_clip.require_image(), x, visual, part, class_token_only=True)
-    assert torch.allclose(found, expected, atol=1e-5)
-    assert all(torch.equal(a, b) for a, b in zip(whole[:-1], part[:-1])) and part[-1].shape == (2, 1, 64)
-    assert torch.allclose(part[-1][:, 0], whole[-1][:, 0], atol=1e-5)
 
 
 def test_the_tuned_attacker_goes_through_the_prompts_of_the_clean_image(tiny_clip: Backbone) -> None:

@@ -15,7 +15,7 @@ def test_without_prompts_the_encoder_is_as_it_was(clip: Backbone) -> None:
     expected = clip.model.encode_image((x - encoder.mean) / encoder.std)
     assert torch.equal(image_features(encoder, x), expected)
     assert torch.equal(image_features(encoder, x, hidden_states=hidden_states), expected)
-    assert [tuple(t.shape) for t in hidden_states] == [(3, 1 + 4, 128)] * 4
+    assert [tuple(t.shape) for t in hidden_states] == [(3, 1 + 4, 128)] * 3
     assert with_visual_prompts(encoder, None) is encoder and visual_digest(None) is None
 
 
@@ -24,7 +24,7 @@ def test_prompts_of_a_layer_change_that_layer_and_those_behind(clip: Backbone) -
     visual = learner().visual.detach()
     before: list[Tensor] = []
     feature = image_features(encoder, x, visual, before)
-    assert [tuple(t.shape) for t in before] == [(3, 1 + 4 + 2, 128)] * 4
+    assert [tuple(t.shape) for t in before] == [(3, 1 + 4 + 2, 128)] * 3
     for layer in range(3):
         moved, after = visual.clone(), []
         moved[layer] += 1

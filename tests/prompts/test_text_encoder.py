@@ -15,6 +15,7 @@ from torch import Tensor
 
 from advpt.backbones.shim import import_clip
 from advpt.errors import PromptError
+from advpt.prompts import packed_text
 from advpt.prompts.learner import PromptLearner
 from advpt.prompts.text_encoder import PromptBatch, TextEncoder, tokenize, word_tokens
 from advpt.settings import POSITIONS, ContextSettings
@@ -160,8 +161,10 @@ def test_nothing_behind_the_end_token_matters(towers) -> None:
     for row, end in enumerate(prompts.eos.tolist()):
         noisy[row, end + 1 :] = 1e3
     longer = torch.cat([noisy, torch.full((5, 9, noisy.shape[-1]), float("nan"))], 1)
-    expected = encoder(prompts)
-    assert torch.equal(encoder(dataclasses.replace(prompts, suffix=noisy)), expected)
+    for gradients in (False, True):
+        with torch.set_grad_enabled(gradients):
+            expected = encoder(prompts)
+            assert torch.equal(encoder(dataclasses.replace(prompts, suffix=noisy)), expected)
     assert torch.equal(encoder(dataclasses.replace(prompts, suffix=longer)), expected)
     moved = prompts.suffix.clone()
     moved[:, int(prompts.eos.min())] += 1
@@ -179,6 +182,94 @@ def test_every_split_of_the_same_prompt_gives_the_same_feature(towers) -> None:
     ]
     for other in features[1:]:
         assert (other - features[0]).abs().max() < 1e-5
+
+
+@pytest.fixture(params=(0, 2, 10**6), ids=("one_length_each", "small_groups", "one_group"))
+def padding(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Rows of padding that a group of prompts may have."""
+    monkeypatch.setitem(packed_text.PADDING, "cpu", request.param)
+    return request.param
+
+
+@pytest.mark.parametrize("csc", (False, True), ids=("shared", "csc"))
+@pytest.mark.parametrize("position", POSITIONS)
+def test_equals_coop_however_prompts_are_grouped(towers, padding: int, position: str, csc: bool) -> None:
+    compare(*towers, names_for(12), 5, position, csc)
+
+
+@pytest.mark.parametrize("csc", (False, True), ids=("shared", "csc"))
+def test_equals_coop_in_parts(towers, monkeypatch: pytest.MonkeyPatch, csc: bool) -> None:
+    monkeypatch.setitem(packed_text.AT_ONCE, "cpu", 20)
+    for k in (1, 2, 12):
+        compare(*towers, names_for(k), 5, "end", csc)
+
+
+def test_groups_hold_prompts_of_about_one_length() -> None:
+    eos = (4, 9, 4, 5, 5, 8, 2)
+    assert packed_text.group_by_length(eos, 0) == [[1], [5], [3, 4], [0, 2], [6]]
+    assert packed_text.group_by_length(eos, 2) == [[1, 5], [3, 4, 0, 2], [6]]
+    assert packed_text.group_by_length(eos, 100) == [[1, 5, 3, 4, 0, 2, 6]]
+
+
+def test_only_positions_that_matter_are_computed(towers) -> None:
+    """No padding where each length has a group of its own, and of the last block the end tokens alone."""
+    model, encoder = towers
+    prompts, seen = learner(encoder, names_for(37), 16, "end", False)().text, []
+    hooks = [block.ln_2.register_forward_hook(lambda _, x, y: seen.append(len(x[0]))) for block in
+             model.transformer.resblocks]  # fmt: skip
+    encoder(prompts)
+    for hook in hooks:
+        hook.remove()
+    needed, groups = 1 + 16 + int((prompts.eos + 1).sum()), len(prompts.eos.unique())
+    assert seen[-1] == 37 and all(needed <= rows <= needed + 2 * groups for rows in seen[:-1])
+
+
+@pytest.mark.parametrize("csc", (False, True), ids=("shared", "csc"))
+@pytest.mark.parametrize("at_once", (2048, 20))
+def test_gradients_of_many_samples_are_those_of_each(
+    towers, padding: int, monkeypatch: pytest.MonkeyPatch, csc: bool, at_once: int
+) -> None:
+    """Deep prompts that reach beyond the shared prefix where contexts are class-specific."""
+    monkeypatch.setitem(packed_text.AT_ONCE, "cpu", at_once)
+    _, encoder = towers
+    g = torch.Generator().manual_seed(5)
+    one, k, width = learner(encoder, names_for(7), 4, "end", csc), 7, encoder.width
+    ctx = torch.randn(3, *one.ctx.shape, generator=g).requires_grad_()
+    deep = torch.randn(3, 1, 4, width, generator=g).requires_grad_()
+    weight = torch.randn(3, k, encoder.text_projection.shape[1], generator=g)
+    together = encoder(one._text(ctx, deep))
+    alone = torch.stack([encoder(one._text(c, d)) for c, d in zip(ctx, deep)])
+    assert torch.allclose(together, alone, atol=1e-5)
+    for mine, wanted in zip(*(torch.autograd.grad((f * weight).sum(), (ctx, deep)) for f in (together, alone))):
+        assert (mine - wanted).flatten(1).norm(dim=1).lt(1e-5 * wanted.flatten(1).norm(dim=1)).all()
+
+
+def test_bfloat16_stays_near(towers) -> None:
+    _, encoder = towers
+    ours = learner(encoder, names_for(12), 5, "end", False)
+    plain = encoder(ours().text)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = encoder(ours().text)
+    assert F.cosine_similarity(half.float(), plain).min() > 0.999
+    gradients = [torch.autograd.grad(loss_of(f.float()), ours.ctx)[0].flatten() for f in (half, plain)]
+    assert F.cosine_similarity(*gradients, dim=0) > 0.99
+
+
+def test_the_end_positions_stay_on_the_cpu(towers) -> None:
+    """The encoder reads them in every call: on a device it would wait."""
+    made = learner(towers[1], names_for(3), 4, "end", True).to("meta")
+    assert made.class_rows.device.type == "meta" and made.eos.device.type == "cpu"
+
+
+@pytest.mark.parametrize("csc", (False, True), ids=("shared", "csc"))
+def test_with_and_without_gradients_the_features_are_the_same_to_rounding(towers, csc: bool) -> None:
+    _, encoder = towers
+    prompts = learner(encoder, names_for(12), 5, "end", csc)
+    with torch.no_grad():
+        plain = encoder(prompts().text)
+    packed = encoder(prompts().text)
+    assert packed.requires_grad and not plain.requires_grad
+    assert (packed - plain).abs().max() < 1e-5
 
 
 def test_no_gradient_reaches_the_frozen_tower(towers) -> None:

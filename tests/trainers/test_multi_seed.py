@@ -70,7 +70,8 @@ def test_losses_and_gradients_are_those_of_running_alone(workspace, csc):
         alone = trainer.loss(batch, trainer.encoder(trainer.prompt_learner().text))
         alone.backward()
         assert abs(loss - alone.item()) < 1e-5
-        assert torch.allclose(gradient, trainer.prompt_learner.ctx.grad, rtol=1e-3, atol=1e-7)
+        own = trainer.prompt_learner.ctx.grad
+        assert (gradient - own).norm() < 1e-5 * own.norm()  # what the text encoder promises
     assert len({round(loss, 6) for loss in losses}) == 3
 
 
