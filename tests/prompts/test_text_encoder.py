@@ -237,8 +237,8 @@ def test_gradients_of_many_samples_are_those_of_each(
     ctx = torch.randn(3, *one.ctx.shape, generator=g).requires_grad_()
     deep = torch.randn(3, 1, 4, width, generator=g).requires_grad_()
     weight = torch.randn(3, k, encoder.text_projection.shape[1], generator=g)
-    together = encoder(one._text(ctx, deep))
-    alone = torch.stack([encoder(one._text(c, d)) for c, d in zip(ctx, deep)])
+    together = encoder(one.prompts_of(ctx, deep))
+    alone = torch.stack([encoder(one.prompts_of(c, d)) for c, d in zip(ctx, deep)])
     assert torch.allclose(together, alone, atol=1e-5)
     for mine, wanted in zip(*(torch.autograd.grad((f * weight).sum(), (ctx, deep)) for f in (together, alone))):
         assert (mine - wanted).flatten(1).norm(dim=1).lt(1e-5 * wanted.flatten(1).norm(dim=1)).all()
