@@ -204,13 +204,6 @@ def test_equals_coop_in_parts(towers, monkeypatch: pytest.MonkeyPatch, csc: bool
         compare(*towers, names_for(k), 5, "end", csc)
 
 
-def test_groups_hold_prompts_of_about_one_length() -> None:
-    eos = (4, 9, 4, 5, 5, 8, 2)
-    assert packed_text.group_by_length(eos, 0) == [[1], [5], [3, 4], [0, 2], [6]]
-    assert packed_text.group_by_length(eos, 2) == [[1, 5], [3, 4, 0, 2], [6]]
-    assert packed_text.group_by_length(eos, 100) == [[1, 5, 3, 4, 0, 2, 6]]
-
-
 def test_only_positions_that_matter_are_computed(towers) -> None:
     """No padding where each length has a group of its own, and of the last block the end tokens alone."""
     model, encoder = towers
