@@ -621,6 +621,12 @@ class BackboneSettings(Settings):
     activation: str = setting(
         "", "activation that WEIGHTS was trained with, where the file does not show it", allowed=ACTIVATIONS, added=True
     )
+    cuda_graphs: bool = setting(
+        True,
+        "replay tuning steps from CUDA graphs: the same numbers, faster for few classes",
+        identity=False,
+        added=True,
+    )  # fmt: skip
     compile: bool = setting(
         False, "torch.compile for the encoders: a minute first, faster steps then; such banks have keys of their own"
     )

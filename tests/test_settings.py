@@ -418,7 +418,7 @@ def test_what_may_change_and_what_no_record_holds() -> None:
     """Another list would be another identity of every folder, or another id of every record."""
     free = {"OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATALOADER.NUM_WORKERS", "TRAIN.PRINT_FREQ", "BANK.VERIFY",
             "BANK.DIR", "BANK.ENGINE", "BANK.CPUS_PER_WORKER", "BANK.GPUS_PER_WORKER", "DATASET.ROOT",
-            "DATASET.TITLE"}  # fmt: skip
+            "DATASET.TITLE", "MODEL.CUDA_GRAPHS"}  # fmt: skip
     assert free == UNCOMPARED_LEAVES
     assert free | {"MODEL.WEIGHTS", "MODEL.IMAGE_WEIGHTS", "EVAL.SURROGATE_WEIGHTS", "TRAINER.TAPT.CLEAN_RUN",
                    "TRAINER.TAPT.ADV_STATISTICS", "TRAINER.TAPT.CLEAN_STATISTICS"} == UNRECORDED_LEAVES  # fmt: skip

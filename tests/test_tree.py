@@ -42,8 +42,10 @@ TOPICS = {
     "tests/test_train.py": "train.py",
     "tests/test_tree.py": "this file",
     "tests/test_v1.py": "what version 1 left on disk",
+    "tests/benchmarks/": "benchmarks/",
     "tests/configs/": "yaml files",
     "tests/faults/": "damage, confusions and kills in whole runs",
+    "tests/golden/": "keys, configurations and small runs that stay as they are",
     "tests/runs/": "whole runs through train.py, seen from outside",
     "tests/scripts/": "scripts/",
 }

@@ -499,7 +499,7 @@ class PromptTrainer(GradientTrainer):
     options: SharedContext
     context: ContextSettings
     prompt_learner: PromptLearner
-    prompt_features: TextFeatures
+    prompt_features: TextFeatures  # of the prompts, for a tuning step
     untrained: Tensor | None  # the context before tuning
     batched_seeds: tuple[int, ...] = ()  # that were tuned in one batch with this one
 
@@ -526,6 +526,10 @@ class PromptTrainer(GradientTrainer):
         self.prompt_features = TextFeatures(self.prompt_learner, self.encoder, self.cfg.MODEL.CUDA_GRAPHS)
 
     # --- tuning -------------------------------------------------------------------------------------------------
+
+    def after_train(self) -> None:
+        self.prompt_features.clear()
+        super().after_train()
 
     def bank_images(self) -> ImageSet:
         """The training images as a training bank has them: at most BANK.LIMIT, resized as BANK.PROFILE says."""

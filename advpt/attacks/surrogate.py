@@ -118,7 +118,7 @@ def load_surrogate(
         features, labels = _features(headless, train, device, chunk)
         return fit_linear(features, labels, len(train.classnames), HEAD)
 
-    state = _cached(folder, key_fields, fit)
+    state = read_or_make(folder, key_fields, fit)
     about += f", linear head fitted to {len(train)} training images"
     return Surrogate("resnet50", headless.body, linear(state), about).to(device)
 
@@ -208,7 +208,7 @@ def _small(settings: SurrogateSettings, train: ImageSet, folder: Path, device: t
         _fit(network, network, pixels.to(device), labels.to(device), SMALL)
         return {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
 
-    state = _cached(folder, _key_fields("small-cnn", train, SMALL), fit)
+    state = read_or_make(folder, _key_fields("small-cnn", train, SMALL), fit)
     network = Surrogate("small-cnn", body, head, about)
     _load(network, state, str(folder))
     return network.to(device).eval().requires_grad_(False)
@@ -225,7 +225,7 @@ def _key_fields(network: str, train: ImageSet, recipe: Recipe) -> dict[str, Any]
     }
 
 
-def _cached(folder: Path, key_fields: dict[str, Any], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+def read_or_make(folder: Path, key_fields: dict[str, Any], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     """Tensors from ``folder``, or made now and kept there."""
     path = folder / f"{digest(key_fields)}.safetensors"
     if not path.is_file():

@@ -368,12 +368,12 @@ def _read_archive(path: Path, trusted: bool) -> tuple[dict[str, Tensor], str]:
         )
     try:
         archive = torch.jit.load(path, map_location="cpu")
-        return archive.state_dict(), ACTIVATION if official else _activation_in(archive)
+        return archive.state_dict(), ACTIVATION if official else activation_in(archive)
     except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
         raise unreadable(path, FILE_LABEL, error) from error
 
 
-def _activation_in(archive: Any) -> str:
+def activation_in(archive: Any) -> str:
     """The activation of an archive's text tower, from its code; "" where it has none that is known."""
     try:
         code = str(getattr(archive.transformer.resblocks, "0").mlp.gelu.graph)

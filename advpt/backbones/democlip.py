@@ -100,7 +100,7 @@ def trained_token_ids(path: Path = WEIGHTS) -> list[int]:
         return file.get_tensor("token_ids").tolist()
 
 
-def _text_features(model: Any, tokens: Tensor) -> Tensor:
+def text_features(model: Any, tokens: Tensor) -> Tensor:
     """CLIP's text features without the padding behind the last end token (it cannot influence them)."""
     length = int(tokens.argmax(-1).max()) + 1
     mask = torch.full((length, length), float("-inf")).triu_(1)
@@ -180,7 +180,7 @@ def pretrain(
     started, average = time.monotonic(), float("nan")
     for step in tqdm(range(steps), desc="pre-training", unit="step", disable=None):
         data = rendered.sample_batch(masks, batch, generator)
-        texts = _text_features(model, torch.stack([row_of[caption] for caption in data.captions]))
+        texts = text_features(model, torch.stack([row_of[caption] for caption in data.captions]))
         images = model.visual((data.images - mean) / std)
         loss = contrastive_loss(images, texts, data.true, model.logit_scale.exp())
         optimizer.zero_grad()

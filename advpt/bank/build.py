@@ -209,7 +209,7 @@ class Work:
         return images.batches(self.shards[index], chunk, self.workers, pin_memory=cuda)
 
     def lacking(self, index: int) -> list[BankTarget]:
-        """The banks that have no sound shard of this number."""
+        """The banks without a sound shard of this number."""
         return [target for target in self.targets if not shard_is_sound(target.folder, index, target.spec.key)]
 
     def fill(
@@ -219,8 +219,8 @@ class Work:
 
         Args:
             index: of the shard.
-            progress: ``progress(n)`` is called after every n images.
-            read: gives the images of a shard, in the place of :meth:`read`.
+            progress: called with n after every n images.
+            read: gives the images of a shard, in place of :meth:`read`.
         """
         rows, lacking = self.shards[index], self.lacking(index)
         if not lacking:

@@ -85,14 +85,14 @@ def _test_split() -> Split:
     return Split((), (), digits.split().test)
 
 
-def _handwritten(root: Path, row: Row) -> Image.Image:
+def handwritten(root: Path, row: Row) -> Image.Image:
     image = read_rgb(root / digits.DIGITS.folder / digits.DIGITS.image_dir / row[0])
     return image.convert("L").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
 
 
 def _draw_noisy(root: Path, row: Row) -> Image.Image:
     rng = np.random.default_rng(_seed(f"noisy {row[0]}"))
-    pixels = np.asarray(_handwritten(root, row), dtype=np.float32) / 255
+    pixels = np.asarray(handwritten(root, row), dtype=np.float32) / 255
     noisy = np.clip(pixels + NOISE * rng.standard_normal(pixels.shape), 0, 1)
     return Image.fromarray(np.rint(noisy * 255).astype(np.uint8), mode="L")
 
@@ -100,7 +100,7 @@ def _draw_noisy(root: Path, row: Row) -> Image.Image:
 def _draw_rotated(root: Path, row: Row) -> Image.Image:
     rng = random.Random(_seed(f"rotated {row[0]}"))
     angle = rng.choice((-1, 1)) * rng.uniform(*ANGLES)
-    return _handwritten(root, row).rotate(angle, resample=Image.Resampling.BICUBIC)
+    return handwritten(root, row).rotate(angle, resample=Image.Resampling.BICUBIC)
 
 
 def _seed(text: str) -> int:

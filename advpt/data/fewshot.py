@@ -74,14 +74,14 @@ def record(subset: FewShot, path: Path, *, split_digest: str, shots: int, seed: 
     wanted = as_json(subset, split_digest=split_digest, shots=shots, seed=seed)
     trouble = ""
     if path.is_file():
-        trouble = _difference(path.read_bytes(), json.loads(wanted))
+        trouble = difference(path.read_bytes(), json.loads(wanted))
         if not trouble:
             return ""
     files.write_text(path, wanted)
     return trouble
 
 
-def _difference(data: bytes, wanted: dict[str, object]) -> str:
+def difference(data: bytes, wanted: dict[str, object]) -> str:
     try:
         content = json.loads(data)
     except (ValueError, RecursionError):

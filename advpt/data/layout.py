@@ -209,7 +209,7 @@ def _examine_folders(facts: DatasetFacts, folder: Path) -> Report:
     classes = 0
     for part in facts.parts:
         where = folder / part.target
-        expected = _class_names(facts)
+        expected = class_folder_names(facts)
         there = listing.folders(where)
         present = [name for name in there if (name in expected if expected else imagenet.is_wnid(name))]
         extra += [f"{part.target}/{name}/" for name in there if name not in present]
@@ -246,7 +246,7 @@ def walk_classes(folder: Path, classes: Sequence[str], prefix: str) -> Iterator[
         yield from walk(folder / name, f"{prefix}/{name}/")
 
 
-def _class_names(facts: DatasetFacts) -> list[str]:
+def class_folder_names(facts: DatasetFacts) -> list[str]:
     """The class folders, where they are on record: for A and R only a digest is."""
     if not facts.class_folders:
         return [str(number) for number in range(facts.classes)]

@@ -20,12 +20,12 @@ _SYSTEM_FILES = ("thumbs.db", "desktop.ini")  # of Windows; those of other syste
 
 def folders(path: Path) -> list[str]:
     """Sorted names of the folders in ``path``, hidden ones left out; [] if ``path`` is no folder."""
-    return sorted(entry.name for entry in _entries(path) if entry.is_dir())
+    return sorted(entry.name for entry in entries_of(path) if entry.is_dir())
 
 
 def images(path: Path) -> list[str]:
     """Sorted names of the image files in ``path`` itself, hidden ones left out; [] if it is no folder."""
-    return sorted(entry.name for entry in _entries(path) if not entry.is_dir() and is_image(entry))
+    return sorted(entry.name for entry in entries_of(path) if not entry.is_dir() and is_image(entry))
 
 
 def is_image(entry: os.DirEntry[str]) -> bool:
@@ -64,7 +64,7 @@ def scan(folder: Path) -> Scan:
 
 
 def _files(folder: Path, prefix: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
-    for entry in _entries(folder):
+    for entry in entries_of(folder):
         if not entry.is_dir():
             yield prefix + entry.name, entry
         elif not (entry.is_symlink() and folder.resolve().is_relative_to(Path(entry.path).resolve())):  # a circle
@@ -96,7 +96,7 @@ def doubts(part: str, scans: Mapping[str, Scan], beside: Sequence[str] = ()) -> 
     return sentences
 
 
-def _entries(path: Path) -> Iterable[os.DirEntry[str]]:
+def entries_of(path: Path) -> Iterable[os.DirEntry[str]]:
     if not path.is_dir():
         return []
     with os.scandir(path) as entries:

@@ -98,7 +98,7 @@ class RandomRescale(Defense):
         inside, rows = [], []
         for n, start in ((height, top), (width, left)):
             smallest, largest, canvas = self.sizes(n)
-            r = _whole(size, smallest, largest)
+            r = whole_numbers(size, smallest, largest)
             place = (start * (canvas - r + 1)).floor().clamp_max(canvas - r)
             rows.append(self._sources(n, r, place, canvas))
             at = torch.arange(canvas, device=pixels.device)[None]
@@ -122,7 +122,7 @@ class RandomRescale(Defense):
         return first.long(), (first + 1).clamp_max(n - 1).long(), source - first
 
 
-def _whole(draw: Tensor, low: int, high: int) -> Tensor:
+def whole_numbers(draw: Tensor, low: int, high: int) -> Tensor:
     """Whole numbers (as floats) from ``low`` to ``high``, both included, of draws in [0, 1]."""
     return (low + (draw * (high - low + 1)).floor()).clamp_max(high)
 

@@ -91,7 +91,7 @@ def take(
         return images.classnames[int(logits.argmax(1))]
 
     pictures: list[Picture] = []
-    for sample, clean, attacked in _attacked(attacker, images, chosen, chunk, seed):
+    for sample, clean, attacked in attacked_images(attacker, images, chosen, chunk, seed):
         change = (0.5 + (attacked - clean) * 255 / (2 * threat.attack.eps)).clamp(0, 1)
         files = {kind: f"{len(pictures):02d}-{kind}.png" for kind in KINDS}
         for kind, pixels in zip(KINDS, (clean, attacked, change)):
@@ -113,7 +113,7 @@ def take(
     return run / FOLDER / FILE
 
 
-def _attacked(
+def attacked_images(
     attacker: Attacker, images: ImageSet, chosen: set[str], chunk: int, seed: int
 ) -> Iterator[tuple[Sample, Tensor, Tensor]]:
     """The chosen images, clean and attacked ``[1, 3, h, w]``, attacked in the batches of ``chunk`` that a bank has."""

@@ -22,7 +22,7 @@ from advpt.evaluation import evaluator, pictures, record
 from advpt.evaluation.defended import EvaluationRow
 from advpt.evaluation.evaluator import Prompts, evaluate
 from advpt.evaluation.protocols import recorded, threats
-from advpt.evaluation.record import UNTRAINED, Record, RunFacts, TrainingFacts, WordFacts
+from advpt.evaluation.record import Record, RunFacts, TrainingFacts, WordFacts
 from advpt.files import digest
 from advpt.prompts import words
 from advpt.prompts.text_encoder import TextEncoder
@@ -134,7 +134,7 @@ def run_facts(
         comparable=comparable,
         training=from_json(TrainingFacts, dict(training)),
         warnings=tuple(warnings),
-        trained=None if trained == (trainer not in UNTRAINED) else trained,
+        trained=None if trained == (trainer not in record.UNTRAINED) else trained,
     )
 
 

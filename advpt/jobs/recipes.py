@@ -73,11 +73,6 @@ class Recipes:
         raise ConfigError(unknown_name("data set", name, names))
 
 
-def pairs(settings: Mapping[str, str]) -> Pairs:
-    """A mapping as KEY VALUE pairs."""
-    return tuple(settings.items())
-
-
 def quoted(*texts: str) -> str:
     """Attacks or defenses as a setting's value."""
     return "(" + "".join(f"'{text}'," for text in texts) + ")"

@@ -76,7 +76,7 @@ class ConditionalLearner(PromptLearner):
         at = dict(self.named_parameters()) if values is None else values
         hidden = F.linear(features, at["meta_net.linear1.weight"], at["meta_net.linear1.bias"]).relu()
         shift = F.linear(hidden, at["meta_net.linear2.weight"], at["meta_net.linear2.bias"])
-        return self._text(at["ctx"] + shift.unsqueeze(-2), None)
+        return self.prompts_of(at["ctx"] + shift.unsqueeze(-2), None)
 
     def classifier(self, encoder: TextEncoder, scale: float, fixed: Tensor) -> ConditionalClassifier:
         unmoved = super().classifier(encoder, scale, fixed)

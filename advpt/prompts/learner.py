@@ -228,7 +228,7 @@ class PromptLearner(nn.Module):
             below = at.get("visual_deep")
             deep = _linear(at, "couple_deep", below) if below is not None else None
             visual = _stack(_linear(at, "couple_input", at["ctx"].unsqueeze(-3)).squeeze(-3), below)
-        text = None if self.layout == "visual" else self._text(at["ctx"], deep)
+        text = None if self.layout == "visual" else self.prompts_of(at["ctx"], deep)
         return PromptState(text, visual)
 
     @torch.no_grad()
@@ -243,7 +243,7 @@ class PromptLearner(nn.Module):
         features = F.normalize(encoder(state.text), dim=-1) if state.text else fixed
         return Classifier(features, scale, visual=state.visual)
 
-    def _text(self, ctx: Tensor, deep: Tensor | None) -> PromptBatch:
+    def prompts_of(self, ctx: Tensor, deep: Tensor | None) -> PromptBatch:
         """The prompts of all classes, sharing as long a prefix as their layout allows."""
         k, m = len(self.classnames), self.n_ctx
         if self.position == "end":

@@ -170,8 +170,6 @@ def summarize(by_seed: Mapping[int, Record], robust: bool, notes: Sequence[str] 
         beside.append(f"± {deviation:.1f} over draws")
     if robust:
         beside += [inexact_gradient(result.defense) for result in results]
-    for result in results:
-        beside += [UNTUNED if text.startswith(UNTUNED) else WARNED for text in result.warnings]
     digests = {result.images.digest for result in results}
     if len(digests) > 1:
         beside.append("the seeds have different images")
@@ -201,6 +199,7 @@ def value(cell: Cell | None, index: RecordIndex) -> Value:
         seed = index.runs[run_id].seed if run_id in index.runs else None
         if record is not None and seed is not None:
             by_seed[seed] = record
+            notes += [UNTUNED if text.startswith(UNTUNED) else WARNED for text in record.result.warnings]
         else:
             words.append(state)
             notes.append(state if seed is None else f"seed {seed}: {state}")

@@ -263,7 +263,7 @@ class Tuner:
 
     def tune(self, views: Tensor, values: Values | None = None, ids: Sequence[str] = ()) -> Values:
         """Values ``[S, ...]`` after all steps on ``views [S, views, 3, h, w]``, from ``values`` or the start."""
-        kept = self._kept(views, values)
+        kept = self.kept_views(views, values)
         old = values or self.untouched(len(views))
         now = {name: value.detach().clone().requires_grad_() for name, value in old.items()}
         optimizer = torch.optim.AdamW(now.values(), lr=self.config.lr, betas=BETAS, eps=EPS, weight_decay=DECAY)
@@ -298,7 +298,7 @@ class Tuner:
             unbiased=config.variance == "unbiased",
         )
 
-    def _kept(self, views: Tensor, values: Values | None) -> Tensor:
+    def kept_views(self, views: Tensor, values: Values | None) -> Tensor:
         """The views ``[S, kept, 3, h, w]`` of lowest entropy, chosen once for all steps and both losses."""
         with torch.no_grad():
             rows = choose(self._logits_of_views(views, values), self.config.kept)
@@ -341,7 +341,7 @@ class Tuner:
         now = {name: value.clone().requires_grad_() for name, value in self.untouched(len(ids)).items()}
         first = {name: torch.zeros_like(value) for name, value in now.items()}
         second = dict(first)
-        kept = self._kept(self.views(pixels, ids, seed=seed), None) if self.config.steps else pixels
+        kept = self.kept_views(self.views(pixels, ids, seed=seed), None) if self.config.steps else pixels
         for step in range(1, self.config.steps + 1):
             loss = self.loss(now, kept)[0].sum()
             gradients = dict(zip(now, torch.autograd.grad(loss, list(now.values()), create_graph=True)))

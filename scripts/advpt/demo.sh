@@ -7,6 +7,7 @@
 #
 # By environment: SEEDS ("1 2 ... 10"), OUTPUT, AA, JOBS (runs at a time; default one per core, up to three).
 set -euo pipefail
+[ "${1:-}" != --help ] || { sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 0; }
 source "$(dirname "$0")/common.sh"
 export OMP_NUM_THREADS=1
 exec "$PYTHON" -m advpt run --output "${OUTPUT:-output/demo}" --seeds "${SEEDS:-1 2 3 4 5 6 7 8 9 10}" \

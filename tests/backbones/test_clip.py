@@ -331,7 +331,7 @@ def test_an_archive_shows_its_activation_in_its_code(tiny_archive: Path, tiny_cl
 def test_openais_own_archives_need_no_word(tiny_archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sha = file_digest(tiny_archive)
     monkeypatch.setattr(backbones, "official_file", lambda name: ("https://nowhere/x.pt", sha))
-    monkeypatch.setattr(backbones, "_activation_in", lambda archive: "")
+    monkeypatch.setattr(backbones, "activation_in", lambda archive: "")
     assert load(tiny_archive, activation="").name == "tiny"
 
 

@@ -148,7 +148,7 @@ def test_contrastive_loss_of_plain_pairs_is_clips() -> None:
 def test_text_features_of_pre_training_are_clips(tiny_clip: Backbone) -> None:
     tokens = tokenize(["a red digit three.", "the word fox", "a"])
     with torch.no_grad():
-        found = democlip._text_features(tiny_clip.model, tokens)
+        found = democlip.text_features(tiny_clip.model, tokens)
         assert torch.allclose(found, tiny_clip.model.encode_text(tokens), atol=1e-5)
 
 

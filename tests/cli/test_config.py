@@ -10,7 +10,7 @@ from dassl.config import get_cfg_default
 from advpt.cli import main
 from advpt.settings import extend_cfg, merge_yaml, plain
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("name", ["AdvPT/democlip", "AdvPT/vit_b16", "AdvPT/rn50_ep50_ctxv1", "TAPTV/vit_b16"])

@@ -52,7 +52,7 @@ def test_shifted_digits_are_the_test_digits_changed(tmp_path: Path) -> None:
     for made in (small(demo_sets.NOISY, 100), small(demo_sets.ROTATED, 100)):
         folder = demo_sets.prepare(made, root)
         for row in made.split().test:
-            real = np.asarray(demo_sets._handwritten(root, row).convert("RGB"), dtype=float)
+            real = np.asarray(demo_sets.handwritten(root, row).convert("RGB"), dtype=float)
             found = pixels(folder / "images" / row[0]).astype(float)
             assert found.shape == real.shape and 5 < np.abs(found - real).mean() < 128
 

@@ -137,9 +137,9 @@ def test_no_connection_at_all(server: Server, tmp_path: Path) -> None:
     try:
         assert "could not be fetched: no connection" in message(gone, tmp_path)
     finally:
-        server._thread = threading.Thread(target=lambda: None)
-        server._thread.start()
-        server._server.shutdown = lambda: None  # type: ignore[method-assign]
+        server.thread = threading.Thread(target=lambda: None)
+        server.thread.start()
+        server.http.shutdown = lambda: None  # type: ignore[method-assign]
 
 
 def test_a_full_disk_is_seen_before_the_first_byte(server: Server, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from dassl.config import get_cfg_default
+from dassl.data import DatasetWrapper
 from dassl.data.datasets import Datum
 from PIL import Image
 
@@ -145,7 +146,7 @@ def test_items_of_the_hosts_loaders_are_those_of_the_host(tmp_path: Path) -> Non
 
     for transform in (draw, [draw, draw]):
         found = []
-        for wrapper in (HostImages, HostImages.__mro__[1]):
+        for wrapper in (HostImages, DatasetWrapper):
             torch.manual_seed(0)
             data = [Datum(impath=str(path), label=2, domain=1)]
             found.append(wrapper(cfg, data, transform=transform, is_train=True)[0])

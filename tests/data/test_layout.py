@@ -71,15 +71,15 @@ def test_class_folders_missing_empty_foreign(sketch: Prepared) -> None:
 
 def test_real_class_folders_are_named_when_they_are_missing(tmp_path: Path) -> None:
     facts = catalog.get("imagenet_sketch")
-    names = layout._class_names(facts)
+    names = layout.class_folder_names(facts)
     assert len(names) == 1000
     for name in names[1:]:
         (tmp_path / "images" / name).mkdir(parents=True)
     report = layout.examine(facts, tmp_path)
     assert report.missing == (f"images/{names[0]}/",)
     assert "images has 0 images, expected 50,889" in report.problems
-    assert len(layout._class_names(catalog.get("imagenetv2"))) == 1000
-    assert layout._class_names(catalog.get("imagenet_a")) == []
+    assert len(layout.class_folder_names(catalog.get("imagenetv2"))) == 1000
+    assert layout.class_folder_names(catalog.get("imagenet_a")) == []
 
 
 def test_uneven_classes_of_v2_are_named(tmp_path: Path) -> None:

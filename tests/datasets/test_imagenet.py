@@ -58,8 +58,8 @@ def test_few_shots_are_the_same_wherever_the_files_came_from(
     first = build("ImageNet", shots=2, seed=1)
     assert [item.label for item in first.train_x] == [0, 0, 1, 1, 2, 2, 3, 3]
     assert len(first.test) == 12
-    entries = imagenet.listing._entries
-    monkeypatch.setattr(imagenet.listing, "_entries", lambda path: list(entries(path))[::-1])
+    entries = imagenet.listing.entries_of
+    monkeypatch.setattr(imagenet.listing, "entries_of", lambda path: list(entries(path))[::-1])
     again = build("ImageNet", shots=2, seed=1)
     assert [i.impath for i in first.train_x] == [i.impath for i in again.train_x]
     new = build("ImageNet", shots=2, subsample="new")

@@ -61,9 +61,9 @@ def test_every_size_and_place_is_drawn_equally_often():
     defense_sizes = defense.sizes(32)
     noise = SampleNoise([str(i) for i in range(n)], 0)
     draws = noise.uniform(torch.zeros(n, 4), 0, 1).double()
-    from advpt.defenses.rescale import _whole
+    from advpt.defenses.rescale import whole_numbers
 
-    r = _whole(draws[:, 0], defense_sizes[0], defense_sizes[1])
+    r = whole_numbers(draws[:, 0], defense_sizes[0], defense_sizes[1])
     counts = r.unique(return_counts=True)
     assert counts[0].tolist() == [32, 33, 34]
     assert (counts[1] - n / 3).abs().max() < 4 * (n * 2 / 9) ** 0.5

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from advpt.attacks import parse
 from advpt.bank.build import Attacker
 from advpt.bank.cache import BankCache
-from advpt.evaluation.pictures import _attacked
+from advpt.evaluation.pictures import attacked_images
 from advpt.prompts.classifier import Classifier
 
 
@@ -26,7 +26,7 @@ def test_an_image_is_attacked_as_it_was_for_the_bank(text: str, tiny_clip, image
     bank = bank_cache.get(pictures, attack, classifier)
     assert bool(bank.columns["perturbed"].any())
     attacker, chosen = Attacker(attack.build(), encode, classifier, tiny_clip.device), {pictures.ids[i] for i in (1, 6)}
-    found = list(_attacked(attacker, pictures, chosen, 1 if attack.build().by_image else bank_cache.chunk, 0))
+    found = list(attacked_images(attacker, pictures, chosen, 1 if attack.build().by_image else bank_cache.chunk, 0))
     assert [sample.id for sample, _, _ in found] == [pictures.ids[1], pictures.ids[6]]
     for (_, _, attacked), row in zip(found, (1, 6)):
         torch.testing.assert_close(encode(attacked)[0], bank.embeddings[row], atol=1e-5, rtol=1e-4)

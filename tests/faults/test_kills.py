@@ -72,7 +72,7 @@ KINDS = {
 def test_killed_tuning(workspace: Workspace, tally, monkeypatch, kind):
     trainer, every, more = KINDS[kind]
     monkeypatch.setattr(rolling, "CHECKPOINT_SECONDS", every)
-    monkeypatch.setattr(rolling, "TIME_SHARE", 0)
+    monkeypatch.setattr(rolling, "CHECKPOINT_SHARE", 0)
     more = ("OPTIM.MAX_EPOCH", "4", "DATALOADER.TRAIN_X.BATCH_SIZE", "2", "EVAL.PROTOCOLS", "('transfer',)", *more)
 
     def tune(folder: Path) -> int:

@@ -13,6 +13,7 @@ import random
 import resource
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ from advpt.files import atomic_path, write_text
 from advpt.tuning import rolling
 from tests.helpers.banks import make_clip, make_images
 from tests.helpers.injection import content, forked, outcome, run, times
+from tests.helpers.waiting import wait_for
 from tests.helpers.workspace import Workspace, learned
 
 FKL = parse("pgd2-fkl@8")
@@ -264,18 +266,20 @@ def test_a_lock_is_free_when_it_is_released_whoever_was_forked_meanwhile(tmp_pat
 
 def test_the_lock_of_a_killed_run_is_waited_for(tmp_path):
     """The processes that load images notice a few seconds later that their parent is gone."""
+    noticed = tmp_path / "noticed"
 
     def killed() -> None:
         handle = files.open_locked(tmp_path / run_folder.LOCK, wait=False)
         if os.fork() == 0:  # the loader's process
-            time.sleep(1.5)
+            wait_for(noticed.exists)
             os._exit(0 if handle else 1)
         os.kill(os.getpid(), signal.SIGKILL)
 
     assert run(killed) == -signal.SIGKILL
     began = time.monotonic()
+    threading.Timer(0.7, noticed.touch).start()
     with run_folder.lock_run_folder(tmp_path):
-        assert 0.5 < time.monotonic() - began < run_folder.LOCK_SECONDS
+        assert noticed.exists() and time.monotonic() - began < run_folder.LOCK_SECONDS
 
 
 def small_bank(folder: Path) -> tuple[ImageSet, dict[str, bytes]]:

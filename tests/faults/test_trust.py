@@ -108,9 +108,9 @@ def a_probe(path: Path) -> None:
 
 
 def a_surrogate(path: Path) -> None:
-    surrogate._cached(path.parent, {"network": "x"}, lambda: {})
+    surrogate.read_or_make(path.parent, {"network": "x"}, lambda: {})
     name = f"{files.digest({'network': 'x'})}.safetensors"
-    surrogate._cached(with_name(path, name).parent, {"network": "x"}, lambda: {})
+    surrogate.read_or_make(with_name(path, name).parent, {"network": "x"}, lambda: {})
 
 
 def a_config(path: Path) -> None:
@@ -150,7 +150,7 @@ LOADERS: dict[str, Callable[[Path], object]] = {
     "bank": lambda path: open_bank(with_name(path, "manifest.json").parent, None, verify=True),
     "data manifest": lambda path: manifest.manifest(with_name(path, manifest.NAME).parent),
     "split file": split.read,
-    "few-shot list": lambda path: fewshot._difference(path.read_bytes(), {"train": []}),
+    "few-shot list": lambda path: fewshot.difference(path.read_bytes(), {"train": []}),
     "record": records.read,
     "files of a run": run_files,
     "configuration": a_config,

@@ -67,19 +67,19 @@ class Server:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        self._thread.start()
+        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self.thread.start()
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self.http.shutdown()
+        self.http.server_close()
+        self.thread.join()
 
     def put(self, name: str, data: bytes, **options: Any) -> str:
         """Serve ``data``; returns its address."""
         self.pages[f"/{name}"] = Page(data, **options)
-        return f"http://127.0.0.1:{self._server.server_address[1]}/{name}"
+        return f"http://127.0.0.1:{self.http.server_address[1]}/{name}"
 
     def asked(self, name: str) -> list[str]:
         """The Range headers of the requests for a file, in order; "" where there was none."""

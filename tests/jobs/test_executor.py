@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import sys
-import time
 from collections import Counter
 
 from advpt.evaluation import record as records
@@ -19,6 +18,7 @@ from advpt.jobs.places import Places, is_complete, runs, state_of
 from advpt.jobs.plan import Job, Plan
 from advpt.signals import Terminated, stoppable
 from tests.helpers.executor import FAKE, Place, jobs
+from tests.helpers.waiting import wait_for
 
 
 def in_a_child(place: Place, **options) -> int:
@@ -34,9 +34,10 @@ def in_a_child(place: Place, **options) -> int:
 def test_twelve_jobs_killed_three_times_end_as_uninterrupted_ones(tmp_path):
     plain, killed = (Place(tmp_path / name, Plan(jobs(12))) for name in ("plain", "killed"))
     assert plain.run(slots=4).ok
-    for wait in (0.3, 0.35, 0.4):
+    for _ in range(3):
+        begun = killed.count("start").total()
         child = in_a_child(killed, slots=2)
-        time.sleep(wait)
+        wait_for(lambda begun=begun: killed.count("start").total() > begun)
         os.kill(child, signal.SIGKILL)  # its runs go on without it
         os.waitpid(child, 0)
     summary = killed.run(slots=2)
@@ -54,9 +55,7 @@ def test_an_interrupted_executor_ends_its_runs_and_they_go_on_later(tmp_path):
         with contextlib.suppress(Terminated), stoppable():
             place.run(slots=3)
         os._exit(0)
-    deadline = time.monotonic() + 10
-    while len(place.count("start")) < 1 and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_for(lambda: place.count("start"))
     os.kill(child, signal.SIGTERM)
     os.waitpid(child, 0)
     assert place.run(slots=3).ok and place.count("end") == Counter({job.id: 1 for job in place.plan.jobs})

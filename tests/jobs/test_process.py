@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from advpt.jobs.process import ProcessSpec, run_to_completion
+from tests.helpers.waiting import wait_for
 
 
 def test_a_process_waits_for_one_of_the_same_job_that_was_left_behind(tmp_path):
@@ -33,16 +34,13 @@ def test_a_process_ends_with_the_worker_that_started_it(tmp_path):
     if child == 0:
         run_to_completion(call)
         os._exit(0)
-    while not (tmp_path / "log").is_file() or not (tmp_path / "log").read_text().strip():
-        time.sleep(0.02)
+    wait_for(lambda: (tmp_path / "log").is_file() and (tmp_path / "log").read_text().strip())
     pid = int((tmp_path / "log").read_text())
     os.kill(child, 9)
     os.waitpid(child, 0)
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
+
+    def ended() -> bool:
         state = Path(f"/proc/{pid}/stat")
-        if not state.is_file() or state.read_text().split()[2] == "Z":
-            break
-        time.sleep(0.02)
-    else:
-        pytest.fail("the process goes on alone")
+        return not state.is_file() or state.read_text().split()[2] == "Z"
+
+    wait_for(ended)

@@ -204,13 +204,6 @@ def test_equals_coop_in_parts(towers, monkeypatch: pytest.MonkeyPatch, csc: bool
         compare(*towers, names_for(k), 5, "end", csc)
 
 
-def test_groups_hold_prompts_of_about_one_length() -> None:
-    eos = (4, 9, 4, 5, 5, 8, 2)
-    assert packed_text.group_by_length(eos, 0) == [[1], [5], [3, 4], [0, 2], [6]]
-    assert packed_text.group_by_length(eos, 2) == [[1, 5], [3, 4, 0, 2], [6]]
-    assert packed_text.group_by_length(eos, 100) == [[1, 5, 3, 4, 0, 2, 6]]
-
-
 def test_only_positions_that_matter_are_computed(towers) -> None:
     """No padding where each length has a group of its own, and of the last block the end tokens alone."""
     model, encoder = towers
@@ -237,8 +230,8 @@ def test_gradients_of_many_samples_are_those_of_each(
     ctx = torch.randn(3, *one.ctx.shape, generator=g).requires_grad_()
     deep = torch.randn(3, 1, 4, width, generator=g).requires_grad_()
     weight = torch.randn(3, k, encoder.text_projection.shape[1], generator=g)
-    together = encoder(one._text(ctx, deep))
-    alone = torch.stack([encoder(one._text(c, d)) for c, d in zip(ctx, deep)])
+    together = encoder(one.prompts_of(ctx, deep))
+    alone = torch.stack([encoder(one.prompts_of(c, d)) for c, d in zip(ctx, deep)])
     assert torch.allclose(together, alone, atol=1e-5)
     for mine, wanted in zip(*(torch.autograd.grad((f * weight).sum(), (ctx, deep)) for f in (together, alone))):
         assert (mine - wanted).flatten(1).norm(dim=1).lt(1e-5 * wanted.flatten(1).norm(dim=1)).all()

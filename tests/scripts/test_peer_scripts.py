@@ -51,6 +51,12 @@ def test_without_words_a_script_says_what_it_takes(tmp_path, script):
     assert not made and f"bash scripts/{script}" in printed
 
 
+@pytest.mark.parametrize("script", ("demo", "demo_search", "peers_search", "tapt_search"))
+def test_scripts_that_need_no_words_say_with_help_what_they_do(tmp_path, script):
+    made, printed = calls(tmp_path, f"advpt/{script}.sh", "--help")
+    assert not made and len(printed.splitlines()) >= 2 and "set -euo" not in printed
+
+
 def test_main_makes_a_run_of_every_seed_and_number_of_shots(tmp_path):
     env = {"SEEDS": "1 2", "SHOTS": "4 all", "TRAINER": "CoOp", "WEIGHTS": "mine.pt", "NAME": "my pets"}
     made, script = plan_of(tmp_path, "advpt/main.sh", "pets", "vit_b16", "BANK.LIMIT", "200", **env)

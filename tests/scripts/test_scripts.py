@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from advpt.checkpoints import load_checkpoint
 from advpt.data import imagenet
 from advpt.evaluation import record as records
 from tests.helpers.script_calls import plan_of, value
+from tests.helpers.waiting import wait_for
 from tests.helpers.workspace import ROOT, Workspace, write_jpeg
 
 
@@ -36,9 +36,7 @@ def main_sh(folder: Path, weights: Path, *more: str, seeds: str = "1 2", start=s
 def test_main_continues_after_a_kill_says_done_and_refuses_another_configuration(folder, tiny_file, monkeypatch):
     first = folder / "out/image_folder/AdvPT/vit_b16_allshots/seed1/done.json"
     running = main_sh(folder, tiny_file, start=subprocess.Popen, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while not first.is_file() and time.monotonic() < deadline:
-        time.sleep(0.2)
+    wait_for(first.is_file, 300)
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
     assert first.is_file()

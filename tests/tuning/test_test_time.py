@@ -134,7 +134,7 @@ def test_no_step_is_the_model_as_it_was(clip: Backbone, design: str) -> None:
 def test_many_images_at_once(clip: Backbone, design: str) -> None:
     made, x = tuner(clip, design), pixels(8)
     seen = made.views(x, IDS[:8])
-    kept = made._kept(seen, None)
+    kept = made.kept_views(seen, None)
     values = made.untouched(8)
     together = made.loss(dict(values), kept)[0]
     for i in range(8):
@@ -279,7 +279,7 @@ def test_what_alignment_reaches(clip: Backbone, design: str) -> None:
 @pytest.mark.parametrize("design", DESIGNS)
 def test_gradient_of_the_whole_loss(clip: Backbone, design: str) -> None:
     made = tuner(clip, design, dataclasses.replace(HOW, align_weight=1.0))
-    kept = made._kept(made.views(pixels(1), IDS[:1]), None)
+    kept = made.kept_views(made.views(pixels(1), IDS[:1]), None)
     values = {name: value.clone().requires_grad_() for name, value in made.untouched(1).items()}
     gradients = torch.autograd.grad(made.loss(values, kept)[0].sum(), list(values.values()))
     for (name, _), gradient in zip(values.items(), gradients):
@@ -299,7 +299,7 @@ def test_a_step_makes_the_loss_smaller(clip: Backbone, seed: int) -> None:
     ):
         made = tuner(clip, "VLI", config, learner=learner(clip, "VLI", seed))
         seen = made.views(pixels(2, seed), IDS[:2])
-        kept = made._kept(seen, None)
+        kept = made.kept_views(seen, None)
         before, after = made.loss(made.untouched(2), kept)[0], made.loss(made.tune(seen), kept)[0]
         assert bool((after < before).all())
 
@@ -309,7 +309,7 @@ def test_the_first_step_of_adamw_has_one_size(clip: Backbone, scale: float) -> N
     made = tuner(clip, "VLJ", dataclasses.replace(HOW, entropy_weight=scale, align_weight=scale))
     seen = made.views(pixels(2), IDS[:2])
     values = {name: value.clone().requires_grad_() for name, value in made.untouched(2).items()}
-    made.loss(values, made._kept(seen, None))[0].sum().backward()
+    made.loss(values, made.kept_views(seen, None))[0].sum().backward()
     for name, value in made.tune(seen).items():
         moved = value - values[name] * (1 - 5e-4 * DECAY)
         large = values[name].grad.abs() > 1e-4 * scale

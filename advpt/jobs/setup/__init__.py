@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from advpt.errors import ConfigError, unknown_name
-
-Pairs = tuple[tuple[str, str], ...]
+from advpt.jobs.plan import Pairs
 
 
 @dataclass(frozen=True)
