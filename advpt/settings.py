@@ -630,13 +630,6 @@ class BackboneSettings(Settings):
     compile: bool = setting(
         False, "torch.compile for the encoders: a minute first, faster steps then; such banks have keys of their own"
     )
-    cuda_graphs: bool = setting(
-        True,
-        "replay tuning steps from CUDA graphs: the same numbers, faster for few classes",
-        recorded=False,
-        identity=False,
-        added=True,
-    )
 
 
 @dataclass(frozen=True)

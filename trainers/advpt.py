@@ -527,10 +527,6 @@ class PromptTrainer(GradientTrainer):
 
     # --- tuning -------------------------------------------------------------------------------------------------
 
-    def after_train(self) -> None:
-        self.prompt_features.clear()
-        super().after_train()
-
     def bank_images(self) -> ImageSet:
         """The training images as a training bank has them: at most BANK.LIMIT, resized as BANK.PROFILE says."""
         settings = self.bank_settings

@@ -12,7 +12,7 @@ import functools
 import itertools
 import logging
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from advpt.attacks.noise import SampleNoise, choose_targets
 from advpt.attacks.objectives import is_wrong
 from advpt.attacks.surrogate import Surrogate
 from advpt.backbones.precision import tf32
-from advpt.bank.concurrent import MAX_CONCURRENT, ConcurrentChunks, ReadAhead
+from advpt.bank.concurrent import MAX_CONCURRENT, ConcurrentChunks
 from advpt.bank.defended_input import UNDEFENDED, AdaptiveTarget, DefendedInput, Encode
 from advpt.bank.spec import AdversarialSet, BankSpec
 from advpt.bank.store import MANIFEST, shard_is_sound, shard_name, write_manifest, write_shard
@@ -202,32 +202,14 @@ class Work:
         attack = self.attacker.attack
         return environment(self.attacker.device) | (attack.provenance() if attack else {})
 
-    def read(self, index: int) -> Iterator[ImageBatch]:
-        """The images of a shard, a chunk at a time."""
-        images, chunk = self.adversarial_set.images, self.adversarial_set.chunk
-        cuda = self.attacker.device.type == "cuda"
-        return images.batches(self.shards[index], chunk, self.workers, pin_memory=cuda)
-
-    def lacking(self, index: int) -> list[BankTarget]:
-        """The banks without a sound shard of this number."""
-        return [target for target in self.targets if not shard_is_sound(target.folder, index, target.spec.key)]
-
-    def fill(
-        self, index: int, progress: Callable[[int], object], read: Callable[[int], Iterable[ImageBatch]] | None = None
-    ) -> None:
-        """Make one shard of every bank that lacks it.
-
-        Args:
-            index: of the shard.
-            progress: called with n after every n images.
-            read: gives the images of a shard, in place of :meth:`read`.
-        """
-        rows, lacking = self.shards[index], self.lacking(index)
+    def fill(self, index: int, progress: Callable[[int], object]) -> None:
+        """Make one shard of every bank that lacks it; ``progress(n)`` is called after every n images."""
+        lacking = [target for target in self.targets if not shard_is_sound(target.folder, index, target.spec.key)]
         if not lacking:
-            progress(len(rows))
+            progress(len(self.shards[index]))
             return
         with tf32(lacking[0].spec.precision.startswith("tf32")):
-            _compute(index, (read or self.read)(index), self, lacking, progress)
+            _compute(index, self, lacking, progress)
 
 
 # Fills all shards of a work, moves the bar, and returns what the shards were built with (:meth:`Work.built_with`).
@@ -243,19 +225,12 @@ def fill_here(work: Work, bar: Bar) -> Mapping[str, Any]:
         if not lock.acquire(wait):
             return False
         with lock:
-            work.fill(index, bar.update, read)
+            work.fill(index, bar.update)
         return True
 
-    def following(index: int) -> int | None:
-        return index + 1 if index + 1 < len(work.shards) and work.lacking(index + 1) else None
-
-    with contextlib.ExitStack() as stack:
-        read: Callable[[int], Iterable[ImageBatch]] = work.read
-        if work.attacker.device.type == "cuda":
-            read = stack.enter_context(ReadAhead(work.read, following))
-        for index in [index for index in range(len(work.shards)) if not fill(index, wait=False)]:
-            log.info("waiting for another process that works on %s", shard_name(index))
-            fill(index, wait=True)
+    for index in [index for index in range(len(work.shards)) if not fill(index, wait=False)]:
+        log.info("waiting for another process that works on %s", shard_name(index))
+        fill(index, wait=True)
     return work.built_with()
 
 
@@ -292,13 +267,7 @@ def lock_folder(work: Work) -> Path:
     return work.targets[0].folder.parent / ".locks" / digest(work.adversarial_set.fields())[:16]
 
 
-def _compute(
-    index: int,
-    batches: Iterable[ImageBatch],
-    work: Work,
-    targets: Sequence[BankTarget],
-    progress: Callable[[int], object],
-) -> None:
+def _compute(index: int, work: Work, targets: Sequence[BankTarget], progress: Callable[[int], object]) -> None:
     images, chunk = work.adversarial_set.images, work.adversarial_set.chunk
     attacker, rows = work.attacker, work.shards[index]
     ids = [images.samples[row].id for row in rows]
@@ -317,6 +286,7 @@ def _compute(
         row = torch.arange(rows.start + first, rows.start + first + len(names))
         return embedded, facts | {"label": batch.labels, "row": row, "file_hash": batch.file_hash}
 
+    batches = images.batches(rows, chunk, work.workers, pin_memory=attacker.device.type == "cuda")
     for embedded, facts in work.concurrent_chunks.run(attack_and_embed, zip(itertools.count(0, chunk), batches)):
         for parts, part in zip(embeddings, embedded):
             parts.append(part)

@@ -8,7 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -98,34 +98,6 @@ class ConcurrentChunks:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             torch.cuda.empty_cache()
-
-
-class ReadAhead(Generic[T]):
-    """Reads the items of the next shard in a thread while those of this one are computed: a GPU would wait otherwise.
-
-    Args:
-        read: gives the items of a shard.
-        following: the shard that will probably be asked for after this one, None where there is none.
-    """
-
-    def __init__(self, read: Callable[[int], Iterator[T]], following: Callable[[int], int | None]) -> None:
-        self._read, self._following = read, following
-        self._pool = ThreadPoolExecutor(1)
-        self._next: tuple[int, Future[list[T]]] | None = None
-
-    def __call__(self, index: int) -> Iterable[T]:
-        """The items of a shard, in order; what reading them raises is raised here."""
-        ahead, self._next = self._next, None
-        items: Iterable[T] = ahead[1].result() if ahead is not None and ahead[0] == index else self._read(index)
-        if (number := self._following(index)) is not None:
-            self._next = number, self._pool.submit(lambda: list(self._read(number)))
-        return items
-
-    def __enter__(self) -> ReadAhead[T]:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
 
 
 def fits(free: int, peak: int, limit: int) -> int:

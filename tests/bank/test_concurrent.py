@@ -2,14 +2,13 @@
 
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 import torch
 
 from advpt.attacks import parse
 from advpt.bank.cache import BankCache
-from advpt.bank.concurrent import ConcurrentChunks, ReadAhead, fits
+from advpt.bank.concurrent import ConcurrentChunks, fits
 from advpt.errors import AttackError, BankError
 from advpt.prompts.classifier import Classifier
 
@@ -104,37 +103,3 @@ def test_an_attack_that_uses_the_global_random_state_runs_alone(bank_cache, pict
     bank_cache.get(pictures.first(2), parse("apgd-ce-t@4"), Classifier(features, 10.0))
     bank_cache.get(pictures.first(2), FKL)
     assert asked == [1, 4]
-
-
-class Reader:
-    """Shards of three numbers each; remembers which were read, and in which thread."""
-
-    def __init__(self) -> None:
-        self.threads: dict[int, int] = {}
-
-    def __call__(self, index: int) -> Iterator[int]:
-        self.threads[index] = threading.get_ident()
-        if index == 3:
-            raise BankError("shard 3 cannot be read")
-        yield from range(10 * index, 10 * index + 3)
-
-
-def test_the_next_shard_is_read_in_a_thread_and_each_is_read_once() -> None:
-    reader = Reader()
-    with ReadAhead(reader, lambda index: index + 1 if index < 2 else None) as read:
-        assert [list(read(index)) for index in range(3)] == [[0, 1, 2], [10, 11, 12], [20, 21, 22]]
-    assert sorted(reader.threads) == [0, 1, 2]
-    assert reader.threads[0] == threading.get_ident() != reader.threads[1]
-
-
-def test_a_shard_that_nobody_expected_is_read_all_the_same() -> None:
-    with ReadAhead(Reader(), lambda index: index + 1 if index < 1 else None) as read:
-        assert list(read(0)) == [0, 1, 2]
-        assert list(read(2)) == [20, 21, 22]
-
-
-def test_what_reading_ahead_raises_is_raised_where_the_shard_is_asked_for() -> None:
-    with ReadAhead(Reader(), lambda index: index + 1) as read:
-        assert list(read(2)) == [20, 21, 22]
-        with pytest.raises(BankError, match="shard 3"):
-            read(3)
