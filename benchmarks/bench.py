@@ -21,6 +21,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+import gpu  # noqa: E402
 from common import Row, machine  # noqa: E402
 from tabulate import tabulate  # noqa: E402
 
@@ -69,6 +70,8 @@ def results(found: dict, rows: list[Row]) -> str:
         body = [[r["chunk"], f"{r['images_per_second']:.2f}"] for r in scaling["bank"]]
         lines += ["Bank, ViT-B/32, forward + input gradient:", ""]
         lines += [tabulate(body, ("chunk", "images/s"), tablefmt="github"), ""]
+    if (measured := HERE / "gpu_results.json").is_file():
+        lines += ["## On a GPU", "", gpu.describe(json.loads(measured.read_text()))]
     return "\n".join(lines)
 
 

@@ -130,6 +130,7 @@ def describe(results: dict) -> str:
         f"{machine.get('gpu') or machine.get('processor')}; torch {machine.get('torch')}, "
         f"Python {machine.get('python')}, {machine.get('system')}; {results['seconds'] / 60:.1f} minutes.",
         "",
+        *(f"{remark}\n" for remark in results.get("remarks", ())),
         table(results["parts"], "github"),
         "",
     ]

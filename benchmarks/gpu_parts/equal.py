@@ -130,8 +130,8 @@ def compare_runs(report: Report, label: str, words: list[str], devices: dict[str
     differing = [int((a != b).sum()) for a, b in zip(*outcomes.values(), strict=True)]
     shown = {role: ", ".join(f"{value:.1f}" for value in each) for role, each in accuracies.items()}
     note = (
-        f"{epochs} epochs of 8 shots, {images} test images, clean and attacked: {shown['tested']} against {shown['reference']} %; "
-        f"{differing} images are answered differently"
+        f"{epochs} epochs of 8 shots, {images} test images, clean and attacked: {shown['tested']} against "
+        f"{shown['reference']} %; {differing} images are answered differently"
     )
     report.add(Measurement(label, gap, "points", wanted=f"within {ACCURACY_TOLERANCE} points",
                            met=gap <= ACCURACY_TOLERANCE, note=note))  # fmt: skip
