@@ -414,6 +414,7 @@ def merge_yaml(cfg: CfgNode, path: Path) -> None:
             raise ConfigError(f"{origin}: {error}") from None
 
 
+BACKBONES, RECIPE = "backbones", "recipe"  # the folder beside trainers/, and the file beside those of single backbones
 # What the parts of a configuration's name stand for where there is no file of that name, as CoOp's yaml files are
 # named: rn50_ep50_ctxv1.yaml is rn50.yaml with these settings. "{node}" is the trainer's, of the folder's name.
 _NAME_PARTS: dict[str, dict[str, str]] = {
@@ -429,7 +430,8 @@ def yaml_layers(path: Path, inside: tuple[Path, ...] = ()) -> list[tuple[str, di
     """What a configuration file says: (where, settings by dotted name), the later ones win.
 
     A top-level ``_BASE_: FILE`` (relative to the file) comes before the file's own settings. A file that does not exist
-    is composed: ``rn50_ep50_ctxv1.yaml`` of ``rn50.yaml`` and what ``ep50`` and ``ctxv1`` stand for.
+    is composed: ``rn50.yaml`` of the trainer's ``recipe.yaml`` and ``configs/backbones/rn50.yaml``, and
+    ``rn50_ep50_ctxv1.yaml`` of that and what ``ep50`` and ``ctxv1`` stand for.
 
     Args:
         path: the yaml file, or the name of a composed one.
@@ -465,8 +467,41 @@ def yaml_layers(path: Path, inside: tuple[Path, ...] = ()) -> list[tuple[str, di
     return [*layers, (str(path), values)]
 
 
+def _by_backbone(path: Path) -> tuple[Path, Path] | None:
+    """The recipe and the backbone's file that stand for a file that is not there: ``CoOp/vit_b16_imagenet.yaml`` is
+    ``CoOp/recipe_imagenet.yaml`` with ``configs/backbones/vit_b16.yaml`` on top."""
+    for backbone in _backbones(path.parent):
+        kind = path.stem.removeprefix(backbone.stem)
+        recipe = path.with_name(f"{RECIPE}{kind}.yaml")
+        if kind != path.stem and kind[:1] in ("", "_") and recipe.is_file():
+            return recipe, backbone
+    return None
+
+
+def _backbones(folder: Path) -> list[Path]:
+    """The files of backbones beside the folder in which that of a trainer lies."""
+    return sorted((folder.absolute().parent.parent / BACKBONES).glob("*.yaml"))
+
+
+def has_config(path: Path) -> bool:
+    """Whether there is a trainer's yaml of this name, or a recipe and a backbone's file that it is made of."""
+    return "\0" not in str(path) and (path.is_file() or _by_backbone(path) is not None)
+
+
+def config_names(folder: Path) -> list[str]:
+    """The names of a trainer's yaml files, those made of a recipe and a backbone among them."""
+    files = [path.stem for path in folder.glob("*.yaml")]
+    backbones = [path.stem for path in _backbones(folder)]
+    recipes = [name.removeprefix(RECIPE) for name in files if name.startswith(RECIPE)]
+    made = [f"{backbone}{kind}" for backbone in backbones for kind in recipes]
+    return sorted({name for name in files if not name.startswith(RECIPE)} | set(made))
+
+
 def _composed(path: Path, inside: tuple[Path, ...]) -> list[tuple[str, dict[str, Any]]]:
-    """The layers of a file that is not there: those of the file whose name is the longest beginning of its own."""
+    """The layers of a file that is not there: of a recipe and a backbone, or those of the file whose name is the longest
+    beginning of its own."""
+    if "\0" not in str(path) and (parts := _by_backbone(path)) is not None:
+        return [layer for part in parts for layer in yaml_layers(part, inside)]
     stem, values = path.stem, dict[str, Any]()
     while "\0" not in str(path) and "_" in stem:
         stem, _, part = stem.rpartition("_")
@@ -475,9 +510,9 @@ def _composed(path: Path, inside: tuple[Path, ...]) -> list[tuple[str, dict[str,
             break
         node = path.parent.name.upper()
         values = {n.format(node=node): re.sub(rule, v, part) for n, v in _NAME_PARTS[rule].items()} | values
-        if (shorter := path.with_name(f"{stem}{path.suffix}")).is_file():
+        if has_config(shorter := path.with_name(f"{stem}{path.suffix}")):
             return [*yaml_layers(shorter, inside), (f"{path} (composed of {shorter.name} and its name)", values)]
-    there = sorted(p.stem for p in path.parent.glob("*.yaml")) if "\0" not in str(path) else []
+    there = config_names(path.parent) if "\0" not in str(path) else []
     advice = f"; there are {', '.join(there)}" if there else ""
     if there and "trainers" in path.parts:
         advice += ", each also with _ep50, _batch4, _c4, _ctxv1, _val behind it"

@@ -29,13 +29,13 @@ with tempfile.TemporaryDirectory() as folder:
     images = photographs(Path(folder, "images"), n)
     before = peak_memory()
     if hold:  # as evaluation code does that attacks the whole test set and then classifies it
-        whole = torch.cat([batch.pixels for batch in images.batches(range(n), 32)])
+        whole = torch.cat([batch.pixels for batch in images.batches(range(n), 64)])
         attack, parts = parse("pgd1-fkl@8").build(), []
-        for part in whole.split(32):
+        for part in whole.split(64):
             parts.append(attack(clip.require_image(), part, torch.zeros(len(part)).long(), torch.Generator()).images)
-        clip.require_image()(torch.cat(parts)[:32])
+        clip.require_image()(torch.cat(parts)[:64])
     else:
-        BankCache(Path(folder, "banks"), clip, lambda: clip, chunk=32).get(images, parse("pgd1-fkl@8"))
+        BankCache(Path(folder, "banks"), clip, lambda: clip, chunk=64).get(images, parse("pgd1-fkl@8"))
     print(json.dumps(peak_memory() - before))
 """
 

@@ -126,7 +126,7 @@ def digits(n: int) -> Tensor:
 def agreement(tuner: Tuner, clip, pixels: Tensor, ids: list[str]) -> str:
     """Predictions against the plain loop, and losses of a batch against those of each image alone."""
     with torch.no_grad():
-        kept = tuner._kept(tuner.views(pixels, ids), None)
+        kept = tuner.kept_views(tuner.views(pixels, ids), None)
         together = tuner.loss(tuner.untouched(len(ids)), kept)[0]
         alone = torch.cat([tuner.loss(tuner.untouched(1), kept[i : i + 1])[0] for i in range(len(ids))])
     single = dataclasses.replace(tuner, config=dataclasses.replace(tuner.config, batch=1))

@@ -9,6 +9,7 @@ import pytest
 from yacs.config import CfgNode
 
 import train
+from advpt.settings import config_names
 from tests.helpers.workspace import ROOT, context, first, own_data, parse_as_coop, results
 
 
@@ -111,7 +112,8 @@ def test_every_shipped_yaml_resolves_to_what_its_name_says():
     from trainers.attacked import AttackedTrainer
 
     names = {"vit_b16": "ViT-B/16", "vit_b32": "ViT-B/32", "vit_l14": "ViT-L/14", "rn50": "RN50", "rn101": "RN101"}
-    for path in sorted((ROOT / "configs" / "trainers").glob("*/*.yaml")):
+    folders = [path for path in (ROOT / "configs" / "trainers").iterdir() if path.is_dir()]
+    for path in sorted(folder / f"{name}.yaml" for folder in folders for name in config_names(folder)):
         trainer, backbone = path.parent.name, path.stem.removesuffix("_released").removesuffix("_imagenet")
         cfg = train.setup_cfg(train.parse_args(["--trainer", trainer, "--config-file", str(path)]))
         expected = names.get(backbone, "DemoCLIP")

@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         require_unicode(words, "the command line")
         with stoppable():
             return int(args.run(args))
-    except BrokenPipeError:  # the reader (head, a pager) has seen enough
+    except BrokenPipeError:  # the reader (head, a pager) has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Terminated:

@@ -299,8 +299,8 @@ class Result(RunFacts):
             raise FieldError("protocol is None, expected a text beside an attack")
         for name, part in (("clean", self.clean), ("robust", self.robust)):
             if part is not None and not part.has_outcomes:
-                found = shown(part.outcome)
-                raise FieldError(f"{name}.outcome is {found}, expected one bit for each of {part.n} images")
+                outcome = shown(part.outcome)
+                raise FieldError(f"{name}.outcome is {outcome}, expected one bit for each of {part.n} images")
 
     @property
     def defense_name(self) -> str:

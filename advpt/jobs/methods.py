@@ -13,7 +13,7 @@ TABLE_NAMES = {ZEROSHOT: "vanilla", PROBE: "linear_probe", COOP_CLEAN: "CoOp, cl
 TAPT_DESIGNS = (("V", "AdvVPT", "TAPTV"), ("VLI", "AdvIVLP", "TAPTVLI"), ("VLJ", "AdvMaPLe", "TAPTVLJ"))
 
 CONTEXT_LEAVES = ("N_CTX", "CSC", "CTX_INIT", "CLASS_TOKEN_POSITION", "PREC")
-# Recipes that were changed under their names, and what they said before: their runs are other runs.
+# Recipes that were changed under their names, and their values before: their runs are other runs.
 WARMUP_BEFORE = (ADVPT, ("OPTIM.WARMUP_EPOCH", "0"))  # of a data set's own recipe, which had a warm-up epoch
 RATE_BEFORE = (ADVPT, "democlip")  # whose rate was 0.005: the rate is named in every run
 

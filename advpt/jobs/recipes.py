@@ -9,6 +9,7 @@ from pathlib import Path
 from advpt.errors import ConfigError, unknown_name
 from advpt.jobs import methods
 from advpt.jobs.plan import Pairs
+from advpt.settings import has_config
 from advpt.settings import recipe as read_recipe
 
 TRAINERS, DATASETS = Path("configs", "trainers"), Path("configs", "datasets")
@@ -55,8 +56,8 @@ class Recipes:
         if trainer not in names:
             raise ConfigError(unknown_name("trainer", trainer, names))
         special = TRAINERS / trainer / f"{stem}_{dataset}.yaml"
-        config = special if (self.repository / special).is_file() else TRAINERS / trainer / f"{stem}.yaml"
-        if not (self.repository / config).is_file():
+        config = special if has_config(self.repository / special) else TRAINERS / trainer / f"{stem}.yaml"
+        if not has_config(self.repository / config):
             raise ConfigError(f"there is no {config}; see the folder {TRAINERS / trainer}")
         if config == special and trainer == methods.WARMUP_BEFORE[0]:
             settings = (*settings, methods.WARMUP_BEFORE[1])

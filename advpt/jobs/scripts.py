@@ -15,6 +15,7 @@ from advpt.errors import ConfigError
 from advpt.jobs.methods import ADVPT, COOP, TAPT_DESIGNS, ZEROSHOT
 from advpt.jobs.plan import Job, Pairs, Plan, Planner
 from advpt.jobs.recipes import DATASETS, TRAINERS, Recipes
+from advpt.settings import has_config
 
 SEARCHED = "a photo of the digit"  # what prompts start as in the searches
 RESULT_LINE = re.compile(r"^\* (?:robust_)?accuracy:.*", re.MULTILINE)
@@ -122,11 +123,11 @@ def main_config(repository: Path, trainer: str, backbone: str, dataset: str) -> 
     """The yaml, which may be composed: ``vit_b16_ep50`` is ``vit_b16`` with 50 epochs, and on a data set with its own
     recipe (ImageNet) ``vit_b16_imagenet_ep50``."""
     folder, base, parts = repository / TRAINERS / trainer, backbone, ""
-    while not (folder / f"{base}.yaml").is_file() and "_" in base:
+    while not has_config(folder / f"{base}.yaml") and "_" in base:
         base, _, part = base.rpartition("_")
         parts = f"_{part}{parts}"
     special = f"{base}_{dataset}"
-    return f"{TRAINERS}/{trainer}/{f'{special}{parts}' if (folder / f'{special}.yaml').is_file() else backbone}.yaml"
+    return f"{TRAINERS}/{trainer}/{f'{special}{parts}' if has_config(folder / f'{special}.yaml') else backbone}.yaml"
 
 
 def main(request: Request) -> Script:
