@@ -498,8 +498,8 @@ def config_names(folder: Path) -> list[str]:
 
 
 def _composed(path: Path, inside: tuple[Path, ...]) -> list[tuple[str, dict[str, Any]]]:
-    """The layers of a file that is not there: of a recipe and a backbone, or those of the file whose name is the longest
-    beginning of its own."""
+    """The layers of a file that is not there: a recipe's and a backbone's, or those of the file whose name is the
+    longest beginning of its own."""
     if "\0" not in str(path) and (parts := _by_backbone(path)) is not None:
         return [layer for part in parts for layer in yaml_layers(part, inside)]
     stem, values = path.stem, dict[str, Any]()
@@ -574,7 +574,8 @@ def recipe(path: Path, more: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
     """What a yaml file and KEY VALUE pairs say, by dotted name, on top of this project's defaults; for looking ahead,
     where no host is there to say what it knows besides."""
     settings = dict(DEFAULTS)
-    for name, value in (*_pairs(path, path.stat().st_mtime_ns), *more):
+    files = (path,) if path.is_file() else _by_backbone(path) or ()
+    for name, value in (*_pairs(path, tuple(file.stat().st_mtime_ns for file in files)), *more):
         with contextlib.suppress(ValueError, SyntaxError):  # the run itself says what is wrong
             value = _coerce(settings[name], value) if name in settings else ast.literal_eval(str(value))
         settings[name] = value
@@ -582,8 +583,8 @@ def recipe(path: Path, more: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
 
 
 @functools.cache
-def _pairs(path: Path, changed: int) -> tuple[tuple[str, Any], ...]:
-    """The leaves of a yaml file that was last changed then, those of its base first."""
+def _pairs(path: Path, changed: tuple[int, ...]) -> tuple[tuple[str, Any], ...]:
+    """The leaves of a yaml file whose parts were last changed then, those of its base first."""
     return tuple(pair for _, values in yaml_layers(path) for pair in values.items())
 
 

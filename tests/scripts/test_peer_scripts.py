@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from advpt.settings import has_config
 from tests.helpers.script_calls import calls, plan_of, value
 from tests.helpers.workspace import ROOT
 
@@ -21,7 +22,7 @@ def test_base_to_new_evaluates_the_prompt_of_the_base_classes_on_the_others(tmp_
     assert value(base, "--output-dir") == str(tmp_path / "out/dtd/CAPT/vit_b32_16shots/base/seed0")
     for words in (base, new):
         assert value(words, "OPTIM.LR") == "0.1" and value(words, "DATASET.NUM_SHOTS") == "16"
-        assert Path(value(words, "--config-file")).is_file() and value(words, "--root") == "/data"
+        assert has_config(Path(value(words, "--config-file"))) and value(words, "--root") == "/data"
 
 
 @pytest.mark.parametrize("script", ("advpt/main.sh", "advpt/base_to_new.sh"))
