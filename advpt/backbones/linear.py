@@ -31,6 +31,26 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return _Linear.apply(x, weight, bias)
 
 
+def fast_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """As :func:`linear`, but for the last bits; for any number of rows."""
+    plain = x.device.type != "cpu" or x.dtype != torch.float32 or weight.dtype != torch.float32
+    if plain or weight.requires_grad or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+        return F.linear(x, weight, bias)
+    return _FastLinear.apply(x, weight, bias) if onednn_has_the_same_bits() else F.linear(x, weight, bias)
+
+
+class _FastLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.weight = weight
+        return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        back = torch.ops.mkldnn._linear_pointwise(gradient.contiguous(), ctx.weight.t(), None, "none", [], "")
+        return back, None, None
+
+
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

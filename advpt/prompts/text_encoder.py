@@ -4,8 +4,8 @@ CLIP's text transformer is causal and its feature is read at the end token. So t
 share at their beginning are computed once and their keys and values are shared, and the padding behind the end token is
 never computed. The numbers are those of the 77-token forward (float32: features to 1e-6, gradients to 1e-5 relative).
 
-Where gradients are wanted, :mod:`advpt.prompts.packed_text` computes them faster. Without gradients the way of format
-v1 is kept, to the last bit: the banks of attacks through a prompt are keyed by the digest of its features.
+Where gradients of a wide tower are wanted, :mod:`advpt.prompts.packed_text` computes them faster. Elsewhere the way of
+format v1 is kept, to the last bit: the banks of attacks through a prompt are keyed by the digest of its features.
 """
 
 from __future__ import annotations
@@ -68,13 +68,14 @@ class TextEncoder(nn.Module):
     def forward(self, prompts: PromptBatch) -> Tensor:
         """``[K, L]`` float32 features (``[S, K, L]`` of the prompts of S samples), projected, not normalised;
         differentiable in prefix, suffix and deep."""
-        return self._with_gradients(prompts) if torch.is_grad_enabled() else self._without_gradients(prompts)
+        packed = torch.is_grad_enabled() and self.width >= packed_text.WIDTH
+        return self._packed(prompts) if packed else self._plain(prompts)
 
     def compile(self, *args: Any, **options: Any) -> None:
         """As ``torch.nn.Module.compile``, of a tuning step's computation without its planning, which is cached."""
         self._encode_rows = torch.compile(packed_text.encode_rows, *args, **options)
 
-    def _with_gradients(self, prompts: PromptBatch) -> Tensor:
+    def _packed(self, prompts: PromptBatch) -> Tensor:
         samples, device, eos = _samples(prompts), prompts.suffix.device, tuple(prompts.eos.tolist())
         parts = min(len(eos), -(-(sum(eos) + len(eos)) // packed_text.AT_ONCE.get(device.type, sys.maxsize)))
         if parts > 1:
@@ -88,7 +89,7 @@ class TextEncoder(nn.Module):
         features = self._encode_rows(self, tokens, deep, rows)
         return features.unflatten(0, (samples, -1)) if samples else features
 
-    def _without_gradients(self, prompts: PromptBatch) -> Tensor:
+    def _plain(self, prompts: PromptBatch) -> Tensor:
         shared, own = prompts.prefix.shape[-2], int(prompts.eos.max()) + 1
         samples = _samples(prompts)
         s, k = samples or 1, len(prompts.eos)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from advpt.backbones import linear as module
-from advpt.backbones.linear import BLOCK, ROWS, linear
+from advpt.backbones.linear import BLOCK, ROWS, fast_linear, linear
 
 
 def draw(*shape: int) -> torch.Tensor:
@@ -49,3 +49,18 @@ def test_a_trainable_weight_and_autocast_are_left_to_pytorch(monkeypatch: pytest
     assert gradient.abs().sum() > 0
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert linear(x, weight.detach()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("rows", (1, 83, 1000))
+def test_the_fast_product_agrees_to_rounding(rows: int) -> None:
+    weight, bias = draw(512, 768), draw(512)
+    results = []
+    for product in (fast_linear, F.linear):
+        x = draw(rows, 768).requires_grad_()
+        y = product(x, weight, bias)
+        results.append((y.detach(), *torch.autograd.grad(y.square().sum(), x)))
+    for one, other in zip(*results):
+        assert (one - other).norm() < 1e-5 * other.norm()
+    trainable = weight.clone().requires_grad_()
+    fast_linear(draw(rows, 768), trainable, bias).sum().backward()
+    assert trainable.grad is not None

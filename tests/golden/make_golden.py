@@ -31,6 +31,7 @@ RUNS: dict[str, list[str]] = {
 }  # fmt: skip
 START = {"TAPTV": "AdvVPT", "TAPTVLI": "AdvIVLP", "TAPTVLJ": "AdvMaPLe"}  # whose run test-time tuning begins with
 SMALL = ["OPTIM.MAX_EPOCH", "1", "BANK.LIMIT", "32", "EVAL.SUBSET", "16", "DATASET.NUM_SHOTS", "4"]
+ADDED = ("MODEL.CUDA_GRAPHS",)  # leaves that came after the revision of the golden file
 DATASETS = ("digits", "pets", "imagenet")
 
 
@@ -49,7 +50,8 @@ def configuration(yaml: str, dataset: str) -> str:
     words = ["--trainer", yaml.split("/")[0], "--seed", "1", "--root", "data", "--output-dir", "out"]
     words += ["--config-file", f"configs/trainers/{yaml}", "--dataset-config-file", f"configs/datasets/{dataset}.yaml"]
     train.register_plugins()
-    return digest(flat(train.setup_cfg(train.parse_args(words))))
+    leaves = flat(train.setup_cfg(train.parse_args(words)))
+    return digest({name: value for name, value in leaves.items() if name not in ADDED})
 
 
 def flat(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -33,6 +33,21 @@ WORDS = [
 WORDS += ["747", "cat!", "a_very_long_name_that_goes_on_and_on_and_on_for_ever", "(red) <tag>", "hydrangea", "7-Eleven"]
 
 
+@pytest.fixture(autouse=True)
+def packed_in_narrow_towers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The towers of these tests are narrow."""
+    monkeypatch.setattr(packed_text, "WIDTH", 0)
+
+
+def test_narrow_towers_keep_the_bits_of_the_plain_way(towers, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, encoder = towers
+    prompts = learner(encoder, names_for(5), 4, "end", False)
+    monkeypatch.setattr(packed_text, "WIDTH", encoder.width + 1)
+    with torch.no_grad():
+        plain = encoder(prompts().text)
+    assert torch.equal(encoder(prompts().text), plain)
+
+
 def names_for(k: int) -> list[str]:
     """K different names, from one token to more than a dozen."""
     if k <= len(ODD_NAMES):
