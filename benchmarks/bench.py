@@ -55,8 +55,8 @@ def results(found: dict, rows: list[Row]) -> str:
         f"float32 product runs at {about['matrix_gflops']:g} GFLOP/s. `make bench` took {found['seconds'] / 60:.1f} "
         "minutes. Weights are random: speed does not depend on them. Seconds unless said otherwise; each pair runs "
         "alternating in one process, so compare ratios, not seconds. *Of the floor*: seconds over those that the "
-        "products which must be computed take at the rate of that one large product; below 1 where oneDNN multiplies, which is "
-        "faster than PyTorch's own product on AMD's processors.",
+        "products which must be computed take at the rate of that one large product; below 1 where oneDNN multiplies, "
+        "which is faster than PyTorch's own product on AMD's processors.",
         "",
         table(rows, "github"),
         "",
