@@ -251,8 +251,6 @@ def build_banks(work: Work, fill: Fill = fill_here) -> None:
     with Bar(label, len(images), "image") as bar:
         built_with = fill(work, bar)
     for target in work.targets:
-        if not (target.folder / MANIFEST).is_file():
-            write_manifest(target.folder, target.spec.fields(), [len(rows) for rows in work.shards], built_with)
         remove_torn(target.folder)
     locks = lock_folder(work)
     with contextlib.suppress(OSError):  # another process may remove them as well, or still use them
@@ -260,6 +258,9 @@ def build_banks(work: Work, fill: Fill = fill_here) -> None:
             path.unlink(missing_ok=True)
         locks.rmdir()
         locks.parent.rmdir()
+    for target in work.targets:  # last: no later build tidies up a bank that has a manifest
+        if not (target.folder / MANIFEST).is_file():
+            write_manifest(target.folder, target.spec.fields(), [len(rows) for rows in work.shards], built_with)
 
 
 def lock_folder(work: Work) -> Path:

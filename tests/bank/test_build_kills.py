@@ -70,6 +70,26 @@ def test_ten_kills_change_nothing(tmp_path, small_shards):
     assert bank_files(tmp_path / "killed") == bank_files(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("last", ("remove_torn", "write_manifest"))
+def test_a_kill_before_or_after_the_last_steps_leaves_no_lock_files(tmp_path, small_shards, monkeypatch, last):
+    images, clip = make_images(tmp_path / "images", 6), make_clip()
+
+    def build(root: Path) -> None:
+        BankCache(root, clip, lambda: clip, chunk=2).get(images, FKL)
+
+    def killed_after(*arguments: object) -> None:
+        step(*arguments)
+        raise KeyboardInterrupt
+
+    build(tmp_path / "whole")
+    step = getattr(build_module, last)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(build_module, last, killed_after)
+        build(tmp_path / "killed")
+    build(tmp_path / "killed")
+    assert bank_files(tmp_path / "killed") == bank_files(tmp_path / "whole")
+
+
 def test_two_processes_share_the_work(tmp_path, small_shards):
     torch.set_num_threads(1)
     pictures, backbone = make_images(tmp_path / "images", 40), make_clip()
