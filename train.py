@@ -21,7 +21,7 @@ from yacs.config import CfgNode
 from advpt.advice import advice_on_nodes, explanation, naming_missing_settings
 from advpt.errors import ConfigError, unknown_name
 from advpt.settings import leaves, merge_overrides, merge_yaml, unread
-from advpt.signals import TERMINATED, Terminated, stoppable
+from advpt.signals import explain_stop, stoppable
 
 if TYPE_CHECKING:
     from advpt.data.lists import DataLists
@@ -70,12 +70,10 @@ def main(argv: list[str] | None = None) -> int:
         with stoppable():
             args = parse_args(argv)
             return run_seeds(args) if args.seeds else run_one(args)
-    except Terminated:
-        print("stopped by SIGTERM; the same command continues where it was", file=sys.stderr)
-        return TERMINATED
-    except KeyboardInterrupt:
-        print("stopped; the same command continues where it was", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        text, status = explain_stop(stop)
+        print(text, file=sys.stderr)
+        return status
     except Exception as error:
         reason, status = explanation(error)
         if not reason:

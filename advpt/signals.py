@@ -9,11 +9,17 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
-TERMINATED = 143  # exit status, as shells have it: 128 + SIGTERM
+TERMINATED, INTERRUPTED = 143, 130  # exit statuses, as shells have them: 128 + SIGTERM, SIGINT
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM arrived. Files are whole; the same command goes on from them."""
+
+
+def explain_stop(stop: KeyboardInterrupt) -> tuple[str, int]:
+    """What a command that was stopped says, and its exit status."""
+    text = "stopped; the same command continues where it was"
+    return (text.replace(";", " by SIGTERM;"), TERMINATED) if isinstance(stop, Terminated) else (text, INTERRUPTED)
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

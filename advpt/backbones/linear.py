@@ -23,20 +23,22 @@ ROWS = 256  # with fewer there is nothing to gain
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``F.linear(x, weight, bias)``, the same bits; differentiable in ``x``, and in the rest where it requires it."""
-    plain = x.device.type != "cpu" or x.dtype != torch.float32 or weight.dtype != torch.float32
-    if plain or x.numel() < ROWS * x.shape[-1] or weight.requires_grad or torch.is_autocast_enabled("cpu"):
-        return F.linear(x, weight, bias)
-    if torch.compiler.is_compiling() or not onednn_has_the_same_bits():
+    if x.numel() < ROWS * x.shape[-1] or not _suits_onednn(x, weight):
         return F.linear(x, weight, bias)
     return _Linear.apply(x, weight, bias)
 
 
 def fast_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """As :func:`linear`, but for the last bits; for any number of rows."""
-    plain = x.device.type != "cpu" or x.dtype != torch.float32 or weight.dtype != torch.float32
-    if plain or weight.requires_grad or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
-        return F.linear(x, weight, bias)
-    return _FastLinear.apply(x, weight, bias) if onednn_has_the_same_bits() else F.linear(x, weight, bias)
+    return _FastLinear.apply(x, weight, bias) if _suits_onednn(x, weight) else F.linear(x, weight, bias)
+
+
+def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Whether this is a product of a frozen float32 layer on a processor where oneDNN is the faster library."""
+    float32 = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
+    if not float32 or weight.requires_grad or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+        return False
+    return onednn_has_the_same_bits()
 
 
 class _FastLinear(torch.autograd.Function):

@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 from advpt.data.listing import require_unicode
 from advpt.errors import AdvPTError
-from advpt.signals import TERMINATED, Terminated, stoppable
+from advpt.signals import explain_stop, stoppable
 
 VERBS = {
     "doctor": "versions, devices, weights, data",
@@ -56,12 +56,10 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (head, a pager) has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Terminated:
-        print("stopped by SIGTERM; the same command continues where it was", file=sys.stderr)
-        return TERMINATED
-    except KeyboardInterrupt:
-        print("stopped; the same command continues where it was", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        text, status = explain_stop(stop)
+        print(text, file=sys.stderr)
+        return status
     except AdvPTError as error:
         if args.verbose:
             raise
