@@ -1,8 +1,8 @@
 """Dataclasses from JSON and back: the annotations of a dataclass are the schema of the JSON object.
 
-Annotations may be ``bool``, ``int``, ``float``, ``str``, :data:`Json` (anything), other dataclasses, ``X | None``,
-``tuple[X, ...]``, ``tuple[X, Y]`` and ``Mapping[str, X]``. Names in the JSON that no field has are ignored. Conditions
-that a type cannot express stand in ``__post_init__``, which raises :class:`FieldError`.
+Annotations may be ``bool``, ``int``, ``float``, ``str``, ``Literal``, :data:`Json` (anything), other dataclasses,
+``X | None``, ``tuple[X, ...]``, ``tuple[X, Y]`` and ``Mapping[str, X]``. Names in the JSON that no field has are
+ignored. Conditions that a type cannot express stand in ``__post_init__``, which raises :class:`FieldError`.
 """
 
 from __future__ import annotations
@@ -96,6 +96,8 @@ def _read(annotation: Any, value: Json, name: str) -> Any:
         each = [arguments[0]] * len(value) if arguments[1:] == (...,) else arguments
         if len(each) == len(value):
             return tuple(_read(one, item, f"{name}[{i}]") for i, (one, item) in enumerate(zip(each, value)))
+    if kind is typing.Literal and value in arguments:
+        return value
     scalar = kind in _WORDS and isinstance(value, (int, float) if kind is float else kind)
     if scalar and isinstance(value, bool) is (kind is bool) and (not isinstance(value, float) or math.isfinite(value)):
         return value  # true and false are no numbers, and infinity and NaN are none either
@@ -107,4 +109,6 @@ def _expected(annotation: Any) -> list[str]:
     kind, arguments = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
     if kind is tuple:
         return ["a list" if arguments[1:] == (...,) else f"a list of {len(arguments)}"]
+    if kind is typing.Literal:
+        return [repr(value) for value in arguments]
     return _WORDS.get(kind, "an object").split(", ")

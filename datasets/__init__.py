@@ -1,6 +1,6 @@
 """The data sets; importing this package registers them all with Dassl.
 
-Every file in this folder is imported. An entry of ``advpt.data.entries`` that no file registers gets the class that its
+Every file in this folder is imported. A data set of the catalogue that no file registers gets the class that its
 facts ask for: a :class:`SplitDataset` where there is a split file, an :class:`ImageNetVariant` where there are class
 folders.
 """
@@ -12,7 +12,7 @@ import pkgutil
 
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
 
-from advpt.data.entries import ENTRIES
+from advpt.data import catalog
 from advpt.data.facts import DatasetFacts
 
 from . import imagenet, split_file
@@ -26,6 +26,6 @@ def class_for(facts: DatasetFacts) -> type[DatasetBase]:
 
 for _file in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_file.name}")
-for _facts in ENTRIES:
-    if _facts.name not in DATASET_REGISTRY.registered_names():
-        DATASET_REGISTRY.register()(class_for(_facts))
+for _name in catalog.names():
+    if _name not in DATASET_REGISTRY.registered_names():
+        DATASET_REGISTRY.register()(class_for(catalog.get(_name)))

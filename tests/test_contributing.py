@@ -20,7 +20,7 @@ PACKAGES = ("advpt", "trainers", "datasets")
 COPIED = (*PACKAGES, "configs", "scripts", "tests", "docs", "dassl-lite", "train.py", "pyproject.toml")
 # The tests that find what is new by themselves, and the names that they have then.
 FOUND_BY = ("tests/helpers/contributed.py", "tests/attacks/test_base.py", "tests/defenses/test_base.py",
-            "tests/bank/test_defended_input.py", "tests/data/test_entries.py", "tests/data/test_prepare.py",
+            "tests/bank/test_defended_input.py", "tests/data/test_catalog_entries.py", "tests/data/test_prepare.py",
             "tests/data/test_prepare_verb.py", "tests/datasets/test_split_file.py", "tests/configs",
             "tests/test_settings.py", "tests/test_train.py", "tests/test_tree.py")  # fmt: skip
 NAMES = ("contributed", "rsfgsm", "squeeze", "Shapes", "shapes", "Smooth", "smooth", "registered", "unique", "shipped",
@@ -47,9 +47,7 @@ def add(top: Path, path: str, code: str) -> None:
         at = text.rindex("\n", 0, re.search(r"^(from|import) ", text, flags=re.MULTILINE).start()) + 1  # type: ignore[union-attr]
         text = text[:at] + code + text[at:]
     else:
-        (name,) = re.findall(r"^(\w+) = ", code, flags=re.MULTILINE)
-        head, entries = text.split("\nENTRIES: ")
-        text = f"{head}\n{code}\nENTRIES: {entries.rstrip().removesuffix(')')}    {name},\n)\n"
+        text = f"{text}\n{code}"
     target.write_text(text, encoding="utf-8")
 
 
@@ -57,7 +55,7 @@ ADDITIONS = {
     "Add a trainer": ["configs/trainers/Smooth/democlip.yaml", "trainers/__init__.py", "trainers/smooth.py"],
     "Add an attack": ["advpt/attacks/__init__.py", "advpt/attacks/rsfgsm.py"],
     "Add a defense": ["advpt/defenses/__init__.py", "advpt/defenses/squeeze.py"],
-    "Add a data set": ["advpt/data/entries.py", "configs/datasets/shapes.yaml"],
+    "Add a data set": ["advpt/data/catalog.toml", "configs/datasets/shapes.yaml"],
 }
 
 

@@ -1,14 +1,16 @@
-"""Look-up in the catalogue of data sets: by registry name or alias, and their prompt templates."""
+"""The catalogue of data sets, from ``catalog.toml``: look-up by registry name or alias, and prompt templates."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
-from advpt.data.entries import ENTRIES
-from advpt.data.facts import DatasetFacts
+from advpt.data.facts import Checksums, DatasetFacts, Source, SplitFacts
 from advpt.errors import ConfigError, unknown_name
+from advpt.schema import from_json
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 
@@ -22,12 +24,40 @@ ENSEMBLE: tuple[str, ...] = (
     "art of the {}.",
     "a photo of the small {}.",
 )
-_BY_NAME: dict[str, DatasetFacts] = {key: facts for facts in ENTRIES for key in (facts.name, *facts.aliases)}
+
+# Split files are also in this MIT-licensed repository, at a pinned commit.
+MIRROR = (
+    "https://raw.githubusercontent.com/linzhiqiu/cross_modal_adaptation/"
+    "ac9077ee4e422f768c9b9109551468605e33ec9a/splits/"
+)
+COLLECTION = "https://huggingface.co/datasets/zhengli97/prompt_learning_dataset"  # unofficial; all sets but ImageNet
+
+
+def read(path: Path) -> dict[str, DatasetFacts]:
+    """The data sets of a catalogue file by registry name, in its order; copies of split files are added to sources."""
+    entries = {}
+    for name, table in tomllib.loads(path.read_text(encoding="utf-8")).items():
+        facts = from_json(DatasetFacts, {"name": name, **table}, name)
+        copies = _copies(facts.split) if facts.split and facts.split.drive else ()
+        entries[name] = dataclasses.replace(facts, sources=facts.sources + copies)
+    return entries
+
+
+def _copies(split: SplitFacts) -> tuple[Source, Source]:
+    marks = {field.name: getattr(split, field.name) for field in dataclasses.fields(Checksums)}
+    return (
+        Source("split", "github", MIRROR + split.filename, split.filename, **marks),
+        Source("split", "drive", split.drive, split.filename, **marks),
+    )
+
+
+_ENTRIES = read(Path(__file__).with_suffix(".toml"))
+_BY_NAME = {key: facts for facts in _ENTRIES.values() for key in (facts.name, *facts.aliases)}
 
 
 def names() -> tuple[str, ...]:
     """Registry names of all data sets, in the order of the catalogue."""
-    return tuple(facts.name for facts in ENTRIES)
+    return tuple(_ENTRIES)
 
 
 def get(name: str) -> DatasetFacts:

@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 
 from advpt.data import digits, rendered
-from advpt.data.entries import DIGIT_NAMES
 from advpt.data.facts import DatasetFacts
 from advpt.data.images import read_rgb
+from advpt.data.rendered import DIGIT_NAMES
 from advpt.data.split import Row, Split
 from advpt.errors import DataError
 from advpt.files import atomic_folder, write_text

@@ -10,10 +10,12 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from advpt import files
-from advpt.data.entries import DIGIT_NAMES, DIGITS
+from advpt.data import catalog
+from advpt.data.rendered import DIGIT_NAMES
 from advpt.data.split import Row, Split
 from advpt.errors import DataError
 
+DIGITS = catalog.get("Digits")
 RULE = "advpt-digits-1"  # version of the splitting rule; it is the seed of the ranking below
 SPLIT_NAME = "split_advpt_Digits.json"
 

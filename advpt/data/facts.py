@@ -1,4 +1,4 @@
-"""The types of the catalogue of data sets."""
+"""The types of the catalogue of data sets, which stands in ``catalog.toml``."""
 
 from __future__ import annotations
 
@@ -59,17 +59,19 @@ class SplitFacts(Checksums):
     """A split file and the checksums of the official one.
 
     content: SHA-256 of the parsed content in canonical form (:meth:`advpt.data.split.Split.digest`).
+    drive:   its id on CoOp's Google Drive; such a file has another copy in the mirror of :mod:`advpt.data.catalog`.
     """
 
     filename: str
     content: str = ""
+    drive: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Lookalike:
-    """A path, relative to DATASET.ROOT, that shows another layout, and the advice for it."""
+    """Paths, relative to DATASET.ROOT, that show another layout, and the advice for it."""
 
-    path: str
+    paths: tuple[str, ...]
     advice: str
 
 

@@ -287,4 +287,5 @@ def _state(
 
 def advice(facts: DatasetFacts, root: Path) -> str:
     """Advice on other layouts that lie under ``root``; "" or sentences that begin with a space."""
-    return "".join(f" Found {hint.path}: {hint.advice}" for hint in facts.lookalikes if any(root.glob(hint.path)))
+    hints = ((path, hint.advice) for hint in facts.lookalikes for path in hint.paths)
+    return "".join(f" Found {path}: {text}" for path, text in hints if any(root.glob(path)))

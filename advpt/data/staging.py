@@ -38,10 +38,10 @@ def hints(facts: DatasetFacts, folder: Path) -> list[str]:
     """Advice on other layouts in an unpacked or staged folder."""
     advice = []
     for hint in facts.lookalikes:
-        inner = hint.path.removeprefix(f"{facts.folder}/")
-        if any(any(folder.glob(pattern)) for pattern in (hint.path, inner)):
+        inner = (path.removeprefix(f"{facts.folder}/") for path in hint.paths)
+        if any(any(folder.glob(pattern)) for pattern in (*hint.paths, *inner)):
             advice.append(hint.advice)
-    return list(dict.fromkeys(advice))
+    return advice
 
 
 def install(facts: DatasetFacts, wanted: Sequence[Part], staged: Path, folder: Path, work: Path) -> None:

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from advpt.data import download
-from advpt.data.entries import COLLECTION, DIGITS
+from advpt.data.catalog import COLLECTION
 from advpt.data.facts import DatasetFacts, Source
 
 
@@ -22,7 +22,7 @@ def terms(facts: DatasetFacts) -> str:
 
 def manual(facts: DatasetFacts, root: Path) -> str:
     """The steps to prepare a data set without this machine's network, several lines."""
-    if facts.name == DIGITS.name:
+    if facts.name == "Digits":
         return (
             f"{facts.name} needs no download: its images are made from scikit-learn's. If some are missing or damaged, "
             f"delete {root / facts.folder}; then run\n   {command(facts, root)}"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from advpt.data import catalog, split
-from advpt.data.facts import SplitFacts
+from advpt.data.facts import DatasetFacts, SplitFacts
+from advpt.schema import FieldError, to_json
 
 REPOSITORY = Path(__file__).parents[2]
 DATA = REPOSITORY / os.environ.get("ADVPT_TEST_DATA", "../shared/data")
@@ -21,6 +24,42 @@ def test_names_aliases_and_folders_are_unique() -> None:
     keys = [key for facts in entries for key in (facts.name, *facts.aliases)]
     assert len(keys) == len(set(keys))
     assert len({facts.folder for facts in entries}) == len(entries)
+
+
+def test_every_name_in_the_file_is_a_field() -> None:
+    """What is misspelt would be passed over."""
+    written = tomllib.loads(Path(catalog.__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+    assert list(written) == list(catalog.names())
+    for name, table in written.items():
+        assert _beyond(table, to_json(catalog.get(name))) == []
+
+
+def _beyond(written: Any, read: Any) -> list[str]:
+    """Names and values of the file that the facts have not."""
+    if isinstance(written, dict):
+        return [f"{key}: {odd}" for key, value in written.items() for odd in _beyond(value, read.get(key))]
+    if isinstance(written, list):  # the facts may have more: copies of the split file
+        return [odd for one, other in zip(written, read) for odd in _beyond(one, other)]
+    return [] if written == read else [f"{written!r} is read as {read!r}"]
+
+
+def test_a_value_of_another_kind_is_refused_by_its_name(tmp_path: Path) -> None:
+    text = '[Birds]\naliases = ["birds"]\nfolder = "birds"\nimage_dir = ""\nclasses = 2\ncounts = [4, 0, 2]\n'
+    source = '[[Birds.sources]]\nwhat = "images"\nwhere = "ftp"\naddress = "x"\nfilename = "x.zip"\n'
+    (tmp_path / "good.toml").write_text(text)
+    assert catalog.read(tmp_path / "good.toml") == {
+        "Birds": DatasetFacts(
+            name="Birds", aliases=("birds",), folder="birds", image_dir="", classes=2, counts=(4, 0, 2)
+        )
+    }
+    for bad, sentence in (
+        (text.replace("[4, 0, 2]", "[4, 0]"), r"Birds\.counts is .*, expected a list of 3"),
+        (text.replace("classes = 2", 'classes = "2"'), r"Birds\.classes is '2', expected a whole number"),
+        (text + source, r"Birds\.sources\[0\]\.where is 'ftp', expected 'url', 'drive', 'github' or 'manual'"),
+    ):
+        (tmp_path / "bad.toml").write_text(bad)
+        with pytest.raises(FieldError, match=sentence):
+            catalog.read(tmp_path / "bad.toml")
 
 
 def test_every_source_has_an_address_and_well_formed_hashes() -> None:
