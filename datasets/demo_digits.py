@@ -33,7 +33,7 @@ class RenderedDigits(SplitDataset):
 class ShiftedDigits(DatasetBase):
     """The test images of Digits, changed; test only: the same list is train_x and test, as for ImageNet's variants."""
 
-    made: ClassVar[demo_sets.DemoSet]
+    made: ClassVar[demo_sets.MadeSet]
 
     def __init__(self, cfg: Any) -> None:
         refuse_test_subset(cfg, self.made.facts)

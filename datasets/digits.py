@@ -7,7 +7,7 @@ from typing import Any
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from advpt.data import catalog, digits
+from advpt.data import catalog, demo_sets
 
 from .split_file import Place, SplitDataset, locate
 
@@ -19,5 +19,5 @@ class Digits(SplitDataset):
     info = catalog.get("Digits")
 
     def locate(self, cfg: Any) -> Place:
-        digits.prepare(Path(cfg.DATASET.ROOT).expanduser().absolute())
+        demo_sets.prepare(demo_sets.DIGITS, Path(cfg.DATASET.ROOT).expanduser().absolute())
         return locate(cfg, self.info)

@@ -1,11 +1,13 @@
-"""Data sets that the demo makes for itself: rendered digits to tune on, noisy and rotated real digits to test on.
+"""Data sets that are made here at first use: scikit-learn's handwritten digits (1,797 real 8x8 scans of UCI), and what
+the demo derives from them or draws.
 
-They stand for the pairs of a natural source and its shifted copies (ImageNet and its variants) where nothing can be
-downloaded: DemoCLIP was trained on rendered signs of this kind, and on no handwritten one.
+The demo's sets stand for the pairs of a natural source and its shifted copies (ImageNet and its variants) where nothing
+can be downloaded: DemoCLIP was trained on rendered signs of this kind, and on no handwritten one.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
 from collections.abc import Callable
@@ -15,30 +17,87 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from sklearn.datasets import load_digits
 
-from advpt.data import digits, rendered
+from advpt import files
+from advpt.data import catalog, rendered
 from advpt.data.facts import DatasetFacts
 from advpt.data.images import read_rgb
 from advpt.data.rendered import DIGIT_NAMES
-from advpt.data.split import Row, Split
+from advpt.data.split import PARTS, Row, Split
 from advpt.errors import DataError
-from advpt.files import atomic_folder, write_text
 
-RULE = "advpt-demo-sets-1"  # the version of the rules below, and the seed of their draws
+# Versions of the rules below; they are the seeds of the draws, and of the ranking in :func:`digits_split`.
+DIGITS_RULE = "advpt-digits-1"
+RULE = "advpt-demo-sets-1"
 COUNTS = (500, 100, 400)  # rendered digits to train, val, test
-SIDE = rendered.SIZE
 NOISE = 0.25  # standard deviation of the noise in noisy digits, of pixels in [0, 1]
 ANGLES = (20.0, 45.0)  # degrees, to either side
-TEMPLATE = "a photo of the digit {}."
 
 
 @dataclass(frozen=True)
-class DemoSet:
-    """A data set of the demo: its facts, and the functions that make its split and draw an image."""
+class MadeSet:
+    """A data set that is made here: its facts, and the functions that make its split and draw an image."""
 
     facts: DatasetFacts
     split: Callable[[], Split]
     draw: Callable[[Path, Row], Image.Image]
+
+    def images(self, root: Path) -> Path:
+        """The folder of its images."""
+        return root / self.facts.folder / self.facts.image_dir
+
+
+# --- handwritten digits ---------------------------------------------------------------------------------------------
+
+
+def digits_split() -> Split:
+    """The fixed split: 897 train, 300 val, 600 test.
+
+    Per class, images are ranked by the SHA-256 of ``<rule>:<index>`` (so no library's random generator
+    decides); the first go to test, the next to val, the rest to train. How many per class follows the class
+    sizes, rounded by largest remainder so that the totals are exact. Lists are in order of label, then index.
+    """
+    facts, labels = catalog.get("Digits"), load_digits().target
+    members = [np.flatnonzero(labels == label).tolist() for label in range(facts.classes)]
+    sizes = [len(indices) for indices in members]
+    _, n_val, n_test = facts.counts
+    tests, vals = _shares(n_test, sizes), _shares(n_val, sizes)
+    train: list[Row] = []
+    val: list[Row] = []
+    test: list[Row] = []
+    for label, indices in enumerate(members):
+        ranked = sorted(indices, key=lambda i: hashlib.sha256(f"{DIGITS_RULE}:{i}".encode()).digest())
+        cut, end = tests[label], tests[label] + vals[label]
+        for part, chosen in ((test, ranked[:cut]), (val, ranked[cut:end]), (train, ranked[end:])):
+            part.extend((f"{DIGIT_NAMES[label]}/{i:04d}.png", label, DIGIT_NAMES[label]) for i in sorted(chosen))
+    return Split(tuple(train), tuple(val), tuple(test))
+
+
+def _shares(total: int, sizes: list[int]) -> list[int]:
+    """``total`` shared in proportion to ``sizes``, the rest after rounding to the largest remainders."""
+    whole = sum(sizes)
+    shares = [total * size // whole for size in sizes]
+    order = sorted(range(len(sizes)), key=lambda i: (-(total * sizes[i] % whole), i))
+    for i in order[: total - sum(shares)]:
+        shares[i] += 1
+    return shares
+
+
+@functools.cache
+def _scans() -> np.ndarray:
+    """``[1797, 8, 8]`` uint8."""
+    return np.rint(load_digits().images * (255 / 16)).astype(np.uint8)
+
+
+def _draw_scan(root: Path, row: Row) -> Image.Image:
+    return Image.fromarray(_scans()[int(Path(row[0]).stem)], mode="L")
+
+
+DIGITS = MadeSet(catalog.get("Digits"), digits_split, _draw_scan)
+
+
+# --- the demo's sets ------------------------------------------------------------------------------------------------
 
 
 def _facts(name: str, folder: str, counts: tuple[int, int, int]) -> DatasetFacts:
@@ -49,22 +108,20 @@ def _facts(name: str, folder: str, counts: tuple[int, int, int]) -> DatasetFacts
         image_dir="images",
         classes=len(DIGIT_NAMES),
         counts=counts,
-        template=TEMPLATE,
+        template=DIGITS.facts.template,
         licence="made by this project, the handwriting from UCI (CC BY 4.0)",
     )
 
 
 def _rendered_split() -> Split:
-    parts = []
-    for part, n in zip(("train", "val", "test"), COUNTS):
-        per = n // len(DIGIT_NAMES)
-        parts.append(
-            tuple(
-                (f"{part}/{name}/{i:04d}.png", label, name)
-                for label, name in enumerate(DIGIT_NAMES)
-                for i in range(per)
-            )
+    parts = (
+        tuple(
+            (f"{part}/{name}/{i:04d}.png", label, name)
+            for label, name in enumerate(DIGIT_NAMES)
+            for i in range(n // len(DIGIT_NAMES))
         )
+        for part, n in zip(PARTS, COUNTS)
+    )
     return Split(*parts)
 
 
@@ -82,12 +139,13 @@ def _draw_rendered(root: Path, row: Row) -> Image.Image:
 
 
 def _test_split() -> Split:
-    return Split((), (), digits.split().test)
+    return Split((), (), digits_split().test)
 
 
 def handwritten(root: Path, row: Row) -> Image.Image:
-    image = read_rgb(root / digits.DIGITS.folder / digits.DIGITS.image_dir / row[0])
-    return image.convert("L").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    """A scan at the size of the demo's images."""
+    image = read_rgb(DIGITS.images(root) / row[0])
+    return image.convert("L").resize((rendered.SIZE, rendered.SIZE), Image.Resampling.BICUBIC)
 
 
 def _draw_noisy(root: Path, row: Row) -> Image.Image:
@@ -107,35 +165,38 @@ def _seed(text: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{RULE}:{text}".encode()).digest()[:6], "big")
 
 
-RENDERED = DemoSet(_facts("RenderedDigits", "rendered_digits", COUNTS), _rendered_split, _draw_rendered)
-NOISY = DemoSet(_facts("NoisyDigits", "noisy_digits", (0, 0, 600)), _test_split, _draw_noisy)
-ROTATED = DemoSet(_facts("RotatedDigits", "rotated_digits", (0, 0, 600)), _test_split, _draw_rotated)
+RENDERED = MadeSet(_facts("RenderedDigits", "rendered_digits", COUNTS), _rendered_split, _draw_rendered)
+NOISY = MadeSet(_facts("NoisyDigits", "noisy_digits", (0, 0, 600)), _test_split, _draw_noisy)
+ROTATED = MadeSet(_facts("RotatedDigits", "rotated_digits", (0, 0, 600)), _test_split, _draw_rotated)
 
 
-def prepare(made: DemoSet, root: Path) -> Path:
-    """Write the images under ``<root>/<folder>/images`` unless they are there; returns that folder's parent.
+def prepare(made: MadeSet, root: Path) -> Path:
+    """Write the images, and the split file where the facts name one, unless they are there; returns their folder.
 
-    A set is renamed into place only when it is complete, so two processes may call this at once.
+    Images are renamed into place only when all are there, so this can be called twice, and by two processes at once.
 
     Raises:
         DataError: the folder cannot be written.
     """
     folder = root / made.facts.folder
     try:
-        if not (folder / made.facts.image_dir).is_dir():
-            digits.prepare(root)
-            _write(made, root, folder)
-        return folder
+        if not made.images(root).is_dir():
+            if made is not DIGITS:
+                prepare(DIGITS, root)
+                note = f"{made.facts.name}, rule {RULE}; delete this folder to have it made again\n"
+                files.write_text(folder / "MADE_BY.txt", note)
+            _draw_all(made, root)
+        if made.facts.split and not (folder / made.facts.split.filename).is_file():
+            files.write_text(folder / made.facts.split.filename, made.split().as_text())
     except OSError as error:
         raise DataError(
             f"{made.facts.name}: cannot write the images under {folder} ({error}). Give a writable --root"
         ) from error
+    return folder
 
 
-def _write(made: DemoSet, root: Path, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "MADE_BY.txt", f"{made.facts.name}, rule {RULE}; delete this folder to have it made again\n")
-    with atomic_folder(folder / made.facts.image_dir) as partial:
+def _draw_all(made: MadeSet, root: Path) -> None:
+    with files.atomic_folder(made.images(root)) as partial:
         for rows in made.split().parts().values():
             for row in rows:
                 path = partial / row[0]

@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 
 from advpt import files
-from advpt.data import digits, steps
+from advpt.data import demo_sets, steps
 from advpt.data.facts import DatasetFacts
 from advpt.data.imagenet_archives import ImageNetPreparation
 from advpt.data.layout import Report
@@ -40,8 +40,8 @@ def prepare(facts: DatasetFacts, root: Path, options: Options | None = None) -> 
     log.info("%s", steps.terms(facts))
     kind = ImageNetPreparation if facts.name == "ImageNet" else Preparation
     try:
-        if facts.name == digits.DIGITS.name:
-            digits.prepare(root)
+        if facts.name == "Digits":
+            demo_sets.prepare(demo_sets.DIGITS, root)
             return kind(facts, root, options).finish("made", anew=False)
         with files.FileLock(folder / LOCK, f"{facts.name} in {folder}"):
             return kind(facts, root, options).run()

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from advpt.data import demo_sets, digits
+from advpt.data import demo_sets
 from advpt.data.split import Split
 from advpt.errors import DataError
 
 
-def small(made: demo_sets.DemoSet, every: int) -> demo_sets.DemoSet:
+def small(made: demo_sets.MadeSet, every: int) -> demo_sets.MadeSet:
     """The same with a few images."""
     parts = [rows[::every] for rows in made.split().parts().values()]
     return dataclasses.replace(made, split=lambda: Split(*parts))
@@ -31,7 +31,7 @@ def test_counts_and_classes() -> None:
         assert made.split().counts() == made.facts.counts
     rendered = demo_sets.RENDERED.split()
     assert Counter(label for _, label, _ in rendered.test) == dict.fromkeys(range(10), 40)
-    assert demo_sets.NOISY.split().test == digits.split().test
+    assert demo_sets.NOISY.split().test == demo_sets.digits_split().test
 
 
 def test_images_are_made_once_and_equal_everywhere(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import datasets  # noqa: F401 - registers all data sets
-from advpt.data import digits, layout, manifest
+from advpt.data import catalog, layout, manifest
 from advpt.data.catalog import get
 from advpt.data.prepare import LOCK, prepare
 from advpt.errors import ConfigError, DataError
@@ -239,11 +239,11 @@ def test_options_that_do_not_fit(tmp_path: Path) -> None:
 
 
 def test_digits_are_made_and_damage_is_told(tmp_path: Path) -> None:
-    assert prepare(digits.DIGITS, tmp_path).counts == (897, 300, 600)
+    assert prepare(catalog.get("digits"), tmp_path).counts == (897, 300, 600)
     assert manifest.manifest(tmp_path / "digits") is not None
     next((tmp_path / "digits" / "images" / "one").iterdir()).unlink()
     with pytest.raises(DataError, match=r"1 missing: images/one/(.|\n)*delete .*digits; then run"):
-        prepare(digits.DIGITS, tmp_path)
+        prepare(catalog.get("digits"), tmp_path)
 
 
 def test_terms_are_told_before_anything_is_fetched(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from advpt.data import catalog, digits
+from advpt.data import catalog, rendered
 from advpt.errors import DataError
 from tests.helpers.dataset_trees import Build
 
@@ -21,7 +21,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_needs_nothing_but_a_root(build: Build, root: Path) -> None:
     data = build("Digits", root)
     assert (len(data.train_x), len(data.val), len(data.test)) == (897, 300, 600)
-    assert data.classnames == list(digits.DIGIT_NAMES)
+    assert data.classnames == list(rendered.DIGIT_NAMES)
     assert data.comparable is True
     facts = catalog.get("digits")
     assert facts.split is not None
