@@ -85,10 +85,10 @@ class SplitDataset(CatalogDataset):
             )
         split, data = read(path)
         notice(f"Reading split from {path}")
-        verdict = judge(self.info, split, data, path)
-        if not verdict.official:
-            warnings.warn(verdict.warning, stacklevel=2)
-        return split, verdict.official
+        warning = judge(self.info, split, data, path)
+        if warning:
+            warnings.warn(warning, stacklevel=2)
+        return split, not warning
 
 
 def locate(cfg: Any, info: DatasetFacts) -> Place:

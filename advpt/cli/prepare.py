@@ -9,7 +9,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from advpt.cli import common
-from advpt.data import prepare_verb
+from advpt.data import prepare, steps
 from advpt.errors import AdvPTError, ConfigError
 
 
@@ -36,13 +36,13 @@ def run(args: argparse.Namespace) -> int:
     """Bring data sets into CoOp's layout below --root: fetch, verify, unpack, compare with the lists. Returns 1 on
     differences and bad images, 2 where something could not be prepared."""
     root = common.root(args.root)
-    chosen = prepare_verb.chosen(args.names, root, look_only=args.check)
+    chosen = prepare.chosen(args.names, root, look_only=args.check)
     if len(chosen) > 1 and args.archive:
         raise ConfigError("--archive belongs to one data set; prepare them one by one")
     if args.offline and not (args.archive or args.origin or args.check):
-        print("\n\n".join(prepare_verb.manual(facts, root) for facts in chosen))
+        print("\n\n".join(steps.manual(facts, root) for facts in chosen))
         return 0
-    options = prepare_verb.Options(
+    options = prepare.Options(
         archives=tuple(args.archive),
         origin=args.origin,
         link=args.link,
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     rows, status = [], 0
     for facts in chosen:
         try:
-            row, lines = prepare_verb.one(facts, root, options, look_only=args.check, decode_images=args.decode)
+            row, lines = prepare.prepare_or_check(facts, root, options, look_only=args.check, decode_images=args.decode)
         except AdvPTError as error:
             if args.verbose:
                 raise
@@ -63,5 +63,5 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(lines), end="\n" if lines else "")
         status = max(status, 1 if lines else 0)
         rows.append(row)
-    print(tabulate(rows, headers=prepare_verb.HEADERS, disable_numparse=True))
+    print(tabulate(rows, headers=prepare.HEADERS, disable_numparse=True))
     return status

@@ -28,9 +28,8 @@ def images(facts: DatasetFacts, folder: Path) -> list[str]:
     there = {path for path, _ in layout.walk_parts(facts, folder)}
     if not layout.has_lists(facts):
         return sorted(there)
-    prefix = f"{facts.image_dir}/" if facts.image_dir else ""
-    named = [f"{prefix}{row[0]}" for rows in layout.listed(facts, folder).parts().values() for row in rows]
-    return sorted(path for path in named if path in there or (folder / path).is_file())
+    named = layout.listed_paths(facts, layout.listed(facts, folder)).values()
+    return sorted(path for paths in named for path in paths if path in there or (folder / path).is_file())
 
 
 def bad_images(folder: Path, paths: Sequence[str], workers: int = 0) -> list[Bad]:

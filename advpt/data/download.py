@@ -43,11 +43,7 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def drive_address(file_id: str) -> str:
-    return f"https://drive.google.com/uc?id={file_id}"
-
-
-def drive_file(file_id: str, target: Path) -> None:
+def drive_file(source: Source, target: Path) -> None:
     """A file of Google Drive by gdown, continued where an earlier try stopped.
 
     Raises:
@@ -58,15 +54,15 @@ def drive_file(file_id: str, target: Path) -> None:
     except ImportError:
         raise DownloadError("gdown is not installed; run `pip install gdown`") from None
     try:
-        gdown.download(id=file_id, output=str(target), quiet=False, resume=True)
+        gdown.download(id=source.address, output=str(target), quiet=False, resume=True)
     except gdown.exceptions.FileURLRetrievalError as error:
         raise DownloadError(
-            f"Google Drive refused {drive_address(file_id)} ({_one_line(error)}): most likely its download "
+            f"Google Drive refused {source.url} ({_one_line(error)}): most likely its download "
             "quota is exceeded. Try again in a day, or open the link in a browser that is signed in, save the file "
             f"and pass it with --archive {target.name}"
         ) from error
     except Exception as error:  # noqa: BLE001 - gdown lets requests' and plain OS errors through as well
-        raise DownloadError(f"{drive_address(file_id)} could not be fetched: {_one_line(error)}") from error
+        raise DownloadError(f"{source.url} could not be fetched: {_one_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ class Network:
     attempts: int = 4
     timeout: float = 60.0
     pause: float = 1.0
-    drive: Callable[[str, Path], None] = drive_file
+    drive: Callable[[Source, Path], None] = drive_file
     free: Callable[[Path], int] = free_bytes
 
 
@@ -117,7 +113,7 @@ def fetch(source: Source, folder: Path, network: Network, accept: Callable[[Path
         resumed = arriving.is_file() and arriving.stat().st_size > 0
         try:
             if source.where == "drive":
-                network.drive(source.address, target)
+                network.drive(source, target)
                 if target.is_file():
                     target.replace(arriving)
             else:
@@ -130,15 +126,11 @@ def fetch(source: Source, folder: Path, network: Network, accept: Callable[[Path
                 break
             _drop(arriving)
             if last or not resumed or source.where == "drive":
-                raise WrongFile(f"{error}. It came from {_where(source)} and was deleted") from None
+                raise WrongFile(f"{error}. It came from {source.url} and was deleted") from None
             log.info("%s. It was continued from an earlier try; fetching it from the beginning", error)
     arriving.replace(target)
     _validator(arriving).unlink(missing_ok=True)
     return Fetched(target, source, actual, checked)
-
-
-def _where(source: Source) -> str:
-    return drive_address(source.address) if source.where == "drive" else source.address
 
 
 def _drop(arriving: Path) -> None:

@@ -41,6 +41,11 @@ class Source(Checksums):
     gives: tuple[str, ...] = ()
     inner: tuple[str, ...] = ()
 
+    @property
+    def url(self) -> str:
+        """What a browser opens."""
+        return f"https://drive.google.com/uc?id={self.address}" if self.where == "drive" else self.address
+
 
 @dataclass(frozen=True, slots=True)
 class Part:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,9 +52,13 @@ def list_path(folder: Path, shots: int, seed: int) -> Path:
     return folder / "split_fewshot" / f"shot_{shots}-seed_{seed}.json"
 
 
-def as_json(subset: FewShot, *, split_digest: str, shots: int, seed: int) -> str:
-    """The content of a list file: its origin, then the relative paths in order."""
-    content = {
+def record(subset: FewShot, path: Path, *, split_digest: str, shots: int, seed: int) -> str:
+    """Write the list unless the right one is there; returns what is wrong with an old one, or "".
+
+    Raises:
+        OSError: if the folder cannot be written.
+    """
+    wanted = {
         "format": FORMAT,
         "split_sha256": split_digest,
         "shots": shots,
@@ -62,26 +66,15 @@ def as_json(subset: FewShot, *, split_digest: str, shots: int, seed: int) -> str
         "train": [row[0] for row in subset.train],
         "val": [row[0] for row in subset.val],
     }
-    return json.dumps(content, indent=1) + "\n"
-
-
-def record(subset: FewShot, path: Path, *, split_digest: str, shots: int, seed: int) -> str:
-    """Write the list unless the right one is there; returns what is wrong with an old one, or "".
-
-    Raises:
-        OSError: if the folder cannot be written.
-    """
-    wanted = as_json(subset, split_digest=split_digest, shots=shots, seed=seed)
-    trouble = ""
-    if path.is_file():
-        trouble = difference(path.read_bytes(), json.loads(wanted))
-        if not trouble:
-            return ""
-    files.write_text(path, wanted)
+    there = path.is_file()
+    trouble = difference(path.read_bytes(), wanted) if there else ""
+    if trouble or not there:
+        files.write_text(path, json.dumps(wanted, indent=1) + "\n")
     return trouble
 
 
-def difference(data: bytes, wanted: dict[str, object]) -> str:
+def difference(data: bytes, wanted: Mapping[str, object]) -> str:
+    """What is wrong with the bytes of a list file, as half a sentence; "" where it has what is wanted."""
     try:
         content = json.loads(data)
     except (ValueError, RecursionError):

@@ -99,37 +99,38 @@ def has_lists(facts: DatasetFacts) -> bool:
     return facts.split is not None or any(part.target == "variants.txt" for part in facts.parts)
 
 
-def _examine_listed(facts: DatasetFacts, folder: Path) -> Report:
-    images = image_folder(facts, folder)
-    absent = [part.target for part in facts.parts if not (folder / part.target).exists()]
+def listed_paths(facts: DatasetFacts, lists: split.Split) -> dict[str, list[str]]:
+    """The images of each part by their paths in the data set's folder."""
     prefix = f"{facts.image_dir}/" if facts.image_dir else ""
+    return {part: [f"{prefix}{row[0]}" for row in rows] for part, rows in lists.parts().items()}
+
+
+def _examine_listed(facts: DatasetFacts, folder: Path) -> Report:
+    absent = [part.target for part in facts.parts if not (folder / part.target).exists()]
     try:
         lists = listed(facts, folder)
     except DataError as error:
         missing = [f"{target}{'' if '.' in target else '/'}" for target in absent]
         return Report(facts, folder, (0, 0, 0), 0, tuple(missing), problems=(str(error),), broken=frozenset(absent))
     problems, notes = _judge(facts, folder, lists)
-    parts = {name: [row[0] for row in rows] for name, rows in lists.parts().items()}
-    lacking = {name: listing.missing(images, paths) for name, paths in parts.items()}
-    missing = [f"{prefix}{path}" for paths in lacking.values() for path in paths]
-    counts = (
-        len(parts["train"]) - len(lacking["train"]),
-        len(parts["val"]) - len(lacking["val"]),
-        len(parts["test"]) - len(lacking["test"]),
-    )
-    names = {f"{prefix}{path}" for paths in parts.values() for path in paths}
+    paths = listed_paths(facts, lists)
+    lacking = {part: listing.missing(folder, paths[part]) for part in paths}
+    train, val, test = (len(paths[part]) - len(lacking[part]) for part in paths)
+    missing = sorted(path for part in lacking.values() for path in part)
+    names = {path for part in paths.values() for path in part}
     sizes = dict(walk_parts(facts, folder))
+    empty = sorted(path for path in names if sizes.get(path) == 0)
     return Report(
         facts,
         folder,
-        counts,
+        (train, val, test),
         len({row[1] for rows in lists.parts().values() for row in rows}),
-        tuple(sorted(missing)),
-        tuple(sorted(set(sizes) - names)),
-        tuple(sorted(path for path in names if sizes.get(path) == 0)),
-        problems,
-        notes,
-        frozenset(absent) | _owners(facts, missing) | _owners(facts, [p for p in names if sizes.get(p) == 0]),
+        tuple(missing),
+        tuple(sorted(sizes.keys() - names)),
+        tuple(empty),
+        tuple(problems),
+        tuple(notes),
+        frozenset(absent) | _owners(facts, [*missing, *empty]),
         _folders(sizes),
     )
 
@@ -139,21 +140,19 @@ def _owners(facts: DatasetFacts, paths: Sequence[str]) -> frozenset[str]:
     return frozenset(part.target for part in facts.parts if any(path.startswith(f"{part.target}/") for path in paths))
 
 
-def _judge(facts: DatasetFacts, folder: Path, lists: split.Split) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _judge(facts: DatasetFacts, folder: Path, lists: split.Split) -> tuple[list[str], list[str]]:
     """Problems and notes about the lists themselves."""
+    notes = []
     if facts.split is not None:
         path = folder / facts.split.filename
-        verdict = split.judge(facts, lists, path.read_bytes(), path)
-        if not verdict.official and checkable(facts):
-            return (verdict.warning,), ()
-        notes = () if verdict.official else (verdict.warning,)
-    else:
-        notes = ()
-    if lists.counts() != facts.counts:
-        return (
-            f"the lists name {triple(lists.counts())} images in train / val / test, expected {triple(facts.counts)}",
-        ), notes
-    return (), notes
+        warning = split.judge(facts, lists, path.read_bytes(), path)
+        if warning and checkable(facts):
+            return [warning], []
+        notes += [warning] if warning else []
+    if lists.counts() == facts.counts:
+        return [], notes
+    expected = triple(facts.counts)
+    return [f"the lists name {triple(lists.counts())} images in train / val / test, expected {expected}"], notes
 
 
 def checkable(facts: DatasetFacts) -> bool:
@@ -205,39 +204,39 @@ def _examine_folders(facts: DatasetFacts, folder: Path) -> Report:
     extra: list[str] = []
     problems: list[str] = []
     broken: set[str] = set()
-    counts: dict[str, int] = {}
+    counts: list[int] = []
     classes = 0
+    expected = class_folder_names(facts)
     for part in facts.parts:
         where = folder / part.target
-        expected = class_folder_names(facts)
         there = listing.folders(where)
         present = [name for name in there if (name in expected if expected else imagenet.is_wnid(name))]
         extra += [f"{part.target}/{name}/" for name in there if name not in present]
         images = dict(walk_classes(where, present, part.target))
         sizes |= images
-        counts[part.target] = len(images)
+        counts.append(len(images))
         classes = max(classes, len(present))
-        state = _state(facts, part.target, where, present, expected, images)
-        problems += state
+        wrong = _state(facts, part.target, where, present, expected, images)
         gone = [f"{part.target}/{name}/" for name in expected if name not in present] if present else []
-        missing += gone if where.is_dir() else [f"{part.target}/"]
-        if state or gone or not where.is_dir():
+        if not where.is_dir():
+            gone = [f"{part.target}/"]
+        problems += wrong
+        missing += gone
+        if wrong or gone:
             broken.add(part.target)
-    empty = tuple(sorted(path for path, size in sizes.items() if size == 0))
-    values = list(counts.values())
-    total = (values[0], 0, values[1]) if len(values) == 2 else (0, 0, values[0])
+    empty = sorted(path for path, size in sizes.items() if size == 0)
+    train, test = counts if len(counts) == 2 else (0, *counts)
     return Report(
         facts,
         folder,
-        total,
+        (train, 0, test),
         classes,
         tuple(missing),
         tuple(extra),
-        empty,
+        tuple(empty),
         tuple(problems),
-        (),
-        frozenset(broken) | _owners(facts, empty),
-        _folders(sizes),
+        broken=frozenset(broken) | _owners(facts, empty),
+        folders=_folders(sizes),
     )
 
 

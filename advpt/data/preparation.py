@@ -134,7 +134,7 @@ class Preparation:
             log.info("%s", error)
             return False
         if layout.checkable(self.facts):
-            return split.judge(self.facts, content, data, path).official
+            return not split.judge(self.facts, content, data, path)
         return content.counts() == self.facts.counts
 
     def install_split(self, source: Path, came_from: str, checksums: Checksums, checked: Collection[str]) -> None:

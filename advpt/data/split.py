@@ -174,45 +174,33 @@ def check(split: Split, origin: str) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether a split file is the official one, and the sentence to warn with if it is not."""
-
-    official: bool
-    warning: str = ""
-
-
-def judge(facts: DatasetFacts, split: Split, data: bytes, path: Path) -> Verdict:
-    """Compare a split with the marks of the official one; equal content in another layout counts as equal."""
+def judge(facts: DatasetFacts, split: Split, data: bytes, path: Path) -> str:
+    """The sentence to warn with where a split file is not the official one, else ""; equal content in another layout
+    counts as equal."""
     marks = facts.split
     if marks is None:
-        return Verdict(True)
+        return ""
     if marks.git_blob:
         kind, official = "git blob id", marks.git_blob
-        actual = {git_blob(data), git_blob(split.as_text().encode())}
-        shown = git_blob(data)
+        actual = [git_blob(data), git_blob(split.as_text().encode())]
     elif marks.content:
-        kind, official = "content SHA-256", marks.content
-        shown = split.digest()
-        actual = {shown}
+        kind, official, actual = "content SHA-256", marks.content, [split.digest()]
     else:
-        return Verdict(
-            False,
+        return (
             f"{path} cannot be checked: no hash of the official {marks.filename} is on record. "
-            "Results are marked as not comparable",
+            "Results are marked as not comparable"
         )
     if official in actual:
-        return Verdict(True)
+        return ""
     numbers = ""
     if split.counts() != facts.counts:
         numbers = (
             f" It has {triple(split.counts())} images in train / val / test, "
             f"the official one has {triple(facts.counts)}."
         )
-    return Verdict(
-        False,
-        f"{path} is not the official split of {facts.name}: its {kind} is {shown}, the official one is "
-        f"{official}.{numbers} Results are marked as not comparable with published ones",
+    return (
+        f"{path} is not the official split of {facts.name}: its {kind} is {actual[0]}, the official one is "
+        f"{official}.{numbers} Results are marked as not comparable with published ones"
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from advpt.data import download
 from advpt.data.catalog import COLLECTION
 from advpt.data.facts import DatasetFacts, Source
 
@@ -58,11 +57,8 @@ def manual(facts: DatasetFacts, root: Path) -> str:
 
 
 def _source(source: Source) -> str:
-    address = download.drive_address(source.address) if source.where == "drive" else source.address
     marks = [f"{source.size:,} bytes"] if source.size else []
-    for name, value in (("sha256", source.sha256), ("md5", source.md5), ("git blob", source.git_blob)):
-        if value:
-            marks.append(f"{name} {value}")
-            break
+    hashes = (("sha256", source.sha256), ("md5", source.md5), ("git blob", source.git_blob))
+    marks += [f"{name} {value}" for name, value in hashes if value][:1]
     recognised_by = f" ({', '.join(marks)})" if marks else ""
-    return f"{source.filename} from {address}{recognised_by}{f': {source.note}' if source.note else ''}"
+    return f"{source.filename} from {source.url}{recognised_by}{f': {source.note}' if source.note else ''}"

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from advpt.data import catalog, layout, prepare_verb
-from advpt.data.prepare import prepare
+from advpt.data import catalog, layout
+from advpt.data.prepare import prepare, prepare_or_check
 from tests.helpers.prepare import EVERY, Prepared, check, options, picture, small, user_files
 
 
 def test_a_whole_set_has_nothing_to_say(pets: Prepared, sketch: Prepared) -> None:
     assert check(pets, with_decode=True) == []
     assert check(sketch, with_decode=True) == []
-    row, _ = prepare_verb.one(pets[0], pets[1].parent, options(), True, True)
+    row, _ = prepare_or_check(pets[0], pets[1].parent, options(), True, True)
     assert row == ["OxfordPets", "6 / 2 / 4", "2", "0", "complete, all decode"]
 
 

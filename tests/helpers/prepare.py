@@ -28,10 +28,10 @@ from scipy.io import savemat
 from yacs.config import CfgNode
 
 import datasets  # noqa: F401
-from advpt.data import catalog, imagenet, layout, manifest, prepare_verb, split, steps
+from advpt.data import catalog, imagenet, layout, manifest, split, steps
 from advpt.data.download import Network
 from advpt.data.facts import DatasetFacts, Source, SplitFacts
-from advpt.data.prepare import Options, prepare
+from advpt.data.prepare import Options, prepare, prepare_or_check
 from advpt.errors import DataError
 
 QUOTA = b"<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded</title></head><body>Sorry</body></html>"
@@ -115,8 +115,8 @@ class Server:
 def network(**changes: Any) -> Network:
     """No pauses, few attempts, and a Drive that must not be asked unless the test says how."""
 
-    def no_drive(file_id: str, target: Path) -> None:
-        raise AssertionError(f"Drive was asked for {file_id}")
+    def no_drive(source: Source, target: Path) -> None:
+        raise AssertionError(f"Drive was asked for {source.address}")
 
     given: dict[str, Any] = {"attempts": 2, "timeout": 5.0, "pause": 0.0, "drive": no_drive} | changes
     return Network(**given)
@@ -390,11 +390,11 @@ def user_files(made: Small, folder: Path, names: Iterable[str] | None = None) ->
     return tuple(paths)
 
 
-def drive(made: Small) -> Callable[[str, Path], None]:
+def drive(made: Small) -> Callable[[Source, Path], None]:
     """A Google Drive that has this data set's files."""
 
-    def get(file_id: str, target: Path) -> None:
-        source = next(s for s in made.facts.sources if s.where == "drive" and s.address == file_id)
+    def get(source: Source, target: Path) -> None:
+        assert source in made.facts.sources and source.where == "drive"
         every = dict(made.archives) | ({made.facts.split.filename: made.split} if made.facts.split else {})
         target.write_bytes(every[source.filename])
 
@@ -449,4 +449,4 @@ Prepared = tuple[DatasetFacts, Path]
 def check(found: Prepared, with_decode: bool = False) -> list[str]:
     """What a check of the data set says; [] if all is well."""
     facts, folder = found
-    return prepare_verb.one(facts, folder.parent, options(network=network()), True, with_decode)[1]
+    return prepare_or_check(facts, folder.parent, options(network=network()), True, with_decode)[1]
