@@ -97,9 +97,9 @@ class ImageNetVariant(CatalogDataset):
 
     def classes(self, folder: Path, names: Mapping[str, str]) -> tuple[imagenet.Listing, Mapping[str, str]]:
         """The images of every class folder in the order of their labels, and the name of each folder."""
-        folders, unknown = imagenet.class_folders(folder, names)
+        folders, left_out = imagenet.class_folders(folder, names)
         images, doubts = imagenet.list_images(folder, folders)
-        warn_of([*left_out("", unknown), *doubts], self.warnings)
+        warn_of([*left_out, *doubts], self.warnings)
         return images, names
 
 
@@ -124,12 +124,12 @@ def list_parts(
     sentences: list[str] = []
     for part in ("train", "val"):
         try:
-            classes[part], unknown = imagenet.class_folders(place.images / part, names)
+            classes[part], left_out = imagenet.class_folders(place.images / part, names, part)
         except DataError as error:
             raise DataError(
                 f"{info.name}: {error}.{layout.advice(info, place.root)} Run `{steps.command(info, place.root)}`"
             ) from None
-        warn_of(left_out(part, unknown), sentences)
+        warn_of(left_out, sentences)
     only = sorted(set(classes["train"]) ^ set(classes["val"]))
     if only:
         raise DataError(
@@ -182,11 +182,3 @@ def is_official(info: DatasetFacts, counts: tuple[int, int, int], classes: Seque
             stacklevel=2,
         )
     return not differences
-
-
-def left_out(part: str, unknown: Sequence[str]) -> list[str]:
-    """The sentence about folders that are no classes, where there are any."""
-    if not unknown:
-        return []
-    prefix = f"{part}: " if part else ""
-    return [f"{prefix}{len(unknown)} folders are no classes and are left out: {listing.some(unknown)}"]

@@ -180,18 +180,21 @@ def _one_try(source: Source, arriving: Path, network: Network) -> str:
     headers = {"User-Agent": f"advpt/{__version__}", "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
-        if version := _read(_validator(arriving)):
-            headers["If-Range"] = version
+        version = _validator(arriving)
+        if version.is_file() and (text := version.read_text().strip()):
+            headers["If-Range"] = text
     try:
         answer = urllib.request.urlopen(  # noqa: S310 - the caller let http and https pass only
             urllib.request.Request(source.address, headers=headers), timeout=network.timeout
         )
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have and _total_of(error.headers.get("Content-Range", "")) == have:
+        total = _number(r"bytes \*/(\d+)$", error.headers.get("Content-Range", ""))
+        if error.code == 416 and have and total == have:
             return ""
         raise
     with answer:
-        if answer.status != 206 or _start_of(answer.headers.get("Content-Range", "")) != have:
+        start = _number(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
+        if answer.status != 206 or start != have:
             if have and answer.status != 206:
                 log.info("%s: the server cannot continue this file; starting from the beginning", source.filename)
             elif have:
@@ -253,17 +256,9 @@ def _validator_of(headers: Any) -> str:
     return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified") or ""
 
 
-def _read(path: Path) -> str:
-    return path.read_text().strip() if path.is_file() else ""
-
-
-def _start_of(content_range: str) -> int:
-    match = re.match(r"bytes (\d+)-", content_range)
-    return int(match[1]) if match else 0
-
-
-def _total_of(content_range: str) -> int:
-    match = re.match(r"bytes \*/(\d+)$", content_range)
+def _number(pattern: str, content_range: str) -> int:
+    """The number in a header Content-Range; -1 where it has another form."""
+    match = re.match(pattern, content_range)
     return int(match[1]) if match else -1
 
 

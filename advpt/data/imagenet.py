@@ -73,8 +73,8 @@ def is_wnid(name: str) -> bool:
     return len(name) == 9 and name[0] == "n" and name[1:].isdigit()
 
 
-def class_folders(folder: Path, names: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """The sorted class folders in ``folder``, and the folders that are none and are left out.
+def class_folders(folder: Path, names: Mapping[str, str], part: str = "") -> tuple[list[str], list[str]]:
+    """The sorted class folders in ``folder``, and a sentence about the folders that are none, where there are any.
 
     Raises:
         DataError: if there is no class folder, or a wnid without a name.
@@ -93,7 +93,9 @@ def class_folders(folder: Path, names: Mapping[str, str]) -> tuple[list[str], li
             f"{folder} {without_classes(folder)}; expected one folder per class there, named by wnid (n01440764). "
             f"Folders there: {listing.some(unknown)}"
         )
-    return classes, unknown
+    prefix = f"{part}: " if part else ""
+    sentence = f"{prefix}{len(unknown)} folders are no classes and are left out: {listing.some(unknown)}"
+    return classes, [sentence] if unknown else []
 
 
 def without_classes(folder: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import logging
 import os
@@ -10,7 +9,7 @@ import re
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -119,21 +118,11 @@ def unpack_train(archive: Path, target: Path, budget: Budget) -> None:
                     f"{archive} holds {member.name!r}; expected nothing but one tar per class (n01440764.tar)"
                 )
             if not (target / wnid).is_dir():
-                with _class_folder(target / wnid) as partial, tarfile.open(fileobj=outer.extractfile(member)) as inner:
+                with (
+                    files.atomic_folder(target / wnid) as partial,
+                    tarfile.open(fileobj=outer.extractfile(member)) as inner,
+                ):
                     archives.extract_members(inner, f"{archive.name}/{member.name}", partial, budget)
-
-
-@contextlib.contextmanager
-def _class_folder(path: Path) -> Iterator[Path]:
-    """A working folder that becomes ``path`` if all goes well, else is removed."""
-    partial = path.with_name(f".{path.name}.partial")
-    archives.remove(partial)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        partial.rename(path)
-    finally:
-        archives.remove(partial)
 
 
 def inner_tars(folder: Path) -> list[Path]:
@@ -150,7 +139,7 @@ def unpack_inner_tars(folder: Path, budget: Budget) -> int:
     """
     tars = inner_tars(folder)
     for tar in tqdm(tars, desc="unpack classes", unit="class", disable=None):
-        with _class_folder(folder / tar.stem) as partial:
+        with files.atomic_folder(folder / tar.stem) as partial:
             archives.extract(tar, partial, budget)
     return len(tars)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,15 +36,13 @@ class DataLists:
         """Those of a Dassl data set: ``train_x``, ``val`` and ``test`` with ``impath``, ``label`` and ``classname``."""
         lists = [list(getattr(data, name, None) or ()) for name in ("train_x", "val", "test")]
         paths = [[_absolute(item.impath) for item in items] for items in lists]
-        every = [path for part in paths for path in part]
-        ends = (min(every), max(every)) if every else ("", "")
-        same = next((i for i, (a, b) in enumerate(zip(*ends)) if a != b), min(map(len, ends)))
-        cut = ends[0].rfind("/", 0, same) + 1
+        shared = os.path.commonprefix([path for part in paths for path in part])
+        shared = shared[: shared.rfind("/") + 1]
         rows: list[tuple[Row, ...]] = [
-            tuple((path[cut:], int(item.label), str(item.classname)) for path, item in zip(part, items))
+            tuple((path.removeprefix(shared), int(item.label), str(item.classname)) for path, item in zip(part, items))
             for part, items in zip(paths, lists)
         ]
-        return cls(tuple(map(str, data.classnames)), Split(*rows), Path(ends[0][:cut]))
+        return cls(tuple(map(str, data.classnames)), Split(*rows), Path(shared))
 
     def of_part(self, part: str) -> list[list[Any]]:
         """``[path, label]`` of each image of a part."""

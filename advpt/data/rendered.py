@@ -7,6 +7,7 @@ image: what it shows, its colour, its background, its size.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,15 +23,11 @@ from tqdm import tqdm
 SIZE = 32
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-WORDS = tuple(
-    word
-    for line in (
-        "cat dog sun sea car bus cup hat bed box key map egg ice owl fox cow pig bee ant sky fog oak elm ivy",
-        "tea jam pie nut ham pen ink bag toy net log axe saw rug jar arm leg eye ear toe lip up on in at go",
-        "we",
-    )
-    for word in line.split()
-)
+_WORDS = """
+cat dog sun sea car bus cup hat bed box key map egg ice owl fox cow pig bee ant sky fog oak elm ivy tea jam pie nut ham
+pen ink bag toy net log axe saw rug jar arm leg eye ear toe lip up on in at go we
+"""
+WORDS = tuple(_WORDS.split())
 COLOURS = {
     "red": (1.0, 0.1, 0.1),
     "green": (0.1, 1.0, 0.1),
@@ -229,14 +226,6 @@ def sample_batch(masks: Masks, size: int, generator: torch.Generator) -> Batch:
 
 def all_captions() -> list[str]:
     """Every caption that can occur: the language DemoCLIP has read."""
-    return sorted(
-        {
-            pattern.format(n=noun, c=c, b=b, s=s)
-            for pattern in TEMPLATES
-            for sign in SIGNS
-            for noun in sign.nouns
-            for c in COLOURS
-            for b in BACKGROUNDS
-            for s in SIZES
-        }
-    )
+    nouns = [noun for sign in SIGNS for noun in sign.nouns]
+    every = itertools.product(TEMPLATES, nouns, COLOURS, BACKGROUNDS, SIZES)
+    return sorted({pattern.format(n=n, c=c, b=b, s=s) for pattern, n, c, b, s in every})

@@ -7,13 +7,13 @@ import logging
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from advpt.data import download, layout, listing, manifest, steps, verify
 from advpt.data.download import DownloadError, Fetched, Network
 from advpt.data.facts import DatasetFacts, Source
 from advpt.data.verify import WrongFile
 from advpt.errors import DataError
+from advpt.schema import JsonObject
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class SourceFiles:
         self.facts, self.root, self.options = facts, root, options
         self.folder = root / facts.folder
         self.work = self.folder / WORK
-        self.entries: list[dict[str, Any]] = []
+        self.entries: list[JsonObject] = []
         origin = [options.origin] if options.origin else []
         split_path = self.folder / facts.split.filename if facts.split else None
         self.given: dict[str, Path] = {}

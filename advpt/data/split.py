@@ -129,17 +129,10 @@ def _rows(rows: Any, part: str, origin: str) -> tuple[Row, ...]:
     if not isinstance(rows, Sequence) or isinstance(rows, str):
         raise DataError(f"{origin}: {part!r} is not a list")
     for number, row in enumerate(rows):
-        if not (
-            isinstance(row, Sequence)
-            and len(row) == 3
-            and isinstance(row[0], str)
-            and isinstance(row[1], int)
-            and not isinstance(row[1], bool)
-            and isinstance(row[2], str)
-        ):
-            raise DataError(
-                f"{origin}: entry {number} of {part!r} is {row!r}; expected [relative path, label, class name]"
-            )
+        match row:
+            case [str(), int() as label, str()] if not isinstance(label, bool):
+                continue
+        raise DataError(f"{origin}: entry {number} of {part!r} is {row!r}; expected [relative path, label, class name]")
     return tuple((path, label, name) for path, label, name in rows)
 
 

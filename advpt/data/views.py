@@ -50,12 +50,10 @@ def draw(height: int, width: int, n: int, generator: torch.Generator) -> Boxes:
     w, h = w[rows, first], h[rows, first]
     top = (down[rows, first] * (height - h + 1)).long()
     left = (across[rows, first] * (width - w + 1)).long()
-    if not bool(fits.any(1).all()):
-        whole_w = min(width, round(height * RATIO[1]))
-        whole_h = min(height, round(width / RATIO[0]))
-        whole = torch.tensor([(height - whole_h) // 2, (width - whole_w) // 2, whole_h, whole_w])
-        return Boxes(torch.where(fits.any(1)[:, None], torch.stack([top, left, h, w], 1), whole), flipped)
-    return Boxes(torch.stack([top, left, h, w], 1), flipped)
+    whole_w = min(width, round(height * RATIO[1]))
+    whole_h = min(height, round(width / RATIO[0]))
+    whole = torch.tensor([(height - whole_h) // 2, (width - whole_w) // 2, whole_h, whole_w])
+    return Boxes(torch.where(fits.any(1)[:, None], torch.stack([top, left, h, w], 1), whole), flipped)
 
 
 def _weights(start: Tensor, length: Tensor, size: int, out: int) -> Tensor:
