@@ -99,7 +99,7 @@ def locate(cfg: Any, info: DatasetFacts) -> Place:
     """
     root = Path(cfg.DATASET.ROOT).expanduser().absolute()
     folder = root / info.folder
-    place = Place(root, folder, folder / info.image_dir if info.image_dir else folder)
+    place = Place(root, folder, folder / info.image_dir)
     if place.images.is_dir():
         return place
     if root.is_dir():

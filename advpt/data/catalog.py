@@ -8,11 +8,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from advpt.data.facts import Checksums, DatasetFacts, Source, SplitFacts
+from advpt.data.facts import DEFAULT_TEMPLATE, Checksums, DatasetFacts, Source, SplitFacts
 from advpt.errors import ConfigError, unknown_name
 from advpt.schema import from_json
-
-DEFAULT_TEMPLATE = "a photo of a {}."
 
 # The selected templates of CoOp's ZeroshotCLIP2; :func:`ensemble` adds the data set's template.
 ENSEMBLE: tuple[str, ...] = (

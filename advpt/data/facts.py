@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+DEFAULT_TEMPLATE = "a photo of a {}."
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checksums:
@@ -103,7 +105,7 @@ class DatasetFacts:
     image_dir: str
     classes: int
     counts: tuple[int, int, int]
-    template: str = "a photo of a {}."
+    template: str = DEFAULT_TEMPLATE
     other: tuple[str, ...] = ()
     split: SplitFacts | None = None
     class_folders: str = ""

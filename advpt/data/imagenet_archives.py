@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
 import re
-import shutil
 import tarfile
 import tempfile
 from collections.abc import Mapping
@@ -16,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from advpt import files
-from advpt.data import archives, imagenet, listing, steps
+from advpt.data import archives, imagenet, listing, staging, steps
 from advpt.data.archives import Budget
 from advpt.data.facts import Part, Source
 from advpt.data.preparation import Preparation
@@ -152,13 +150,10 @@ def truth(path: Path) -> Mapping[int, str]:
     """
     if path.suffix == ".csv":
         return _truth_of_solution(path)
-    work = Path(tempfile.mkdtemp(prefix="advpt-devkit-"))
-    try:
-        archives.extract(path, work, Budget(1 << 30))
-        folder = next((item.parent for item in sorted(work.rglob("meta.mat"))), work)
+    with tempfile.TemporaryDirectory(prefix="advpt-devkit-", ignore_cleanup_errors=True) as work:
+        archives.extract(path, Path(work), Budget(1 << 30))
+        folder = next((item.parent for item in sorted(Path(work).rglob("meta.mat"))), Path(work))
         return _truth_of_devkit(folder, path)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _truth_of_devkit(folder: Path, origin: Path) -> Mapping[int, str]:
@@ -192,7 +187,7 @@ def sort_val(loose: Path, target: Path, wnids: Mapping[int, str], action: str = 
     """Put the val images that lie loose in ``loose`` into ``target/<wnid>/``; returns their number.
 
     Args:
-        action: "move", "copy" or "link" (a symbolic link to the original).
+        action: as of :func:`advpt.data.staging.put`.
 
     Raises:
         DataError: if an image has another name or number; nothing was moved then.
@@ -208,11 +203,5 @@ def sort_val(loose: Path, target: Path, wnids: Mapping[int, str], action: str = 
     for wnid in set(wnids.values()):
         (target / wnid).mkdir(parents=True, exist_ok=True)
     for name, match in tqdm(numbered.items(), desc="sort val", unit="image", disable=None):
-        place = target / wnids[int(match[1] if match else 0)] / name
-        if action == "move":
-            (loose / name).rename(place)
-        elif action == "link":
-            place.symlink_to(Path(os.path.realpath(loose / name)))
-        else:
-            shutil.copyfile(loose / name, place)
+        staging.put(loose / name, target / wnids[int(match[1] if match else 0)] / name, action)
     return len(images)

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import hashlib
 import io
+import itertools
 import os
 import random
 from collections import defaultdict
@@ -26,13 +27,7 @@ from advpt.data import listing
 from advpt.errors import ConfigError, DataError, StorageError, out_of_shared_memory, own_words
 from advpt.files import digest
 
-INTERPOLATIONS = {
-    "bilinear": InterpolationMode.BILINEAR,
-    "bicubic": InterpolationMode.BICUBIC,
-    "nearest": InterpolationMode.NEAREST,
-}
-
-
+INTERPOLATIONS = {name: InterpolationMode(name) for name in ("bilinear", "bicubic", "nearest")}
 MOST_PIXELS = 89_478_485  # Pillow's own limit before it warns of a decompression bomb: 256 MiB of RGB
 
 
@@ -169,7 +164,7 @@ class ImageSet:
             groups[sample.label].append(i)
         rng = random.Random(0)
         queues = [rng.sample(groups[label], len(groups[label])) for label in sorted(groups)]
-        turns = [i for turn in range(max(map(len, queues))) for q in queues if turn < len(q) for i in (q[turn],)]
+        turns = [i for turn in itertools.zip_longest(*queues) for i in turn if i is not None]
         keep = sorted(turns[:n])
         return dataclasses.replace(self, samples=tuple(self.samples[i] for i in keep), part=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,10 +76,6 @@ class Report:
 def examine(facts: DatasetFacts, folder: Path) -> Report:
     """Compare a data set's folder with its lists and the catalogue; nothing is changed."""
     return _examine_listed(facts, folder) if has_lists(facts) else _examine_folders(facts, folder)
-
-
-def image_folder(facts: DatasetFacts, folder: Path) -> Path:
-    return folder / facts.image_dir if facts.image_dir else folder
 
 
 def listed(facts: DatasetFacts, folder: Path) -> split.Split:
@@ -163,27 +158,17 @@ def checkable(facts: DatasetFacts) -> bool:
 def walk_parts(facts: DatasetFacts, folder: Path) -> Iterator[tuple[str, int]]:
     """Relative path and size of every image in the parts of the layout; hidden files and folders are left out."""
     for part in facts.parts:
-        if (folder / part.target).is_dir():
-            yield from walk(folder / part.target, f"{part.target}/")
+        yield from walk(folder, part.target)
 
 
-def walk(folder: Path, prefix: str = "") -> Iterator[tuple[str, int]]:
-    """Relative path (after ``prefix``) and size of the images below a folder."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from walk(Path(entry.path), f"{prefix}{entry.name}/")
-            elif listing.is_image(entry):
-                yield f"{prefix}{entry.name}", _size(entry)
-
-
-def _size(entry: os.DirEntry[str]) -> int:
-    try:
-        return entry.stat().st_size
-    except OSError:  # a link to nothing
-        return 0
+def walk(top: Path, folder: str) -> Iterator[tuple[str, int]]:
+    """Path relative to ``top`` and size of the images below ``top / folder``; a link to nothing has the size 0."""
+    for path, entry in listing.files(top / folder, f"{folder}/"):
+        if listing.is_image(entry):
+            try:
+                yield path, entry.stat().st_size
+            except OSError:
+                yield path, 0
 
 
 def _folders(sizes: Mapping[str, int]) -> Folders:
@@ -212,7 +197,7 @@ def _examine_folders(facts: DatasetFacts, folder: Path) -> Report:
         there = listing.folders(where)
         present = [name for name in there if (name in expected if expected else imagenet.is_wnid(name))]
         extra += [f"{part.target}/{name}/" for name in there if name not in present]
-        images = dict(walk_classes(where, present, part.target))
+        images = {path: size for name in present for path, size in walk(folder, f"{part.target}/{name}")}
         sizes |= images
         counts.append(len(images))
         classes = max(classes, len(present))
@@ -238,11 +223,6 @@ def _examine_folders(facts: DatasetFacts, folder: Path) -> Report:
         broken=frozenset(broken) | _owners(facts, empty),
         folders=_folders(sizes),
     )
-
-
-def walk_classes(folder: Path, classes: Sequence[str], prefix: str) -> Iterator[tuple[str, int]]:
-    for name in classes:
-        yield from walk(folder / name, f"{prefix}/{name}/")
 
 
 def class_folder_names(facts: DatasetFacts) -> list[str]:

@@ -57,18 +57,19 @@ class Scan:
 def scan(folder: Path) -> Scan:
     """All files below ``folder``; none where it is no folder."""
     paths: dict[bool, list[str]] = {True: [], False: []}
-    for path, entry in _files(folder):
+    for path, entry in files(folder):
         if entry.name.lower() not in _SYSTEM_FILES:
             paths[is_image(entry)].append(path)
     return Scan(tuple(sorted(paths[True])), tuple(sorted(paths[False])))
 
 
-def _files(folder: Path, prefix: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
+def files(folder: Path, prefix: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """All files below a folder, hidden ones left out, with their paths relative to it after ``prefix``."""
     for entry in entries_of(folder):
         if not entry.is_dir():
             yield prefix + entry.name, entry
         elif not (entry.is_symlink() and folder.resolve().is_relative_to(Path(entry.path).resolve())):  # a circle
-            yield from _files(Path(entry.path), f"{prefix}{entry.name}/")
+            yield from files(Path(entry.path), f"{prefix}{entry.name}/")
 
 
 def doubts(part: str, scans: Mapping[str, Scan], beside: Sequence[str] = ()) -> list[str]:

@@ -180,18 +180,8 @@ class Preparation:
         return path
 
     def place(self, part: Part, path: Path, staged: Path, action: str) -> None:
-        """Put one part, which lies at ``path``, into ``staged``. ``action``: "move", "copy" or "link"."""
-        target = staged / part.target
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if action == "move":
-            path.rename(target)
-        elif action == "link":
-            target.symlink_to(path.resolve())
-        elif path.is_dir():
-            log.info("copying %s", path)
-            shutil.copytree(path, target, ignore=shutil.ignore_patterns(".*"))
-        else:
-            shutil.copyfile(path, target)
+        """Put one part, which lies at ``path``, into ``staged``, as :func:`advpt.data.staging.put`."""
+        staging.put(path, staged / part.target, action)
 
     def unpack(self, parts: Sequence[Part], staged: Path) -> None:
         """Fetch the archives of ``parts`` (or take the user's), unpack them and move the parts into ``staged``."""

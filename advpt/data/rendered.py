@@ -196,8 +196,8 @@ class Batch:
 def sample_batch(masks: Masks, size: int, generator: torch.Generator) -> Batch:
     """``size`` captioned images. A caption is true of every image that has all the attributes it names."""
 
-    def pick(high: int, n: int = size) -> Tensor:
-        return torch.randint(high, (n,), generator=generator)
+    def pick(high: int) -> Tensor:
+        return torch.randint(high, (size,), generator=generator)
 
     rows = pick(len(masks.sign))
     ink, ground, template, form = pick(len(COLOURS)), pick(len(BACKGROUNDS)), pick(len(TEMPLATES)), pick(2)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from advpt.data import download, layout, listing, manifest, steps, verify
+from advpt.data import download, listing, manifest, steps, verify
 from advpt.data.download import DownloadError, Fetched, Network
 from advpt.data.facts import DatasetFacts, Source
 from advpt.data.verify import WrongFile
@@ -63,7 +63,7 @@ class SourceFiles:
         split_path = self.folder / facts.split.filename if facts.split else None
         self.given: dict[str, Path] = {}
         for source in facts.sources:
-            for place in (*origin, self.folder, layout.image_folder(facts, self.folder)):
+            for place in (*origin, self.folder, self.folder / facts.image_dir):
                 path = place / source.filename
                 if path.is_file() and path != split_path:
                     self.given.setdefault(source.filename, path)

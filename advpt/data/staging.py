@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
+import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -11,6 +11,8 @@ from pathlib import Path, PurePosixPath
 from advpt.data import archives, listing
 from advpt.data.facts import DatasetFacts, Part
 from advpt.errors import DataError
+
+log = logging.getLogger(__name__)
 
 
 def find_part(base: Path, part: Part, facts: DatasetFacts) -> Path | None:
@@ -73,13 +75,21 @@ def install(facts: DatasetFacts, wanted: Sequence[Part], staged: Path, folder: P
 
 def names_below(path: Path) -> set[str]:
     """Relative paths of all files below a folder, hidden ones left out; {""} for a file."""
-    if not path.is_dir():
-        return {""}
-    names_found: set[str] = set()
-    for where, folders, names in os.walk(path, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        names_found |= {str(Path(where, name).relative_to(path)) for name in names if not name.startswith(".")}
-    return names_found
+    return {name for name, _ in listing.files(path)} if path.is_dir() else {""}
+
+
+def put(path: Path, target: Path, action: str) -> None:
+    """Bring a file or folder to ``target``. ``action``: "move", "copy" (without hidden files) or "link"."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if action == "move":
+        path.rename(target)
+    elif action == "link":
+        target.symlink_to(path.resolve())
+    elif path.is_dir():
+        log.info("copying %s", path)
+        shutil.copytree(path, target, ignore=shutil.ignore_patterns(".*"))
+    else:
+        shutil.copyfile(path, target)
 
 
 def rename(source: Path, target: Path) -> None:
