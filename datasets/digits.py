@@ -9,7 +9,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 
 from advpt.data import catalog, demo_sets
 
-from .split_file import Place, SplitDataset, locate
+from .split_file import Place, SplitDataset
 
 
 @DATASET_REGISTRY.register()
@@ -20,4 +20,4 @@ class Digits(SplitDataset):
 
     def locate(self, cfg: Any) -> Place:
         demo_sets.prepare(demo_sets.DIGITS, Path(cfg.DATASET.ROOT).expanduser().absolute())
-        return locate(cfg, self.info)
+        return super().locate(cfg)

@@ -17,11 +17,9 @@ from advpt.errors import ConfigError, DataError, unknown_name
 from .split_file import (
     CatalogDataset,
     Place,
+    TestOnlyDataset,
     choose,
-    datums,
-    locate,
     notice,
-    refuse_test_subset,
     subsample_classes,
     wanted_classes,
     wanted_test_subset,
@@ -36,12 +34,7 @@ class ImageNet(CatalogDataset):
     """Train is the official train, test the official val; ``val`` is the same list as test.
 
     Files are taken in sorted order (CoOp takes them as the disk lists them), so a few-shot subset is the same
-    on every machine. ``DATASET.TEST_SUBSET paper1000`` tests on one image per class.
-
-    Attributes:
-        comparable: False for other images, classes or names than the official ones, and for a test subset.
-        split_digest: SHA-256 of the whole listing in canonical form.
-        warnings: what was left out of the listing, for the records.
+    on every machine. ``DATASET.TEST_SUBSET paper1000`` tests on one image per class; results then are not comparable.
     """
 
     info = catalog.get("ImageNet")
@@ -51,21 +44,21 @@ class ImageNet(CatalogDataset):
         if subset not in TEST_SUBSETS:
             raise ConfigError(unknown_name("DATASET.TEST_SUBSET", subset, TEST_SUBSETS[1:]))
         subsample = wanted_classes(cfg)
-        place = locate(cfg, self.info)
-        self.dataset_dir, self.image_dir = str(place.folder), str(place.images)
-        names, shipped = class_names(place)
-        images, self.warnings = list_parts(place, self.info, names)
-        split = Split(rows("train", images["train"], names), (), rows("val", images["val"], names))
-        official = is_official(self.info, split.counts(), list(images["train"]), place)
-        self.comparable = official and shipped and not subset
-        self.split_digest = split.digest()
+        split = self.load(cfg)
         if subset:
             notice(f"TEST SUBSET {subset}: one image per class by a seeded rule; the authors' list is not public")
-            chosen = rows("val", imagenet.paper1000(images["val"]), names)
-            split = Split(split.train, (), chosen)
-        train, _, test = choose(cfg, split, place, self.split_digest)
+            split = Split(split.train, (), imagenet.paper1000(split.test))
+            self.comparable = False
+        train, _, test = choose(cfg, split, self.place, self.split_digest)
         train, test = subsample_classes(train, test, subsample=subsample)
         super().__init__(train_x=train, val=test, test=test)
+
+    def read(self) -> tuple[Split, bool]:
+        names, shipped = class_names(self.place)
+        images, left_out = list_parts(self.place, self.info, names)
+        self.warnings += left_out
+        split = Split(rows("train", images["train"], names), (), rows("val", images["val"], names))
+        return split, is_official(self.info, split.counts(), list(images["train"]), self.place) and shipped
 
     @staticmethod
     def read_classnames(text_file: str) -> dict[str, str]:
@@ -76,24 +69,14 @@ class ImageNet(CatalogDataset):
         return {folder: name.strip() for folder, _, name in pairs}
 
 
-class ImageNetVariant(CatalogDataset):
-    """A test-only set in ImageNet's class folders; the same list is train_x and test, as in CoOp.
+class ImageNetVariant(TestOnlyDataset):
+    """A test-only set in ImageNet's class folders. Labels follow the sorted folders, names their wnid."""
 
-    NUM_SHOTS and SUBSAMPLE_CLASSES do nothing here. Labels follow the sorted folders, names their wnid.
-    """
-
-    def __init__(self, cfg: Any) -> None:
-        refuse_test_subset(cfg, self.info)
-        place = locate(cfg, self.info)
-        self.dataset_dir, self.image_dir = str(place.folder), str(place.images)
-        names, shipped = class_names(place)
-        self.warnings: list[str] = []
-        images, by_folder = self.classes(place.images, names)
+    def read(self) -> tuple[Split, bool]:
+        names, shipped = class_names(self.place)
+        images, by_folder = self.classes(self.place.images, names)
         split = Split((), (), rows("", images, by_folder))
-        self.comparable = is_official(self.info, split.counts(), list(images), place) and shipped
-        self.split_digest = split.digest()
-        test = datums(split.test, self.image_dir)
-        super().__init__(train_x=test, test=test)
+        return split, is_official(self.info, split.counts(), list(images), self.place) and shipped
 
     def classes(self, folder: Path, names: Mapping[str, str]) -> tuple[imagenet.Listing, Mapping[str, str]]:
         """The images of every class folder in the order of their labels, and the name of each folder."""

@@ -29,22 +29,56 @@ class Place:
 
 
 class CatalogDataset(DatasetBase):
-    """A data set of the catalogue: subclasses set ``info``, and their ``dataset_dir`` follows from it."""
+    """A data set of the catalogue: subclasses set ``info``, and their ``dataset_dir`` follows from it.
+
+    Attributes:
+        comparable: False for other images, classes or names than the official ones: results compare with nothing
+            published.
+        split_digest: SHA-256 of the whole split in canonical form, before few-shot and base/new.
+        warnings: what was left out, for the records.
+    """
 
     info: ClassVar[DatasetFacts]
+    comparable: bool
+    split_digest: str
+    warnings: list[str]
 
     def __init_subclass__(cls) -> None:
         if "info" in vars(cls):
             cls.dataset_dir = cls.info.folder
 
+    def locate(self, cfg: Any) -> Place:
+        """Where the data set lies."""
+        return locate(cfg, self.info)
+
+    def read(self) -> tuple[Split, bool]:
+        """Which images are in which part, and whether these are the official ones; others are warned about."""
+        raise NotImplementedError
+
+    def load(self, cfg: Any) -> Split:
+        """Locate and read, and set the attributes."""
+        self.place = self.locate(cfg)
+        self.dataset_dir, self.image_dir = str(self.place.folder), str(self.place.images)
+        self.warnings = []
+        split, self.comparable = self.read()
+        self.split_digest = split.digest()
+        return split
+
+
+class TestOnlyDataset(CatalogDataset):
+    """A data set without a train part: the same list is train_x and test, as in CoOp.
+
+    NUM_SHOTS and SUBSAMPLE_CLASSES do nothing here.
+    """
+
+    def __init__(self, cfg: Any) -> None:
+        refuse_test_subset(cfg, self.info)
+        test = datums(self.load(cfg).test, str(self.place.images))
+        super().__init__(train_x=test, test=test)
+
 
 class SplitDataset(CatalogDataset):
     """A data set whose parts are fixed by a split file.
-
-    Attributes:
-        comparable: False if the split is not the official one: results compare with nothing published.
-        split_digest: SHA-256 of the split's content in canonical form, before few-shot and base/new.
-        warnings: what was left out, for the records.
 
     Raises:
         DataError: if the folder, the split file or images are missing or damaged.
@@ -54,26 +88,17 @@ class SplitDataset(CatalogDataset):
     def __init__(self, cfg: Any) -> None:
         refuse_test_subset(cfg, self.info)
         subsample = wanted_classes(cfg)
-        self.place = self.locate(cfg)
-        self.dataset_dir = str(self.place.folder)
-        self.image_dir = str(self.place.images)
-        self.warnings: list[str] = []
-        split, self.comparable = self.read()
-        self.split_digest = split.digest()
+        split = self.load(cfg)
         check_files(split, self.place, self.info, self.origin())
         train, val, test = choose(cfg, split, self.place, self.split_digest)
         parts = subsample_classes(train, val, test, subsample=subsample)
         super().__init__(train_x=parts[0], val=parts[1] or None, test=parts[2])
-
-    def locate(self, cfg: Any) -> Place:
-        return locate(cfg, self.info)
 
     def origin(self) -> str:
         """The name of what lists the images, for messages."""
         return self.info.split.filename if self.info.split else "the lists"
 
     def read(self) -> tuple[Split, bool]:
-        """The split and whether it is the official one; an altered one is warned about."""
         if self.info.split is None:
             raise DataError(f"{self.info.name} has no split file in the catalogue")
         path = self.place.folder / self.info.split.filename

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from advpt import files
 from advpt.data import listing
+from advpt.data.split import Row
 from advpt.errors import DataError
 
 CLASSNAMES = "classnames.txt"
@@ -131,16 +133,16 @@ def folders_digest(classes: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(sorted(classes)).encode()).hexdigest()[:16]
 
 
-def paper1000(val: Listing) -> Listing:
-    """One image per class: the one whose SHA-256 of ``<rule>:<class>/<image>`` is smallest.
+def paper1000(val: Sequence[Row]) -> tuple[Row, ...]:
+    """One image per class: the one whose SHA-256 of ``<rule>:<class>/<image>`` is smallest; rows are in order of label.
 
     The paper tests on 1,000 images; its authors' list is not public, so these are other images.
     """
 
-    def rank(name: str, image: str) -> bytes:
-        return hashlib.sha256(f"{PAPER1000}:{name}/{image}".encode()).digest()
+    def rank(row: Row) -> bytes:
+        return hashlib.sha256(f"{PAPER1000}:{row[0].removeprefix('val/')}".encode()).digest()
 
-    return {name: [min(images, key=lambda image: rank(name, image))] for name, images in val.items()}
+    return tuple(min(images, key=rank) for _, images in itertools.groupby(val, key=lambda row: row[1]))
 
 
 def stamps(images: Path, parts: Mapping[str, Sequence[str]]) -> dict[str, int]:
