@@ -150,31 +150,25 @@ def check_files(split: Split, place: Place, info: DatasetFacts, origin: str) -> 
 
 
 def choose(cfg: Any, split: Split, place: Place, split_digest: str) -> tuple[list[Datum], list[Datum], list[Datum]]:
-    """Apply NUM_SHOTS and SEED to train and val; a list of the chosen files is kept beside the images."""
+    """Apply NUM_SHOTS and SEED to train and val; a list of the chosen files is kept beside the images, unless their
+    folder is read-only."""
     shots, seed = cfg.DATASET.NUM_SHOTS, cfg.SEED
     train, val = split.train, split.val
     if shots >= 1:
         notice(f"Creating a {shots}-shot dataset")
         subset = fewshot.select(split, shots, seed)
         train, val = subset.train, subset.val
-        if seed >= 0:
-            record_list(subset, place, split_digest=split_digest, shots=shots, seed=seed)
+        if seed >= 0 and place.folder.stat().st_mode & 0o222:
+            path = fewshot.list_path(place.folder, shots, seed)
+            try:
+                trouble = fewshot.record(subset, path, split_digest=split_digest, shots=shots, seed=seed)
+            except OSError as error:
+                trouble = ""
+                warnings.warn(f"{path} could not be written ({error}); the run does not need it", stacklevel=2)
+            if trouble:
+                notice(f"Few-shot list {path} was made anew: {trouble}")
     images = str(place.images)
     return datums(train, images), datums(val, images), datums(split.test, images)
-
-
-def record_list(subset: fewshot.FewShot, place: Place, *, split_digest: str, shots: int, seed: int) -> None:
-    """Keep the few-shot list; one that disagrees is made anew with a notice, a read-only folder is left alone."""
-    path = fewshot.list_path(place.folder, shots, seed)
-    if not place.folder.stat().st_mode & 0o222:
-        return
-    try:
-        trouble = fewshot.record(subset, path, split_digest=split_digest, shots=shots, seed=seed)
-    except OSError as error:
-        warnings.warn(f"{path} could not be written ({error}); the run does not need it", stacklevel=2)
-        return
-    if trouble:
-        notice(f"Few-shot list {path} was made anew: {trouble}")
 
 
 def datums(rows: Sequence[Row], images: str) -> list[Datum]:

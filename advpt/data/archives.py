@@ -20,7 +20,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -58,14 +58,11 @@ class HostileArchive(DataError):
 
 @dataclass
 class Budget:
-    """Bytes and members that may still be unpacked; shared with the archives inside an archive."""
+    """Bytes that may be unpacked and members that are left; shared with the archives inside an archive."""
 
-    size: int
+    limit: int
     members: int = MAX_MEMBERS
-    limit: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.limit = self.size
+    spent: int = 0
 
     def spend(self, size: int, archive: str) -> None:
         """Count one member by its declared size, before a byte of it is written. Neither tarfile nor zipfile writes
@@ -75,10 +72,10 @@ class Budget:
             HostileArchive: the budget is used up.
         """
         self.members -= 1
-        self.size -= size
+        self.spent += size
         if self.members < 0:
             raise HostileArchive(f"{archive} has too many members: an archive bomb. Nothing was kept")
-        if self.size < 0:
+        if self.spent > self.limit:
             raise HostileArchive(
                 f"{archive} unpacks to more than {self.limit / 1e9:,.2f} GB, far more than the data set has: it is "
                 "another file or an archive bomb. Nothing was kept"

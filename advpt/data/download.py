@@ -85,7 +85,6 @@ class Fetched:
     """A file that is here. ``checked``: the checksums that are on record and agree."""
 
     path: Path
-    source: Source
     checksums: Checksums
     checked: tuple[str, ...]
 
@@ -104,7 +103,7 @@ def fetch(source: Source, folder: Path, network: Network, accept: Callable[[Path
     folder.mkdir(parents=True, exist_ok=True)
     if target.is_file():
         try:
-            return Fetched(target, source, *verify.check(target, source))
+            return Fetched(target, *verify.check(target, source))
         except WrongFile as error:
             log.info("%s; fetching it again", error)
             target.unlink()
@@ -130,7 +129,7 @@ def fetch(source: Source, folder: Path, network: Network, accept: Callable[[Path
             log.info("%s. It was continued from an earlier try; fetching it from the beginning", error)
     arriving.replace(target)
     _validator(arriving).unlink(missing_ok=True)
-    return Fetched(target, source, actual, checked)
+    return Fetched(target, actual, checked)
 
 
 def _drop(arriving: Path) -> None:

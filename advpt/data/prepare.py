@@ -40,7 +40,7 @@ def prepare(facts: DatasetFacts, root: Path, options: Options | None = None) -> 
     _check_options(facts, options)
     root = root.expanduser().absolute()
     folder = root / facts.folder
-    log.info("%s", steps.terms(facts))
+    log.info("%s: %s; terms: %s", facts.name, facts.disk or "size unknown", facts.licence or "unknown")
     kind = ImageNetPreparation if facts.name == "ImageNet" else Preparation
     try:
         if facts.name == "Digits":

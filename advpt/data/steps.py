@@ -14,11 +14,6 @@ def command(facts: DatasetFacts, root: Path, *options: str) -> str:
     return shlex.join(["python", "-m", "advpt", "prepare", facts.config, "--root", str(root), *options])
 
 
-def terms(facts: DatasetFacts) -> str:
-    """Name, size and terms of a data set, to be read before it is fetched."""
-    return f"{facts.name}: {facts.disk or 'size unknown'}; terms: {facts.licence or 'unknown'}"
-
-
 def manual(facts: DatasetFacts, root: Path) -> str:
     """The steps to prepare a data set without this machine's network, several lines."""
     if facts.name == "Digits":
