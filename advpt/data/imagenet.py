@@ -19,14 +19,14 @@ LISTING = "listing_advpt.json"
 PAPER1000 = "advpt-paper1000-1"  # version of the test subset's rule; the seed of the ranking in :func:`paper1000`
 
 _FORMAT = 1
-_SHIPPED = Path(__file__).parent / "imagenet_classnames.txt"
+SHIPPED = Path(__file__).parent / "imagenet_classnames.txt"
 
 Listing = dict[str, list[str]]  # class folder -> sorted image names
 
 
 def shipped_names() -> dict[str, str]:
     """The 1,000 curated CLIP names by wnid, in the order of ImageNet's labels."""
-    return read_names(_SHIPPED)
+    return read_names(SHIPPED)
 
 
 def read_names(path: Path) -> dict[str, str]:
@@ -63,7 +63,7 @@ def names_for(folder: Path) -> tuple[dict[str, str], str]:
     if names == shipped and list(names) == list(shipped):
         return names, ""
     differ = sum(names.get(wnid) != name for wnid, name in shipped.items())
-    actual, official = files.file_digest(path)[:16], files.file_digest(_SHIPPED)[:16]
+    actual, official = files.file_digest(path)[:16], files.file_digest(SHIPPED)[:16]
     return names, (
         f"{path} is not the list of CLIP's class names: its SHA-256 is {actual}, that of the shipped list "
         f"{official}; {differ} of {len(shipped)} names differ. It is used, and results are marked as not "

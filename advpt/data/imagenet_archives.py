@@ -41,8 +41,10 @@ class ImageNetPreparation(Preparation):
         train, val = self.folder / "images" / "train", self.folder / "images" / "val"
         if tars := inner_tars(train):
             self.sources.refuse_full_disk(sum(path.stat().st_size for path in tars))
-            done = unpack_inner_tars(train, self.budget)
-            log.info("%s: %d class tars unpacked; the .tar files may be deleted", train, done)
+            for tar in tqdm(tars, desc="unpack classes", unit="class", disable=None):
+                with files.atomic_folder(train / tar.stem) as partial:
+                    archives.extract(tar, partial, self.budget)
+            log.info("%s: %d class tars unpacked; the .tar files may be deleted", train, len(tars))
         loose = listing.images(val)
         if not loose:
             return
@@ -127,19 +129,6 @@ def inner_tars(folder: Path) -> list[Path]:
     """The tars of classes in ``folder`` whose class folder is not there."""
     tars = [path for path in sorted(folder.glob("n*.tar")) if imagenet.is_wnid(path.stem)]
     return [path for path in tars if not path.with_suffix("").is_dir()]
-
-
-def unpack_inner_tars(folder: Path, budget: Budget) -> int:
-    """Unpack the tars of classes that lie in ``images/train``; returns their number. The tars stay.
-
-    Raises:
-        DataError: as :func:`advpt.data.archives.extract`.
-    """
-    tars = inner_tars(folder)
-    for tar in tqdm(tars, desc="unpack classes", unit="class", disable=None):
-        with files.atomic_folder(folder / tar.stem) as partial:
-            archives.extract(tar, partial, budget)
-    return len(tars)
 
 
 def truth(path: Path) -> Mapping[int, str]:

@@ -74,8 +74,7 @@ class Preparation:
             raise self.incomplete(report)
         names = self.folder / imagenet.CLASSNAMES
         if imagenet.CLASSNAMES in self.facts.other and not names.exists():
-            text = "".join(f"{wnid} {name}\n" for wnid, name in imagenet.shipped_names().items())
-            files.write_text(names, text)
+            files.write_text(names, imagenet.SHIPPED.read_text(encoding="utf-8"))
         if anew or not (self.folder / manifest.NAME).is_file():
             manifest.write(report, self.sources.entries, manner)
         if not self.options.keep:
@@ -212,7 +211,7 @@ class Preparation:
     @property
     def budget(self) -> Budget:
         """What one archive may unpack to."""
-        return Budget(self.options.limit or int(3e9 * self.facts.gigabytes[1]) + SLACK_BYTES)
+        return Budget(int(3e9 * self.facts.gigabytes[1]) + SLACK_BYTES)
 
     def not_in_archive(self, part: Part, unpacked: Path, paths: Sequence[Path]) -> str:
         top = sorted(path.name for path in unpacked.iterdir())

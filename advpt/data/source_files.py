@@ -31,7 +31,6 @@ class Options:
     unverified: accept a file whose hash differs from the one on record; the counts decide.
     keep:       leave downloaded archives in ``<data set>/.prepare``.
     sort_val:   move ImageNet's loose val images into class folders, in place.
-    limit:      bytes an archive may unpack to; 0 for three times the data set's size.
     """
 
     archives: tuple[Path, ...] = ()
@@ -41,7 +40,6 @@ class Options:
     unverified: bool = False
     keep: bool = False
     sort_val: bool = False
-    limit: int = 0
     network: Network = dataclasses.field(default_factory=Network)
 
 

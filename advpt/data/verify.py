@@ -44,7 +44,12 @@ def check(path: Path, source: Source) -> tuple[Checksums, tuple[str, ...]]:
     """
     if not path.is_file():
         raise WrongFile(f"{path} is missing; expected the file {source.filename}")
-    refuse_page(path, source)
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if not head:
+        raise WrongFile(f"{path} is empty (0 bytes): nothing was downloaded. Delete it and fetch it again")
+    if is_page(head):
+        raise WrongFile(page_message(str(path), head, source))
     actual = checksums(path)
     agree = []
     for name in ("size", "sha256", "md5", "git_blob"):
@@ -64,16 +69,6 @@ def _difference(path: Path, source: Source, name: str, expected: object, value: 
         return f"{path} has {size:,} bytes, expected {source.size:,}: it is {state}"
     label = {"sha256": "SHA-256", "md5": "md5", "git_blob": "git blob id"}[name]
     return f"{path} has {label} {value}, expected {expected} ({size:,} bytes): it is damaged or another file"
-
-
-def refuse_page(path: Path, source: Source) -> None:
-    """Raises WrongFile for an empty file and for a web page saved under the name of a file."""
-    with path.open("rb") as file:
-        head = file.read(4096)
-    if not head:
-        raise WrongFile(f"{path} is empty (0 bytes): nothing was downloaded. Delete it and fetch it again")
-    if is_page(head):
-        raise WrongFile(page_message(str(path), head, source))
 
 
 def is_page(head: bytes) -> bool:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from advpt.data import archives
+from advpt.data import archives, preparation
 from advpt.data.archives import Budget, HostileArchive
 from advpt.data.prepare import prepare
 from advpt.errors import DataError
@@ -227,11 +227,12 @@ def test_prepare_of_a_hostile_archive_changes_nothing(data: bytes, server: Serve
     assert {path.name for path in tmp_path.iterdir()} == {"data", "pets.tar"}
 
 
-def test_prepare_refuses_a_bomb(server: Server, tmp_path: Path) -> None:
+def test_prepare_refuses_a_bomb(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = small("OxfordPets", server)
+    monkeypatch.setattr(preparation, "SLACK_BYTES", 1000 - int(3e9 * made.facts.gigabytes[1]))
     mine = user_files(made, tmp_path / "mine", made.archives)
     with pytest.raises(HostileArchive, match="archive bomb"):
-        prepare(made.facts, tmp_path / "data", options(archives=mine, limit=1000))
+        prepare(made.facts, tmp_path / "data", options(archives=mine))
     assert not (tmp_path / "data" / "oxford_pets" / "images").exists()
 
 
