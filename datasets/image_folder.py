@@ -11,7 +11,7 @@ from advpt.data import catalog, listing
 from advpt.data.split import Row, Split, check
 from advpt.errors import DataError
 
-from .split_file import Place, SplitDataset, warn_of
+from .split_file import Place, SplitDataset
 
 FORM = "expected train/<class>/<image>, test/<class>/<image> and, if you like, val/<class>/<image>"
 LIKE_VAL = ("valid", "validation", "dev")  # names of the folder val elsewhere
@@ -51,11 +51,10 @@ class ImageFolder(SplitDataset):
         check(split, str(self.place.folder))
         other = [name for name in listing.folders(self.place.folder) if name.lower() in LIKE_VAL]
         if other and not val:
-            self._warn(f"there is no validation split: it is read from val, and the folder {other[0]} is left out")
+            self.warn_of(
+                f"ImageFolder: there is no validation split: it is read from val, and the folder {other[0]} is left out"
+            )
         return split, True
-
-    def _warn(self, text: str) -> None:
-        warn_of([f"ImageFolder: {text}"], self.warnings)
 
     def _rows(self, part: str, labels: dict[str, int]) -> tuple[Row, ...]:
         folder = self.place.folder / part
@@ -72,8 +71,7 @@ class ImageFolder(SplitDataset):
             raise DataError(f"ImageFolder: no images in these folders of {folder}: {listing.some(empty)}; {FORM}")
         if not classes and part != "val":
             raise DataError(f"ImageFolder: {folder} has no class folders; {FORM}")
-        for text in listing.doubts(part, scans, listing.images(folder)):
-            self._warn(text)
+        self.warn_of(*(f"ImageFolder: {text}" for text in listing.doubts(part, scans, listing.images(folder))))
         return tuple(
             (f"{part}/{name}/{image}", labels[name], name) for name, each in scans.items() for image in each.images
         )

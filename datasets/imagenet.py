@@ -10,27 +10,52 @@ from typing import Any
 from dassl.data.datasets import DATASET_REGISTRY
 
 from advpt.data import catalog, imagenet, layout, listing, steps
-from advpt.data.facts import DatasetFacts
 from advpt.data.split import Row, Split, triple
 from advpt.errors import ConfigError, DataError, unknown_name
 
 from .split_file import (
     CatalogDataset,
-    Place,
     TestOnlyDataset,
-    choose,
     notice,
     subsample_classes,
     wanted_classes,
     wanted_test_subset,
-    warn_of,
 )
 
 TEST_SUBSETS = ("", "all", "paper1000")
 
 
+class ClassFolders(CatalogDataset):
+    """A data set in class folders that are named by wnid, or by number."""
+
+    def class_names(self) -> tuple[Mapping[str, str], bool]:
+        """Class names by wnid, and whether they are the shipped ones; others are warned about."""
+        names, warning = imagenet.names_for(self.place.folder)
+        if warning:
+            warnings.warn(warning, stacklevel=2)
+        return names, not warning
+
+    def is_official(self, split: Split, classes: Sequence[str]) -> bool:
+        """Whether counts and class folders are the published ones; if not, a warning says what differs."""
+        differences = []
+        if len(classes) != self.info.classes:
+            differences.append(f"{len(classes):,} classes instead of {self.info.classes:,}")
+        elif self.info.class_folders and imagenet.folders_digest(classes) != self.info.class_folders:
+            differences.append("other class folders")
+        if split.counts() != self.info.counts:
+            counts, official = triple(split.counts()), triple(self.info.counts)
+            differences.append(f"{counts} images in train / val / test instead of {official}")
+        if differences:
+            warnings.warn(
+                f"{self.info.name} in {self.place.images} is not complete or not the official one: "
+                f"{'; '.join(differences)}. Results are marked as not comparable with published ones",
+                stacklevel=2,
+            )
+        return not differences
+
+
 @DATASET_REGISTRY.register()
-class ImageNet(CatalogDataset):
+class ImageNet(ClassFolders):
     """Train is the official train, test the official val; ``val`` is the same list as test.
 
     Files are taken in sorted order (CoOp takes them as the disk lists them), so a few-shot subset is the same
@@ -49,16 +74,62 @@ class ImageNet(CatalogDataset):
             notice(f"TEST SUBSET {subset}: one image per class by a seeded rule; the authors' list is not public")
             split = Split(split.train, (), imagenet.paper1000(split.test))
             self.comparable = False
-        train, _, test = choose(cfg, split, self.place, self.split_digest)
+        train, _, test = self.few_shot(cfg, split)
         train, test = subsample_classes(train, test, subsample=subsample)
         super().__init__(train_x=train, val=test, test=test)
 
     def read(self) -> tuple[Split, bool]:
-        names, shipped = class_names(self.place)
-        images, left_out = list_parts(self.place, self.info, names)
-        self.warnings += left_out
+        names, shipped = self.class_names()
+        classes = self.class_folders(names)
+        images = self.listings(classes)
         split = Split(rows("train", images["train"], names), (), rows("val", images["val"], names))
-        return split, is_official(self.info, split.counts(), list(images["train"]), self.place) and shipped
+        return split, self.is_official(split, classes["train"]) and shipped
+
+    def class_folders(self, names: Mapping[str, str]) -> dict[str, list[str]]:
+        """The sorted class folders of train and val.
+
+        Raises:
+            DataError: if they are missing, or not the same in both.
+        """
+        place, classes = self.place, {}
+        for part in ("train", "val"):
+            try:
+                classes[part], left_out = imagenet.class_folders(place.images / part, names, part)
+            except DataError as error:
+                raise DataError(
+                    f"ImageNet: {error}.{layout.advice(self.info, place.root)} "
+                    f"Run `{steps.command(self.info, place.root)}`"
+                ) from None
+            self.warn_of(*left_out)
+        only = sorted(set(classes["train"]) ^ set(classes["val"]))
+        if only:
+            raise DataError(
+                f"ImageNet: images/train has {len(classes['train'])} class folders and images/val "
+                f"{len(classes['val'])}, in {place.images}; only in one of them: {listing.some(only, 5)}. "
+                "Labels follow the sorted folders, so both need the same ones"
+            )
+        return classes
+
+    def listings(self, classes: Mapping[str, Sequence[str]]) -> dict[str, imagenet.Listing]:
+        """Images of train and val by class folder; an official count is kept as JSON for the next run, unless there is
+        something to say about it."""
+        path = self.place.folder / imagenet.LISTING
+        made_from = imagenet.stamps(self.place.images, classes)
+        if (listed := imagenet.kept_listing(path, made_from)) is not None:
+            return listed
+        listings: dict[str, imagenet.Listing] = {}
+        doubts: list[str] = []
+        for part, wnids in classes.items():
+            listings[part], more = imagenet.list_images(self.place.images / part, wnids, part)
+            doubts += more
+        self.warn_of(*doubts)
+        train, val = (sum(map(len, by_class.values())) for by_class in listings.values())
+        if (train, 0, val) == self.info.counts and not doubts:
+            try:
+                imagenet.keep_listing(path, made_from, listings)
+            except OSError as error:
+                warnings.warn(f"{path} could not be written ({error}); the run does not need it", stacklevel=2)
+        return listings
 
     @staticmethod
     def read_classnames(text_file: str) -> dict[str, str]:
@@ -69,99 +140,28 @@ class ImageNet(CatalogDataset):
         return {folder: name.strip() for folder, _, name in pairs}
 
 
-class ImageNetVariant(TestOnlyDataset):
+class ImageNetVariant(ClassFolders, TestOnlyDataset):
     """A test-only set in ImageNet's class folders. Labels follow the sorted folders, names their wnid."""
 
     def read(self) -> tuple[Split, bool]:
-        names, shipped = class_names(self.place)
+        names, shipped = self.class_names()
         images, by_folder = self.classes(self.place.images, names)
         split = Split((), (), rows("", images, by_folder))
-        return split, is_official(self.info, split.counts(), list(images), self.place) and shipped
+        return split, self.is_official(split, list(images)) and shipped
 
     def classes(self, folder: Path, names: Mapping[str, str]) -> tuple[imagenet.Listing, Mapping[str, str]]:
         """The images of every class folder in the order of their labels, and the name of each folder."""
         folders, left_out = imagenet.class_folders(folder, names)
         images, doubts = imagenet.list_images(folder, folders)
-        warn_of([*left_out, *doubts], self.warnings)
+        self.warn_of(*left_out, *doubts)
         return images, names
 
 
-def class_names(place: Place) -> tuple[Mapping[str, str], bool]:
-    """Class names by wnid, and whether they are the shipped ones; others are warned about."""
-    names, warning = imagenet.names_for(place.folder)
-    if warning:
-        warnings.warn(warning, stacklevel=2)
-    return names, not warning
-
-
-def list_parts(
-    place: Place, info: DatasetFacts, names: Mapping[str, str]
-) -> tuple[dict[str, imagenet.Listing], list[str]]:
-    """Images of train and val by class folder, and what was left out; an official count is kept as JSON for the next
-    run, unless there is something to say about it.
-
-    Raises:
-        DataError: if folders are missing, empty, unsorted or not the same in train and val.
-    """
-    classes: dict[str, Sequence[str]] = {}
-    sentences: list[str] = []
-    for part in ("train", "val"):
-        try:
-            classes[part], left_out = imagenet.class_folders(place.images / part, names, part)
-        except DataError as error:
-            raise DataError(
-                f"{info.name}: {error}.{layout.advice(info, place.root)} Run `{steps.command(info, place.root)}`"
-            ) from None
-        warn_of(left_out, sentences)
-    only = sorted(set(classes["train"]) ^ set(classes["val"]))
-    if only:
-        raise DataError(
-            f"ImageNet: images/train has {len(classes['train'])} class folders and images/val "
-            f"{len(classes['val'])}, in {place.images}; only in one of them: {listing.some(only, 5)}. "
-            "Labels follow the sorted folders, so both need the same ones"
-        )
-    path = place.folder / imagenet.LISTING
-    made_from = imagenet.stamps(place.images, classes)
-    listed = imagenet.kept_listing(path, made_from)
-    if listed is not None:
-        return listed, sentences
-    listings: dict[str, imagenet.Listing] = {}
-    doubts: list[str] = []
-    for part, wnids in classes.items():
-        listings[part], more = imagenet.list_images(place.images / part, wnids, part)
-        doubts += more
-    warn_of(doubts, sentences)
-    sizes = {part: sum(map(len, by_class.values())) for part, by_class in listings.items()}
-    if (sizes["train"], 0, sizes["val"]) == info.counts and not doubts:
-        try:
-            imagenet.keep_listing(path, made_from, listings)
-        except OSError as error:
-            warnings.warn(f"{path} could not be written ({error}); the run does not need it", stacklevel=2)
-    return listings, sentences
-
-
 def rows(part: str, images: imagenet.Listing, names: Mapping[str, str]) -> tuple[Row, ...]:
+    """The rows of a split, labels in the order of the listing."""
     prefix = f"{part}/" if part else ""
     return tuple(
         (f"{prefix}{folder}/{image}", label, names[folder])
         for label, (folder, files) in enumerate(images.items())
         for image in files
     )
-
-
-def is_official(info: DatasetFacts, counts: tuple[int, int, int], classes: Sequence[str], place: Place) -> bool:
-    """Whether counts and class folders are the published ones; if not, a warning says what differs."""
-    differences = []
-    if len(classes) != info.classes:
-        differences.append(f"{len(classes):,} classes instead of {info.classes:,}")
-    elif info.class_folders and imagenet.folders_digest(classes) != info.class_folders:
-        differences.append("other class folders")
-    if counts != info.counts:
-        differences.append(f"{triple(counts)} images in train / val / test instead of {triple(info.counts)}")
-    if differences:
-        warnings.warn(
-            f"{info.name} in {place.images} is not complete or not the official one: "
-            f"{'; '.join(differences)}. Results are marked as not comparable with published ones",
-            stacklevel=2,
-        )
-    return not differences

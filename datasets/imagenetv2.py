@@ -11,7 +11,6 @@ from advpt.data import catalog, imagenet, listing
 from advpt.errors import DataError
 
 from .imagenet import ImageNetVariant
-from .split_file import warn_of
 
 
 @DATASET_REGISTRY.register()
@@ -29,5 +28,5 @@ class ImageNetV2(ImageNetVariant):
                 f"{listing.some(absent, 5)}. The archive was not unpacked to the end; unpack it again"
             )
         images, doubts = imagenet.list_images(folder, numbers)
-        warn_of(doubts, self.warnings)
+        self.warn_of(*doubts)
         return images, dict(zip(numbers, names.values()))

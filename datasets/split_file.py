@@ -64,6 +64,35 @@ class CatalogDataset(DatasetBase):
         self.split_digest = split.digest()
         return split
 
+    def warn_of(self, *sentences: str) -> None:
+        """Warn, and keep the sentences for the records."""
+        for text in sentences:
+            warnings.warn(text, stacklevel=3)
+        self.warnings += sentences
+
+    def few_shot(self, cfg: Any, split: Split) -> tuple[list[Datum], list[Datum], list[Datum]]:
+        """Apply NUM_SHOTS and SEED to train and val; a list of the chosen files is kept beside the images, unless their
+        folder is read-only."""
+        shots, seed = cfg.DATASET.NUM_SHOTS, cfg.SEED
+        train, val = split.train, split.val
+        if shots >= 1:
+            notice(f"Creating a {shots}-shot dataset")
+            subset = fewshot.select(split, shots, seed)
+            train, val = subset.train, subset.val
+            if seed >= 0 and self.place.folder.stat().st_mode & 0o222:
+                self._record(subset, shots, seed)
+        return datums(train, self.image_dir), datums(val, self.image_dir), datums(split.test, self.image_dir)
+
+    def _record(self, subset: fewshot.FewShot, shots: int, seed: int) -> None:
+        path = fewshot.list_path(self.place.folder, shots, seed)
+        try:
+            trouble = fewshot.record(subset, path, split_digest=self.split_digest, shots=shots, seed=seed)
+        except OSError as error:
+            warnings.warn(f"{path} could not be written ({error}); the run does not need it", stacklevel=2)
+            return
+        if trouble:
+            notice(f"Few-shot list {path} was made anew: {trouble}")
+
 
 class TestOnlyDataset(CatalogDataset):
     """A data set without a train part: the same list is train_x and test, as in CoOp.
@@ -73,7 +102,7 @@ class TestOnlyDataset(CatalogDataset):
 
     def __init__(self, cfg: Any) -> None:
         refuse_test_subset(cfg, self.info)
-        test = datums(self.load(cfg).test, str(self.place.images))
+        test = datums(self.load(cfg).test, self.image_dir)
         super().__init__(train_x=test, test=test)
 
 
@@ -89,10 +118,22 @@ class SplitDataset(CatalogDataset):
         refuse_test_subset(cfg, self.info)
         subsample = wanted_classes(cfg)
         split = self.load(cfg)
-        check_files(split, self.place, self.info, self.origin())
-        train, val, test = choose(cfg, split, self.place, self.split_digest)
+        self.check_files(split)
+        train, val, test = self.few_shot(cfg, split)
         parts = subsample_classes(train, val, test, subsample=subsample)
         super().__init__(train_x=parts[0], val=parts[1] or None, test=parts[2])
+
+    def check_files(self, split: Split) -> None:
+        """Raises DataError with the number of missing images and the first five."""
+        paths = [row[0] for rows in split.parts().values() for row in rows]
+        absent = listing.missing(self.place.images, paths)
+        if absent:
+            raise DataError(
+                f"{self.info.name}: {len(absent):,} of {len(paths):,} files listed in {self.origin()} are missing "
+                f"under {self.place.images}, first {min(5, len(absent))}: {', '.join(absent[:5])}."
+                f"{layout.advice(self.info, self.place.root)} "
+                f"Run `{steps.command(self.info, self.place.root, '--check')}`"
+            )
 
     def origin(self) -> str:
         """The name of what lists the images, for messages."""
@@ -135,40 +176,6 @@ def locate(cfg: Any, info: DatasetFacts) -> Place:
         f"{info.name}: expected images in {place.images}. {state}{layout.advice(info, root)} "
         f"Run `{steps.command(info, root)}`, or give the folder above {info.folder} as --root"
     )
-
-
-def check_files(split: Split, place: Place, info: DatasetFacts, origin: str) -> None:
-    """Raises DataError with the number of missing images and the first five."""
-    paths = [row[0] for rows in split.parts().values() for row in rows]
-    absent = listing.missing(place.images, paths)
-    if absent:
-        raise DataError(
-            f"{info.name}: {len(absent):,} of {len(paths):,} files listed in {origin} are missing under "
-            f"{place.images}, first {min(5, len(absent))}: {', '.join(absent[:5])}."
-            f"{layout.advice(info, place.root)} Run `{steps.command(info, place.root, '--check')}`"
-        )
-
-
-def choose(cfg: Any, split: Split, place: Place, split_digest: str) -> tuple[list[Datum], list[Datum], list[Datum]]:
-    """Apply NUM_SHOTS and SEED to train and val; a list of the chosen files is kept beside the images, unless their
-    folder is read-only."""
-    shots, seed = cfg.DATASET.NUM_SHOTS, cfg.SEED
-    train, val = split.train, split.val
-    if shots >= 1:
-        notice(f"Creating a {shots}-shot dataset")
-        subset = fewshot.select(split, shots, seed)
-        train, val = subset.train, subset.val
-        if seed >= 0 and place.folder.stat().st_mode & 0o222:
-            path = fewshot.list_path(place.folder, shots, seed)
-            try:
-                trouble = fewshot.record(subset, path, split_digest=split_digest, shots=shots, seed=seed)
-            except OSError as error:
-                trouble = ""
-                warnings.warn(f"{path} could not be written ({error}); the run does not need it", stacklevel=2)
-            if trouble:
-                notice(f"Few-shot list {path} was made anew: {trouble}")
-    images = str(place.images)
-    return datums(train, images), datums(val, images), datums(split.test, images)
 
 
 def datums(rows: Sequence[Row], images: str) -> list[Datum]:
@@ -232,13 +239,6 @@ def refuse_test_subset(cfg: Any, info: DatasetFacts) -> None:
             f"DATASET.TEST_SUBSET is {subset!r}, but {info.name} has no test subsets; "
             'only ImageNet has one, "paper1000". Leave it empty'
         )
-
-
-def warn_of(sentences: Sequence[str], kept: list[str]) -> None:
-    """Warn, and add the sentences to those that the records get."""
-    for text in sentences:
-        warnings.warn(text, stacklevel=3)
-    kept += sentences
 
 
 def notice(text: str) -> None:
