@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from PIL import Image
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from advpt.data import layout, verify
 from advpt.data.facts import DatasetFacts
@@ -38,18 +37,12 @@ def bad_images(folder: Path, paths: Sequence[str], workers: int = 0) -> list[Bad
     Args:
         workers: threads (Pillow decodes outside Python's lock); 0 for one per core.
     """
-    with (
-        ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool,
-        tqdm(total=len(paths), desc="decode", unit="image", disable=None) as bar,
-        warnings.catch_warnings(),
-    ):
+    bar = {"desc": "decode", "unit": "image", "disable": None}
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        bad = []
-        for path, trouble in zip(paths, pool.map(partial(trouble_with, folder), paths, chunksize=16)):
-            bar.update()
-            if trouble:
-                bad.append((path, trouble))
-    return bad
+        look = partial(trouble_with, folder)
+        troubles = thread_map(look, paths, max_workers=workers or os.cpu_count(), chunksize=16, **bar)
+    return [(path, trouble) for path, trouble in zip(paths, troubles) if trouble]
 
 
 def trouble_with(folder: Path, path: str) -> str:

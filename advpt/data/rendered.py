@@ -207,19 +207,14 @@ def sample_batch(masks: Masks, size: int, generator: torch.Generator) -> Batch:
     images = warp(masks.pixels[rows, None].float() / 255, generator)
     images = colour(images, inks[ink], papers[ground], generator)
 
-    named: dict[str, tuple[int, int, int, int]] = {}
-    for s, c, b, z, t, f in zip(*(x.tolist() for x in (sign, ink, ground, large, template, form))):
+    facts = torch.stack([sign, ink, ground, large], 1)
+    named: dict[str, list[int]] = {}  # by caption, the facts that it names; -1 for one that it leaves open
+    for (s, c, b, z), t, f in zip(facts.tolist(), template.tolist(), form.tolist()):
         pattern, nouns = TEMPLATES[t], SIGNS[s].nouns
         text = pattern.format(n=nouns[f % len(nouns)], c=list(COLOURS)[c], b=list(BACKGROUNDS)[b], s=SIZES[z])
-        unsaid = -1
-        named[text] = (
-            s,
-            c if "{c}" in pattern else unsaid,
-            b if "{b}" in pattern else unsaid,
-            z if "{s}" in pattern else unsaid,
-        )
+        marks = (("{n}", s), ("{c}", c), ("{b}", b), ("{s}", z))
+        named[text] = [value if mark in pattern else -1 for mark, value in marks]
     wanted = torch.tensor(list(named.values()))
-    facts = torch.stack([sign, ink, ground, large], 1)
     true = ((wanted[None] == facts[:, None]) | (wanted[None] < 0)).all(-1)
     return Batch(images, list(named), true)
 
