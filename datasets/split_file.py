@@ -13,7 +13,7 @@ from dassl.data.datasets import DatasetBase, Datum
 
 from advpt.data import fewshot, layout, listing, steps
 from advpt.data.facts import DatasetFacts
-from advpt.data.split import Row, Split, judge, read
+from advpt.data.split import Row, Split, read, unofficial_warning
 from advpt.errors import ConfigError, DataError, unknown_name
 
 SUBSAMPLES = ("all", "base", "new")
@@ -151,7 +151,7 @@ class SplitDataset(CatalogDataset):
             )
         split, data = read(path)
         notice(f"Reading split from {path}")
-        warning = judge(self.info, split, data, path)
+        warning = unofficial_warning(self.info, split, data, path)
         if warning:
             warnings.warn(warning, stacklevel=2)
         return split, not warning

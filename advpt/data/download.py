@@ -215,7 +215,9 @@ def _one_try(source: Source, arriving: Path, network: Network) -> str:
 def _receive(answer: Any, arriving: Path, source: Source, have: int, total: int) -> int:
     """Append (or, from 0, write) the body; returns the length of the file."""
     if not have:
-        _validator(arriving).write_text(_validator_of(answer.headers))
+        tag = answer.headers.get("ETag") or ""
+        strong = tag if not tag.startswith("W/") else ""
+        _validator(arriving).write_text(strong or answer.headers.get("Last-Modified") or "")
     with (
         arriving.open("ab" if have else "wb") as file,
         tqdm(
@@ -248,11 +250,6 @@ def gigabytes(size: float) -> str:
 def _validator(arriving: Path) -> Path:
     """Where the version of the file on the server is kept, so that two versions are never glued together."""
     return arriving.with_name(f"{arriving.name}.version")
-
-
-def _validator_of(headers: Any) -> str:
-    tag = headers.get("ETag") or ""
-    return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified") or ""
 
 
 def _number(pattern: str, content_range: str) -> int:

@@ -107,7 +107,7 @@ def _examine_listed(facts: DatasetFacts, folder: Path) -> Report:
     except DataError as error:
         missing = [f"{target}{'' if '.' in target else '/'}" for target in absent]
         return Report(facts, folder, (0, 0, 0), 0, tuple(missing), problems=(str(error),), broken=frozenset(absent))
-    problems, notes = _judge(facts, folder, lists)
+    problems, notes = _check_lists(facts, folder, lists)
     paths = listed_paths(facts, lists)
     lacking = {part: listing.missing(folder, paths[part]) for part in paths}
     train, val, test = (len(paths[part]) - len(lacking[part]) for part in paths)
@@ -135,12 +135,12 @@ def _owners(facts: DatasetFacts, paths: Sequence[str]) -> frozenset[str]:
     return frozenset(part.target for part in facts.parts if any(path.startswith(f"{part.target}/") for path in paths))
 
 
-def _judge(facts: DatasetFacts, folder: Path, lists: split.Split) -> tuple[list[str], list[str]]:
+def _check_lists(facts: DatasetFacts, folder: Path, lists: split.Split) -> tuple[list[str], list[str]]:
     """Problems and notes about the lists themselves."""
     notes = []
     if facts.split is not None:
         path = folder / facts.split.filename
-        warning = split.judge(facts, lists, path.read_bytes(), path)
+        warning = split.unofficial_warning(facts, lists, path.read_bytes(), path)
         if warning and checkable(facts):
             return [warning], []
         notes += [warning] if warning else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -106,10 +107,9 @@ class DataLists:
 
     def _other_rows(self, part: str, theirs: Mapping[str, Any], rows: list[list[Any]]) -> str:
         text = f"its {part} list has {theirs.get('n')} images, that of this run {len(rows)}"
-        marks = list(_pieces(str(theirs.get("rows", "")), _MARK))
-        first = next((i for i, (a, row) in enumerate(zip(marks, rows)) if a != digest(row)[:_MARK]), None)
-        if first is None and len(marks) < len(rows) and len(marks) < MARKED_ROWS:
-            first = len(marks)
+        marks = _pieces(str(theirs.get("rows", "")), _MARK)
+        pairs = enumerate(itertools.zip_longest(marks, rows[:MARKED_ROWS]))
+        first = next((i for i, (mark, row) in pairs if row is not None and mark != digest(row)[:_MARK]), None)
         return text if first is None else f"{text}; the first that differs is here {rows[first][0]} (image {first + 1})"
 
     def _compared(self, part: str) -> list[str]:

@@ -56,7 +56,7 @@ class Preparation:
             manner = self.stage(wanted, staged)
             if no_split and (again := self.ensure_split(self.work / "unpacked")):
                 raise DataError(again)
-            self.judge(wanted, staged)
+            self.compare(wanted, staged)
             staging.install(self.facts, wanted, staged, self.folder, self.work)
         finally:
             archives.remove(staged)
@@ -133,7 +133,7 @@ class Preparation:
             log.info("%s", error)
             return False
         if layout.checkable(self.facts):
-            return not split.judge(self.facts, content, data, path)
+            return not split.unofficial_warning(self.facts, content, data, path)
         return content.counts() == self.facts.counts
 
     def install_split(self, source: Path, came_from: str, checksums: Checksums, checked: Collection[str]) -> None:
@@ -222,7 +222,7 @@ class Preparation:
             f"{self.sources.by_hand()}"
         )
 
-    def judge(self, wanted: Sequence[Part], staged: Path) -> None:
+    def compare(self, wanted: Sequence[Part], staged: Path) -> None:
         """Compare what is in ``staged`` with the lists, before it gets its name.
 
         Raises:

@@ -49,6 +49,7 @@ class SourceFiles:
     Attributes:
         given: files of the user by name: those named on the command line, and files of the catalogue's names in the
             folder of ``--from`` or that of the data set.
+        named: those of ``--archive`` and ``--from``; a wrong one among them is an error, another is passed over.
         entries: for the manifest, one for each file that was used.
     """
 
@@ -101,7 +102,7 @@ class SourceFiles:
                 yield source, path
 
     def _accepted(self, path: Path, source: Source | None) -> bool:
-        """Whether a file of the user is right; a wrong one that was not named on the command line is passed over."""
+        """Whether a file of the user is right."""
         try:
             self.verify_given(path, source)
         except WrongFile as error:

@@ -167,7 +167,7 @@ def check(split: Split, origin: str) -> None:
         )
 
 
-def judge(facts: DatasetFacts, split: Split, data: bytes, path: Path) -> str:
+def unofficial_warning(facts: DatasetFacts, split: Split, data: bytes, path: Path) -> str:
     """The sentence to warn with where a split file is not the official one, else ""; equal content in another layout
     counts as equal."""
     marks = facts.split

@@ -96,9 +96,9 @@ def test_judging_by_blob_id_accepts_another_layout_of_the_same_content(tmp_path:
         split=SplitFacts("split_zhou_X.json", git_blob=split.git_blob(good.as_text().encode())),
     )
     path = write(tmp_path, GOOD)
-    assert split.judge(facts, good, path.read_bytes(), path) == ""
+    assert split.unofficial_warning(facts, good, path.read_bytes(), path) == ""
     other = split.parse(changed(val=[]), "x")
-    warning = split.judge(facts, other, other.as_text().encode(), path)
+    warning = split.unofficial_warning(facts, other, other.as_text().encode(), path)
     assert split.git_blob(good.as_text().encode()) in warning
     assert split.git_blob(other.as_text().encode()) in warning
     assert "2 / 0 / 2 images in train / val / test, the official one has 50,500 / 20,200 / 30,300" in warning
@@ -106,7 +106,7 @@ def test_judging_by_blob_id_accepts_another_layout_of_the_same_content(tmp_path:
 
 def test_a_split_without_a_hash_on_record_is_not_called_official(tmp_path: Path) -> None:
     unknown = dataclasses.replace(catalog.get("caltech101"), split=SplitFacts("split_zhou_Caltech101.json"))
-    warning = split.judge(unknown, split.parse(GOOD, "x"), b"", tmp_path / "s.json")
+    warning = split.unofficial_warning(unknown, split.parse(GOOD, "x"), b"", tmp_path / "s.json")
     assert "no hash of the official split_zhou_Caltech101.json is on record" in warning
 
 
