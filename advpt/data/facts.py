@@ -48,6 +48,10 @@ class Source(Checksums):
         """What a browser opens."""
         return f"https://drive.google.com/uc?id={self.address}" if self.where == "drive" else self.address
 
+    def brings(self, target: str) -> bool:
+        """Whether a part of the layout is in this archive."""
+        return not self.gives or target in self.gives
+
 
 @dataclass(frozen=True, slots=True)
 class Part:

@@ -68,11 +68,11 @@ class ImageNetPreparation(Preparation):
         else:
             super().place(part, path, staged, action)
 
-    def unpack_archive(self, source: Source | None, path: Path, unpacked: Path) -> None:
-        if source is not None and source.filename == "ILSVRC2012_img_train.tar":
+    def unpack_archive(self, source: Source, path: Path, unpacked: Path) -> None:
+        if source.filename == "ILSVRC2012_img_train.tar":
             self.train = self.work / "train"  # not removed on failure: classes that are complete are kept
             unpack_train(path, self.train, self.budget)
-        elif source is not None and source.filename == "ILSVRC2012_img_val.tar":
+        elif source.filename == "ILSVRC2012_img_val.tar":
             archives.extract(path, unpacked / "images" / "val", self.budget)
         else:
             super().unpack_archive(source, path, unpacked)

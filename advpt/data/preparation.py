@@ -201,10 +201,10 @@ class Preparation:
         """Where a part lies after its archives were unpacked."""
         return staging.find_part(unpacked, part, self.facts)
 
-    def unpack_archive(self, source: Source | None, path: Path, unpacked: Path) -> None:
+    def unpack_archive(self, source: Source, path: Path, unpacked: Path) -> None:
         """Unpack an archive and the archives inside it that hold images."""
         archives.extract(path, unpacked, self.budget)
-        for inner in source.inner if source else ():
+        for inner in source.inner:
             if (unpacked / inner).is_file():
                 archives.extract(unpacked / inner, unpacked, self.budget)
 

@@ -73,35 +73,35 @@ class SourceFiles:
             if source.filename not in self.by_name or source.md5 or source.sha256:
                 self.by_name[source.filename] = source
 
-    def archives_for(self, targets: Collection[str]) -> list[tuple[Source | None, Path]]:
-        """Archives that together hold the parts ``targets``: the user's, else fetched ones. None: an unknown name.
+    def archives_for(self, targets: Collection[str]) -> list[tuple[Source, Path]]:
+        """Archives that together hold the parts ``targets``: the user's, else fetched ones.
 
         Raises:
             DataError: one cannot be had; the message ends with the steps by hand.
         """
-        chosen: list[tuple[Source | None, Path]] = []
+        chosen: list[tuple[Source, Path]] = []
         missing = list(targets)
         for source, path in self._given_archives():
-            if _brings(source, missing) and self._accepted(path, source):
+            if any(map(source.brings, missing)) and self._accepted(path, source):
                 chosen.append((source, path))
-                missing = _without(missing, source)
+                missing = [target for target in missing if not source.brings(target)]
         if missing and self.options.origin is not None:
             raise DataError(self._not_in_origin(missing))
         self._refuse_full_disk_before_download(missing)
         while missing:
-            fetched, path = self.fetch_part(missing[0])
-            chosen.append((fetched, path))
-            missing = _without(missing, fetched)
+            source, path = self.fetch_part(missing[0])
+            chosen.append((source, path))
+            missing = [target for target in missing if not source.brings(target)]
         return chosen
 
-    def _given_archives(self) -> Iterator[tuple[Source | None, Path]]:
+    def _given_archives(self) -> Iterator[tuple[Source, Path]]:
         """The user's files that may be archives of images: all but those of another kind by their name."""
         for name, path in self.given.items():
-            source = self.by_name.get(name)
-            if source.what == "images" if source else path.suffix not in (".json", ".csv"):
+            source = self.by_name.get(name, Source("images", "manual", "", name))
+            if source.what == "images" and path.suffix not in (".json", ".csv"):
                 yield source, path
 
-    def _accepted(self, path: Path, source: Source | None) -> bool:
+    def _accepted(self, path: Path, source: Source) -> bool:
         """Whether a file of the user is right."""
         try:
             self.verify_given(path, source)
@@ -112,14 +112,14 @@ class SourceFiles:
             return False
         return True
 
-    def verify_given(self, path: Path, source: Source | None) -> None:
+    def verify_given(self, path: Path, source: Source) -> None:
         """Verify a file of the user, where its name is in the catalogue, and note it for the manifest.
 
         Raises:
             WrongFile: it is another file, and ``unverified`` is not set.
         """
         checked: tuple[str, ...] = ()
-        if source is None:
+        if source.filename not in self.by_name:
             log.info("%s: no hash is on record for this name; the counts decide", path)
             actual = verify.checksums(path)
         else:
@@ -133,8 +133,7 @@ class SourceFiles:
                     ) from None
                 log.warning("%s; it is used all the same (--unverified)", error)
                 actual = verify.checksums(path)
-        what = source.what if source else "images"
-        self.entries.append(manifest.source_entry(what, path.name, "the user", actual, checked))
+        self.entries.append(manifest.source_entry(source.what, path.name, "the user", actual, checked))
 
     def fetch_part(self, target: str) -> tuple[Source, Path]:
         """Fetch the archive of one part from the first of its sources that works.
@@ -159,7 +158,7 @@ class SourceFiles:
 
     def sources_of(self, target: str) -> list[Source]:
         """The sources whose archive has a part, in the order in which they are tried."""
-        return [s for s in self.facts.sources if s.what == "images" and _brings(s, [target])]
+        return [s for s in self.facts.sources if s.what == "images" and s.brings(target)]
 
     def fetch(self, source: Source, accept: Callable[[Path], bool] | None = None) -> Fetched:
         """As :func:`advpt.data.download.fetch`.
@@ -198,13 +197,3 @@ class SourceFiles:
     def by_hand(self) -> str:
         """The steps to prepare the data set by hand."""
         return steps.manual(self.facts, self.root)
-
-
-def _brings(source: Source | None, targets: Collection[str]) -> bool:
-    """Whether an archive has one of the parts; one that says nothing of its parts has all of them."""
-    return source is None or not source.gives or bool(set(targets) & set(source.gives))
-
-
-def _without(targets: list[str], source: Source | None) -> list[str]:
-    """The parts that an archive does not bring."""
-    return [target for target in targets if not _brings(source, [target])]
