@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import datetime
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import PIL
 
 from advpt import files
-from advpt.data.facts import Checksums
 from advpt.data.layout import Report
 from advpt.data.split import PARTS
 from advpt.errors import DataError
@@ -63,19 +62,6 @@ def manifest(folder: Path) -> JsonObject | None:
 def _fields(folder: Path) -> _Fields | None:
     content = manifest(folder)
     return from_json(_Fields, content) if content else None
-
-
-def source_entry(what: str, filename: str, came_from: str, checksums: Checksums, checked: Iterable[str]) -> JsonObject:
-    """One source in a manifest. ``checked``: checksums of the catalogue that agree."""
-    return {
-        "what": what,
-        "file": filename,
-        "from": came_from,
-        "size": checksums.size,
-        "sha256": checksums.sha256,
-        "md5": checksums.md5,
-        "checked": sorted(checked),
-    }
 
 
 def write(report: Report, sources: Sequence[JsonObject], manner: str) -> None:

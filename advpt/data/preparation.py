@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from advpt import files
 from advpt.data import archives, imagenet, layout, listing, manifest, split, staging, verify
 from advpt.data.archives import Budget
-from advpt.data.facts import Checksums, DatasetFacts, Part, Source
+from advpt.data.facts import DatasetFacts, Part, Source
 from advpt.data.layout import Report
 from advpt.data.source_files import Options, SourceFiles
 from advpt.errors import DataError
@@ -95,25 +95,21 @@ class Preparation:
         facts = self.facts.split
         if facts is None or self.split_is_right(self.folder / facts.filename):
             return ""
-        reasons: list[str] = []
+        reasons = []
         if given := self.given_split(facts.filename, unpacked):
             if self.split_is_right(given):
-                self.install_split(given, "the user", verify.checksums(given), ())
+                self.install_split(given)
+                self.sources.note("split", facts.filename, "the user", verify.checksums(given), ())
                 return ""
             reasons.append(f"{given} is not the official split; give another one or none")
-        for source in self.facts.sources:
-            if source.what != "split":
-                continue
-            try:
-                fetched = self.sources.fetch(source, accept=self.split_is_right)
-            except DataError as error:
-                reasons.append(str(error))
-                continue
-            if self.split_is_right(fetched.path):
-                self.install_split(fetched.path, source.address, fetched.checksums, fetched.checked)
-                return ""
-            reasons.append(f"{source.filename} from {source.where} is not the official split")
-        return self.sources.failure(f"{facts.filename} could not be had", reasons)
+        splits = [source for source in self.facts.sources if source.what == "split"]
+        problem = f"{facts.filename} could not be had"
+        try:
+            _, path = self.sources.fetch_any(splits, problem, self.split_is_right, reasons)
+        except DataError as error:
+            return str(error)
+        self.install_split(path)
+        return ""
 
     def given_split(self, filename: str, unpacked: Path | None) -> Path | None:
         """The split file that the user gave, or one in the folder of ``--from`` or in an unpacked archive."""
@@ -136,7 +132,7 @@ class Preparation:
             return not split.unofficial_warning(self.facts, content, data, path)
         return content.counts() == self.facts.counts
 
-    def install_split(self, source: Path, came_from: str, checksums: Checksums, checked: Collection[str]) -> None:
+    def install_split(self, source: Path) -> None:
         """Put a split file in place; another one that is there is kept under another name."""
         path = self.folder / (self.facts.split.filename if self.facts.split else source.name)
         if path.exists():
@@ -148,7 +144,6 @@ class Preparation:
             path.rename(aside)
         with files.atomic_path(path) as partial:
             shutil.copyfile(source, partial)
-        self.sources.entries.append(manifest.source_entry("split", path.name, came_from, checksums, checked))
 
     # --- the images -------------------------------------------------------------------------------------------------
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from advpt.data import download, listing, manifest, steps, verify
+from advpt.data import download, listing, steps, verify
 from advpt.data.download import DownloadError, Fetched, Network
-from advpt.data.facts import DatasetFacts, Source
+from advpt.data.facts import Checksums, DatasetFacts, Source
 from advpt.data.verify import WrongFile
 from advpt.errors import DataError
 from advpt.schema import JsonObject
@@ -89,7 +89,7 @@ class SourceFiles:
             raise DataError(self._not_in_origin(missing))
         self._refuse_full_disk_before_download(missing)
         while missing:
-            source, path = self.fetch_part(missing[0])
+            source, path = self.fetch_any(self.sources_of(missing[0]), "its images could not be fetched")
             chosen.append((source, path))
             missing = [target for target in missing if not source.brings(target)]
         return chosen
@@ -133,31 +133,57 @@ class SourceFiles:
                     ) from None
                 log.warning("%s; it is used all the same (--unverified)", error)
                 actual = verify.checksums(path)
-        self.entries.append(manifest.source_entry(source.what, path.name, "the user", actual, checked))
+        self.note(source.what, path.name, "the user", actual, checked)
 
-    def fetch_part(self, target: str) -> tuple[Source, Path]:
-        """Fetch the archive of one part from the first of its sources that works.
+    def note(self, what: str, filename: str, came_from: str, checksums: Checksums, checked: Collection[str]) -> None:
+        """Note a file that was used for the manifest. ``checked``: checksums of the catalogue that agree."""
+        self.entries.append(
+            {
+                "what": what,
+                "file": filename,
+                "from": came_from,
+                "size": checksums.size,
+                "sha256": checksums.sha256,
+                "md5": checksums.md5,
+                "checked": sorted(checked),
+            }
+        )
+
+    def fetch_any(
+        self,
+        sources: Iterable[Source],
+        problem: str,
+        accept: Callable[[Path], bool] | None = None,
+        reasons: Iterable[str] = (),
+    ) -> tuple[Source, Path]:
+        """Fetch the first of several sources that works, and note it for the manifest.
+
+        Args:
+            problem, reasons: what the message says where none works, and why other ways failed before.
+            accept: as of :meth:`fetch`; it must also accept what was fetched.
 
         Raises:
             DataError: none does.
         """
-        reasons = []
-        for source in self.sources_of(target):
+        reasons = list(reasons)
+        for source in sources:
             if source.where == "manual":
                 reasons.append(f"{source.filename} cannot be fetched by a program ({source.address}). {source.note}")
                 continue
             try:
-                fetched = self.fetch(source)
+                fetched = self.fetch(source, accept)
             except DataError as error:
                 reasons.append(str(error))
                 continue
-            entry = manifest.source_entry("images", source.filename, source.address, fetched.checksums, fetched.checked)
-            self.entries.append(entry)
-            return source, fetched.path
-        raise DataError(self.failure("its images could not be fetched", reasons))
+            if accept is None or accept(fetched.path):
+                self.note(source.what, source.filename, source.address, fetched.checksums, fetched.checked)
+                return source, fetched.path
+            reasons.append(f"{source.filename} from {source.where} is not the official split")
+        lines = "".join(f"\n  - {reason}" for reason in reasons)
+        raise DataError(f"{self.facts.name}: {problem}:{lines}\n{self.by_hand()}")
 
     def sources_of(self, target: str) -> list[Source]:
-        """The sources whose archive has a part, in the order in which they are tried."""
+        """The sources whose archive has a part."""
         return [s for s in self.facts.sources if s.what == "images" and s.brings(target)]
 
     def fetch(self, source: Source, accept: Callable[[Path], bool] | None = None) -> Fetched:
@@ -179,11 +205,6 @@ class SourceFiles:
     def refuse_full_disk(self, needed: float) -> None:
         """Raises DownloadError where the disk has less than ``needed`` bytes free."""
         download.refuse_full_disk(self.folder, needed, self.options.network.free, self.facts.name)
-
-    def failure(self, problem: str, reasons: Collection[str]) -> str:
-        """A message: the problem, a line for each reason, and the steps by hand."""
-        lines = "".join(f"\n  - {reason}" for reason in reasons)
-        return f"{self.facts.name}: {problem}:{lines}\n{self.by_hand()}"
 
     def _not_in_origin(self, targets: Collection[str]) -> str:
         origin = self.options.origin or self.folder
