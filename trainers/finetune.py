@@ -21,6 +21,7 @@ from advpt.attacks import parse
 from advpt.attacks.base import Attack
 from advpt.attacks.spec import AttackSpec, parse_training
 from advpt.backbones.clip import Backbone
+from advpt.evaluation.record import CurvePoint
 from advpt.evaluation.saved_run import IMAGE_ENCODER, load_image_encoder
 from advpt.files import write_json
 from advpt.prompts import exchange
@@ -94,7 +95,7 @@ class EncoderTrainer(GradientTrainer):
         frozen = Backbone(self.backbone.name, copy.deepcopy(self.backbone.model), self.device)
         self.bank_cache = self.bank_cache.with_backbone(frozen)
 
-    def point(self) -> dict[str, Any]:
+    def point(self) -> CurvePoint:
         self.use_encoder_as_it_is()
         return super().point()
 

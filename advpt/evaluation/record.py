@@ -34,6 +34,11 @@ FOLDER = "records"
 UNTRAINED = ("ZeroshotCLIP",)  # of records that do not say whether their method was trained
 
 
+def trained_field(trainer: str, trained: bool) -> bool | None:
+    """``trained`` as a record has it: None where the trainer's name alone says as much."""
+    return None if trained == (trainer not in UNTRAINED) else trained
+
+
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
     """Accuracy on some images.
