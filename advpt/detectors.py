@@ -113,11 +113,12 @@ def same_prompts(classnames: Sequence[str], prompts: Sequence[Hashable]) -> list
 UNTUNED = "test-time tuning changed no prediction"
 
 
-def idle_tuning(images: int, what: str) -> str:
-    """The warning that every image is classified as without tuning at test time. ``what``: the images, in words."""
+def idle_tuning(images: int, which: str, settings: str) -> str:
+    """The warning that every image is classified as without tuning at test time. ``which``: the images, in words;
+    ``settings``: the node of the tuning."""
     return (
-        f"{UNTUNED}: all {images} images, {what}, are classified as without it; its number says nothing about tuning. "
-        "Look at TRAINER.TAPT.LR and TRAINER.TAPT.STEPS"
+        f"{UNTUNED}: all {images} images, {which}, are classified as without it; its number says nothing about tuning. "
+        f"Look at {settings}.LR and {settings}.STEPS"
     )
 
 

@@ -129,6 +129,6 @@ class EncoderTrainer(GradientTrainer):
             return
         path = exchange.checkpoint_file(Path(directory, IMAGE_ENCODER), epoch)
         about = self.require_fit(path)
-        saved = load_image_encoder(path, self.backbone)
-        self.loaded = {"epoch": saved.get("epoch")} | self.tuned_elsewhere(about)
-        print(f'Loading weights to {IMAGE_ENCODER} from "{path}" (epoch = {saved.get("epoch")})')
+        epoch = load_image_encoder(path, self.backbone)
+        self.loaded = {"epoch": epoch} | self.tuned_elsewhere(about)
+        print(f'Loading weights to {IMAGE_ENCODER} from "{path}" (epoch = {epoch})')

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -49,12 +49,13 @@ class EvaluationRow:
     Args:
         inputs: of its banks, one for each draw of a random defense.
         part: the images are a part, taken because a defense is costly.
+        tuning_settings: node of the settings by which prompts are tuned on every image, "" where they are not.
     """
 
     images: ImageSet
     inputs: tuple[DefendedInput, ...] = (UNDEFENDED,)
     part: bool = False
-    tunes: ClassVar[bool] = False  # whether prompts are tuned on every image before it is classified
+    tuning_settings: str = ""
 
     @property
     def names(self) -> list[str]:

@@ -88,7 +88,6 @@ class Tuned(EvaluationRow):
 
     tuner: Tuner
     beside: bool = False
-    tunes: ClassVar[bool] = True
 
     @property
     def names(self) -> list[str]:
@@ -118,12 +117,13 @@ class Tuned(EvaluationRow):
         )
 
 
-def rows(tuners: Sequence[Tuner], images: ImageSet) -> list[Tuned]:
-    """A row for each tuner on these images."""
-    return [
-        Tuned(images=images, inputs=(DefendedInput(reader=tuner),), tuner=tuner, beside=i > 0)
-        for i, tuner in enumerate(tuners)
-    ]
+def rows(tuners: Sequence[Tuner], images: ImageSet, settings: str) -> list[Tuned]:
+    """A row for each tuner on these images. ``settings``: the node that has the tuning's."""
+    made = []
+    for i, tuner in enumerate(tuners):
+        inputs = (DefendedInput(reader=tuner),)
+        made.append(Tuned(images=images, inputs=inputs, tuning_settings=settings, tuner=tuner, beside=i > 0))
+    return made
 
 
 def check(settings: EvalSettings) -> None:
