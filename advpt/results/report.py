@@ -29,25 +29,11 @@ class Report:
     words: Mapping[str, int]
 
 
-@dataclass(frozen=True)
-class Overview:
-    """Tables of all records below some folders."""
-
-    tables: list[FilledTable]
-    index: RecordIndex
-
-    def texts(self, style: str = "github") -> list[str]:
-        """Every table as text, in a format of tabulate."""
-        return [render.text(table, style) for table in self.tables]
-
-    def write_page(self, path: Path, title: str = "Records", about: str = "") -> Path:
-        """The same tables as an HTML page. ``title``, ``about``: plain text."""
-        write_text(path, page(title, about, [Section(table.table, table) for table in self.tables], self.index))
-        return path
-
-
-def overview(folders: Sequence[Path]) -> Overview:
+def overview(folders: Sequence[Path], first: tuple[str, ...], ours: str, path: Path | None = None) -> list[FilledTable]:
     """Tables of all records below the folders.
+
+    Args:
+        first, ours: methods, as of :class:`~advpt.results.groups.Group`. path: where the same goes as an HTML page.
 
     Raises:
         RecordError: a folder does not exist, or there is no record at all.
@@ -56,7 +42,11 @@ def overview(folders: Sequence[Path]) -> Overview:
     records = index.collect(folders)
     for record in records:
         index.use(record, f"{record.result.trainer}, seed {record.result.seed}")
-    return Overview([group.table() for group in groups(records)], index)
+    tables = [group.table() for group in groups(records, first, ours)]
+    if path is not None:
+        title = f"Records of {', '.join(folder.absolute().name for folder in folders)}"
+        write_text(path, page(title, "", [Section(table.table, table) for table in tables], index))
+    return tables
 
 
 @dataclass
