@@ -1,12 +1,9 @@
 """Intervals: how sure a measured accuracy, or a difference of two, is. The one statement of uncertainty of all tables.
 
-The population is every seed that training could have had and every image that the test set could have had. An accuracy
-is a mean over seeds and images, so its variance has a component of seeds (which holds the noise of single decisions,
-too) and one of images. Each component ``v`` is estimated with its own degrees of freedom, and the half width of the
-interval is ``sqrt(sum t^2 v)`` with Student's quantile of each (Banerjee, Sankhya 22, 1960, 357-358): at least the
-nominal coverage for whatever sizes of the components. One weighted quantile (Satterthwaite's degrees of freedom) covers
-87 % where 2 seeds are nearly all of the variance. ``docs/statistics.md`` has the formulas and the simulated coverage
-(:mod:`advpt.evaluation.coverage`).
+The population is every seed that training could have had and every image that the test set could have had. The variance
+of a mean over both has a component of seeds (with the noise of single decisions) and one of images; the half width of
+the interval is ``sqrt(sum t^2 v)`` over the components ``v``, with Student's quantile of each (Banerjee, Sankhya 22,
+1960, 357-358). ``docs/statistics.md`` has the formulas and the coverage (:mod:`advpt.evaluation.coverage`).
 """
 
 from __future__ import annotations
@@ -26,11 +23,6 @@ STATEMENT = (
     f'CLIP is not trained and has no seeds. "{IMAGES_ONLY}" stands where a trained method has one: what another seed '
     "would give is not in that interval."
 )
-
-
-def bounds_text(low: float, high: float, images_only: bool) -> str:
-    """``[85.1, 90.0]``, with words where one seed of a trained method is all there is."""
-    return f"[{low:.1f}, {high:.1f}]" + (f" ({IMAGES_ONLY})" if images_only else "")
 
 
 def wilson(correct: float, n: float) -> tuple[float, float]:
@@ -75,11 +67,6 @@ class Runs:
         return self.trained and len(self.accuracies) > 1
 
     @property
-    def images_only(self) -> bool:
-        """Whether this is one seed of a trained method."""
-        return self.trained and len(self.accuracies) == 1
-
-    @property
     def mean(self) -> float:
         """Percent."""
         return float(np.mean([self.accuracies[seed] for seed in self.seeds]))
@@ -110,6 +97,11 @@ class Interval:
     def images_only(self) -> bool:
         """Whether a trained method has one seed, so that the interval is of the images alone."""
         return 1 in self.seeds
+
+    @property
+    def bounds(self) -> str:
+        """``[85.1, 90.0]``, with words where one seed of a trained method is all there is."""
+        return f"[{self.low:.1f}, {self.high:.1f}]" + (f" ({IMAGES_ONLY})" if self.images_only else "")
 
     @property
     def scope(self) -> str:

@@ -111,10 +111,8 @@ def picture_groups(runs: Iterable[Run], index: RecordIndex) -> list[PictureGroup
             continue
         record = next((record for record in index.of(run).values() if record.id == about.record), None)
         if record is None:
-            index.note(
-                "missing", f"the pictures of {run.label or run.id} belong to a record that is not there any more"
-            )
+            index.note("missing", f"the pictures of {run.name} belong to a record that is not there any more")
             continue
-        index.use(record, run.label or run.id)
+        index.use(record, run.name)
         groups.append(PictureGroup(run, about))
     return groups

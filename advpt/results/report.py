@@ -104,7 +104,7 @@ def write(
     writer = _Writer(folder, RecordIndex(runs, top))
     sections = [writer.section(exhibit) for exhibit in exhibits]
     if top is not None:
-        writer.index.strays([top])
+        writer.index.note_strays(top)
     target = folder / PAGE
     write_text(target, page(title, about, sections, writer.index))
     return Report(target, (*writer.files, target), tuple(writer.index.notes), dict(writer.words))
