@@ -7,7 +7,7 @@ is escaped. Its text is the template ``page.html.j2``.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from advpt.evaluation.defended import inexact_gradient
 from advpt.evaluation.intervals import STATEMENT
 from advpt.results import render
 from advpt.results.exhibit import Exhibit
+from advpt.results.figures import DrawnPoint
 from advpt.results.index import RecordIndex, Run
 from advpt.results.values import FilledTable
 from advpt.results.words import VECTOR_HEADS, WORD_HEADS, FilledWords
@@ -28,24 +29,18 @@ TEMPLATE = "page.html.j2"
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page, with the files that lie beside it (relative to the page)."""
+    """A section of the page, with the files that lie in a folder beside it; a figure's first one is its image."""
 
     exhibit: Exhibit
-    content: FilledTable | FilledWords | DrawnFigure
-    files: tuple[str, ...] = ()
+    content: FilledTable | FilledWords | list[DrawnPoint]
+    files: Sequence[Path] = ()
 
     @property
-    def kind(self) -> str:
-        """``Table``, ``WordTable`` or ``Figure``."""
-        return type(self.exhibit).__name__
-
-
-@dataclass(frozen=True)
-class DrawnFigure:
-    """A figure's image file and the ids of the records behind it."""
-
-    png: Path
-    ids: tuple[str, ...]
+    def states(self) -> list[str]:
+        """``value``, or the word in its place, of every number."""
+        if isinstance(self.content, FilledTable):
+            return [value.state for line in self.content.values for value in line]
+        return [point.y.state for point in self.content] if isinstance(self.content, list) else []
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,9 @@ def page(title: str, about: str, sections: Sequence[Section], index: RecordIndex
         lstrip_blocks=True,
     )
     environment.filters["data_uri"] = data_uri
-    shown = picture_groups(index.runs.values(), index)
+    environment.tests["table"] = lambda content: isinstance(content, FilledTable)
+    environment.tests["words"] = lambda content: isinstance(content, FilledWords)
+    shown = picture_groups(index)
     used = sorted(index.used.items(), key=lambda item: (item[1][0], item[1][1].result.seed, item[0]))
     return environment.get_template(TEMPLATE).render(
         title=title,
@@ -88,7 +85,6 @@ def page(title: str, about: str, sections: Sequence[Section], index: RecordIndex
         used=used,
         render=render,
         inexact_gradient=inexact_gradient,
-        name_of=lambda file: Path(file).name,
         word_heads=WORD_HEADS,
         vector_heads=VECTOR_HEADS,
     )
@@ -98,10 +94,10 @@ def data_uri(path: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
-def picture_groups(runs: Iterable[Run], index: RecordIndex) -> list[PictureGroup]:
+def picture_groups(index: RecordIndex) -> list[PictureGroup]:
     """The pictures that runs kept of their attack: clean image, attacked image, magnified change."""
     groups = []
-    for run in runs:
+    for run in index.runs.values():
         try:
             about = pictures.read(run.folder)
         except RecordError as error:
