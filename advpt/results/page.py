@@ -78,7 +78,7 @@ def page(title: str, about: str, sections: Sequence[Section], index: RecordIndex
     return environment.get_template(TEMPLATE).render(
         title=title,
         about=about,
-        statement=f"Accuracy in % [95 % interval]. {STATEMENT}",
+        statement=f"Accuracy in % [95 % interval]. Budgets in 1/255. {STATEMENT}",
         sections=sections,
         pictures=shown,
         index=index,

@@ -30,10 +30,12 @@ HEADS = ("backbone", "attack", "protocol", "defense", "method")
 DIFFERENCE_HEADS = ("difference", "accuracy", "points", "95 % interval", "interval over")
 
 
-def caption(filled: FilledTable) -> str:
-    """What the numbers of a table are."""
-    title = filled.table.title
-    parts = [f"{title}; accuracy in % [95 % interval]. Budgets in 1/255.", filled.table.caption, STATEMENT]
+def caption(filled: FilledTable, *, alone: bool = True) -> str:
+    """What the numbers of a table are; one that is not ``alone`` stands below its title and the statement."""
+    parts = [filled.table.caption]
+    if alone:
+        title = f"{filled.table.title}; accuracy in % [95 % interval]. Budgets in 1/255."
+        parts = [title, filled.table.caption, STATEMENT]
     if filled.bold:
         parts += [BOLD, LEGEND]
         if not filled.has_paper:
