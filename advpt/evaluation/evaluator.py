@@ -155,10 +155,13 @@ class Evaluator:
         self._started = time.monotonic()
 
     def add_attacked(self, results: RowResults, asked: Threat) -> None:
-        """Measure a row under a threat and make its record."""
-        row, measured = results.row, self.measure(results.row, asked)
-        threat, defense = measured.threat, results.row.facts(measured.threat, self.settings.bpda)
+        """Attack the images of a row, or read them from banks, classify them, and make the record."""
+        row = results.row
+        target, threat = row.attack_target(asked, self.settings.bpda), row.adapt(asked, self.settings.eot)
+        banks = self.bank_cache.get_all(self.request(row.images, threat, target), row.inputs)
+        measured = Measured(threat, banks, self.correct(banks))
         results.measured.append(measured)
+        defense = row.facts(threat, self.settings.bpda)
         robust = mean_over_draws(robust_accuracies(measured, results.clean_correct), row.inputs)
         attack = {"spec": threat.attack.label, "asked": asked.attack.label, "seed": self.settings.seed}
         result = replace(
@@ -171,7 +174,7 @@ class Evaluator:
             robust=replace(robust, surrogate=self.surrogate_facts(measured)),
             warnings=(*self.facts.warnings, *(self.idle_tuning(row, asked) if results.untuned else ())),
         )
-        self.add(result, measured.banks, path=threat.attack.path)
+        self.add(result, banks, path=threat.attack.path)
 
     def prefetch(self, rows: Sequence[EvaluationRow], threat: Threat | None) -> None:
         """Build the missing banks of all rows that one pass over the images can serve."""
@@ -191,11 +194,15 @@ class Evaluator:
         prompt = threat.attacked(self.prompts.learned, self.prompts.zero_shot)
         return AttackRequest(images, threat.attack, prompt, self.settings.seed, target)
 
+    def correct(self, banks: Sequence[Bank]) -> list[Tensor]:
+        """For each bank ``[n]`` bool: which images the learned prompt classifies correctly."""
+        return [predict(self.prompts.learned, bank) == bank.labels for bank in banks]
+
     def clean_results(self, row: EvaluationRow) -> RowResults:
         """The common part of all records of a row."""
-        learned, backbone = self.prompts.learned, self.bank_cache.backbone
+        backbone = self.bank_cache.backbone
         banks = self.bank_cache.get_all(AttackRequest(row.images), row.inputs)
-        correct = [predict(learned, bank) == bank.labels for bank in banks]
+        correct = self.correct(banks)
         parts = [CleanAccuracy.of(each, bank=bank.key) for each, bank in zip(correct, banks)]
         result = Result(
             **vars(self.facts),
@@ -228,19 +235,12 @@ class Evaluator:
             return []
         if threat is not None and row.attack_target(threat, self.settings.bpda) is not None:
             threat = None
-        learned = self.prompts.learned
-        tuned, plain = self.bank_cache.get_all(self.request(row.images, threat), (*row.inputs, UNDEFENDED))
-        if not torch.equal(predict(learned, tuned), predict(learned, plain)):
+        banks = self.bank_cache.get_all(self.request(row.images, threat), (*row.inputs, UNDEFENDED))
+        tuned, plain = (predict(self.prompts.learned, bank) for bank in banks)
+        if not torch.equal(tuned, plain):
             return []
         which = f"clean and under {threat.label}" if threat else "clean"
         return [detectors.idle_tuning(len(row.images), which, row.tuning_settings)]
-
-    def measure(self, row: EvaluationRow, threat: Threat) -> Measured:
-        """Attack the images, or read them from banks, and classify them behind the defense by the learned prompt."""
-        target, threat = row.attack_target(threat, self.settings.bpda), row.adapt(threat, self.settings.eot)
-        banks = self.bank_cache.get_all(self.request(row.images, threat, target), row.inputs)
-        correct = [predict(self.prompts.learned, bank) == bank.labels for bank in banks]
-        return Measured(threat, banks, correct)
 
     def surrogate_facts(self, measured: Measured) -> SurrogateFacts | None:
         """The attacker's own network, its accuracy on these images before and after; None for attacks through CLIP."""
@@ -257,17 +257,13 @@ def contradictions(clean: CleanAccuracy, robust: RobustAccuracy, attack: str) ->
     """Warnings about a robust number that cannot be right beside the clean one; ``attack``: its label."""
     sentences = []
     if robust.accuracy > clean.accuracy:
-        sentences.append(
-            f"robust above clean: {robust.accuracy:.2f} % under {attack}, {clean.accuracy:.2f} % without an attack"
-        )
-    if not clean.n:
-        return sentences
-    if robust.untouched == 100 or robust.largest_linf == 0:
+        both = f"{robust.accuracy:.2f} % under {attack}, {clean.accuracy:.2f} % without an attack"
+        sentences.append(f"robust above clean: {both}")
+    if clean.n and (robust.untouched == 100 or robust.largest_linf == 0):
         sentences.append(f"the attack changed nothing: {attack} gave back every image as it was")
     elif clean.correct and clean.outcome == robust.outcome:
-        sentences.append(
-            f"the attack changed nothing: under {attack} every image is classified as well or badly as without"
-        )
+        same = "every image is classified as well or badly as without"
+        sentences.append(f"the attack changed nothing: under {attack} {same}")
     return sentences
 
 
@@ -277,12 +273,11 @@ def joined(*notes: str) -> str:
 
 
 def robust_accuracies(measured: Measured, clean_correct: Sequence[Tensor]) -> list[RobustAccuracy]:
-    """The accuracies of each draw of the defense: on all images and on those really perturbed, and where the attack has
-    stages, how many images each of them broke."""
+    """The accuracy of each draw of the defense, and where the attack has stages, how many images each of them broke."""
     names = measured.threat.attack.build().parameters().get("stages")
     accuracies = []
     for bank, correct, clean in zip(measured.banks, measured.correct, clean_correct):
-        part = _robust(correct, measured.perturbed, clean, [bank], bank.key)
+        part = replace(_robust(correct, measured.perturbed, clean, [bank]), bank=bank.key)
         if names:
             broken = {name: int((bank.columns["stage"] == i).sum()) for i, name in enumerate(names)}
             part = replace(part, stages=broken | {"none": len(correct) - sum(broken.values())})
@@ -290,13 +285,10 @@ def robust_accuracies(measured: Measured, clean_correct: Sequence[Tensor]) -> li
     return accuracies
 
 
-def _robust(
-    correct: Tensor, perturbed: Tensor, clean_correct: Tensor, banks: Sequence[Bank], key: str | None
-) -> RobustAccuracy:
+def _robust(correct: Tensor, perturbed: Tensor, clean_correct: Tensor, banks: Sequence[Bank]) -> RobustAccuracy:
     """Accuracy from ``[n]`` bool: ``correct`` after the attack and before it, and what it ``perturbed``."""
     return RobustAccuracy.of(
         correct,
-        bank=key,
         untouched=100 * float((~perturbed).float().mean()),
         on_perturbed=replace(Accuracy.of(correct[perturbed]), outcome=None),
         lost=100 * float((clean_correct & ~correct).float().mean()),
@@ -321,7 +313,7 @@ def worst_case(group: Sequence[Measured], results: RowResults, settings: EvalSet
     perturbed = torch.stack([each.perturbed for each in group]).any(0)
     defense, banks = row.facts(group[0].threat, settings.bpda), [each.banks[0] for each in group]
     name = f"{WORST_CASE}@{spec.eps:g}" + ("" if spec.norm == "linf" else f"/{spec.norm}")
-    parts = [_robust(correct, perturbed, clean, banks, None) for correct, clean in zip(survived, results.clean_correct)]
+    parts = [_robust(correct, perturbed, clean, banks) for correct, clean in zip(survived, results.clean_correct)]
     attack = AttackFacts(
         name=WORST_CASE,
         objective="any",

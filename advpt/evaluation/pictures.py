@@ -56,11 +56,7 @@ class Pictures:
 
 
 def read(run: Path) -> Pictures | None:
-    """The pictures below a run's folder, None where it has none.
-
-    Raises:
-        RecordError: the file about them is damaged.
-    """
+    """The pictures below a run's folder, None where it has none; RecordError where the file about them is damaged."""
     path = run / FOLDER / FILE
     if not path.is_file():
         return None

@@ -101,11 +101,7 @@ def recorded(text: str) -> str:
 
 
 def split_protocol(text: str) -> tuple[str, str]:
-    """``aa@16:transfer-all`` as attack and protocol; "" where it names none.
-
-    Raises:
-        ConfigError: an unknown protocol, with the nearest one.
-    """
+    """``aa@16:transfer-all`` as attack and protocol; "" where it names none, ConfigError for an unknown one."""
     head, at, tail = text.strip().rpartition("@") if is_files(text) else ("", "", text.strip())
     if is_files(text) and not at:
         return tail, ""

@@ -365,10 +365,6 @@ class Observed:
     prepared_data: Mapping[str, Json] | None = optional()
     details: Mapping[str, Json] = other_names()
 
-    def with_details(self, more: Mapping[str, Json]) -> Observed:
-        """With further fields, as JSON values."""
-        return from_json(Observed, to_json(self) | dict(more))
-
 
 @dataclass(frozen=True)
 class Record:
@@ -381,11 +377,7 @@ class Record:
 
     @classmethod
     def from_json(cls, result: Json, observed: Json, path: Path | None = None, stored_id: str = "") -> Record:
-        """A record from the JSON values of its file.
-
-        Raises:
-            FieldError: a field is missing, of another type, or outside its range.
-        """
+        """A record from the JSON values of its file; FieldError as of :func:`~advpt.schema.from_json`."""
         return cls(from_json(Result, result), from_json(Observed, observed), path, stored_id)
 
     @property

@@ -45,9 +45,7 @@ def usual_folder(cfg: CfgNode, config_name: str, top: Path) -> Path:
 @contextlib.contextmanager
 def lock_run_folder(folder: Path) -> Iterator[None]:
     """Within the block no other process trains in this folder; the lock goes with the process, however it ends.
-
-    Raises:
-        RecordError: another process is at work there. StorageError: the folder cannot be written.
+    RecordError where another process is at work there.
     """
     patience = time.monotonic() + LOCK_SECONDS
     while (handle := open_locked(folder / LOCK, wait=False)) is None and time.monotonic() < patience:
@@ -71,11 +69,7 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
 
 
 def check(folder: Path, cfg: CfgNode) -> None:
-    """Refuse a folder that holds a run of another configuration; nothing is written.
-
-    Raises:
-        RecordError: each differing setting is shown. A start that came to nothing is no run.
-    """
+    """Refuse (RecordError) the folder of a run of another configuration; a start that came to nothing is no run."""
     path = folder / FILE
     if not path.is_file() or _is_untouched(folder):
         return
@@ -90,14 +84,11 @@ def check(folder: Path, cfg: CfgNode) -> None:
 
 
 def check_data(folder: Path, cfg: CfgNode, data: DataLists, *, evaluating: bool = False) -> None:
-    """Refuse a folder that holds a run on other data; nothing is written.
+    """Refuse (RecordError) a folder that holds a run on other data.
 
     An evaluation is compared in the classes and the test images, which are all that it reads; so is a run whose few
     shots are drawn anew at every start (SEED -1). A folder without :data:`DATA` is of an earlier version: its data are
     taken to be these, unless its prompt was tuned on other classes.
-
-    Raises:
-        RecordError: it says what differs, and what to do.
     """
     if _is_untouched(folder):
         return
@@ -162,11 +153,7 @@ def _is_trained(folder: Path) -> bool:
 
 
 def evaluation_settings(cfg: CfgNode) -> JsonObject:
-    """The settings that say what is evaluated. Images made elsewhere are known by their content, not by their path.
-
-    Raises:
-        AttackError: such images are not there.
-    """
+    """The settings that say what is evaluated. Images made elsewhere are known by their content, not by their path."""
     settings = {k: v for k, v in plain(cfg).items() if k.startswith(UNCOMPARED_NODES)}
     return settings | {"EVAL.ATTACKS": [recorded(text) for text in settings["EVAL.ATTACKS"]]}
 

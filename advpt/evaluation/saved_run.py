@@ -84,11 +84,8 @@ def load_run(
 
 
 def load_image_encoder(path: Path, backbone: Backbone) -> int | None:
-    """Take a trained image encoder from a checkpoint into a backbone. Returns the epoch that it was saved after.
-
-    Raises:
-        WeightsError: it is not one of this CLIP.
-    """
+    """Take a trained image encoder of the same CLIP (else WeightsError) from a checkpoint into a backbone. Returns the
+    epoch that it was saved after."""
     saved = load_checkpoint(path)
     try:
         backbone.require_image().load_state_dict(saved["state_dict"])

@@ -18,10 +18,10 @@ from advpt.evaluation import evaluator, pictures, record
 from advpt.evaluation.defended import EvaluationRow
 from advpt.evaluation.evaluator import Prompts, evaluate
 from advpt.evaluation.protocols import recorded, threats
-from advpt.evaluation.record import CurvePoint, Record, RunFacts, WordFacts
+from advpt.evaluation.record import CurvePoint, Observed, Record, RunFacts, WordFacts
 from advpt.prompts import words
 from advpt.prompts.text_encoder import TextEncoder
-from advpt.schema import Json, JsonObject, from_json
+from advpt.schema import Json, JsonObject, from_json, to_json
 from advpt.settings import UNRECORDED_LEAVES, EvalSettings
 
 
@@ -40,7 +40,7 @@ class Session:
         images: ImageSet,
         facts: RunFacts,
         rows: Sequence[EvaluationRow] = (),
-        observed: Callable[[], Mapping[str, Json]] = dict,
+        observed: Callable[[], JsonObject] = dict,
     ) -> list[Record]:
         """Measure, write one record per attack and protocol, and show them. The first attack and protocol come first.
 
@@ -51,9 +51,9 @@ class Session:
         started = time.monotonic()
         records = evaluate(prompts, images, self.bank_cache, self.settings, facts, rows)
         details = observed()
-        records = [dataclasses.replace(each, observed=each.observed.with_details(details)) for each in records]
-        for each in records:
-            record.write(each, self.folder)
+        for i, each in enumerate(records):
+            records[i] = dataclasses.replace(each, observed=from_json(Observed, to_json(each.observed) | details))
+            record.write(records[i], self.folder)
         for each in reversed(records):  # the first one last: result parsers take the last match
             for line in result_lines(each, primary=each is records[0]):
                 self.show(line)

@@ -1,8 +1,5 @@
-"""Records of the runs of a report, and notes on all that is wrong with them.
-
-Missing, invalid, duplicate and orphaned records are shown in the report. Numbers come from records only, never from
-logs.
-"""
+"""Records of the runs of a report, and notes on all that is wrong with them: the report shows what is missing, invalid,
+duplicate or orphaned. Numbers come from records only, never from logs."""
 
 from __future__ import annotations
 
@@ -42,8 +39,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Note:
-    """Something that a reader of the report must know. ``kind``: missing, refused, duplicate, stray,
-    failed or warning."""
+    """What a reader of the report must know. ``kind``: missing, refused, duplicate, stray, failed or warning."""
 
     kind: str
     text: str
@@ -112,11 +108,7 @@ class RecordIndex:
         return sound
 
     def collect(self, folders: Sequence[Path]) -> list[Record]:
-        """All sound records below the folders, equal ones once.
-
-        Raises:
-            RecordError: a folder does not exist, or there is no record at all.
-        """
+        """All sound records below the folders, equal ones once; RecordError where there is none."""
         by_id: dict[str, Record] = {}
         for folder in folders:
             if not folder.is_dir():
@@ -155,8 +147,7 @@ class RecordIndex:
         return used
 
     def find(self, run_id: str, metric: Metric) -> tuple[Record | None, str]:
-        """The record that holds a number, or None and the word for why: ``not run``, ``failed``, ``refused``,
-        ``missing``."""
+        """The record that holds a number, or None and the word for why (:meth:`why_missing`)."""
         run = self.runs.get(run_id)
         if run is None:
             return None, "not run"

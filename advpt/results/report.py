@@ -30,13 +30,10 @@ class Report:
 
 
 def overview(folders: Sequence[Path], first: tuple[str, ...], ours: str, path: Path | None = None) -> list[FilledTable]:
-    """Tables of all records below the folders.
+    """Tables of all records below the folders; RecordError where there is none.
 
     Args:
         first, ours: methods, as of :class:`~advpt.results.groups.Group`. path: where the same goes as an HTML page.
-
-    Raises:
-        RecordError: a folder does not exist, or there is no record at all.
     """
     index = RecordIndex()
     records = index.collect(folders)
