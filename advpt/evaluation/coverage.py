@@ -29,13 +29,11 @@ class Scenario:
     """An experiment on two methods.
 
     Args:
-        images: n.
-        deviation: standard deviation over seeds of a trained method's accuracy, in points.
+        images: n. deviation: standard deviation over seeds of a trained method's accuracy, in points.
         seeds: of the first method and of the second; 0 stands for a method without training, which has one run.
         accuracies: of both in percent, over all seeds and images.
         shared: share of the seeds' variance that both methods have in common, seed by seed (the same few-shot images).
-        difficulty: standard deviation in logits of what makes an image hard for both methods.
-        own: the same of what makes it hard for one of them alone.
+        difficulty: standard deviation in logits of what makes an image hard for both methods; own: for one alone.
     """
 
     images: int

@@ -1,8 +1,6 @@
-"""One HTML file with everything: tables, figures, pictures, notes and the list of records that every number links to.
-
-Self-contained: styles and images are inside, no script, no network. Whatever comes from a record, a path or a data set
-is escaped. Its text is the template ``page.html.j2``.
-"""
+"""One HTML file with tables, figures, pictures, notes and the list of records that every number links to, from the
+template ``page.html.j2``. Styles and images are inside, no script, no network; whatever comes from a record, a path or
+a data set is escaped."""
 
 from __future__ import annotations
 
@@ -17,6 +15,7 @@ from advpt.errors import RecordError
 from advpt.evaluation import pictures
 from advpt.evaluation.defended import inexact_gradient
 from advpt.evaluation.intervals import STATEMENT
+from advpt.evaluation.pictures import Picture, Pictures
 from advpt.results import render
 from advpt.results.exhibit import Exhibit
 from advpt.results.figures import DrawnPoint
@@ -43,20 +42,6 @@ class Section:
         return [point.y.state for point in self.content] if isinstance(self.content, list) else []
 
 
-@dataclass(frozen=True)
-class PictureGroup:
-    """The pictures of a run."""
-
-    run: Run
-    about: pictures.Pictures
-
-    def images(self, picture: pictures.Picture) -> list[tuple[str, Path]]:
-        """Kind and file of those that are still there."""
-        folder = self.run.folder / pictures.FOLDER
-        files = [(kind, folder / Path(picture.files[kind]).name) for kind in pictures.KINDS if kind in picture.files]
-        return [(kind, path) for kind, path in files if path.is_file()]
-
-
 def page(title: str, about: str, sections: Sequence[Section], index: RecordIndex) -> str:
     """The whole file.
 
@@ -81,6 +66,7 @@ def page(title: str, about: str, sections: Sequence[Section], index: RecordIndex
         statement=f"Accuracy in % [95 % interval]. Budgets in 1/255. {STATEMENT}",
         sections=sections,
         pictures=shown,
+        images_of=images_of,
         index=index,
         used=used,
         render=render,
@@ -94,7 +80,7 @@ def data_uri(path: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
-def picture_groups(index: RecordIndex) -> list[PictureGroup]:
+def picture_groups(index: RecordIndex) -> list[tuple[Run, Pictures]]:
     """The pictures that runs kept of their attack: clean image, attacked image, magnified change."""
     groups = []
     for run in index.runs.values():
@@ -105,10 +91,16 @@ def picture_groups(index: RecordIndex) -> list[PictureGroup]:
             continue
         if about is None:
             continue
-        record = next((record for record in index.of(run).values() if record.id == about.record), None)
-        if record is None:
+        if record := next((record for record in index.of(run).values() if record.id == about.record), None):
+            index.use(record, run.name)
+            groups.append((run, about))
+        else:
             index.note("missing", f"the pictures of {run.name} belong to a record that is not there any more")
-            continue
-        index.use(record, run.name)
-        groups.append(PictureGroup(run, about))
     return groups
+
+
+def images_of(run: Run, picture: Picture) -> list[tuple[str, Path]]:
+    """Kind and file of the images of a picture that are still there."""
+    folder = run.folder / pictures.FOLDER
+    files = [(kind, folder / Path(picture.files[kind]).name) for kind in pictures.KINDS if kind in picture.files]
+    return [(kind, path) for kind, path in files if path.is_file()]
