@@ -220,9 +220,8 @@ def train(args: argparse.Namespace, cfg: CfgNode, folder: Path) -> int:
 
 def evaluate(args: argparse.Namespace, cfg: CfgNode, folder: Path) -> int:
     """Evaluate what another run tuned."""
-    from advpt.evaluation.run_folder import check, check_data, claim, mark_done
+    from advpt.evaluation.run_folder import check_data, claim, mark_done
 
-    check(folder, cfg, evaluating=True)
     evaluated = str(Path(args.model_dir).absolute())
     if done_already(args, cfg, evaluated):
         return 0

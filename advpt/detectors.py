@@ -1,7 +1,5 @@
-"""Signs that something failed without an error. Pure rules: numbers in, a sentence out, "" where all is well.
-
-The sentences go into ``warnings`` of a record's ``result``, and from there into logs, tables and the report page.
-"""
+"""Signs that something failed without an error. Pure rules: numbers in, a sentence for ``warnings`` of a record out, ""
+where all is well."""
 
 from __future__ import annotations
 
@@ -19,34 +17,33 @@ CHANCE, CONSISTENT = 0.95, 0.01
 CLEAN_CE, CONSISTENCY = "ce_clean", "consistency"  # names of these two among the losses of a batch
 ROWS_AT_ONCE = 8192
 NAMED = 5  # classes of one prompt that a sentence names
+UNTUNED = "test-time tuning changed no prediction"
 
 
 def collapsed(clean_ce: Sequence[float], consistency: Sequence[float], classes: int) -> str:
     """The collapse of adversarial prompt tuning: in every batch of a whole epoch the clean cross-entropy is that of
-    guessing, above 0.95 ln C, while clean and attacked predictions agree, a consistency loss below 0.01 (the signature
-    in FAP's issue 3: EuroSAT, C = 10, 2.27 to 2.30 against ln 10 = 2.3026).
+    guessing, above 0.95 ln C, while clean and attacked predictions agree, a consistency loss below 0.01 (issue 3 of the
+    code of Zhou et al., NeurIPS 2024: EuroSAT, C = 10, 2.27 to 2.30 against ln 10 = 2.3026).
 
     Args:
         clean_ce, consistency: one value per batch of the epoch, natural logarithms. classes: C.
     """
     if not clean_ce or len(clean_ce) != len(consistency) or classes < 2:
         return ""
-    least = min(clean_ce)
-    if least > CHANCE * math.log(classes) and max(consistency) < CONSISTENT:
-        return (
-            f"tuning collapsed: for a whole epoch the clean cross-entropy was {least:.4g} or more (guessing "
-            f"among {classes} classes has {math.log(classes):.4g}) while clean and attacked predictions agreed "
-            f"(consistency below {CONSISTENT}): every image gets the same answer. Lower OPTIM.LR or the weight of the "
-            "consistency term"
-        )
-    return ""
+    least, guessing = min(clean_ce), math.log(classes)
+    if least <= CHANCE * guessing or max(consistency) >= CONSISTENT:
+        return ""
+    return (
+        f"tuning collapsed: for a whole epoch the clean cross-entropy was {least:.4g} or more (guessing among "
+        f"{classes} classes has {guessing:.4g}) while clean and attacked predictions agreed (consistency below "
+        f"{CONSISTENT}): every image gets the same answer. Lower OPTIM.LR or the weight of the consistency term"
+    )
 
 
 def stuck(losses: Sequence[float]) -> str:
     """A training loss that does not move. ``losses``: the mean of each epoch, from the first."""
-    if len(losses) < STUCK_EPOCHS or not all(map(math.isfinite, losses)):
-        return ""
-    if max(losses) - min(losses) > STUCK * abs(losses[0]):
+    finite = all(map(math.isfinite, losses))
+    if len(losses) < STUCK_EPOCHS or not finite or max(losses) - min(losses) > STUCK * abs(losses[0]):
         return ""
     return (
         f"the training loss did not move: {losses[0]:.6g} in the first epoch, {losses[-1]:.6g} after {len(losses)}; "
@@ -55,17 +52,13 @@ def stuck(losses: Sequence[float]) -> str:
 
 
 def bank_rows(embeddings: Tensor, ids: Sequence[str]) -> list[str]:
-    """Warnings about rows of a bank that have norm 0, are not finite, or equal another row.
-
-    Args:
-        embeddings: ``[n, L]`` float32. ids: of the images, by row.
-    """
+    """Warnings about rows of a bank (``embeddings [n, L]`` float32, with the images' ids) that have norm 0, are not
+    finite, or equal another row."""
     warnings = []
     norms = embeddings.norm(dim=1)
-    if dull := (~torch.isfinite(norms)).nonzero().flatten().tolist():
-        warnings.append(f"{len(dull)} of {len(ids)} embeddings are not finite, the first of {ids[dull[0]]}")
-    if dull := (norms == 0).nonzero().flatten().tolist():
-        warnings.append(f"{len(dull)} of {len(ids)} embeddings have norm 0, the first of {ids[dull[0]]}")
+    for what, bad in (("are not finite", ~torch.isfinite(norms)), ("have norm 0", norms == 0)):
+        if rows := bad.nonzero().flatten().tolist():
+            warnings.append(f"{len(rows)} of {len(ids)} embeddings {what}, the first of {ids[rows[0]]}")
     if twice := repeats(embeddings):
         one, other = twice[0]
         warnings.append(
@@ -92,11 +85,7 @@ def repeats(embeddings: Tensor) -> list[tuple[int, int]]:
 
 
 def same_prompts(classnames: Sequence[str], prompts: Sequence[Hashable]) -> list[str]:
-    """Warnings about classes with the same prompt, which no classifier can distinguish.
-
-    Args:
-        classnames: K names. prompts: the tokens of each.
-    """
+    """Warnings about classes with the same prompt (its tokens), which no classifier can distinguish."""
     groups: dict[Hashable, list[int]] = {}
     for label, prompt in enumerate(prompts):
         groups.setdefault(prompt, []).append(label)
@@ -110,21 +99,19 @@ def same_prompts(classnames: Sequence[str], prompts: Sequence[Hashable]) -> list
     ]
 
 
-UNTUNED = "test-time tuning changed no prediction"
-
-
-def idle_tuning(images: int, what: str) -> str:
-    """The warning that every image is classified as without tuning at test time. ``what``: the images, in words."""
+def idle_tuning(images: int, which: str, settings: str) -> str:
+    """The warning that every image is classified as without tuning at test time. ``which``: the images, in words;
+    ``settings``: the node of the tuning."""
     return (
-        f"{UNTUNED}: all {images} images, {what}, are classified as without it; its number says nothing about tuning. "
-        "Look at TRAINER.TAPT.LR and TRAINER.TAPT.STEPS"
+        f"{UNTUNED}: all {images} images, {which}, are classified as without it; its number says nothing about tuning. "
+        f"Look at {settings}.LR and {settings}.STEPS"
     )
 
 
 @dataclass
 class LossWatch:
-    """Watches the losses of every batch of a run: :func:`stuck` and :func:`collapsed`. All fields are plain values, so
-    that a resumed run warns as an uninterrupted one.
+    """Watches the losses of every batch of a run: :func:`stuck` and :func:`collapsed`. A resumed run warns as an
+    uninterrupted one.
 
     Args:
         epochs: mean loss of each finished epoch.

@@ -1,9 +1,10 @@
-"""One pure function per method: tensors in, scalar loss out; no model, no configuration."""
+"""One pure function per loss: tensors in, scalar loss out; no model, no configuration. Methods whose loss is the
+cross-entropy of logits (CoCoOp, adversarial training) call PyTorch's."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,37 +24,17 @@ def advpt(features: Tensor, text: Tensor, scale: float, labels: Tensor) -> Tenso
     return F.cross_entropy(logits, labels)
 
 
-def adversarial_training(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of attacked images (Madry et al., ICLR 2018; Fast AT, Wong et al., ICLR 2020, has the same loss).
-
-    Args:
-        logits: ``[b, K]`` of the attacked images. labels: ``[b]`` int64.
-    """
-    return F.cross_entropy(logits, labels)
-
-
-def cocoop(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of images to the prompts that each of them has moved (CoCoOp, Zhou et al., CVPR 2022).
-
-    Args:
-        logits: ``[b, K]`` of clean images. labels: ``[b]`` int64.
-    """
-    return F.cross_entropy(logits, labels)
-
-
-def trades(clean: Tensor, attacked: Tensor, labels: Tensor, beta: float) -> Tensor:
+def trades(clean: Tensor, attacked: Tensor, labels: Tensor, beta: float) -> tuple[Tensor, dict[str, Tensor]]:
     """CE(clean) + beta KL(p(clean) || p(attacked)), means over the batch (TRADES, Zhang et al., ICML 2019).
 
     The gradient of the KL flows through both branches, as in the authors' code.
 
     Args:
         clean, attacked: ``[b, K]`` logits. labels: ``[b]`` int64. beta: weight of the KL, 6 in most of the paper.
+
+    Returns:
+        the loss, and its parts for the log: ``ce``, ``kl``.
     """
-    return trades_parts(clean, attacked, labels, beta)[0]
-
-
-def trades_parts(clean: Tensor, attacked: Tensor, labels: Tensor, beta: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """:func:`trades`, and its parts for the log: ``ce`` of the clean images and ``kl``."""
     kl = F.kl_div(attacked.log_softmax(-1), clean.log_softmax(-1), reduction="batchmean", log_target=True)
     ce = F.cross_entropy(clean, labels)
     return ce + beta * kl, {"ce": ce.detach(), "kl": kl.detach()}
@@ -126,28 +107,25 @@ def capt(
 
 
 def _by_confidence(clean: Tensor, frozen: Tensor, labels: Tensor) -> Tensor:
+    """p_f[y] / (p_f[y] + p_c[y]), per image."""
     c, f = (logits.softmax(-1).gather(1, labels[:, None]).squeeze(1) for logits in (clean, frozen))
     return f / (f + c).clamp_min(1e-12)
 
 
 def _by_loss(clean: Tensor, frozen: Tensor, labels: Tensor) -> Tensor:
+    """CE_c / (CE_c + CE_f), of the batch."""
     c, f = (F.cross_entropy(logits, labels) for logits in (clean, frozen))
     return (c / (c + f).clamp_min(1e-12)).expand(len(labels))
 
 
 def _by_entropy(clean: Tensor, frozen: Tensor, labels: Tensor) -> Tensor:
+    """H_c / (H_c + H_f), per image, without labels."""
     c, f = (-(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1) for logits in (clean, frozen))
     return c / (c + f).clamp_min(1e-12)
 
 
-# Weights of the frozen model in CAPT: (clean, frozen) logits [b, K] and labels [b] to alpha [b]. The paper's rule is
-# not public. confidence: p_f[y] / (p_f[y] + p_c[y]), per image; loss: CE_c / (CE_c + CE_f), of the batch; entropy: H_c
-# / (H_c + H_f), per image, without labels.
-ALPHA_RULES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "confidence": _by_confidence,
-    "loss": _by_loss,
-    "entropy": _by_entropy,
-}
+# Weights of the frozen model in CAPT, from logits [b, K] and labels [b]. The paper's rule is not public.
+ALPHA_RULES = {"confidence": _by_confidence, "loss": _by_loss, "entropy": _by_entropy}
 
 
 @torch.no_grad()

@@ -25,32 +25,20 @@ class Registry(Generic[T]):
         self._items: dict[str, type[T]] = {}
 
     def add(self, cls: type[T]) -> type[T]:
-        """Register a class under its ``name``; a decorator.
-
-        Raises:
-            ConfigError: the name is taken.
-        """
+        """Register a class under its ``name``, which must be free (ConfigError); a decorator."""
         if cls.name in self._items:
             raise ConfigError(f"two {self.kind}s are called {cls.name!r}; rename one")
         self._items[cls.name] = cls
         return cls
 
     def get(self, name: str) -> type[T]:
-        """The class of this name.
-
-        Raises:
-            ConfigError: there is none; the message gives the nearest name.
-        """
+        """The class of this name, else a ConfigError with the nearest one."""
         if name not in self._items:
             raise ConfigError(unknown_name(self.kind, name, self._items))
         return self._items[name]
 
     def remove(self, name: str) -> None:
-        """Forget a class, for instance to define it again in a notebook.
-
-        Raises:
-            ConfigError: there is none of this name.
-        """
+        """Forget a class, for instance to define it again in a notebook."""
         del self._items[self.get(name).name]
 
     def __iter__(self) -> Iterator[str]:

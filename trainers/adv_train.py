@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 
-from advpt import losses
 from advpt.settings import register
 from trainers.finetune import EncoderSettings, EncoderTrainer
 
@@ -26,4 +26,4 @@ class AdvTrain(EncoderTrainer):
     settings = AdvTrainSettings
 
     def loss(self, pixels: Tensor, attacked: Tensor, labels: Tensor) -> Tensor:
-        return losses.adversarial_training(self.logits(attacked), labels)
+        return F.cross_entropy(self.logits(attacked), labels)

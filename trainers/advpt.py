@@ -41,21 +41,23 @@ from advpt.checkpoints import load_checkpoint
 from advpt.data import catalog, listing
 from advpt.data.images import ImageSet, Preprocessing, read_rgb
 from advpt.data.lists import DataLists
-from advpt.detectors import LossWatch, same_prompts
+from advpt.data.manifest import manifest
+from advpt.detectors import LossWatch, bank_rows, same_prompts
 from advpt.errors import ConfigError, PromptError
 from advpt.evaluation import defended, evaluator, session
 from advpt.evaluation.defended import EvaluationRow
 from advpt.evaluation.evaluator import Prompts
 from advpt.evaluation.protocols import threats
-from advpt.evaluation.record import RunFacts
+from advpt.evaluation.record import CurvePoint, RunFacts, TrainingFacts, trained_field
 from advpt.evaluation.session import Session
-from advpt.files import write_json
+from advpt.files import digest, write_json
 from advpt.prompts import exchange
 from advpt.prompts.classifier import Classifier, from_templates
 from advpt.prompts.cuda_graph import TextFeatures
 from advpt.prompts.image_encoder import with_visual_prompts
 from advpt.prompts.learner import PromptLearner, check_layout
 from advpt.prompts.text_encoder import TextEncoder, class_tokens
+from advpt.schema import from_json, to_json
 from advpt.settings import (
     BackboneSettings,
     BankSettings,
@@ -274,21 +276,28 @@ class CLIPTrainer(TrainerX):
 
     def observed(self) -> dict[str, Any]:
         """What a record says besides of how training and evaluation went."""
-        return session.prepared_data(Path(str(getattr(self.dm.dataset, "dataset_dir", ""))))
+        prepared = manifest(Path(str(getattr(self.dm.dataset, "dataset_dir", ""))))
+        return {"prepared_data": {"manifest": digest(prepared), "date": prepared.get("date")}} if prepared else {}
 
     def facts(self) -> RunFacts:
         """What a record says of the run itself."""
         cfg, data = self.cfg, self.dm.dataset
         comparable = getattr(data, "comparable", None)  # other projects' data sets do not say
-        return session.run_facts(
-            plain(cfg),
+        config = session.recorded_settings(plain(cfg))
+        training = self.training_facts() | self.curve_facts() | ({"loaded": self.loaded} if self.loaded else {})
+        return RunFacts(
             dataset=catalog.title(cfg.DATASET),
+            trainer=cfg.TRAINER.NAME,
+            seed=cfg.SEED,
+            shots=cfg.DATASET.NUM_SHOTS,
+            config=config,
+            config_digest=digest(config),
             prompt=self.classifier().digest,
             split_digest=getattr(data, "split_digest", None) or self.lists.split.digest(),
             comparable=None if comparable is None else bool(comparable),
-            training=self.training_facts() | self.curve_facts() | ({"loaded": self.loaded} if self.loaded else {}),
-            warnings=self.warnings(),
-            trained=self.trained,
+            training=from_json(TrainingFacts, training),
+            warnings=tuple(self.warnings()),
+            trained=trained_field(cfg.TRAINER.NAME, self.trained),
         )
 
     def training_facts(self) -> dict[str, Any]:
@@ -459,18 +468,18 @@ class GradientTrainer(CLIPTrainer):
         """Measure where a curve over wall-clock is asked for, before the checkpoint: a killed run loses neither."""
         done, every = self.epoch + 1, self.cfg.TRAIN.CURVE_FREQ
         if every and (done % every == 0 or done == self.max_epoch):
-            self.progress.note(done, self.point())
+            self.progress.note(done, to_json(self.point()))
         self.progress.save()
         super().after_epoch()
         if done == self.max_epoch:
             self.rolling.clear()
 
     @torch.no_grad()
-    def point(self) -> dict[str, Any]:
+    def point(self) -> CurvePoint:
         """Clean and robust accuracy as they are now, under the first attack of the first protocol."""
         self.set_model_mode("eval")
         split = "test" if self.cfg.TEST.SPLIT == "val" and not self.dm.dataset.val else self.cfg.TEST.SPLIT
-        return self.session().point(self.prompts(), self.image_set(split))
+        return self.session().point(self.prompts(), self.image_set(split), self.epoch + 1)
 
     def observed(self) -> dict[str, Any]:
         return ({"training": self.progress.times()} if self.progress.measured else {}) | super().observed()
@@ -479,9 +488,11 @@ class GradientTrainer(CLIPTrainer):
         return {"curve": self.progress.curve()} if self.progress.measured else {}
 
     def training_warnings(self) -> list[str]:
-        loader = self.train_loader_x
-        bank = loader.bank if isinstance(loader, BankLoader) else None
-        return session.training_warnings(bank, self.progress.watch)
+        lines = self.progress.watch.warnings()
+        if not isinstance(self.train_loader_x, BankLoader):
+            return lines
+        bank = self.train_loader_x.bank
+        return [*(f"training bank {bank.key[:12]}: {line}" for line in bank_rows(bank.embeddings, bank.ids)), *lines]
 
     def stay_untrained(self) -> None:
         """Say, as Dassl does, that no run was named to load; and that its numbers are those of the start."""

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 
-from advpt import losses
 from advpt.attacks.base import Forward
 from advpt.prompts.classifier import Classifier
 from advpt.prompts.learner import PromptState
@@ -38,7 +37,7 @@ class APT(AttackedTrainer):
 
     def step_loss(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         (features,) = self.features(step, step.attacked)
-        return losses.adversarial_training(self.logits(step, features), step.labels), {}
+        return F.cross_entropy(self.logits(step, features), step.labels), {}
 
     def attacked_model(self, labels: Tensor, state: PromptState, text: Tensor) -> Forward:
         mode = self.options.prompt_mode

@@ -124,5 +124,5 @@ class TradesPT(AttackedTrainer):
 
     def step_loss(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         clean, attacked = (self.logits(step, f) for f in self.features(step, step.pixels, step.attacked))
-        loss, parts = losses.trades_parts(clean, attacked, step.labels, self.options.beta)
+        loss, parts = losses.trades(clean, attacked, step.labels, self.options.beta)
         return loss, {CLEAN_CE: parts["ce"], CONSISTENCY: parts["kl"]}

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 
-from advpt import losses
 from advpt.backbones.precision import half_precision
 from advpt.prompts.conditional import ConditionalLearner, logits_of_images
 from advpt.settings import SharedContext, register
@@ -38,7 +37,7 @@ class CoCoOp(PromptTrainer):
         features, labels = self.embed_images(batch)
         with half_precision(self.context.precision, self.device):
             text = self.encoder(self.prompt_learner.of_images(F.normalize(features, dim=-1)))
-        loss = losses.cocoop(logits_of_images(features, text.float(), self.backbone.logit_scale), labels)
+        loss = F.cross_entropy(logits_of_images(features, text.float(), self.backbone.logit_scale), labels)
         self.model_backward_and_update(loss)
         self.end_batch()
         return {"loss": loss.item()}

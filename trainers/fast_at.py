@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 
-from advpt import losses
 from advpt.attacks import parse
 from advpt.settings import register
 from trainers.advpt import to_pixels
@@ -38,7 +38,7 @@ class FastAT(EncoderTrainer):
     last_batch: Mapping[str, Tensor]
 
     def loss(self, pixels: Tensor, attacked: Tensor, labels: Tensor) -> Tensor:
-        return losses.adversarial_training(self.logits(attacked), labels)
+        return F.cross_entropy(self.logits(attacked), labels)
 
     def forward_backward(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
         self.last_batch = batch

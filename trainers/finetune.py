@@ -21,6 +21,7 @@ from advpt.attacks import parse
 from advpt.attacks.base import Attack
 from advpt.attacks.spec import AttackSpec, parse_training
 from advpt.backbones.clip import Backbone
+from advpt.evaluation.record import CurvePoint
 from advpt.evaluation.saved_run import IMAGE_ENCODER, load_image_encoder
 from advpt.files import write_json
 from advpt.prompts import exchange
@@ -94,7 +95,7 @@ class EncoderTrainer(GradientTrainer):
         frozen = Backbone(self.backbone.name, copy.deepcopy(self.backbone.model), self.device)
         self.bank_cache = self.bank_cache.with_backbone(frozen)
 
-    def point(self) -> dict[str, Any]:
+    def point(self) -> CurvePoint:
         self.use_encoder_as_it_is()
         return super().point()
 
@@ -128,6 +129,6 @@ class EncoderTrainer(GradientTrainer):
             return
         path = exchange.checkpoint_file(Path(directory, IMAGE_ENCODER), epoch)
         about = self.require_fit(path)
-        saved = load_image_encoder(path, self.backbone)
-        self.loaded = {"epoch": saved.get("epoch")} | self.tuned_elsewhere(about)
-        print(f'Loading weights to {IMAGE_ENCODER} from "{path}" (epoch = {saved.get("epoch")})')
+        epoch = load_image_encoder(path, self.backbone)
+        self.loaded = {"epoch": epoch} | self.tuned_elsewhere(about)
+        print(f'Loading weights to {IMAGE_ENCODER} from "{path}" (epoch = {epoch})')

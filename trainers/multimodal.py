@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 
@@ -63,9 +64,9 @@ class MultimodalTrainer(AttackedTrainer):
     def step_loss(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         if self.options.loss != "trades":
             (features,) = self.features(step, step.attacked)
-            return losses.adversarial_training(self.logits(step, features), step.labels), {}
+            return F.cross_entropy(self.logits(step, features), step.labels), {}
         clean, attacked = (self.logits(step, f) for f in self.features(step, step.pixels, step.attacked))
-        loss, parts = losses.trades_parts(clean, attacked, step.labels, self.options.beta)
+        loss, parts = losses.trades(clean, attacked, step.labels, self.options.beta)
         return loss, {CLEAN_CE: parts["ce"], CONSISTENCY: parts["kl"]}
 
 

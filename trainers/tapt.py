@@ -339,7 +339,8 @@ class TestTimeTrainer(PromptTrainer):
         if not self.banks:
             raise ConfigError("TAPT needs prompts that were tuned before: --eval-only --model-dir RUN")
         if not self._rows or self._rows[0].images is not images:
-            self._rows = tuned.rows([self.tuner(reset, images) for reset in self.tuning.resets], images)
+            tuners = [self.tuner(reset, images) for reset in self.tuning.resets]
+            self._rows = tuned.rows(tuners, images, "TRAINER.TAPT")
         return self._rows
 
     def clean_bank(self, prompts: Prompts, images: ImageSet) -> Bank:

@@ -29,4 +29,4 @@ class TradesFT(EncoderTrainer):
     options: TradesFTSettings
 
     def loss(self, pixels: Tensor, attacked: Tensor, labels: Tensor) -> Tensor:
-        return losses.trades(self.logits(pixels), self.logits(attacked), labels, self.options.beta)
+        return losses.trades(self.logits(pixels), self.logits(attacked), labels, self.options.beta)[0]

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from advpt.jobs.methods import ADVPT, FIRST_IN_TABLES
+from advpt.results import render
 from advpt.results.report import overview
 
 
@@ -23,9 +25,7 @@ def run(args: argparse.Namespace) -> int:
 
 def print_tables(folders: Sequence[Path], format: str = "github", page: Path | None = None) -> None:
     """One table for each data set and backbone, with paired comparisons, and where the page with them is."""
-    tables = overview(folders)
-    for text in tables.texts(format):
-        print(f"\n{text}\n")
+    for table in overview(folders, FIRST_IN_TABLES, ADVPT, page):
+        print(f"\n{render.text(table, format)}\n")
     if page is not None:
-        title = f"Records of {', '.join(folder.absolute().name for folder in folders)}"
-        print(f"page      {tables.write_page(page, title)}")
+        print(f"page      {page}")

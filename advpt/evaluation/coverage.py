@@ -1,12 +1,8 @@
 """How often the 95 % intervals of :mod:`advpt.evaluation.intervals` hold the truth, by simulation.
 
-The tables in ``docs/statistics.md`` were printed by
-
-    python -m advpt.evaluation.coverage
-
-(5,000 draws for each cell; ``--draws 500`` for a look). A draw is a whole
-experiment: images of random difficulty, seeds of random skill, crossed, and one Bernoulli outcome for each image and
-seed. What must lie in the interval is the accuracy over all seeds and images, or the difference of two.
+``python -m advpt.evaluation.coverage`` prints the tables of ``docs/statistics.md``. A draw is a whole experiment:
+images of random difficulty, seeds of random skill, crossed, and one Bernoulli outcome for each image and seed. What
+must lie in the interval is the accuracy over all seeds and images, or the difference of two.
 """
 
 from __future__ import annotations
@@ -15,15 +11,14 @@ import argparse
 import itertools
 import math
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import expit, ndtri, stdtrit
 from tabulate import tabulate
 
-from advpt.evaluation.intervals import UPPER, Runs, accuracy_interval, difference
+from advpt.evaluation.intervals import UPPER, Interval, Runs, accuracy_interval, difference
 
 IMAGES, DEVIATIONS, SEEDS = (200, 3600), (0, 1, 2, 4, 6), (2, 3, 5, 10)
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(80)
@@ -34,13 +29,11 @@ class Scenario:
     """An experiment on two methods.
 
     Args:
-        images: n.
-        deviation: standard deviation over seeds of a trained method's accuracy, in points.
+        images: n. deviation: standard deviation over seeds of a trained method's accuracy, in points.
         seeds: of the first method and of the second; 0 stands for a method without training, which has one run.
         accuracies: of both in percent, over all seeds and images.
         shared: share of the seeds' variance that both methods have in common, seed by seed (the same few-shot images).
-        difficulty: standard deviation in logits of what makes an image hard for both methods.
-        own: the same of what makes it hard for one of them alone.
+        difficulty: standard deviation in logits of what makes an image hard for both methods; own: for one alone.
     """
 
     images: int
@@ -68,9 +61,9 @@ class Experiment:
 
     def draw(self) -> tuple[Runs, Runs]:
         """What both methods got right."""
-        s, rng = self.scenario, self.rng
-        hard = s.difficulty * rng.standard_normal(s.images, dtype=np.float32)
-        common = rng.standard_normal(max(s.seeds))
+        s = self.scenario
+        hard = s.difficulty * self.rng.standard_normal(s.images, dtype=np.float32)
+        common = self.rng.standard_normal(max(s.seeds))
         return self._runs(0, hard, common), self._runs(1, hard, common)
 
     def _runs(self, which: int, hard: np.ndarray, common: np.ndarray) -> Runs:
@@ -87,38 +80,26 @@ class Experiment:
 
 
 def coverage(scenario: Scenario, draws: int, seed: int = 0) -> tuple[float, float]:
-    """Percent of experiments in which the interval of the difference holds the truth, and its mean half width in
-    points.
-
-    Args:
-        draws: how many experiments. seed: of the random numbers.
-    """
-    experiment, hits, width = Experiment(scenario, seed), 0, 0.0
-    for _ in range(draws):
-        interval = difference(*experiment.draw())
-        hits += interval.low <= scenario.truth <= interval.high
-        width += (interval.high - interval.low) / 2
-    return 100 * hits / draws, width / draws
+    """Percent of so many experiments in which the interval of the difference holds the truth, and its mean half width
+    in points."""
+    experiment = Experiment(scenario, seed)
+    return _covered((difference(*experiment.draw()) for _ in range(draws)), scenario.truth)
 
 
 def accuracy_coverage(scenario: Scenario, draws: int, seed: int = 0) -> float:
-    """Percent of experiments in which the interval of the first method's accuracy holds the truth; arguments as of
-    :func:`coverage`."""
-    experiment, hits = Experiment(scenario, seed), 0
-    for _ in range(draws):
-        interval = accuracy_interval(experiment.draw()[0])
-        hits += interval.low <= scenario.accuracies[0] <= interval.high
-    return 100 * hits / draws
+    """Percent of so many experiments in which the interval of the first method's accuracy holds the truth."""
+    experiment = Experiment(scenario, seed)
+    return _covered((accuracy_interval(experiment.draw()[0]) for _ in range(draws)), scenario.accuracies[0])[0]
+
+
+def _covered(intervals: Iterable[Interval], truth: float) -> tuple[float, float]:
+    lows, highs = np.array([(interval.low, interval.high) for interval in intervals]).T
+    return 100 * float(((lows <= truth) & (truth <= highs)).mean()), float((highs - lows).mean()) / 2
 
 
 def combined(seeds: int, share: float, draws: int, seed: int = 0) -> tuple[float, float]:
     """Coverage in percent of two rules that make one interval of two normal variance components: that of this project,
-    and Satterthwaite's degrees of freedom.
-
-    Args:
-        seeds: number of them. share: of the images in the variance, 0 to 1, which is known exactly. draws, seed: as of
-            :func:`coverage`.
-    """
+    and Satterthwaite's degrees of freedom. ``share``: of the images in the variance, 0 to 1, which is known exactly."""
     rng = np.random.default_rng(seed)
     truth, degrees = rng.standard_normal(draws), seeds - 1
     v = (1 - share) * rng.chisquare(degrees, draws) / degrees
@@ -130,44 +111,53 @@ def combined(seeds: int, share: float, draws: int, seed: int = 0) -> tuple[float
 EQUAL = tuple((s, s) for s in SEEDS)
 AGAINST_NONE = tuple((s, 0) for s in SEEDS)
 UNEQUAL = ((2, 3), (2, 10), (3, 5), (3, 10), (5, 10))
-DIFFERENCES: tuple[tuple[str, tuple[tuple[int, int], ...], dict[str, Any]], ...] = (
-    ("Two trained methods", EQUAL, {}),
-    ("A trained method and zero-shot CLIP", AGAINST_NONE, {"accuracies": (66.0, 50.0)}),
-    ("Two trained methods that have half of their seeds' variance in common", EQUAL, {"shared": 0.5}),
-    ("Two trained methods, every image as hard for one as for the other", EQUAL, {"difficulty": 1.0, "own": 0.0}),
-    ("Two trained methods with unequal numbers of seeds", UNEQUAL, {}),
+USUAL = Scenario(0, 0, (0, 0))
+DIFFERENCES = (
+    ("Two trained methods", EQUAL, USUAL),
+    ("A trained method and zero-shot CLIP", AGAINST_NONE, replace(USUAL, accuracies=(66.0, 50.0))),
+    ("Two trained methods that have half of their seeds' variance in common", EQUAL, replace(USUAL, shared=0.5)),
+    (
+        "Two trained methods, every image as hard for one as for the other",
+        EQUAL,
+        replace(USUAL, difficulty=1.0, own=0.0),
+    ),
+    ("Two trained methods with unequal numbers of seeds", UNEQUAL, USUAL),
 )
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.5, 0.8, 0.95)
 
 
 def tables(draws: int, seed: int = 0) -> Iterator[str]:
     """The tables of the documentation, as Markdown, one after the other."""
-    for title, pairs, more in DIFFERENCES:
-        rows: list[list[object]] = []
-        for images, deviation in itertools.product(IMAGES, DEVIATIONS):
-            cells = [coverage(Scenario(images, deviation, pair, **more), draws, seed) for pair in pairs]
-            rows.append([images, deviation, *(f"{percent:.1f} (±{half:.1f})" for percent, half in cells)])
-        heads = ["images", "seed deviation", *map(_name, pairs)]
-        yield f"{title}: coverage in % (mean half width in points).\n\n{_table(heads, rows)}"
-    rows = []
-    for images, deviation in itertools.product(IMAGES, DEVIATIONS):
-        percents = [accuracy_coverage(Scenario(images, deviation, pair), draws, seed) for pair in AGAINST_NONE]
-        rows.append([images, deviation, *(f"{percent:.1f}" for percent in percents)])
-    heads = ["images", "seed deviation", *map(_name, AGAINST_NONE)]
-    yield f"The mean accuracy of one method: coverage in %.\n\n{_table(heads, rows)}"
+
+    def of_difference(scenario: Scenario) -> str:
+        percent, half = coverage(scenario, draws, seed)
+        return f"{percent:.1f} (±{half:.1f})"
+
+    def of_accuracy(scenario: Scenario) -> str:
+        return f"{accuracy_coverage(scenario, draws, seed):.1f}"
+
+    for title, pairs, scenario in DIFFERENCES:
+        yield f"{title}: coverage in % (mean half width in points).\n\n{_table(scenario, pairs, of_difference)}"
+    yield f"The mean accuracy of one method: coverage in %.\n\n{_table(USUAL, AGAINST_NONE, of_accuracy)}"
     rows = []
     for s in SEEDS:
         both = [combined(s, share, 100 * draws, seed) for share in SHARES]
         rows += [[s, "ours", *(f"{x:.1f}" for x, _ in both)], [s, "Satterthwaite", *(f"{x:.1f}" for _, x in both)]]
     heads = ["seeds", "rule", *(f"{100 * share:.0f} %" for share in SHARES)]
-    yield f"Two rules, by the share of the images in the variance: coverage in %.\n\n{_table(heads, rows)}"
+    yield f"Two rules, by the share of the images in the variance: coverage in %.\n\n{_markdown(heads, rows)}"
 
 
-def _name(pair: tuple[int, int]) -> str:
-    return f"{pair[0]} seeds" if pair[1] in (0, pair[0]) else f"{pair[0]} and {pair[1]}"
+def _table(scenario: Scenario, pairs: Sequence[tuple[int, int]], cell: Callable[[Scenario], str]) -> str:
+    """A cell for every number of images and deviation (rows) and for each pair of numbers of seeds (columns)."""
+    rows = [
+        [n, deviation, *(cell(replace(scenario, images=n, deviation=deviation, seeds=pair)) for pair in pairs)]
+        for n, deviation in itertools.product(IMAGES, DEVIATIONS)
+    ]
+    names = [f"{a} seeds" if b in (0, a) else f"{a} and {b}" for a, b in pairs]
+    return _markdown(["images", "seed deviation", *names], rows)
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def _markdown(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return str(tabulate(rows, headers=heads, tablefmt="github", disable_numparse=True))
 
 

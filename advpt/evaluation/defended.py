@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,10 +19,11 @@ from advpt.defenses.chain import Chain
 from advpt.defenses.spec import DefenseSpec, parse_all
 from advpt.evaluation.intervals import wilson
 from advpt.evaluation.protocols import Threat
-from advpt.evaluation.record import CleanAccuracy, DefenseFacts, DrawAccuracy, RobustAccuracy
+from advpt.evaluation.record import Accuracy, CleanAccuracy, DefenseFacts, DrawAccuracy, RobustAccuracy
 from advpt.settings import EvalSettings
 
-Part = TypeVar("Part", bound=CleanAccuracy)
+Part = TypeVar("Part", bound=Accuracy)
+Clean = TypeVar("Clean", bound=CleanAccuracy)
 SMOOTH = "smooth sign"  # name of the gradient through tuning at test time
 
 
@@ -49,12 +50,13 @@ class EvaluationRow:
     Args:
         inputs: of its banks, one for each draw of a random defense.
         part: the images are a part, taken because a defense is costly.
+        tuning_settings: node of the settings by which prompts are tuned on every image, "" where they are not.
     """
 
     images: ImageSet
     inputs: tuple[DefendedInput, ...] = (UNDEFENDED,)
     part: bool = False
-    tunes: ClassVar[bool] = False  # whether prompts are tuned on every image before it is classified
+    tuning_settings: str = ""
 
     @property
     def names(self) -> list[str]:
@@ -164,42 +166,31 @@ def _defended(spec: DefenseSpec, settings: EvalSettings, images: ImageSet, devic
     return Defended(spec=spec, chain=chain, inputs=inputs, images=images)
 
 
-def mean_over_draws(parts: Sequence[Part], draws: Sequence[DefendedInput]) -> Part:
+def mean_over_draws(parts: Sequence[Clean], draws: Sequence[DefendedInput]) -> Clean:
     """The accuracy behind a random defense: means over its draws, the standard deviation, and what each draw gave.
 
     ``outcome`` is the first draw's, ``interval95`` that of the images at the mean accuracy.
-
-    Args:
-        parts, draws: one for each seed of the defense.
     """
     first = parts[0]
     if len(parts) == 1:
         return first
-    accuracies = np.array([part.accuracy for part in parts])
-    mean = float(accuracies.mean())
-    correct = round(mean * first.n / 100)
-    first = dataclasses.replace(
-        first,
-        accuracy=mean,
-        correct=correct,
-        interval95=wilson(correct, first.n),
-        deviation=float(accuracies.std(ddof=1)),
-        defense_seeds=tuple(
-            DrawAccuracy(seed=draw.seed, accuracy=part.accuracy, bank=part.bank) for draw, part in zip(draws, parts)
-        ),
+    accuracies = [part.accuracy for part in parts]
+    accuracy = float(np.mean(accuracies))
+    seeds = [DrawAccuracy(seed=draw.seed, accuracy=part.accuracy, bank=part.bank) for draw, part in zip(draws, parts)]
+    mean = dataclasses.replace(
+        _at(first, accuracy, round(accuracy * first.n / 100)),
+        deviation=float(np.std(accuracies, ddof=1)),
+        defense_seeds=tuple(seeds),
     )
     robust = [part for part in parts if isinstance(part, RobustAccuracy)]
-    if not isinstance(first, RobustAccuracy) or first.on_perturbed is None:
-        return first
-    on_perturbed = [part.on_perturbed for part in robust if part.on_perturbed is not None]
-    n, hits = on_perturbed[0].n, round(float(np.mean([part.correct for part in on_perturbed])))
-    return dataclasses.replace(
-        first,
-        lost=float(np.mean([part.lost for part in robust])),
-        on_perturbed=dataclasses.replace(
-            on_perturbed[0],
-            accuracy=float(np.mean([part.accuracy for part in on_perturbed])),
-            correct=hits,
-            interval95=wilson(hits, n) if n else on_perturbed[0].interval95,
-        ),
-    )
+    others = [part.on_perturbed for part in robust if part.on_perturbed is not None]
+    if not isinstance(mean, RobustAccuracy) or not others:
+        return mean
+    accuracy = float(np.mean([part.accuracy for part in others]))
+    on_perturbed = _at(others[0], accuracy, round(float(np.mean([part.correct for part in others]))))
+    return dataclasses.replace(mean, lost=float(np.mean([part.lost for part in robust])), on_perturbed=on_perturbed)
+
+
+def _at(part: Part, accuracy: float, correct: int) -> Part:
+    """The same images at another accuracy."""
+    return dataclasses.replace(part, accuracy=accuracy, correct=correct, interval95=wilson(correct, part.n))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,8 +34,6 @@ from advpt.prompts.classifier import Classifier
 from advpt.schema import from_json
 from advpt.settings import EvalSettings
 
-log = logging.getLogger(__name__)
-
 WORST_CASE = "worst-case"
 
 
@@ -59,8 +56,7 @@ def logits_of(classifier: Classifier, bank: Bank, chunk: int) -> Iterator[Tensor
 
 def predict(classifier: Classifier, bank: Bank, chunk: int = 4096) -> Tensor:
     """``[n]`` int64 predicted labels of a bank's rows."""
-    parts = [logits.argmax(1).cpu() for logits in logits_of(classifier, bank, chunk)]
-    return torch.cat(parts) if len(bank) else torch.zeros(0, dtype=torch.int64)
+    return torch.cat([logits.argmax(1).cpu() for logits in logits_of(classifier, bank, chunk)])
 
 
 def evaluate(
@@ -73,7 +69,7 @@ def evaluate(
 ) -> list[Record]:
     """Attack the images and classify them: one record per attack, protocol and defense, no defense first (or clean
     records where no attack is asked for), then one worst case per protocol, budget and defense that has several
-    attacks. None is written yet. Images are attacked once for all defenses that the attacker does not know.
+    attacks. None is written yet.
 
     Args:
         facts: what is evaluated, for the records.
@@ -91,28 +87,28 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Measured:
-    """The outcome of a threat to a prompt behind a defense. For each draw of the defense: the bank, and ``correct [n]``
-    bool per image; ``perturbed [n]`` bool."""
+    """The outcome of a threat to a prompt behind a defense: for each draw of the defense the bank and, ``[n]`` bool,
+    which of its images are classified correctly."""
 
     threat: Threat
     banks: list[Bank]
     correct: list[Tensor]
-    perturbed: Tensor
 
     @property
-    def bank(self) -> Bank:
-        return self.banks[0]
+    def perturbed(self) -> Tensor:
+        """``[n]`` bool: which images the attack changed."""
+        return self.banks[0].columns["perturbed"]
 
 
 @dataclass(frozen=True)
 class RowResults:
-    """The results of a row: the result on clean images, for each draw of its defense ``[n]`` bool, which of them
-    are correct, a warning where tuning changed nothing, and what each threat did."""
+    """The results of a row: that on clean images, which of them are correct (``[n]`` bool for each draw of the
+    defense), whether tuning changed none of these predictions, and what each threat did."""
 
     row: EvaluationRow
     clean: Result
     clean_correct: list[Tensor]
-    untuned: str
+    untuned: bool
     measured: list[Measured] = field(default_factory=list)
 
 
@@ -136,15 +132,15 @@ class Evaluator:
                 self.add_attacked(results, threat)
         for results in rows:
             for group in same_budget_groups(results.measured):
-                self.add(worst_case(group, results, self.settings), untuned=results.untuned)
+                self.add(worst_case(group, results, self.settings))
         if not self.records:
             for results in rows:
-                self.add(results.clean, untuned=results.untuned)
+                self.add(results.clean)
         return self.records
 
-    def add(self, result: Result, banks: Sequence[Bank] = (), path: str | None = None, untuned: str = "") -> None:
+    def add(self, result: Result, banks: Sequence[Bank] = (), path: str | None = None) -> None:
         """Make the record of a result, with every warning about it and about the rows of its ``banks``."""
-        warnings = [*self.facts.warnings, *([untuned] if untuned else [])]
+        warnings = list(result.warnings)
         for bank in banks:
             if bank.key not in self._bank_warnings:
                 self._bank_warnings[bank.key] = detectors.bank_rows(bank.embeddings, bank.ids)
@@ -159,10 +155,13 @@ class Evaluator:
         self._started = time.monotonic()
 
     def add_attacked(self, results: RowResults, asked: Threat) -> None:
-        """Measure a row under a threat and make its record."""
-        row, measured = results.row, self.measure(results.row, asked)
-        threat, defense = measured.threat, results.row.facts(measured.threat, self.settings.bpda)
+        """Attack the images of a row, or read them from banks, classify them, and make the record."""
+        row = results.row
+        target, threat = row.attack_target(asked, self.settings.bpda), row.adapt(asked, self.settings.eot)
+        banks = self.bank_cache.get_all(self.request(row.images, threat, target), row.inputs)
+        measured = Measured(threat, banks, self.correct(banks))
         results.measured.append(measured)
+        defense = row.facts(threat, self.settings.bpda)
         robust = mean_over_draws(robust_accuracies(measured, results.clean_correct), row.inputs)
         attack = {"spec": threat.attack.label, "asked": asked.attack.label, "seed": self.settings.seed}
         result = replace(
@@ -173,9 +172,9 @@ class Evaluator:
             note=joined(threat.note, inexact_gradient(defense)),
             defense=defense,
             robust=replace(robust, surrogate=self.surrogate_facts(measured)),
+            warnings=(*self.facts.warnings, *(self.idle_tuning(row, asked) if results.untuned else ())),
         )
-        untuned = results.untuned and self.idle_tuning(row, asked)
-        self.add(result, measured.banks, path=threat.attack.path, untuned=untuned)
+        self.add(result, banks, path=threat.attack.path)
 
     def prefetch(self, rows: Sequence[EvaluationRow], threat: Threat | None) -> None:
         """Build the missing banks of all rows that one pass over the images can serve."""
@@ -195,11 +194,15 @@ class Evaluator:
         prompt = threat.attacked(self.prompts.learned, self.prompts.zero_shot)
         return AttackRequest(images, threat.attack, prompt, self.settings.seed, target)
 
+    def correct(self, banks: Sequence[Bank]) -> list[Tensor]:
+        """For each bank ``[n]`` bool: which images the learned prompt classifies correctly."""
+        return [predict(self.prompts.learned, bank) == bank.labels for bank in banks]
+
     def clean_results(self, row: EvaluationRow) -> RowResults:
         """The common part of all records of a row."""
-        learned, backbone = self.prompts.learned, self.bank_cache.backbone
+        backbone = self.bank_cache.backbone
         banks = self.bank_cache.get_all(AttackRequest(row.images), row.inputs)
-        correct = [predict(learned, bank) == bank.labels for bank in banks]
+        correct = self.correct(banks)
         parts = [CleanAccuracy.of(each, bank=bank.key) for each, bank in zip(correct, banks)]
         result = Result(
             **vars(self.facts),
@@ -222,35 +225,30 @@ class Evaluator:
             defenses=tuple(row.names),
             defense=row.facts(None, self.settings.bpda),
         )
-        return RowResults(row, result, correct, self.idle_tuning(row, None))
+        untuned = self.idle_tuning(row, None)
+        return RowResults(row, replace(result, warnings=(*result.warnings, *untuned)), correct, bool(untuned))
 
-    def idle_tuning(self, row: EvaluationRow, threat: Threat | None) -> str:
-        """A warning where tuning at test time changed no prediction, else "": of the clean images, and of attacked ones
-        where the attacker does not know of it, so that the same images can be classified both ways."""
-        if not row.tunes or (threat is not None and threat.own_network):
-            return ""
+    def idle_tuning(self, row: EvaluationRow, threat: Threat | None) -> list[str]:
+        """A warning where tuning at test time changed no prediction: of the clean images, and of attacked ones where
+        the attacker does not know of it, so that the same images can be classified both ways."""
+        if not row.tuning_settings or (threat is not None and threat.own_network):
+            return []
         if threat is not None and row.attack_target(threat, self.settings.bpda) is not None:
             threat = None
-        learned = self.prompts.learned
-        tuned, plain = self.bank_cache.get_all(self.request(row.images, threat), (*row.inputs, UNDEFENDED))
-        if not torch.equal(predict(learned, tuned), predict(learned, plain)):
-            return ""
-        return detectors.idle_tuning(len(row.images), f"clean and under {threat.label}" if threat else "clean")
-
-    def measure(self, row: EvaluationRow, threat: Threat) -> Measured:
-        """Attack the images, or read them from banks, and classify them behind the defense by the learned prompt."""
-        target, threat = row.attack_target(threat, self.settings.bpda), row.adapt(threat, self.settings.eot)
-        banks = self.bank_cache.get_all(self.request(row.images, threat, target), row.inputs)
-        correct = [predict(self.prompts.learned, bank) == bank.labels for bank in banks]
-        return Measured(threat, banks, correct, banks[0].columns["perturbed"])
+        banks = self.bank_cache.get_all(self.request(row.images, threat), (*row.inputs, UNDEFENDED))
+        tuned, plain = (predict(self.prompts.learned, bank) for bank in banks)
+        if not torch.equal(tuned, plain):
+            return []
+        which = f"clean and under {threat.label}" if threat else "clean"
+        return [detectors.idle_tuning(len(row.images), which, row.tuning_settings)]
 
     def surrogate_facts(self, measured: Measured) -> SurrogateFacts | None:
         """The attacker's own network, its accuracy on these images before and after; None for attacks through CLIP."""
-        attack = measured.threat.attack.build()
+        attack, columns = measured.threat.attack.build(), measured.banks[0].columns
         if attack.source_model != "surrogate":
             return None
-        before = 100 * float((measured.bank.columns["clean_correct"] == 1).float().mean())
-        after = None if attack.objective.targeted else 100 * float((measured.bank.columns["stage"] < 0).float().mean())
+        before = 100 * float((columns["clean_correct"] == 1).float().mean())
+        after = None if attack.objective.targeted else 100 * float((columns["stage"] < 0).float().mean())
         accuracies = {"accuracy": before, "accuracy_attacked": after}
         return from_json(SurrogateFacts, self.bank_cache.surrogate.facts() | accuracies)
 
@@ -259,17 +257,13 @@ def contradictions(clean: CleanAccuracy, robust: RobustAccuracy, attack: str) ->
     """Warnings about a robust number that cannot be right beside the clean one; ``attack``: its label."""
     sentences = []
     if robust.accuracy > clean.accuracy:
-        sentences.append(
-            f"robust above clean: {robust.accuracy:.2f} % under {attack}, {clean.accuracy:.2f} % without an attack"
-        )
-    if not clean.n:
-        return sentences
-    if robust.untouched == 100 or robust.largest_linf == 0:
+        both = f"{robust.accuracy:.2f} % under {attack}, {clean.accuracy:.2f} % without an attack"
+        sentences.append(f"robust above clean: {both}")
+    if clean.n and (robust.untouched == 100 or robust.largest_linf == 0):
         sentences.append(f"the attack changed nothing: {attack} gave back every image as it was")
     elif clean.correct and clean.outcome == robust.outcome:
-        sentences.append(
-            f"the attack changed nothing: under {attack} every image is classified as well or badly as without"
-        )
+        same = "every image is classified as well or badly as without"
+        sentences.append(f"the attack changed nothing: under {attack} {same}")
     return sentences
 
 
@@ -279,12 +273,11 @@ def joined(*notes: str) -> str:
 
 
 def robust_accuracies(measured: Measured, clean_correct: Sequence[Tensor]) -> list[RobustAccuracy]:
-    """The accuracies of each draw of the defense: on all images and on those really perturbed, and where the attack has
-    stages, how many images each of them broke."""
+    """The accuracy of each draw of the defense, and where the attack has stages, how many images each of them broke."""
     names = measured.threat.attack.build().parameters().get("stages")
     accuracies = []
     for bank, correct, clean in zip(measured.banks, measured.correct, clean_correct):
-        part = _robust(correct, measured.perturbed, clean, [bank], bank.key)
+        part = replace(_robust(correct, measured.perturbed, clean, [bank]), bank=bank.key)
         if names:
             broken = {name: int((bank.columns["stage"] == i).sum()) for i, name in enumerate(names)}
             part = replace(part, stages=broken | {"none": len(correct) - sum(broken.values())})
@@ -292,13 +285,10 @@ def robust_accuracies(measured: Measured, clean_correct: Sequence[Tensor]) -> li
     return accuracies
 
 
-def _robust(
-    correct: Tensor, perturbed: Tensor, clean_correct: Tensor, banks: Sequence[Bank], key: str | None
-) -> RobustAccuracy:
+def _robust(correct: Tensor, perturbed: Tensor, clean_correct: Tensor, banks: Sequence[Bank]) -> RobustAccuracy:
     """Accuracy from ``[n]`` bool: ``correct`` after the attack and before it, and what it ``perturbed``."""
     return RobustAccuracy.of(
         correct,
-        bank=key,
         untouched=100 * float((~perturbed).float().mean()),
         on_perturbed=replace(Accuracy.of(correct[perturbed]), outcome=None),
         lost=100 * float((clean_correct & ~correct).float().mean()),
@@ -321,9 +311,9 @@ def worst_case(group: Sequence[Measured], results: RowResults, settings: EvalSet
     strongest = next((each.threat for each in group if not each.threat.own_network), group[0].threat)  # knows most
     survived = [torch.stack(each).all(0) for each in zip(*(each.correct for each in group))]
     perturbed = torch.stack([each.perturbed for each in group]).any(0)
-    defense, banks = row.facts(group[0].threat, settings.bpda), [each.bank for each in group]
+    defense, banks = row.facts(group[0].threat, settings.bpda), [each.banks[0] for each in group]
     name = f"{WORST_CASE}@{spec.eps:g}" + ("" if spec.norm == "linf" else f"/{spec.norm}")
-    parts = [_robust(correct, perturbed, clean, banks, None) for correct, clean in zip(survived, results.clean_correct)]
+    parts = [_robust(correct, perturbed, clean, banks) for correct, clean in zip(survived, results.clean_correct)]
     attack = AttackFacts(
         name=WORST_CASE,
         objective="any",

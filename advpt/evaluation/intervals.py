@@ -1,12 +1,9 @@
 """Intervals: how sure a measured accuracy, or a difference of two, is. The one statement of uncertainty of all tables.
 
-The population is every seed that training could have had and every image that the test set could have had. An accuracy
-is a mean over seeds and images, so its variance has a component of seeds (which holds the noise of single decisions,
-too) and one of images. Each component ``v`` is estimated with its own degrees of freedom, and the half width of the
-interval is ``sqrt(sum t^2 v)`` with Student's quantile of each (Banerjee, Sankhya 22, 1960, 357-358): at least the
-nominal coverage for whatever sizes of the components. One weighted quantile (Satterthwaite's degrees of freedom) covers
-87 % where 2 seeds are nearly all of the variance. ``docs/statistics.md`` has the formulas and the simulated coverage
-(:mod:`advpt.evaluation.coverage`).
+The population is every seed that training could have had and every image that the test set could have had. The variance
+of a mean over both has a component of seeds (with the noise of single decisions) and one of images; the half width of
+the interval is ``sqrt(sum t^2 v)`` over the components ``v``, with Student's quantile of each (Banerjee, Sankhya 22,
+1960, 357-358). ``docs/statistics.md`` has the formulas and the coverage (:mod:`advpt.evaluation.coverage`).
 """
 
 from __future__ import annotations
@@ -28,17 +25,9 @@ STATEMENT = (
 )
 
 
-def bounds_text(low: float, high: float, images_only: bool) -> str:
-    """``[85.1, 90.0]``, with words where one seed of a trained method is all there is."""
-    return f"[{low:.1f}, {high:.1f}]" + (f" ({IMAGES_ONLY})" if images_only else "")
-
-
 def wilson(correct: float, n: float) -> tuple[float, float]:
-    """95 % interval in percent of a proportion of ``correct`` among ``n`` (Wilson, 1927).
-
-    Both may be fractions (which ``scipy.stats.binomtest`` does not take): ``n`` is then the number of independent
-    images that are worth as much.
-    """
+    """95 % interval in percent of a proportion of ``correct`` among ``n`` (Wilson, 1927). Both may be fractions, which
+    ``scipy.stats.binomtest`` does not take: ``n`` is then the number of independent images that are worth as much."""
     if n == 0:
         return 0.0, 100.0
     p, z = correct / n, float(ndtri(UPPER))
@@ -56,8 +45,7 @@ class Runs:
     Args:
         accuracies: by seed, in percent.
         correct: by seed ``[n]`` bool, which images were classified correctly; empty where that is not known.
-        images: n.
-        trained: whether the seed of a run changes its outcome; False for zero-shot CLIP.
+        images: n. trained: whether the seed of a run changes its outcome; False for zero-shot CLIP.
     """
 
     accuracies: Mapping[int, float]
@@ -75,11 +63,6 @@ class Runs:
         return self.trained and len(self.accuracies) > 1
 
     @property
-    def images_only(self) -> bool:
-        """Whether this is one seed of a trained method."""
-        return self.trained and len(self.accuracies) == 1
-
-    @property
     def mean(self) -> float:
         """Percent."""
         return float(np.mean([self.accuracies[seed] for seed in self.seeds]))
@@ -95,10 +78,8 @@ class Runs:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean in percent, or a difference of two in points, with its 95 % interval.
-
-    seeds: how many each trained method has; empty where nothing was trained. images: how many.
-    """
+    """A mean in percent, or a difference of two in points, with its 95 % interval. ``seeds``: how many each trained
+    method has; empty where nothing was trained."""
 
     mean: float
     low: float
@@ -110,6 +91,11 @@ class Interval:
     def images_only(self) -> bool:
         """Whether a trained method has one seed, so that the interval is of the images alone."""
         return 1 in self.seeds
+
+    @property
+    def bounds(self) -> str:
+        """``[85.1, 90.0]``, with words where one seed of a trained method is all there is."""
+        return f"[{self.low:.1f}, {self.high:.1f}]" + (f" ({IMAGES_ONLY})" if self.images_only else "")
 
     @property
     def scope(self) -> str:
@@ -126,12 +112,10 @@ class Interval:
 
 
 def accuracy_interval(runs: Runs) -> Interval:
-    """The mean accuracy of ``runs``.
-
-    Both sides of the interval of the images are Wilson's, for as many independent images as have the estimated
-    variance (between n, where all seeds get the same images right, and n times the seeds); those of the seeds are
-    Student's. Each side of the interval is the root of the sum of both squares (Zou and Donner, Statistics in Medicine
-    27, 2008). For one run it is Wilson's. Where ``correct`` is not known, n is what the images are worth.
+    """The mean accuracy of ``runs``: each side of the interval is the root of the sum of two squares (Zou and Donner,
+    Statistics in Medicine 27, 2008). One is Student's of the seeds; the other Wilson's of as many independent images as
+    have the estimated variance, between n, where all seeds get the same images right, and n times the seeds. Where
+    ``correct`` is not known, n is what the images are worth.
     """
     mean, n, seeds = runs.mean, runs.images, len(runs.accuracies)
     half, worth = 0.0, float(n)
@@ -148,17 +132,14 @@ def accuracy_interval(runs: Runs) -> Interval:
 
 
 def difference(one: Runs, other: Runs) -> Interval:
-    """The difference ``one - other`` in points, on the same images.
+    """The difference ``one - other`` in points, on the same images (else ValueError).
 
     Methods that were trained with the same seeds are paired by seed: runs of one seed share their few-shot images,
     their start and their order of batches, and a paired variance is right for whatever correlation that brings. Else
     each method's seeds are a component of their own. Where a trained method has one seed, seeds are not counted at all,
     and the interval says so (``images_only``). The variance of the images is not less than that of one image on which
-    the two disagree (what half a count in each cell comes to: Agresti and Min, Statistics in Medicine 24, 2005), so
-    that agreement on all images is not taken for certainty.
-
-    Raises:
-        ValueError: other images, or outcomes that are not known.
+    the two disagree (Agresti and Min, Statistics in Medicine 24, 2005), so that agreement on all images is not taken
+    for certainty.
     """
     shapes = {seed_correct.shape for runs in (one, other) for seed_correct in runs.correct.values()}
     if len(shapes) != 1 or any(runs.correct.keys() != runs.accuracies.keys() for runs in (one, other)):
@@ -166,18 +147,13 @@ def difference(one: Runs, other: Runs) -> Interval:
     y, z = one.matrix(), other.matrix()
     n = y.shape[1]
     counts = tuple(len(runs.accuracies) for runs in (one, other) if runs.trained)
-    parts: list[tuple[float, float]] = []  # degrees of freedom, variance
-    noise = 0.0
-    if 1 in counts:
-        pass
-    elif one.counted and other.counted and one.seeds == other.seeds:
-        parts.append((len(y) - 1, _variance(one.by_seed() - other.by_seed())))
-        noise = _noise(y - z)
-    else:
-        for runs, matrix in ((one, y), (other, z)):
-            if runs.counted:
-                parts.append((len(matrix) - 1, _variance(runs.by_seed())))
-                noise += _noise(matrix)
+    by_seed: list[tuple[np.ndarray, np.ndarray]] = []  # components of the seeds: accuracies, and what they are means of
+    if one.counted and other.counted and one.seeds == other.seeds:
+        by_seed = [(one.by_seed() - other.by_seed(), y - z)]
+    elif 1 not in counts:
+        by_seed = [(runs.by_seed(), matrix) for runs, matrix in ((one, y), (other, z)) if runs.counted]
+    parts = [(len(accuracies) - 1, _variance(accuracies)) for accuracies, _ in by_seed]  # degrees of freedom, variance
+    noise = sum(_noise(matrix) for _, matrix in by_seed)
     images = max(1 / n**2, _variance(y.mean(0) - z.mean(0)) - noise)
     parts.append((max(1, n - 1), images))
     half = 100 * math.sqrt(sum(_quantile(degrees) ** 2 * v for degrees, v in parts))

@@ -56,11 +56,7 @@ class Pictures:
 
 
 def read(run: Path) -> Pictures | None:
-    """The pictures below a run's folder, None where it has none.
-
-    Raises:
-        RecordError: the file about them is damaged.
-    """
+    """The pictures below a run's folder, None where it has none; RecordError where the file about them is damaged."""
     path = run / FOLDER / FILE
     if not path.is_file():
         return None
@@ -72,7 +68,7 @@ def read(run: Path) -> Pictures | None:
 
 def take(
     prompts: Prompts, images: ImageSet, bank_cache: BankCache, threat: Threat, record: Record, n: int, run: Path
-) -> Path:
+) -> None:
     """Attack ``n`` images as the record's evaluation did and keep them, lossless, below the run's folder.
 
     The change is shown around grey and magnified such that the budget fills the range. An image is attacked as it was
@@ -80,27 +76,26 @@ def take(
     """
     if record.result.attack is None:
         raise RecordError(f"record {record.id[:12]} has no attack; pictures need one")
-    chosen = set(images.first(n).ids)
     backbone = bank_cache.backbone if bank_cache.backbone.image is not None else bank_cache.load()
-    encode, seed = backbone.require_image(), record.result.attack.seed
+    seed = record.result.attack.seed
     request = AttackRequest(images, threat.attack, threat.attacked(prompts.learned, prompts.zero_shot), seed)
     attacker, chunk = bank_cache.attacker(request, backbone), 1 if request.by_image else bank_cache.chunk
 
+    @torch.no_grad()
     def predicted(prompt: Classifier, pixels: Tensor) -> str:
-        logits = prompt.logits(with_visual_prompts(encode, prompt.visual)(pixels.to(backbone.device)))
-        return images.classnames[int(logits.argmax(1))]
+        encode = with_visual_prompts(backbone.require_image(), prompt.visual)
+        return images.classnames[int(prompt.logits(encode(pixels.to(backbone.device))).argmax(1))]
 
     pictures: list[Picture] = []
-    for sample, clean, attacked in attacked_images(attacker, images, chosen, chunk, seed):
+    for sample, clean, attacked in attacked_images(attacker, images, set(images.first(n).ids), chunk, seed):
         change = (0.5 + (attacked - clean) * 255 / (2 * threat.attack.eps)).clamp(0, 1)
         files = {kind: f"{len(pictures):02d}-{kind}.png" for kind in KINDS}
         for kind, pixels in zip(KINDS, (clean, attacked, change)):
             _save(pixels[0], run / FOLDER / files[kind])
-        with torch.no_grad():
-            said = {
-                name: Predicted(clean=predicted(prompt, clean), attacked=predicted(prompt, attacked))
-                for name, prompt in (("hand", prompts.zero_shot), ("learned", prompts.learned))
-            }
+        said = {
+            name: Predicted(clean=predicted(prompt, clean), attacked=predicted(prompt, attacked))
+            for name, prompt in (("hand", prompts.zero_shot), ("learned", prompts.learned))
+        }
         pictures.append(Picture(id=sample.id, label=images.classnames[sample.label], files=files, said=said))
     about = Pictures(
         record=record.id,
@@ -110,7 +105,6 @@ def take(
         pictures=tuple(pictures),
     )
     write_json(run / FOLDER / FILE, to_json(about))
-    return run / FOLDER / FILE
 
 
 def attacked_images(

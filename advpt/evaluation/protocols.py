@@ -40,7 +40,7 @@ class Threat:
     def own_network(self) -> bool:
         """Whether the attack goes through nothing that is evaluated: a network of the attacker's own, or images that
         were made elsewhere."""
-        return _has_own_network(self.attack)
+        return ATTACKS.get(self.attack.name).source_model != "encoder"
 
     @property
     def knows(self) -> str:
@@ -58,11 +58,9 @@ def threats(attacks: Sequence[str], protocols: Sequence[str]) -> list[Threat]:
     """Every attack under every protocol, each distinct threat once, the first attack of the first protocol first.
 
     A text may name several budgets (``pgd40-ce@1,2,4``), and one protocol of its own (``aa@16:transfer-all``), which is
-    then its only one. Under ``transfer-all`` an attack that leaves images alone perturbs them all. Under
-    ``adaptive``, ``static`` and ``tuned`` an objective that ignores labels is replaced by cross-entropy through the
-    learned prompt: an attacker who knows the prompt would not use less. An attack through a network of its own has no
-    prompt to adapt to and comes once. Images made elsewhere adapt to nothing either: they come once, under
-    ``transfer``.
+    then its only one. Under ``transfer-all`` an attack that leaves images alone perturbs them all. An attacker who
+    knows the prompt replaces an objective that ignores labels by cross-entropy. An attack through a network of its own
+    has no prompt to adapt to and comes once; so do images made elsewhere, under ``transfer``.
 
     Raises:
         ConfigError: a text that is not an attack, or not a protocol after its colon; images made elsewhere under
@@ -78,7 +76,7 @@ def threats(attacks: Sequence[str], protocols: Sequence[str]) -> list[Threat]:
             for spec in parse_all(text):
                 threat = carry_out(protocol, spec)
                 same = [t for t in distinct if t.attack == threat.attack]
-                if not any(t.protocol == protocol or _has_own_network(t.attack) for t in same):
+                if not any(t.protocol == protocol or t.own_network for t in same):
                     distinct.append(threat)
     return distinct
 
@@ -103,11 +101,7 @@ def recorded(text: str) -> str:
 
 
 def split_protocol(text: str) -> tuple[str, str]:
-    """``aa@16:transfer-all`` as attack and protocol; "" where it names none.
-
-    Raises:
-        ConfigError: an unknown protocol, with the nearest one.
-    """
+    """``aa@16:transfer-all`` as attack and protocol; "" where it names none, ConfigError for an unknown one."""
     head, at, tail = text.strip().rpartition("@") if is_files(text) else ("", "", text.strip())
     if is_files(text) and not at:
         return tail, ""
@@ -121,19 +115,14 @@ def carry_out(protocol: str, spec: AttackSpec) -> Threat:
     """The attack as it is made under a protocol, with a note of what differs from what was asked for."""
     if spec.path:
         return Threat(protocol, spec, "images made elsewhere")
-    if _has_own_network(spec):
+    if Threat(protocol, spec).own_network:
         asked = "" if protocol == "transfer" else f"{protocol} is the same as transfer: "
         return Threat(protocol, spec, f"{asked}it goes through a surrogate network, which has no prompt to adapt to")
     if protocol == "transfer-all":
         every = spec.perturbing_all()
-        return Threat(
-            protocol, every, "it perturbs every image anyway: the images of transfer" if every == spec else ""
-        )
+        note = "it perturbs every image anyway: the images of transfer" if every == spec else ""
+        return Threat(protocol, every, note)
     if protocol in KNOW_THE_PROMPT and not OBJECTIVES[spec.objective].uses_labels:
         note = f"objective {spec.objective} replaced by ce: this attacker knows the learned prompt"
         return Threat(protocol, spec.with_objective("ce"), note)
     return Threat(protocol, spec)
-
-
-def _has_own_network(spec: AttackSpec) -> bool:
-    return ATTACKS.get(spec.name).source_model != "encoder"

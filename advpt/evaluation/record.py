@@ -1,13 +1,12 @@
-"""Result records: one JSON file per evaluation, written by one rename.
-
-``result`` holds what must be equal in equal runs; ``observed`` holds time, memory, host and versions. The dataclasses
-here are the schema of both. Fields that came after version 1 are listed in :mod:`advpt.additions`; they stand in a
-file only where they differ from what files without them mean.
+"""Result records: one JSON file per evaluation. ``result`` holds what must be equal in equal runs; ``observed`` holds
+time, memory, host and versions. The dataclasses here are the schema of both; :mod:`advpt.additions` lists the fields
+that came after version 1.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import platform
 import re
@@ -34,15 +33,15 @@ FOLDER = "records"
 UNTRAINED = ("ZeroshotCLIP",)  # of records that do not say whether their method was trained
 
 
+def trained_field(trainer: str, trained: bool) -> bool | None:
+    """``trained`` as a record has it: None where the trainer's name alone says as much."""
+    return None if trained == (trainer not in UNTRAINED) else trained
+
+
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """Accuracy on some images.
-
-    Args:
-        accuracy: percent. correct, n: number of images, those classified correctly and all.
-        interval95: Wilson's, in percent.
-        outcome: one bit per image, 1 where it was classified correctly, packed and in base64; see :meth:`outcomes`.
-    """
+    """Accuracy in percent on ``n`` images, with Wilson's interval. ``outcome``: one bit per image, 1 where it was
+    classified correctly, packed and in base64; see :meth:`outcomes`."""
 
     accuracy: float
     correct: int
@@ -54,8 +53,8 @@ class Accuracy:
         for name in ("accuracy", "untouched", "deviation", "lost"):
             if not 0 <= (value := getattr(self, name, None) or 0) <= 100:
                 raise FieldError(f"{name} is {value}, expected a number from 0 to 100")
-        for name, count in (("n", self.n), ("correct", self.correct)):
-            if count < 0:
+        for name in ("n", "correct"):
+            if (count := getattr(self, name)) < 0:
                 raise FieldError(f"{name} is {count}, expected a whole number from 0")
 
     @classmethod
@@ -116,12 +115,9 @@ class RobustAccuracy(CleanAccuracy):
     """On attacked images.
 
     Args:
-        untouched: percent of the images that the attack left as they were.
-        on_perturbed: accuracy on the others.
+        untouched: percent of the images that the attack left as they were. on_perturbed: accuracy on the others.
         lost: percent of all images that were correct before the attack and are not now.
-        largest_linf: largest change of a pixel, in 1/255.
-        stages: of an attack in stages, how many images each of them broke.
-        surrogate: of an attack through a network of the attacker's own.
+        largest_linf: largest change of a pixel, in 1/255. stages: how many images each stage of the attack broke.
     """
 
     untouched: float = 0.0
@@ -360,10 +356,6 @@ class Observed:
     prepared_data: Mapping[str, Json] | None = optional()
     details: Mapping[str, Json] = other_names()
 
-    def with_details(self, more: Mapping[str, Json]) -> Observed:
-        """With further fields, as JSON values."""
-        return from_json(Observed, to_json(self) | dict(more))
-
 
 @dataclass(frozen=True)
 class Record:
@@ -376,11 +368,7 @@ class Record:
 
     @classmethod
     def from_json(cls, result: Json, observed: Json, path: Path | None = None, stored_id: str = "") -> Record:
-        """A record from the JSON values of its file.
-
-        Raises:
-            FieldError: a field is missing, of another type, or outside its range.
-        """
+        """A record from the JSON values of its file; FieldError as of :func:`~advpt.schema.from_json`."""
         return cls(from_json(Result, result), from_json(Observed, observed), path, stored_id)
 
     @property
@@ -398,10 +386,8 @@ class Record:
 
 
 def runs(parts: Mapping[int, Accuracy], trained: bool) -> Runs:
-    """Clean or robust parts of the records of one method, by seed, as :mod:`advpt.evaluation.intervals` takes them.
-
-    Their outcomes are left out where one lacks them or the runs have unequal numbers of images.
-    """
+    """Clean or robust parts of the records of one method, by seed, as :mod:`advpt.evaluation.intervals` takes them;
+    without outcomes where one lacks them or the runs have unequal numbers of images."""
     sizes = {part.n for part in parts.values()}
     complete = len(sizes) == 1 and all(part.has_outcomes for part in parts.values())
     correct = {seed: part.outcomes() for seed, part in parts.items()} if complete else {}
@@ -417,11 +403,7 @@ def write(record: Record, run_folder: Path) -> Path:
 
 
 def read(path: Path) -> Record:
-    """A record from its file.
-
-    Raises:
-        RecordError: not JSON, another schema, not complete, not sound, or changed after it was written.
-    """
+    """A record from its file; RecordError where that is of another schema, not sound, or was changed."""
     data = read_json(path, RecordError)
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         schema = data.get("schema") if isinstance(data, dict) else type(data).__name__
@@ -452,10 +434,7 @@ def observe(seconds: float, device: torch.device) -> Observed:
 
 def revision() -> str:
     """Git revision of the project's checkout, with ``-dirty`` when files differ; "" outside a checkout."""
-    root = Path(__file__).resolve().parents[2]
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        process = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return process.stdout.strip() if process.returncode == 0 else ""
+    command = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    return ""

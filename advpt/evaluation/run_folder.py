@@ -9,7 +9,6 @@ import platform
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from yacs.config import CfgNode
 
@@ -22,12 +21,10 @@ from advpt.evaluation import record as records
 from advpt.evaluation.protocols import recorded
 from advpt.files import open_locked, read_json, read_object, unlock, write_json
 from advpt.prompts import exchange
+from advpt.schema import Json, JsonObject
 from advpt.settings import UNCOMPARED_LEAVES, plain
 
-FILE = "config.json"
-DATA = "data.json"
-DONE = "done.json"
-LOCK = ".lock"
+FILE, DATA, DONE, LOCK = "config.json", "data.json", "done.json", ".lock"
 # What a start leaves before anything is done: a run that was refused, or failed in its set-up.
 STARTS = (FILE, DATA, "console.txt", "tensorboard")
 LOCK_SECONDS = 8.0  # to wait for: the processes that load images outlive a killed run by up to 5
@@ -48,9 +45,7 @@ def usual_folder(cfg: CfgNode, config_name: str, top: Path) -> Path:
 @contextlib.contextmanager
 def lock_run_folder(folder: Path) -> Iterator[None]:
     """Within the block no other process trains in this folder; the lock goes with the process, however it ends.
-
-    Raises:
-        RecordError: another process is at work there. StorageError: the folder cannot be written.
+    RecordError where another process is at work there.
     """
     patience = time.monotonic() + LOCK_SECONDS
     while (handle := open_locked(folder / LOCK, wait=False)) is None and time.monotonic() < patience:
@@ -73,20 +68,12 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
         unlock(handle)
 
 
-def check(folder: Path, cfg: CfgNode, *, evaluating: bool = False) -> None:
-    """Refuse a folder that holds a run of another configuration; nothing is written.
-
-    Args:
-        folder: of the run. cfg: resolved. evaluating: nothing is trained, so that any run's folder will do.
-
-    Raises:
-        RecordError: each differing setting is shown. A start that came to nothing is no run.
-    """
+def check(folder: Path, cfg: CfgNode) -> None:
+    """Refuse (RecordError) the folder of a run of another configuration; a start that came to nothing is no run."""
     path = folder / FILE
-    if not path.is_file() or evaluating or _is_untouched(folder):
+    if not path.is_file() or _is_untouched(folder):
         return
-    mine = identity(plain(cfg))
-    theirs, mine = (identity(additions.complete(each)) for each in (read_object(path, RecordError), mine))
+    theirs, mine = (identity(additions.complete(each)) for each in (read_object(path, RecordError), plain(cfg)))
     names = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
     if names:
         lines = "".join(f"\n  {k}: the folder has {theirs.get(k)!r}, this run {mine.get(k)!r}" for k in names)
@@ -97,14 +84,11 @@ def check(folder: Path, cfg: CfgNode, *, evaluating: bool = False) -> None:
 
 
 def check_data(folder: Path, cfg: CfgNode, data: DataLists, *, evaluating: bool = False) -> None:
-    """Refuse a folder that holds a run on other data; nothing is written.
+    """Refuse (RecordError) a folder that holds a run on other data.
 
     An evaluation is compared in the classes and the test images, which are all that it reads; so is a run whose few
     shots are drawn anew at every start (SEED -1). A folder without :data:`DATA` is of an earlier version: its data are
     taken to be these, unless its prompt was tuned on other classes.
-
-    Raises:
-        RecordError: it says what differs, and what to do.
     """
     if _is_untouched(folder):
         return
@@ -130,22 +114,28 @@ def check_data(folder: Path, cfg: CfgNode, data: DataLists, *, evaluating: bool 
 
 def claim(folder: Path, cfg: CfgNode, data: DataLists | None = None, *, evaluating: bool = False) -> None:
     """Write the resolved configuration and the lists of the data into a run's folder, or check that the folder is of
-    the same ones. ``data`` None: of a host that does not tell.
+    the same ones.
+
+    Args:
+        data: None where the host does not tell.
+        evaluating: nothing is trained, so that a run of any configuration will do.
 
     Raises:
         RecordError: as :func:`check` and :func:`check_data`; nothing is changed.
     """
-    check(folder, cfg, evaluating=evaluating)
+    if not evaluating:
+        check(folder, cfg)
     if data is not None:
         check_data(folder, cfg, data, evaluating=evaluating)
-    anew, trained = _is_untouched(folder), _is_trained(folder)
+    anew = _is_untouched(folder)
     if anew or not (folder / FILE).is_file():
         write_json(folder / FILE, identity(plain(cfg)))
-    if data is not None and (anew or not ((folder / DATA).is_file() or (evaluating and trained))):
+    on_known_data = (folder / DATA).is_file() or (evaluating and _is_trained(folder))
+    if data is not None and (anew or not on_known_data):
         write_json(folder / DATA, data.fields())
 
 
-def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
+def identity(settings: Mapping[str, Json]) -> JsonObject:
     """The settings that must not change between two starts of one run."""
     return {k: v for k, v in settings.items() if k not in UNCOMPARED_LEAVES and not k.startswith(UNCOMPARED_NODES)}
 
@@ -162,12 +152,8 @@ def _is_trained(folder: Path) -> bool:
     return any(any(folder.glob(pattern)) for pattern in ("*/model*.pth.tar*", "rolling.pth.tar", "*/*.safetensors"))
 
 
-def evaluation_settings(cfg: CfgNode) -> dict[str, Any]:
-    """The settings that say what is evaluated. Images made elsewhere are known by their content, not by their path.
-
-    Raises:
-        AttackError: such images are not there.
-    """
+def evaluation_settings(cfg: CfgNode) -> JsonObject:
+    """The settings that say what is evaluated. Images made elsewhere are known by their content, not by their path."""
     settings = {k: v for k, v in plain(cfg).items() if k.startswith(UNCOMPARED_NODES)}
     return settings | {"EVAL.ATTACKS": [recorded(text) for text in settings["EVAL.ATTACKS"]]}
 

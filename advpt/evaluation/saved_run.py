@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +26,7 @@ from advpt.prompts.conditional import ConditionalLearner
 from advpt.prompts.image_encoder import with_visual_prompts
 from advpt.prompts.learner import PromptLearner, prompt_tensors
 from advpt.prompts.text_encoder import TextEncoder
+from advpt.schema import Json
 from advpt.settings import BackboneSettings, ContextSettings
 from advpt.tuning import linear_probe
 
@@ -35,13 +35,7 @@ IMAGE_ENCODER, ZERO_SHOT = "image_encoder", "zero_shot"  # folders of models tha
 
 @dataclass(frozen=True, eq=False)
 class SavedModel:
-    """What a run tuned.
-
-    Args:
-        backbone: its CLIP; with the image encoder of the run where that was trained.
-        classifier: from embeddings to logits.
-        classnames: by label.
-    """
+    """What a run tuned: its CLIP (with the run's image encoder where that was trained), classifier and classes."""
 
     backbone: Backbone
     classifier: Classifier
@@ -89,23 +83,20 @@ def load_run(
     return SavedModel(backbone, zero_shot, names)
 
 
-def load_image_encoder(path: Path, backbone: Backbone) -> dict[str, Any]:
-    """Take a trained image encoder from a checkpoint into a backbone. Returns the checkpoint.
-
-    Raises:
-        WeightsError: it is not one of this CLIP.
-    """
+def load_image_encoder(path: Path, backbone: Backbone) -> int | None:
+    """Take a trained image encoder of the same CLIP (else WeightsError) from a checkpoint into a backbone. Returns the
+    epoch that it was saved after."""
     saved = load_checkpoint(path)
     try:
         backbone.require_image().load_state_dict(saved["state_dict"])
     except (RuntimeError, TypeError, AttributeError) as error:
         first = str(error).splitlines()[0]
         raise WeightsError(f"{path} does not hold the image tower of {backbone.name}: {first}") from error
-    return saved
+    return saved.get("epoch")
 
 
 def _learner(
-    path: Path, about: Mapping[str, Any], names: tuple[str, ...], encoder: TextEncoder, backbone: Backbone
+    path: Path, about: Mapping[str, Json], names: tuple[str, ...], encoder: TextEncoder, backbone: Backbone
 ) -> PromptLearner:
     state = prompt_tensors(load_checkpoint(path)["state_dict"], str(path))
     conditional = any(name.startswith("meta_net.") for name in state)
@@ -113,13 +104,13 @@ def _learner(
     towers = ("text", "image") if conditional else exchange.towers_of(context)
     exchange.require_towers(about, str(path), backbone, towers)
     kind = ConditionalLearner if conditional else PromptLearner
-    learner = kind(encoder, names, context, torch.Generator().manual_seed(0), backbone.architecture)
-    learner = learner.to(backbone.device)
+    start = torch.Generator().manual_seed(0)  # of vectors that the checkpoint's replace
+    learner = kind(encoder, names, context, start, backbone.architecture).to(backbone.device)
     learner.load_context(state, str(path))
     return learner
 
 
-def _backbone_settings(folder: Path, about: Mapping[str, Any], weights: str) -> BackboneSettings:
+def _backbone_settings(folder: Path, about: Mapping[str, Json], weights: str) -> BackboneSettings:
     """Which CLIP; a folder of a host that keeps no configuration names it by what stands beside the checkpoint."""
     config = folder / run_folder.FILE
     saved = additions.complete(read_object(config, RecordError)) if config.is_file() else {}

@@ -38,8 +38,7 @@ GRADIENT = {
 
 @dataclass(frozen=True, eq=False)
 class TunedTarget:
-    """The attack target of an attacker who knows that prompts are tuned at test time
-    (:class:`~advpt.bank.defended_input.AdaptiveTarget`)."""
+    """The attack target of an attacker who knows that prompts are tuned at test time."""
 
     tuner: Tuner
     protocol: str
@@ -68,10 +67,8 @@ class TunedTarget:
 
     def _all(self, pixels: Tensor, ids: Sequence[str]) -> Tensor:
         if len(pixels) != len(ids):
-            raise AttackError(
-                f"an attack through test-time tuning looks at all images of a batch at once; this one gave "
-                f"{len(pixels)} of {len(ids)}"
-            )
+            gave = f"this one gave {len(pixels)} of {len(ids)}"
+            raise AttackError(f"an attack through test-time tuning looks at all images of a batch at once; {gave}")
         return pixels
 
     def parameters(self) -> JsonObject:
@@ -88,7 +85,6 @@ class Tuned(EvaluationRow):
 
     tuner: Tuner
     beside: bool = False
-    tunes: ClassVar[bool] = True
 
     @property
     def names(self) -> list[str]:
@@ -106,32 +102,22 @@ class Tuned(EvaluationRow):
         return noted(threat, threat.attack.with_eot(draws), f"every gradient a mean over {draws} draws of views")
 
     def facts(self, threat: Threat | None, bpda: bool) -> DefenseFacts | None:
-        gradient = None
-        if threat is not None and _knows_tuning(threat):
-            gradient = {self.tuner.name: GRADIENT[threat.protocol]}
-        return DefenseFacts(
-            spec=self.tuner.name,
-            expanded=self.tuner.name,
-            stages=(self.tuner.parameters(),),
-            seeds=(None,),
-            gradient=gradient,
-        )
+        name, stages = self.tuner.name, (self.tuner.parameters(),)
+        gradient = {name: GRADIENT[threat.protocol]} if threat is not None and _knows_tuning(threat) else None
+        return DefenseFacts(spec=name, expanded=name, stages=stages, seeds=(None,), gradient=gradient)
 
 
-def rows(tuners: Sequence[Tuner], images: ImageSet) -> list[Tuned]:
-    """A row for each tuner on these images."""
-    return [
-        Tuned(images=images, inputs=(DefendedInput(reader=tuner),), tuner=tuner, beside=i > 0)
-        for i, tuner in enumerate(tuners)
-    ]
+def rows(tuners: Sequence[Tuner], images: ImageSet, settings: str) -> list[Tuned]:
+    """A row for each tuner on these images. ``settings``: the node that has the tuning's."""
+    made = []
+    for i, tuner in enumerate(tuners):
+        inputs = (DefendedInput(reader=tuner),)
+        made.append(Tuned(images=images, inputs=inputs, tuning_settings=settings, tuner=tuner, beside=i > 0))
+    return made
 
 
 def check(settings: EvalSettings) -> None:
-    """Refuse attacks that cannot go through test-time tuning.
-
-    Raises:
-        ConfigError: an attack that looks at parts of a batch, under a protocol whose attacker knows the tuning.
-    """
+    """Refuse (ConfigError) attacks that look at parts of a batch under a protocol whose attacker knows the tuning."""
     for threat in threats(settings.attacks, settings.protocols):
         if _knows_tuning(threat) and not ATTACKS.get(threat.attack.name).whole_batches:
             raise ConfigError(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from advpt.additions import complete
 from advpt.evaluation.evaluator import WORST_CASE
@@ -15,10 +15,9 @@ from advpt.evaluation.record import AttackFacts, Record, Result
 from advpt.evaluation.run_folder import identity
 from advpt.results.exhibit import Table, TableRow
 from advpt.results.values import Comparison, FilledTable, Value, compare, listed, summarize
+from advpt.schema import JsonObject
 
 Column = tuple[str, str]  # protocol, attack as it was asked for
-TWIN = "CoOp, clean bank"  # where it stands beside a CoOp on augmented images
-ORDER = ("ZeroshotCLIP", "CoOp", TWIN, "AdvPT")
 PROTOCOL_ORDER = {"transfer": 0, "transfer-all": 1, "adaptive": 2}
 ATTACK_WORDS = {
     "pgd": "PGD",
@@ -45,49 +44,42 @@ def attack_words(attack: AttackFacts) -> str:
 
 @dataclass(frozen=True)
 class Group:
-    """Comparable records: one data set, split, image list and backbone."""
+    """Comparable records: one data set, split, image list and backbone.
+
+    Args:
+        first: methods that come before the others. ours: the trainer that is compared with all others.
+    """
 
     records: tuple[Record, ...]
+    first: tuple[str, ...] = ()
+    ours: str = ""
 
-    @property
-    def methods(self) -> list[str]:
-        """Names of the methods, known ones first."""
-        names = {self.method(record.result) for record in self.records}
-        first = [name for name in ORDER if name in names]
-        return first + sorted(names - set(first), key=_natural)
-
-    @functools.cached_property
-    def _has_augmented_coop(self) -> bool:
-        return any(r.trainer == "CoOp" and not _on_clean_bank(r) for r in (record.result for record in self.records))
-
-    @functools.cached_property
-    def _shots(self) -> dict[str, set[int]]:
-        """By trainer, the numbers of shots among the records."""
+    @cached_property
+    def by_method(self) -> dict[str, list[Record]]:
+        """The records of each method; the name is its trainer's. A method on a clean bank has a name of its own beside
+        the same on augmented images, and so has each number of shots where there are several."""
+        augmented = {r.result.trainer for r in self.records if not _on_clean_bank(r.result)}
         shots: dict[str, set[int]] = defaultdict(set)
         for record in self.records:
             shots[record.result.trainer].add(record.result.shots)
-        return shots
-
-    def method(self, result: Result) -> str:
-        """The trainer of a record; a CoOp on a clean bank has a name of its own beside one on augmented images, and so
-        has each number of shots where there are several."""
-        name = result.trainer
-        if name == "CoOp" and self._has_augmented_coop and _on_clean_bank(result):
-            name = TWIN
-        if len(self._shots[result.trainer]) > 1:
-            name += f", {result.shots} shots" if result.shots > 0 else ", all images"
-        return name
-
-    def results(self, method: str) -> list[Result]:
-        return [record.result for record in self.records if self.method(record.result) == method]
+        methods: dict[str, list[Record]] = defaultdict(list)
+        for record in self.records:
+            r = record.result
+            name = r.trainer + (", clean bank" if r.trainer in augmented and _on_clean_bank(r) else "")
+            if len(shots[r.trainer]) > 1:
+                name += f", {r.shots} shots" if r.shots > 0 else ", all images"
+            methods[name].append(record)
+        others = sorted(methods.keys() - set(self.first), key=_natural)
+        return {name: methods[name] for name in (*self.first, *others) if name in methods}
 
     def mixtures(self) -> list[str]:
         """Cells that stand for runs of several settings: a sentence for each method and seed."""
-        configs: dict[tuple[str, int], list[dict[str, object]]] = defaultdict(list)
-        for r in (record.result for record in self.records):
-            config = identity(complete(r.config))
-            if config not in (known := configs[self.method(r), r.seed]):
-                known.append(config)
+        configs: dict[tuple[str, int], list[JsonObject]] = defaultdict(list)
+        for method, records in self.by_method.items():
+            for record in records:
+                config = identity(complete(record.result.config))
+                if config not in (known := configs[method, record.result.seed]):
+                    known.append(config)
         sentences = []
         for (method, seed), kinds in sorted(configs.items()):
             names = sorted({k for c in kinds for k in c.keys() | kinds[0].keys() if c.get(k) != kinds[0].get(k)})
@@ -98,43 +90,34 @@ class Group:
                 )
         return sentences
 
-    @property
+    @cached_property
     def defenses(self) -> list[str]:
         """The chains of defenses, "" for none first, in the order of their names."""
         return sorted({record.result.defense_name for record in self.records})
 
-    @functools.cached_property
-    def _attacks(self) -> dict[Column, AttackFacts]:
+    @cached_property
+    def heads(self) -> dict[Column | None, str]:
+        """The words of each column; where two attacks have the same, their exact form beside them. Transfer comes
+        before adaptive; in each by budget, AdvPT's own attack first, the worst case last."""
         results = (record.result for record in self.records)
-        return {(r.protocol or "", r.attack.label): r.attack for r in results if r.attack is not None}
-
-    @property
-    def columns(self) -> list[Column]:
-        """The threats, transfer before adaptive; in each by budget, AdvPT's own attack first, the worst case last."""
+        attacks = {column: r.attack for r in results if r.attack is not None and (column := _column(r)) is not None}
 
         def place(column: Column) -> tuple[object, ...]:
-            attack = self._attacks[column]
+            attack = attacks[column]
             rank = PROTOCOL_ORDER.get(column[0], 9)
             return rank, attack.eps, attack.name == WORST_CASE, attack.objective != "fkl", attack.label
 
-        return sorted(self._attacks, key=place)
-
-    def heads(self) -> dict[Column | None, str]:
-        """The words of each column; where two attacks have the same, their exact form beside them."""
-        words = {column: f"{attack_words(self._attacks[column])}, {column[0]}" for column in self.columns}
+        words = {column: f"{attack_words(attacks[column])}, {column[0]}" for column in sorted(attacks, key=place)}
         count = Counter(words.values())
         heads: dict[Column | None, str] = {None: "clean"}
-        heads |= {column: text if count[text] == 1 else f"{text} [{column[1]}]" for column, text in words.items()}
-        return heads
+        return heads | {c: text if count[text] == 1 else f"{text} [{c[1]}]" for c, text in words.items()}
 
     def by_seed(self, method: str, column: Column | None, defense: str = "") -> dict[int, Record]:
         """The records of a method behind a defense ("": none), all of them (column None) or those of a threat."""
         return {
             record.result.seed: record
-            for record in self.records
-            if self.method(record.result) == method
-            and record.result.defense_name == defense
-            and (column is None or column == _column(record.result))
+            for record in self.by_method[method]
+            if record.result.defense_name == defense and column in (None, _column(record.result))
         }
 
     def value(self, method: str, column: Column | None, defense: str = "") -> Value:
@@ -147,52 +130,53 @@ class Group:
         return summarize(by_seed, column is not None, notes)
 
     def table(self) -> FilledTable:
-        """The table of the group, with AdvPT's differences to the other methods below it."""
-        heads, rows, values = self.heads(), [], []
-        for method, defense in itertools.product(self.methods, self.defenses):
-            line = [self.value(method, column, defense) for column in heads]
+        """The table of the group, with our differences to the other methods below it."""
+        rows, values = [], []
+        for method, defense in itertools.product(self.by_method, self.defenses):
+            line = [self.value(method, column, defense) for column in self.heads]
             if line[0].runs is not None:
                 shown = (defense or "none") if self.defenses != [""] else ""
                 rows.append(TableRow("", method, shown, "", ""))
                 values.append(line)
-        exact = {head: column[1] for column, head in heads.items() if column is not None and column[1] != head}
+        exact = {head: column[1] for column, head in self.heads.items() if column is not None and column[1] != head}
         r = self.records[0].result
         title = f"{r.dataset}, {r.split} split, {r.clean.n} images, {r.backbone.name}"
         own = [f"{r.trainer}, seed {r.seed}: {line}" for x in self.records for r in [x.result] for line in r.warnings]
-        warnings = [*dict.fromkeys(own), *self.mixtures()]
-        table = Table(re.sub(r"\W+", "-", title), title, self.caption(), tuple(heads.values()), tuple(rows), exact)
+        heads, warnings = tuple(self.heads.values()), [*dict.fromkeys(own), *self.mixtures()]
+        table = Table(re.sub(r"\W+", "-", title), title, self.caption(), heads, tuple(rows), exact)
         return FilledTable(table, values, self.comparisons(), warnings, bold=False)
 
     def caption(self) -> str:
-        configs = [record.result.config for record in self.records if record.result.trainer == "AdvPT"]
+        configs = [record.result.config for record in self.records if record.result.trainer == self.ours]
         banks = sorted({str(config["BANK.ATTACK"]) for config in configs if "BANK.ATTACK" in config})
-        text = f"AdvPT's training bank: {', '.join(banks)}." if banks else ""
+        text = f"{self.ours}'s training bank: {', '.join(banks)}." if banks else ""
         if self.defenses != [""]:
             text += " Transfer attackers do not know the defense, adaptive ones attack through it."
         return text.strip()
 
     def comparisons(self) -> list[Comparison]:
-        """AdvPT against the other methods, without a defense."""
+        """Our method against the others, without a defense."""
         comparisons = []
-        ours = [method for method in self.methods if self.results(method)[0].trainer == "AdvPT"]
-        for one, other in itertools.product(ours, self.methods):
-            a, b = self.results(one), self.results(other)
-            if other in ours or (any(r.is_trained for r in b) and {r.shots for r in a} != {r.shots for r in b}):
+        results = {method: [record.result for record in records] for method, records in self.by_method.items()}
+        ours = [method for method, of_method in results.items() if of_method[0].trainer == self.ours]
+        for one, other in itertools.product(ours, results):
+            shots = [{r.shots for r in results[method]} for method in (one, other)]
+            if other in ours or (any(r.is_trained for r in results[other]) and shots[0] != shots[1]):
                 continue
-            for column, head in self.heads().items():
+            for column, head in self.heads.items():
                 interval = compare(self.value(one, column), self.value(other, column))
                 if interval is not None:
                     comparisons.append(Comparison(f"{one} - {other}", head, interval))
         return comparisons
 
 
-def groups(records: Sequence[Record]) -> list[Group]:
-    """Records that may stand in one table."""
+def groups(records: Sequence[Record], first: tuple[str, ...] = (), ours: str = "") -> list[Group]:
+    """Records that may stand in one table; ``first`` and ``ours`` as of :class:`Group`."""
     by: dict[tuple[str, str, str, str], list[Record]] = defaultdict(list)
     for record in records:
         r = record.result
         by[r.dataset, r.split, r.backbone.name, r.images.digest].append(record)
-    return [Group(tuple(members)) for _, members in sorted(by.items())]
+    return [Group(tuple(members), first, ours) for _, members in sorted(by.items())]
 
 
 def _column(r: Result) -> Column | None:
@@ -204,5 +188,5 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(word), "") if word.isdigit() else (-1, word) for word in re.split(r"(\d+)", name)]
 
 
-def _on_clean_bank(result: Result) -> bool:
-    return bool(result.config.get("TRAINER.COOP.CLEAN_BANK"))
+def _on_clean_bank(r: Result) -> bool:
+    return bool(r.config.get(f"TRAINER.{r.trainer.upper()}.CLEAN_BANK"))

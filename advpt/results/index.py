@@ -1,14 +1,12 @@
-"""Records of the runs of a report, and notes on all that is wrong with them.
-
-Missing, invalid, duplicate and orphaned records are shown in the report. Numbers come from records only, never from
-logs.
-"""
+"""Records of the runs of a report, and notes on all that is wrong with them: the report shows what is missing, invalid,
+duplicate or orphaned. Numbers come from records only, never from logs."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -33,11 +31,15 @@ class Run:
     label: str = ""
     log: Path | None = None
 
+    @property
+    def name(self) -> str:
+        """As notes call it."""
+        return self.label or self.id
+
 
 @dataclass(frozen=True)
 class Note:
-    """Something that a reader of the report must know. ``kind``: missing, refused, duplicate, stray,
-    failed or warning."""
+    """What a reader of the report must know. ``kind``: missing, refused, duplicate, stray, failed or warning."""
 
     kind: str
     text: str
@@ -106,18 +108,13 @@ class RecordIndex:
         return sound
 
     def collect(self, folders: Sequence[Path]) -> list[Record]:
-        """All sound records below the folders, equal ones once.
-
-        Raises:
-            RecordError: a folder does not exist, or there is no record at all.
-        """
+        """All sound records below the folders, equal ones once; RecordError where there is none."""
         by_id: dict[str, Record] = {}
         for folder in folders:
             if not folder.is_dir():
                 raise RecordError(f"no folder {folder}; name the output folder of finished runs")
-            for parent in sorted({path.parent for path in folder.glob(f"**/{records.FOLDER}/*.json")}):
-                for record in self.read(parent):
-                    by_id.setdefault(record.id, record)
+            for record in itertools.chain.from_iterable(map(self.read, _record_folders(folder))):
+                by_id.setdefault(record.id, record)
         for note in self.notes:
             log.warning("left out: %s", note.text)
         if not by_id:
@@ -137,27 +134,26 @@ class RecordIndex:
         return self._read[run.id]
 
     def _newest(self, members: list[Record]) -> Record:
-        newest = max(members, key=_age)
-        for other in members:
-            if other is newest or other.path is None or newest.path is None:
-                continue
-            same = "with the same result" if other.id == newest.id else "with another result"
+        files = {record.path: record for record in members if record.path is not None}
+        newest = max(files, key=lambda path: (files[path].observed.finished or 0.0, path.stat().st_mtime))
+        used = files.pop(newest)
+        for path, other in files.items():
+            same = "with the same result" if other.id == used.id else "with another result"
             self.note(
                 "duplicate",
-                f"{self.path_text(other.path)} and {self.path_text(newest.path)} measure the same thing {same}; the "
-                f"newest, {newest.id[:12]}, is used and {other.id[:12]} is not",
+                f"{self.path_text(path)} and {self.path_text(newest)} measure the same thing {same}; the newest, "
+                f"{used.id[:12]}, is used and {other.id[:12]} is not",
             )
-        return newest
+        return used
 
     def find(self, run_id: str, metric: Metric) -> tuple[Record | None, str]:
-        """The record that holds a number, or None and the word for why: ``not run``, ``failed``, ``refused``,
-        ``missing``."""
+        """The record that holds a number, or None and the word for why (:meth:`why_missing`)."""
         run = self.runs.get(run_id)
         if run is None:
             return None, "not run"
         for measurement, record in self.of(run).items():
             if measurement.holds(metric):
-                return self.use(record, run.label or run.id), "value"
+                return self.use(record, run.name), "value"
         return None, self.why_missing(run, f"record of {metric}")
 
     def why_missing(self, run: Run | None, what: str) -> str:
@@ -166,26 +162,23 @@ class RecordIndex:
             return "not run"
         if run.state == "failed":
             log = f"; its log is {self.path_text(run.log)}" if run.log is not None else ""
-            self.note("failed", f"the run {run.label or run.id} failed{log}")
+            self.note("failed", f"the run {run.name} failed{log}")
             return "failed"
         if run.id in self._refused:
             return "refused"
         if run.state == "done":
-            self.note("missing", f"the run {run.label or run.id} is done, but its {what} is missing: run it again")
+            self.note("missing", f"the run {run.name} is done, but its {what} is missing: run it again")
             return "missing"
         return "not run"
 
-    def strays(self, folders: Iterable[Path]) -> None:
-        """Note records below ``folders`` that belong to no run of this report."""
+    def note_strays(self, top: Path) -> None:
+        """Note records below a folder that belong to no run of this report."""
         known = {(run.folder / records.FOLDER).resolve() for run in self.runs.values()}
-        for folder in folders:
-            parents = {path.parent for path in folder.glob(f"**/{records.FOLDER}/*.json")}
-            for parent in sorted(parent for parent in parents if parent.resolve() not in known):
-                self.note(
-                    "stray",
-                    f"the records in {self.path_text(parent)} belong to no run of this report; they are not used",
-                )
+        for parent in _record_folders(top):
+            if parent.resolve() not in known:
+                text = f"the records in {self.path_text(parent)} belong to no run of this report; they are not used"
+                self.note("stray", text)
 
 
-def _age(record: Record) -> tuple[float, float]:
-    return record.observed.finished or 0.0, record.path.stat().st_mtime if record.path is not None else 0.0
+def _record_folders(top: Path) -> list[Path]:
+    return sorted({path.parent for path in top.glob(f"**/{records.FOLDER}/*.json")})

@@ -1,8 +1,4 @@
-"""The numbers that papers print, shipped beside the code: ``paper/*.csv``.
-
-``advpt_tables.csv`` holds Tables 1 to 4 and the domain shift of Zhang et al. (ECCV 2024), ``advpt_table5_words.csv``
-its nearest words, ``tapt_tables.csv`` the comparison of TAPT's authors. Published numbers come without intervals.
-"""
+"""The numbers that papers print, shipped beside the code: ``paper/*.csv``. Published numbers come without intervals."""
 
 from __future__ import annotations
 
@@ -12,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).with_name("paper")
+# Tables 1 to 4 and the domain shift of Zhang et al. (ECCV 2024); of TAPT's authors Tables 1 (robust at 1/255) and 2
+# (clean): the files, and what stands before the names of their tables here.
+FILES = {"advpt_tables.csv": "", "tapt_tables.csv": "tapt "}
 
 
 @dataclass(frozen=True, order=True)
 class PaperCell:
-    """Where a number stands in the paper. ``table``: 1 to 4 or ``shift``; ``method``: vanilla, AdvPT, linear_probe."""
+    """Where a number stands in a paper. ``table``: 1 to 4, ``shift``, ``tapt 1`` or ``tapt 2``; the others as there."""
 
     table: str
     backbone: str
@@ -28,7 +27,7 @@ class PaperCell:
 
 @dataclass(frozen=True)
 class Word:
-    """A word of Table 5 and its distance."""
+    """A word of AdvPT's Table 5 and its distance."""
 
     rank: int
     word: str
@@ -42,39 +41,23 @@ def _rows(name: str) -> list[dict[str, str]]:
 
 @functools.cache
 def numbers() -> dict[PaperCell, float]:
-    """All accuracies in percent of the paper's Tables 1 to 4 and of its domain shift."""
+    """All published accuracies in percent."""
     return {
-        PaperCell(r["table"], r["backbone"], r["dataset"], r["method"], r["defense"], r["attack"]): float(r["accuracy"])
-        for r in _rows("advpt_tables.csv")
+        PaperCell(
+            prefix + r["table"], r["backbone"], r["dataset"], r["method"], r.get("defense", "none"), r["attack"]
+        ): float(r["accuracy"])
+        for name, prefix in FILES.items()
+        for r in _rows(name)
     }
 
 
 def number(key: PaperCell | None) -> float | None:
-    """The published accuracy in percent, None where the paper has no such cell. Tables ``tapt 1`` and ``tapt 2`` are
-    those of TAPT's authors (robust at 1/255, clean)."""
-    if key is None:
-        return None
-    if key.table.startswith("tapt "):
-        eps = 0.0 if key.attack == "clean" else 1.0
-        return tapt().get((key.table.split()[1], key.backbone, key.dataset, key.method, key.attack, eps))
-    return numbers().get(key)
+    """The published accuracy in percent, None where the paper has no such cell."""
+    return numbers().get(key) if key is not None else None
 
 
 @functools.cache
 def words(dataset: str) -> tuple[Word, ...]:
-    """Table 5's words for a data set, in the paper's order; empty where it has none. ``N/A`` stands in the paper
-    too."""
-    return tuple(
-        Word(int(r["rank"]), r["word"], float(r["distance"]))
-        for r in _rows("advpt_table5_words.csv")
-        if r["dataset"] == dataset
-    )
-
-
-@functools.cache
-def tapt() -> dict[tuple[str, str, str, str, str, float], float]:
-    """TAPT's tables: (table, backbone, dataset, method, attack, eps in 1/255) to accuracy in percent."""
-    return {
-        (r["table"], r["backbone"], r["dataset"], r["method"], r["attack"], float(r["eps_255"])): float(r["accuracy"])
-        for r in _rows("tapt_tables.csv")
-    }
+    """Table 5's words for a data set, in the paper's order (``N/A`` stands there too); empty where it has none."""
+    rows = [r for r in _rows("advpt_table5_words.csv") if r["dataset"] == dataset]
+    return tuple(Word(int(r["rank"]), r["word"], float(r["distance"])) for r in rows)

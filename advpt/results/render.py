@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from advpt.evaluation.intervals import MIN_SEEDS, STATEMENT
-from advpt.results.exhibit import TableRow
 from advpt.results.values import NO_CELL, FilledTable, Value
 
 COLUMNS = ("table", "backbone", "dataset", "method", "defense", "protocol", "attack", "ours", "low95", "high95",
@@ -31,10 +30,12 @@ HEADS = ("backbone", "attack", "protocol", "defense", "method")
 DIFFERENCE_HEADS = ("difference", "accuracy", "points", "95 % interval", "interval over")
 
 
-def caption(filled: FilledTable) -> str:
-    """What the numbers of a table are."""
-    title = filled.table.title
-    parts = [f"{title}; accuracy in % [95 % interval]. Budgets in 1/255.", filled.table.caption, STATEMENT]
+def caption(filled: FilledTable, *, alone: bool = True) -> str:
+    """What the numbers of a table are; one that is not ``alone`` stands below its title and the statement."""
+    parts = [filled.table.caption]
+    if alone:
+        title = f"{filled.table.title}; accuracy in % [95 % interval]. Budgets in 1/255."
+        parts = [title, filled.table.caption, STATEMENT]
     if filled.bold:
         parts += [BOLD, LEGEND]
         if not filled.has_paper:
@@ -47,16 +48,12 @@ def caption(filled: FilledTable) -> str:
     return " ".join(part for part in parts if part)
 
 
-def attacks_text(filled: FilledTable) -> str:
-    """The exact form of each attack whose words stand in the table."""
-    return "; ".join(f"{words} = {exact}" for words, exact in filled.attacks.items())
-
-
 def cell_text(value: Value, with_paper: bool = False, bold: str = "{}") -> str:
     """``87.6 [85.1, 90.0] (3 % untouched); paper 88.2, -0.6``."""
     if value.state == NO_CELL:
         return ""
-    text = bold.format(value.text) if value.better else value.text
+    text = f"{value.mean_text} {value.interval_text}".rstrip()
+    text = bold.format(text) if value.better else text
     if value.runs is not None:
         text += "".join(f" ({note})" for note in [*value.notes, value.untouched_text] if note)
     if with_paper:
@@ -66,14 +63,10 @@ def cell_text(value: Value, with_paper: bool = False, bold: str = "{}") -> str:
 
 def row_heads(filled: FilledTable) -> tuple[list[str], list[list[str]]]:
     """Names of the columns before the values, and these columns row by row; those that are empty are left out."""
-    rows = [_head(row) for row in filled.table.rows]
+    rows = [(row.backbone, row.attack, row.protocol, row.defense, row.method) for row in filled.table.rows]
     shown = [i for i in range(len(HEADS)) if any(row[i] for row in rows)]
     lines = [[*(row[i] for i in shown), filled.seeds(line)] for row, line in zip(rows, filled.values)]
     return [*(HEADS[i] for i in shown), "seeds"], lines
-
-
-def _head(row: TableRow) -> tuple[str, ...]:
-    return row.backbone, row.attack, row.protocol, row.defense, row.method
 
 
 def grid(heads: Sequence[str], rows: Sequence[Sequence[object]], style: str = "github") -> str:
@@ -88,7 +81,7 @@ def text(filled: FilledTable, style: str = "github") -> str:
     table = grid([*heads, *filled.table.columns], [[*row, *line] for row, line in zip(rows, cells)], style)
     parts = [caption(filled), table]
     if filled.attacks:
-        parts.append(f"Attacks: {attacks_text(filled)}.")
+        parts.append(f"Attacks: {'; '.join(f'{words} = {exact}' for words, exact in filled.attacks.items())}.")
     if filled.warnings:
         parts.append("\n".join(f"WARNING {warning}" for warning in filled.warnings))
     if filled.comparisons:
@@ -112,16 +105,24 @@ def comma_separated(filled: FilledTable) -> str:
             if v.state == NO_CELL:
                 continue
             where = [filled.table.name, row.backbone, dataset, row.method, row.defense, row.protocol, row.attack]
-            measured: list[object] = [v.state, "", "", ""]
-            if v.interval is not None:
-                measured = [*(f"{x:.2f}" for x in (v.interval.mean, v.interval.low, v.interval.high)), v.interval.scope]
-            lines.append(
-                [*where, *measured, v.paper_text, v.difference_text, " ".join(map(str, v.seeds))]
-                + [v.runs.images if v.runs is not None else "", f"{v.untouched:.1f}" if v.runs is not None else ""]
-                + ["" if v.on_perturbed is None else f"{v.on_perturbed:.1f}"]
-                + ["unknown" if v.comparable is None else v.comparable, v.better, "; ".join(v.notes), " ".join(v.ids)]
-            )
+            untouched = f"{v.untouched:.1f}" if v.runs is not None else ""
+            on_perturbed = f"{v.on_perturbed:.1f}" if v.on_perturbed is not None else ""
+            comparable = "unknown" if v.comparable is None else v.comparable
+            about = [*images_of(v), untouched, on_perturbed, comparable, v.better, "; ".join(v.notes), " ".join(v.ids)]
+            lines.append([*where, *measured(v), v.difference_text, *about])
     return to_csv(COLUMNS, lines)
+
+
+def measured(v: Value) -> list[str]:
+    """A number in a CSV: mean (or the word), both ends of its interval, what that is over, and the paper's number."""
+    if v.interval is None:
+        return [v.state, "", "", "", v.paper_text]
+    return [*(f"{x:.2f}" for x in (v.interval.mean, v.interval.low, v.interval.high)), v.interval.scope, v.paper_text]
+
+
+def images_of(v: Value) -> list[object]:
+    """The seeds of a number, and how many images each of them classified."""
+    return [" ".join(map(str, v.seeds)), v.runs.images if v.runs is not None else ""]
 
 
 def to_csv(heads: Sequence[str], lines: Sequence[Sequence[object]]) -> str:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from advpt.files import write_text
 from advpt.results import figures, render
-from advpt.results.exhibit import Exhibit, Table, WordTable
+from advpt.results.exhibit import Exhibit, Figure, Table
 from advpt.results.groups import groups
 from advpt.results.index import Note, RecordIndex, Run
-from advpt.results.page import DrawnFigure, Section, page
+from advpt.results.page import Section, page
 from advpt.results.values import FilledTable, fill
-from advpt.results.words import fill_words
+from advpt.results.words import FilledWords, fill_words
 
 TABLES, FIGURES, PAGE = "tables", "figures", "index.html"
 
@@ -29,70 +29,40 @@ class Report:
     words: Mapping[str, int]
 
 
-@dataclass(frozen=True)
-class Overview:
-    """Tables of all records below some folders."""
+def overview(folders: Sequence[Path], first: tuple[str, ...], ours: str, path: Path | None = None) -> list[FilledTable]:
+    """Tables of all records below the folders; RecordError where there is none.
 
-    tables: list[FilledTable]
-    index: RecordIndex
-
-    def texts(self, style: str = "github") -> list[str]:
-        """Every table as text, in a format of tabulate."""
-        return [render.text(table, style) for table in self.tables]
-
-    def write_page(self, path: Path, title: str = "Records", about: str = "") -> Path:
-        """The same tables as an HTML page. ``title``, ``about``: plain text."""
-        write_text(path, page(title, about, [Section(table.table, table) for table in self.tables], self.index))
-        return path
-
-
-def overview(folders: Sequence[Path]) -> Overview:
-    """Tables of all records below the folders.
-
-    Raises:
-        RecordError: a folder does not exist, or there is no record at all.
+    Args:
+        first, ours: methods, as of :class:`~advpt.results.groups.Group`. path: where the same goes as an HTML page.
     """
     index = RecordIndex()
     records = index.collect(folders)
     for record in records:
         index.use(record, f"{record.result.trainer}, seed {record.result.seed}")
-    return Overview([group.table() for group in groups(records)], index)
+    tables = [group.table() for group in groups(records, first, ours)]
+    if path is not None:
+        title = f"Records of {', '.join(folder.absolute().name for folder in folders)}"
+        write_text(path, page(title, "", [Section(table.table, table) for table in tables], index))
+    return tables
 
 
-@dataclass
-class _Writer:
-    """Writes exhibits into ``folder`` and makes their sections of the page."""
-
-    folder: Path
-    index: RecordIndex
-    files: list[Path] = field(default_factory=list)
-    words: Counter[str] = field(default_factory=Counter)
-
-    def section(self, exhibit: Exhibit) -> Section:
-        if isinstance(exhibit, Table):
-            filled = fill(exhibit, self.index)
-            self.words.update(value.state for line in filled.values for value in line)
-            texts = {"md": f"{render.text(filled)}\n", "csv": render.comma_separated(filled)}
-            return Section(exhibit, filled, self.write(exhibit.name, texts | {"tex": render.latex(filled)}))
-        if isinstance(exhibit, WordTable):
-            words = fill_words(exhibit, self.index)
-            texts = {"md": words.text(), "csv": words.comma_separated()}
-            return Section(exhibit, words, self.write(exhibit.name, texts))
-        points = figures.points(exhibit, self.index)
-        self.words.update(point.y.state for point in points)
-        paths = figures.draw(exhibit, points, self.folder / FIGURES)
-        ids = tuple(dict.fromkeys(id_ for point in points for id_ in point.ids))
-        return Section(exhibit, DrawnFigure(paths[0], ids), self.beside(paths))
-
-    def write(self, name: str, texts: Mapping[str, str]) -> tuple[str, ...]:
-        paths = [self.folder / TABLES / f"{name}.{ending}" for ending in texts]
-        for path, text in zip(paths, texts.values()):
-            write_text(path, text)
-        return self.beside(paths)
-
-    def beside(self, paths: Sequence[Path]) -> tuple[str, ...]:
-        self.files += paths
-        return tuple(str(path.relative_to(self.folder)) for path in paths)
+def _section(exhibit: Exhibit, index: RecordIndex, folder: Path) -> Section:
+    """Write an exhibit into ``folder`` and make its section of the page."""
+    if isinstance(exhibit, Figure):
+        points = figures.points(exhibit, index)
+        return Section(exhibit, points, figures.draw(exhibit, points, folder / FIGURES))
+    content: FilledTable | FilledWords
+    if isinstance(exhibit, Table):
+        content = fill(exhibit, index)
+        texts = {"md": f"{render.text(content)}\n", "csv": render.comma_separated(content)}
+        texts["tex"] = render.latex(content)
+    else:
+        content = fill_words(exhibit, index)
+        texts = {"md": content.text(), "csv": content.comma_separated()}
+    paths = [folder / TABLES / f"{exhibit.name}.{ending}" for ending in texts]
+    for path, text in zip(paths, texts.values()):
+        write_text(path, text)
+    return Section(exhibit, content, paths)
 
 
 def write(
@@ -111,10 +81,12 @@ def write(
         title, about: plain text, at the head of the page.
         top: the folder of all runs; records below it that belong to none of them are noted.
     """
-    writer = _Writer(folder, RecordIndex(runs, top))
-    sections = [writer.section(exhibit) for exhibit in exhibits]
+    index = RecordIndex(runs, top)
+    sections = [_section(exhibit, index, folder) for exhibit in exhibits]
     if top is not None:
-        writer.index.strays([top])
+        index.note_strays(top)
     target = folder / PAGE
-    write_text(target, page(title, about, sections, writer.index))
-    return Report(target, (*writer.files, target), tuple(writer.index.notes), dict(writer.words))
+    write_text(target, page(title, about, sections, index))
+    files = [path for section in sections for path in section.files]
+    words = Counter(state for section in sections for state in section.states)
+    return Report(target, (*files, target), tuple(index.notes), words)

@@ -13,9 +13,9 @@ import numpy as np
 from advpt.detectors import UNTUNED
 from advpt.evaluation import record as records
 from advpt.evaluation.defended import inexact_gradient
-from advpt.evaluation.intervals import Interval, Runs, accuracy_interval, bounds_text, difference
-from advpt.evaluation.record import CleanAccuracy, Record, RobustAccuracy
-from advpt.results.exhibit import Cell, Metric, Table
+from advpt.evaluation.intervals import Interval, Runs, accuracy_interval, difference
+from advpt.evaluation.record import Record
+from advpt.results.exhibit import Cell, Table
 from advpt.results.index import RecordIndex
 from advpt.results.published import number
 
@@ -67,21 +67,12 @@ class Value:
     @property
     def interval_text(self) -> str:
         """``[85.1, 90.0]``, with words where it is of the images alone."""
-        if self.interval is None:
-            return ""
-        return bounds_text(self.interval.low, self.interval.high, self.interval.images_only)
-
-    @property
-    def text(self) -> str:
-        """``87.6 [85.1, 90.0]`` or the word for why there is no number."""
-        return f"{self.mean_text} {self.interval_text}".rstrip()
+        return self.interval.bounds if self.interval is not None else ""
 
     @property
     def untouched_text(self) -> str:
-        if not self.untouched:
-            return ""
         others = "" if self.on_perturbed is None else f", {self.on_perturbed:.1f} on the others"
-        return f"{self.untouched:.0f} % untouched{others}"
+        return f"{self.untouched:.0f} % untouched{others}" if self.untouched else ""
 
     @property
     def paper_text(self) -> str:
@@ -143,18 +134,6 @@ def listed(seeds: Iterable[int]) -> str:
     return ",".join(map(str, ordered))
 
 
-def part(record: Record, robust: bool) -> CleanAccuracy:
-    """The clean or robust accuracy of a record.
-
-    Raises:
-        ValueError: it has no robust one.
-    """
-    accuracy = record.result.robust if robust else record.result.clean
-    if accuracy is None:
-        raise ValueError(f"record {record.id[:12]} has no robust accuracy")
-    return accuracy
-
-
 def summarize(by_seed: Mapping[int, Record], robust: bool, notes: Sequence[str] = ()) -> Value:
     """The clean or robust accuracy of one method over its seeds.
 
@@ -162,8 +141,8 @@ def summarize(by_seed: Mapping[int, Record], robust: bool, notes: Sequence[str] 
         by_seed: at least one record. notes: what stands beside the number before the notes made here.
     """
     results = [record.result for record in by_seed.values()]
-    parts = {seed: part(record, robust) for seed, record in by_seed.items()}
-    attacked = [each for each in parts.values() if isinstance(each, RobustAccuracy)]
+    attacked = [result.robust for result in results if robust and result.robust is not None]
+    parts = dict(zip(by_seed, attacked if robust else [result.clean for result in results], strict=True))
     runs = records.runs(parts, any(result.is_trained for result in results))
     beside = list(notes)
     if len(results) == 1 and (deviation := next(iter(parts.values())).deviation):
@@ -204,13 +183,10 @@ def value(cell: Cell | None, index: RecordIndex) -> Value:
             words.append(state)
             notes.append(state if seed is None else f"seed {seed}: {state}")
     if by_seed:
-        return dataclasses.replace(summarize(by_seed, _is_robust(cell.metric), notes), paper=number(cell.paper))
+        number_of = summarize(by_seed, cell.metric.protocol is not None, notes)
+        return dataclasses.replace(number_of, paper=number(cell.paper))
     worst = next((word for word in ("failed", "refused", "missing") if word in words), "not run")
     return Value(worst, paper=number(cell.paper))
-
-
-def _is_robust(metric: Metric) -> bool:
-    return metric.protocol is not None
 
 
 def compare(one: Value, other: Value) -> Interval | None:
@@ -225,14 +201,11 @@ def compare(one: Value, other: Value) -> Interval | None:
 def fill(table: Table, index: RecordIndex) -> FilledTable:
     """The numbers of a table; ``better`` is set where one method beats every other that was run."""
     values = [[value(cell, index) for cell in row.cells] for row in table.rows]
-    for column in range(len(table.columns)):
-        groups: dict[tuple[str, ...], list[int]] = {}
-        for i, row in enumerate(table.rows):
-            groups.setdefault(row.comparable, []).append(i)
-        for members in groups.values():
-            for i in members:
-                others = [values[j][column] for j in members if j != i and values[j][column].runs is not None]
-                gains = [compare(values[i][column], other) for other in others]
-                if gains and all(gain is not None and gain.significant and gain.mean > 0 for gain in gains):
-                    values[i][column] = dataclasses.replace(values[i][column], better=True)
+    for i, row in enumerate(table.rows):
+        rivals = [j for j, other in enumerate(table.rows) if j != i and other.comparable == row.comparable]
+        for column, ours in enumerate(values[i]):
+            others = [values[j][column] for j in rivals if values[j][column].runs is not None]
+            gains = [compare(ours, other) for other in others]
+            if gains and all(gain is not None and gain.significant and gain.mean > 0 for gain in gains):
+                values[i][column] = dataclasses.replace(ours, better=True)
     return FilledTable(table, values)

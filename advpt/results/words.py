@@ -13,6 +13,9 @@ from advpt.results.values import NO_CELL
 WORD_HEADS = ("data set", "backbone", "rank", "word", "distance", "untrained", "distance", "paper's word", "distance")
 VECTOR_HEADS = ("data set", "backbone", "vector", "nearest word", "distance", "before tuning", "distance")
 
+Shown = tuple[str, float | str]  # a word and its distance, or what stands in their place
+EMPTY: Shown = ("", "")
+
 
 @dataclass(frozen=True)
 class WordLine:
@@ -76,16 +79,16 @@ def fill_words(table: WordTable, index: RecordIndex) -> FilledWords:
             continue
         index.use(record, run.label)
         trained, untrained = record.result.words.trained, record.result.words.untrained
-        published = {word.rank: word for word in published_words(column.dataset)}
+        published: dict[int, Shown] = {
+            word.rank: (word.word, word.distance) for word in published_words(column.dataset)
+        }
         readings = [("overall", "", trained.overall, untrained.overall)]
         per_vector = zip(trained.per_vector, untrained.per_vector)
         readings += [("per vector", str(n), near, before) for n, (near, before) in enumerate(per_vector, start=1)]
         for reading, vector, near, before in readings:
-            for rank, (word, distance) in enumerate(near, start=1):
-                old: tuple[str, float | str] = before[rank - 1] if rank <= len(before) else ("", "")
-                paper: tuple[str, float | str] = (NO_CELL, NO_CELL) if reading == "overall" else ("", "")
-                if reading == "overall" and rank in published:
-                    paper = published[rank].word, published[rank].distance
-                line = (column.dataset, column.backbone, reading, vector, rank, word, distance)
-                filled.lines.append(WordLine(*line, *old, *paper, record.id))
+            old: dict[int, Shown] = dict(enumerate(before, start=1))
+            for rank, word in enumerate(near, start=1):
+                paper = published.get(rank, (NO_CELL, NO_CELL)) if reading == "overall" else EMPTY
+                where = (column.dataset, column.backbone, reading, vector, rank)
+                filled.lines.append(WordLine(*where, *word, *old.get(rank, EMPTY), *paper, record.id))
     return filled

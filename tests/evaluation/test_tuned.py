@@ -112,7 +112,7 @@ def test_the_attacked_model_of_tuned_prompts_gives_logits_already(tiny_clip: Bac
 def test_a_bank_says_whether_it_holds_logits(tiny_clip: Backbone, images, tmp_path) -> None:
     """Written by a chain that tunes prompts, read from the manifest: predictions then need no text features."""
     cache = BankCache(tmp_path, tiny_clip, lambda: tiny_clip)
-    row = tuned.rows([make(tiny_clip)], images(2))[0]
+    row = tuned.rows([make(tiny_clip)], images(2), "TRAINER.TAPT")[0]
     logits, embeddings = cache.get_all(AttackRequest(row.images), (*row.inputs, UNDEFENDED))
     assert (logits.kind, embeddings.kind) == ("logits", "embeddings")
     assert (logits.embeddings.shape, embeddings.embeddings.shape) == ((2, len(NAMES)), (2, 64))
@@ -123,7 +123,7 @@ def test_a_bank_says_whether_it_holds_logits(tiny_clip: Backbone, images, tmp_pa
 def test_rows_and_their_threats(tiny_clip: Backbone, images) -> None:
     first, second = make(tiny_clip), make(tiny_clip)
     second.name = "tapt:constructed"
-    rows = tuned.rows([first, second], images(4))
+    rows = tuned.rows([first, second], images(4), "TRAINER.TAPT")
     assert [row.names for row in rows] == [["tapt"], ["tapt:constructed"]]
     found = {t.protocol: t for t in threats(["pgd2-ce@4"], ["transfer", "static", "tuned", "adaptive"])}
     assert [rows[1].applies_to(t) for t in found.values()] == [True, True, False, False]

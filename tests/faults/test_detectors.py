@@ -133,7 +133,7 @@ def test_warnings_stand_in_tables_and_on_the_page(tmp_path):
 
 
 def test_a_table_says_that_tuning_did_nothing(tmp_path):
-    text = detectors.idle_tuning(10, "clean")
+    text = detectors.idle_tuning(10, "clean", "TRAINER.TAPT")
     result = {
         "split": "test", "dataset": "Digits", "trainer": "TAPTV", "seed": 1, "backbone": {"name": "B"}, "attack": None,
         "images": {"n": 10, "digest": "d"}, "clean": accuracy(torch.arange(10) < 6), "robust": None, "protocol": None,

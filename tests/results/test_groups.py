@@ -13,7 +13,9 @@ from advpt.errors import RecordError
 from advpt.evaluation import record as records
 from advpt.evaluation.intervals import IMAGES_ONLY, STATEMENT, wilson
 from advpt.evaluation.record import Record
-from advpt.results.groups import groups
+from advpt.jobs.methods import ADVPT, FIRST_IN_TABLES
+from advpt.results.groups import Group
+from advpt.results.groups import groups as group_records
 from advpt.results.index import RecordIndex
 from advpt.results.render import cell_text
 from advpt.results.render import text as text_of
@@ -35,6 +37,10 @@ def write(folder, trainer, seed, clean, robust, column=TRANSFER, n=100, digest="
         "attack": {"spec": spec, "objective": spec.split("-")[1][:3].strip("@")},
     }  # fmt: skip
     return records.write(Record.from_json(result | more, {}), folder / trainer / f"seed{seed}")
+
+
+def groups(found: list[Record]) -> list[Group]:
+    return group_records(found, FIRST_IN_TABLES, ADVPT)
 
 
 @pytest.fixture
@@ -71,10 +77,10 @@ def test_two_kinds_of_coop_have_a_row_each(tmp_path):
         found["config"] |= {"TRAINER.COOP.CLEAN_BANK": True}
         records.write(Record.from_json(found, {}), path.parent.parent)
     (group,) = groups(RecordIndex().collect([tmp_path]))
-    assert group.methods == ["CoOp", "CoOp, clean bank"]
-    assert [group.by_seed(m, None)[1].result.clean.accuracy for m in group.methods] == [70, 80]
+    assert list(group.by_method) == ["CoOp", "CoOp, clean bank"]
+    assert [group.by_seed(m, None)[1].result.clean.accuracy for m in list(group.by_method)] == [70, 80]
     (alone,) = groups(RecordIndex().collect([tmp_path / "clean"]))
-    assert alone.methods == ["CoOp"]
+    assert list(alone.by_method) == ["CoOp"]
 
 
 def test_each_number_of_shots_has_a_row_and_is_compared_with_its_like(tmp_path):
@@ -86,8 +92,15 @@ def test_each_number_of_shots_has_a_row_and_is_compared_with_its_like(tmp_path):
     (group,) = groups(RecordIndex().collect([tmp_path]))
     rows = ["CoOp, 4 shots", "CoOp, 16 shots", "CoOp, all images"]
     ours = [row.replace("CoOp", "AdvPT") for row in rows]
-    assert group.methods == ["ZeroshotCLIP", *sorted(ours + rows, key=[*ours, *rows].index)]
-    assert [group.by_seed(m, None)[1].result.clean.accuracy for m in group.methods[1:]] == [60, 80, 90, 55, 75, 85]
+    assert list(group.by_method) == ["ZeroshotCLIP", *sorted(ours + rows, key=[*ours, *rows].index)]
+    assert [group.by_seed(m, None)[1].result.clean.accuracy for m in list(group.by_method)[1:]] == [
+        60,
+        80,
+        90,
+        55,
+        75,
+        85,
+    ]
     text = text_of(group.table())
     assert all(f"| {one} - ZeroshotCLIP " in text for one in ours)
     assert "| AdvPT, 4 shots - CoOp, 4 shots " in text and "AdvPT, 4 shots - CoOp, 16 shots" not in text
@@ -198,7 +211,7 @@ def test_column_heads_are_words_with_the_exact_attack_below(tmp_path):
     attack = {"name": "mine", "eps": 4, "norm": "l2", "spec": "mine@4/l2", "objective": "ce"}
     write(tmp_path, "AdvPT", 1, 60, 40, ("adaptive", "mine-ce@4/l2"), attack=attack)
     (group,) = groups(RecordIndex().collect([tmp_path]))
-    assert list(group.heads().values()) == [
+    assert list(group.heads.values()) == [
         "clean",
         "PGD-40 (feature KL) 8/255, transfer",
         "PGD-40 (cross-entropy) 8/255, transfer [pgd40-ce@8/a1]",
