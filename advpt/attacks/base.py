@@ -45,7 +45,7 @@ class FiniteCheck:
 
     def __init__(self, forward: Forward) -> None:
         self.forward = forward
-        self._finite: Tensor | None = None  # on the device: asked for once, at the end
+        self.finite = torch.tensor(True)  # whether all was so far, on the device: read once, at the end
 
     def __call__(self, pixels: Tensor) -> Tensor:
         if pixels.requires_grad:
@@ -55,13 +55,7 @@ class FiniteCheck:
         return output
 
     def _check(self, value: Tensor) -> None:
-        finite = torch.isfinite(value).all()
-        self._finite = finite if self._finite is None else self._finite & finite
-
-    @property
-    def finite(self) -> bool:
-        """Whether all was finite so far."""
-        return self._finite is None or bool(self._finite)
+        self.finite = self.finite & torch.isfinite(value).all()
 
 
 class Attack(ABC):
@@ -173,7 +167,7 @@ class Attack(ABC):
             raise AttackError(f"{self.name} returned shape {list(images.shape)} for images {list(x.shape)}")
         images = self.project(images.detach().float(), x)
         distance = self.measure(images - x)
-        if not (checked.finite and bool(torch.isfinite(images).all() and torch.isfinite(loss).all())):
+        if not bool(checked.finite and torch.isfinite(images).all() and torch.isfinite(loss).all()):
             raise AttackError(
                 f"{self.name}: a non-finite image, objective or gradient; check the encoder's weights and precision"
             )

@@ -67,7 +67,7 @@ def test_names_and_their_expansion(text: str, full: str) -> None:
 
 def test_a_list_of_budgets_is_several_attacks() -> None:
     assert [str(s) for s in parse_all("pgd40-ce@1,2,4/a1/r2")] == [f"pgd40-ce@{e}/a1/r2" for e in (1, 2, 4)]
-    assert [s.step for s in parse_all("pgd40-ce@8,16")] == [0.5, 1.0]
+    assert [s.get("step") for s in parse_all("pgd40-ce@8,16")] == [0.5, 1.0]
     assert parse_all("pgd40@16") == [parse("pgd40@16")]
     assert [s.eps for s in parse_all("aa@0.5, 1")] == [0.5, 1.0]
     with pytest.raises(ConfigError, match="names several budgets where one is needed; write the first as pgd40@8"):
