@@ -17,6 +17,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,17 +25,10 @@ from torch import Tensor
 
 from advpt import additions
 from advpt.backbones.clip import Backbone
+from advpt.bank import store
 from advpt.bank.build import environment
 from advpt.bank.spec import FORMAT, AdversarialSet, differences
-from advpt.bank.store import (
-    MANIFEST,
-    read_manifest,
-    read_tensors,
-    shard_name,
-    verify_shard,
-    write_manifest,
-    write_tensors,
-)
+from advpt.bank.store import MANIFEST, read_manifest, shard_name
 from advpt.data import views
 from advpt.data.images import ImageSet
 from advpt.errors import BankError, BankMismatchError, ConfigError, unknown_name
@@ -59,18 +53,10 @@ class TokenStatistics:
     def update(self, part: Tensor) -> None:
         """Add ``part [n, ...]``."""
         part = part.double()
-        other = TokenStatistics()
-        other.count, other.mean = len(part), part.mean(0)
-        other.m2 = (part - other.mean).square().sum(0)
-        self.merge(other)
-
-    def merge(self, other: TokenStatistics) -> None:
-        """Add everything that ``other`` has counted."""
-        if not other.count:
-            return
-        total, gap = self.count + other.count, other.mean - self.mean
-        self.m2 = self.m2 + other.m2 + gap.square() * (self.count * other.count / total)
-        self.mean = self.mean + gap * (other.count / total)
+        count, mean = len(part), part.mean(0)
+        total, gap = self.count + count, mean - self.mean
+        self.m2 = self.m2 + (part - mean).square().sum(0) + gap.square() * (self.count * count / total)
+        self.mean = self.mean + gap * (count / total)
         self.count = total
 
     @property
@@ -128,12 +114,11 @@ class Source:
         for start in range(0, len(self.images), self.chunk):
             some = self.images.samples[start : start + self.chunk]
             draws = [views.generator_of(self.seed, "crop", sample.id) for sample in some]
-            yield torch.cat(
-                [
-                    views.crops_of_file(Path(sample.path), pixels.size, 1, draw, pixels.interpolation)
-                    for sample, draw in zip(some, draws)
-                ]
-            )
+            crops = [
+                views.crops_of_file(Path(sample.path), pixels.size, 1, draw, pixels.interpolation)
+                for sample, draw in zip(some, draws)
+            ]
+            yield torch.cat(crops)
 
 
 def looked_through(backbone: Backbone, visual: Tensor) -> dict[str, Any]:
@@ -177,10 +162,9 @@ def build(
     visual: Tensor,
     source: Source,
     dataset_folder: Path,
-    *,
-    about: Mapping[str, Any] = {},
+    about: Mapping[str, Any] = MappingProxyType({}),
     workers: int = 0,
-) -> Statistics:  # noqa: B006, E501 - never changed
+) -> Statistics:
     """The bank from disk, or made now. ``about``: notes on its prompts for readers; not part of the key.
 
     Raises:
@@ -195,8 +179,8 @@ def build(
         mean, variance, key = measured.mean.float(), measured.variance.float(), digest(wanted)
         if not (bool(mean.isfinite().all()) and bool(variance.isfinite().all())):
             raise BankError("statistics that are not finite; check the weights and the prompts. Nothing was written")
-        write_tensors(folder / FILE, key, {"mean": mean, "variance": variance})
-        write_manifest(folder, wanted, [measured.count], environment(backbone.device), about=dict(about))
+        store.write_tensors(folder / FILE, key, {"mean": mean, "variance": variance})
+        store.write_manifest(folder, wanted, [measured.count], environment(backbone.device), about=dict(about))
         log.info("bank     statistics of %d images: built %s", measured.count, key[:12])
         return Statistics(key, mean, variance, measured.count, wanted)
 
@@ -224,8 +208,8 @@ def open_statistics(folder: Path, wanted: Mapping[str, Any] | None = None) -> St
             raise BankMismatchError(f"the statistics in {folder} cannot be used\n  " + "\n  ".join(lines))
     entry = manifest["shards"][0]
     again = f"delete {folder} and make it again: python -m advpt statistics RUN"
-    verify_shard(folder / FILE, entry["sha256"], again)
-    tensors, _ = read_tensors(folder / FILE, manifest["key"], again)
+    store.verify_shard(folder / FILE, entry["sha256"], again)
+    tensors, _ = store.read_tensors(folder / FILE, manifest["key"], again)
     if not {"mean", "variance"} <= tensors.keys():
         raise BankError(f"{folder / FILE} lacks mean or variance; {again}")
     return Statistics(manifest["key"], tensors["mean"], tensors["variance"], int(entry["rows"]), manifest["spec"])
