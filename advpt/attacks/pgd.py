@@ -41,14 +41,11 @@ PROFILES = {
     "paper": Profile("uniform", True, "bilinear"),
     "released": Profile("uniform_positive", False, "bilinear"),
 }
-# Step sizes where the specification names none, as multiples of eps / steps.
-STEP_RATIO = {"fkl": 1.25}
-OTHER_STEP_RATIO = 2.5
 
 
 def default_step(objective: str, eps: float, steps: int) -> float:
     """Step size in 1/255: 1.25 eps/T for the embedding KL (AdvPT), 2.5 eps/T else (Madry); never above the budget."""
-    step = min(eps, STEP_RATIO.get(objective, OTHER_STEP_RATIO) * eps / steps)
+    step = min(eps, (1.25 if objective == "fkl" else 2.5) * eps / steps)
     return float(f"{step:.4g}")  # four digits, so that what is printed is what is done
 
 
@@ -99,7 +96,7 @@ class PGD(Attack):
             raise AttackError(f"steps={steps}, restarts={restarts}, start={start!r}: at least 1, 1, one of {STARTS}")
         if start == "none" and objective in ("fkl", "kl"):
             raise AttackError(f"objective {objective!r} has no gradient at the clean image; it needs a random start")
-        if restarts > 1 and start == "none":
+        if start == "none" and restarts > 1:
             raise AttackError("restarts need a random start")
         self.steps, self.restarts, self.start, self.clip_first = steps, restarts, start, clip_first
         self.momentum, self.diverse, self.ti, self.copies = float(momentum), diverse, ti, copies
