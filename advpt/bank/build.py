@@ -153,7 +153,7 @@ class Attacker:
         """The number of classes of the attacked logits."""
         if self.surrogate is not None:
             return self.surrogate.classes
-        return len(self.classifier.features) if self.classifier is not None else 0
+        return 0 if self.classifier is None else len(self.classifier.features)
 
 
 def shard_rows(n: int, chunk: int) -> list[range]:
@@ -228,7 +228,8 @@ def fill_here(work: Work, bar: Bar) -> Mapping[str, Any]:
             work.fill(index, bar.update)
         return True
 
-    for index in [index for index in range(len(work.shards)) if not fill(index, wait=False)]:
+    others = [index for index in range(len(work.shards)) if not fill(index, wait=False)]
+    for index in others:
         log.info("waiting for another process that works on %s", shard_name(index))
         fill(index, wait=True)
     return work.built_with()

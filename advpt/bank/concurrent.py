@@ -46,14 +46,14 @@ class ConcurrentChunks:
         with ThreadPoolExecutor(max(1, self.limit)) as pool:
             while True:
                 if self.now == 1:  # in this thread: the same stream, and no overhead
-                    for item in itertools.islice(source, 1):
+                    for item in source:
                         result = self._alone(work, item)
                         del item  # not kept while the next one is read
                         yield result
-                        break
+                        if self.now > 1:
+                            break
                     else:
                         return
-                    continue
                 for item in itertools.islice(source, self.now - len(in_flight)):
                     in_flight.append((item, pool.submit(self._apart, work, item)))
                 if not in_flight:

@@ -8,7 +8,7 @@ and is wrong.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -134,27 +134,23 @@ def convert(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str,
     Raises:
         WeightsError: a tensor that ADM of this configuration does not have.
     """
-    return dict(_converted(state, config))
-
-
-def _converted(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
-    modules = key_map(config)
+    modules, converted = key_map(config), {}
     for name, value in state.items():
         path, kind = name.rsplit(".", 1)
         if path in modules:
-            yield f"{modules[path]}.{kind}", value
+            converted[f"{modules[path]}.{kind}"] = value
             continue
-        inside = path.split(".")
-        owner, layer = next(
-            ((".".join(inside[:n]), ".".join(inside[n:])) for n in (3, 2) if ".".join(inside[:n]) in modules), ("", "")
-        )
-        if not owner or (layer not in _INSIDE and layer != "qkv"):
-            raise WeightsError(f"{name} belongs to no part of this diffusion model; is it the right checkpoint?")
-        if layer == "qkv":
+        words = path.split(".")  # "input_blocks.4.0.in_layers.0" or "middle_block.1.qkv": a module and a layer in it
+        size = next((n for n in (3, 2) if ".".join(words[:n]) in modules), 0)
+        owner, layer = modules.get(".".join(words[:size])), ".".join(words[size:])
+        if owner and layer == "qkv":
             for part, tensor in zip("qkv", split_qkv(_flat(value), config["attention_head_dim"])):
-                yield f"{modules[owner]}.to_{part}.{kind}", tensor
+                converted[f"{owner}.to_{part}.{kind}"] = tensor
+        elif owner and layer in _INSIDE:
+            converted[f"{owner}.{_INSIDE[layer]}.{kind}"] = _flat(value) if layer == "proj_out" else value
         else:
-            yield f"{modules[owner]}.{_INSIDE[layer]}.{kind}", _flat(value) if layer == "proj_out" else value
+            raise WeightsError(f"{name} belongs to no part of this diffusion model; is it the right checkpoint?")
+    return converted
 
 
 def _flat(weight: Tensor) -> Tensor:
