@@ -98,7 +98,7 @@ class Attack(ABC):
 
     @classmethod
     def profiles(cls, steps: int) -> dict[str, dict[str, Any]]:
-        """Named sets of options."""
+        """Options by the name of a profile."""
         return {}
 
     def provenance(self) -> dict[str, str]:
@@ -106,18 +106,10 @@ class Attack(ABC):
         return {}
 
     def require(self, images: ImageSet) -> None:  # noqa: B027 - most attacks take any images
-        """Check the list of images, without reading them, before anything is attacked.
-
-        Raises:
-            AttackError: some cannot be attacked; the message names them.
-        """
+        """Check the list of images, without reading them, before anything is attacked. Raises AttackError."""
 
     def examine(self, images: ImageSet, workers: int = 0) -> None:  # noqa: B027 - as above
-        """Check the images, read in ``workers`` processes, before the first of them is attacked.
-
-        Raises:
-            AttackError: as :meth:`require`.
-        """
+        """Check the images, read in ``workers`` processes, before the first is attacked. Raises AttackError."""
 
     @property
     def radius(self) -> float:

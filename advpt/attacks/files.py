@@ -1,23 +1,9 @@
-"""Adversarial images made elsewhere, as an attack of their own: ``files:PATH@EPS``.
+"""Adversarial images made elsewhere, as an attack of their own: ``files:PATH@EPS`` (docs/migration.md).
 
-PATH is a folder or a tensor file. Its images are those that the model reads: at its input size, after the resize and
-centre crop of the run's test transform, in [0, 1] and not normalised. Each has the id of its clean image, which is that
-one's path below the data root:
-
-=====================  ===============================================================================================
-folder                 8-bit PNG: ``<id>.png``, or the id with the suffix .png in the place of its own
-``.safetensors``       a tensor ``images [n, 3, h, w]``; ``ids`` in the metadata, a JSON list of n texts
-``.pt``, ``.pth``      a dict with ``images`` and ``ids``, a list; read with ``weights_only``
-``.npy``               the array of images; read without pickle
-=====================  ===============================================================================================
-
-``images`` are uint8 (0 to 255) or floating point (0 to 1). Where a tensor file has no ids they stand in a text file
-beside it, one a line: ``adv.npy`` has ``adv.ids.txt``. JPEG is refused: it changes pixels by more than most budgets.
-Images of another size are too: resizing mixes pixels, after which a budget means nothing.
-
-No image is clipped or moved. One beyond the budget is refused, rounding apart: 0.5/255 for 8-bit images and 0.0623/255
-for half precision, per pixel (a whole EPS is never exceeded by 8-bit images, whose distances are whole numbers). With
-the L2 norm nothing is added for rounding.
+PATH is a folder or a tensor file; each image has the id of its clean image, which is that one's path below the data
+root. Images are those that the model reads: at its input size, in [0, 1] and not normalised. None is clipped or moved:
+one beyond the budget is refused, rounding apart: 0.5/255 for 8-bit images and 0.0623/255 for half precision, per pixel
+(a whole EPS is never exceeded by 8-bit images, whose distances are whole numbers). With the L2 norm nothing is added.
 """
 
 from __future__ import annotations
@@ -68,11 +54,8 @@ class Folder:
         return appended if appended.is_file() else appended.with_suffix("").with_suffix(".png")
 
     def require(self, ids: Sequence[str], size: tuple[int, int], part: bool) -> None:
-        """Refuse a folder without exactly these images, of this size (height, width); ``part``: it may have more.
-
-        Raises:
-            AttackError: which images differ, and how.
-        """
+        """Raise AttackError for a folder without exactly these images, of this size (height, width); ``part``: it may
+        have more."""
         files = {name: self.file(name) for name in ids}
         if missing := [name for name, file in files.items() if not file.is_file()]:
             first = files[missing[0]]
@@ -168,11 +151,7 @@ def side_file(path: Path) -> Path:
 
 
 def source(path: Path) -> Folder | TensorFile:
-    """The images at ``path``.
-
-    Raises:
-        AttackError: they cannot be read, or are not what they should be.
-    """
+    """The images at ``path``. Raises AttackError where they cannot be read, or are not what they should be."""
     return Folder(path) if path.is_dir() else _opened(path, _stamp(_files_at(path)))
 
 

@@ -87,7 +87,7 @@ class PGD(Attack):
         eot_samples: int = 1,
     ) -> None:
         super().__init__(eps=eps, norm=norm, objective=objective)
-        kinds = ["none", *(k for k, v in DIVERSE.items() if v.keeps_size or self.resizes)]
+        kinds = ["none", *(k for k, v in DIVERSE.items() if v.canvas == 1 or self.resizes)]
         if diverse not in kinds:
             raise AttackError(f"{self.name}: {unknown_name('diverse input', diverse, kinds)}")
         if momentum < 0 or copies < 1 or eot_samples < 1:

@@ -235,11 +235,7 @@ def is_files(text: str) -> bool:
 
 
 def parse_all(text: str, profile: str = "sound") -> list[AttackSpec]:
-    """Every :class:`AttackSpec` of a text that may name several budgets, like ``pgd40-ce@1,2,4,8,16``.
-
-    Raises:
-        ConfigError: as :func:`parse`.
-    """
+    """Every :class:`AttackSpec` of a text that may name several budgets, like ``pgd40-ce@1,2,4``; as :func:`parse`."""
     if is_files(text):
         return [parse(text, profile)]
     head, at, tail = text.partition("@")
@@ -309,14 +305,7 @@ def _spec(text: str, cls: type[Attack], values: Mapping[str, Any]) -> AttackSpec
 
 
 def parse_training(text: str, leaf: str, profile: str = "sound") -> AttackSpec:
-    """The attack that training images are attacked with.
-
-    Args:
-        text, profile: as of :func:`parse`. leaf: the setting that has the text, for messages.
-
-    Raises:
-        ConfigError: as :func:`parse`, and for images made elsewhere.
-    """
+    """As :func:`parse`, for training images: those made elsewhere are refused. ``leaf``: the setting with the text."""
     spec = parse(text, profile)
     if spec.path:
         raise ConfigError(f"{leaf} is {text!r}; images made elsewhere can be evaluated (EVAL.ATTACKS), not trained on")

@@ -117,7 +117,7 @@ def load_surrogate(
 
 
 def read_resnet(path: str = "") -> dict[str, Tensor]:
-    """ResNet-50's state dict from a file, or torchvision's by name (cached where torch.hub keeps its files).
+    """ResNet-50's state dict from a file, or torchvision's (cached where torch.hub keeps its files).
 
     Raises:
         WeightsError: naming the file, its address and its SHA-256.

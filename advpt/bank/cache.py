@@ -118,11 +118,7 @@ class BankCache:
 
     @property
     def surrogate(self) -> Surrogate:
-        """The attacker's own network.
-
-        Raises:
-            BankError: there is none. WeightsError: it cannot be loaded.
-        """
+        """The attacker's own network. Raises BankError where there is none, WeightsError where it cannot be loaded."""
         if self.state.surrogate is None:
             if self.load_surrogate is None:
                 raise BankError("this attack goes through a network of the attacker's own, and none was set up")
@@ -287,11 +283,8 @@ def is_complete(folder: Path) -> bool:
 
 
 def check_images(bank: Bank, images: ImageSet, limit: int = 0) -> None:
-    """Compare image files with the hashes in the bank: ``limit`` of them, evenly spread (0 = all).
-
-    Raises:
-        BankMismatchError: a file is not the one that the bank was made from. DataError: it is missing.
-    """
+    """Compare image files with the hashes in the bank: ``limit`` of them, evenly spread (0 = all). Raises
+    BankMismatchError where the bank was made from another file, DataError where it is missing."""
     step = max(1, -(-len(images) // limit)) if limit else 1
     for row in range(0, len(images), step):
         path = Path(images.samples[row].path)

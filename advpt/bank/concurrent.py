@@ -26,7 +26,6 @@ class ConcurrentChunks:
     numbers do not depend on the others: each runs on a stream of its own.
 
     Args:
-        device: where the work runs.
         limit: the most chunks at once; 1 for work that must not run concurrently.
     """
 
@@ -36,11 +35,8 @@ class ConcurrentChunks:
         self._measured = device.type != "cuda" or limit == 1
 
     def run(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """``work(item)`` of every item, in order. ``work`` may be called again with an item when memory ran out.
-
-        Raises:
-            BankError: one chunk alone does not fit.
-        """
+        """``work(item)`` of every item, in order. ``work`` may be called again with an item when memory ran out; raises
+        BankError where one chunk alone does not fit."""
         source: Iterator[T] = iter(items)
         in_flight: deque[tuple[T, Future[R]]] = deque()
         with ThreadPoolExecutor(max(1, self.limit)) as pool:

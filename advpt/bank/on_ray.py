@@ -1,9 +1,8 @@
 """Fill banks on a Ray cluster: shards are tasks, and each worker is an actor that receives the networks once.
 
-Workers write finished shards to the shared folder as a local build does; only their numbers come back. Ray reports lost
-workers and machines, and free room for others; a lost shard goes to another worker, and making one twice gives the same
-bytes. Each worker has one shard at a time. The bits are those
-of a local build with as many threads as a worker has, on the same kind of processor with the same versions.
+Workers write finished shards to the shared folder as a local build does; only their numbers come back. A lost shard
+goes to another worker, and making one twice gives the same bytes: those of a local build with as many threads as a
+worker has, on the same kind of processor with the same versions.
 """
 
 from __future__ import annotations

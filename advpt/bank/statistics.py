@@ -1,14 +1,9 @@
 """Statistics banks: mean and variance of every token and channel at the input of every block of the image tower.
 
-TAPT aligns an image's views to them (Wang et al., CVPR 2025): once for prompts that were tuned on attacked
-images and once for cleanly tuned ones, both over *clean* training images.
-
-    <BANK.DIR>/<dataset>/<backbone>/statistics/<key>/manifest.json
-                                                     part-00000.safetensors
-
-One pass, means and sums of squares merged chunk by chunk in float64 (Welford; Chan et al., 1979). The key is made of
-everything that determines the numbers: images, crops, weights and visual prompts. Block l has its input after prompts
-were put in, so the rows of prompts of deeper layers have the prompt itself as mean, and variance 0.
+TAPT aligns an image's views to them (Wang et al., CVPR 2025): once for prompts that were tuned on attacked images and
+once for cleanly tuned ones, both over *clean* training images. A bank of them is one shard in
+``<BANK.DIR>/<dataset>/<backbone>/statistics/<key>``. Block l has its input after prompts were put in, so the rows of
+prompts of deeper layers have the prompt itself as mean, and variance 0.
 """
 
 from __future__ import annotations
@@ -44,7 +39,8 @@ CROPS = ("centre", "random")
 
 
 class TokenStatistics:
-    """Mean and variance of tensors that come in parts, all of one shape, as if they had come at once; float64."""
+    """Mean and variance of tensors that come in parts, all of one shape, as if they had come at once; float64 (Welford;
+    Chan et al., 1979)."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -61,11 +57,7 @@ class TokenStatistics:
 
     @property
     def variance(self) -> Tensor:
-        """Over count - 1.
-
-        Raises:
-            BankError: fewer than two images were counted.
-        """
+        """Over count - 1. Raises BankError for fewer than two images."""
         if self.count < 2:
             raise BankError(f"a variance needs at least 2 images; there are {self.count}")
         return self.m2 / (self.count - 1)

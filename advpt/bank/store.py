@@ -72,11 +72,7 @@ class Bank:
         return len(self.ids)
 
     def select(self, ids: Sequence[str]) -> Bank:
-        """The rows of these ids, in this order.
-
-        Raises:
-            BankError: an id that is not in the bank.
-        """
+        """The rows of these ids, in this order. Raises BankError for an id that is not in the bank."""
         place = {name: i for i, name in enumerate(self.ids)}
         missing = [name for name in ids if name not in place]
         if missing:
@@ -133,11 +129,8 @@ def write_shard(folder: Path, index: int, key: str, ids: Sequence[str], columns:
 
 
 def read_shard(path: Path, key: str, *, check: bool) -> tuple[list[str], dict[str, Tensor]]:
-    """Ids and columns of one shard; with ``check`` its content is compared with the digest in its header.
-
-    Raises:
-        BankError: missing, damaged, or from another bank.
-    """
+    """Ids and columns of one shard, as :func:`read_tensors`; with ``check`` its content is compared with the digest in
+    its header."""
     tensors, content = read_tensors(path, key, AGAIN)
     wrong = [n for n, kind in COLUMNS.items() if n not in tensors or tensors[n].dtype != kind]
     if wrong or "ids" not in tensors:
@@ -207,11 +200,7 @@ class _AdversarialSet:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest, checked for form and for agreeing with its key.
-
-    Raises:
-        BankError: missing, not JSON, not of this format, or edited by hand.
-    """
+    """The manifest. Raises BankError where it is missing, of another form or format, or does not fit its key."""
     manifest = read_json(folder / MANIFEST, BankError)
     if not isinstance(manifest, dict) or not {"key", "spec", "shards"} <= manifest.keys():
         raise BankError(f"{folder / MANIFEST} is not a bank manifest; delete the folder and build the bank again")
@@ -267,10 +256,7 @@ def open_bank(folder: Path, wanted: Mapping[str, Any] | None, *, verify: bool) -
 
 
 def verify_shard(path: Path, sha256: str, again: str) -> None:
-    """Compare a shard of any kind of bank with the SHA-256 in its manifest; ``again`` as for :func:`read_tensors`.
-
-    Raises:
-        BankError: it differs. A shard that is missing is left to its reader.
-    """
+    """Raise BankError for a shard that differs from the SHA-256 in its manifest. One that is missing is left to its
+    reader. ``again`` as for :func:`read_tensors`."""
     if path.is_file() and file_digest(path) != sha256:
         raise BankError(f"{path} is damaged: its SHA-256 differs from the manifest's; {again}")

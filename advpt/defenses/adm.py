@@ -129,11 +129,7 @@ def split_qkv(fused: Tensor, head_dim: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def convert(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """ADM's tensors under diffusers' names.
-
-    Raises:
-        WeightsError: a tensor that ADM of this configuration does not have.
-    """
+    """ADM's tensors under diffusers' names. Raises WeightsError for one that ADM of this configuration lacks."""
     modules, converted = key_map(config), {}
     for name, value in state.items():
         path, kind = name.rsplit(".", 1)

@@ -1,12 +1,9 @@
 """Image super-resolution as a defense (Mustafa et al., IEEE TIP 2020): wavelet denoising, then EDSR x2 and back down.
 
-Profiles:
-
-* ``advpt`` (default): as AdvPT's code under this name: the wavelet stage alone, sigma 0.02. (Its paper says 0.2,
-  which would blur images beyond recognition.)
-* ``mustafa``: sigma 0.01 in channel space, as scikit-image counted it in 2019, then EDSR x2 rounded to 8 bit. The
-  original writes its images as JPEG files and classifies at twice the size; here there is no JPEG step, and the
-  image is scaled down to CLIP's input size (bicubic, antialiased).
+Profile ``advpt`` (default) is as AdvPT's code under this name: the wavelet stage alone, sigma 0.02. (Its paper says
+0.2, which would blur images beyond recognition.) Profile ``mustafa``: sigma 0.01 in channel space, as scikit-image
+counted it in 2019, then EDSR x2 rounded to 8 bit; the original's JPEG files are left out, and the image is scaled down
+to CLIP's input size (bicubic, antialiased), where the original classifies at twice the size.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ def test_diverse_input_draws_for_each_image(kind: str, x) -> None:
         kept = int((image[0] > 0).any(1).sum())
         assert round(20 * how.low) <= kept <= max(20, round(20 * how.high))
     assert abs(applied / 400 - how.probability) < 0.08 or how.low == 0.9  # a slight one may draw the full side
-    assert sides == ({20} if how.keeps_size else {20, 22})
+    assert sides == ({20} if how.canvas == 1 else {20, 22})
     one, two = (diverse(x, how, SampleNoise(IDS, 0)) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one, two))
     with pytest.raises(AttackError, match="square images"):
