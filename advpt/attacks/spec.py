@@ -14,7 +14,7 @@ import dataclasses
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -251,55 +251,11 @@ def parse(text: str, profile: str = "sound") -> AttackSpec:
     """
     if profile not in PROFILES:
         raise ConfigError(unknown_name("profile", profile, PROFILES))
-    if is_files(text):
-        return _parse_files(text)
-    head, at, tail = text.strip().lower().partition("@")
-    budget, *words = tail.split("/")
-    if not (at and budget) or ":" in text:
-        raise ConfigError(f"attack {text!r} is not of the form {GRAMMAR}; {_examples(text)}")
-    if "," in budget:
-        first = f"{head}@{budget.split(',')[0]}"
-        raise ConfigError(f"attack {text!r} names several budgets where one is needed; write the first as {first}")
-    name, steps, objective = _read_head(text, head)
-    eps = parse_eps(budget)
-    short = SHORT_NAMES.get(name)
-    cls = ATTACKS.get(short.name if short else name)
-    if steps and not cls.default_steps:
-        raise ConfigError(f"attack {text!r}: {name} has no number of steps; write {name}@{_decimal(eps)}")
-    if short and short.steps == 1 and steps not in (None, 1):
-        raise ConfigError(
-            f"attack {text!r}: {name} takes one step; for {steps} write pgd{steps}-ce@{_decimal(eps)}/none"
-        )
-    count = steps or (short.steps if short else cls.default_steps)
-    given, named = _read_options(text, cls, words, count)
-    if steps == 0 or given.get("step", 1) <= 0 or given.get("restarts", 1) <= 0:
-        raise ConfigError(f"attack {text!r}: steps, restarts and step size must be above 0")
     try:
-        parse_eps(budget, given.get("norm", "linf"))
-        if "eps_n" in given:
-            parse_eps(_decimal(given["eps_n"]), what="the inner budget n")
-        if "step" in given:
-            require_step(given["step"], count, eps)
-    except ConfigError as error:
-        raise ConfigError(f"attack {text!r}: {error}") from None
-    standing = dict(short.options) if short else cls.profiles(count).get(profile, {})
-    preset = dict(standing if named is None else named)
-    objective = objective or preset.pop("objective", None) or (short.objective if short else cls.default_objective)
-    if objective not in cls.objectives:
-        known = [o for o in OBJECTIVES if o in cls.objectives]
-        raise ConfigError(f"attack {text!r}: {unknown_name('objective', objective, known)}")
-    options = cls.default_options(objective, eps, count)
-    if short and short.ratio is not None:
-        options["step"] = short.ratio * eps / count
-    return _spec(text, cls, options | preset | given | {"eps": eps, "objective": objective, "steps": count})
-
-
-def _spec(text: str, cls: type[Attack], values: Mapping[str, Any]) -> AttackSpec:
-    """The spec with those of the values that the constructor takes, and its own defaults for the rest."""
-    spec = AttackSpec(cls.name, tuple((name, values.get(name, v)) for name, v in _defaults(cls).items()))
-    try:
+        cls, values = _read_files(text) if is_files(text) else _read(text.strip().lower(), profile)
+        spec = AttackSpec(cls.name, tuple((name, values.get(name, v)) for name, v in _defaults(cls).items()))
         spec.build()
-    except AttackError as error:
+    except (AttackError, ConfigError) as error:
         raise ConfigError(f"attack {text!r}: {error}") from None
     return spec
 
@@ -312,28 +268,62 @@ def parse_training(text: str, leaf: str, profile: str = "sound") -> AttackSpec:
     return spec
 
 
-def _parse_files(text: str) -> AttackSpec:
+def _read_files(text: str) -> tuple[type[Attack], dict[str, Any]]:
+    """The class of images made elsewhere, and what the text says of its constructor's keywords."""
     path, _, tail = text.strip().removeprefix(FILES).rpartition("@")
     if not path:
         raise ConfigError(
-            f"attack {text!r} names no budget that its images are checked against; write {FILES}PATH@EPS, for instance "
+            f"it names no budget that its images are checked against; write {FILES}PATH@EPS, for instance "
             f"{FILES}adv.safetensors@8 ({FILES}PATH@255 takes any change)"
         )
     budget, *words = tail.lower().split("/")
-    given, _ = _read_options(text, Files, words, 0)
-    try:
-        eps = parse_eps(budget, given.get("norm", "linf"))
-    except ConfigError as error:
-        raise ConfigError(f"attack {text!r}: {error}") from None
-    return _spec(text, Files, given | {"eps": eps, "path": path})
+    given, _ = _read_options(Files, words, 0)
+    return Files, given | {"eps": parse_eps(budget, given.get("norm", "linf")), "path": path}
+
+
+def _read(text: str, profile: str) -> tuple[type[Attack], dict[str, Any]]:
+    """The class of an attack, and what text and profile say of its constructor's keywords."""
+    head, at, tail = text.partition("@")
+    budget, *words = tail.split("/")
+    if not (at and budget) or ":" in text:
+        raise ConfigError(f"it is not of the form {GRAMMAR}; {_examples(text)}")
+    if "," in budget:
+        first = f"{head}@{budget.split(',')[0]}"
+        raise ConfigError(f"it names several budgets where one is needed; write the first as {first}")
+    name, steps, objective = _read_head(head, text)
+    eps = parse_eps(budget)
+    short = SHORT_NAMES.get(name)
+    cls = ATTACKS.get(short.name if short else name)
+    if steps and not cls.default_steps:
+        raise ConfigError(f"{name} has no number of steps; write {name}@{_decimal(eps)}")
+    if short and short.steps == 1 and steps not in (None, 1):
+        raise ConfigError(f"{name} takes one step; for {steps} write pgd{steps}-ce@{_decimal(eps)}/none")
+    count = steps or (short.steps if short else cls.default_steps)
+    given, named = _read_options(cls, words, count)
+    if steps == 0 or given.get("step", 1) <= 0 or given.get("restarts", 1) <= 0:
+        raise ConfigError("steps, restarts and step size must be above 0")
+    parse_eps(budget, given.get("norm", "linf"))
+    if "eps_n" in given:
+        parse_eps(_decimal(given["eps_n"]), what="the inner budget n")
+    if "step" in given:
+        require_step(given["step"], count, eps)
+    standing = dict(short.options) if short else cls.profiles(count).get(profile, {})
+    preset = dict(standing if named is None else named)
+    objective = objective or preset.pop("objective", None) or (short.objective if short else cls.default_objective)
+    if objective not in cls.objectives:
+        raise ConfigError(unknown_name("objective", objective, [o for o in OBJECTIVES if o in cls.objectives]))
+    options = cls.default_options(objective, eps, count)
+    if short and short.ratio is not None:
+        options["step"] = short.ratio * eps / count
+    return cls, options | preset | given | {"eps": eps, "objective": objective, "steps": count}
 
 
 def _examples(text: str) -> str:
-    near = difflib.get_close_matches(text.strip().lower(), EXAMPLES, n=4, cutoff=0.3)
+    near = difflib.get_close_matches(text, EXAMPLES, n=4, cutoff=0.3)
     return f"examples: {', '.join(near or EXAMPLES[:4])}"
 
 
-def _read_head(text: str, head: str) -> tuple[str, int | None, str]:
+def _read_head(head: str, text: str) -> tuple[str, int | None, str]:
     """Name, steps and objective ("" where there is none) from the part before the @; the longest known name wins."""
     known = [*ATTACKS, *SHORT_NAMES]
     for name in sorted(known, key=len, reverse=True):
@@ -341,22 +331,17 @@ def _read_head(text: str, head: str) -> tuple[str, int | None, str]:
             return name, int(match[1]) if match[1] else None, match[2] or ""
     shape = re.fullmatch(r"([a-z]+(?:-[a-z]+)*?)(\d*)((?:-[a-z]+)*)", head)
     if not shape:
-        raise ConfigError(f"attack {text!r} is not of the form {GRAMMAR}; {_examples(text)}")
-    raise ConfigError(
-        f"attack {text!r}: {unknown_name('attack', shape[1], known)}. The form is {GRAMMAR}; {_examples(text)}"
-    )
+        raise ConfigError(f"it is not of the form {GRAMMAR}; {_examples(text)}")
+    raise ConfigError(f"{unknown_name('attack', shape[1], known)}. The form is {GRAMMAR}; {_examples(text)}")
 
 
-def _read_options(
-    text: str, cls: type[Attack], words: list[str], steps: int
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def _read_options(cls: type[Attack], words: list[str], steps: int) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The options that the words after the budget set one by one, and those of a profile named among them."""
     takes = _defaults(cls)
     options, profiles = [o for o in OPTIONS if o.keyword in takes], cls.profiles(steps)
     given: dict[str, Any] = {}
     named: dict[str, Any] | None = None
-    words = words[1:] if words[:1] == ["255"] else words
-    for word in words:
+    for word in words[1:] if words[:1] == ["255"] else words:
         if word in profiles:
             named = profiles[word]
             continue
@@ -366,11 +351,9 @@ def _read_options(
         else:
             accepted = [*(o.form for o in options), *profiles]
             near = difflib.get_close_matches(word, accepted, n=1)
-            raise ConfigError(
-                f"attack {text!r}: option {word!r} is not one of {', '.join(accepted)}"
-                + (f"; did you mean {near[0]!r}?" if near else "")
-            )
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"option {word!r} is not one of {', '.join(accepted)}{hint}")
         if option.keyword in given:
-            raise ConfigError(f"attack {text!r}: {option.form} is given twice")
+            raise ConfigError(f"{option.form} is given twice")
         given[option.keyword] = option.read(match[1])
     return given, named

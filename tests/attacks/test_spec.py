@@ -107,7 +107,7 @@ def test_the_expansion_parses_to_the_same_attack(text: str, profile: str) -> Non
 @pytest.mark.parametrize(
     ("text", "says"),
     (
-        ("pgd40", r"'pgd40' is not of the form NAME\[STEPS\]\[-OBJECTIVE\]@EPS.*examples: pgd40-fkl@16"),
+        ("pgd40", r"attack 'pgd40': it is not of the form NAME\[STEPS\]\[-OBJECTIVE\]@EPS.*examples: pgd40-fkl@16"),
         ("", "is not of the form"),
         ("pgd40@", "is not of the form"),
         ("pgd40-@8", "is not of the form"),
