@@ -8,7 +8,6 @@ worker has, on the same kind of processor with the same versions.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import io
 import logging
 import time
@@ -36,7 +35,7 @@ MAX_FAILED_STARTS = 20  # workers in a row that are lost before they run
 
 def filler(engine: Engine) -> Fill:
     """The function that fills banks under this engine."""
-    return fill_here if engine.name == "local" else functools.partial(fill_on_ray, engine=engine)
+    return fill_here if engine.name == "local" else lambda work, bar: _RayBankBuilder(work, bar, Cluster(engine)).run()
 
 
 def pack(work: Work) -> bytes:
@@ -83,11 +82,10 @@ class Worker:
 
 @dataclass
 class _WorkerHandle:
-    """A worker, for the driver: its machine ("" until it runs), whether it has the networks, and its shard."""
+    """A worker, for the driver: its machine ("" until it runs), and its shard with the lock of it."""
 
     actor: Any
     machine: str = ""
-    ready: bool = False
     shard: int | None = None
     lock: FileLock | None = None
 
@@ -97,17 +95,9 @@ class _WorkerHandle:
         self.shard = self.lock = None
 
 
-def fill_on_ray(work: Work, bar: Bar, engine: Engine) -> Mapping[str, Any]:
-    """Fill the shards of ``work`` on a cluster (:class:`~advpt.cluster.Cluster`). Machines may leave and join.
-
-    Raises:
-        BankError: workers that differ in what the bits depend on; a shard that ends its workers again and again.
-        AdvPTError: what a worker raised; finished shards stay.
-    """
-    return _RayBankBuilder(work, bar, Cluster(engine)).run()
-
-
 class _RayBankBuilder:
+    """Fills the shards of a work on a cluster, whose machines may leave and join."""
+
     def __init__(self, work: Work, bar: Bar, cluster: Cluster) -> None:
         self.work, self.bar, self.cluster, self.ray = work, bar, cluster, cluster.ray
         self.parcel = self.ray.put(pack(work))
@@ -121,6 +111,12 @@ class _RayBankBuilder:
         self.logged_wait = False
 
     def run(self) -> Mapping[str, Any]:
+        """Returns what the shards were built with.
+
+        Raises:
+            BankError: workers that differ in what the bits depend on; a shard that ends its workers again and again.
+            AdvPTError: what a worker raised; finished shards stay.
+        """
         checked = 0.0
         try:
             while self.todo or any(handle.shard is not None for handle in self.handles.values()):
@@ -183,12 +179,12 @@ class _RayBankBuilder:
             return
         if handle.shard is None:
             self.compare(handle.machine, value)
-            handle.ready = True
         else:
             self.bar.update(len(self.work.shards[handle.shard]))
             handle.release()
         self.idle.append(handle)
-        self.bar.set_postfix_str(f"{sum(h.ready for h in (*self.handles.values(), *self.idle))} workers")
+        workers = [each for each in (*self.handles.values(), *self.idle) if each.machine]
+        self.bar.set_postfix_str(f"{len(workers)} workers")
 
     def handle_loss(self, handle: _WorkerHandle, error: Exception) -> None:
         """Give a lost worker's shard to another, unless that shard has ended too many workers."""

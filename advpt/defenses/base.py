@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from advpt.attacks.noise import SampleNoise, as_noise
 from advpt.errors import DefenseError
@@ -49,6 +49,9 @@ class Defense(ABC):
 
     def to(self, device: torch.device) -> Defense:
         """Move weights, if there are any."""
+        for value in vars(self).values():
+            if isinstance(value, nn.Module):
+                value.to(device)
         return self
 
     @classmethod  # noqa: B027 - nothing to check is fine

@@ -92,11 +92,6 @@ class DiffPure(Defense):
             raise DefenseError('DiffPure needs diffusers; pip install "advpt[diffpure]"')
         own_file(str(options["weights"])) if options["weights"] else adm.PUBLISHED.find()
 
-    def to(self, device: torch.device) -> DiffPure:
-        if isinstance(self.model, nn.Module):
-            self.model.to(device)
-        return self
-
     def parameters(self) -> dict[str, Any]:
         options = {name: getattr(self, name) for name in ("t", "sampler", "stride", "dtype", "size")}
         weights = {"weights": self.digest} | ({"reads": self.reads} if self.reads else {})

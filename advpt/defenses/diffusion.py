@@ -102,6 +102,4 @@ SAMPLERS: dict[str, Callable[..., Tensor]] = {"ddpm": ddpm, "sde": sde}
 
 def calls(sampler: str, t: int, stride: int = 1) -> int:
     """Network calls per image."""
-    if t == 0:
-        return 0
     return len(ddpm_indices(t, stride)) if sampler == "ddpm" else len(sde_times(t, stride))

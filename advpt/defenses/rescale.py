@@ -81,7 +81,7 @@ class RandomRescale(Defense):
         """(smallest r, largest r, canvas) in pixels for sides of ``n`` pixels: (224, 247, 248) for 224."""
         canvas = max(round(n * self.canvas), 2)
         smallest = max(1, round(n * self.low))
-        return min(smallest, canvas), max(min(smallest, canvas), canvas - 1), canvas
+        return smallest, max(smallest, canvas - 1), canvas
 
     def parameters(self) -> dict[str, Any]:
         return super().parameters() | self.options

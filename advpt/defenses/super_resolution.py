@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -67,11 +66,6 @@ class SuperResolution(Defense):
     def require(cls, options: Mapping[str, Option]) -> None:
         if options["sr"] == "edsr":
             own_file(str(options["weights"])) if options["weights"] else edsr.PUBLISHED.find()
-
-    def to(self, device: torch.device) -> SuperResolution:
-        if self.network is not None:
-            self.network.to(device)
-        return self
 
     def parameters(self) -> dict[str, Any]:
         return super().parameters() | {
