@@ -288,7 +288,8 @@ class Files(Attack):
 
     def examine(self, images: ImageSet, workers: int = 0) -> None:
         self.require(images)
-        distances, limit = [], 0.0
+        distances: list[tuple[float, str]] = []
+        limit = 0.0
         for start, batch in zip(range(0, len(images), CHUNK), images.batches(range(len(images)), CHUNK, workers)):
             ids = images.ids[start : start + CHUNK]
             distances += zip(self.measure(self._read(ids) - batch.pixels).tolist(), ids)
