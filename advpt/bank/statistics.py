@@ -113,7 +113,7 @@ class Source:
             yield torch.cat(crops)
 
 
-def looked_through(backbone: Backbone, visual: Tensor) -> dict[str, Any]:
+def encoder_fields(backbone: Backbone, visual: Tensor) -> dict[str, Any]:
     """The fields of whose statistics they are: weights and prompts ``[J, n, D_v]``, and the shape that follows."""
     arch = backbone.architecture
     patches = (arch.resolution // arch.patch) ** 2 if arch.patch else 0
@@ -126,7 +126,7 @@ def looked_through(backbone: Backbone, visual: Tensor) -> dict[str, Any]:
 
 def spec(backbone: Backbone, visual: Tensor, source: Source) -> dict[str, Any]:
     """Everything that determines a bank, as JSON values; its SHA-256 is the key."""
-    fields = {"format": FORMAT, "kind": KIND, "version": VERSION} | looked_through(backbone, visual) | source.fields()
+    fields = {"format": FORMAT, "kind": KIND, "version": VERSION} | encoder_fields(backbone, visual) | source.fields()
     return additions.omit(fields, additions.BANK_FIELDS)
 
 
@@ -185,7 +185,7 @@ def open_statistics(folder: Path, wanted: Mapping[str, Any] | None = None) -> St
     """Read a bank and compare it with its checksums.
 
     Args:
-        wanted: fields it must have; see :func:`spec` and :func:`looked_through`.
+        wanted: fields it must have; see :func:`spec` and :func:`encoder_fields`.
 
     Raises:
         BankMismatchError: it is of other prompts, weights or images; every differing field is named.
@@ -209,7 +209,7 @@ def open_statistics(folder: Path, wanted: Mapping[str, Any] | None = None) -> St
 
 def find(root: Path, backbone: Backbone, visual: Tensor, crops: str = "centre") -> list[Path]:
     """Folders of all banks below ``root`` that are of these weights and prompts."""
-    wanted, folders = looked_through(backbone, visual), []
+    wanted, folders = encoder_fields(backbone, visual), []
     for path in sorted(root.glob(f"*/{backbone.folder}/{FOLDER}/*/{MANIFEST}")):
         try:
             made = read_manifest(path.parent)["spec"]

@@ -26,29 +26,7 @@ PUBLISHED = WeightFile(
     "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/256x256_diffusion_uncond.pt",
     "a37c32fffd316cd494cf3f35b339936debdc1576dad13fe57c42399a5dbc78b1",  # as recorded in DiscoArt 0.12.1's model list
 )
-ADM_256: dict[str, Any] = {
-    "sample_size": 256,
-    "in_channels": 3,
-    "out_channels": 6,
-    "center_input_sample": False,
-    "time_embedding_type": "positional",
-    "flip_sin_to_cos": True,
-    "freq_shift": 0,
-    "down_block_types": ["ResnetDownsampleBlock2D"] * 3 + ["AttnDownBlock2D"] * 3,
-    "up_block_types": ["AttnUpBlock2D"] * 3 + ["ResnetUpsampleBlock2D"] * 3,
-    "block_out_channels": [256, 256, 512, 512, 1024, 1024],
-    "layers_per_block": 2,
-    "downsample_type": "resnet",
-    "upsample_type": "resnet",
-    "resnet_time_scale_shift": "scale_shift",
-    "attention_head_dim": 64,
-    "norm_num_groups": 32,
-    "attn_norm_num_groups": 32,
-    "norm_eps": 1e-5,
-    "act_fn": "silu",
-    "mid_block_scale_factor": 1,
-    "add_attention": True,
-}
+ADM_256: dict[str, Any] = json.loads(Path(__file__).with_name("adm_256.json").read_text())  # in diffusers' words
 # Settings that no tensor shows: part of a bank's key where a user's own file differs from OpenAI's model.
 UNSEEN = ("center_input_sample", "time_embedding_type", "flip_sin_to_cos", "freq_shift", "attention_head_dim",
           "norm_num_groups", "attn_norm_num_groups", "norm_eps", "act_fn", "mid_block_scale_factor")  # fmt: skip

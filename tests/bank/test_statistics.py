@@ -93,13 +93,13 @@ def test_what_does_not_fit_is_refused(tiny_clip, images, tmp_path: Path) -> None
     found = statistics.build(tiny_clip, visual, Source(images(5)), tmp_path)
     folder = statistics.folder_of(tmp_path, found.spec)
     with pytest.raises(BankMismatchError, match=r"encoder\.visual_prompt: the bank has .*, the run asks for"):
-        statistics.open_statistics(folder, statistics.looked_through(tiny_clip, prompts(1)))
+        statistics.open_statistics(folder, statistics.encoder_fields(tiny_clip, prompts(1)))
     with pytest.raises(BankMismatchError, match="tokens: the bank has 20, the run asks for 19"):
-        statistics.open_statistics(folder, statistics.looked_through(tiny_clip, visual[:, :2]))
+        statistics.open_statistics(folder, statistics.encoder_fields(tiny_clip, visual[:, :2]))
     other = dataclasses.replace(tiny_clip.architecture, vision_layers=3)
     object.__setattr__(tiny_clip, "architecture", other)
     with pytest.raises(BankMismatchError, match="blocks: the bank has 2, the run asks for 3"):
-        statistics.open_statistics(folder, statistics.looked_through(tiny_clip, visual))
+        statistics.open_statistics(folder, statistics.encoder_fields(tiny_clip, visual))
 
 
 def test_damage_is_found(tiny_clip, images, tmp_path: Path, capsys) -> None:
