@@ -112,8 +112,10 @@ def load_surrogate(
         return fit_linear(features, labels, len(train.classnames), HEAD)
 
     state = read_or_make(folder, key_fields, fit)
+    fitted = nn.Linear(head.in_features, len(train.classnames))
+    _load(fitted, state, str(folder))
     about += f", linear head fitted to {len(train)} training images"
-    return Surrogate("resnet50", headless.body, linear(state), about).to(device)
+    return Surrogate("resnet50", network, fitted, about).to(device)
 
 
 def read_resnet(path: str = "") -> dict[str, Tensor]:
@@ -149,13 +151,6 @@ def small_cnn(classes: int) -> tuple[nn.Module, nn.Linear]:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), nn.Linear(width, classes)
 
 
-def linear(state: dict[str, Tensor]) -> nn.Linear:
-    """A linear layer with these weights."""
-    layer = nn.Linear(state["weight"].shape[1], state["weight"].shape[0])
-    layer.load_state_dict(state)
-    return layer
-
-
 def fit_linear(features: Tensor, labels: Tensor, classes: int, recipe: Recipe) -> dict[str, Tensor]:
     """Weight ``[K, F]`` and bias ``[K]`` of a linear layer fitted to ``features [n, F]`` by cross-entropy."""
     with torch.random.fork_rng(devices=[]):
@@ -185,19 +180,17 @@ def _small(settings: SurrogateSettings, train: ImageSet, folder: Path, device: t
         raise ConfigError("EVAL.SURROGATE_WEIGHTS is for resnet50; small-cnn is trained on the data set's images")
     if max(train.preprocessing.size) > SMALL_SIDE:
         raise ConfigError(f"EVAL.SURROGATE small-cnn is for images of at most {SMALL_SIDE} pixels; use resnet50")
-    classes = len(train.classnames)
+    about = f"a small CNN trained on {len(train)} training images: a stand-in for a ResNet-50"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SMALL.seed)
-        body, head = small_cnn(classes)
-    about = f"a small CNN trained on {len(train)} training images: a stand-in for a ResNet-50"
+        network = Surrogate("small-cnn", *small_cnn(len(train.classnames)), about)
 
     def fit() -> dict[str, Tensor]:
         pixels, labels = _training_images(train, 256, lambda pixels: pixels)
-        network = Surrogate("small-cnn", body, head, about).to(device).requires_grad_(True).train()
+        network.to(device).requires_grad_(True).train()
         return _fit(network, pixels.to(device), labels.to(device), SMALL)
 
     state = read_or_make(folder, _key_fields("small-cnn", train, SMALL), fit)
-    network = Surrogate("small-cnn", body, head, about)
     _load(network, state, str(folder))
     return network.to(device).eval().requires_grad_(False)
 

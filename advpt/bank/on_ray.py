@@ -58,10 +58,11 @@ def unpack(parcel: bytes, device: torch.device) -> Work:
 class Worker:
     """The Ray actor that fills shards."""
 
+    work: Work
+
     def __init__(self, threads: int, gpus: float) -> None:
         torch.set_num_threads(threads)
         self.device = torch.device("cuda" if gpus and torch.cuda.is_available() else "cpu")
-        self.work: Work | None = None
 
     def where(self) -> str:
         """The machine's id."""
@@ -75,8 +76,6 @@ class Worker:
         return self.work.built_with()
 
     def fill(self, index: int) -> None:
-        if self.work is None:
-            raise BankError("a worker was asked for a shard before it had the networks")
         self.work.fill(index, lambda n: None)
 
 
@@ -117,12 +116,9 @@ class _RayBankBuilder:
             BankError: workers that differ in what the bits depend on; a shard that ends its workers again and again.
             AdvPTError: what a worker raised; finished shards stay.
         """
-        checked = 0.0
         try:
             while self.todo or any(handle.shard is not None for handle in self.handles.values()):
-                if time.monotonic() - checked > POLL_SECONDS:
-                    self.start_workers()
-                    checked = time.monotonic()
+                self.start_workers()
                 self.assign_shards()
                 if not self.handles:  # other processes have the remaining shards
                     time.sleep(POLL_SECONDS)
