@@ -115,6 +115,7 @@ class PGD(Attack):
 
     def parameters(self) -> dict[str, Any]:
         always = {name: getattr(self, name) for name in ("steps", "step", "restarts", "start", "clip_first")}
+        # Options that came later are named only where they are used, so that older banks keep their keys.
         defaults = {"momentum": 0.0, "diverse": "none", "ti": False, "copies": 1}
         changed = {name: getattr(self, name) for name, value in defaults.items() if getattr(self, name) != value}
         changed |= {"draws": self.eot_samples} if self.eot_samples != 1 else {}
@@ -126,7 +127,7 @@ class PGD(Attack):
         best, best_loss = x, torch.full((len(x),), float("-inf"), device=x.device)
         stage = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
         for _ in range(self.restarts):
-            images = self._once(forward, x, y, clean, noise)
+            images = self._from_one_start(forward, x, y, clean, noise)
             with torch.no_grad():
                 output = forward(images)
                 loss = self.objective.loss(output, clean, y)
@@ -140,7 +141,7 @@ class PGD(Attack):
                 stage = torch.where(better, is_wrong(output, y).long() - 1, stage)
         return best, best_loss, stage
 
-    def _once(self, forward: Forward, x: Tensor, y: Tensor, clean: Tensor, noise: SampleNoise) -> Tensor:
+    def _from_one_start(self, forward: Forward, x: Tensor, y: Tensor, clean: Tensor, noise: SampleNoise) -> Tensor:
         images = x + self._start(x, noise)
         if self.clip_first:
             images = self.project(images, x)

@@ -307,8 +307,9 @@ def _read(text: str, profile: str) -> tuple[type[Attack], dict[str, Any]]:
         parse_eps(_decimal(given["eps_n"]), what="the inner budget n")
     if "step" in given:
         require_step(given["step"], count, eps)
-    standing = dict(short.options) if short else cls.profiles(count).get(profile, {})
-    preset = dict(standing if named is None else named)
+    if named is None:
+        named = dict(short.options) if short else cls.profiles(count).get(profile, {})
+    preset = dict(named)
     objective = objective or preset.pop("objective", None) or (short.objective if short else cls.default_objective)
     if objective not in cls.objectives:
         raise ConfigError(unknown_name("objective", objective, [o for o in OBJECTIVES if o in cls.objectives]))
