@@ -116,9 +116,12 @@ class _RayBankBuilder:
             BankError: workers that differ in what the bits depend on; a shard that ends its workers again and again.
             AdvPTError: what a worker raised; finished shards stay.
         """
+        checked = 0.0
         try:
             while self.todo or any(handle.shard is not None for handle in self.handles.values()):
-                self.start_workers()
+                if time.monotonic() - checked > POLL_SECONDS:  # not at once again where they are lost as they start
+                    self.start_workers()
+                    checked = time.monotonic()
                 self.assign_shards()
                 if not self.handles:  # other processes have the remaining shards
                     time.sleep(POLL_SECONDS)
