@@ -14,7 +14,7 @@ import dataclasses
 import difflib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -98,14 +98,14 @@ class ShortName:
     steps: int
     objective: str
     ratio: float | None
-    options: tuple[tuple[str, Any], ...] = ()
+    options: Mapping[str, Any]
 
 
 SHORT_NAMES = {
-    "fgsm": ShortName("pgd", 1, "ce", 1.0, (("start", "none"),)),
-    "mifgsm": ShortName("pgd", 10, "ce", 1.0, (("start", "none"), ("momentum", 1.0))),
-    "difgsm": ShortName("pgd", 10, "ce", 1.0, (("start", "none"), ("diverse", "slight"))),
-    "cw": ShortName("pgd", 40, "margin", None),
+    "fgsm": ShortName("pgd", 1, "ce", 1.0, {"start": "none"}),
+    "mifgsm": ShortName("pgd", 10, "ce", 1.0, {"start": "none", "momentum": 1.0}),
+    "difgsm": ShortName("pgd", 10, "ce", 1.0, {"start": "none", "diverse": "slight"}),
+    "cw": ShortName("pgd", 40, "margin", None, {}),
 }
 
 
@@ -299,7 +299,7 @@ def _read(text: str, profile: str) -> tuple[type[Attack], dict[str, Any]]:
     if short and short.steps == 1 and steps not in (None, 1):
         raise ConfigError(f"{name} takes one step; for {steps} write pgd{steps}-ce@{_decimal(eps)}/none")
     count = steps or (short.steps if short else cls.default_steps)
-    given, named = _read_options(cls, words, count)
+    given, preset = _read_options(cls, words, count)
     if steps == 0 or given.get("step", 1) <= 0 or given.get("restarts", 1) <= 0:
         raise ConfigError("steps, restarts and step size must be above 0")
     parse_eps(budget, given.get("norm", "linf"))
@@ -307,16 +307,15 @@ def _read(text: str, profile: str) -> tuple[type[Attack], dict[str, Any]]:
         parse_eps(_decimal(given["eps_n"]), what="the inner budget n")
     if "step" in given:
         require_step(given["step"], count, eps)
-    if named is None:
-        named = dict(short.options) if short else cls.profiles(count).get(profile, {})
-    preset = dict(named)
-    objective = objective or preset.pop("objective", None) or (short.objective if short else cls.default_objective)
+    if preset is None:  # no profile in the text
+        preset = short.options if short else cls.profiles(count).get(profile, {})
+    objective = objective or preset.get("objective") or (short.objective if short else cls.default_objective)
     if objective not in cls.objectives:
         raise ConfigError(unknown_name("objective", objective, [o for o in OBJECTIVES if o in cls.objectives]))
     options = cls.default_options(objective, eps, count)
     if short and short.ratio is not None:
         options["step"] = short.ratio * eps / count
-    return cls, options | preset | given | {"eps": eps, "objective": objective, "steps": count}
+    return cls, options | dict(preset) | given | {"eps": eps, "objective": objective, "steps": count}
 
 
 def _examples(text: str) -> str:
@@ -336,12 +335,12 @@ def _read_head(head: str, text: str) -> tuple[str, int | None, str]:
     raise ConfigError(f"{unknown_name('attack', shape[1], known)}. The form is {GRAMMAR}; {_examples(text)}")
 
 
-def _read_options(cls: type[Attack], words: list[str], steps: int) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def _read_options(cls: type[Attack], words: list[str], steps: int) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
     """The options that the words after the budget set one by one, and those of a profile named among them."""
     takes = _defaults(cls)
     options, profiles = [o for o in OPTIONS if o.keyword in takes], cls.profiles(steps)
     given: dict[str, Any] = {}
-    named: dict[str, Any] | None = None
+    named: Mapping[str, Any] | None = None
     for word in words[1:] if words[:1] == ["255"] else words:
         if word in profiles:
             named = profiles[word]

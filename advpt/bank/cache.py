@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,7 @@ from advpt.prompts.image_encoder import visual_digest, with_visual_prompts
 
 log = logging.getLogger(__name__)
 
-CHECKED_IMAGES = 64  # image files compared with their hashes when a bank is reused; `bank verify --images` does all
+CHECKED_IMAGES = 64  # image files, evenly spread, that are compared with their hashes when a bank is reused
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +223,7 @@ class BankCache:
         bank = open_bank(folder, spec.fields(), verify=self.verify)
         log.info("bank     %s: %s %s, %d images", label, verb, spec.key[:12], len(bank))
         if self.verify and verb == "reused":
-            check_images(bank, images, CHECKED_IMAGES)
+            check_images(bank, images)
         if list(bank.ids) != images.ids or not torch.equal(bank.labels, images.labels):
             raise BankError(
                 f"the rows of {folder} are not the images of its spec; delete the folder and build it again"
@@ -265,7 +266,7 @@ class BankCache:
                 if any(labels.get(sample.id) != sample.label for sample in images.samples):
                     continue
                 if self.verify:
-                    check_images(bank.select(images.ids), images, CHECKED_IMAGES)
+                    check_images(bank.select(images.ids), images)
                 return bank
             except BankError as error:
                 log.warning("not used: %s", error)
@@ -282,10 +283,13 @@ def is_complete(folder: Path) -> bool:
     return False
 
 
-def check_images(bank: Bank, images: ImageSet, limit: int = 0) -> None:
-    """Compare image files with the hashes in the bank: ``limit`` of them, evenly spread (0 = all). Raises
-    BankMismatchError where the bank was made from another file, DataError where it is missing."""
-    step = max(1, -(-len(images) // limit)) if limit else 1
+def check_images(bank: Bank, images: ImageSet) -> None:
+    """Compare up to :data:`CHECKED_IMAGES` image files with the hashes in the bank.
+
+    Raises:
+        BankMismatchError: a file is not the one that the bank was made from. DataError: it is missing.
+    """
+    step = max(1, math.ceil(len(images) / CHECKED_IMAGES))
     for row in range(0, len(images), step):
         path = Path(images.samples[row].path)
         if not path.is_file():
