@@ -17,8 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from advpt.checkpoints import read_state_dict
-from advpt.defenses.weights import WeightFile, own_file
+from advpt.defenses.weights import WeightFile
 from advpt.errors import DefenseError, WeightsError
 
 PUBLISHED = WeightFile(
@@ -145,13 +144,13 @@ def load(weights: str = "") -> tuple[nn.Module, dict[str, Any]]:
         DefenseError: diffusers is not installed.
     """
     if weights:
-        path = own_file(weights)
-        config, state = _config_of(path), read_state_dict(path, "weights of a diffusion model")
+        config = _config_of(PUBLISHED.find(weights))
+        state = PUBLISHED.read(weights)
     else:
-        path, config = PUBLISHED.path, ADM_256
+        config = ADM_256
         build({**config, "block_out_channels": [64] * 6})  # fails without diffusers, before 2 GB are read
         state = convert(PUBLISHED.read(), config)
-    return from_state(state, config, str(path)), config
+    return from_state(state, config, str(PUBLISHED.find(weights))), config
 
 
 def from_state(state: Mapping[str, Tensor], config: Mapping[str, Any], source: str) -> nn.Module:

@@ -22,7 +22,6 @@ from advpt.attacks.noise import SampleNoise
 from advpt.defenses import adm
 from advpt.defenses.base import DEFENSES, Defense, Option
 from advpt.defenses.diffusion import SAMPLERS, STEPS, NoiseModel, calls, diffuse
-from advpt.defenses.weights import own_file
 from advpt.errors import DefenseError, unknown_name
 from advpt.files import tensor_digest
 
@@ -90,7 +89,7 @@ class DiffPure(Defense):
     def require(cls, options: Mapping[str, Option]) -> None:
         if find_spec("diffusers") is None:
             raise DefenseError('DiffPure needs diffusers; pip install "advpt[diffpure]"')
-        own_file(str(options["weights"])) if options["weights"] else adm.PUBLISHED.find()
+        adm.PUBLISHED.find(str(options["weights"]))
 
     def parameters(self) -> dict[str, Any]:
         options = {name: getattr(self, name) for name in ("t", "sampler", "stride", "dtype", "size")}

@@ -15,11 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from advpt.attacks.noise import SampleNoise
-from advpt.checkpoints import read_state_dict
 from advpt.defenses import edsr
 from advpt.defenses.base import DEFENSES, Defense, Option
 from advpt.defenses.wavelet import SIGMA_SPACES, denoise
-from advpt.defenses.weights import own_file
 from advpt.errors import DefenseError, unknown_name
 from advpt.files import tensor_digest
 
@@ -43,8 +41,7 @@ class SuperResolution(Defense):
         self.sigma, self.space = float(sigma), space
         self.network: edsr.EDSR | None = None
         if sr == "edsr":
-            state = read_state_dict(own_file(weights), "weights of EDSR") if weights else edsr.PUBLISHED.read()
-            self.use(edsr.from_state(state, weights or edsr.PUBLISHED.name))
+            self.use(edsr.from_state(edsr.PUBLISHED.read(weights), weights or edsr.PUBLISHED.name))
 
     def use(self, network: edsr.EDSR) -> SuperResolution:
         """Use this network for super-resolution."""
@@ -65,7 +62,7 @@ class SuperResolution(Defense):
     @classmethod
     def require(cls, options: Mapping[str, Option]) -> None:
         if options["sr"] == "edsr":
-            own_file(str(options["weights"])) if options["weights"] else edsr.PUBLISHED.find()
+            edsr.PUBLISHED.find(str(options["weights"]))
 
     def parameters(self) -> dict[str, Any]:
         return super().parameters() | {
