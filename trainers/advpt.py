@@ -27,9 +27,8 @@ from dassl.utils import AverageMeter, MetricMeter
 from torch import Tensor, nn
 
 from advpt import losses
-from advpt.attacks import parse
 from advpt.attacks.pgd import PROFILES
-from advpt.attacks.spec import parse_training
+from advpt.attacks.spec import AttackSpec, parse_training
 from advpt.attacks.surrogate import Surrogate, load_surrogate
 from advpt.backbones.clip import OFFICIAL, Backbone, load_backbone
 from advpt.backbones.precision import half_precision
@@ -132,6 +131,7 @@ class CLIPTrainer(TrainerX):
     reads_class_names: ClassVar[bool] = True  # classes of the same name cannot be told apart
 
     options: Settings  # the values of ``settings``
+    training_attack: AttackSpec  # of the bank that prompts are trained on
     bank_settings: BankSettings
     eval_settings: EvalSettings
     classnames: list[str]
@@ -178,7 +178,7 @@ class CLIPTrainer(TrainerX):
         require_ranges(cfg, self.nodes())
         for settings in (self.settings, ZeroShotSettings, BackboneSettings, SurrogateSettings):
             settings.from_cfg(cfg)
-        parse_training(BankSettings.from_cfg(cfg).attack, "BANK.ATTACK", cfg.BANK.PROFILE)
+        self.training_attack = parse_training(BankSettings.from_cfg(cfg).attack, "BANK.ATTACK", cfg.BANK.PROFILE)
         evaluation = EvalSettings.from_cfg(cfg)
         threats(evaluation.attacks, evaluation.protocols)
         defended.check(evaluation)
@@ -660,8 +660,7 @@ class AdvPT(PromptTrainer):
 
     def prepare_training(self) -> None:
         settings = self.bank_settings
-        attack = parse(settings.attack, settings.profile)
-        request = AttackRequest(self.bank_images(), attack, self.zero_shot, settings.seed)
+        request = AttackRequest(self.bank_images(), self.training_attack, self.zero_shot, settings.seed)
         bank, self.input_seconds = timed(self.bank_cache, request)
         self.train_loader_x = bank_loader(bank, self.cfg, self.seed)
         self.backbone.release_image_encoder()

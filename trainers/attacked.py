@@ -59,7 +59,8 @@ class AttackedTrainer(PromptTrainer):
     def check_cfg(self, cfg: Any) -> None:
         super().check_cfg(cfg)
         text = self.settings.from_cfg(cfg).attack
-        attack = parse(text).build()
+        self.attack_spec = parse(text)
+        self.attack = attack = self.attack_spec.build()
         if attack.objective.space != "logits" or attack.source_model == "surrogate" or attack.objective.targeted:
             raise ConfigError(
                 f"{self.settings.node}.ATTACK is {text}; training attacks go through the tuned prompts, for instance "
@@ -68,8 +69,6 @@ class AttackedTrainer(PromptTrainer):
 
     def build_prompts(self) -> None:
         super().build_prompts()
-        self.attack_spec = parse(self.options.attack)
-        self.attack = self.attack_spec.build()
         self.image_encoder = self.backbone.require_image()
 
     # --- a step -------------------------------------------------------------------------------------------------

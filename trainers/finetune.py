@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from advpt.attacks import parse
 from advpt.attacks.base import Attack
 from advpt.attacks.spec import AttackSpec, parse_training
 from advpt.backbones.clip import Backbone
@@ -47,11 +46,10 @@ class EncoderTrainer(GradientTrainer):
 
     def check_cfg(self, cfg: Any) -> None:
         super().check_cfg(cfg)
-        parse_training(self.settings.from_cfg(cfg).attack, f"{self.settings.node}.ATTACK")
+        self.attack_spec = parse_training(self.settings.from_cfg(cfg).attack, f"{self.settings.node}.ATTACK")
 
     def build_model(self) -> None:
         super().build_model()
-        self.attack_spec = parse(self.options.attack)
         self.attack = self.attack_spec.build()
         self.image_encoder = self.backbone.require_image().requires_grad_(True)
         self.optim, self.sched = build_optim(self.image_encoder, self.cfg.OPTIM)

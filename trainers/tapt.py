@@ -242,7 +242,7 @@ class TestTimeTrainer(PromptTrainer):
         if given == ALL:
             return self.bank_of_all(visual, run)
         if given:
-            wanted = statistics.looked_through(self.backbone, visual)
+            wanted = statistics.encoder_fields(self.backbone, visual)
             if not named:
                 has = statistics.open_statistics(Path(given)).spec["encoder"]
                 wanted["encoder"] = wanted["encoder"] | {"visual_prompt": has["visual_prompt"]}
@@ -250,7 +250,7 @@ class TestTimeTrainer(PromptTrainer):
         root, crops = self.bank_cache.root, self.tuning.crops
         folders = statistics.find(root, self.backbone, visual, crops)
         if len(folders) == 1:
-            return statistics.open_statistics(folders[0], statistics.looked_through(self.backbone, visual))
+            return statistics.open_statistics(folders[0], statistics.encoder_fields(self.backbone, visual))
         source = self.source(self.options.statistics_limit, crops)
         dataset_folder = self.bank_cache.dataset_folder(source.images.dataset)
         here = statistics.folder_of(dataset_folder, statistics.spec(self.backbone, visual, source))
@@ -295,7 +295,7 @@ class TestTimeTrainer(PromptTrainer):
                 "record, so statistics over all of them cannot be told from others; name their folder in the place of "
                 "all"
             )
-        wanted = statistics.looked_through(self.backbone, visual)
+        wanted = statistics.encoder_fields(self.backbone, visual)
         for folder in statistics.find(root, self.backbone, visual, self.tuning.crops):
             bank = statistics.open_statistics(folder, wanted)
             if bank.count == whole:

@@ -3,9 +3,9 @@
 AutoAttack leaves alone what it need not change: images that the attacked prompt misclassifies already, and images that
 it cannot break, come back bit-identical. ``every`` perturbs those too, with the iterate of highest loss of APGD-CE.
 
-The package's stages run one by one, each on the images that the earlier ones left, which is what its own
-``run_standard_evaluation`` does with all of them; so every broken image has a stage. What it would do to its
-surroundings (random state, trace function, gradients of parameters, counters of its checks) is undone.
+Its stages run one by one, each on the images that the earlier ones left, as its own ``run_standard_evaluation`` does;
+so every broken image has a stage. What it would do to its surroundings (random state, trace function, gradients of
+parameters, counters of its checks) is undone.
 """
 
 from __future__ import annotations
@@ -35,16 +35,10 @@ TARGETS = 9  # target classes of the targeted stages, fewer where there are not 
 
 
 def package() -> ModuleType:
-    """The installed package.
-
-    Raises:
-        AttackError: neither is installed; the message has the command.
-    """
+    """The installed package. Raises AttackError where there is none."""
     for name in PACKAGES:
-        try:
+        with contextlib.suppress(ImportError):
             return importlib.import_module(name)
-        except ImportError:
-            continue
     raise AttackError(
         "AutoAttack needs the package pyautoattack, which is not installed: pip install 'pyautoattack>=0.2'"
     )
@@ -164,11 +158,7 @@ class APGDPair(_Standard):
 
 def stages_for(stages: tuple[str, ...], classes: int) -> list[tuple[int, str]]:
     """The stages that exist for so many classes, with their index. Three classes are too few for the targeted DLR loss,
-    which the untargeted one replaces; two are too few for either, and targeted FAB has one target then.
-
-    Raises:
-        AttackError: fewer than two classes.
-    """
+    which the untargeted one replaces; two are too few for either, and targeted FAB has one target then."""
     if classes < 2:
         raise AttackError(f"AutoAttack needs at least two classes, got {classes}")
     existing = []
@@ -181,16 +171,14 @@ def stages_for(stages: tuple[str, ...], classes: int) -> list[tuple[int, str]]:
 
 
 def is_original(attack: Any) -> bool:
-    """Whether the object comes from the original package ``autoattack``."""
+    """Whether the object is of the original package ``autoattack``."""
     return hasattr(attack, "is_tf_model")
 
 
 def evaluate(attack: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Images and predicted labels of one run of the package over one batch."""
-    if is_original(attack):
-        images, predicted = attack.run_standard_evaluation(x, y, bs=len(x), return_labels=True)
-    else:
-        images, predicted = attack.run_standard_evaluation(x, y, batch_size=len(x))
+    arguments = {"bs": len(x), "return_labels": True} if is_original(attack) else {"batch_size": len(x)}
+    images, predicted = attack.run_standard_evaluation(x, y, **arguments)
     return images, predicted
 
 

@@ -45,7 +45,7 @@ class FiniteCheck:
 
     def __init__(self, forward: Forward) -> None:
         self.forward = forward
-        self._finite: Tensor | None = None  # on the device: asked for once, at the end
+        self.finite = torch.tensor(True)  # whether all was so far, on the device: read once, at the end
 
     def __call__(self, pixels: Tensor) -> Tensor:
         if pixels.requires_grad:
@@ -55,13 +55,7 @@ class FiniteCheck:
         return output
 
     def _check(self, value: Tensor) -> None:
-        finite = torch.isfinite(value).all()
-        self._finite = finite if self._finite is None else self._finite & finite
-
-    @property
-    def finite(self) -> bool:
-        """Whether all was finite so far."""
-        return self._finite is None or bool(self._finite)
+        self.finite = self.finite & torch.isfinite(value).all()
 
 
 class Attack(ABC):
@@ -104,7 +98,7 @@ class Attack(ABC):
 
     @classmethod
     def profiles(cls, steps: int) -> dict[str, dict[str, Any]]:
-        """Named sets of options."""
+        """Options by the name of a profile."""
         return {}
 
     def provenance(self) -> dict[str, str]:
@@ -112,18 +106,10 @@ class Attack(ABC):
         return {}
 
     def require(self, images: ImageSet) -> None:  # noqa: B027 - most attacks take any images
-        """Check the list of images, without reading them, before anything is attacked.
-
-        Raises:
-            AttackError: some cannot be attacked; the message names them.
-        """
+        """Check the list of images, without reading them, before anything is attacked. Raises AttackError."""
 
     def examine(self, images: ImageSet, workers: int = 0) -> None:  # noqa: B027 - as above
-        """Check the images, read in ``workers`` processes, before the first of them is attacked.
-
-        Raises:
-            AttackError: as :meth:`require`.
-        """
+        """Check the images, read in ``workers`` processes, before the first is attacked. Raises AttackError."""
 
     @property
     def radius(self) -> float:
@@ -173,7 +159,7 @@ class Attack(ABC):
             raise AttackError(f"{self.name} returned shape {list(images.shape)} for images {list(x.shape)}")
         images = self.project(images.detach().float(), x)
         distance = self.measure(images - x)
-        if not (checked.finite and bool(torch.isfinite(images).all() and torch.isfinite(loss).all())):
+        if not bool(checked.finite and torch.isfinite(images).all() and torch.isfinite(loss).all()):
             raise AttackError(
                 f"{self.name}: a non-finite image, objective or gradient; check the encoder's weights and precision"
             )

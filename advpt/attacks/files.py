@@ -1,23 +1,9 @@
-"""Adversarial images made elsewhere, as an attack of their own: ``files:PATH@EPS``.
+"""Adversarial images made elsewhere, as an attack of their own: ``files:PATH@EPS`` (docs/migration.md).
 
-PATH is a folder or a tensor file. Its images are those that the model reads: at its input size, after the resize and
-centre crop of the run's test transform, in [0, 1] and not normalised. Each has the id of its clean image, which is the
- clean image's path below the data root:
-
-=====================  ===============================================================================================
-folder                 8-bit PNG: ``<id>.png``, or the id with the suffix .png in the place of its own
-``.safetensors``       a tensor ``images [n, 3, h, w]``; ``ids`` in the metadata, a JSON list of n texts
-``.pt``, ``.pth``      a dict with ``images`` and ``ids``, a list; read with ``weights_only``
-``.npy``               the array of images; read without pickle
-=====================  ===============================================================================================
-
-``images`` are uint8 (0 to 255) or floating point (0 to 1). Where a tensor file has no ids they stand in a text file
-beside it, one a line: ``adv.npy`` has ``adv.ids.txt``. JPEG is refused: it changes pixels by more than most budgets.
-Images of another size are too: resizing mixes pixels, after which a budget means nothing.
-
-No image is clipped or moved. One beyond the budget is refused, rounding apart: 0.5/255 for 8-bit images and 0.0623/255
-for half precision, per pixel (a whole EPS is never exceeded by 8-bit images, whose distances are whole numbers). With
-the L2 norm nothing is added for rounding.
+PATH is a folder or a tensor file; each image has the id of its clean image, which is that one's path below the data
+root. Images are those that the model reads: at its input size, in [0, 1] and not normalised. None is clipped or moved:
+one beyond the budget is refused, rounding apart: 0.5/255 for 8-bit images and 0.0623/255 for half precision, per pixel
+(a whole EPS is never exceeded by 8-bit images, whose distances are whole numbers). With the L2 norm nothing is added.
 """
 
 from __future__ import annotations
@@ -26,7 +12,6 @@ import functools
 import json
 import logging
 import math
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -50,12 +35,10 @@ from advpt.files import digest, file_digest
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".safetensors", ".npy", ".pt", ".pth")
 ROUNDING = {torch.uint8: 0.5, torch.float16: 255 * 2.0**-12, torch.float32: 0.0, torch.float64: 0.0}  # in 1/255
 LOSSLESS = ("RGB", "L", "P")  # Pillow's modes of 8-bit PNG files without transparency
 CHUNK = 64  # images compared at a time
 NAMED = 5  # images that a message names
-Stamp = tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -71,11 +54,8 @@ class Folder:
         return appended if appended.is_file() else appended.with_suffix("").with_suffix(".png")
 
     def require(self, ids: Sequence[str], size: tuple[int, int], part: bool) -> None:
-        """Refuse a folder without exactly these images, of this size (height, width); ``part``: it may have more.
-
-        Raises:
-            AttackError: which images differ, and how.
-        """
+        """Raise AttackError for a folder without exactly these images, of this size (height, width); ``part``: it may
+        have more."""
         files = {name: self.file(name) for name in ids}
         if missing := [name for name, file in files.items() if not file.is_file()]:
             first = files[missing[0]]
@@ -161,9 +141,7 @@ class TensorFile:
     def read(self, ids: Sequence[str]) -> Tensor:
         if missing := [name for name in ids if name not in self.rows]:
             raise AttackError(f"{self.path} holds no image {missing[0]}")
-        rows = [self.rows[name] for name in ids]
-        stored = self.images[rows]
-        pixels = torch.from_numpy(np.array(stored)) if isinstance(stored, np.ndarray) else stored
+        pixels = torch.as_tensor(self.images[[self.rows[name] for name in ids]])
         return pixels.float().div(255) if self.dtype == torch.uint8 else pixels.float()
 
 
@@ -173,31 +151,31 @@ def side_file(path: Path) -> Path:
 
 
 def source(path: Path) -> Folder | TensorFile:
-    """The images at ``path``.
-
-    Raises:
-        AttackError: they cannot be read, or are not what they should be.
-    """
-    return Folder(path) if path.is_dir() else _opened(path, _stamp([path, side_file(path)]))
+    """The images at ``path``. Raises AttackError where they cannot be read, or are not what they should be."""
+    return Folder(path) if path.is_dir() else _opened(path, _stamp(_files_at(path)))
 
 
 def content(path: Path) -> str:
     """SHA-256 (hex) over the files and their ids, wherever they lie."""
+    files = _files_at(path)
+    return _digest(path, files, _stamp(files))
+
+
+def _files_at(path: Path) -> tuple[Path, ...]:
+    """The images of a folder, or a tensor file and the text file beside it."""
     if path.is_dir():
-        files = [path / name for name in listing.scan(path).images]
-    else:
-        files = [path, *([side_file(path)] if side_file(path).is_file() else [])]
-    return _digest(path, tuple(files), _stamp(files))
+        return tuple(path / name for name in listing.scan(path).images)
+    return tuple(file for file in (path, side_file(path)) if file.is_file())
 
 
-def _stamp(files: Sequence[Path]) -> Stamp:
-    """Inode, size and time of every existing file: equal stamps mean unchanged files."""
-    stats = [os.stat(file) for file in files if file.is_file()]  # noqa: PTH116
+def _stamp(files: Sequence[Path]) -> tuple[tuple[int, int, int], ...]:
+    """Inode, size and time of every file: equal stamps mean unchanged files."""
+    stats = [file.stat() for file in files]
     return tuple((each.st_ino, each.st_size, each.st_mtime_ns) for each in stats)
 
 
 @functools.lru_cache(maxsize=16)
-def _digest(path: Path, files: tuple[Path, ...], stamp: Stamp) -> str:
+def _digest(path: Path, files: Sequence[Path], stamp: object) -> str:
     """The digest, cached until a file changes: the files may be many gigabytes."""
     if path.is_dir():
         return digest([[file.relative_to(path).as_posix(), file_digest(file)] for file in files])
@@ -205,7 +183,7 @@ def _digest(path: Path, files: tuple[Path, ...], stamp: Stamp) -> str:
 
 
 @functools.lru_cache(maxsize=4)
-def _opened(path: Path, stamp: Stamp) -> TensorFile:
+def _opened(path: Path, stamp: object) -> TensorFile:
     try:
         images, ids = _READERS[path.suffix.lower()](path)
     except AttackError:
@@ -261,17 +239,12 @@ def _from_torch(path: Path) -> tuple[Any, Any]:
     stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     if isinstance(stored, Tensor):
         return stored, None
-    if not isinstance(stored, dict) or not isinstance(stored.get("images"), Tensor):
+    if not (isinstance(stored, dict) and isinstance(stored.get("images"), Tensor)):
         raise AttackError(f"{path} holds {type(stored).__name__}, expected a tensor, or a dict with images and ids")
     return stored["images"], stored.get("ids")
 
 
-_READERS = {
-    ".safetensors": _from_safetensors,
-    ".npy": _from_array,
-    ".pt": _from_torch,
-    ".pth": _from_torch,
-}
+_READERS = {".safetensors": _from_safetensors, ".npy": _from_array, ".pt": _from_torch, ".pth": _from_torch}
 
 
 @ATTACKS.add
@@ -292,9 +265,9 @@ class Files(Attack):
         self.path = Path(path).expanduser()
         if not self.path.exists():
             raise AttackError(f"there is nothing at {self.path.absolute()}")
-        if not self.path.is_dir() and self.path.suffix.lower() not in SUFFIXES:
+        if not self.path.is_dir() and self.path.suffix.lower() not in _READERS:
             raise AttackError(
-                f"{self.path} is neither a folder nor a file that ends in {', '.join(SUFFIXES)}; docs/migration.md "
+                f"{self.path} is neither a folder nor a file that ends in {', '.join(_READERS)}; docs/migration.md "
                 "shows how others are converted"
             )
 
@@ -336,14 +309,11 @@ class Files(Attack):
     def run(self, forward: Forward, x: Tensor, y: Tensor, noise: SampleNoise) -> tuple[Tensor, Tensor, Tensor]:
         images = self._read(noise.ids).to(x)
         if images.shape == x.shape:  # what is left of an image that was not attacked, after rounding, is that image
-            rounding = max(TOLERANCE, source(self.path).rounding / 255) if self._is_float else TOLERANCE
+            rounding = source(self.path).rounding
+            rounding = TOLERANCE if rounding == ROUNDING[torch.uint8] else max(TOLERANCE, rounding / 255)
             same = (images - x).flatten(1).abs().amax(1) <= rounding
             images = torch.where(same[:, None, None, None], x, images)
         return images, torch.zeros(len(x)), torch.full((len(x),), -1, dtype=torch.int64)
-
-    @property
-    def _is_float(self) -> bool:
-        return source(self.path).rounding != ROUNDING[torch.uint8]
 
     def _read(self, ids: Sequence[str]) -> Tensor:
         pixels = source(self.path).read(ids)

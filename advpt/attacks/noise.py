@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -12,15 +12,12 @@ from advpt.errors import AttackError
 
 
 class SampleNoise:
-    """One generator per image, seeded by its id and the attack seed alone.
-
-    Batch size, order, and number of workers do not change what an image gets; neither does the device, since the
-    numbers are drawn on the CPU.
-    """
+    """One generator per image, seeded by its id and the attack seed alone: batch size, order, number of workers and
+    device (the numbers are drawn on the CPU) do not change what an image gets."""
 
     def __init__(self, ids: Sequence[str], seed: int) -> None:
         self.ids = tuple(ids)
-        self._seeds = [_number(f"{seed}:{sample}") >> 1 for sample in ids]
+        self._seeds = [_number(f"{seed}:{name}") >> 1 for name in self.ids]
         self._generators = [torch.Generator().manual_seed(value) for value in self._seeds]
 
     def __len__(self) -> int:
@@ -39,19 +36,14 @@ class SampleNoise:
         """Standard normal, of the shape, dtype and device of ``like [b, ...]``."""
         return self._draw(torch.randn, like)
 
-    def _draw(self, kind: object, like: Tensor) -> Tensor:
+    def _draw(self, kind: Callable[..., Tensor], like: Tensor) -> Tensor:
         if len(like) != len(self._generators):
             raise ValueError(f"{len(self._generators)} generators for a batch of {len(like)}")
-        rows = [kind(like.shape[1:], generator=g, dtype=torch.float32) for g in self._generators]  # type: ignore[operator]
-        return torch.stack(rows).to(like)
+        return torch.stack([kind(like.shape[1:], generator=g, dtype=torch.float32) for g in self._generators]).to(like)
 
 
 def choose_targets(y: Tensor, classes: int, ids: Sequence[str], seed: int) -> Tensor:
-    """``[b]`` int64: for each image a class other than its label ``y [b]``, by its id and the attack seed alone.
-
-    Raises:
-        AttackError: with one class there is nothing to aim at.
-    """
+    """``[b]`` int64: for each image a class other than its label ``y [b]``, by its id and the attack seed alone."""
     if classes < 2:
         raise AttackError("a targeted attack needs at least two classes")
     jump = [1 + _number(f"target:{seed}:{sample}") % (classes - 1) for sample in ids]

@@ -1,7 +1,7 @@
 """The functions that attacks maximise: one number per image, never averaged over the batch.
 
-Each objective says in which space it works: ``embedding`` objectives get the image embeddings of the attacked encoder,
-``logits`` objectives the logits of the attacked prompt.
+``embedding`` objectives get the image embeddings of the attacked encoder, ``logits`` objectives the logits of the
+attacked prompt.
 """
 
 from __future__ import annotations
@@ -34,21 +34,16 @@ class Objective:
     targeted: bool = False
 
 
-def feature_kl(output: Tensor, clean: Tensor, y: Tensor) -> Tensor:
-    """KL(softmax(clean) || softmax(adversarial)) over the coordinates of the un-normalised embedding (AdvPT,
-    section 4.1, equation 2; temperature 1, no label, no text). Zero with zero gradient at the clean image: it needs a
-    random start."""
+def kl_to_clean(output: Tensor, clean: Tensor, y: Tensor) -> Tensor:
+    """KL(softmax(clean) || softmax(adversarial)). Of embeddings it is AdvPT's (section 4.1, equation 2: over their
+    coordinates, not normalised, temperature 1, no label, no text), of logits TRADES's. Zero with zero gradient at the
+    clean image: it needs a random start."""
     return F.kl_div(output.log_softmax(-1), clean.log_softmax(-1), reduction="none", log_target=True).sum(-1)
 
 
 def cross_entropy(output: Tensor, clean: Tensor, y: Tensor) -> Tensor:
     """Cross-entropy of the attacked prompt's logits to the true label."""
     return F.cross_entropy(output, y, reduction="none")
-
-
-def kl_clean(output: Tensor, clean: Tensor, y: Tensor) -> Tensor:
-    """KL(p(clean) || p(adversarial)) of class probabilities (TRADES)."""
-    return F.kl_div(output.log_softmax(-1), clean.log_softmax(-1), reduction="none", log_target=True).sum(-1)
 
 
 def margin(output: Tensor, clean: Tensor, y: Tensor) -> Tensor:
@@ -76,9 +71,9 @@ def targeted(output: Tensor, clean: Tensor, y: Tensor) -> Tensor:
 OBJECTIVES = {
     o.name: o
     for o in (
-        Objective("fkl", "embedding", False, feature_kl, "KL between softmaxed embeddings (AdvPT)"),
+        Objective("fkl", "embedding", False, kl_to_clean, "KL between softmaxed embeddings (AdvPT)"),
         Objective("ce", "logits", True, cross_entropy, "cross-entropy to the true label"),
-        Objective("kl", "logits", False, kl_clean, "KL between class probabilities (TRADES)"),
+        Objective("kl", "logits", False, kl_to_clean, "KL between class probabilities (TRADES)"),
         Objective("margin", "logits", True, margin, "largest wrong logit minus the true one (CW)"),
         Objective("logit", "logits", True, logit, "the true class's logit, minimised"),
         Objective("target", "logits", True, targeted, "cross-entropy to a target label, minimised", targeted=True),
@@ -87,13 +82,8 @@ OBJECTIVES = {
 }
 
 
-def nothing(output: Tensor, clean: Tensor, y: Tensor) -> Tensor:
-    """Zero: nothing is made large."""
-    return torch.zeros(len(output))
-
-
 # The objective of images made elsewhere; no attack can have it.
-NONE = Objective("none", "embedding", False, nothing, "not known")
+NONE = Objective("none", "embedding", False, lambda output, clean, y: torch.zeros(len(output)), "not known")
 
 
 def is_wrong(logits: Tensor, y: Tensor) -> Tensor:

@@ -41,14 +41,11 @@ PROFILES = {
     "paper": Profile("uniform", True, "bilinear"),
     "released": Profile("uniform_positive", False, "bilinear"),
 }
-# Step sizes where the specification names none, as multiples of eps / steps.
-STEP_RATIO = {"fkl": 1.25}
-OTHER_STEP_RATIO = 2.5
 
 
 def default_step(objective: str, eps: float, steps: int) -> float:
     """Step size in 1/255: 1.25 eps/T for the embedding KL (AdvPT), 2.5 eps/T else (Madry); never above the budget."""
-    step = min(eps, STEP_RATIO.get(objective, OTHER_STEP_RATIO) * eps / steps)
+    step = min(eps, (1.25 if objective == "fkl" else 2.5) * eps / steps)
     return float(f"{step:.4g}")  # four digits, so that what is printed is what is done
 
 
@@ -90,7 +87,7 @@ class PGD(Attack):
         eot_samples: int = 1,
     ) -> None:
         super().__init__(eps=eps, norm=norm, objective=objective)
-        kinds = ["none", *(k for k, v in DIVERSE.items() if v.keeps_size or self.resizes)]
+        kinds = ["none", *(k for k, v in DIVERSE.items() if v.canvas == 1 or self.resizes)]
         if diverse not in kinds:
             raise AttackError(f"{self.name}: {unknown_name('diverse input', diverse, kinds)}")
         if momentum < 0 or copies < 1 or eot_samples < 1:
@@ -99,7 +96,7 @@ class PGD(Attack):
             raise AttackError(f"steps={steps}, restarts={restarts}, start={start!r}: at least 1, 1, one of {STARTS}")
         if start == "none" and objective in ("fkl", "kl"):
             raise AttackError(f"objective {objective!r} has no gradient at the clean image; it needs a random start")
-        if restarts > 1 and start == "none":
+        if start == "none" and restarts > 1:
             raise AttackError("restarts need a random start")
         self.steps, self.restarts, self.start, self.clip_first = steps, restarts, start, clip_first
         self.momentum, self.diverse, self.ti, self.copies = float(momentum), diverse, ti, copies
@@ -118,6 +115,7 @@ class PGD(Attack):
 
     def parameters(self) -> dict[str, Any]:
         always = {name: getattr(self, name) for name in ("steps", "step", "restarts", "start", "clip_first")}
+        # Options that came later are named only where they are used, so that older banks keep their keys.
         defaults = {"momentum": 0.0, "diverse": "none", "ti": False, "copies": 1}
         changed = {name: getattr(self, name) for name, value in defaults.items() if getattr(self, name) != value}
         changed |= {"draws": self.eot_samples} if self.eot_samples != 1 else {}
@@ -129,7 +127,7 @@ class PGD(Attack):
         best, best_loss = x, torch.full((len(x),), float("-inf"), device=x.device)
         stage = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
         for _ in range(self.restarts):
-            images = self._once(forward, x, y, clean, noise)
+            images = self._from_one_start(forward, x, y, clean, noise)
             with torch.no_grad():
                 output = forward(images)
                 loss = self.objective.loss(output, clean, y)
@@ -143,7 +141,7 @@ class PGD(Attack):
                 stage = torch.where(better, is_wrong(output, y).long() - 1, stage)
         return best, best_loss, stage
 
-    def _once(self, forward: Forward, x: Tensor, y: Tensor, clean: Tensor, noise: SampleNoise) -> Tensor:
+    def _from_one_start(self, forward: Forward, x: Tensor, y: Tensor, clean: Tensor, noise: SampleNoise) -> Tensor:
         images = x + self._start(x, noise)
         if self.clip_first:
             images = self.project(images, x)

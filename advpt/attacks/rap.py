@@ -34,7 +34,6 @@ class RAP(PGD):
     """
 
     name = "rap"
-    version = 1
     summary = "reverse adversarial perturbation through a surrogate network"
     source_model = "surrogate"
     objectives = ("ce", "logit", "target", "target-logit")
@@ -88,8 +87,7 @@ class RAP(PGD):
         return faithful | {"advpt-released": released, "released": released, "di-logit": di_logit}
 
     def parameters(self) -> dict[str, Any]:
-        inner = {"late_start": self.late_start, "eps_n": self.eps_n, "inner_steps": self.inner_steps}
-        return super().parameters() | inner
+        return super().parameters() | {n: getattr(self, n) for n in ("late_start", "eps_n", "inner_steps")}
 
     def worst_neighbour(self, forward: Forward, z: Tensor, y: Tensor, noise: SampleNoise) -> Tensor:
         """The images ``[b, 3, h, w]`` within ``eps_n`` of ``z`` and in [0, 1] at which the attack's cross-entropy is

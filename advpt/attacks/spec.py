@@ -2,15 +2,10 @@
 
     NAME[STEPS][-OBJECTIVE]@EPS[,EPS...][/255][/OPTION...]
 
-EPS, and every option that is a budget or a step, is in units of 1/255. A length that reads like a fraction of 1 is
-refused (:func:`parse_eps`, :func:`require_step`). Short forms expand (``pgd40@16`` is AdvPT's
-``pgd40-fkl@16/a0.5``, ``mifgsm10-ce@8`` is ``pgd10-ce@8/a0.8/none/mi``), and the expansion is what is printed and
+EPS, and every option that is a budget or a step, is in units of 1/255; a length that reads like a fraction of 1 is
+refused. Short forms expand (``mifgsm10-ce@8`` is ``pgd10-ce@8/a0.8/none/mi``), and the expansion is what is printed and
 recorded. What a text leaves out comes from the profile, else from the attack's ``default_options``, else from its
-constructor. In a list of attacks to evaluate, ``:PROTOCOL`` may follow (``advpt/evaluation/protocols.py``).
-
-    files:PATH@EPS[/255][/l2]
-
-are images made elsewhere (:mod:`advpt.attacks.files`); the last @ ends PATH.
+constructor. ``files:PATH@EPS[/255][/l2]`` are images made elsewhere (:mod:`advpt.attacks.files`); the last @ ends PATH.
 """
 
 from __future__ import annotations
@@ -19,7 +14,7 @@ import dataclasses
 import difflib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -103,14 +98,14 @@ class ShortName:
     steps: int
     objective: str
     ratio: float | None
-    options: tuple[tuple[str, Any], ...] = ()
+    options: Mapping[str, Any]
 
 
 SHORT_NAMES = {
-    "fgsm": ShortName("pgd", 1, "ce", 1.0, (("start", "none"),)),
-    "mifgsm": ShortName("pgd", 10, "ce", 1.0, (("start", "none"), ("momentum", 1.0))),
-    "difgsm": ShortName("pgd", 10, "ce", 1.0, (("start", "none"), ("diverse", "slight"))),
-    "cw": ShortName("pgd", 40, "margin", None),
+    "fgsm": ShortName("pgd", 1, "ce", 1.0, {"start": "none"}),
+    "mifgsm": ShortName("pgd", 10, "ce", 1.0, {"start": "none", "momentum": 1.0}),
+    "difgsm": ShortName("pgd", 10, "ce", 1.0, {"start": "none", "diverse": "slight"}),
+    "cw": ShortName("pgd", 40, "margin", None, {}),
 }
 
 
@@ -135,12 +130,9 @@ def parse_eps(text: str, norm: str = "linf", what: str = "eps") -> float:
 
 
 def require_step(step: float, steps: int, eps: float) -> None:
-    """Refuse a step that is written as a fraction of 1. Two things must come together: times 255 it is an ordinary step
+    """Refuse a step (``step`` and ``eps`` in 1/255) that is written as a fraction of 1: times 255 it is an ordinary one
     for this budget (at most twice ``eps``), and as it stands all ``steps`` together stop short of the budget. Small
     steps that get there (``pgd1000-ce@8/a0.02``), and short ways that no fraction explains (``pgd2-ce@8/a1``), pass.
-
-    Args:
-        step, eps: in 1/255.
 
     Raises:
         ConfigError: with the value that was meant.
@@ -154,26 +146,41 @@ def require_step(step: float, steps: int, eps: float) -> None:
 
 @dataclass(frozen=True)
 class AttackSpec:
-    """An attack by name and numbers; ``eps`` and ``step`` in 1/255. See :func:`parse`.
-
-    ``steps`` and ``step`` are 0 for attacks without them; ``options`` holds the other keywords of the attack's
-    constructor that are not at their default, by name.
-    """
+    """An attack by name, with every keyword of its constructor and its value, in their order. See :func:`parse`."""
 
     name: str
-    objective: str
-    eps: float
-    steps: int = 0
-    step: float = 0.0
-    restarts: int = 1
-    norm: str = "linf"
-    start: str = "uniform"
-    clip_first: bool = True
-    options: tuple[tuple[str, Any], ...] = ()
+    arguments: tuple[tuple[str, Any], ...]
+
+    def get(self, keyword: str, default: Any = None) -> Any:
+        """The value of a keyword, ``default`` where the constructor does not have it."""
+        return dict(self.arguments).get(keyword, default)
+
+    @property
+    def eps(self) -> float:
+        """The budget in units of 1/255."""
+        return float(self.get("eps"))
+
+    @property
+    def objective(self) -> str:
+        return str(self.get("objective", ATTACKS.get(self.name).default_objective))
+
+    @property
+    def steps(self) -> int:
+        """0 for attacks without steps."""
+        return int(self.get("steps", 0))
+
+    @property
+    def norm(self) -> str:
+        return str(self.get("norm", "linf"))
+
+    @property
+    def path(self) -> str:
+        """The path of images that were made elsewhere; "" for other attacks."""
+        return str(self.get("path", ""))
 
     def __str__(self) -> str:
         """The full expansion; parsing it gives the same spec back."""
-        cls, values = ATTACKS.get(self.name), self.arguments()
+        cls, values = ATTACKS.get(self.name), dict(self.arguments)
         fixed = cls.default_options(self.objective, self.eps, self.steps)
         defaults = _defaults(cls)
         head = self.name + (f":{self.path}" if self.path else "") + (str(self.steps) if cls.default_steps else "")
@@ -187,52 +194,33 @@ class AttackSpec:
         return "/".join([f"{head}@{_decimal(self.eps)}", *words])
 
     @property
-    def path(self) -> str:
-        """The path of images that were made elsewhere; "" for other attacks."""
-        return str(dict(self.options).get("path", ""))
-
-    @property
     def label(self) -> str:
         """The name in records: the expansion, with a digest of the images in the place of their path."""
-        if not self.path:
-            return str(self)
-        return str(dataclasses.replace(self, options=(("path", content(Path(self.path).expanduser())[:12]),)))
-
-    def arguments(self) -> dict[str, Any]:
-        """The keywords of the attack's constructor."""
-        defaults = _defaults(ATTACKS.get(self.name))
-        mine = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: mine.get(name, value) for name, value in defaults.items()} | dict(self.options)
+        return str(self._with(path=content(Path(self.path).expanduser())[:12]) if self.path else self)
 
     def build(self) -> Attack:
         """The attack object."""
-        return ATTACKS.get(self.name)(**self.arguments())
+        return ATTACKS.get(self.name)(**dict(self.arguments))
 
     def with_objective(self, objective: str) -> AttackSpec:
         """The same budget and steps on another objective, with that objective's own step rule."""
         defaults = ATTACKS.get(self.name).default_options(objective, self.eps, self.steps)
-        return dataclasses.replace(self, objective=objective, step=defaults.get("step", self.step))
+        step = {"step": defaults["step"]} if "step" in defaults else {}
+        return self._with(objective=objective, **step)
 
     def with_eot(self, eot_samples: int) -> AttackSpec:
         """The same attack on a model that draws noise: gradients are means over ``eot_samples`` forward passes
         (unless the text says how many), or the attack's stochastic variant takes its place."""
         if other := ATTACKS.get(self.name).stochastic_variant:
             return dataclasses.replace(self, name=other)
-        if (
-            "eot_samples" not in _defaults(ATTACKS.get(self.name))
-            or "eot_samples" in dict(self.options)
-            or eot_samples == 1
-        ):
-            return self
-        return dataclasses.replace(
-            self, options=tuple(sorted({**dict(self.options), "eot_samples": eot_samples}.items()))
-        )
+        return self._with(eot_samples=eot_samples) if self.get("eot_samples") == 1 else self
 
     def perturbing_all(self) -> AttackSpec:
         """The same attack such that it perturbs every image; itself where it does so already."""
-        if ATTACKS.get(self.name).perturbs_all:
-            return self
-        return dataclasses.replace(self, options=tuple(sorted({**dict(self.options), "every": True}.items())))
+        return self if ATTACKS.get(self.name).perturbs_all else self._with(every=True)
+
+    def _with(self, **changes: Any) -> AttackSpec:
+        return dataclasses.replace(self, arguments=tuple((dict(self.arguments) | changes).items()))
 
 
 def _defaults(cls: type[Attack]) -> dict[str, Any]:
@@ -247,11 +235,7 @@ def is_files(text: str) -> bool:
 
 
 def parse_all(text: str, profile: str = "sound") -> list[AttackSpec]:
-    """Every :class:`AttackSpec` of a text that may name several budgets, like ``pgd40-ce@1,2,4,8,16``.
-
-    Raises:
-        ConfigError: as :func:`parse`.
-    """
+    """Every :class:`AttackSpec` of a text that may name several budgets, like ``pgd40-ce@1,2,4``; as :func:`parse`."""
     if is_files(text):
         return [parse(text, profile)]
     head, at, tail = text.partition("@")
@@ -267,98 +251,79 @@ def parse(text: str, profile: str = "sound") -> AttackSpec:
     """
     if profile not in PROFILES:
         raise ConfigError(unknown_name("profile", profile, PROFILES))
-    if is_files(text):
-        return _parse_files(text)
-    head, at, tail = text.strip().lower().partition("@")
-    budget, *words = tail.split("/")
-    if not (at and budget) or ":" in text:
-        raise ConfigError(f"attack {text!r} is not of the form {GRAMMAR}; {_examples(text)}")
-    if "," in budget:
-        first = f"{head}@{budget.split(',')[0]}"
-        raise ConfigError(f"attack {text!r} names several budgets where one is needed; write the first as {first}")
-    name, steps, objective = _read_head(text, head)
-    eps = parse_eps(budget)
-    short = SHORT_NAMES.get(name)
-    cls = ATTACKS.get(short.name if short else name)
-    if steps and not cls.default_steps:
-        raise ConfigError(f"attack {text!r}: {name} has no number of steps; write {name}@{_decimal(eps)}")
-    if short and short.steps == 1 and steps not in (None, 1):
-        raise ConfigError(
-            f"attack {text!r}: {name} takes one step; for {steps} write pgd{steps}-ce@{_decimal(eps)}/none"
-        )
-    if steps is not None and steps < 1:
-        raise ConfigError(f"attack {text!r}: steps, restarts and step size must be above 0")
-    count = steps or (short.steps if short else cls.default_steps)
-    given, named = _read_options(text, cls, words, count)
     try:
-        parse_eps(budget, given.get("norm", "linf"))
-        if "eps_n" in given:
-            parse_eps(_decimal(given["eps_n"]), what="the inner budget n")
-        if "step" in given:
-            require_step(given["step"], count, eps)
-    except ConfigError as error:
-        raise ConfigError(f"attack {text!r}: {error}") from None
-    standing = dict(short.options) if short else cls.profiles(count).get(profile, {})
-    preset = dict(standing if named is None else named)
-    objective = objective or preset.pop("objective", None) or (short.objective if short else cls.default_objective)
-    if objective not in cls.objectives:
-        known = [o for o in OBJECTIVES if o in cls.objectives]
-        raise ConfigError(f"attack {text!r}: {unknown_name('objective', objective, known)}")
-    values = _defaults(cls) | cls.default_options(objective, eps, count)
-    if short and short.ratio is not None:
-        values["step"] = short.ratio * eps / count
-    values |= preset | given
-    fields = {f.name for f in dataclasses.fields(AttackSpec)}
-    options = {k: v for k, v in values.items() if k not in fields and v != _defaults(cls)[k]}
-    values |= {"name": cls.name, "objective": objective, "eps": eps, "steps": count if cls.default_steps else 0}
-    values |= {"options": tuple(sorted(options.items()))}
-    spec = AttackSpec(**{k: v for k, v in values.items() if k in fields})
-    try:
-        spec.build()
-    except AttackError as error:
-        raise ConfigError(f"attack {text!r}: {error}") from None
-    return spec
-
-
-def parse_training(text: str, leaf: str, profile: str = "sound") -> AttackSpec:
-    """The attack that training images are attacked with.
-
-    Args:
-        text, profile: as of :func:`parse`. leaf: the setting that has the text, for messages.
-
-    Raises:
-        ConfigError: as :func:`parse`, and for images made elsewhere.
-    """
-    spec = parse(text, profile)
-    if spec.path:
-        raise ConfigError(f"{leaf} is {text!r}; images made elsewhere can be evaluated (EVAL.ATTACKS), not trained on")
-    return spec
-
-
-def _parse_files(text: str) -> AttackSpec:
-    path, _, tail = text.strip().removeprefix(FILES).rpartition("@")
-    if not path:
-        raise ConfigError(
-            f"attack {text!r} names no budget that its images are checked against; write {FILES}PATH@EPS, for instance "
-            f"{FILES}adv.safetensors@8 ({FILES}PATH@255 takes any change)"
-        )
-    budget, *words = tail.lower().split("/")
-    given, _ = _read_options(text, Files, words, 0)
-    try:
-        eps = parse_eps(budget, given.get("norm", "linf"))
-        spec = AttackSpec(Files.name, Files.default_objective, eps, options=(("path", path),), **given)
+        cls, values = _read_files(text) if is_files(text) else _read(text.strip().lower(), profile)
+        spec = AttackSpec(cls.name, tuple((name, values.get(name, v)) for name, v in _defaults(cls).items()))
         spec.build()
     except (AttackError, ConfigError) as error:
         raise ConfigError(f"attack {text!r}: {error}") from None
     return spec
 
 
+def parse_training(text: str, leaf: str, profile: str = "sound") -> AttackSpec:
+    """As :func:`parse`, for training images: those made elsewhere are refused. ``leaf``: the setting with the text."""
+    spec = parse(text, profile)
+    if spec.path:
+        raise ConfigError(f"{leaf} is {text!r}; images made elsewhere can be evaluated (EVAL.ATTACKS), not trained on")
+    return spec
+
+
+def _read_files(text: str) -> tuple[type[Attack], dict[str, Any]]:
+    """The class of images made elsewhere, and what the text says of its constructor's keywords."""
+    path, _, tail = text.strip().removeprefix(FILES).rpartition("@")
+    if not path:
+        raise ConfigError(
+            f"it names no budget that its images are checked against; write {FILES}PATH@EPS, for instance "
+            f"{FILES}adv.safetensors@8 ({FILES}PATH@255 takes any change)"
+        )
+    budget, *words = tail.lower().split("/")
+    given, _ = _read_options(Files, words, 0)
+    return Files, given | {"eps": parse_eps(budget, given.get("norm", "linf")), "path": path}
+
+
+def _read(text: str, profile: str) -> tuple[type[Attack], dict[str, Any]]:
+    """The class of an attack, and what text and profile say of its constructor's keywords."""
+    head, at, tail = text.partition("@")
+    budget, *words = tail.split("/")
+    if not (at and budget) or ":" in text:
+        raise ConfigError(f"it is not of the form {GRAMMAR}; {_examples(text)}")
+    if "," in budget:
+        first = f"{head}@{budget.split(',')[0]}"
+        raise ConfigError(f"it names several budgets where one is needed; write the first as {first}")
+    name, steps, objective = _read_head(head, text)
+    eps = parse_eps(budget)
+    short = SHORT_NAMES.get(name)
+    cls = ATTACKS.get(short.name if short else name)
+    if steps and not cls.default_steps:
+        raise ConfigError(f"{name} has no number of steps; write {name}@{_decimal(eps)}")
+    if short and short.steps == 1 and steps not in (None, 1):
+        raise ConfigError(f"{name} takes one step; for {steps} write pgd{steps}-ce@{_decimal(eps)}/none")
+    count = steps or (short.steps if short else cls.default_steps)
+    given, preset = _read_options(cls, words, count)
+    if steps == 0 or given.get("step", 1) <= 0 or given.get("restarts", 1) <= 0:
+        raise ConfigError("steps, restarts and step size must be above 0")
+    parse_eps(budget, given.get("norm", "linf"))
+    if "eps_n" in given:
+        parse_eps(_decimal(given["eps_n"]), what="the inner budget n")
+    if "step" in given:
+        require_step(given["step"], count, eps)
+    if preset is None:  # no profile in the text
+        preset = short.options if short else cls.profiles(count).get(profile, {})
+    objective = objective or preset.get("objective") or (short.objective if short else cls.default_objective)
+    if objective not in cls.objectives:
+        raise ConfigError(unknown_name("objective", objective, [o for o in OBJECTIVES if o in cls.objectives]))
+    options = cls.default_options(objective, eps, count)
+    if short and short.ratio is not None:
+        options["step"] = short.ratio * eps / count
+    return cls, options | dict(preset) | given | {"eps": eps, "objective": objective, "steps": count}
+
+
 def _examples(text: str) -> str:
-    near = difflib.get_close_matches(text.strip().lower(), EXAMPLES, n=4, cutoff=0.3)
+    near = difflib.get_close_matches(text, EXAMPLES, n=4, cutoff=0.3)
     return f"examples: {', '.join(near or EXAMPLES[:4])}"
 
 
-def _read_head(text: str, head: str) -> tuple[str, int | None, str]:
+def _read_head(head: str, text: str) -> tuple[str, int | None, str]:
     """Name, steps and objective ("" where there is none) from the part before the @; the longest known name wins."""
     known = [*ATTACKS, *SHORT_NAMES]
     for name in sorted(known, key=len, reverse=True):
@@ -366,22 +331,17 @@ def _read_head(text: str, head: str) -> tuple[str, int | None, str]:
             return name, int(match[1]) if match[1] else None, match[2] or ""
     shape = re.fullmatch(r"([a-z]+(?:-[a-z]+)*?)(\d*)((?:-[a-z]+)*)", head)
     if not shape:
-        raise ConfigError(f"attack {text!r} is not of the form {GRAMMAR}; {_examples(text)}")
-    raise ConfigError(
-        f"attack {text!r}: {unknown_name('attack', shape[1], known)}. The form is {GRAMMAR}; {_examples(text)}"
-    )
+        raise ConfigError(f"it is not of the form {GRAMMAR}; {_examples(text)}")
+    raise ConfigError(f"{unknown_name('attack', shape[1], known)}. The form is {GRAMMAR}; {_examples(text)}")
 
 
-def _read_options(
-    text: str, cls: type[Attack], words: list[str], steps: int
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def _read_options(cls: type[Attack], words: list[str], steps: int) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
     """The options that the words after the budget set one by one, and those of a profile named among them."""
     takes = _defaults(cls)
     options, profiles = [o for o in OPTIONS if o.keyword in takes], cls.profiles(steps)
     given: dict[str, Any] = {}
-    named: dict[str, Any] | None = None
-    words = words[1:] if words[:1] == ["255"] else words
-    for word in words:
+    named: Mapping[str, Any] | None = None
+    for word in words[1:] if words[:1] == ["255"] else words:
         if word in profiles:
             named = profiles[word]
             continue
@@ -391,13 +351,9 @@ def _read_options(
         else:
             accepted = [*(o.form for o in options), *profiles]
             near = difflib.get_close_matches(word, accepted, n=1)
-            raise ConfigError(
-                f"attack {text!r}: option {word!r} is not one of {', '.join(accepted)}"
-                + (f"; did you mean {near[0]!r}?" if near else "")
-            )
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"option {word!r} is not one of {', '.join(accepted)}{hint}")
         if option.keyword in given:
-            raise ConfigError(f"attack {text!r}: {option.form} is given twice")
+            raise ConfigError(f"{option.form} is given twice")
         given[option.keyword] = option.read(match[1])
-    if any(given.get(name, 1) <= 0 for name in ("step", "restarts")):
-        raise ConfigError(f"attack {text!r}: steps, restarts and step size must be above 0")
     return given, named

@@ -3,15 +3,14 @@
 ``resnet50`` is torchvision's ResNet-50 with the weights IMAGENET1K_V1; on ImageNet's 1,000 classes with its own head,
 on any other data set with a linear head fitted to the pooled features of the training images (AdamW 1e-3, cosine, 90
 epochs, as AdvPT's code fine-tunes; on features it takes seconds). ``small-cnn`` is a stand-in for tests and DemoCLIP:
-four convolutions trained on the training images. Trained
-weights are cached on disk under a key of all that determines them.
+four convolutions trained on the training images. Trained weights are cached under a key of all that determines them.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +25,7 @@ from torch import Tensor, nn
 from advpt.checkpoints import read_state_dict
 from advpt.data.images import ImageSet
 from advpt.errors import AttackError, ConfigError, WeightsError
-from advpt.files import (
-    atomic_path,
-    digest,
-    file_digest,
-    network_timeout,
-    tensor_digest,
-)
+from advpt.files import atomic_path, digest, file_digest, network_timeout, tensor_digest
 from advpt.settings import SurrogateSettings
 
 log = logging.getLogger(__name__)
@@ -115,16 +108,18 @@ def load_surrogate(
     key_fields = {"body": tensor_digest(network.state_dict()), **_key_fields("resnet50", train, HEAD)}
 
     def fit() -> dict[str, Tensor]:
-        features, labels = _features(headless, train, device, chunk)
+        features, labels = _training_images(train, chunk, lambda pixels: headless.features(pixels.to(device)))
         return fit_linear(features, labels, len(train.classnames), HEAD)
 
     state = read_or_make(folder, key_fields, fit)
+    fitted = nn.Linear(head.in_features, len(train.classnames))
+    _load(fitted, state, str(folder))
     about += f", linear head fitted to {len(train)} training images"
-    return Surrogate("resnet50", headless.body, linear(state), about).to(device)
+    return Surrogate("resnet50", network, fitted, about).to(device)
 
 
 def read_resnet(path: str = "") -> dict[str, Tensor]:
-    """ResNet-50's state dict from a file, or torchvision's by name (cached where torch.hub keeps its files).
+    """ResNet-50's state dict from a file, or torchvision's (cached where torch.hub keeps its files).
 
     Raises:
         WeightsError: naming the file, its address and its SHA-256.
@@ -156,39 +151,28 @@ def small_cnn(classes: int) -> tuple[nn.Module, nn.Linear]:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), nn.Linear(width, classes)
 
 
-def linear(state: dict[str, Tensor]) -> nn.Linear:
-    """A linear layer with these weights."""
-    layer = nn.Linear(state["weight"].shape[1], state["weight"].shape[0])
-    layer.load_state_dict(state)
-    return layer
-
-
 def fit_linear(features: Tensor, labels: Tensor, classes: int, recipe: Recipe) -> dict[str, Tensor]:
     """Weight ``[K, F]`` and bias ``[K]`` of a linear layer fitted to ``features [n, F]`` by cross-entropy."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         layer = nn.Linear(features.shape[1], classes).to(features.device)
-    _fit(layer, layer, features, labels.to(features.device), recipe)
-    return {name: value.detach().cpu() for name, value in layer.state_dict().items()}
+    return _fit(layer, features, labels.to(features.device), recipe)
 
 
-def _fit(whole: nn.Module, trained: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe) -> None:
-    optimizer = torch.optim.AdamW(trained.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+def _fit(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe) -> dict[str, Tensor]:
+    """Train a network by cross-entropy; returns its state dict, on the CPU."""
+    optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.epochs)
+    order = torch.Generator().manual_seed(recipe.seed)
     with torch.enable_grad():
-        for rows in _orders(len(inputs), recipe):
-            for part in rows.split(recipe.batch):
-                loss = F.cross_entropy(whole(inputs[part]), labels[part])
+        for _ in range(recipe.epochs):
+            for rows in torch.randperm(len(inputs), generator=order).split(recipe.batch):
+                loss = F.cross_entropy(network(inputs[rows]), labels[rows])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
             schedule.step()
-
-
-def _orders(n: int, recipe: Recipe) -> Iterator[Tensor]:
-    generator = torch.Generator().manual_seed(recipe.seed)
-    for _ in range(recipe.epochs):
-        yield torch.randperm(n, generator=generator)
+    return {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
 
 
 def _small(settings: SurrogateSettings, train: ImageSet, folder: Path, device: torch.device | str) -> Surrogate:
@@ -196,20 +180,17 @@ def _small(settings: SurrogateSettings, train: ImageSet, folder: Path, device: t
         raise ConfigError("EVAL.SURROGATE_WEIGHTS is for resnet50; small-cnn is trained on the data set's images")
     if max(train.preprocessing.size) > SMALL_SIDE:
         raise ConfigError(f"EVAL.SURROGATE small-cnn is for images of at most {SMALL_SIDE} pixels; use resnet50")
-    classes = len(train.classnames)
+    about = f"a small CNN trained on {len(train)} training images: a stand-in for a ResNet-50"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SMALL.seed)
-        body, head = small_cnn(classes)
-    about = f"a small CNN trained on {len(train)} training images: a stand-in for a ResNet-50"
+        network = Surrogate("small-cnn", *small_cnn(len(train.classnames)), about)
 
     def fit() -> dict[str, Tensor]:
-        pixels, labels = _pixels(train)
-        network = Surrogate("small-cnn", body, head, about).to(device).requires_grad_(True).train()
-        _fit(network, network, pixels.to(device), labels.to(device), SMALL)
-        return {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+        pixels, labels = _training_images(train, 256, lambda pixels: pixels)
+        network.to(device).requires_grad_(True).train()
+        return _fit(network, pixels.to(device), labels.to(device), SMALL)
 
     state = read_or_make(folder, _key_fields("small-cnn", train, SMALL), fit)
-    network = Surrogate("small-cnn", body, head, about)
     _load(network, state, str(folder))
     return network.to(device).eval().requires_grad_(False)
 
@@ -247,24 +228,11 @@ def _load(network: nn.Module, state: dict[str, Tensor], source: str) -> None:
         raise WeightsError(f"{source} does not hold the weights of {type(network).__name__}: {first}") from error
 
 
-def _batches(train: ImageSet, chunk: int) -> Iterator[Any]:
+def _training_images(train: ImageSet, chunk: int, embed: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """``embed`` of the pixels of all training images, and their labels ``[n]``."""
     if not len(train):
         raise AttackError(
             f"{train.dataset} has no training images to fit a surrogate to; use a network with its own head"
         )
-    return train.batches(range(len(train)), chunk)
-
-
-def _pixels(train: ImageSet) -> tuple[Tensor, Tensor]:
-    batches = list(_batches(train, 256))
-    return torch.cat([b.pixels for b in batches]), torch.cat([b.labels for b in batches])
-
-
-@torch.no_grad()
-def _features(network: Surrogate, train: ImageSet, device: torch.device | str, chunk: int) -> tuple[Tensor, Tensor]:
-    """``[n, F]`` pooled features of the training images, and their labels."""
-    features, labels = [], []
-    for batch in _batches(train, chunk):
-        features.append(network.features(batch.pixels.to(device)))
-        labels.append(batch.labels)
-    return torch.cat(features), torch.cat(labels)
+    embedded, labels = zip(*((embed(batch.pixels), batch.labels) for batch in train.batches(range(len(train)), chunk)))
+    return torch.cat(embedded), torch.cat(labels)

@@ -26,10 +26,6 @@ class Diverse:
     probability: float
     mode: str
 
-    @property
-    def keeps_size(self) -> bool:
-        return self.canvas == 1
-
 
 DIVERSE = {
     "enlarge": Diverse(1, 330 / 299, 330 / 299, 0.7, "nearest"),  # RAP's official code, for 299 pixels

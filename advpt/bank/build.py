@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import logging
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,8 +33,6 @@ from advpt.errors import BankError
 from advpt.files import FileLock, digest, remove_torn
 from advpt.progress import Bar
 from advpt.prompts.classifier import Classifier
-
-log = logging.getLogger(__name__)
 
 SHARD_ROWS = 256
 
@@ -106,9 +103,7 @@ class Attacker:
         """Attacked pixels ``[b, 3, h, w]`` and the bank columns of the attack."""
         x = batch.pixels.to(self.device, non_blocking=True)
         y = batch.labels.to(self.device, non_blocking=True)
-        encode, target = self.encode, self.attack_target
-        if target is not None:
-            encode = target.encoder(encode, ids, seed, x)
+        encode = self.encode if self.attack_target is None else self.attack_target.encoder(self.encode, ids, seed, x)
         n, model = len(x), self.model(encode)
         correct = torch.full((n,), -1, dtype=torch.int8)
         if model is not None:
@@ -123,14 +118,9 @@ class Attacker:
         }
         if self.attack is None:
             return x, facts
-        forward = encode
-        if self.attack.objective.space == "logits":
-            if model is None:
-                raise BankError(f"the attack {self.attack!r} needs a prompt to attack through, and none was given")
-            forward = model
         if self.attack.objective.targeted:
             y = choose_targets(y, self.classes, ids, seed)
-        out = self.attack(forward, x, y, SampleNoise(ids, seed))
+        out = self.attack(encode if model is None else model, x, y, SampleNoise(ids, seed))
         linf = 255 * (out.images - x).abs().flatten(1).amax(1)
         facts |= {"perturbed": out.changed, "stage": out.stage, "loss": out.loss, "linf": linf}
         return out.images, {name: value.cpu() for name, value in facts.items()}
@@ -139,21 +129,21 @@ class Attacker:
         """The attacked model, pixels to logits; None for an attack on embeddings."""
         if self.attack is None or self.attack.objective.space != "logits":
             return None
-        if self.attack.source_model == "surrogate":
-            if self.surrogate is None:
-                raise BankError(f"the attack {self.attack!r} goes through a network of its own, and none was given")
+        if self.surrogate is not None:
             return self.surrogate
         if self.attack_target is not None and self.attack_target.gives_logits:
             return encode
         classifier = self.classifier
-        return None if classifier is None else lambda pixels: classifier.logits(encode(pixels))
+        if classifier is None:
+            raise BankError(f"the attack {self.attack!r} needs a prompt to attack through, and none was given")
+        return lambda pixels: classifier.logits(encode(pixels))
 
     @property
     def classes(self) -> int:
         """The number of classes of the attacked logits."""
         if self.surrogate is not None:
             return self.surrogate.classes
-        return len(self.classifier.features) if self.classifier is not None else 0
+        return 0 if self.classifier is None else len(self.classifier.features)
 
 
 def shard_rows(n: int, chunk: int) -> list[range]:
@@ -195,7 +185,7 @@ class Work:
 
     def lock(self, index: int) -> FileLock:
         """The lock of a shard, for the process that works on it."""
-        return FileLock(lock_folder(self) / str(index))
+        return FileLock(lock_folder(self) / str(index), shard_name(index))
 
     def built_with(self) -> dict[str, Any]:
         """:func:`environment` of this process, and versions of the attack's packages."""
@@ -217,20 +207,18 @@ Fill = Callable[[Work, Bar], Mapping[str, Any]]
 
 
 def fill_here(work: Work, bar: Bar) -> Mapping[str, Any]:
-    """Fill the shards one by one in this process. Shards that another process works on are skipped, and waited for at
-    the end."""
-
-    def fill(index: int, wait: bool) -> bool:
+    """Fill the shards one by one in this process, those that another process works on at the end, when it has them."""
+    others = []
+    for index in range(len(work.shards)):
         lock = work.lock(index)
-        if not lock.acquire(wait):
-            return False
+        if not lock.acquire(wait=False):
+            others.append(index)
+            continue
         with lock:
             work.fill(index, bar.update)
-        return True
-
-    for index in [index for index in range(len(work.shards)) if not fill(index, wait=False)]:
-        log.info("waiting for another process that works on %s", shard_name(index))
-        fill(index, wait=True)
+    for index in others:
+        with work.lock(index):  # waits, and says so
+            work.fill(index, bar.update)
     return work.built_with()
 
 
@@ -272,8 +260,6 @@ def _compute(index: int, work: Work, targets: Sequence[BankTarget], progress: Ca
     images, chunk = work.adversarial_set.images, work.adversarial_set.chunk
     attacker, rows = work.attacker, work.shards[index]
     ids = [images.samples[row].id for row in rows]
-    embeddings: list[list[Tensor]] = [[] for _ in targets]
-    columns: list[dict[str, Tensor]] = []
 
     def attack_and_embed(item: tuple[int, ImageBatch]) -> tuple[list[Tensor], dict[str, Tensor]]:
         first, batch = item
@@ -288,15 +274,14 @@ def _compute(index: int, work: Work, targets: Sequence[BankTarget], progress: Ca
         return embedded, facts | {"label": batch.labels, "row": row, "file_hash": batch.file_hash}
 
     batches = images.batches(rows, chunk, work.workers, pin_memory=attacker.device.type == "cuda")
-    for embedded, facts in work.concurrent_chunks.run(attack_and_embed, zip(itertools.count(0, chunk), batches)):
-        for parts, part in zip(embeddings, embedded):
-            parts.append(part)
-        columns.append(facts)
-        progress(len(facts["label"]))
-    joined = {name: torch.cat([part[name] for part in columns]) for name in columns[0]}
-    for target, parts in zip(targets, embeddings):
-        whole = torch.cat(parts)
+    chunks = []
+    for done in work.concurrent_chunks.run(attack_and_embed, zip(itertools.count(0, chunk), batches)):
+        chunks.append(done)
+        progress(len(done[1]["label"]))
+    columns = {name: torch.cat([facts[name] for _, facts in chunks]) for name in chunks[0][1]}
+    for place, target in enumerate(targets):
+        whole = torch.cat([embedded[place] for embedded, _ in chunks])
         if not bool(torch.isfinite(whole).all()):
             bad = ids[int((~torch.isfinite(whole).all(1)).nonzero()[0])]
             raise BankError(f"the embedding of {bad} is not finite; check the weights, nothing was written")
-        write_shard(target.folder, index, target.spec.key, ids, joined | {"embeddings": whole})
+        write_shard(target.folder, index, target.spec.key, ids, columns | {"embeddings": whole})

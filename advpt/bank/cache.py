@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,7 @@ from advpt.prompts.image_encoder import visual_digest, with_visual_prompts
 
 log = logging.getLogger(__name__)
 
-CHECKED_IMAGES = 64  # image files compared with their hashes when a bank is reused; `bank verify --images` does all
+CHECKED_IMAGES = 64  # image files, evenly spread, that are compared with their hashes when a bank is reused
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +57,14 @@ class AttackRequest:
         return self.attack.build() if self.attack is not None else None
 
     @property
+    def visual(self) -> Tensor | None:
+        """The prompts in the attacked encoder."""
+        return self.classifier.visual if self.classifier is not None else None
+
+    @property
     def by_image(self) -> bool:
         """Whether an attacked image is the same among fewer images."""
-        if self.algorithm is None:
-            return True
-        return self.algorithm.by_image and (self.attack_target is None or self.attack_target.by_image)
+        return all(part is None or part.by_image for part in (self.algorithm, self.attack_target))
 
     def label(self, defended: DefendedInput) -> str:
         """The bank's content in words, for the log."""
@@ -115,11 +119,7 @@ class BankCache:
 
     @property
     def surrogate(self) -> Surrogate:
-        """The attacker's own network.
-
-        Raises:
-            BankError: there is none. WeightsError: it cannot be loaded.
-        """
+        """The attacker's own network. Raises BankError where there is none, WeightsError where it cannot be loaded."""
         if self.state.surrogate is None:
             if self.load_surrogate is None:
                 raise BankError("this attack goes through a network of the attacker's own, and none was set up")
@@ -138,24 +138,20 @@ class BankCache:
     def spec(self, request: AttackRequest, defended: DefendedInput = UNDEFENDED) -> BankSpec:
         """The spec of a request's bank. Prompts and the attacked defense count only for attacks that use
         them, and the attacked CLIP not for attacks through a network of the attacker's own."""
-        attack, images = request.algorithm, request.images
-        if attack is None:
-            adversarial_set = AdversarialSet(images, self.chunk)
-        elif attack.source_model == "files":  # the same whatever the seed and the precision here
-            adversarial_set = AdversarialSet(images, self.chunk, attack.parameters())
-        else:
-            adversarial_set = self._attacked(request, attack)
+        made, attack = AdversarialSet(request.images, self.chunk), request.algorithm
+        if attack is not None:
+            made = dataclasses.replace(made, attack=attack.parameters())
+        if attack is not None and attack.source_model != "files":  # the same whatever the seed and the precision here
+            made = dataclasses.replace(made, seed=request.seed, precision=self.precision)
+            made = self._attacked(made, request, attack)
         encoder, visual = self.backbone.image_digest, visual_digest(self.visual)
-        return BankSpec(adversarial_set, encoder, defended.parameters(), visual, self.precision)
+        return BankSpec(made, encoder, defended.parameters(), visual, self.precision)
 
-    def _attacked(self, request: AttackRequest, attack: Attack) -> AdversarialSet:
-        classifier = request.classifier
-        made = AdversarialSet(
-            request.images, self.chunk, attack.parameters(), seed=request.seed, precision=self.precision
-        )
+    def _attacked(self, made: AdversarialSet, request: AttackRequest, attack: Attack) -> AdversarialSet:
+        """The set with what the attack goes through."""
         if attack.source_model == "surrogate":
             return dataclasses.replace(made, attacked_image=self.surrogate.digest)
-        text = None
+        classifier, text = request.classifier, None
         if attack.objective.space == "logits":
             if classifier is None:
                 raise BankError(f"{request.attack} attacks logits: it needs the prompt to attack through")
@@ -165,7 +161,7 @@ class BankCache:
             attacked_image=self.backbone.image_digest,
             attacked_text=text,
             attacked_defense=request.attack_target.parameters() if request.attack_target is not None else None,
-            attacked_visual=visual_digest(classifier.visual) if classifier is not None else None,
+            attacked_visual=visual_digest(request.visual),
         )
 
     def folder(self, spec: BankSpec) -> Path:
@@ -227,7 +223,7 @@ class BankCache:
         bank = open_bank(folder, spec.fields(), verify=self.verify)
         log.info("bank     %s: %s %s, %d images", label, verb, spec.key[:12], len(bank))
         if self.verify and verb == "reused":
-            check_images(bank, images, CHECKED_IMAGES)
+            check_images(bank, images)
         if list(bank.ids) != images.ids or not torch.equal(bank.labels, images.labels):
             raise BankError(
                 f"the rows of {folder} are not the images of its spec; delete the folder and build it again"
@@ -236,11 +232,10 @@ class BankCache:
 
     def attacker(self, request: AttackRequest, backbone: Backbone) -> Attacker:
         """The attack of a request on this backbone, in the cache's precision."""
-        classifier, attack = request.classifier, request.algorithm
-        visual = classifier.visual if classifier is not None else None
-        attacked = in_precision(with_visual_prompts(backbone.require_image(), visual), self.precision)
+        attack = request.algorithm
+        encode = in_precision(with_visual_prompts(backbone.require_image(), request.visual), self.precision)
         surrogate = self.surrogate if attack is not None and attack.source_model == "surrogate" else None
-        return Attacker(attack, attacked, classifier, backbone.device, surrogate, request.attack_target)
+        return Attacker(attack, encode, request.classifier, backbone.device, surrogate, request.attack_target)
 
     def _build(self, wanted: Sequence[tuple[BankSpec, DefendedInput]], request: AttackRequest) -> None:
         spec = wanted[0][0]
@@ -249,9 +244,8 @@ class BankCache:
             raise BankError("the weight file changed while the run was going on; start it again")
         backbone.require_size(request.images.preprocessing.size)
         attacker = self.attacker(request, backbone)
-        visual = request.classifier.visual if request.classifier is not None else None
         encode = attacker.encode  # shared where it is the same, so that no forward pass is repeated
-        if visual_digest(visual) != visual_digest(self.visual):
+        if visual_digest(request.visual) != visual_digest(self.visual):
             encode = in_precision(with_visual_prompts(backbone.require_image(), self.visual), self.precision)
         if request.algorithm is not None:
             request.algorithm.examine(request.images, self.workers)
@@ -262,21 +256,17 @@ class BankCache:
     def _larger(self, spec: BankSpec) -> Bank | None:
         """A finished bank that differs in its image list alone and has all requested images, with their labels and made
         from the same files."""
-        wanted = spec.fields()
-        dataset_folder = self.dataset_folder(spec.adversarial_set.images.dataset)
-        labels = {sample.id: sample.label for sample in spec.adversarial_set.images.samples}
-        for path in sorted(dataset_folder.glob(f"*/{MANIFEST}")):
+        wanted, images = spec.fields(), spec.adversarial_set.images
+        for path in sorted(self.dataset_folder(images.dataset).glob(f"*/{MANIFEST}")):
             try:
-                manifest = read_manifest(path.parent)
-                if not _same_but_images(manifest["spec"], wanted):
+                if not _same_but_images(read_manifest(path.parent)["spec"], wanted):
                     continue
                 bank = open_bank(path.parent, None, verify=self.verify)
-                label_of = dict(zip(bank.ids, bank.labels.tolist()))
-                if any(label_of.get(name) != label for name, label in labels.items()):
+                labels = dict(zip(bank.ids, bank.labels.tolist()))
+                if any(labels.get(sample.id) != sample.label for sample in images.samples):
                     continue
                 if self.verify:
-                    images = spec.adversarial_set.images
-                    check_images(bank.select(images.ids), images, CHECKED_IMAGES)
+                    check_images(bank.select(images.ids), images)
                 return bank
             except BankError as error:
                 log.warning("not used: %s", error)
@@ -287,19 +277,19 @@ def is_complete(folder: Path) -> bool:
     """Whether a bank is finished and has all its shards; the manifest of one without all shards is deleted."""
     if not (folder / MANIFEST).is_file():
         return False
-    if all((folder / Path(entry["file"]).name).is_file() for entry in read_manifest(folder)["shards"]):
+    if all((folder / entry["file"]).is_file() for entry in read_manifest(folder)["shards"]):
         return True
     (folder / MANIFEST).unlink()
     return False
 
 
-def check_images(bank: Bank, images: ImageSet, limit: int = 0) -> None:
-    """Compare image files with the hashes in the bank: ``limit`` of them, evenly spread (0 = all).
+def check_images(bank: Bank, images: ImageSet) -> None:
+    """Compare up to :data:`CHECKED_IMAGES` image files with the hashes in the bank.
 
     Raises:
         BankMismatchError: a file is not the one that the bank was made from. DataError: it is missing.
     """
-    step = max(1, -(-len(images) // limit)) if limit else 1
+    step = max(1, math.ceil(len(images) / CHECKED_IMAGES))
     for row in range(0, len(images), step):
         path = Path(images.samples[row].path)
         if not path.is_file():

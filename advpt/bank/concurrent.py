@@ -26,7 +26,6 @@ class ConcurrentChunks:
     numbers do not depend on the others: each runs on a stream of its own.
 
     Args:
-        device: where the work runs.
         limit: the most chunks at once; 1 for work that must not run concurrently.
     """
 
@@ -36,24 +35,21 @@ class ConcurrentChunks:
         self._measured = device.type != "cuda" or limit == 1
 
     def run(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """``work(item)`` of every item, in order. ``work`` may be called again with an item when memory ran out.
-
-        Raises:
-            BankError: one chunk alone does not fit.
-        """
+        """``work(item)`` of every item, in order. ``work`` may be called again with an item when memory ran out; raises
+        BankError where one chunk alone does not fit."""
         source: Iterator[T] = iter(items)
         in_flight: deque[tuple[T, Future[R]]] = deque()
         with ThreadPoolExecutor(max(1, self.limit)) as pool:
             while True:
                 if self.now == 1:  # in this thread: the same stream, and no overhead
-                    for item in itertools.islice(source, 1):
+                    for item in source:
                         result = self._alone(work, item)
                         del item  # not kept while the next one is read
                         yield result
-                        break
+                        if self.now > 1:
+                            break
                     else:
                         return
-                    continue
                 for item in itertools.islice(source, self.now - len(in_flight)):
                     in_flight.append((item, pool.submit(self._apart, work, item)))
                 if not in_flight:

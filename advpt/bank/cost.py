@@ -32,6 +32,3 @@ def timed(bank_cache: BankCache, request: AttackRequest) -> tuple[Bank, float | 
         return bank, float(cost["seconds"]) * len(bank) / max(1, int(cost["images"]))
     except (BankError, KeyError, ValueError, TypeError, OverflowError):
         return bank, None
-
-
-__all__ = ["FILE", "timed"]

@@ -105,10 +105,7 @@ class DefenseAwareForward:
     chain: Chain
     bpda: bool = False
     gives_logits: ClassVar[bool] = False
-
-    @property
-    def by_image(self) -> bool:
-        return True
+    by_image: ClassVar[bool] = True
 
     def encoder(self, encode: Encode, ids: Sequence[str], seed: int, clean: Tensor | None = None) -> Encode:
         """Pixels to embeddings of defended images. A part of the batch, which some attacks pass, draws from a generator

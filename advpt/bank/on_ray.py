@@ -1,15 +1,13 @@
 """Fill banks on a Ray cluster: shards are tasks, and each worker is an actor that receives the networks once.
 
-Workers write finished shards to the shared folder as a local build does; only their numbers come back. Ray reports lost
-workers and machines, and free room for others; a lost shard goes to another worker, and making one twice gives the same
-bytes. Each worker has one shard at a time. The bits are those
-of a local build with as many threads as a worker has, on the same kind of processor with the same versions.
+Workers write finished shards to the shared folder as a local build does; only their numbers come back. A lost shard
+goes to another worker, and making one twice gives the same bytes: those of a local build with as many threads as a
+worker has, on the same kind of processor with the same versions.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import io
 import logging
 import time
@@ -37,7 +35,7 @@ MAX_FAILED_STARTS = 20  # workers in a row that are lost before they run
 
 def filler(engine: Engine) -> Fill:
     """The function that fills banks under this engine."""
-    return fill_here if engine.name == "local" else functools.partial(fill_on_ray, engine=engine)
+    return fill_here if engine.name == "local" else lambda work, bar: _RayBankBuilder(work, bar, Cluster(engine)).run()
 
 
 def pack(work: Work) -> bytes:
@@ -60,10 +58,11 @@ def unpack(parcel: bytes, device: torch.device) -> Work:
 class Worker:
     """The Ray actor that fills shards."""
 
+    work: Work
+
     def __init__(self, threads: int, gpus: float) -> None:
         torch.set_num_threads(threads)
         self.device = torch.device("cuda" if gpus and torch.cuda.is_available() else "cpu")
-        self.work: Work | None = None
 
     def where(self) -> str:
         """The machine's id."""
@@ -77,18 +76,15 @@ class Worker:
         return self.work.built_with()
 
     def fill(self, index: int) -> None:
-        if self.work is None:
-            raise BankError("a worker was asked for a shard before it had the networks")
         self.work.fill(index, lambda n: None)
 
 
 @dataclass
 class _WorkerHandle:
-    """A worker, for the driver: its machine ("" until it runs), whether it has the networks, and its shard."""
+    """A worker, for the driver: its machine ("" until it runs), and its shard with the lock of it."""
 
     actor: Any
     machine: str = ""
-    ready: bool = False
     shard: int | None = None
     lock: FileLock | None = None
 
@@ -98,17 +94,9 @@ class _WorkerHandle:
         self.shard = self.lock = None
 
 
-def fill_on_ray(work: Work, bar: Bar, engine: Engine) -> Mapping[str, Any]:
-    """Fill the shards of ``work`` on a cluster (:class:`~advpt.cluster.Cluster`). Machines may leave and join.
-
-    Raises:
-        BankError: workers that differ in what the bits depend on; a shard that ends its workers again and again.
-        AdvPTError: what a worker raised; finished shards stay.
-    """
-    return _RayBankBuilder(work, bar, Cluster(engine)).run()
-
-
 class _RayBankBuilder:
+    """Fills the shards of a work on a cluster, whose machines may leave and join."""
+
     def __init__(self, work: Work, bar: Bar, cluster: Cluster) -> None:
         self.work, self.bar, self.cluster, self.ray = work, bar, cluster, cluster.ray
         self.parcel = self.ray.put(pack(work))
@@ -122,10 +110,16 @@ class _RayBankBuilder:
         self.logged_wait = False
 
     def run(self) -> Mapping[str, Any]:
+        """Returns what the shards were built with.
+
+        Raises:
+            BankError: workers that differ in what the bits depend on; a shard that ends its workers again and again.
+            AdvPTError: what a worker raised; finished shards stay.
+        """
         checked = 0.0
         try:
             while self.todo or any(handle.shard is not None for handle in self.handles.values()):
-                if time.monotonic() - checked > POLL_SECONDS:
+                if time.monotonic() - checked > POLL_SECONDS:  # not at once again where they are lost as they start
                     self.start_workers()
                     checked = time.monotonic()
                 self.assign_shards()
@@ -184,12 +178,12 @@ class _RayBankBuilder:
             return
         if handle.shard is None:
             self.compare(handle.machine, value)
-            handle.ready = True
         else:
             self.bar.update(len(self.work.shards[handle.shard]))
             handle.release()
         self.idle.append(handle)
-        self.bar.set_postfix_str(f"{sum(h.ready for h in (*self.handles.values(), *self.idle))} workers")
+        workers = [each for each in (*self.handles.values(), *self.idle) if each.machine]
+        self.bar.set_postfix_str(f"{len(workers)} workers")
 
     def handle_loss(self, handle: _WorkerHandle, error: Exception) -> None:
         """Give a lost worker's shard to another, unless that shard has ended too many workers."""

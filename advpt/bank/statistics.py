@@ -1,14 +1,9 @@
 """Statistics banks: mean and variance of every token and channel at the input of every block of the image tower.
 
-TAPT aligns an image's views to them (Wang et al., CVPR 2025): once for prompts that were tuned on attacked
-images and once for cleanly tuned ones, both over *clean* training images.
-
-    <BANK.DIR>/<dataset>/<backbone>/statistics/<key>/manifest.json
-                                                     part-00000.safetensors
-
-One pass, means and sums of squares merged chunk by chunk in float64 (Welford; Chan et al., 1979). The key is made of
-everything that determines the numbers: images, crops, weights and visual prompts. Block l has its input after prompts
-were put in, so the rows of prompts of deeper layers have the prompt itself as mean, and variance 0.
+TAPT aligns an image's views to them (Wang et al., CVPR 2025): once for prompts that were tuned on attacked images and
+once for cleanly tuned ones, both over *clean* training images. A bank of them is one shard in
+``<BANK.DIR>/<dataset>/<backbone>/statistics/<key>``. Block l has its input after prompts were put in, so the rows of
+prompts of deeper layers have the prompt itself as mean, and variance 0.
 """
 
 from __future__ import annotations
@@ -17,6 +12,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,17 +20,10 @@ from torch import Tensor
 
 from advpt import additions
 from advpt.backbones.clip import Backbone
+from advpt.bank import store
 from advpt.bank.build import environment
 from advpt.bank.spec import FORMAT, AdversarialSet, differences
-from advpt.bank.store import (
-    MANIFEST,
-    read_manifest,
-    read_tensors,
-    shard_name,
-    verify_shard,
-    write_manifest,
-    write_tensors,
-)
+from advpt.bank.store import MANIFEST, read_manifest, shard_name
 from advpt.data import views
 from advpt.data.images import ImageSet
 from advpt.errors import BankError, BankMismatchError, ConfigError, unknown_name
@@ -50,7 +39,8 @@ CROPS = ("centre", "random")
 
 
 class TokenStatistics:
-    """Mean and variance of tensors that come in parts, all of one shape, as if they had come at once; float64."""
+    """Mean and variance of tensors that come in parts, all of one shape, as if they had come at once; float64 (Welford;
+    Chan et al., 1979)."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -59,27 +49,15 @@ class TokenStatistics:
     def update(self, part: Tensor) -> None:
         """Add ``part [n, ...]``."""
         part = part.double()
-        other = TokenStatistics()
-        other.count, other.mean = len(part), part.mean(0)
-        other.m2 = (part - other.mean).square().sum(0)
-        self.merge(other)
-
-    def merge(self, other: TokenStatistics) -> None:
-        """Add everything that ``other`` has counted."""
-        if not other.count:
-            return
-        total, gap = self.count + other.count, other.mean - self.mean
-        self.m2 = self.m2 + other.m2 + gap.square() * (self.count * other.count / total)
-        self.mean = self.mean + gap * (other.count / total)
+        count, mean = len(part), part.mean(0)
+        total, gap = self.count + count, mean - self.mean
+        self.m2 = self.m2 + (part - mean).square().sum(0) + gap.square() * (self.count * count / total)
+        self.mean = self.mean + gap * (count / total)
         self.count = total
 
     @property
     def variance(self) -> Tensor:
-        """Over count - 1.
-
-        Raises:
-            BankError: fewer than two images were counted.
-        """
+        """Over count - 1. Raises BankError for fewer than two images."""
         if self.count < 2:
             raise BankError(f"a variance needs at least 2 images; there are {self.count}")
         return self.m2 / (self.count - 1)
@@ -128,15 +106,14 @@ class Source:
         for start in range(0, len(self.images), self.chunk):
             some = self.images.samples[start : start + self.chunk]
             draws = [views.generator_of(self.seed, "crop", sample.id) for sample in some]
-            yield torch.cat(
-                [
-                    views.crops_of_file(Path(sample.path), pixels.size, 1, draw, pixels.interpolation)
-                    for sample, draw in zip(some, draws)
-                ]
-            )
+            crops = [
+                views.crops_of_file(Path(sample.path), pixels.size, 1, draw, pixels.interpolation)
+                for sample, draw in zip(some, draws)
+            ]
+            yield torch.cat(crops)
 
 
-def looked_through(backbone: Backbone, visual: Tensor) -> dict[str, Any]:
+def encoder_fields(backbone: Backbone, visual: Tensor) -> dict[str, Any]:
     """The fields of whose statistics they are: weights and prompts ``[J, n, D_v]``, and the shape that follows."""
     arch = backbone.architecture
     patches = (arch.resolution // arch.patch) ** 2 if arch.patch else 0
@@ -149,7 +126,7 @@ def looked_through(backbone: Backbone, visual: Tensor) -> dict[str, Any]:
 
 def spec(backbone: Backbone, visual: Tensor, source: Source) -> dict[str, Any]:
     """Everything that determines a bank, as JSON values; its SHA-256 is the key."""
-    fields = {"format": FORMAT, "kind": KIND, "version": VERSION} | looked_through(backbone, visual) | source.fields()
+    fields = {"format": FORMAT, "kind": KIND, "version": VERSION} | encoder_fields(backbone, visual) | source.fields()
     return additions.omit(fields, additions.BANK_FIELDS)
 
 
@@ -177,10 +154,9 @@ def build(
     visual: Tensor,
     source: Source,
     dataset_folder: Path,
-    *,
-    about: Mapping[str, Any] = {},
+    about: Mapping[str, Any] = MappingProxyType({}),
     workers: int = 0,
-) -> Statistics:  # noqa: B006, E501 - never changed
+) -> Statistics:
     """The bank from disk, or made now. ``about``: notes on its prompts for readers; not part of the key.
 
     Raises:
@@ -195,8 +171,8 @@ def build(
         mean, variance, key = measured.mean.float(), measured.variance.float(), digest(wanted)
         if not (bool(mean.isfinite().all()) and bool(variance.isfinite().all())):
             raise BankError("statistics that are not finite; check the weights and the prompts. Nothing was written")
-        write_tensors(folder / FILE, key, {"mean": mean, "variance": variance})
-        write_manifest(folder, wanted, [measured.count], environment(backbone.device), about=dict(about))
+        store.write_tensors(folder / FILE, key, {"mean": mean, "variance": variance})
+        store.write_manifest(folder, wanted, [measured.count], environment(backbone.device), about=dict(about))
         log.info("bank     statistics of %d images: built %s", measured.count, key[:12])
         return Statistics(key, mean, variance, measured.count, wanted)
 
@@ -209,7 +185,7 @@ def open_statistics(folder: Path, wanted: Mapping[str, Any] | None = None) -> St
     """Read a bank and compare it with its checksums.
 
     Args:
-        wanted: fields it must have; see :func:`spec` and :func:`looked_through`.
+        wanted: fields it must have; see :func:`spec` and :func:`encoder_fields`.
 
     Raises:
         BankMismatchError: it is of other prompts, weights or images; every differing field is named.
@@ -224,8 +200,8 @@ def open_statistics(folder: Path, wanted: Mapping[str, Any] | None = None) -> St
             raise BankMismatchError(f"the statistics in {folder} cannot be used\n  " + "\n  ".join(lines))
     entry = manifest["shards"][0]
     again = f"delete {folder} and make it again: python -m advpt statistics RUN"
-    verify_shard(folder / FILE, entry["sha256"], again)
-    tensors, _ = read_tensors(folder / FILE, manifest["key"], again)
+    store.verify_shard(folder / FILE, entry["sha256"], again)
+    tensors, _ = store.read_tensors(folder / FILE, manifest["key"], again)
     if not {"mean", "variance"} <= tensors.keys():
         raise BankError(f"{folder / FILE} lacks mean or variance; {again}")
     return Statistics(manifest["key"], tensors["mean"], tensors["variance"], int(entry["rows"]), manifest["spec"])
@@ -233,7 +209,7 @@ def open_statistics(folder: Path, wanted: Mapping[str, Any] | None = None) -> St
 
 def find(root: Path, backbone: Backbone, visual: Tensor, crops: str = "centre") -> list[Path]:
     """Folders of all banks below ``root`` that are of these weights and prompts."""
-    wanted, folders = looked_through(backbone, visual), []
+    wanted, folders = encoder_fields(backbone, visual), []
     for path in sorted(root.glob(f"*/{backbone.folder}/{FOLDER}/*/{MANIFEST}")):
         try:
             made = read_manifest(path.parent)["spec"]

@@ -10,7 +10,6 @@ content is equal files.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -24,8 +23,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from advpt.bank.spec import FORMAT, differences
-from advpt.errors import BankError, BankMismatchError
+from advpt.errors import BankError, BankMismatchError, shown
 from advpt.files import atomic_path, digest, file_digest, read_json, tensor_digest, write_json
+from advpt.schema import FieldError, Json, from_json
 
 MANIFEST = "manifest.json"
 AGAIN = "delete the file and run the same command again: the missing rows are rebuilt"
@@ -72,11 +72,7 @@ class Bank:
         return len(self.ids)
 
     def select(self, ids: Sequence[str]) -> Bank:
-        """The rows of these ids, in this order.
-
-        Raises:
-            BankError: an id that is not in the bank.
-        """
+        """The rows of these ids, in this order. Raises BankError for an id that is not in the bank."""
         place = {name: i for i, name in enumerate(self.ids)}
         missing = [name for name in ids if name not in place]
         if missing:
@@ -92,7 +88,7 @@ def shard_name(index: int) -> str:
 
 
 def write_tensors(path: Path, key: str, tensors: Mapping[str, Tensor]) -> None:
-    """Write a shard of any kind of bank atomically, with the key it belongs to and a digest of its content."""
+    """Write a shard of any kind of bank atomically, with the bank's key and a digest of its content."""
     about = {"format": FORMAT, "key": key, "content": tensor_digest(tensors)}
     with atomic_path(path) as partial:
         # One entry only: safetensors writes several in an order that changes from process to process.
@@ -133,11 +129,8 @@ def write_shard(folder: Path, index: int, key: str, ids: Sequence[str], columns:
 
 
 def read_shard(path: Path, key: str, *, check: bool) -> tuple[list[str], dict[str, Tensor]]:
-    """Ids and columns of one shard; with ``check`` its content is compared with the digest in its header.
-
-    Raises:
-        BankError: missing, damaged, or from another bank.
-    """
+    """Ids and columns of one shard, as :func:`read_tensors`; with ``check`` its content is compared with the digest in
+    its header."""
     tensors, content = read_tensors(path, key, AGAIN)
     wrong = [n for n, kind in COLUMNS.items() if n not in tensors or tensors[n].dtype != kind]
     if wrong or "ids" not in tensors:
@@ -176,50 +169,57 @@ def write_manifest(
     write_json(folder / MANIFEST, manifest)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest, checked for form and for agreeing with its key.
+@dataclass(frozen=True)
+class _Shard:
+    file: str
+    rows: int
+    sha256: str
 
-    Raises:
-        BankError: missing, not JSON, not of this format, or edited by hand.
-    """
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"part-\d{5,}\.safetensors", self.file):
+            raise FieldError(f"file is {shown(self.file)}, expected a name like {shard_name(0)}")
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    key: str
+    spec: Mapping[str, Json]
+    shards: tuple[_Shard, ...]
+
+
+@dataclass(frozen=True)
+class _ImageList:
+    n: int
+    classnames: Json
+
+
+@dataclass(frozen=True)
+class _AdversarialSet:
+    data: _ImageList
+    attack: Mapping[str, Json] | None = None
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest. Raises BankError where it is missing, of another form or format, or does not fit its key."""
     manifest = read_json(folder / MANIFEST, BankError)
     if not isinstance(manifest, dict) or not {"key", "spec", "shards"} <= manifest.keys():
         raise BankError(f"{folder / MANIFEST} is not a bank manifest; delete the folder and build the bank again")
-    if problem := _problem(manifest):
-        raise BankError(f"{folder / MANIFEST} is damaged: {problem}; delete the folder and build the bank again")
-    version = manifest["spec"].get("format")
+    try:
+        spec = from_json(_Manifest, manifest).spec
+        from_json(_AdversarialSet, spec.get("adversarial_set"), "adversarial_set")
+    except FieldError as error:
+        raise BankError(
+            f"{folder / MANIFEST} is damaged: {error}; delete the folder and build the bank again"
+        ) from None
+    version = spec.get("format")
     if version != FORMAT:
         raise BankError(f"{folder} has bank format {version}; this version reads format {FORMAT}: build the bank again")
-    if digest(manifest["spec"]) != manifest["key"]:
+    if digest(spec) != manifest["key"]:
         raise BankMismatchError(
             f"{folder / MANIFEST} does not match its own key {str(manifest['key'])[:12]}: it was changed after the "
             "build. Delete the folder and build the bank again"
         )
     return manifest
-
-
-def _problem(manifest: Mapping[str, Any]) -> str:
-    """The problem with the form of a manifest: the field, its value, the expectation; "" for a sound one."""
-    spec, shards = manifest["spec"], manifest["shards"]
-    if not isinstance(spec, dict):
-        return f"spec is {spec!r:.60}, expected an object"
-    if not isinstance(manifest["key"], str):
-        return f"key is {manifest['key']!r:.60}, expected a SHA-256"
-    kinds = {"file": str, "rows": int, "sha256": str}
-    if not isinstance(shards, list) or not all(
-        isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in kinds.items())
-        for entry in shards
-    ):
-        return f"shards is {shards!r:.60}, expected a list with file, rows and sha256 of each"
-    if bad := [entry["file"] for entry in shards if not re.fullmatch(r"part-\d{5,}\.safetensors", entry["file"])]:
-        return f"shards has the file {bad[0]!r:.60}, expected names like {shard_name(0)}"
-    adversarial_set: Any = spec.get("adversarial_set")
-    data = adversarial_set.get("data") if isinstance(adversarial_set, dict) else None
-    if not isinstance(data, dict) or not isinstance(data.get("n"), int) or "classnames" not in data:
-        return f"adversarial_set.data is {data!r:.60}, expected an object with n and classnames"
-    if not isinstance(adversarial_set.get("attack"), dict | None):
-        return f"adversarial_set.attack is {adversarial_set['attack']!r:.60}, expected an object or null"
-    return ""
 
 
 def open_bank(folder: Path, wanted: Mapping[str, Any] | None, *, verify: bool) -> Bank:
@@ -236,10 +236,9 @@ def open_bank(folder: Path, wanted: Mapping[str, Any] | None, *, verify: bool) -
     manifest = read_manifest(folder)
     if wanted is not None and (lines := differences(manifest["spec"], wanted)):
         raise BankMismatchError(f"the bank in {folder} cannot be used\n  " + "\n  ".join(lines))
-    ids: list[str] = []
-    parts: list[dict[str, Tensor]] = []
+    ids, parts = [], []
     for entry in manifest["shards"]:
-        path = folder / Path(entry["file"]).name
+        path = folder / entry["file"]
         if verify:
             verify_shard(path, entry["sha256"], AGAIN)
         names, columns = read_shard(path, manifest["key"], check=False)
@@ -257,17 +256,7 @@ def open_bank(folder: Path, wanted: Mapping[str, Any] | None, *, verify: bool) -
 
 
 def verify_shard(path: Path, sha256: str, again: str) -> None:
-    """Compare a shard of any kind of bank with the SHA-256 in its manifest; ``again`` as for :func:`read_tensors`.
-
-    Raises:
-        BankError: it differs. A shard that is missing is left to its reader.
-    """
+    """Raise BankError for a shard that differs from the SHA-256 in its manifest. One that is missing is left to its
+    reader. ``again`` as for :func:`read_tensors`."""
     if path.is_file() and file_digest(path) != sha256:
         raise BankError(f"{path} is damaged: its SHA-256 differs from the manifest's; {again}")
-
-
-def content_digest(bank: Bank) -> str:
-    """SHA-256 over all rows, whatever the shards: equal for equal banks."""
-    sha = hashlib.sha256(json.dumps(bank.ids).encode())
-    sha.update(tensor_digest(bank.columns).encode())
-    return sha.hexdigest()

@@ -1,21 +1,9 @@
 """Image to image defenses behind one interface."""
 
-from advpt.defenses.base import DEFENSES, Defense, attackable
-from advpt.defenses.chain import Chain
-from advpt.defenses.diffpure import DiffPure
-from advpt.defenses.rescale import RandomRescale
-from advpt.defenses.spec import DefenseSpec, parse, parse_all
-from advpt.defenses.super_resolution import SuperResolution
+from advpt.defenses import diffpure as diffpure  # each of the three registers its defense
+from advpt.defenses import rescale as rescale
+from advpt.defenses import super_resolution as super_resolution
+from advpt.defenses.base import DEFENSES
+from advpt.defenses.spec import parse, parse_all
 
-__all__ = [
-    "DEFENSES",
-    "Chain",
-    "Defense",
-    "DefenseSpec",
-    "DiffPure",
-    "RandomRescale",
-    "SuperResolution",
-    "attackable",
-    "parse",
-    "parse_all",
-]
+__all__ = ["DEFENSES", "parse", "parse_all"]

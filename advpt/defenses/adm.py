@@ -8,7 +8,7 @@ and is wrong.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from advpt.checkpoints import read_state_dict
-from advpt.defenses.weights import WeightFile, own_file
+from advpt.defenses.weights import WeightFile
 from advpt.errors import DefenseError, WeightsError
 
 PUBLISHED = WeightFile(
@@ -26,29 +25,7 @@ PUBLISHED = WeightFile(
     "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/256x256_diffusion_uncond.pt",
     "a37c32fffd316cd494cf3f35b339936debdc1576dad13fe57c42399a5dbc78b1",  # as recorded in DiscoArt 0.12.1's model list
 )
-ADM_256: dict[str, Any] = {
-    "sample_size": 256,
-    "in_channels": 3,
-    "out_channels": 6,
-    "center_input_sample": False,
-    "time_embedding_type": "positional",
-    "flip_sin_to_cos": True,
-    "freq_shift": 0,
-    "down_block_types": ["ResnetDownsampleBlock2D"] * 3 + ["AttnDownBlock2D"] * 3,
-    "up_block_types": ["AttnUpBlock2D"] * 3 + ["ResnetUpsampleBlock2D"] * 3,
-    "block_out_channels": [256, 256, 512, 512, 1024, 1024],
-    "layers_per_block": 2,
-    "downsample_type": "resnet",
-    "upsample_type": "resnet",
-    "resnet_time_scale_shift": "scale_shift",
-    "attention_head_dim": 64,
-    "norm_num_groups": 32,
-    "attn_norm_num_groups": 32,
-    "norm_eps": 1e-5,
-    "act_fn": "silu",
-    "mid_block_scale_factor": 1,
-    "add_attention": True,
-}
+ADM_256: dict[str, Any] = json.loads(Path(__file__).with_name("adm_256.json").read_text())  # in diffusers' words
 # Settings that no tensor shows: part of a bank's key where a user's own file differs from OpenAI's model.
 UNSEEN = ("center_input_sample", "time_embedding_type", "flip_sin_to_cos", "freq_shift", "attention_head_dim",
           "norm_num_groups", "attn_norm_num_groups", "norm_eps", "act_fn", "mid_block_scale_factor")  # fmt: skip
@@ -129,32 +106,24 @@ def split_qkv(fused: Tensor, head_dim: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def convert(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """ADM's tensors under diffusers' names.
-
-    Raises:
-        WeightsError: a tensor that ADM of this configuration does not have.
-    """
-    return dict(_converted(state, config))
-
-
-def _converted(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
-    modules = key_map(config)
+    """ADM's tensors under diffusers' names. Raises WeightsError for one that ADM of this configuration lacks."""
+    modules, converted = key_map(config), {}
     for name, value in state.items():
         path, kind = name.rsplit(".", 1)
         if path in modules:
-            yield f"{modules[path]}.{kind}", value
+            converted[f"{modules[path]}.{kind}"] = value
             continue
-        inside = path.split(".")
-        owner, layer = next(
-            ((".".join(inside[:n]), ".".join(inside[n:])) for n in (3, 2) if ".".join(inside[:n]) in modules), ("", "")
-        )
-        if not owner or (layer not in _INSIDE and layer != "qkv"):
-            raise WeightsError(f"{name} belongs to no part of this diffusion model; is it the right checkpoint?")
-        if layer == "qkv":
+        words = path.split(".")  # "input_blocks.4.0.in_layers.0" or "middle_block.1.qkv": a module and a layer in it
+        size = next((n for n in (3, 2) if ".".join(words[:n]) in modules), 0)
+        owner, layer = modules.get(".".join(words[:size])), ".".join(words[size:])
+        if owner and layer == "qkv":
             for part, tensor in zip("qkv", split_qkv(_flat(value), config["attention_head_dim"])):
-                yield f"{modules[owner]}.to_{part}.{kind}", tensor
+                converted[f"{owner}.to_{part}.{kind}"] = tensor
+        elif owner and layer in _INSIDE:
+            converted[f"{owner}.{_INSIDE[layer]}.{kind}"] = _flat(value) if layer == "proj_out" else value
         else:
-            yield f"{modules[owner]}.{_INSIDE[layer]}.{kind}", _flat(value) if layer == "proj_out" else value
+            raise WeightsError(f"{name} belongs to no part of this diffusion model; is it the right checkpoint?")
+    return converted
 
 
 def _flat(weight: Tensor) -> Tensor:
@@ -175,13 +144,13 @@ def load(weights: str = "") -> tuple[nn.Module, dict[str, Any]]:
         DefenseError: diffusers is not installed.
     """
     if weights:
-        path = own_file(weights)
-        config, state = _config_of(path), read_state_dict(path, "weights of a diffusion model")
+        config = _config_of(PUBLISHED.find(weights))
+        state = PUBLISHED.read(weights)
     else:
-        path, config = PUBLISHED.path, ADM_256
+        config = ADM_256
         build({**config, "block_out_channels": [64] * 6})  # fails without diffusers, before 2 GB are read
         state = convert(PUBLISHED.read(), config)
-    return from_state(state, config, str(path)), config
+    return from_state(state, config, str(PUBLISHED.find(weights))), config
 
 
 def from_state(state: Mapping[str, Tensor], config: Mapping[str, Any], source: str) -> nn.Module:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from advpt.attacks.noise import SampleNoise, as_noise
 from advpt.errors import DefenseError
@@ -49,6 +49,9 @@ class Defense(ABC):
 
     def to(self, device: torch.device) -> Defense:
         """Move weights, if there are any."""
+        for value in vars(self).values():
+            if isinstance(value, nn.Module):
+                value.to(device)
         return self
 
     @classmethod  # noqa: B027 - nothing to check is fine
@@ -57,19 +60,13 @@ class Defense(ABC):
 
     @classmethod  # noqa: B027 - most need nothing
     def require(cls, options: Mapping[str, Option]) -> None:
-        """Check before a long run that files and packages are there, without reading them.
-
-        Raises:
-            WeightsError, DefenseError: with what is missing and how to get it.
-        """
+        """Check before a long run that files and packages are there, without reading them. Raises WeightsError or
+        DefenseError with what is missing and how to get it."""
 
     @final
     def __call__(self, pixels: Tensor, generator: SampleNoise | torch.Generator | None = None) -> Tensor:
-        """Defend ``pixels [b, 3, h, w]`` float32 in [0, 1]. Gradients flow as far as the defense has them.
-
-        Raises:
-            DefenseError: other input, no generator for a random defense, or a result that is not a finite image.
-        """
+        """Defend ``pixels [b, 3, h, w]`` float32 in [0, 1]. Gradients flow as far as the defense has them. Raises
+        DefenseError for other input, no generator for a random defense, or a result that is not a finite image."""
         if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.dtype != torch.float32:
             raise DefenseError(f"defenses take float32 images [b, 3, h, w], got {pixels.dtype} {list(pixels.shape)}")
         if not len(pixels):

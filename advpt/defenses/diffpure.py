@@ -1,16 +1,10 @@
 """DiffPure (Nie et al., ICML 2022): add the noise of t diffusion steps, then denoise with a diffusion model.
 
 The paper's ImageNet setting is t = 150 of 1000 (against eps 4/255; at 16/255 some of the perturbation stays) and
-OpenAI's unconditional 256 x 256 ADM. Images are resized to the model's size and back (bilinear, not antialiased, as
-there). Profiles:
-
-* ``ddpm`` (default): ancestral sampling with the learned variance.
-* ``sde``: Euler steps of the reverse SDE, what DiffPure's ImageNet scripts run. As many network calls.
-
-The price at full size: 2.24 TFLOP a call, 336 TFLOP an image, one to two seconds on a current data-centre GPU and
-hours on a CPU. So it is ``costly``: evaluated on a recorded subset unless asked otherwise. ``stride`` above 1 leaves
-steps out and ``dtype`` below fp32 rounds: both are approximations, and both are part of the bank's key and of the
-record.
+OpenAI's unconditional 256 x 256 ADM; images are resized to its size and back (bilinear, not antialiased, as there).
+Profiles: ``ddpm`` (default) is ancestral sampling with the learned variance; ``sde`` Euler steps of the reverse SDE,
+which DiffPure's ImageNet scripts run. An image takes 336 TFLOP: one to two seconds on a current data-centre GPU.
+``stride`` above 1 leaves steps out and ``dtype`` below fp32 rounds: approximations that key and record name.
 """
 
 from __future__ import annotations
@@ -28,7 +22,6 @@ from advpt.attacks.noise import SampleNoise
 from advpt.defenses import adm
 from advpt.defenses.base import DEFENSES, Defense, Option
 from advpt.defenses.diffusion import SAMPLERS, STEPS, NoiseModel, calls, diffuse
-from advpt.defenses.weights import own_file
 from advpt.errors import DefenseError, unknown_name
 from advpt.files import tensor_digest
 
@@ -96,12 +89,7 @@ class DiffPure(Defense):
     def require(cls, options: Mapping[str, Option]) -> None:
         if find_spec("diffusers") is None:
             raise DefenseError('DiffPure needs diffusers; pip install "advpt[diffpure]"')
-        own_file(str(options["weights"])) if options["weights"] else adm.PUBLISHED.find()
-
-    def to(self, device: torch.device) -> DiffPure:
-        if isinstance(self.model, nn.Module):
-            self.model.to(device)
-        return self
+        adm.PUBLISHED.find(str(options["weights"]))
 
     def parameters(self) -> dict[str, Any]:
         options = {name: getattr(self, name) for name in ("t", "sampler", "stride", "dtype", "size")}

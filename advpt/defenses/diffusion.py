@@ -21,14 +21,10 @@ BETA_MIN, BETA_MAX = 0.1, 20.0  # of the continuous schedule; the discrete one i
 SDE_END = 1e-5
 
 
-def betas() -> np.ndarray:
-    """``[1000]`` float64, linear from 1e-4 to 0.02."""
-    return np.linspace(BETA_MIN / STEPS, BETA_MAX / STEPS, STEPS)
-
-
 def alpha_bars() -> np.ndarray:
-    """``[1000]`` float64: the share of signal power left at each index; 0.788321 at index 149."""
-    return np.cumprod(1 - betas())
+    """``[1000]`` float64: the share of signal power left at each index; 0.788321 at index 149. Betas are linear from
+    1e-4 to 0.02."""
+    return np.cumprod(1 - np.linspace(BETA_MIN / STEPS, BETA_MAX / STEPS, STEPS))
 
 
 def diffuse(x: Tensor, t: int, noise: SampleNoise) -> Tensor:
@@ -102,6 +98,4 @@ SAMPLERS: dict[str, Callable[..., Tensor]] = {"ddpm": ddpm, "sde": sde}
 
 def calls(sampler: str, t: int, stride: int = 1) -> int:
     """Network calls per image."""
-    if t == 0:
-        return 0
     return len(ddpm_indices(t, stride)) if sampler == "ddpm" else len(sde_times(t, stride))

@@ -1,16 +1,12 @@
 """Random resizing and padding (Xie et al., ICLR 2018): the defense called Rescale in AdvPT's tables.
 
 The original resizes 299-pixel images to a random size r, pads them with grey to 331 at a random place and classifies
-the 331-pixel canvas. All sizes scale with the input: for an image of n pixels the canvas has round(331 n / 299) of
-them (248 for 224, 35 for 32), and since CLIP's position embedding fixes its input size, the canvas is resized back
-to n. AdvPT published no sizes; profiles:
+the 331-pixel canvas. Here sizes scale with the input (a canvas of 248 for 224 pixels, 35 for 32), and the canvas is
+resized back, since CLIP's input size is fixed. One draw per image, where the original has one per batch. Profiles:
 
 * ``iclr`` (default): r from n to the canvas minus 1, the range of the paper's text.
 * ``competition``: r from 310/299 n on and a flip half of the time, as in the authors' NIPS 2017 entry (whose mean
   over 30 passes is not part of an image-to-image map: see the seeds of the defense in the record).
-
-One draw per image, where the original has one per batch: batches then decide nothing. At 32 pixels r takes three
-values only.
 """
 
 from __future__ import annotations
@@ -85,7 +81,7 @@ class RandomRescale(Defense):
         """(smallest r, largest r, canvas) in pixels for sides of ``n`` pixels: (224, 247, 248) for 224."""
         canvas = max(round(n * self.canvas), 2)
         smallest = max(1, round(n * self.low))
-        return min(smallest, canvas), max(min(smallest, canvas), canvas - 1), canvas
+        return smallest, max(smallest, canvas - 1), canvas
 
     def parameters(self) -> dict[str, Any]:
         return super().parameters() | self.options

@@ -99,7 +99,7 @@ def _stage(text: str) -> Stage:
     head, *words = text.split("/")
     name, _, profile = head.partition(":")
     kind = DEFENSES.get(name)
-    profile = profile or _first(name)
+    profile = profile or next(iter(kind.profiles))
     if profile not in kind.profiles:
         raise ConfigError(f"defense {text!r}: {unknown_name('profile', profile, kind.profiles)}")
     options = dict(kind.profiles[profile])
@@ -123,7 +123,3 @@ def _value(text: str, key: str, value: str, like: Option) -> Option:
     except (ValueError, KeyError):
         kind = {bool: "True or False", int: "a whole number", float: "a number"}[type(like)]
         raise ConfigError(f"defense {text!r}: {key} is {value!r}; expected {kind}, for instance {like}") from None
-
-
-def _first(name: str) -> str:
-    return next(iter(DEFENSES.get(name).profiles))

@@ -1,12 +1,9 @@
 """Image super-resolution as a defense (Mustafa et al., IEEE TIP 2020): wavelet denoising, then EDSR x2 and back down.
 
-Profiles:
-
-* ``advpt`` (default): as AdvPT's code under this name: the wavelet stage alone, sigma 0.02. (Its paper says 0.2,
-  which would blur images beyond recognition.)
-* ``mustafa``: sigma 0.01 in channel space, as scikit-image counted it in 2019, then EDSR x2 rounded to 8 bit. The
-  original writes its images as JPEG files and classifies at twice the size; here there is no JPEG step, and the
-  image is scaled down to CLIP's input size (bicubic, antialiased).
+Profile ``advpt`` (default) is as AdvPT's code under this name: the wavelet stage alone, sigma 0.02. (Its paper says
+0.2, which would blur images beyond recognition.) Profile ``mustafa``: sigma 0.01 in channel space, as scikit-image
+counted it in 2019, then EDSR x2 rounded to 8 bit; the original's JPEG files are left out, and the image is scaled down
+to CLIP's input size (bicubic, antialiased), where the original classifies at twice the size.
 """
 
 from __future__ import annotations
@@ -14,16 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from advpt.attacks.noise import SampleNoise
-from advpt.checkpoints import read_state_dict
 from advpt.defenses import edsr
 from advpt.defenses.base import DEFENSES, Defense, Option
 from advpt.defenses.wavelet import SIGMA_SPACES, denoise
-from advpt.defenses.weights import own_file
 from advpt.errors import DefenseError, unknown_name
 from advpt.files import tensor_digest
 
@@ -47,8 +41,7 @@ class SuperResolution(Defense):
         self.sigma, self.space = float(sigma), space
         self.network: edsr.EDSR | None = None
         if sr == "edsr":
-            state = read_state_dict(own_file(weights), "weights of EDSR") if weights else edsr.PUBLISHED.read()
-            self.use(edsr.from_state(state, weights or edsr.PUBLISHED.name))
+            self.use(edsr.from_state(edsr.PUBLISHED.read(weights), weights or edsr.PUBLISHED.name))
 
     def use(self, network: edsr.EDSR) -> SuperResolution:
         """Use this network for super-resolution."""
@@ -69,12 +62,7 @@ class SuperResolution(Defense):
     @classmethod
     def require(cls, options: Mapping[str, Option]) -> None:
         if options["sr"] == "edsr":
-            own_file(str(options["weights"])) if options["weights"] else edsr.PUBLISHED.find()
-
-    def to(self, device: torch.device) -> SuperResolution:
-        if self.network is not None:
-            self.network.to(device)
-        return self
+            edsr.PUBLISHED.find(str(options["weights"]))
 
     def parameters(self) -> dict[str, Any]:
         return super().parameters() | {

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from advpt.defenses import adm
 from advpt.defenses.weights import folder
@@ -29,18 +28,14 @@ SHAPE: dict[str, Any] = adm.ADM_256 | {
 }
 
 
-def make(seed: int = 0) -> nn.Module:
-    """ADM's design at 32 pixels with 0.8 million random weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return adm.build(SHAPE).eval().requires_grad_(False)
-
-
 def write(name: str) -> Path:
-    """Write it as ``name`` in the weights folder."""
+    """Write ADM's design at 32 pixels, with 0.8 million random weights, as ``name`` in the weights folder."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = adm.build(SHAPE)
     path = folder() / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    adm.save(make(), SHAPE, path)
+    adm.save(model, SHAPE, path)
     return path
 
 

@@ -26,34 +26,24 @@ class WeightFile:
     url: str
     sha256: str
 
-    @property
-    def path(self) -> Path:
-        return folder() / self.name
-
-    def find(self) -> Path:
-        """The file's path. Raises WeightsError with path, source and hash when it is missing."""
-        if not self.path.is_file():
+    def find(self, own: str = "") -> Path:
+        """The path of the file, or of the user's file ``own`` in its place. Raises WeightsError when it is missing."""
+        path = folder() / (own or self.name)
+        if own and not path.is_file():
+            raise WeightsError(f"{path} is not there; put the file named by weights={own} there, or set ADVPT_WEIGHTS")
+        if not path.is_file():
             raise WeightsError(
-                f"{self.path} is not there. Fetch {self.url} and put it at that path (its SHA-256 is {self.sha256}"
+                f"{path} is not there. Fetch {self.url} and put it at that path (its SHA-256 is {self.sha256}"
                 f"{'...' if len(self.sha256) < 64 else ''}), or set ADVPT_WEIGHTS to the folder that has it"
             )
-        return self.path
+        return path
 
-    def read(self) -> dict[str, Tensor]:
-        """Its tensors, after comparing its SHA-256. Raises WeightsError when missing, different or damaged."""
-        path = self.find()
-        actual = file_digest(path)
-        if not actual.startswith(self.sha256):
+    def read(self, own: str = "") -> dict[str, Tensor]:
+        """The tensors of :meth:`find`; the published file's SHA-256 is compared first. Raises WeightsError."""
+        path = self.find(own)
+        if not own and not (actual := file_digest(path)).startswith(self.sha256):
             raise WeightsError(
                 f"{path} has SHA-256 {actual}, expected {self.sha256}; it is cut off or another file: "
                 f"delete it and fetch {self.url} again"
             )
-        return read_state_dict(path, f"the weights {self.name}")
-
-
-def own_file(name: str) -> Path:
-    """A file of the user in :func:`folder`. Raises WeightsError when it is missing."""
-    path = folder() / name
-    if not path.is_file():
-        raise WeightsError(f"{path} is not there; put the file named by weights={name} there, or set ADVPT_WEIGHTS")
-    return path
+        return read_state_dict(path, f"the weights {own or self.name}")

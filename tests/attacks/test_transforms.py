@@ -67,7 +67,7 @@ def test_names_and_their_expansion(text: str, full: str) -> None:
 
 def test_a_list_of_budgets_is_several_attacks() -> None:
     assert [str(s) for s in parse_all("pgd40-ce@1,2,4/a1/r2")] == [f"pgd40-ce@{e}/a1/r2" for e in (1, 2, 4)]
-    assert [s.step for s in parse_all("pgd40-ce@8,16")] == [0.5, 1.0]
+    assert [s.get("step") for s in parse_all("pgd40-ce@8,16")] == [0.5, 1.0]
     assert parse_all("pgd40@16") == [parse("pgd40@16")]
     assert [s.eps for s in parse_all("aa@0.5, 1")] == [0.5, 1.0]
     with pytest.raises(ConfigError, match="names several budgets where one is needed; write the first as pgd40@8"):
@@ -155,7 +155,7 @@ def test_diverse_input_draws_for_each_image(kind: str, x) -> None:
         kept = int((image[0] > 0).any(1).sum())
         assert round(20 * how.low) <= kept <= max(20, round(20 * how.high))
     assert abs(applied / 400 - how.probability) < 0.08 or how.low == 0.9  # a slight one may draw the full side
-    assert sides == ({20} if how.keeps_size else {20, 22})
+    assert sides == ({20} if how.canvas == 1 else {20, 22})
     one, two = (diverse(x, how, SampleNoise(IDS, 0)) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one, two))
     with pytest.raises(AttackError, match="square images"):

@@ -11,5 +11,5 @@ from advpt.bank.cache import CacheState
 
 @pytest.fixture
 def again(bank_cache):
-    """The same shelf, opened by another process: nothing is remembered."""
+    """The same banks, as another process opens them."""
     return lambda **how: dataclasses.replace(bank_cache, state=CacheState(), **how)

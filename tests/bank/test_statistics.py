@@ -32,12 +32,11 @@ def test_parts_make_the_whole(chunk: int) -> None:
         found.update(part)
     assert found.count == 53
     assert torch.allclose(found.mean, x.mean(0), atol=1e-12) and torch.allclose(found.variance, x.var(0), atol=1e-12)
-    one, other = TokenStatistics(), TokenStatistics()
-    one.update(x[:20])
-    other.update(x[20:])
-    one.merge(other)
-    one.merge(TokenStatistics())
-    assert torch.allclose(one.mean, found.mean, atol=1e-12) and torch.allclose(one.variance, found.variance, atol=1e-12)
+    uneven = TokenStatistics()
+    for part in (x[:20], x[20:]):
+        uneven.update(part)
+    assert torch.allclose(uneven.mean, found.mean, atol=1e-12)
+    assert torch.allclose(uneven.variance, found.variance, atol=1e-12)
     with pytest.raises(BankError, match="at least 2 images; there are 0"):
         _ = TokenStatistics().variance
 
@@ -94,13 +93,13 @@ def test_what_does_not_fit_is_refused(tiny_clip, images, tmp_path: Path) -> None
     found = statistics.build(tiny_clip, visual, Source(images(5)), tmp_path)
     folder = statistics.folder_of(tmp_path, found.spec)
     with pytest.raises(BankMismatchError, match=r"encoder\.visual_prompt: the bank has .*, the run asks for"):
-        statistics.open_statistics(folder, statistics.looked_through(tiny_clip, prompts(1)))
+        statistics.open_statistics(folder, statistics.encoder_fields(tiny_clip, prompts(1)))
     with pytest.raises(BankMismatchError, match="tokens: the bank has 20, the run asks for 19"):
-        statistics.open_statistics(folder, statistics.looked_through(tiny_clip, visual[:, :2]))
+        statistics.open_statistics(folder, statistics.encoder_fields(tiny_clip, visual[:, :2]))
     other = dataclasses.replace(tiny_clip.architecture, vision_layers=3)
     object.__setattr__(tiny_clip, "architecture", other)
     with pytest.raises(BankMismatchError, match="blocks: the bank has 2, the run asks for 3"):
-        statistics.open_statistics(folder, statistics.looked_through(tiny_clip, visual))
+        statistics.open_statistics(folder, statistics.encoder_fields(tiny_clip, visual))
 
 
 def test_damage_is_found(tiny_clip, images, tmp_path: Path, capsys) -> None:

@@ -9,9 +9,8 @@ import shutil
 import pytest
 
 from advpt.bank.cache import AttackRequest
-from advpt.bank.store import content_digest
 from advpt.errors import BankError, BankMismatchError
-from tests.helpers.banks import CE, FKL, classifier
+from tests.helpers.banks import CE, FKL, classifier, content_digest
 
 
 @pytest.mark.parametrize("where", [0.02, 0.3, 0.6, 0.98])

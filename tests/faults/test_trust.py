@@ -280,5 +280,5 @@ def test_paths_in_files_stay_in_their_folder(tmp_path):
         shards = [{"file": name, "rows": 1, "sha256": "0" * 64}]
         (bank / "manifest.json").write_text(json.dumps({"key": files.digest(spec), "spec": spec, "shards": shards}))
         save_file({"a": torch.zeros(1)}, tmp_path / "part-00000.safetensors")
-        with pytest.raises(AdvPTError, match="shards has the file"):
+        with pytest.raises(AdvPTError, match=r"shards\[0\].file is"):
             open_bank(bank, None, verify=True)

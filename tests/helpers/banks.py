@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,9 @@ from PIL import Image
 
 from advpt.attacks import parse
 from advpt.backbones.clip import Architecture, Backbone, build
+from advpt.bank.store import Bank
 from advpt.data.images import ImageSet, Preprocessing, Sample
+from advpt.files import tensor_digest
 from advpt.prompts.classifier import Classifier
 
 TINY = Architecture(32, 16, 1, 64, 8, 77, 49408, 64, 1)
@@ -41,3 +45,10 @@ FKL, CE = parse("pgd2-fkl@8"), parse("pgd2-ce@8")
 def classifier(seed: int = 0) -> Classifier:
     generator = torch.Generator().manual_seed(seed)
     return Classifier(F.normalize(torch.randn(3, 32, generator=generator), dim=-1), 20.0)
+
+
+def content_digest(bank: Bank) -> str:
+    """SHA-256 over all rows, whatever the shards: equal for equal banks."""
+    sha = hashlib.sha256(json.dumps(bank.ids).encode())
+    sha.update(tensor_digest(bank.columns).encode())
+    return sha.hexdigest()

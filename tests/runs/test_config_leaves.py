@@ -10,8 +10,9 @@ import pytest
 import torch
 from dassl.config import get_cfg_default
 
-from advpt.bank.store import MANIFEST, content_digest, open_bank
+from advpt.bank.store import MANIFEST, open_bank
 from advpt.settings import extend_cfg, leaves
+from tests.helpers.banks import content_digest
 from tests.helpers.workspace import TINY, Workspace
 
 
