@@ -79,17 +79,15 @@ class Classification(EvaluatorBase):
         present = support > 0
         f1 = 2.0 * hits[present] / (support + predicted)[present]
 
-        results: OrderedDict[str, float] = OrderedDict()
-        results["accuracy"] = 100.0 * self._correct / self._total
-        results["error_rate"] = 100.0 - results["accuracy"]
-        results["macro_f1"] = 100.0 * float(f1.mean())
+        accuracy, macro_f1 = 100.0 * self._correct / self._total, 100.0 * float(f1.mean())
+        results = OrderedDict(accuracy=accuracy, error_rate=100.0 - accuracy, macro_f1=macro_f1)
         print(
             "=> result\n"
             f"* total: {self._total:,}\n"
             f"* correct: {self._correct:,}\n"
-            f"* accuracy: {results['accuracy']:.1f}%\n"
+            f"* accuracy: {accuracy:.1f}%\n"
             f"* error: {results['error_rate']:.1f}%\n"
-            f"* macro_f1: {results['macro_f1']:.1f}%"
+            f"* macro_f1: {macro_f1:.1f}%"
         )
         if self.cfg.TEST.PER_CLASS_RESULT:
             results["perclass_accuracy"] = self._per_class(labels[present], hits[present], support[present])

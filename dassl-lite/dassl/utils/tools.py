@@ -18,22 +18,6 @@ from torch.utils.collect_env import get_pretty_env_info
 
 from dassl.utils.errors import SettingError
 
-__all__ = [
-    "check_availability",
-    "check_isfile",
-    "collect_env_info",
-    "download_url",
-    "get_most_similar_str_to_a_from_b",
-    "listdir_nohidden",
-    "mkdir_if_missing",
-    "read_image",
-    "read_json",
-    "set_random_seed",
-    "tolist_if_not",
-    "write_json",
-]
-
-
 MOST_PIXELS = 89_478_485  # beyond it Pillow warns of a decompression bomb
 
 
@@ -137,12 +121,11 @@ def listdir_nohidden(path: str | Path, sort: bool = False) -> list[str]:
 
 def get_most_similar_str_to_a_from_b(a: Any, b: Iterable[str]) -> str | None:
     """The text of ``b`` most similar to ``a`` (difflib's ratio), the last of equals; None where ``b`` is empty."""
-    best, best_ratio = None, -1.0
-    for name in b:
-        ratio = difflib.SequenceMatcher(None, str(a), name).ratio()
-        if ratio >= best_ratio:
-            best, best_ratio = name, ratio
-    return best
+
+    def similarity(name: str) -> float:
+        return difflib.SequenceMatcher(None, str(a), name).ratio()
+
+    return max(reversed(list(b)), key=similarity, default=None)
 
 
 def check_availability(requested: Any, available: list[str]) -> None:
