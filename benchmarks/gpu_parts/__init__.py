@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import bank
 from measurements import Report
@@ -24,6 +25,6 @@ def workers(report: Report) -> int:
     return 0 if report.small else min(8, os.cpu_count() or 1)
 
 
-def text_model(name: str, report: Report):
+def text_model(name: str, report: Report) -> Any:
     """A CLIP with the text tower of ``name``; DemoCLIP where sizes are small."""
     return backbone(name, report).model if report.small else text_tower(name)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import functools
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import bank
 import torch
 from common import alternate, device
-from measurements import Measurement, Report
+from measurements import Report
 from tuning_step import Step
 
 from advpt.attacks import parse
 from advpt.bank.cache import BankCache
 from gpu_parts import backbone, text_model, workers
-from gpu_parts.tuning import coop_step, graphed_step, milliseconds
+from gpu_parts.tuning import graphed_step, milliseconds
 
 TRAIN, TEST, CLASSES, VECTORS = 2944, 3669, 37, 32  # Oxford Pets, all training images
 EPOCHS, BATCH, BANK_STEPS, ATTACK_STEPS = 100, 32, 10, 40
@@ -42,28 +43,28 @@ def run(report: Report) -> None:
 
         build("pgd1-fkl@8")  # warm
         for label, (count, iterations) in steps.items():
-            work = functools.partial(build, f"pgd{iterations}-fkl@8")
-            ours[label] = count / n * min(alternate({"ours": work}, 1, warm=False)["ours"])
-        ours["clean"] = TEST / n * min(alternate({"ours": lambda: build(None)}, 1, warm=False)["ours"])
+            ours[label] = count / n * seconds(functools.partial(build, f"pgd{iterations}-fkl@8"))
+        ours["clean"] = original["clean"] = TEST / n * seconds(functools.partial(build, None))
         with bank.trainable(clip) as model:
             for label, (count, iterations) in steps.items():
                 loop = functools.partial(bank.original_loop, model, few, len(few), iterations)
-                original[label] = count / len(few) * min(alternate({"x": loop}, 1, warm=False)["x"])
-        original["clean"] = ours["clean"]
+                original[label] = count / len(few) * seconds(loop)
     batches = EPOCHS * (TRAIN // BATCH)
     step = Step(text_model("ViT-B/16", report), CLASSES, VECTORS)
-    original["tuning"] = batches * milliseconds(functools.partial(coop_step, step), report) / 1000
+    original["tuning"] = batches * milliseconds(step.coop, report) / 1000
     fast = graphed_step(step) if device().type == "cuda" else step.ours
     ours["tuning"] = batches * milliseconds(fast, report) / 1000
-    for label in original:
-        report.add(Measurement(f"Pets, {label}", ours[label], "s", original[label], original[label] / ours[label]))
-    one = {"ours": sum(ours.values()), "original": sum(original.values())}
-    factor = one["original"] / one["ours"]
+    for label in ours:
+        report.compare(f"Pets, {label}", ours[label], original[label])
+    whole, reference = sum(ours.values()), sum(original.values())
     note = f"{TRAIN} train, {TEST} test images, {batches} steps, one seed; measured on {n} and {len(few)} images"
-    report.add(Measurement("Pets, whole cell", one["ours"], "s", one["original"], factor, f"{WANTED:g}x",
-                           None if report.small else factor >= WANTED, note))  # fmt: skip
-    three = one["ours"] + 2 * ours["tuning"]
-    report.add(Measurement("Pets, three seeds", three, "s", 3 * one["original"], 3 * one["original"] / three,
-                           note="ours shares banks between seeds; the original attacks anew"))  # fmt: skip
+    report.compare("Pets, whole cell", whole, reference, wanted=None if report.small else WANTED, note=note)
+    note = "ours shares banks between seeds; the original attacks anew"
+    report.compare("Pets, three seeds", whole + 2 * ours["tuning"], 3 * reference, note=note)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Of one run."""
+    return alternate({"work": work}, 1, warm=False)["work"]

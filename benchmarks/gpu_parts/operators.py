@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable
 
 import bank
@@ -16,7 +15,7 @@ from tuning_step import Step
 
 from advpt.backbones.precision import in_precision
 from gpu_parts import backbone, text_model
-from gpu_parts.tuning import coop_step, graphed_step
+from gpu_parts.tuning import graphed_step, timed
 
 ROWS = 12
 
@@ -27,7 +26,7 @@ def run(report: Report) -> None:
     if report.device.type == "cuda":
         works["tuning step, CUDA graph"] = graphed_step(step)
     works["tuning step"] = step.ours
-    works["CoOp's step"] = functools.partial(coop_step, step)
+    works["CoOp's step"] = step.coop
     clip = backbone("ViT-B/16", report)
     size = clip.architecture.resolution
     pixels = torch.rand(2 if report.small else 64, 3, size, size, device=clip.device)
@@ -45,18 +44,13 @@ def examine(report: Report, label: str, work: Callable[[], object]) -> None:
     cuda, steps = torch.cuda.is_available(), 3 if torch.cuda.is_available() else 1
     for _ in range(steps):
         work()
-    synchronize()
-    began = time.perf_counter()
-    for _ in range(steps):
-        work()
-    synchronize()
-    wall = time.perf_counter() - began  # without the profiler, which slows the host
+    wall = timed(work, steps) * steps / 1000  # without the profiler, which slows the host
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda
     with profile(activities=activities) as recorded:
         for _ in range(steps):
             work()
         synchronize()
-    report.add_table(label, operators(recorded, cuda, steps))
+    report.tables[label] = operators(recorded, cuda, steps)
     events = [event for event in recorded.events() if cuda and event.device_type == torch.autograd.DeviceType.CUDA]
     kernels = sum(event.device_time for event in events if "mem" not in event.name.lower()) / 1e6
     copies = sum(event.device_time for event in events if "mem" in event.name.lower()) / 1e6

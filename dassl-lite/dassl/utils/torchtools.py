@@ -148,9 +148,10 @@ def random_state() -> dict[str, Any]:
     """State of all random generators, as tensors and plain values."""
     version, words, spare = random.getstate()
     kind, keys, position, has_gauss, gauss = np.random.get_state()
+    words_of_numpy = torch.from_numpy(np.asarray(keys, dtype=np.int64))
     return {
         "python": (version, torch.tensor(words, dtype=torch.int64), spare),
-        "numpy": (str(kind), torch.tensor(keys.tolist()), int(position), int(has_gauss), float(gauss)),
+        "numpy": (str(kind), words_of_numpy, int(position), int(has_gauss), float(gauss)),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
