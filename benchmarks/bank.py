@@ -4,8 +4,6 @@ All three attack the same photographs with PGD-10 on the embedding KL, ViT-B/16 
 path of the library: files read and decoded, attack, embedding, checks, shard written.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import shutil
@@ -23,16 +21,21 @@ from PIL import Image
 from torch import Tensor, nn
 
 from advpt.attacks import parse
-from advpt.backbones.clip import OFFICIAL, Backbone, build
+from advpt.backbones.clip import OFFICIAL, Backbone, build, load_backbone
 from advpt.backbones.precision import in_precision
 from advpt.bank.cache import BankCache
 from advpt.data.images import ImageSet, Preprocessing, Sample
+from advpt.settings import BackboneSettings
 
+SMALL = "DemoCLIP"  # what a CPU can try every part of gpu.py with
 STEPS = 10
 Encode = Callable[[Tensor], Tensor]  # pixels to embeddings
 
 
 def backbone(name: str = "ViT-B/16") -> Backbone:
+    """DemoCLIP, or an official CLIP with random weights."""
+    if name == SMALL:
+        return load_backbone(BackboneSettings(SMALL, "", False), device())
     torch.manual_seed(0)
     return Backbone(name, build(OFFICIAL[name]), device())
 

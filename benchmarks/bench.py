@@ -7,8 +7,6 @@
 A GPU is used where there is one.
 """
 
-from __future__ import annotations
-
 import argparse
 import datetime
 import importlib

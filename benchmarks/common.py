@@ -1,7 +1,5 @@
 """What the benchmarks share: alternating runs, the machine's ceiling, what the machine is."""
 
-from __future__ import annotations
-
 import os
 import platform
 import resource
@@ -50,6 +48,11 @@ def synchronize() -> None:
 
 def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def workers() -> int:
+    """Processes that read images; none on a CPU, which is busy."""
+    return min(8, os.cpu_count() or 1) if torch.cuda.is_available() else 0
 
 
 def matrix_rate(rows: int = 2048, width: int = 768, dtype: torch.dtype = torch.float32) -> float:

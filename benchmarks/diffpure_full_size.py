@@ -5,8 +5,6 @@
 Random weights purify nothing; this measures time and memory of the path. At t = 150 a purification has 150 calls.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from pathlib import Path

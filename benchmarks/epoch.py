@@ -1,7 +1,5 @@
 """A tuning epoch: files opened and seconds, against a loop that decodes every image to get its label."""
 
-from __future__ import annotations
-
 import sys
 import tempfile
 from pathlib import Path

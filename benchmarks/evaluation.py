@@ -1,7 +1,5 @@
 """Evaluation: memory against the number of images, and what a second seed costs on the same test bank."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

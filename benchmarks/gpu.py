@@ -9,8 +9,6 @@ in a process of its own with its own time limit: one that fails, hangs or is kil
 Results: gpu.json, gpu.md and one log for each part, in --output.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import json
@@ -50,6 +48,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
+    if args.cpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if args.part:
         return run_part(args)
     began = time.monotonic()

@@ -1,7 +1,5 @@
 """What the benchmarks measure, kept in a file from the first figure on, and how it is shown."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json
@@ -12,9 +10,8 @@ import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-import torch
 from tabulate import tabulate
 
 log = logging.getLogger(__name__)
@@ -75,7 +72,7 @@ class Report:
     skipped: list[str] = field(default_factory=list)
 
     @classmethod
-    def from_fields(cls, fields: Mapping[str, Any], path: Path = Path()) -> Report:
+    def from_fields(cls, fields: Mapping[str, Any], path: Path = Path()) -> Self:
         """What :meth:`fields` gives, as it comes from a file."""
         measurements = [Measurement(**each) for each in fields["measurements"]]
         return cls(
@@ -92,11 +89,6 @@ class Report:
         partial = self.path.with_suffix(".partial")
         partial.write_text(json.dumps(self.fields(), indent=1))
         partial.replace(self.path)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the part runs."""
-        return torch.device("cpu" if self.small or not torch.cuda.is_available() else "cuda")
 
     def add(self, measurement: Measurement) -> None:
         """Keep a figure.

@@ -7,8 +7,6 @@ The cluster is started before, and is not counted; starting the workers and send
 work is done by as many processes as there are workers, each with one thread: they take each other's shards.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shutil

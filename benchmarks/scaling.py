@@ -1,7 +1,5 @@
 """How the tuning step grows with classes and context vectors, and the bank's rate with the chunk; two plots."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,25 +1,24 @@
 """Test-time tuning: batched, with a graph for the chosen views alone, against one image at a time as it is usually
 written (a graph for all views, all 77 positions of every text)."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from bank import backbone
+from bank import SMALL, backbone
 from common import alternate, device
 from measurements import Report
 from sklearn.datasets import load_digits
 from torch import Tensor
+from tuning_step import coop_forward
 
-from advpt.backbones.clip import Backbone, load_backbone
+from advpt.backbones.clip import Backbone
 from advpt.prompts.classifier import from_templates
 from advpt.prompts.learner import PromptLearner
-from advpt.prompts.text_encoder import TextEncoder, tokenize
-from advpt.settings import BackboneSettings, ContextSettings
+from advpt.prompts.text_encoder import TextEncoder
+from advpt.settings import ContextSettings
 from advpt.tuning.test_time import BETAS, DECAY, EPS, PromptedCLIP, Tuner, TuningConfig
 
 DESIGNS = {"V": "visual", "VLI": "independent", "VLJ": "t2v"}
@@ -44,20 +43,6 @@ def make_tuner(clip: Backbone, design: str, names: list[str], depth: int, batch:
     model = PromptedCLIP(image, encoder, learner, fixed, clip.logit_scale)
     config = TuningConfig(blocks=tuple(range(depth)), align_weight=100 / depth, batch=batch)
     return Tuner(model, dict(learner.named_parameters()), config, adversarial, clean)
-
-
-def text_over_all_positions(clip: Any, learner: PromptLearner) -> Tensor:
-    """Text features as CoOp-style code computes them: 77 positions of every class."""
-    tokens = tokenize([f"X X of a {name}." for name in learner.classnames]).to(device())
-    x = clip.token_embedding(tokens)
-    x = torch.cat([x[:, :1], learner.ctx.expand(len(x), -1, -1), x[:, 3:]], 1) + clip.positional_embedding
-    x, deep = x.permute(1, 0, 2), cast(Tensor, learner.ctx_deep)
-    for i, block in enumerate(clip.transformer.resblocks):
-        if 0 < i <= len(deep):
-            x = torch.cat([x[:1], deep[i - 1][:, None].expand(-1, x.shape[1], -1), x[3:]])
-        x = block(x)
-    x = clip.ln_final(x.permute(1, 0, 2))
-    return F.normalize(x[torch.arange(len(x)), tokens.argmax(-1)] @ clip.text_projection, dim=-1)
 
 
 def image_over_all_tokens(encoder: Any, pixels: Tensor, visual: Tensor, hidden_states: list[Tensor]) -> Tensor:
@@ -91,9 +76,10 @@ def one_by_one(tuner: Tuner, clip: Any, pixels: Tensor, ids: list[str]) -> Tenso
     """Logits ``[b, K]``: the learner's own parameters, restored for every image."""
     model, config = tuner.model, tuner.config
     learner, saved = model.learner, {name: value.clone() for name, value in tuner.start.items()}
+    texts = [f"X X of a {name}." for name in learner.classnames]
 
     def logits(images: Tensor, hidden_states: list[Tensor]) -> Tensor:
-        text = text_over_all_positions(clip, learner) if learner.n_ctx else model.fixed
+        text = F.normalize(coop_forward(clip, learner, texts), dim=-1) if learner.n_ctx else model.fixed
         features = image_over_all_tokens(model.image, images, learner().visual, hidden_states)
         return model.scale * F.normalize(features, dim=-1) @ text.T
 
@@ -165,7 +151,7 @@ def compare(report: Report, clip: Backbone, tuner: Tuner, design: str, images: T
 
 
 def run(report: Report) -> None:
-    demo = load_backbone(BackboneSettings("DemoCLIP", "", False), device())
+    demo = backbone(SMALL)
     for design in DESIGNS:
         tuner = make_tuner(demo, design, DIGITS, 3, 8)
         compare(report, demo, tuner, design, digits(8), 2 if report.small else 3,

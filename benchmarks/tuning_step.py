@@ -4,8 +4,6 @@ Also how far steps of 10 to 1000 classes are from the floor: the products over t
 machine's matrix rate, which is measured in turn with them; and three seeds in one batched step against three steps.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import statistics
@@ -14,6 +12,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from bank import SMALL, backbone
 from common import alternate, device, matrix_rate, peak_memory
 from measurements import Measurement, Report
 from torch import Tensor
@@ -31,30 +30,45 @@ BATCH = 32
 
 
 def text_tower(name: str = "ViT-B/16") -> Any:
-    """A CLIP with the text tower of ``name`` and one block of the image tower, which is not looked at here."""
+    """DemoCLIP, or a CLIP with the text tower of ``name`` and one block of the image tower, which is not looked at."""
+    if name == SMALL:
+        return backbone(name).model
     torch.manual_seed(0)
     return Backbone(name, build(dataclasses.replace(OFFICIAL[name], vision_layers=1)), device()).model
 
 
-def coop_forward(model: Any, prompts: PromptLearner, names: list[str]) -> Tensor:
-    """What CoOp computes, with the context at the end position: every prompt over all 77 positions."""
-    tokens = tokenize([" ".join(["X"] * prompts.n_ctx) + f" {name}." for name in names]).to(prompts.ctx.device)
+def coop_forward(model: Any, prompts: Any, texts: list[str]) -> Tensor:
+    """What CoOp computes, and MaPLe with deep prompts: every text over all 77 positions.
+
+    Args:
+        model: OpenAI's CLIP.
+        prompts: a ``PromptLearner`` with a shared context.
+        texts: one for each class; their first words, as many as the context has vectors, give way to it.
+    """
+    n, tokens = prompts.n_ctx, tokenize(texts).to(prompts.ctx.device)
     rows = model.token_embedding(tokens)
-    context = prompts.ctx if prompts.csc else prompts.ctx.expand(len(names), -1, -1)
-    x = torch.cat([rows[:, :1], context, rows[:, 1 + prompts.n_ctx :]], 1) + model.positional_embedding
-    x = model.transformer(x.permute(1, 0, 2)).permute(1, 0, 2)
-    return model.ln_final(x)[torch.arange(len(names)), tokens.argmax(-1)] @ model.text_projection
+    x = torch.cat([rows[:, :1], prompts.ctx.expand(len(texts), -1, -1), rows[:, 1 + n :]], 1)
+    x = (x + model.positional_embedding).permute(1, 0, 2)
+    deep = getattr(prompts, "ctx_deep", ())
+    for i, block in enumerate(model.transformer.resblocks):
+        if 0 < i <= len(deep):
+            x = torch.cat([x[:1], deep[i - 1][:, None].expand(-1, len(texts), -1), x[1 + n :]])
+        x = block(x)
+    x = model.ln_final(x.permute(1, 0, 2))
+    return x[torch.arange(len(texts)), tokens.argmax(-1)] @ model.text_projection
 
 
 class Step:
     """A tuning step with random embeddings: text features, logits, cross-entropy, gradient of the context."""
 
     def __init__(self, model: Any, classes: int, vectors: int, seed: int = 0, precision: str = "fp32") -> None:
-        self.model, self.names, self.precision = model, [f"class name {i}" for i in range(classes)], precision
+        names = [f"class name {i}" for i in range(classes)]
+        self.model, self.precision = model, precision
+        self.texts = ["X " * vectors + f"{name}." for name in names]
         self.encoder = TextEncoder(model)
         generator = torch.Generator().manual_seed(seed)
         settings = ContextSettings(vectors, False, "", "end", precision)
-        self.prompts = PromptLearner(self.encoder, self.names, settings, generator).to(device())
+        self.prompts = PromptLearner(self.encoder, names, settings, generator).to(device())
         self.features = F.normalize(torch.randn(BATCH, model.text_projection.shape[1], generator=generator), dim=-1)
         self.features = self.features.to(device())
         self.labels = torch.randint(classes, (BATCH,), generator=generator).to(device())
@@ -66,7 +80,7 @@ class Step:
 
     def coop(self) -> tuple[Tensor, Tensor]:
         with half_precision(self.precision, device()):
-            text = coop_forward(self.model, self.prompts, self.names)
+            text = coop_forward(self.model, self.prompts, self.texts)
         return self.backward(text)
 
     def loss(self, text: Tensor) -> Tensor:

@@ -1,14 +1,12 @@
 """Banks: PGD-10 on generated photographs in each precision, beside the original loop and the bare passes."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from pathlib import Path
 
 import torch
-from bank import STEPS, bare, image_flops, original_loop, photographs, trainable
-from common import alternate, matrix_rate
+from bank import SMALL, STEPS, backbone, bare, image_flops, original_loop, photographs, trainable
+from common import alternate, matrix_rate, workers
 from measurements import Measurement, Report
 
 from advpt.attacks import parse
@@ -16,7 +14,6 @@ from advpt.backbones.clip import Backbone
 from advpt.backbones.precision import in_precision, tf32
 from advpt.bank.cache import BankCache
 from advpt.data.images import ImageSet
-from gpu_parts import SMALL, backbone, workers
 
 CHUNK = 64
 SECONDS = {"fp32": 12, "tf32": 6, "amp": 6, "amp+compiled": 50}  # about what ViT-B/16 takes in each precision
@@ -25,7 +22,7 @@ SECONDS = {"fp32": 12, "tf32": 6, "amp": 6, "amp+compiled": 50}  # about what Vi
 def run(report: Report) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in (SMALL,) if report.small else ("ViT-B/16", "ViT-L/14"):
-            clip = backbone(name, report)
+            clip = backbone(name)
             images = photographs(Path(folder, "images"), 2 if report.small else 256, clip.architecture.resolution)
             few = images.first(128 if name == "ViT-B/16" else 32)  # for float32, whose passes take long
             original = original_rate(report, clip, few)
@@ -57,7 +54,7 @@ def measure(report: Report, clip: Backbone, precision: str, images: ImageSet, fo
 
     def ours() -> None:
         shutil.rmtree(folder, ignore_errors=True)
-        cache = BankCache(folder, clip, lambda: clip, chunk=CHUNK, workers=workers(report), precision=precision)
+        cache = BankCache(folder, clip, lambda: clip, chunk=CHUNK, workers=workers(), precision=precision)
         cache.get(images, attack)
 
     def passes() -> None:
@@ -74,7 +71,7 @@ def measure(report: Report, clip: Backbone, precision: str, images: ImageSet, fo
     rate, least = len(images) / seconds["ours"], len(images) / seconds["bare"]
     label = f"{clip.name}, {precision}"
     note = (
-        f"{len(images)} images, chunk {chunk}, {workers(report)} workers; {100 * share:.0f} % of the card's rate of "
+        f"{len(images)} images, chunk {chunk}, {workers()} workers; {100 * share:.0f} % of the card's rate of "
         f"{ceiling / 1e12:.1f} TFLOP/s in this precision; peak {memory:.0f} MiB"
     )
     report.add(Measurement(f"{label}: bank against bare passes", rate, "images/s", least, rate / least,

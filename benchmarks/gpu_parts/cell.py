@@ -1,7 +1,5 @@
 """A cell of the paper's table: a data set of Pets' size with ViT-B/16, measured on a part and added up."""
 
-from __future__ import annotations
-
 import functools
 import shutil
 import tempfile
@@ -10,13 +8,12 @@ from pathlib import Path
 
 import bank
 import torch
-from common import alternate, device
+from common import alternate, device, workers
 from measurements import Report
-from tuning_step import Step
+from tuning_step import Step, text_tower
 
 from advpt.attacks import parse
 from advpt.bank.cache import BankCache
-from gpu_parts import backbone, text_model, workers
 from gpu_parts.tuning import graphed_step, milliseconds
 
 TRAIN, TEST, CLASSES, VECTORS = 2944, 3669, 37, 32  # Oxford Pets, all training images
@@ -27,7 +24,8 @@ WANTED = 20.0
 def run(report: Report) -> None:
     """Ours: a bank in bfloat16, tuning with CUDA graphs, one attack of the test images. The original: all weights
     trainable in the attacks, float32, 77 tokens in every step."""
-    clip = backbone("ViT-B/16", report)
+    name = bank.SMALL if report.small else "ViT-B/16"
+    clip = bank.backbone(name)
     n, precision = (2, "fp32") if report.small else (512, "amp")
     steps = {"bank": (TRAIN, 1 if report.small else BANK_STEPS), "PGD-40": (TEST, 2 if report.small else ATTACK_STEPS)}
     ours: dict[str, float] = {}
@@ -38,7 +36,7 @@ def run(report: Report) -> None:
 
         def build(attack: str | None) -> None:
             shutil.rmtree(Path(folder, "banks"), ignore_errors=True)
-            cache = BankCache(Path(folder, "banks"), clip, lambda: clip, workers=workers(report), precision=precision)
+            cache = BankCache(Path(folder, "banks"), clip, lambda: clip, workers=workers(), precision=precision)
             cache.get(images, parse(attack) if attack else None)
 
         build("pgd1-fkl@8")  # warm
@@ -50,7 +48,7 @@ def run(report: Report) -> None:
                 loop = functools.partial(bank.original_loop, model, few, len(few), iterations)
                 original[label] = count / len(few) * seconds(loop)
     batches = EPOCHS * (TRAIN // BATCH)
-    step = Step(text_model("ViT-B/16", report), CLASSES, VECTORS)
+    step = Step(text_tower(name), CLASSES, VECTORS)
     original["tuning"] = batches * milliseconds(step.coop, report) / 1000
     fast = graphed_step(step) if device().type == "cuda" else step.ours
     ours["tuning"] = batches * milliseconds(fast, report) / 1000

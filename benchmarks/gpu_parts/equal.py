@@ -1,11 +1,10 @@
 """Equal: CUDA gives what the CPU gives: embeddings, gradients, banks of every kind of attack, training, evaluation."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import common
 import numpy as np
 import torch
 from measurements import Measurement, Report
@@ -35,7 +34,7 @@ START = {"TAPTVLI": "AdvIVLP"}  # whose run a method begins with
 
 def run(report: Report) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        devices = {"reference": "cpu", "tested": report.device.type}
+        devices = {"reference": "cpu", "tested": common.device().type}
         trainers = {role: zero_shot(device, Path(folder, role)) for role, device in devices.items()}
         compare_encoders(report, trainers)
         for label, words in RUNS.items():

@@ -1,8 +1,6 @@
 """Memory: a bank on a card that is too small for several chunks has the same bits; evaluation needs the same memory
 for many images as for few."""
 
-from __future__ import annotations
-
 import functools
 import io
 import logging
@@ -12,26 +10,25 @@ from pathlib import Path
 
 import bank
 import torch
-from common import peak_memory
+from common import device, peak_memory, workers
 from measurements import Measurement, Report
 
 from advpt.attacks import parse
 from advpt.backbones.clip import Backbone
 from advpt.bank.cache import BankCache
 from advpt.data.images import ImageSet
-from gpu_parts import backbone, workers
 
 CHUNK = 32
 
 
 def run(report: Report) -> None:
-    clip = backbone("ViT-B/16", report)
+    clip = bank.backbone(bank.SMALL if report.small else "ViT-B/16")
     few, many = (2, 4) if report.small else (256, 1024)  # whole shards, so that as many chunks run at once
     with tempfile.TemporaryDirectory() as folder:
         images = bank.photographs(Path(folder, "images"), many, clip.architecture.resolution)
 
         def build(name: str, n: int) -> torch.Tensor:
-            cache = BankCache(Path(folder, name), clip, lambda: clip, chunk=CHUNK, workers=workers(report))
+            cache = BankCache(Path(folder, name), clip, lambda: clip, chunk=CHUNK, workers=workers())
             return cache.get(images.first(n), parse("pgd1-fkl@8")).embeddings
 
         with report.step("peak"):
@@ -45,7 +42,7 @@ def run(report: Report) -> None:
                                    "constant in the number of images",
                                    None if report.small else growth <= 0.02 * peaks[many],
                                    f"peak of the device with {many} images, and with {few}: {shown}"))  # fmt: skip
-        if report.device.type != "cuda":
+        if device().type != "cuda":
             report.skipped.append("out-of-memory back-off: a CPU has no limit of its own")
             report.write()
             return

@@ -1,20 +1,17 @@
 """Operators: where the time of a bank's chunk and of a tuning step goes, by torch.profiler."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 
 import bank
 import torch
-from common import synchronize
+from common import device, synchronize
 from measurements import Measurement, Report
 from tabulate import tabulate
 from torch.profiler import ProfilerActivity, profile
-from tuning_step import Step
+from tuning_step import Step, text_tower
 
 from advpt.backbones.precision import in_precision
-from gpu_parts import backbone, text_model
 from gpu_parts.tuning import graphed_step, timed
 
 ROWS = 12
@@ -22,12 +19,13 @@ ROWS = 12
 
 def run(report: Report) -> None:
     works: dict[str, Callable[[], object]] = {}
-    step = Step(text_model("ViT-B/16", report), 10 if report.small else 37, 32)
-    if report.device.type == "cuda":
+    name = bank.SMALL if report.small else "ViT-B/16"
+    step = Step(text_tower(name), 10 if report.small else 37, 32)
+    if device().type == "cuda":
         works["tuning step, CUDA graph"] = graphed_step(step)
     works["tuning step"] = step.ours
     works["CoOp's step"] = step.coop
-    clip = backbone("ViT-B/16", report)
+    clip = bank.backbone(name)
     size = clip.architecture.resolution
     pixels = torch.rand(2 if report.small else 64, 3, size, size, device=clip.device)
     for precision in ("fp32",) if report.small else ("amp", "fp32"):

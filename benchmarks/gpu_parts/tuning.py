@@ -1,21 +1,19 @@
 """Tuning: milliseconds of a step against CoOp's 77-token step, in float32 and bfloat16, with CUDA graphs, compiled, and
 three seeds at once."""
 
-from __future__ import annotations
-
 import functools
 import gc
 from collections.abc import Callable
 from typing import Any
 
+from bank import SMALL
 from common import alternate, device
 from measurements import Report
 from torch import Tensor
-from tuning_step import Step, batched_step
+from tuning_step import Step, batched_step, text_tower
 
 from advpt.backbones.precision import half_precision
 from advpt.prompts.cuda_graph import TextFeatures
-from gpu_parts import SMALL, text_model
 
 VECTORS = 32
 WANTED = 10.0  # at K = 37
@@ -24,7 +22,7 @@ COMPILE_SECONDS = 40
 
 def run(report: Report) -> None:
     for name in (SMALL,) if report.small else ("ViT-B/16", "ViT-L/14"):
-        model = text_model(name, report)
+        model = text_tower(name)
         for classes in (10,) if report.small else (37, 397, 1000):
             with report.step(f"{name}, K = {classes}"):
                 if report.has_time(f"{name}, K = {classes}", 10):

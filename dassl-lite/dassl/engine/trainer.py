@@ -54,11 +54,7 @@ class TrainerBase:
         self._scheds[name] = sched
 
     def get_model_names(self, names: str | list[str] | None = None) -> list[str]:
-        """The given names after a check, or all.
-
-        Raises:
-            AssertionError: for a name that is not registered.
-        """
+        """The given names after a check, or all; AssertionError for a name that is not registered."""
         known = list(self._models)
         names = known if names is None else tolist_if_not(names)
         for name in names:
@@ -67,11 +63,7 @@ class TrainerBase:
         return names
 
     def set_model_mode(self, mode: str = "train", names: str | list[str] | None = None) -> None:
-        """Put registered models into "train" or "eval" ("test") mode.
-
-        Raises:
-            KeyError: for another mode.
-        """
+        """Put registered models into "train" or "eval" ("test") mode; KeyError for another mode."""
         if mode not in ("train", "eval", "test"):
             raise KeyError(f"mode {mode!r} is not one of train, eval, test")
         for name in self.get_model_names(names):

@@ -66,11 +66,7 @@ class Classification(EvaluatorBase):
         self._y_pred.extend(guess.tolist())
 
     def evaluate(self) -> "OrderedDict[str, float]":
-        """Print the result block and return its numbers.
-
-        Raises:
-            ZeroDivisionError: if no sample was processed.
-        """
+        """Print the result block and return its numbers; ZeroDivisionError if no sample was processed."""
         if self._total == 0:
             raise ZeroDivisionError("nothing to evaluate: no sample was processed (is the split empty?)")
         truth, guess = np.asarray(self._y_true), np.asarray(self._y_pred)

@@ -1,11 +1,11 @@
 """Utilities."""
 
-from dassl.utils.errors import SettingError
 from dassl.utils.logger import Logger, setup_logger
 from dassl.utils.meters import AverageMeter, MetricMeter
 from dassl.utils.registry import Registry
 from dassl.utils.safe_load import UnsafeCheckpointError
 from dassl.utils.tools import (
+    SettingError,
     check_availability,
     check_isfile,
     collect_env_info,

@@ -27,11 +27,7 @@ class Registry:
     def register(self, obj: T, force: bool = False) -> None: ...
 
     def register(self, obj: Any = None, force: bool = False) -> Callable[[Any], Any] | None:
-        """Add an object, or return a decorator that does.
-
-        Raises:
-            KeyError: if the name is taken and ``force`` is false.
-        """
+        """Add an object, or return a decorator that does; KeyError if the name is taken and ``force`` is false."""
 
         def add(target: Any) -> Any:
             name = target.__name__
@@ -49,11 +45,7 @@ class Registry:
         return None
 
     def get(self, name: str) -> Any:
-        """The object of that name.
-
-        Raises:
-            KeyError: if there is none.
-        """
+        """The object of that name; KeyError if there is none."""
         if name not in self._items:
             raise KeyError(f"Object {name!r} does not exist in the {self._name!r} registry")
         return self._items[name]

@@ -1,4 +1,4 @@
-"""Files, seeds, names."""
+"""Files, seeds, names, and the error for a wrong setting."""
 
 import difflib
 import json
@@ -16,17 +16,15 @@ import torch
 from PIL import Image
 from torch.utils.collect_env import get_pretty_env_info
 
-from dassl.utils.errors import SettingError
-
 MOST_PIXELS = 89_478_485  # beyond it Pillow warns of a decompression bomb
 
 
-def mkdir_if_missing(dirname: str | Path) -> None:
-    """Make a folder and its parents.
+class SettingError(AssertionError, ValueError):
+    """A value that cannot be used; an ``AssertionError`` too, because code written for upstream may catch that one."""
 
-    Raises:
-        FileNotFoundError: for an empty name.
-    """
+
+def mkdir_if_missing(dirname: str | Path) -> None:
+    """Make a folder and its parents; FileNotFoundError for an empty name."""
     if not str(dirname):
         raise FileNotFoundError("cannot make a folder with an empty name")
     Path(dirname).mkdir(parents=True, exist_ok=True)

@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from dassl.utils.errors import SettingError
 from dassl.utils.safe_load import safe_load
-from dassl.utils.tools import tolist_if_not
+from dassl.utils.tools import SettingError, tolist_if_not
 
 POINTER = "checkpoint"
 BEST = "model-best.pth.tar"
@@ -111,11 +110,7 @@ def read_latest(fdir: str | Path) -> tuple[Path, dict[str, Any]]:
 
 
 def restore(checkpoint: dict[str, Any], model: nn.Module, optimizer: Any = None, scheduler: Any = None) -> int:
-    """Put a checkpoint into live objects; returns the number of epochs done.
-
-    Raises:
-        ValueError: if it is of another model.
-    """
+    """Put a checkpoint into live objects; returns the number of epochs done; ValueError if it is of another model."""
     try:
         model.load_state_dict(checkpoint["state_dict"])
         print("Loaded model weights")
@@ -217,11 +212,7 @@ def open_specified_layers(model: nn.Module, open_layers: str | list[str]) -> Non
 
 
 def count_num_param(model: nn.Module | None = None, params: Any = None) -> int:
-    """Number of values in a model, or in a list of parameters or parameter groups.
-
-    Raises:
-        ValueError: if neither is given.
-    """
+    """Number of values in a model, or in a list of parameters or parameter groups; ValueError if neither is given."""
     if model is not None:
         params = model.parameters()
     if params is None:

@@ -13,8 +13,7 @@ from torchvision.transforms import Compose, InterpolationMode, Normalize
 from torchvision.transforms import functional as TF
 from yacs.config import CfgNode
 
-from dassl.utils.errors import SettingError
-from dassl.utils.tools import check_choices
+from dassl.utils.tools import SettingError, check_choices
 
 AVAI_CHOICES = [
     "random_flip", "random_resized_crop", "normalize", "instance_norm", "random_crop", "random_translation",
