@@ -7,7 +7,7 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -121,13 +121,15 @@ class Report:
             log.warning("%s failed:\n%s", label, self.failures[label])
             self.write()
 
-    def has_time(self, label: str, seconds: float) -> bool:
-        """Whether a step of about ``seconds`` still fits; one that does not is listed as skipped."""
+    def attempt(self, label: str, seconds: float, work: Callable[..., None], *arguments: object) -> None:
+        """A step of about ``seconds``: listed as skipped where they are not left, and survived where it fails."""
         left = self.deadline - time.monotonic()
-        if left < seconds:
+        if left >= seconds:
+            with self.step(label):
+                work(*arguments)
+        else:
             self.skipped.append(f"{label} (needs about {seconds:.0f} s, {left:.0f} s left)")
             self.write()
-        return left >= seconds
 
 
 def table(parts: Mapping[str, Report], style: str) -> str:

@@ -101,8 +101,8 @@ class Step:
         and attention over what each of them sees."""
         batch, d = self.prompts().text, self.encoder.width
         prefix, own = len(batch.prefix), batch.eos + 1
-        seen = prefix * (prefix + 1) / 2 + float((own * prefix + own * (own + 1) / 2).sum())
-        forward = len(self.encoder.transformer.resblocks) * (2 * 12 * d * d * self.tokens() + 2 * 2 * d * seen)
+        pairs = prefix * (prefix + 1) / 2 + float((own * prefix + own * (own + 1) / 2).sum())
+        forward = len(self.encoder.transformer.resblocks) * (2 * 12 * d * d * self.tokens() + 2 * 2 * d * pairs)
         return 2 * forward
 
 

@@ -27,11 +27,10 @@ def run(report: Report) -> None:
             few = images.first(128 if name == "ViT-B/16" else 32)  # for float32, whose passes take long
             original = original_rate(report, clip, few)
             for precision in ("fp32",) if report.small else SECONDS:
-                label = f"{name}, {precision}"
-                with report.step(label):
-                    if report.has_time(label, SECONDS[precision] * (3 if name == "ViT-L/14" else 1)):
-                        chosen = images if precision.startswith("amp") else few
-                        measure(report, clip, precision, chosen, Path(folder, "banks"), original)
+                seconds = SECONDS[precision] * (3 if name == "ViT-L/14" else 1)
+                chosen = images if precision.startswith("amp") else few
+                arguments = (report, clip, precision, chosen, Path(folder, "banks"), original)
+                report.attempt(f"{name}, {precision}", seconds, measure, *arguments)
 
 
 def original_rate(report: Report, clip: Backbone, images: ImageSet) -> float:

@@ -38,13 +38,9 @@ def run(report: Report) -> None:
         trainers = {role: zero_shot(device, Path(folder, role)) for role, device in devices.items()}
         compare_encoders(report, trainers)
         for label, words in RUNS.items():
-            with report.step(label):
-                if report.has_time(label, 15):
-                    compare_runs(report, label, words, devices, Path(folder))
+            report.attempt(label, 15, compare_runs, report, label, words, devices, Path(folder))
         for text, images, seconds in SMALL_ATTACKS if report.small else ATTACKS:
-            with report.step(f"bank {text}"):
-                if report.has_time(f"bank {text}", seconds):
-                    compare_banks(report, text, images, trainers)
+            report.attempt(f"bank {text}", seconds, compare_banks, report, text, images, trainers)
 
 
 def zero_shot(device: str, folder: Path) -> CLIPTrainer:

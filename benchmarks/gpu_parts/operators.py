@@ -32,9 +32,7 @@ def run(report: Report) -> None:
         encode = in_precision(clip.require_image(), precision)
         works[f"{clip.name}, forward + input gradient, {precision}"] = functools.partial(bank.step, encode, pixels)
     for label, work in works.items():
-        with report.step(label):
-            if report.has_time(label, 2):
-                examine(report, label, work)
+        report.attempt(label, 2, examine, report, label, work)
 
 
 def examine(report: Report, label: str, work: Callable[[], object]) -> None:

@@ -24,12 +24,9 @@ def run(report: Report) -> None:
     for name in (SMALL,) if report.small else ("ViT-B/16", "ViT-L/14"):
         model = text_tower(name)
         for classes in (10,) if report.small else (37, 397, 1000):
-            with report.step(f"{name}, K = {classes}"):
-                if report.has_time(f"{name}, K = {classes}", 10):
-                    measure(report, name, model, classes)
-        with report.step(f"{name} compiled"):
-            if not report.small and report.has_time(f"{name} compiled", COMPILE_SECONDS):
-                measure_compiled(report, name, model, 37)
+            report.attempt(f"{name}, K = {classes}", 10, measure, report, name, model, classes)
+        if not report.small:
+            report.attempt(f"{name} compiled", COMPILE_SECONDS, measure_compiled, report, name, model, 37)
 
 
 def measure(report: Report, name: str, model: Any, classes: int) -> None:

@@ -39,7 +39,7 @@ class TrainerBase:
     def register_model(
         self, name: str = "model", model: nn.Module | None = None, optim: Any = None, sched: Any = None
     ) -> None:
-        """Take charge of a model; ``name`` is also its folder below the output folder.
+        """Keep a model with its optimizer and scheduler; ``name`` is also its folder below the output folder.
 
         Raises:
             AttributeError: before the base class was initialised.
@@ -139,11 +139,7 @@ class TrainerBase:
             self.best_result = extra["best_result"]
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """Load weights, strictly: the best ones, or those saved after ``epoch`` epochs.
-
-        Raises:
-            FileNotFoundError: if they are not there.
-        """
+        """Load weights, strictly: the best ones, or those saved after ``epoch`` epochs; FileNotFoundError if absent."""
         if not directory:
             print("Note that load_model() is skipped as no pretrained model is given")
             return
@@ -201,16 +197,16 @@ class TrainerBase:
         self.after_train()
 
     def before_train(self) -> None:
-        """Hook."""
+        """Hook: once, before the first epoch."""
 
     def after_train(self) -> None:
-        """Hook."""
+        """Hook: once, after the last epoch."""
 
     def before_epoch(self) -> None:
-        """Hook."""
+        """Hook: before the batches of each epoch."""
 
     def after_epoch(self) -> None:
-        """Hook."""
+        """Hook: after the batches of each epoch."""
 
     def run_epoch(self) -> None:
         raise NotImplementedError
@@ -275,7 +271,7 @@ def _has_checkpoint(folder: Path) -> bool:
 class SimpleTrainer(TrainerBase):
     """Data, model and evaluator from a configuration; validation, saving and testing around the epochs."""
 
-    model: Any  # of trainers that call their network so
+    model: Any  # the network, in trainers that keep it under this name
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__()

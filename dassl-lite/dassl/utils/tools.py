@@ -32,10 +32,10 @@ def mkdir_if_missing(dirname: str | Path) -> None:
 
 def check_isfile(fpath: str | Path) -> bool:
     """Whether the file exists; warns where it does not."""
-    found = Path(fpath).is_file()
-    if not found:
+    exists = Path(fpath).is_file()
+    if not exists:
         warnings.warn(f'No file found at "{fpath}"', stacklevel=2)
-    return found
+    return exists
 
 
 def read_json(fpath: str | Path) -> Any:
