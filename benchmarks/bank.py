@@ -4,29 +4,38 @@ All three attack the same photographs with PGD-10 on the embedding KL, ViT-B/16 
 path of the library: files read and decoded, attack, embedding, checks, shard written.
 """
 
-from __future__ import annotations
-
 import contextlib
+import functools
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import Row, alternate, device, matrix_rate, median, peak_memory
+from common import alternate, device, matrix_rate, peak_memory
+from measurements import Measurement, Report
 from PIL import Image
+from torch import Tensor, nn
 
 from advpt.attacks import parse
-from advpt.backbones.clip import OFFICIAL, Backbone, build
+from advpt.backbones.clip import OFFICIAL, Backbone, build, load_backbone
 from advpt.backbones.precision import in_precision
 from advpt.bank.cache import BankCache
 from advpt.data.images import ImageSet, Preprocessing, Sample
+from advpt.settings import BackboneSettings
 
+SMALL = "DemoCLIP"  # what a CPU can try every part of gpu.py with
 STEPS = 10
+Encode = Callable[[Tensor], Tensor]  # pixels to embeddings
 
 
 def backbone(name: str = "ViT-B/16") -> Backbone:
+    """DemoCLIP, or an official CLIP with random weights."""
+    if name == SMALL:
+        return load_backbone(BackboneSettings(SMALL, "", False), device())
     torch.manual_seed(0)
     return Backbone(name, build(OFFICIAL[name]), device())
 
@@ -34,16 +43,17 @@ def backbone(name: str = "ViT-B/16") -> Backbone:
 def photographs(folder: Path, n: int, size: int = 224) -> ImageSet:
     """JPEG files of smooth noise, 300 x 260 pixels."""
     rng, samples = np.random.default_rng(0), []
+    folder.mkdir(parents=True, exist_ok=True)
     for i in range(n):
         path = folder / f"{i:04d}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
         small = Image.fromarray(rng.integers(0, 255, (26, 30, 3), dtype=np.uint8))
-        small.resize((300, 260), Image.Resampling.BICUBIC).save(path, quality=92)
+        if not path.is_file():
+            small.resize((300, 260), Image.Resampling.BICUBIC).save(path, quality=92)
         samples.append(Sample(path.name, str(path), i % 2))
     return ImageSet("bench", "train", tuple(samples), ("one", "two"), Preprocessing((size, size), "bicubic"))
 
 
-def original_loop(model, images: ImageSet, batch: int, steps: int = STEPS) -> None:
+def original_loop(model: Encode, images: ImageSet, batch: int, steps: int = STEPS) -> None:
     """As the released code does it: nothing is frozen, so every step also computes the gradients of all weights."""
     for pixels in (part.pixels.to(device()) for part in images.batches(range(len(images)), batch)):
         with torch.no_grad():
@@ -54,12 +64,12 @@ def original_loop(model, images: ImageSet, batch: int, steps: int = STEPS) -> No
             loss = F.kl_div(model(x).log_softmax(-1), clean.softmax(-1), reduction="batchmean")
             loss.backward()
             with torch.no_grad():
-                x = (pixels + (x + x.grad.sign() / 255 - pixels).clamp(-8 / 255, 8 / 255)).clamp(0, 1)
+                x = (pixels + (x + cast(Tensor, x.grad).sign() / 255 - pixels).clamp(-8 / 255, 8 / 255)).clamp(0, 1)
         with torch.no_grad():
             model(x)
 
 
-def bare(encode, x: torch.Tensor) -> None:
+def bare(encode: Encode, x: Tensor) -> None:
     """The least that PGD needs: forward and gradient of the input, step by step."""
     for _ in range(STEPS):
         x = x.detach().requires_grad_()
@@ -67,7 +77,7 @@ def bare(encode, x: torch.Tensor) -> None:
 
 
 @contextlib.contextmanager
-def trainable(clip: Backbone):
+def trainable(clip: Backbone) -> Iterator[nn.Module]:
     """The tower with gradients for all of its weights, as it comes from a file."""
     image = clip.require_image()
     image.requires_grad_(True)
@@ -79,20 +89,24 @@ def trainable(clip: Backbone):
             weight.grad = None
 
 
-def run(quick: bool = False) -> list[Row]:
-    n, repeats = (2, 1) if quick else (2, 2)
-    if torch.cuda.is_available():
-        n, repeats = 256, 3
+def step(encode: Encode, pixels: Tensor) -> None:
+    """Forward and gradient of the input, once."""
+    x = pixels.clone().requires_grad_()
+    torch.autograd.grad(encode(x).sum(), x)
+
+
+def run(report: Report) -> None:
+    n, repeats = (256, 3) if torch.cuda.is_available() else (2, 1 if report.small else 2)
     chunk = min(n, 64)
-    clip, folder = backbone(), Path(tempfile.mkdtemp())
-    try:
-        images = photographs(folder / "images", n)
+    clip = backbone()
+    encode = clip.require_image()
+    with tempfile.TemporaryDirectory() as folder:
+        images = photographs(Path(folder, "images"), n)
         pixels = next(images.batches(range(chunk), chunk)).pixels.to(device())
-        attack = parse(f"pgd{STEPS}-fkl@8")
 
         def ours() -> None:
-            shutil.rmtree(folder / "banks", ignore_errors=True)
-            BankCache(folder / "banks", clip, lambda: clip, chunk=chunk).get(images, attack)
+            shutil.rmtree(Path(folder, "banks"), ignore_errors=True)
+            BankCache(Path(folder, "banks"), clip, lambda: clip, chunk=chunk).get(images, parse(f"pgd{STEPS}-fkl@8"))
 
         def original() -> None:
             with trainable(clip) as model:
@@ -100,41 +114,32 @@ def run(quick: bool = False) -> list[Row]:
 
         def least() -> None:
             for _ in range(n // chunk):
-                bare(clip.require_image(), pixels)
+                bare(encode, pixels)
 
-        ways = {"ours": ours, "original": original, "bare": least}
-        seconds = {name: median(found) for name, found in alternate(ways, repeats, warm=not quick).items()}
-        how = f"ViT-B/16, PGD-{STEPS}, {n} photographs, chunk {chunk}, median of {repeats}"
-        floor = n * STEPS * 2 * image_flops(clip) / matrix_rate()
-        part = 100 * seconds["bare"] / seconds["ours"]
-        rows = [
-            Row("bank building", "the original loop, trainable weights", seconds["ours"], seconds["original"],
-                seconds["original"] / seconds["ours"], "1.3x", seconds["original"] / seconds["ours"] >= 1.3,
-                f"{how}; {n / seconds['ours']:.2f} images/s", floor=floor, memory=peak_memory()),
-            Row("bank building", "bare forward + input gradient", seconds["ours"], seconds["bare"],
-                part / 100, "90 % of its rate", part >= 90, f"{how}; the ratio is bare / ours, at most 1"),
-        ]  # fmt: skip
-        return rows + half_precision_row(clip, pixels, 1 if quick else 3)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        seconds = alternate({"ours": ours, "original": original, "bare": least}, repeats, warm=not report.small)
+    sizes = f"ViT-B/16, PGD-{STEPS}, {n} photographs, chunk {chunk}, median of {repeats}"
+    of_floor = seconds["ours"] * matrix_rate() / (n * STEPS * 2 * image_flops(clip))
+    note = f"{sizes}; {n / seconds['ours']:.2f} images/s; {of_floor:.2f}x of the floor; peak {peak_memory():.0f} MiB"
+    label = "bank building against the original loop, trainable weights"
+    report.compare(label, seconds["ours"], seconds["original"], wanted=1.3, note=note)
+    share, note = seconds["bare"] / seconds["ours"], f"{sizes}; the ratio is bare / ours, at most 1"
+    report.add(Measurement("bank building against bare forward + input gradient", seconds["ours"], "s", seconds["bare"],
+                           share, "90 % of its rate", share >= 0.9, note))  # fmt: skip
+    compare_half_precision(report, encode, pixels, 1 if report.small else 3)
 
 
-def half_precision_row(clip: Backbone, pixels: torch.Tensor, repeats: int) -> list[Row]:
+def compare_half_precision(report: Report, encode: nn.Module, pixels: Tensor, repeats: int) -> None:
     """The same passes in bfloat16 (BANK.PREC amp), and how far its embeddings are from float32's."""
-    plain = clip.require_image()
-    half = in_precision(plain, "amp")
+    half = in_precision(encode, "amp")
     with torch.no_grad():
-        a, b = plain(pixels), half(pixels)
-    seconds = alternate({"plain": lambda: step(plain, pixels), "half": lambda: step(half, pixels)}, repeats)
-    ours, reference = median(seconds["half"]), median(seconds["plain"])
+        a, b = encode(pixels), half(pixels)
+    ways = {"plain": functools.partial(step, encode, pixels), "half": functools.partial(step, half, pixels)}
+    seconds = alternate(ways, repeats)
     relative = float(((a - b).norm(dim=1) / a.norm(dim=1)).max())
-    how = f"forward + input gradient, {len(pixels)} images; embeddings differ by at most {relative:.1e} relative"
-    return [Row("BANK.PREC amp", "float32", ours, reference, reference / ours, "1e-2 relative", relative < 1e-2, how)]
-
-
-def step(encode, pixels: torch.Tensor) -> None:
-    x = pixels.clone().requires_grad_()
-    torch.autograd.grad(encode(x).sum(), x)
+    note = f"forward + input gradient, {len(pixels)} images; embeddings differ by at most {relative:.1e} relative"
+    ours, reference = seconds["half"], seconds["plain"]
+    report.add(Measurement("BANK.PREC amp against float32", ours, "s", reference, reference / ours, "1e-2 relative",
+                           relative < 1e-2, note))  # fmt: skip
 
 
 def image_flops(clip: Backbone) -> float:

@@ -7,8 +7,6 @@
 A GPU is used where there is one.
 """
 
-from __future__ import annotations
-
 import argparse
 import datetime
 import importlib
@@ -16,63 +14,42 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-import gpu  # noqa: E402
-from common import Row, machine  # noqa: E402
-from tabulate import tabulate  # noqa: E402
+import scaling  # noqa: E402
+from common import machine  # noqa: E402
+from gpu import describe_run  # noqa: E402
+from measurements import Report, describe  # noqa: E402
 
 PARTS = ("tuning_step", "bank", "epoch", "evaluation", "tapt")
-HEADS = ("work", "against", "ours", "reference", "ratio", "wanted", "met", "of the floor", "peak MiB")
 
 
-def cells(row: Row) -> list[str]:
-    def number(value: float | None) -> str:
-        return "" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
-
-    of_floor = f"{row.ours / row.floor:.2f}x" if row.floor else ""
-    ratio = f"{row.ratio:.2f}" if row.ratio is not None else ""
-    met = {True: "yes", False: "NO", None: ""}[row.met]
-    return [row.work, row.against, number(row.ours), number(row.reference), ratio, row.wanted, met, of_floor,
-            f"{row.memory:.0f}" if row.memory else ""]  # fmt: skip
-
-
-def table(rows: list[Row], style: str) -> str:
-    return tabulate([cells(row) for row in rows], HEADS, tablefmt=style, disable_numparse=True)
-
-
-def results(found: dict, rows: list[Row]) -> str:
+def describe_results(results: Mapping[str, Any]) -> str:
     """RESULTS.md."""
-    about = found["machine"]
+    about = results["machine"]
     device = about["gpu"] or f"{about['processor']}, {about['cores']} cores, {about['threads']} threads"
+    parts = {name: Report.from_fields(fields) for name, fields in results["parts"].items()}
     lines = [
         "# Benchmark results",
         "",
-        f"{found['date']}, {device}; torch {about['torch']}, Python {about['python']}, {about['system']}; one large "
-        f"float32 product runs at {about['matrix_gflops']:g} GFLOP/s. `make bench` took {found['seconds'] / 60:.1f} "
-        "minutes. Weights are random: speed does not depend on them. Seconds unless said otherwise; each pair runs "
+        f"{results['date']}, {device}; torch {about['torch']}, Python {about['python']}, {about['system']}; one large "
+        f"float32 product runs at {about['matrix_gflops']:g} GFLOP/s. `make bench` took "
+        f"{results['seconds'] / 60:.1f} minutes. Weights are random: speed does not depend on them. Each pair runs "
         "alternating in one process, so compare ratios, not seconds. *Of the floor*: seconds over those that the "
         "products which must be computed take at the rate of that one large product; below 1 where oneDNN multiplies, "
         "which is faster than PyTorch's own product on AMD's processors.",
         "",
-        table(rows, "github"),
-        "",
-        *(f"- **{row.work}** against {row.against}: {row.how}." for row in rows),
-        "",
+        describe(parts),
     ]
-    if scaling := found.get("scaling"):
-        heads = ("K", "M", "seconds", "of the floor")
-        body = [[r["classes"], r["vectors"], f"{r['seconds']:.3f}", f"{r['of_floor']:.2f}x"] for r in scaling["tuning"]]
-        lines += ["## Scaling", "", "![tuning step](scaling_tuning.png) ![bank](scaling_bank.png)", ""]
-        lines += ["Tuning step, ViT-B/16's text tower, batch 32:", "", tabulate(body, heads, tablefmt="github"), ""]
-        body = [[r["chunk"], f"{r['images_per_second']:.2f}"] for r in scaling["bank"]]
-        lines += ["Bank, ViT-B/32, forward + input gradient:", ""]
-        lines += [tabulate(body, ("chunk", "images/s"), tablefmt="github"), ""]
+    if "scaling" in results:
+        lines.append(scaling.describe(results["scaling"]))
     if (measured := HERE / "gpu_results.json").is_file():
-        lines += ["## On a GPU", "", gpu.describe(json.loads(measured.read_text()))]
+        lines += ["## On a GPU", "", describe_run(json.loads(measured.read_text()))]
     return "\n".join(lines)
 
 
@@ -84,36 +61,32 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="RESULTS.md and plots beside this script")
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
-    if unknown := set(args.parts) - {*PARTS, "scaling"}:
+    chosen = args.parts or [*PARTS, "scaling"]
+    if unknown := set(chosen) - {*PARTS, "scaling"}:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
-    started, rows = time.monotonic(), []
-    found: dict = {"date": datetime.date.today().isoformat(), "machine": machine()}
-    for name in args.parts or PARTS:
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    parts: dict[str, Report] = {}
+    results: dict[str, Any] = {"date": datetime.date.today().isoformat(), "machine": machine()}
+    for name in chosen:
         if name == "scaling":
-            continue
-        began = time.monotonic()
-        new = importlib.import_module(name).run(args.quick)
-        rows += new
-        print(f"\n{name} ({time.monotonic() - began:.0f} s)\n{table(new, 'simple')}", flush=True)
-        for row in new:
-            print(f"  {row.work}: {row.how}")
-        found["rows"] = [row.fields() for row in rows]  # what is measured is kept, whatever comes after
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(found, indent=1))
-    if not args.parts or "scaling" in args.parts:
-        scaling = importlib.import_module("scaling")
-        found["scaling"] = scaling.run(args.quick)
-        folder = HERE if args.write else args.json.parent
-        folder.mkdir(parents=True, exist_ok=True)
-        print("plots: " + ", ".join(str(path) for path in scaling.draw(found["scaling"], folder)))
-    found |= {"seconds": time.monotonic() - started, "rows": [row.fields() for row in rows]}
-    args.json.write_text(json.dumps(found, indent=1))
+            folder = HERE if args.write else args.json.parent
+            results["scaling"] = scaling.run(args.quick)
+            print("plots: " + ", ".join(str(path) for path in scaling.draw(results["scaling"], folder)))
+        else:
+            report = parts[name] = Report(args.json.with_name(f"bench_{name}.json"), args.quick)
+            with report.step(name):
+                importlib.import_module(name).run(report)
+            print(f"\n{describe({name: report})}", flush=True)
+        results |= {"seconds": time.monotonic() - began, "parts": {part: each.fields() for part, each in parts.items()}}
+        args.json.write_text(json.dumps(results, indent=1))  # what is measured is kept, whatever comes after
     if args.write:
-        (HERE / "RESULTS.md").write_text(results(found, rows))
-        (HERE / "results.json").write_text(json.dumps(found, indent=1))
-    missed = [row.work for row in rows if row.met is False]
-    print(f"\n{len(rows)} comparisons, {found['seconds'] / 60:.1f} min" + (f"; NOT met: {missed}" if missed else ""))
-    return 1 if missed else 0
+        (HERE / "RESULTS.md").write_text(describe_results(results))
+        (HERE / "results.json").write_text(json.dumps(results, indent=1))
+    wrong = [f"{name} failed" for name, part in parts.items() if part.failures]
+    wrong += [f"{each.label}: NOT met" for part in parts.values() for each in part.measurements if each.met is False]
+    print(f"\n{results['seconds'] / 60:.1f} min", *wrong, sep="\n")
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -1,8 +1,5 @@
-"""What the benchmarks share: alternating runs, the machine's ceiling, rows of the results."""
+"""What the benchmarks share: alternating runs, the machine's ceiling, what the machine is."""
 
-from __future__ import annotations
-
-import dataclasses
 import os
 import platform
 import resource
@@ -11,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,28 +15,20 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@dataclass(frozen=True)
-class Row:
-    """One measured comparison. Times in seconds, memory in MiB; ``ratio`` is reference / ours (larger is better for us)
-    unless ``how`` says otherwise; ``wanted`` is the budget of the design, None where nothing was promised."""
+def alternate(
+    ways: Mapping[str, Callable[[], object]],
+    repeats: int,
+    warm: bool = True,
+    of: Callable[[list[float]], float] = statistics.median,
+) -> dict[str, float]:
+    """Seconds of every way: the median of ``repeats`` runs, in turn in this process.
 
-    work: str
-    against: str
-    ours: float
-    reference: float | None
-    ratio: float | None
-    wanted: str
-    met: bool | None
-    how: str
-    floor: float | None = None  # seconds that the floating-point work takes at the measured matrix rate
-    memory: float | None = None
-
-    def fields(self) -> dict[str, object]:
-        return dataclasses.asdict(self)
-
-
-def alternate(ways: Mapping[str, Callable[[], object]], repeats: int, warm: bool = True) -> dict[str, list[float]]:
-    """Seconds of every way, ``repeats`` times, in turn in this process; one unmeasured round before where ``warm``."""
+    Args:
+        ways: what to run, by name.
+        repeats: how many times.
+        warm: one unmeasured round before.
+        of: what to take in place of the median.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(repeats + warm):
         for name, work in ways.items():
@@ -50,7 +38,7 @@ def alternate(ways: Mapping[str, Callable[[], object]], repeats: int, warm: bool
             synchronize()
             if turn >= warm:
                 seconds[name].append(time.perf_counter() - started)
-    return seconds
+    return {name: of(values) for name, values in seconds.items()}
 
 
 def synchronize() -> None:
@@ -58,19 +46,20 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def median(values: list[float]) -> float:
-    return statistics.median(values)
-
-
 def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def workers() -> int:
+    """Processes that read images; none on a CPU, which is busy."""
+    return min(8, os.cpu_count() or 1) if torch.cuda.is_available() else 0
 
 
 def matrix_rate(rows: int = 2048, width: int = 768, dtype: torch.dtype = torch.float32) -> float:
     """Measured FLOP/s of one large matrix product as the towers have them: ``[rows, width] x [width, 4 width]``."""
     a = torch.randn(rows, width, device=device(), dtype=dtype)
     b = torch.randn(width, 4 * width, device=device(), dtype=dtype)
-    best = min(alternate({"product": lambda: a @ b}, 10)["product"])
+    best = alternate({"product": lambda: a @ b}, 10, of=min)["product"]
     return 2 * rows * width * 4 * width / best
 
 
@@ -88,9 +77,8 @@ def in_process(code: str, *arguments: str) -> str:
     """What a fresh Python process prints: for peaks of memory, which never fall within a process."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "dassl-lite"), str(ROOT / "benchmarks")])
     env = os.environ | {"PYTHONPATH": path + os.pathsep + os.environ.get("PYTHONPATH", "")}
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], env=env, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"a measuring process failed:\n{done.stderr}")
     return done.stdout
@@ -100,14 +88,13 @@ def machine() -> dict[str, object]:
     """Processor, cores, threads, device and versions."""
     name = platform.processor() or platform.machine()
     if (info := Path("/proc/cpuinfo")).is_file():
-        found = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
-        name = found[0] if found else name
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+        models = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        name = models[0] if models else name
     return {
         "processor": name,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "gpu": gpu,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": platform.system(),

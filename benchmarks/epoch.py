@@ -1,14 +1,13 @@
 """A tuning epoch: files opened and seconds, against a loop that decodes every image to get its label."""
 
-from __future__ import annotations
-
 import sys
 import tempfile
 from pathlib import Path
 
 import torch
 from bank import photographs
-from common import Row, alternate, device, median
+from common import alternate, device
+from measurements import Measurement, Report
 from tuning_step import BATCH, Step, text_tower
 
 from advpt.attacks import parse
@@ -16,27 +15,18 @@ from advpt.backbones.clip import Architecture, Backbone, build
 from advpt.bank.cache import BankCache
 from advpt.tuning.loader import BankLoader
 
-OPENED: list[str] = []
 
-
-def watch() -> None:
-    """Count files that this process opens, from Python or by a library that goes through Python."""
-    sys.addaudithook(lambda event, args: OPENED.append(str(args[0])) if event == "open" else None)
-
-
-def run(quick: bool = False) -> list[Row]:
-    watch()
-    n = 32 if quick else 128
-    model = text_tower()
-    step = Step(model, 37, 32)
+def run(report: Report) -> None:
+    opened: list[str] = []  # files that this process opens, from Python or by a library that goes through Python
+    sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
+    n = 32 if report.small else 128
+    step = Step(text_tower(), 37, 32)
     torch.manual_seed(0)
     small = Backbone("small", build(Architecture(512, 224, 1, 64, 32, 77, 49408, 64, 1)), device())
     with tempfile.TemporaryDirectory() as folder:
         images = photographs(Path(folder, "images"), n)
-        bank_cache = BankCache(Path(folder, "banks"), small, lambda: small, chunk=32)
-        bank = bank_cache.get(images, parse("pgd1-fkl@8"))
+        bank = BankCache(Path(folder, "banks"), small, lambda: small, chunk=32).get(images, parse("pgd1-fkl@8"))
         loader = BankLoader(bank, batch_size=BATCH, seed=1)
-        opened = {}
 
         def ours() -> None:
             for batch in loader:
@@ -51,15 +41,16 @@ def run(quick: bool = False) -> list[Row]:
                 step.labels = batch.labels.to(device())
                 step.ours()
 
-        for name, work in (("ours", ours), ("decoding", decoding)):
-            OPENED.clear()
+        ways, read = {"ours": ours, "decoding": decoding}, {}
+        for name, work in ways.items():
+            opened.clear()
             work()
-            opened[name] = sum(path.endswith(".jpg") for path in OPENED)
-        seconds = alternate({"ours": ours, "decoding": decoding}, 1 if quick else 3, warm=False)
-    ours_s, other = median(seconds["ours"]), median(seconds["decoding"])
-    how = (
-        f"ViT-B/16's text tower, K = 37, M = 32, {n} images; image files opened: ours {opened['ours']}, decoding "
-        f"{opened['decoding']}; both with our text encoder, so only the data path differs"
+            read[name] = sum(path.endswith(".jpg") for path in opened)
+        seconds = alternate(ways, 1 if report.small else 3, warm=False)
+    note = (
+        f"ViT-B/16's text tower, K = 37, M = 32, {n} images; image files opened: ours {read['ours']}, decoding "
+        f"{read['decoding']}; both with our text encoder, so only the data path differs"
     )
-    return [Row("tuning epoch", "decoding images for labels", ours_s, other, other / ours_s, "reads no image",
-                opened["ours"] == 0 and opened["decoding"] == n, how)]  # fmt: skip
+    report.add(Measurement("tuning epoch against decoding images for labels", seconds["ours"], "s", seconds["decoding"],
+                           seconds["decoding"] / seconds["ours"], "reads no image",
+                           read == {"ours": 0, "decoding": n}, note))  # fmt: skip

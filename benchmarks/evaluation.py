@@ -1,105 +1,94 @@
 """Evaluation: memory against the number of images, and what a second seed costs on the same test bank."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json
+import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from bank import photographs
-from common import ROOT, Row, in_process, median
-
-ABOVE = """
-import json, sys, tempfile
-from pathlib import Path
 import torch
+from bank import photographs
+from common import ROOT, in_process, peak_memory
+from measurements import Measurement, Report
+
 from advpt.attacks import parse
 from advpt.backbones.clip import Architecture, Backbone, build
 from advpt.bank.cache import BankCache
 from advpt.data.images import ImageSet, Preprocessing, Sample
-from common import peak_memory
-folder, n, chunk, bare = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "bare"
-torch.manual_seed(0)
-clip = Backbone("small", build(Architecture(64, 224, 1, 64, 32, 77, 49408, 64, 1)))
-files = sorted(folder.glob("*.jpg"))
-samples = tuple(Sample(f"{i:05d}.jpg", str(files[i % len(files)]), i % 2) for i in range(n))
-images = ImageSet("bench", "test", samples, ("one", "two"), Preprocessing((224, 224), "bicubic"))
-with tempfile.TemporaryDirectory() as banks:
+
+CHUNK, MOST_ABOVE = 64, 200  # BANK.CHUNK's default; MiB
+PEAK = "import sys, evaluation; print(evaluation.peak(sys.argv[1], int(sys.argv[2]), bool(sys.argv[3])))"
+
+
+def peak(folder: str, n: int, bare: bool) -> float:
+    """MiB of this process once it has built a bank of ``n`` images, the files of a folder over and over; ``bare``: once
+    it has read and embedded them."""
+    torch.manual_seed(0)
+    clip = Backbone("small", build(Architecture(64, 224, 1, 64, 32, 77, 49408, 64, 1)))
+    files = sorted(Path(folder).glob("*.jpg"))
+    samples = tuple(Sample(f"{i:05d}.jpg", str(files[i % len(files)]), i % 2) for i in range(n))
+    images = ImageSet("bench", "test", samples, ("one", "two"), Preprocessing((224, 224), "bicubic"))
     if bare:
-        for batch in images.batches(range(n), chunk):
+        for batch in images.batches(range(n), CHUNK):
             with torch.no_grad():
                 clip.require_image()(batch.pixels)
     else:
-        BankCache(Path(banks), clip, lambda: clip, chunk=chunk).get(images, parse("pgd1-fkl@8"))
-print(json.dumps(peak_memory()))
-"""
-CHUNK, MOST_ABOVE = 64, 200  # BANK.CHUNK's default; MiB
+        with tempfile.TemporaryDirectory() as banks:
+            BankCache(Path(banks), clip, lambda: clip, chunk=CHUNK).get(images, parse("pgd1-fkl@8"))
+    return peak_memory()
 
 
-def above_a_bare_forward(quick: bool) -> list[Row]:
+def above_a_bare_forward(report: Report) -> None:
     """The whole process's peak with a bank built of ``n`` images, against one that only reads a chunk of them and
     embeds it."""
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         files = len(photographs(Path(folder), 200))
-        bare = median([float(in_process(ABOVE, folder, str(files), str(CHUNK), "bare")) for _ in range(3)])
-        for n in (200, 600) if quick else (200, 5000):
+        bare = statistics.median(float(in_process(PEAK, folder, str(files), "bare")) for _ in range(3))
+        for n in (200, 600) if report.small else (200, 5000):
             processes = 3 if n == 200 else 1
-            peaks = [float(in_process(ABOVE, folder, str(n), str(CHUNK), "bank")) for _ in range(processes)]
-            peak = median(peaks)
-            how = (
+            most = statistics.median(float(in_process(PEAK, folder, str(n), "")) for _ in range(processes))
+            note = (
                 f"peak of the whole process, {n} images of 224 pixels, chunks of {CHUNK}, a tower of one block: bank "
-                f"{peak:.0f} MiB, bare forward passes {bare:.0f} MiB; medians of 3 processes, {processes} with the "
-                "bank; MiB, not seconds"
+                f"{most:.0f} MiB, bare forward passes {bare:.0f} MiB; medians of 3 processes, {processes} with the bank"
             )
-            rows.append(
-                Row(f"peak above a bare forward, {n} images", "a bare forward pass", peak - bare, bare, None,
-                    f"at most {MOST_ABOVE} MiB", peak - bare <= MOST_ABOVE, how)
-            )  # fmt: skip
-    return rows
+            report.add(Measurement(f"peak above a bare forward pass, {n} images", most - bare, "MiB", bare, None,
+                                   f"at most {MOST_ABOVE} MiB", most - bare <= MOST_ABOVE, note))  # fmt: skip
 
 
-def second_seed(quick: bool) -> list[Row]:
-    """``train.py`` on the embedded default: the evaluation's seconds, as its log says them."""
+def second_seed(report: Report) -> None:
+    """``train.py`` on the embedded default: the evaluation's seconds, as its record says them."""
     sys.path.insert(0, str(ROOT))
     import train
 
+    runs = {
+        "first run": ["--trainer", "AdvPT", "--seed", "1"],
+        "second seed": ["--trainer", "AdvPT", "--seed", "2"],
+        "other shot count": ["--trainer", "AdvPT", "--seed", "1", "DATASET.NUM_SHOTS", "4"],
+        "other trainer": ["--trainer", "CoOp", "--seed", "1"],
+    }
     spent: dict[str, float] = {}
-    attacks = "('pgd40-fkl@8:transfer',)"
     with tempfile.TemporaryDirectory() as folder:
-        for name, words in (
-            ("first", ["--trainer", "AdvPT", "--seed", "1"]),
-            ("second", ["--trainer", "AdvPT", "--seed", "2"]),
-            ("shots", ["--trainer", "AdvPT", "--seed", "1", "DATASET.NUM_SHOTS", "4"]),
-            ("coop", ["--trainer", "CoOp", "--seed", "1"]),
-        ):
-            flags, pairs = words[:4], words[4:]
-            out = io.StringIO()
-            start = time.perf_counter()
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-                status = train.main([*flags, "--output-dir", f"{folder}/{name}", "VERBOSE", "False", *pairs,
-                                     "BANK.DIR", f"{folder}/banks", "BANK.LIMIT", "64", "OPTIM.MAX_EPOCH", "1",
-                                     "TRAINER.COOP.CLEAN_BANK", "True", "EVAL.ATTACKS", attacks,
-                                     "EVAL.SUBSET", "60" if quick else "0"])  # fmt: skip
+        for name, words in runs.items():
+            output, text = Path(folder, name), io.StringIO()
+            pairs = ["VERBOSE", "False", "BANK.DIR", f"{folder}/banks", "BANK.LIMIT", "64", "OPTIM.MAX_EPOCH", "1"]
+            pairs += ["TRAINER.COOP.CLEAN_BANK", "True", "EVAL.ATTACKS", "('pgd40-fkl@8:transfer',)"]
+            pairs += ["EVAL.SUBSET", "60" if report.small else "0"]
+            with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+                status = train.main(["--output-dir", str(output), *words, *pairs])
             if status:
-                raise RuntimeError(out.getvalue())
-            found = list(Path(folder, name, "records").glob("*.json"))
-            observed = json.loads(found[0].read_text())["observed"]
-            spent[name] = float(observed.get("seconds", time.perf_counter() - start))
-    rows = []
-    for name, what in (("second", "second seed"), ("shots", "other shot count"), ("coop", "other trainer")):
-        share = spent[name] / spent["first"]
-        rows.append(
-            Row(f"{what}, same test bank", "the first run's evaluation", spent[name], spent["first"],
-                spent["first"] / spent[name], "at most 5 %", share <= 0.05,
-                f"DemoCLIP, digits, pgd40-fkl@8; {100 * share:.1f} % of its seconds, as the records say them")
-        )  # fmt: skip
-    return rows
+                raise RuntimeError(text.getvalue())
+            record = next((output / "records").glob("*.json"))
+            spent[name] = float(json.loads(record.read_text())["observed"]["seconds"])
+    first = spent.pop("first run")
+    for name, seconds in spent.items():
+        share = seconds / first
+        note = f"DemoCLIP, digits, pgd40-fkl@8; {100 * share:.1f} % of its seconds, as the records say them"
+        report.add(Measurement(f"{name}, same test bank, against the first run's evaluation", seconds, "s", first,
+                               first / seconds, "at most 5 %", share <= 0.05, note))  # fmt: skip
 
 
-def run(quick: bool = False) -> list[Row]:
-    return [*above_a_bare_forward(quick), *second_seed(quick)]
+def run(report: Report) -> None:
+    above_a_bare_forward(report)
+    second_seed(report)

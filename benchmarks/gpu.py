@@ -9,8 +9,6 @@ in a process of its own with its own time limit: one that fails, hangs or is kil
 Results: gpu.json, gpu.md and one log for each part, in --output.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import json
@@ -20,14 +18,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "dassl-lite")]
 
+from common import in_process  # noqa: E402
+from measurements import Report, describe, table  # noqa: E402
+
 # Parts in order of worth, and their shares of the time.
 PARTS = {"equal": 5, "banks": 6, "tuning": 8, "cell": 3, "memory": 2, "operators": 3}
-HEADS = ("part", "measured", "value", "unit", "reference", "ratio", "wanted", "met")
 GRACE_SECONDS = 20  # beyond its time a part may finish the step that it is in
 
 
@@ -46,50 +48,55 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
+    if args.cpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if args.part:
         return run_part(args)
-    began, results = time.monotonic(), {"machine": describe_machine(), "parts": {}}
-    if not args.cpu and not results["machine"].get("gpu"):
+    began = time.monotonic()
+    # asked of a process of its own, so that this one holds no memory of the card
+    machine = json.loads(in_process("import json, common; print(json.dumps(common.machine()))"))
+    if not args.cpu and not machine["gpu"]:
         print("error: PyTorch sees no CUDA device here; --cpu tries the script without one", file=sys.stderr)
         return 2
     args.output.mkdir(parents=True, exist_ok=True)
+    parts: dict[str, Report] = {}
     for i, name in enumerate(args.parts):
         left = 60 * args.minutes - (time.monotonic() - began)
         share = PARTS[name] / sum(PARTS[other] for other in args.parts[i:])
         print(f"== {name} ({left * share:.0f} s of {left:.0f} s left)", flush=True)
-        results["parts"][name] = start_part(name, left * share, args)
-        results["seconds"] = time.monotonic() - began
-        write(results, args.output)
-        print(table({name: results["parts"][name]}, "simple"), flush=True)
+        parts[name] = start_part(name, left * share, args)
+        fields = {part: report.fields() for part, report in parts.items()}
+        results = {"machine": machine, "parts": fields, "seconds": time.monotonic() - began}
+        (args.output / "gpu.json").write_text(json.dumps(results, indent=1))
+        (args.output / "gpu.md").write_text("# GPU results\n\n" + describe_run(results))
+        print(table({name: parts[name]}, "simple"), flush=True)
     if args.write:
         (HERE / "gpu_results.json").write_text(json.dumps(results, indent=1))
     print(f"\n{results['seconds'] / 60:.1f} min; {args.output / 'gpu.json'}, {args.output / 'gpu.md'}")
-    for name, part in results["parts"].items():
-        for label in part["failures"]:
-            print(f"FAILED {name}: {label} (traceback in gpu.json)")
-    return 1 if any(part["failures"] for part in results["parts"].values()) else 0
+    failures = [f"{name}: {label}" for name, part in parts.items() for label in part.failures]
+    for failure in failures:
+        print(f"FAILED {failure} (traceback in gpu.json)")
+    return 1 if failures else 0
 
 
 def run_part(args: argparse.Namespace) -> int:
     """One part, in this process."""
-    from measurements import Report
-
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    deadline = time.monotonic() + args.seconds
-    report = Report(args.output / f"{args.part}.json", deadline, args.cpu, fail=args.fail == args.part)
+    path, deadline = args.output / f"{args.part}.json", time.monotonic() + args.seconds
+    report = Report(path, args.cpu, deadline, fail=args.fail == args.part)
     report.write()
     with report.step(args.part):
         importlib.import_module(f"gpu_parts.{args.part}").run(report)
     return 1 if report.failures else 0
 
 
-def start_part(name: str, seconds: float, args: argparse.Namespace) -> dict:
+def start_part(name: str, seconds: float, args: argparse.Namespace) -> Report:
     """Run a part in a process of its own until its time is over. Returns what it measured, and why it ended."""
     path, log_path = args.output / f"{name}.json", args.output / f"{name}.log"
     path.unlink(missing_ok=True)
     command = [sys.executable, __file__, "--part", name, "--seconds", str(seconds), "--output", str(args.output)]
     command += ["--cpu"] * args.cpu + (["--fail", args.fail] if args.fail else [])
-    began, end = time.monotonic(), ""
+    end = ""
     with log_path.open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         try:
@@ -101,61 +108,19 @@ def start_part(name: str, seconds: float, args: argparse.Namespace) -> dict:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-    part = {"measurements": [], "tables": {}, "failures": {}, "skipped": []}
-    if path.is_file():
-        part = json.loads(path.read_text())
+    report = Report.from_fields(json.loads(path.read_text())) if path.is_file() else Report(path)
     if end:
-        part["failures"][end] = log_path.read_text(errors="replace")[-4000:]
-    return part | {"seconds": time.monotonic() - began}
+        report.failures[end] = log_path.read_text(errors="replace")[-4000:]
+    return report
 
 
-def describe_machine() -> dict:
-    """Processor, card and versions; asked of a process of its own, so that this one holds no memory of the card."""
-    code = "import sys, json; sys.path[:0] = sys.argv[1:]; import common; print(json.dumps(common.machine()))"
-    command = [sys.executable, "-c", code, *sys.path[:3]]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"error": done.stderr[-2000:]}
-
-
-def write(results: dict, folder: Path) -> None:
-    """``gpu.json`` and ``gpu.md``."""
-    (folder / "gpu.json").write_text(json.dumps(results, indent=1))
-    (folder / "gpu.md").write_text("# GPU results\n\n" + describe(results))
-
-
-def describe(results: dict) -> str:
-    """All parts as Markdown: the table, its notes, then tables of operators and tracebacks."""
+def describe_run(results: Mapping[str, Any]) -> str:
+    """The machine, the remarks and all parts as Markdown."""
     machine = results["machine"]
-    lines = [
-        f"{machine.get('gpu') or machine.get('processor')}; torch {machine.get('torch')}, "
-        f"Python {machine.get('python')}, {machine.get('system')}; {results['seconds'] / 60:.1f} minutes.",
-        "",
-        *(f"{remark}\n" for remark in results.get("remarks", ())),
-        table(results["parts"], "github"),
-        "",
-    ]
-    for name, part in results["parts"].items():
-        lines += [f"- {name}, {m['label']}: {m['note']}." for m in part["measurements"] if m["note"]]
-        lines += [f"- {name}: skipped {label}." for label in part["skipped"]]
-    for name, part in results["parts"].items():
-        for title, text in (part["tables"] | {f"FAILED: {k}": v for k, v in part["failures"].items()}).items():
-            lines += ["", f"### {name}: {title}", "", "```", text.rstrip(), "```"]
-    return "\n".join(lines) + "\n"
-
-
-def table(parts: dict, style: str) -> str:
-    from tabulate import tabulate
-
-    def number(value: float | None) -> str:
-        return "" if value is None else f"{value:.4g}"
-
-    rows = [
-        [name, m["label"], number(m["value"]), m["unit"], number(m["reference"]), number(m["ratio"]), m["wanted"],
-         {True: "yes", False: "NO", None: ""}[m["met"]]]
-        for name, part in parts.items() for m in part["measurements"]
-    ]  # fmt: skip
-    rows += [[name, f"FAILED: {label}"] for name, part in parts.items() for label in part["failures"]]
-    return tabulate(rows, HEADS, tablefmt=style, disable_numparse=True)
+    about = f"{machine['gpu'] or machine['processor']}; torch {machine['torch']}, Python {machine['python']}, "
+    about += f"{machine['system']}; {results['seconds'] / 60:.1f} minutes."
+    parts = {name: Report.from_fields(fields) for name, fields in results["parts"].items()}
+    return "\n\n".join([about, *results.get("remarks", ()), describe(parts)])
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ The cluster is started before, and is not counted; starting the workers and send
 work is done by as many processes as there are workers, each with one thread: they take each other's shards.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shutil
@@ -19,12 +17,13 @@ import tempfile
 import time
 from pathlib import Path
 
-ATTACK = "pgd{}-fkl@8"
 
-
-def bank_cache(root: Path, engine: str):
+def build(root: Path, engine: str, n: int, steps: int) -> float:
+    """Seconds of a bank of ``n`` images, whose files are made beforehand, in one thread."""
     import torch
+    from bank import photographs
 
+    from advpt.attacks import parse
     from advpt.backbones.clip import Backbone
     from advpt.backbones.democlip import FILES, NAME, load
     from advpt.bank.cache import BankCache
@@ -33,35 +32,15 @@ def bank_cache(root: Path, engine: str):
 
     torch.set_num_threads(1)
     backbone = Backbone(NAME, load(FILES[NAME]))
-    return BankCache(root, backbone, lambda: backbone, fill=filler(Engine(engine, cpus=1)))
-
-
-def images(folder: Path, n: int):
-    import numpy as np
-    from PIL import Image
-
-    from advpt.data.images import ImageSet, Preprocessing, Sample
-
-    rng, samples = np.random.default_rng(0), []
-    folder.mkdir(parents=True, exist_ok=True)
-    for i in range(n):
-        path = folder / f"{i:05d}.png"
-        if not path.is_file():
-            Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(path)
-        samples.append(Sample(path.name, str(path), i % 10))
-    return ImageSet("noise", "train", tuple(samples), tuple("0123456789"), Preprocessing((32, 32), "bicubic"))
-
-
-def build(root: Path, engine: str, n: int, steps: int) -> float:
-    from advpt.attacks import parse
-
-    banks, pictures = bank_cache(root, engine), images(root.parent / "images", n)
+    banks = BankCache(root, backbone, lambda: backbone, fill=filler(Engine(engine, cpus=1)))
+    images = photographs(root.parent / "images", n, size=32)
     started = time.perf_counter()
-    banks.get(pictures, parse(ATTACK.format(steps)))
+    banks.get(images, parse(f"pgd{steps}-fkl@8"))
     return time.perf_counter() - started
 
 
-def local(root: Path, workers: int, n: int, steps: int) -> float:
+def build_locally(root: Path, workers: int, n: int, steps: int) -> float:
+    """Seconds of the slowest of several processes that build one bank together."""
     words = [sys.executable, __file__, "--child", str(root), str(n), str(steps)]
     children = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(workers)]
     return max(float(child.communicate()[0]) for child in children)
@@ -85,25 +64,27 @@ def main() -> None:
         print(build(Path(root), "local", int(n), int(steps)))
         return
     import ray
+    from bank import photographs
 
     ray.init(num_cpus=args.workers, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
     n, top = 256 * args.shards, Path(tempfile.mkdtemp(prefix="ray_overhead"))
-    images(top / "images", n)
+    photographs(top / "images", n)
     took: dict[str, list[float]] = {"local": [], "ray": []}
     for turn in range(args.rounds):
         for engine in ("local", "ray") if turn % 2 == 0 else ("ray", "local"):
             root = top / engine
             shutil.rmtree(root, ignore_errors=True)
-            one = local(root, args.workers, n, args.steps) if engine == "local" else build(root, engine, n, args.steps)
+            if engine == "local":
+                one = build_locally(root, args.workers, n, args.steps)
+            else:
+                one = build(root, engine, n, args.steps)
             took[engine].append(one)
             print(f"{engine:6} {one:7.1f} s, {one * args.workers / args.shards:5.1f} s a shard", flush=True)
         same = files(top / "local") == files(top / "ray")
         print(f"       ray / local {took['ray'][-1] / took['local'][-1]:.3f}, the same bytes: {same}", flush=True)
     shutil.rmtree(top)
-    middle = {engine: statistics.median(values) for engine, values in took.items()}
-    print(
-        f"median: local {middle['local']:.1f} s, ray {middle['ray']:.1f} s, {middle['ray'] / middle['local'] - 1:+.1%}"
-    )
+    local, ray_seconds = statistics.median(took["local"]), statistics.median(took["ray"])
+    print(f"median: local {local:.1f} s, ray {ray_seconds:.1f} s, {ray_seconds / local - 1:+.1%}")
 
 
 if __name__ == "__main__":

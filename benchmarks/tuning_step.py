@@ -4,13 +4,17 @@ Also how far steps of 10 to 1000 classes are from the floor: the products over t
 machine's matrix rate, which is measured in turn with them; and three seeds in one batched step against three steps.
 """
 
-from __future__ import annotations
-
 import dataclasses
+import functools
+import statistics
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from common import Row, alternate, device, matrix_rate, median, peak_memory
+from bank import SMALL, backbone
+from common import alternate, device, matrix_rate, peak_memory
+from measurements import Measurement, Report
 from torch import Tensor
 
 from advpt.backbones.clip import OFFICIAL, Backbone, build
@@ -25,31 +29,46 @@ REPEATS = {10: 15, 37: 9, 101: 7, 397: 5, 1000: 3}
 BATCH = 32
 
 
-def text_tower(name: str = "ViT-B/16"):
-    """A CLIP with the text tower of ``name`` and one block of the image tower, which is not looked at here."""
+def text_tower(name: str = "ViT-B/16") -> Any:
+    """DemoCLIP, or a CLIP with the text tower of ``name`` and one block of the image tower, which is not looked at."""
+    if name == SMALL:
+        return backbone(name).model
     torch.manual_seed(0)
     return Backbone(name, build(dataclasses.replace(OFFICIAL[name], vision_layers=1)), device()).model
 
 
-def coop_forward(model, prompts: PromptLearner, names: list[str]) -> Tensor:
-    """What CoOp computes, with the context at the end position: every prompt over all 77 positions."""
-    tokens = tokenize([" ".join(["X"] * prompts.n_ctx) + f" {name}." for name in names]).to(prompts.ctx.device)
+def coop_forward(model: Any, prompts: Any, texts: list[str]) -> Tensor:
+    """What CoOp computes, and MaPLe with deep prompts: every text over all 77 positions.
+
+    Args:
+        model: OpenAI's CLIP.
+        prompts: a ``PromptLearner`` with a shared context.
+        texts: one for each class; their first words, as many as the context has vectors, give way to it.
+    """
+    n, tokens = prompts.n_ctx, tokenize(texts).to(prompts.ctx.device)
     rows = model.token_embedding(tokens)
-    context = prompts.ctx if prompts.csc else prompts.ctx.expand(len(names), -1, -1)
-    x = torch.cat([rows[:, :1], context, rows[:, 1 + prompts.n_ctx :]], 1) + model.positional_embedding
-    x = model.transformer(x.permute(1, 0, 2)).permute(1, 0, 2)
-    return model.ln_final(x)[torch.arange(len(names)), tokens.argmax(-1)] @ model.text_projection
+    x = torch.cat([rows[:, :1], prompts.ctx.expand(len(texts), -1, -1), rows[:, 1 + n :]], 1)
+    x = (x + model.positional_embedding).permute(1, 0, 2)
+    deep = getattr(prompts, "ctx_deep", ())
+    for i, block in enumerate(model.transformer.resblocks):
+        if 0 < i <= len(deep):
+            x = torch.cat([x[:1], deep[i - 1][:, None].expand(-1, len(texts), -1), x[1 + n :]])
+        x = block(x)
+    x = model.ln_final(x.permute(1, 0, 2))
+    return x[torch.arange(len(texts)), tokens.argmax(-1)] @ model.text_projection
 
 
 class Step:
     """A tuning step with random embeddings: text features, logits, cross-entropy, gradient of the context."""
 
-    def __init__(self, model, classes: int, vectors: int, seed: int = 0, precision: str = "fp32") -> None:
-        self.model, self.names, self.precision = model, [f"class name {i}" for i in range(classes)], precision
+    def __init__(self, model: Any, classes: int, vectors: int, seed: int = 0, precision: str = "fp32") -> None:
+        names = [f"class name {i}" for i in range(classes)]
+        self.model, self.precision = model, precision
+        self.texts = ["X " * vectors + f"{name}." for name in names]
         self.encoder = TextEncoder(model)
         generator = torch.Generator().manual_seed(seed)
         settings = ContextSettings(vectors, False, "", "end", precision)
-        self.prompts = PromptLearner(self.encoder, self.names, settings, generator).to(device())
+        self.prompts = PromptLearner(self.encoder, names, settings, generator).to(device())
         self.features = F.normalize(torch.randn(BATCH, model.text_projection.shape[1], generator=generator), dim=-1)
         self.features = self.features.to(device())
         self.labels = torch.randint(classes, (BATCH,), generator=generator).to(device())
@@ -60,7 +79,9 @@ class Step:
         return self.backward(text)
 
     def coop(self) -> tuple[Tensor, Tensor]:
-        return self.backward(coop_forward(self.model, self.prompts, self.names))
+        with half_precision(self.precision, device()):
+            text = coop_forward(self.model, self.prompts, self.texts)
+        return self.backward(text)
 
     def loss(self, text: Tensor) -> Tensor:
         return F.cross_entropy(100 * self.features @ F.normalize(text.float(), dim=-1).T, self.labels)
@@ -68,7 +89,7 @@ class Step:
     def backward(self, text: Tensor) -> tuple[Tensor, Tensor]:
         self.prompts.zero_grad()
         self.loss(text).backward()
-        return text.detach(), self.prompts.ctx.grad.clone()
+        return text.detach(), cast(Tensor, self.prompts.ctx.grad).clone()
 
     def tokens(self) -> int:
         """That must be computed: the shared prefix once, and each class up to its end token."""
@@ -80,62 +101,67 @@ class Step:
         and attention over what each of them sees."""
         batch, d = self.prompts().text, self.encoder.width
         prefix, own = len(batch.prefix), batch.eos + 1
-        seen = prefix * (prefix + 1) / 2 + float((own * prefix + own * (own + 1) / 2).sum())
-        forward = len(self.encoder.transformer.resblocks) * (2 * 12 * d * d * self.tokens() + 2 * 2 * d * seen)
+        pairs = prefix * (prefix + 1) / 2 + float((own * prefix + own * (own + 1) / 2).sum())
+        forward = len(self.encoder.transformer.resblocks) * (2 * 12 * d * d * self.tokens() + 2 * 2 * d * pairs)
         return 2 * forward
+
+
+def batched_step(steps: Sequence[Step]) -> None:
+    """The steps of several seeds: one forward over the prompts of all."""
+    values = {"ctx": torch.stack([step.prompts.ctx for step in steps])}
+    with half_precision(steps[0].precision, device()):
+        text = steps[0].encoder(steps[0].prompts(values).text)
+    torch.stack([step.loss(part) for step, part in zip(steps, text)]).sum().backward()
 
 
 def seconds_and_floor(step: Step, repeats: int) -> tuple[float, float]:
     """Seconds of a step and of its floor: medians of both in turn, after one step that is not measured."""
     rates: list[float] = []
     seconds = alternate({"ours": step.ours, "product": lambda: rates.append(matrix_rate())}, repeats)
-    return median(seconds["ours"]), step.flops() / median(rates[1:])
+    return seconds["ours"], step.flops() / statistics.median(rates[1:])
 
 
-def against_floor(model, classes: int, repeats: int) -> Row:
+def against_coop(report: Report, model: Any, classes: int, repeats: int) -> None:
     step = Step(model, classes, 32)
-    ours, floor = seconds_and_floor(step, repeats)
-    wanted = OF_FLOOR[classes]
-    how = (
-        f"M = 32, batch {BATCH}, float32, median of {repeats}; {step.tokens()} tokens; the ratio is ours over the floor"
+    (a, grad_a), (b, grad_b) = step.coop(), step.ours()
+    seconds = alternate({"coop": step.coop, "ours": step.ours}, repeats, warm=False)
+    apart, relative = float((a - b).abs().max()), float((grad_a - grad_b).norm() / grad_a.norm())
+    of_floor = seconds["ours"] * matrix_rate() / step.flops()
+    note = (
+        f"M = 32, batch {BATCH}, float32, median of {repeats}; features differ by {apart:.1e}, context gradient by "
+        f"{relative:.1e} relative; {step.tokens()} tokens of {77 * classes}; {of_floor:.2f}x of the floor; peak "
+        f"{peak_memory():.0f} MiB"
     )
-    return Row(f"tuning step, K = {classes}", "the floor", ours, floor, ours / floor, f"at most {wanted:g}x",
-               ours <= wanted * floor, how, floor=floor, memory=peak_memory())  # fmt: skip
+    label = f"tuning step, K = {classes}, against CoOp's 77-token step"
+    report.compare(label, seconds["ours"], seconds["coop"], wanted=WANTED[classes], note=note)
 
 
-def three_seeds(model, classes: int, vectors: int, repeats: int) -> Row:
+def against_floor(report: Report, model: Any, classes: int, repeats: int) -> None:
+    step, wanted = Step(model, classes, 32), OF_FLOOR[classes]
+    ours, floor = seconds_and_floor(step, repeats)
+    note = f"M = 32, batch {BATCH}, float32, median of {repeats}; {step.tokens()} tokens; ratio: ours over the floor"
+    report.add(Measurement(f"tuning step, K = {classes}, against the floor", ours, "s", floor, ours / floor,
+                           f"at most {wanted:g}x", ours <= wanted * floor, note))  # fmt: skip
+
+
+def three_seeds(report: Report, model: Any, classes: int, vectors: int, repeats: int) -> None:
     steps = [Step(model, classes, vectors, seed) for seed in (1, 2, 3)]
 
-    def together() -> None:
-        values = {"ctx": torch.stack([step.prompts.ctx for step in steps])}
-        text = steps[0].encoder(steps[0].prompts(values).text)
-        torch.stack([step.loss(part) for step, part in zip(steps, text)]).sum().backward()
+    def alone() -> None:
+        for step in steps:
+            step.ours()
 
-    seconds = alternate({"alone": lambda: [step.ours() for step in steps], "together": together}, repeats)
-    alone, one = median(seconds["alone"]), median(seconds["together"])
-    how = f"K = {classes}, M = {vectors}, median of {repeats}"
-    return Row("three seeds in one step", "three steps", one, alone, alone / one, "", None, how)
+    seconds = alternate({"alone": alone, "together": functools.partial(batched_step, steps)}, repeats)
+    label = f"three seeds in one step, K = {classes}, M = {vectors}, against three steps"
+    report.compare(label, seconds["together"], seconds["alone"], note=f"median of {repeats}")
 
 
-def run(quick: bool = False) -> list[Row]:
-    model, rate, rows = text_tower(), matrix_rate(), []
-    for classes, repeats in ((37, 2 if quick else 5), (101, 1) if quick else (397, 1)):
-        step = Step(model, classes, 32)
-        (a, grad_a), (b, grad_b) = step.coop(), step.ours()
-        seconds = alternate({"coop": step.coop, "ours": step.ours}, repeats, warm=False)
-        ours, coop = median(seconds["ours"]), median(seconds["coop"])
-        apart, relative = float((a - b).abs().max()), float((grad_a - grad_b).norm() / grad_a.norm())
-        how = (
-            f"K = {classes}, M = 32, batch {BATCH}, float32, median of {repeats}; features differ by {apart:.1e}, "
-            f"context gradient by {relative:.1e} relative; {step.tokens()} tokens of {77 * classes}"
-        )
-        wanted = WANTED[classes]
-        rows.append(
-            Row("tuning step", "CoOp's 77-token step", ours, coop, coop / ours, f"{wanted:g}x", coop / ours >= wanted,
-                how, floor=step.flops() / rate, memory=peak_memory())
-        )  # fmt: skip
-    rows += [against_floor(model, classes, 2 if quick else REPEATS[classes]) for classes in OF_FLOOR
-             if classes <= 101 or not quick]  # fmt: skip
-    rows.append(three_seeds(model, 37, 32, 2 if quick else 5))
-    rows.append(three_seeds(model, 10, 16, 5 if quick else 10))
-    return rows
+def run(report: Report) -> None:
+    model, quick = text_tower(), report.small
+    for classes, repeats in ((37, 2), (101, 1)) if quick else ((37, 5), (397, 1)):
+        against_coop(report, model, classes, repeats)
+    for classes in OF_FLOOR:
+        if classes <= 101 or not quick:
+            against_floor(report, model, classes, 2 if quick else REPEATS[classes])
+    three_seeds(report, model, 37, 32, 2 if quick else 5)
+    three_seeds(report, model, 10, 16, 5 if quick else 10)

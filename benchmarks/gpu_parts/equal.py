@@ -1,19 +1,20 @@
 """Equal: CUDA gives what the CPU gives: embeddings, gradients, banks of every kind of attack, training, evaluation."""
 
-from __future__ import annotations
-
-import base64
-import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
+import common
 import numpy as np
 import torch
 from measurements import Measurement, Report
+from torch import Tensor
 
 import train
 from advpt.attacks import parse
 from advpt.backbones.precision import tf32
+from advpt.evaluation import record
+from trainers.advpt import CLIPTrainer
 
 EMBEDDING_TOLERANCE = 1e-4  # relative
 ACCURACY_TOLERANCE = 0.5  # points
@@ -33,20 +34,16 @@ START = {"TAPTVLI": "AdvIVLP"}  # whose run a method begins with
 
 def run(report: Report) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        devices = {"reference": "cpu", "tested": report.device.type}
+        devices = {"reference": "cpu", "tested": common.device().type}
         trainers = {role: zero_shot(device, Path(folder, role)) for role, device in devices.items()}
         compare_encoders(report, trainers)
         for label, words in RUNS.items():
-            with report.step(label):
-                if report.has_time(label, 15):
-                    compare_runs(report, label, words, devices, Path(folder))
+            report.attempt(label, 15, compare_runs, report, label, words, devices, Path(folder))
         for text, images, seconds in SMALL_ATTACKS if report.small else ATTACKS:
-            with report.step(f"bank {text}"):
-                if report.has_time(f"bank {text}", seconds):
-                    compare_banks(report, text, images, trainers)
+            report.attempt(f"bank {text}", seconds, compare_banks, report, text, images, trainers)
 
 
-def zero_shot(device: str, folder: Path):
+def zero_shot(device: str, folder: Path) -> CLIPTrainer:
     """The zero-shot trainer of the embedded default: it has the images, DemoCLIP, its prompt and a folder of banks."""
     words = ["--trainer", "ZeroshotCLIP", "--output-dir", str(folder / "run"), *settings(device, folder)]
     train.register_plugins()
@@ -59,7 +56,7 @@ def settings(device: str, folder: Path) -> list[str]:
     return ["USE_CUDA", str(device == "cuda"), "VERBOSE", "False", *banks]
 
 
-def compare_encoders(report: Report, trainers: dict) -> None:
+def compare_encoders(report: Report, trainers: Mapping[str, CLIPTrainer]) -> None:
     """The same pixels through both: embeddings, and the sign of the gradient that attacks follow."""
     images = trainers["reference"].image_set("test").first(16 if report.small else 256)
     pixels = torch.cat([batch.pixels for batch in images.batches(range(len(images)), 64)])
@@ -79,12 +76,12 @@ def compare_encoders(report: Report, trainers: dict) -> None:
                            met=worst <= EMBEDDING_TOLERANCE, note=note))  # fmt: skip
 
 
-def relative(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def relative(a: Tensor, b: Tensor) -> Tensor:
     """``[n]``: the distance of two embeddings over the length of the second."""
     return (a - b).norm(dim=1) / b.norm(dim=1)
 
 
-def compare_banks(report: Report, text: str, count: int, trainers: dict) -> None:
+def compare_banks(report: Report, text: str, count: int, trainers: Mapping[str, CLIPTrainer]) -> None:
     """The same attack on both. An attack of many sign steps may end at other pixels where a gradient is near zero, so
     its embeddings are counted and its accuracy is what must agree."""
     attack, banks, predictions = parse(text), {}, {}
@@ -121,10 +118,8 @@ def compare_runs(report: Report, label: str, words: list[str], devices: dict[str
         pairs += ["DATASET.NUM_SHOTS", "8", "OPTIM.MAX_EPOCH", epochs, "EVAL.SUBSET", images, "BANK.LIMIT", limit]
         if status := train.main([*flags, *settings(device, folder / role), *pairs]):
             raise RuntimeError(f"train.py {' '.join(words)} ended with status {status}")
-        records = [json.loads(path.read_text())["result"] for path in sorted(output.glob("records/*.json"))]
-        records.sort(key=lambda result: json.dumps([result["protocol"], result["attack"]], sort_keys=True))
-        parts = [records[0]["clean"], *(result["robust"] for result in records)]
-        outcomes[role] = [outcome(part) for part in parts if part]
+        results = [record.read(path).result for path in sorted(output.glob("records/*.json"))]
+        outcomes[role] = [part.outcomes() for part in (results[0].clean, *(each.robust for each in results)) if part]
     accuracies = {role: [100 * float(bits.mean()) for bits in each] for role, each in outcomes.items()}
     gap = max(abs(a - b) for a, b in zip(*accuracies.values(), strict=True))
     differing = [int((a != b).sum()) for a, b in zip(*outcomes.values(), strict=True)]
@@ -135,9 +130,3 @@ def compare_runs(report: Report, label: str, words: list[str], devices: dict[str
     )
     report.add(Measurement(label, gap, "points", wanted=f"within {ACCURACY_TOLERANCE} points",
                            met=gap <= ACCURACY_TOLERANCE, note=note))  # fmt: skip
-
-
-def outcome(part: dict) -> np.ndarray:
-    """``[n]``: which images a record says were classified correctly."""
-    bits = np.frombuffer(base64.b64decode(part["outcome"]), dtype=np.uint8)
-    return np.unpackbits(bits)[: part["n"]]

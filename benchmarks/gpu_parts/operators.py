@@ -1,43 +1,38 @@
 """Operators: where the time of a bank's chunk and of a tuning step goes, by torch.profiler."""
 
-from __future__ import annotations
-
 import functools
-import time
 from collections.abc import Callable
 
 import bank
 import torch
-from common import synchronize
+from common import device, synchronize
 from measurements import Measurement, Report
 from tabulate import tabulate
 from torch.profiler import ProfilerActivity, profile
-from tuning_step import Step
+from tuning_step import Step, text_tower
 
 from advpt.backbones.precision import in_precision
-from gpu_parts import backbone, text_model
-from gpu_parts.tuning import coop_step, graphed_step
+from gpu_parts.tuning import graphed_step, timed
 
 ROWS = 12
 
 
 def run(report: Report) -> None:
     works: dict[str, Callable[[], object]] = {}
-    step = Step(text_model("ViT-B/16", report), 10 if report.small else 37, 32)
-    if report.device.type == "cuda":
+    name = bank.SMALL if report.small else "ViT-B/16"
+    step = Step(text_tower(name), 10 if report.small else 37, 32)
+    if device().type == "cuda":
         works["tuning step, CUDA graph"] = graphed_step(step)
     works["tuning step"] = step.ours
-    works["CoOp's step"] = functools.partial(coop_step, step)
-    clip = backbone("ViT-B/16", report)
+    works["CoOp's step"] = step.coop
+    clip = bank.backbone(name)
     size = clip.architecture.resolution
     pixels = torch.rand(2 if report.small else 64, 3, size, size, device=clip.device)
     for precision in ("fp32",) if report.small else ("amp", "fp32"):
         encode = in_precision(clip.require_image(), precision)
         works[f"{clip.name}, forward + input gradient, {precision}"] = functools.partial(bank.step, encode, pixels)
     for label, work in works.items():
-        with report.step(label):
-            if report.has_time(label, 2):
-                examine(report, label, work)
+        report.attempt(label, 2, examine, report, label, work)
 
 
 def examine(report: Report, label: str, work: Callable[[], object]) -> None:
@@ -45,18 +40,13 @@ def examine(report: Report, label: str, work: Callable[[], object]) -> None:
     cuda, steps = torch.cuda.is_available(), 3 if torch.cuda.is_available() else 1
     for _ in range(steps):
         work()
-    synchronize()
-    began = time.perf_counter()
-    for _ in range(steps):
-        work()
-    synchronize()
-    wall = time.perf_counter() - began  # without the profiler, which slows the host
+    wall = timed(work, steps) * steps / 1000  # without the profiler, which slows the host
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda
     with profile(activities=activities) as recorded:
         for _ in range(steps):
             work()
         synchronize()
-    report.add_table(label, operators(recorded, cuda, steps))
+    report.tables[label] = operators(recorded, cuda, steps)
     events = [event for event in recorded.events() if cuda and event.device_type == torch.autograd.DeviceType.CUDA]
     kernels = sum(event.device_time for event in events if "mem" not in event.name.lower()) / 1e6
     copies = sum(event.device_time for event in events if "mem" in event.name.lower()) / 1e6

@@ -1,22 +1,19 @@
 """Tuning: milliseconds of a step against CoOp's 77-token step, in float32 and bfloat16, with CUDA graphs, compiled, and
 three seeds at once."""
 
-from __future__ import annotations
-
 import functools
 import gc
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
-import torch
-from common import device, synchronize
-from measurements import Measurement, Report
+from bank import SMALL
+from common import alternate, device
+from measurements import Report
 from torch import Tensor
-from tuning_step import Step, coop_forward
+from tuning_step import Step, batched_step, text_tower
 
 from advpt.backbones.precision import half_precision
 from advpt.prompts.cuda_graph import TextFeatures
-from gpu_parts import SMALL, text_model
 
 VECTORS = 32
 WANTED = 10.0  # at K = 37
@@ -25,60 +22,42 @@ COMPILE_SECONDS = 40
 
 def run(report: Report) -> None:
     for name in (SMALL,) if report.small else ("ViT-B/16", "ViT-L/14"):
-        model = text_model(name, report)
+        model = text_tower(name)
         for classes in (10,) if report.small else (37, 397, 1000):
-            with report.step(f"{name}, K = {classes}"):
-                if report.has_time(f"{name}, K = {classes}", 10):
-                    measure(report, name, model, classes)
-        with report.step(f"{name} compiled"):
-            if not report.small and report.has_time(f"{name} compiled", COMPILE_SECONDS):
-                measure_compiled(report, name, model, 37)
+            report.attempt(f"{name}, K = {classes}", 10, measure, report, name, model, classes)
+        if not report.small:
+            report.attempt(f"{name} compiled", COMPILE_SECONDS, measure_compiled, report, name, model, 37)
 
 
-def measure(report: Report, name: str, model, classes: int) -> None:
-    label, reference = f"{name}, K = {classes}", {}
+def measure(report: Report, name: str, model: Any, classes: int) -> None:
+    label = f"{name}, K = {classes}"
     for precision in ("fp32",) if report.small else ("fp32", "amp"):
         step = Step(model, classes, VECTORS, precision=precision)
-        reference[precision] = milliseconds(functools.partial(coop_step, step), report)
-        plain = milliseconds(step.ours, report)
-        add(report, f"{label}, {precision}", plain, reference[precision])
+        coop = milliseconds(step.coop, report)
+        report.compare(f"{label}, {precision}", milliseconds(step.ours, report), coop, "ms")
         if device().type == "cuda":
             graphed = graphed_step(step)
             _, expected = step.ours()
             _, gradient = graphed()
             apart = float((gradient - expected).norm() / expected.norm())
-            add(report, f"{label}, {precision}, CUDA graph", milliseconds(graphed, report), reference[precision],
-                f"context gradient within {apart:.1e} of plain", WANTED if classes == 37 else None)  # fmt: skip
+            note, wanted = f"context gradient within {apart:.1e} of plain", WANTED if classes == 37 else None
+            with_graph = milliseconds(graphed, report)
+            report.compare(f"{label}, {precision}, CUDA graph", with_graph, coop, "ms", wanted, note)
         steps = [Step(model, classes, VECTORS, seed, precision) for seed in (1, 2, 3)]
         together = milliseconds(functools.partial(batched_step, steps), report)
-        add(report, f"{label}, {precision}, three seeds in one batch", together, 3 * reference[precision],
-            "against three steps of CoOp")  # fmt: skip
+        report.compare(f"{label}, {precision}, three seeds in one batch", together, 3 * coop, "ms",
+                       note="against three steps of CoOp")  # fmt: skip
         del steps
         gc.collect()
 
 
-def measure_compiled(report: Report, name: str, model, classes: int) -> None:
+def measure_compiled(report: Report, name: str, model: Any, classes: int) -> None:
     step = Step(model, classes, VECTORS)
-    reference = milliseconds(functools.partial(coop_step, step), report)
+    coop = milliseconds(step.coop, report)
     step.encoder.compile()
-    add(report, f"{name}, K = {classes}, fp32, compiled", milliseconds(step.ours, report), reference)
-    graphed = graphed_step(step)
-    add(report, f"{name}, K = {classes}, fp32, compiled, CUDA graph", milliseconds(graphed, report), reference)
-
-
-def batched_step(steps: Sequence[Step]) -> None:
-    """The steps of several seeds: one forward over the prompts of all."""
-    values = {"ctx": torch.stack([step.prompts.ctx for step in steps])}
-    with half_precision(steps[0].precision, device()):
-        text = steps[0].encoder(steps[0].prompts(values).text)
-    torch.stack([step.loss(part) for step, part in zip(steps, text)]).sum().backward()
-
-
-def coop_step(step: Step) -> tuple[Tensor, Tensor]:
-    """CoOp's step in the precision of ``step``."""
-    with half_precision(step.precision, device()):
-        text = coop_forward(step.model, step.prompts, step.names)
-    return step.backward(text)
+    label = f"{name}, K = {classes}, fp32, compiled"
+    report.compare(label, milliseconds(step.ours, report), coop, "ms")
+    report.compare(f"{label}, CUDA graph", milliseconds(graphed_step(step), report), coop, "ms")
 
 
 def graphed_step(step: Step) -> Callable[[], tuple[Tensor, Tensor]]:
@@ -95,12 +74,6 @@ def graphed_step(step: Step) -> Callable[[], tuple[Tensor, Tensor]]:
     return work
 
 
-def add(report: Report, label: str, ours: float, coop: float, note: str = "", wanted: float | None = None) -> None:
-    ratio = coop / ours
-    report.add(Measurement(label, ours, "ms", coop, ratio, f"{wanted:g}x" if wanted else "",
-                           ratio >= wanted if wanted else None, note))  # fmt: skip
-
-
 def milliseconds(work: Callable[[], object], report: Report) -> float:
     """The best mean of a few rounds of a few steps, after warm ones; fewer of slow steps."""
     if report.small:
@@ -113,17 +86,10 @@ def milliseconds(work: Callable[[], object], report: Report) -> float:
 
 
 def timed(work: Callable[[], object], steps: int) -> float:
-    """Milliseconds a step, by the device's own clock where it has one."""
-    synchronize()
-    if device().type == "cuda":
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
+    """Milliseconds a step."""
+
+    def several() -> None:
         for _ in range(steps):
             work()
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end) / steps
-    began = time.perf_counter()
-    for _ in range(steps):
-        work()
-    return 1000 * (time.perf_counter() - began) / steps
+
+    return 1000 * alternate({"several": several}, 1, warm=False)["several"] / steps

@@ -3,10 +3,11 @@
 Distribution name ``dassl-lite``. Code written for Dassl 0.6.3 in the manner of CoOp runs on it unmodified.
 """
 
-from dassl._absent import explain_absent_parts
-from dassl._foreign import refuse_foreign
+import sys
+
+from dassl._imports import AbsentPartFinder, refuse_other_packages
 
 __version__ = "0.6.3+lite"
 
-refuse_foreign()
-explain_absent_parts()
+refuse_other_packages()
+sys.meta_path.append(AbsentPartFinder)

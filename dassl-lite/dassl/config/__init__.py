@@ -4,8 +4,6 @@ from yacs.config import CfgNode
 
 from dassl.config.defaults import cfg_default
 
-__all__ = ["cfg_default", "clean_cfg", "get_cfg_default"]
-
 
 def get_cfg_default() -> CfgNode:
     """A fresh, unfrozen copy of the default tree."""

@@ -1,5 +1,3 @@
 """Data."""
 
 from dassl.data.data_manager import DataManager, DatasetWrapper, build_data_loader
-
-__all__ = ["DataManager", "DatasetWrapper", "build_data_loader"]

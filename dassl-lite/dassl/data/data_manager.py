@@ -99,38 +99,26 @@ class DataManager:
         tfm_train = build_transform(cfg, is_train=True) if custom_tfm_train is None else custom_tfm_train
         tfm_test = build_transform(cfg, is_train=False) if custom_tfm_test is None else custom_tfm_test
 
-        def train(node: CfgNode, items: Any, split: str) -> DataLoader:
+        def loader(split: str, node: CfgNode, is_train: bool) -> DataLoader:
             return build_data_loader(
                 cfg,
                 sampler_type=node.SAMPLER,
-                data_source=items,
+                data_source=getattr(dataset, split),
                 batch_size=node.BATCH_SIZE,
-                n_domain=node.N_DOMAIN,
-                n_ins=node.N_INS,
-                tfm=tfm_train,
-                is_train=True,
+                n_domain=node.get("N_DOMAIN", 0),
+                n_ins=node.get("N_INS", 2),
+                tfm=tfm_train if is_train else tfm_test,
+                is_train=is_train,
                 dataset_wrapper=dataset_wrapper,
                 split=split,
             )
 
-        def test(items: Any, split: str) -> DataLoader:
-            return build_data_loader(
-                cfg,
-                sampler_type=cfg.DATALOADER.TEST.SAMPLER,
-                data_source=items,
-                batch_size=cfg.DATALOADER.TEST.BATCH_SIZE,
-                tfm=tfm_test,
-                is_train=False,
-                dataset_wrapper=dataset_wrapper,
-                split=split,
-            )
-
-        loaders = cfg.DATALOADER
-        unlabelled = loaders.TRAIN_X if loaders.TRAIN_U.SAME_AS_X else loaders.TRAIN_U
-        self.train_loader_x = train(loaders.TRAIN_X, dataset.train_x, "train_x")
-        self.train_loader_u = train(unlabelled, dataset.train_u, "train_u") if dataset.train_u else None
-        self.val_loader = test(dataset.val, "val") if dataset.val else None
-        self.test_loader = test(dataset.test, "test")
+        nodes = cfg.DATALOADER
+        unlabelled = nodes.TRAIN_X if nodes.TRAIN_U.SAME_AS_X else nodes.TRAIN_U
+        self.train_loader_x = loader("train_x", nodes.TRAIN_X, is_train=True)
+        self.train_loader_u = loader("train_u", unlabelled, is_train=True) if dataset.train_u else None
+        self.val_loader = loader("val", nodes.TEST, is_train=False) if dataset.val else None
+        self.test_loader = loader("test", nodes.TEST, is_train=False)
         self.dataset = dataset
         self._num_classes = dataset.num_classes
         self._num_source_domains = len(cfg.DATASET.SOURCE_DOMAINS)
@@ -185,10 +173,8 @@ class DatasetWrapper(Dataset):
         self.return_img0 = cfg.DATALOADER.RETURN_IMG0
         if self.k_tfm > 1 and transform is None:
             raise ValueError(f"DATALOADER.K_TRANSFORMS={self.k_tfm} needs a transform, there is none")
-        plain = [
-            Resize(list(cfg.INPUT.SIZE), interpolation=INTERPOLATION_MODES[cfg.INPUT.INTERPOLATION]),
-            ToTensor(),
-        ]
+        mode = INTERPOLATION_MODES[cfg.INPUT.INTERPOLATION]
+        plain = [Resize(list(cfg.INPUT.SIZE), interpolation=mode), ToTensor()]
         if "normalize" in cfg.INPUT.TRANSFORMS:
             plain.append(Normalize(mean=cfg.INPUT.PIXEL_MEAN, std=cfg.INPUT.PIXEL_STD))
         self.to_tensor = Compose(plain)
@@ -202,11 +188,10 @@ class DatasetWrapper(Dataset):
         image = read_image(item.impath)
         if self.transform is None:
             output["img"] = image
-        elif isinstance(self.transform, (list, tuple)):
-            for number, transform in enumerate(self.transform, 1):
-                output["img" if number == 1 else f"img{number}"] = self._transform_image(transform, image)
         else:
-            output["img"] = self._transform_image(self.transform, image)
+            transforms = self.transform if isinstance(self.transform, (list, tuple)) else [self.transform]
+            for number, transform in enumerate(transforms, 1):
+                output["img" if number == 1 else f"img{number}"] = self._transform_image(transform, image)
         if self.return_img0:
             output["img0"] = self.to_tensor(image)
         return output

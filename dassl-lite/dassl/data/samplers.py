@@ -2,7 +2,7 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,38 +18,11 @@ def _indices_by(data_source: Any, field: str) -> dict[int, list[int]]:
     return dict(groups)
 
 
-def _require_items(domains: dict[int, list[int]], share: int) -> None:
-    smallest = min(len(indices) for indices in domains.values())
-    if smallest < share:
-        raise SettingError(f"a batch takes {share} items per domain, the smallest has {smallest}")
+class RandomDomainSampler(Sampler[int]):
+    """Batches with equally many items from each of ``n_domain`` randomly chosen domains (all, if < 1).
 
-
-def _draw(domains: dict[int, list[int]], share: int, choose: Callable[[], list[int]]) -> Iterator[int]:
-    """Batches until a domain of the last one has fewer than ``share`` items left; no item comes twice."""
-    left = {domain: list(indices) for domain, indices in domains.items()}
-    order: list[int] = []
-    while True:
-        chosen = choose()
-        for domain in chosen:
-            drawn = random.sample(left[domain], share)
-            order += drawn
-            taken = set(drawn)
-            left[domain] = [index for index in left[domain] if index not in taken]
-        if any(len(left[domain]) < share for domain in chosen):
-            return iter(order)
-
-
-class _GroupedSampler(Sampler[int]):
-    """Length by a trial run, which draws from the random generator, as upstream does."""
-
-    length: int
-
-    def __len__(self) -> int:
-        return self.length
-
-
-class RandomDomainSampler(_GroupedSampler):
-    """Batches with equally many items from each of ``n_domain`` randomly chosen domains (all, if < 1)."""
+    Its length comes from a trial run, which draws from the random generator, as upstream does.
+    """
 
     def __init__(self, data_source: Any, batch_size: int, n_domain: int) -> None:
         self.data_source = data_source
@@ -63,33 +36,46 @@ class RandomDomainSampler(_GroupedSampler):
         self.n_domain = n_domain
         self.batch_size = batch_size
         self.n_img_per_domain = batch_size // n_domain
-        _require_items(self.domain_dict, self.n_img_per_domain)
+        smallest = min(len(indices) for indices in self.domain_dict.values())
+        if smallest < self.n_img_per_domain:
+            raise SettingError(f"a batch takes {self.n_img_per_domain} items per domain, the smallest has {smallest}")
         self.length = len(list(iter(self)))
 
+    def __len__(self) -> int:
+        return self.length
+
+    def choose(self) -> list[int]:
+        """The domains of the next batch."""
+        return random.sample(self.domains, self.n_domain)
+
     def __iter__(self) -> Iterator[int]:
-        return _draw(self.domain_dict, self.n_img_per_domain, lambda: random.sample(self.domains, self.n_domain))
+        """Batches until a domain of the last one has too few items left; no item comes twice."""
+        share = self.n_img_per_domain
+        left = {domain: list(indices) for domain, indices in self.domain_dict.items()}
+        order: list[int] = []
+        while True:
+            chosen = self.choose()
+            for domain in chosen:
+                drawn = random.sample(left[domain], share)
+                order += drawn
+                taken = set(drawn)
+                left[domain] = [index for index in left[domain] if index not in taken]
+            if any(len(left[domain]) < share for domain in chosen):
+                return iter(order)
 
 
-class SeqDomainSampler(_GroupedSampler):
+class SeqDomainSampler(RandomDomainSampler):
     """Batches with equally many randomly drawn items from every domain, the domains in order."""
 
     def __init__(self, data_source: Any, batch_size: int) -> None:
-        self.data_source = data_source
-        self.domain_dict = _indices_by(data_source, "domain")
-        self.domains = sorted(self.domain_dict)
-        if batch_size % len(self.domains):
-            raise SettingError(f"BATCH_SIZE={batch_size} must be divisible by the {len(self.domains)} domains")
-        self.batch_size = batch_size
-        self.n_img_per_domain = batch_size // len(self.domains)
-        _require_items(self.domain_dict, self.n_img_per_domain)
-        self.length = len(list(iter(self)))
+        super().__init__(data_source, batch_size, 0)
 
-    def __iter__(self) -> Iterator[int]:
-        return _draw(self.domain_dict, self.n_img_per_domain, lambda: self.domains)
+    def choose(self) -> list[int]:
+        return sorted(self.domains)
 
 
-class RandomClassSampler(_GroupedSampler):
-    """Batches of ``batch_size // n_ins`` classes with ``n_ins`` items each."""
+class RandomClassSampler(Sampler[int]):
+    """Batches of ``batch_size // n_ins`` classes with ``n_ins`` items each; its length as above, from a trial run."""
 
     def __init__(self, data_source: Any, batch_size: int, n_ins: int) -> None:
         if batch_size < n_ins:
@@ -103,6 +89,9 @@ class RandomClassSampler(_GroupedSampler):
         if len(self.labels) < self.ncls_per_batch:
             raise SettingError(f"a batch needs {self.ncls_per_batch} classes, the data has {len(self.labels)}")
         self.length = len(list(iter(self)))
+
+    def __len__(self) -> int:
+        return self.length
 
     def __iter__(self) -> Iterator[int]:
         packs: dict[int, list[list[int]]] = {}
@@ -131,11 +120,7 @@ def build_sampler(
     n_domain: int = 0,
     n_ins: int = 16,
 ) -> Sampler[int]:
-    """Make a sampler by name.
-
-    Raises:
-        ValueError: for an unknown name.
-    """
+    """Make a sampler by name; a ValueError for an unknown one."""
     if sampler_type == "RandomSampler":
         return RandomSampler(data_source)
     if sampler_type == "SequentialSampler":

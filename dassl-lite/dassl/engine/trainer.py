@@ -1,9 +1,10 @@
 """Training loops."""
 
 import datetime
+import itertools
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class TrainerBase:
     def register_model(
         self, name: str = "model", model: nn.Module | None = None, optim: Any = None, sched: Any = None
     ) -> None:
-        """Take charge of a model; ``name`` is also its folder below the output folder.
+        """Keep a model with its optimizer and scheduler; ``name`` is also its folder below the output folder.
 
         Raises:
             AttributeError: before the base class was initialised.
@@ -53,26 +54,16 @@ class TrainerBase:
         self._scheds[name] = sched
 
     def get_model_names(self, names: str | list[str] | None = None) -> list[str]:
-        """The given names after a check, or all.
-
-        Raises:
-            AssertionError: for a name that is not registered.
-        """
+        """The given names after a check, or all; AssertionError for a name that is not registered."""
         known = list(self._models)
-        if names is None:
-            return known
-        names = tolist_if_not(names)
+        names = known if names is None else tolist_if_not(names)
         for name in names:
             if name not in known:
                 raise AssertionError(f"no model named {name!r} is registered; registered: {known}")
         return names
 
     def set_model_mode(self, mode: str = "train", names: str | list[str] | None = None) -> None:
-        """Put registered models into "train" or "eval" ("test") mode.
-
-        Raises:
-            KeyError: for another mode.
-        """
+        """Put registered models into "train" or "eval" ("test") mode; KeyError for another mode."""
         if mode not in ("train", "eval", "test"):
             raise KeyError(f"mode {mode!r} is not one of train, eval, test")
         for name in self.get_model_names(names):
@@ -96,19 +87,15 @@ class TrainerBase:
         }
         for name in self.get_model_names():
             optim, sched = self._optims[name], self._scheds[name]
-            save_checkpoint(
-                {
-                    "state_dict": self._models[name].state_dict(),
-                    "epoch": epoch + 1,
-                    "optimizer": optim.state_dict() if optim is not None else None,
-                    "scheduler": sched.state_dict() if sched is not None else None,
-                    "val_result": float(val_result) if val_result is not None else None,
-                    "lite": extra,
-                },
-                str(Path(directory) / name),
-                is_best=is_best,
-                model_name=model_name,
-            )
+            state = {
+                "state_dict": self._models[name].state_dict(),
+                "epoch": epoch + 1,
+                "optimizer": optim.state_dict() if optim is not None else None,
+                "scheduler": sched.state_dict() if sched is not None else None,
+                "val_result": float(val_result) if val_result is not None else None,
+                "lite": extra,
+            }
+            save_checkpoint(state, Path(directory) / name, is_best=is_best, model_name=model_name)
 
     def resume_model_if_exist(self, directory: str) -> int:
         """Continue from the latest checkpoints in a folder, if it has one for every model.
@@ -152,11 +139,7 @@ class TrainerBase:
             self.best_result = extra["best_result"]
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """Load weights, strictly: the best ones, or those saved after ``epoch`` epochs.
-
-        Raises:
-            FileNotFoundError: if they are not there.
-        """
+        """Load weights, strictly: the best ones, or those saved after ``epoch`` epochs; FileNotFoundError if absent."""
         if not directory:
             print("Note that load_model() is skipped as no pretrained model is given")
             return
@@ -214,16 +197,16 @@ class TrainerBase:
         self.after_train()
 
     def before_train(self) -> None:
-        """Hook."""
+        """Hook: once, before the first epoch."""
 
     def after_train(self) -> None:
-        """Hook."""
+        """Hook: once, after the last epoch."""
 
     def before_epoch(self) -> None:
-        """Hook."""
+        """Hook: before the batches of each epoch."""
 
     def after_epoch(self) -> None:
-        """Hook."""
+        """Hook: after the batches of each epoch."""
 
     def run_epoch(self) -> None:
         raise NotImplementedError
@@ -288,7 +271,7 @@ def _has_checkpoint(folder: Path) -> bool:
 class SimpleTrainer(TrainerBase):
     """Data, model and evaluator from a configuration; validation, saving and testing around the epochs."""
 
-    model: Any  # of trainers that call their network so
+    model: Any  # the network, in trainers that keep it under this name
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__()
@@ -393,46 +376,38 @@ class SimpleTrainer(TrainerBase):
         name = self.get_model_names(names)[0]
         return self._optims[name].param_groups[0]["lr"]
 
+    def _run_batches(self, batches: Iterable[tuple[Any, ...]], count: int) -> None:
+        """``forward_backward`` of each of ``count`` batches, its printed line, and its points in tensorboard."""
+        self.set_model_mode("train")
+        self.num_batches = count
+        frequency = self.cfg.TRAIN.PRINT_FREQ
+        losses, batch_time, data_time = MetricMeter(), AverageMeter(), AverageMeter()
+        end = time.monotonic()
+        for batch_idx, batch in enumerate(batches):
+            self.batch_idx = batch_idx
+            data_time.update(time.monotonic() - end)
+            summary = self.forward_backward(*batch)
+            batch_time.update(time.monotonic() - end)
+            losses.update(summary)
+            if (batch_idx + 1) % frequency == 0 or count < frequency:
+                print(self._progress_line(losses, batch_time, data_time))
+            step = self.epoch * count + batch_idx
+            for name, meter in losses.meters.items():
+                self.write_scalar(f"train/{name}", meter.avg, step)
+            self.write_scalar("train/lr", self.get_current_lr(), step)
+            end = time.monotonic()
 
-class _Progress:
-    """Meters of an epoch, the line of a batch, and its points in tensorboard."""
-
-    def __init__(self, trainer: SimpleTrainer) -> None:
-        self.trainer = trainer
-        self.losses = MetricMeter()
-        self.batch_time = AverageMeter()
-        self.data_time = AverageMeter()
-        self.end = time.monotonic()
-
-    def data_ready(self) -> None:
-        self.data_time.update(time.monotonic() - self.end)
-
-    def step_done(self, losses: dict[str, Any] | None) -> None:
-        trainer = self.trainer
-        self.batch_time.update(time.monotonic() - self.end)
-        self.losses.update(losses)
-        done, total = trainer.batch_idx + 1, trainer.num_batches
-        frequency = trainer.cfg.TRAIN.PRINT_FREQ
-        if done % frequency == 0 or total < frequency:
-            print(self.line(done, total))
-        step = trainer.epoch * total + trainer.batch_idx
-        for name, meter in self.losses.meters.items():
-            trainer.write_scalar(f"train/{name}", meter.avg, step)
-        trainer.write_scalar("train/lr", trainer.get_current_lr(), step)
-        self.end = time.monotonic()
-
-    def line(self, done: int, total: int) -> str:
-        trainer = self.trainer
-        batches_left = total - done + (trainer.max_epoch - trainer.epoch - 1) * total
-        eta = datetime.timedelta(seconds=int(self.batch_time.avg * batches_left))
+    def _progress_line(self, losses: MetricMeter, batch_time: AverageMeter, data_time: AverageMeter) -> str:
+        done, total = self.batch_idx + 1, self.num_batches
+        batches_left = total - done + (self.max_epoch - self.epoch - 1) * total
         parts = [
-            f"epoch [{trainer.epoch + 1}/{trainer.max_epoch}]",
+            f"epoch [{self.epoch + 1}/{self.max_epoch}]",
             f"batch [{done}/{total}]",
-            f"time {self.batch_time.val:.3f} ({self.batch_time.avg:.3f})",
-            f"data {self.data_time.val:.3f} ({self.data_time.avg:.3f})",
-            str(self.losses),
-            f"lr {trainer.get_current_lr():.4e}",
-            f"eta {eta}",
+            f"time {batch_time.val:.3f} ({batch_time.avg:.3f})",
+            f"data {data_time.val:.3f} ({data_time.avg:.3f})",
+            str(losses),
+            f"lr {self.get_current_lr():.4e}",
+            f"eta {datetime.timedelta(seconds=int(batch_time.avg * batches_left))}",
         ]
         return " ".join(part for part in parts if part)
 
@@ -441,13 +416,7 @@ class TrainerX(SimpleTrainer):
     """Trains on labelled data."""
 
     def run_epoch(self) -> None:
-        self.set_model_mode("train")
-        self.num_batches = len(self.train_loader_x)
-        progress = _Progress(self)
-        for batch_idx, batch in enumerate(self.train_loader_x):
-            self.batch_idx = batch_idx
-            progress.data_ready()
-            progress.step_done(self.forward_backward(batch))
+        self._run_batches(((batch,) for batch in self.train_loader_x), len(self.train_loader_x))
 
     def parse_batch_train(self, batch: dict[str, Any]) -> Any:
         """(images, labels, domains); CoOp-style trainers override it to (images, labels)."""
@@ -458,22 +427,16 @@ class TrainerXU(SimpleTrainer):
     """Trains on labelled and unlabelled data side by side."""
 
     def run_epoch(self) -> None:
-        self.set_model_mode("train")
-        if self.train_loader_u is None:
+        loader_x, loader_u = self.train_loader_x, self.train_loader_u
+        if loader_u is None:
             raise ValueError(f"{type(self).__name__} needs unlabelled data, and the dataset has no train_u")
-        len_x, len_u = len(self.train_loader_x), len(self.train_loader_u)
+        len_x, len_u = len(loader_x), len(loader_u)
         lengths = {"train_x": len_x, "train_u": len_u, "smaller_one": min(len_x, len_u)}
         count = self.cfg.TRAIN.COUNT_ITER
         if count not in lengths:
             raise ValueError(f"TRAIN.COUNT_ITER={count!r} is not one of {list(lengths)}")
-        self.num_batches = lengths[count]
-        batches_x, batches_u = _Restarting(self.train_loader_x), _Restarting(self.train_loader_u)
-        progress = _Progress(self)
-        for batch_idx in range(self.num_batches):
-            self.batch_idx = batch_idx
-            batch_x, batch_u = batches_x.draw(), batches_u.draw()
-            progress.data_ready()
-            progress.step_done(self.forward_backward(batch_x, batch_u))
+        pairs = zip(_repeated(loader_x, iter(loader_x)), _repeated(loader_u, iter(loader_u)))
+        self._run_batches(itertools.islice(pairs, lengths[count]), lengths[count])
 
     def parse_batch_train(self, batch_x: dict[str, Any], batch_u: dict[str, Any]) -> Any:  # type: ignore[override]
         """(labelled images, their labels, unlabelled images)."""
@@ -481,16 +444,8 @@ class TrainerXU(SimpleTrainer):
         return batch_x["img"].to(device), batch_x["label"].to(device), batch_u["img"].to(device)
 
 
-class _Restarting:
-    """Batches of a loader, begun again when it is exhausted."""
-
-    def __init__(self, loader: Any) -> None:
-        self.loader = loader
-        self.batches = iter(loader)
-
-    def draw(self) -> Any:
-        try:
-            return next(self.batches)
-        except StopIteration:
-            self.batches = iter(self.loader)
-            return next(self.batches)
+def _repeated(loader: Any, batches: Iterator[Any]) -> Iterator[Any]:
+    """The batches, then those of the loader again and again."""
+    while True:
+        yield from batches
+        batches = iter(loader)

@@ -28,14 +28,6 @@ class EvaluatorBase:
         raise NotImplementedError
 
 
-def confusion(truth: np.ndarray, guess: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Labels that occur in either list, ``(L,)``, and counts, ``(L, L)``: row = truth, column = guess."""
-    labels, index = np.unique(np.concatenate([truth, guess]), return_inverse=True)
-    size = len(labels)
-    cells = index[: len(truth)] * size + index[len(truth) :]
-    return labels, np.bincount(cells, minlength=size * size).reshape(size, size)
-
-
 @EVALUATOR_REGISTRY.register()
 class Classification(EvaluatorBase):
     """Accuracy, error rate and macro F1, in percent.
@@ -66,30 +58,27 @@ class Classification(EvaluatorBase):
         self._y_pred.extend(guess.tolist())
 
     def evaluate(self) -> "OrderedDict[str, float]":
-        """Print the result block and return its numbers.
-
-        Raises:
-            ZeroDivisionError: if no sample was processed.
-        """
+        """Print the result block and return its numbers; ZeroDivisionError if no sample was processed."""
         if self._total == 0:
             raise ZeroDivisionError("nothing to evaluate: no sample was processed (is the split empty?)")
-        truth, guess = np.asarray(self._y_true), np.asarray(self._y_pred)
-        labels, counts = confusion(truth, guess)
+        # labels that occur in either list, [L], and counts, [L, L]: row = truth, column = guess
+        labels, index = np.unique([self._y_true, self._y_pred], return_inverse=True)
+        truth, guess = index.reshape(2, -1)
+        counts = np.zeros((len(labels), len(labels)), dtype=int)
+        np.add.at(counts, (truth, guess), 1)
         support, predicted, hits = counts.sum(1), counts.sum(0), counts.diagonal()
         present = support > 0
         f1 = 2.0 * hits[present] / (support + predicted)[present]
 
-        results: OrderedDict[str, float] = OrderedDict()
-        results["accuracy"] = 100.0 * self._correct / self._total
-        results["error_rate"] = 100.0 - results["accuracy"]
-        results["macro_f1"] = 100.0 * float(f1.mean())
+        accuracy, macro_f1 = 100.0 * self._correct / self._total, 100.0 * float(f1.mean())
+        results = OrderedDict(accuracy=accuracy, error_rate=100.0 - accuracy, macro_f1=macro_f1)
         print(
             "=> result\n"
             f"* total: {self._total:,}\n"
             f"* correct: {self._correct:,}\n"
-            f"* accuracy: {results['accuracy']:.1f}%\n"
+            f"* accuracy: {accuracy:.1f}%\n"
             f"* error: {results['error_rate']:.1f}%\n"
-            f"* macro_f1: {results['macro_f1']:.1f}%"
+            f"* macro_f1: {macro_f1:.1f}%"
         )
         if self.cfg.TEST.PER_CLASS_RESULT:
             results["perclass_accuracy"] = self._per_class(labels[present], hits[present], support[present])

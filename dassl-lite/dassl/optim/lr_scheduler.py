@@ -60,18 +60,12 @@ class _BaseWarmupScheduler(LRScheduler):
         """
         state = dict(state_dict if isinstance(state_dict, dict) else vars(state_dict))
         old = state.pop("successor", None)
-        inner = state.pop(INNER, None)
+        inner = state.pop(INNER, None if old is None else vars(old))
         if inner is None:
-            if old is None:
-                raise KeyError("the scheduler state has no inner schedule: it was saved without warm-up")
-            inner = vars(old)
-        _take_fields(self.successor, inner)
-        _take_fields(self, state)
-
-
-def _take_fields(scheduler: LRScheduler, fields: dict[str, Any]) -> None:
-    known = vars(scheduler).keys() - {"optimizer", "successor"}
-    vars(scheduler).update({k: v for k, v in fields.items() if k in known})
+            raise KeyError("the scheduler state has no inner schedule: it was saved without warm-up")
+        for scheduler, fields in ((self.successor, inner), (self, state)):
+            known = vars(scheduler).keys() - {"optimizer", "successor"}
+            vars(scheduler).update({k: v for k, v in fields.items() if k in known})
 
 
 class ConstantWarmupScheduler(_BaseWarmupScheduler):

@@ -46,7 +46,7 @@ def build_optimizer(model: Any, optim_cfg: CfgNode, param_groups: Any = None) ->
         ValueError: for an unknown name.
         TypeError: if ``OPTIM.STAGED_LR`` is on and ``model`` is no module.
     """
-    name, lr, decay = optim_cfg.NAME, optim_cfg.LR, optim_cfg.WEIGHT_DECAY
+    name = optim_cfg.NAME
     if name not in AVAI_OPTIMS:
         hint = " (upstream's own RAdam is not included; torch's differs in its first steps)" if name == "radam" else ""
         raise ValueError(f"optimizer {name!r} is not one of {AVAI_OPTIMS}{hint}")
@@ -61,20 +61,14 @@ def build_optimizer(model: Any, optim_cfg: CfgNode, param_groups: Any = None) ->
     else:
         params = model
 
+    common = {"lr": optim_cfg.LR, "weight_decay": optim_cfg.WEIGHT_DECAY}
     betas = (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2)
+    momentum = optim_cfg.MOMENTUM
     if name == "sgd":
-        return torch.optim.SGD(
-            params,
-            lr=lr,
-            momentum=optim_cfg.MOMENTUM,
-            weight_decay=decay,
-            dampening=optim_cfg.SGD_DAMPNING,
-            nesterov=optim_cfg.SGD_NESTEROV,
-        )
+        dampening, nesterov = optim_cfg.SGD_DAMPNING, optim_cfg.SGD_NESTEROV
+        return torch.optim.SGD(params, momentum=momentum, dampening=dampening, nesterov=nesterov, **common)
     if name == "rmsprop":
-        return torch.optim.RMSprop(
-            params, lr=lr, momentum=optim_cfg.MOMENTUM, weight_decay=decay, alpha=optim_cfg.RMSPROP_ALPHA
-        )
+        return torch.optim.RMSprop(params, momentum=momentum, alpha=optim_cfg.RMSPROP_ALPHA, **common)
     if name == "adamw":
-        return torch.optim.AdamW(params, lr=lr, weight_decay=decay, betas=betas)
-    return torch.optim.Adam(params, lr=lr, weight_decay=decay, betas=betas, amsgrad=name == "amsgrad")
+        return torch.optim.AdamW(params, betas=betas, **common)
+    return torch.optim.Adam(params, betas=betas, amsgrad=name == "amsgrad", **common)

@@ -1,11 +1,11 @@
 """Utilities."""
 
-from dassl.utils.errors import SettingError
 from dassl.utils.logger import Logger, setup_logger
 from dassl.utils.meters import AverageMeter, MetricMeter
 from dassl.utils.registry import Registry
 from dassl.utils.safe_load import UnsafeCheckpointError
 from dassl.utils.tools import (
+    SettingError,
     check_availability,
     check_isfile,
     collect_env_info,
@@ -29,33 +29,3 @@ from dassl.utils.torchtools import (
     resume_from_checkpoint,
     save_checkpoint,
 )
-
-__all__ = [
-    "AverageMeter",
-    "Logger",
-    "MetricMeter",
-    "Registry",
-    "SettingError",
-    "UnsafeCheckpointError",
-    "check_availability",
-    "check_isfile",
-    "collect_env_info",
-    "count_num_param",
-    "download_url",
-    "get_most_similar_str_to_a_from_b",
-    "init_network_weights",
-    "listdir_nohidden",
-    "load_checkpoint",
-    "load_pretrained_weights",
-    "mkdir_if_missing",
-    "open_all_layers",
-    "open_specified_layers",
-    "read_image",
-    "read_json",
-    "resume_from_checkpoint",
-    "save_checkpoint",
-    "set_random_seed",
-    "setup_logger",
-    "tolist_if_not",
-    "write_json",
-]

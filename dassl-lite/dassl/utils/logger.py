@@ -16,11 +16,9 @@ class Logger:
     """
 
     def __init__(self, fpath: str | Path | None = None) -> None:
-        stream = sys.stdout
-        if isinstance(stream, Logger):  # a second logger replaces the first one, it does not nest
-            stream.close_file()
-            stream = stream.console
-        self.console: TextIO = stream
+        if isinstance(sys.stdout, Logger):  # a second logger replaces the first one, it does not nest
+            sys.stdout.close()
+        self.console: TextIO = sys.stdout
         self.file: TextIO | None = None
         if fpath is not None:
             path = Path(fpath)
@@ -42,14 +40,11 @@ class Logger:
         if self.file is not None:
             self.file.flush()
 
-    def close_file(self) -> None:
+    def close(self) -> None:
+        """Close the file and, where this tee is ``sys.stdout``, put the console back."""
         if self.file is not None:
             self.file.close()
             self.file = None
-
-    def close(self) -> None:
-        """Close the file and, where this tee is ``sys.stdout``, put the console back."""
-        self.close_file()
         if sys.stdout is self:
             sys.stdout = self.console
 

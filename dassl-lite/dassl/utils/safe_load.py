@@ -56,7 +56,7 @@ def _to_bytes(text: str, encoding: str = "latin1") -> bytes:
     return str(text).encode("latin1")
 
 
-def _husks() -> dict[tuple[str, str], Any]:
+def _stand_ins() -> dict[tuple[str, str], Any]:
     names = [("torch.optim.lr_scheduler", name) for name in ("CosineAnnealingLR", "StepLR", "MultiStepLR")]
     names += [(f"torch.optim.{name.lower()}", name) for name in ("SGD", "Adam", "AdamW", "RMSprop")]
     names += [("dassl.optim.radam", "RAdam")]
@@ -76,7 +76,7 @@ ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): _DType,
     ("numpy.core.multiarray", "scalar"): _number,
     ("numpy._core.multiarray", "scalar"): _number,
-    **_husks(),
+    **_stand_ins(),
 }
 
 

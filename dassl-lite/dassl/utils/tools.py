@@ -1,4 +1,4 @@
-"""Files, seeds, names."""
+"""Files, seeds, names, and the error for a wrong setting."""
 
 import difflib
 import json
@@ -16,33 +16,15 @@ import torch
 from PIL import Image
 from torch.utils.collect_env import get_pretty_env_info
 
-from dassl.utils.errors import SettingError
-
-__all__ = [
-    "check_availability",
-    "check_isfile",
-    "collect_env_info",
-    "download_url",
-    "get_most_similar_str_to_a_from_b",
-    "listdir_nohidden",
-    "mkdir_if_missing",
-    "read_image",
-    "read_json",
-    "set_random_seed",
-    "tolist_if_not",
-    "write_json",
-]
-
-
 MOST_PIXELS = 89_478_485  # beyond it Pillow warns of a decompression bomb
 
 
-def mkdir_if_missing(dirname: str | Path) -> None:
-    """Make a folder and its parents.
+class SettingError(AssertionError, ValueError):
+    """A value that cannot be used; an ``AssertionError`` too, because code written for upstream may catch that one."""
 
-    Raises:
-        FileNotFoundError: for an empty name.
-    """
+
+def mkdir_if_missing(dirname: str | Path) -> None:
+    """Make a folder and its parents; FileNotFoundError for an empty name."""
     if not str(dirname):
         raise FileNotFoundError("cannot make a folder with an empty name")
     Path(dirname).mkdir(parents=True, exist_ok=True)
@@ -50,10 +32,10 @@ def mkdir_if_missing(dirname: str | Path) -> None:
 
 def check_isfile(fpath: str | Path) -> bool:
     """Whether the file exists; warns where it does not."""
-    found = Path(fpath).is_file()
-    if not found:
+    exists = Path(fpath).is_file()
+    if not exists:
         warnings.warn(f'No file found at "{fpath}"', stacklevel=2)
-    return found
+    return exists
 
 
 def read_json(fpath: str | Path) -> Any:
@@ -137,12 +119,11 @@ def listdir_nohidden(path: str | Path, sort: bool = False) -> list[str]:
 
 def get_most_similar_str_to_a_from_b(a: Any, b: Iterable[str]) -> str | None:
     """The text of ``b`` most similar to ``a`` (difflib's ratio), the last of equals; None where ``b`` is empty."""
-    best, best_ratio = None, -1.0
-    for name in b:
-        ratio = difflib.SequenceMatcher(None, str(a), name).ratio()
-        if ratio >= best_ratio:
-            best, best_ratio = name, ratio
-    return best
+
+    def similarity(name: str) -> float:
+        return difflib.SequenceMatcher(None, str(a), name).ratio()
+
+    return max(reversed(list(b)), key=similarity, default=None)
 
 
 def check_availability(requested: Any, available: list[str]) -> None:

@@ -6,7 +6,7 @@ import random
 import uuid
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from dassl.utils.errors import SettingError
 from dassl.utils.safe_load import safe_load
-from dassl.utils.tools import tolist_if_not
-
-__all__ = [
-    "count_num_param",
-    "init_network_weights",
-    "load_checkpoint",
-    "load_pretrained_weights",
-    "open_all_layers",
-    "open_specified_layers",
-    "resume_from_checkpoint",
-    "save_checkpoint",
-]
+from dassl.utils.tools import SettingError, tolist_if_not
 
 POINTER = "checkpoint"
 BEST = "model-best.pth.tar"
@@ -122,30 +110,22 @@ def read_latest(fdir: str | Path) -> tuple[Path, dict[str, Any]]:
 
 
 def restore(checkpoint: dict[str, Any], model: nn.Module, optimizer: Any = None, scheduler: Any = None) -> int:
-    """Put a checkpoint into live objects; returns the number of epochs done.
-
-    Raises:
-        ValueError: if it is of another model.
-    """
+    """Put a checkpoint into live objects; returns the number of epochs done; ValueError if it is of another model."""
     try:
-        return _restore(checkpoint, model, optimizer, scheduler)
+        model.load_state_dict(checkpoint["state_dict"])
+        print("Loaded model weights")
+        for name, live in (("optimizer", optimizer), ("scheduler", scheduler)):
+            if live is None or name not in checkpoint:
+                continue
+            if checkpoint[name] is None:
+                warnings.warn(f"the checkpoint holds no {name} state; the {name} starts anew", stacklevel=3)
+                continue
+            live.load_state_dict(checkpoint[name])
+            print(f"Loaded {name}")
+        print(f"Previous epoch: {checkpoint['epoch']}")
+        return checkpoint["epoch"]
     except (KeyError, TypeError, RuntimeError, AttributeError, IndexError) as error:
         raise ValueError(f"the checkpoint does not fit this model, optimizer or scheduler: {error}") from error
-
-
-def _restore(checkpoint: dict[str, Any], model: nn.Module, optimizer: Any, scheduler: Any) -> int:
-    model.load_state_dict(checkpoint["state_dict"])
-    print("Loaded model weights")
-    for name, live in (("optimizer", optimizer), ("scheduler", scheduler)):
-        if live is None or name not in checkpoint:
-            continue
-        if checkpoint[name] is None:
-            warnings.warn(f"the checkpoint holds no {name} state; the {name} starts anew", stacklevel=4)
-            continue
-        live.load_state_dict(checkpoint[name])
-        print(f"Loaded {name}")
-    print(f"Previous epoch: {checkpoint['epoch']}")
-    return checkpoint["epoch"]
 
 
 def resume_from_checkpoint(fdir: str | Path, model: nn.Module, optimizer: Any = None, scheduler: Any = None) -> int:
@@ -163,15 +143,10 @@ def random_state() -> dict[str, Any]:
     """State of all random generators, as tensors and plain values."""
     version, words, spare = random.getstate()
     kind, keys, position, has_gauss, gauss = np.random.get_state()
+    words_of_numpy = torch.from_numpy(np.asarray(keys, dtype=np.int64))
     return {
         "python": (version, torch.tensor(words, dtype=torch.int64), spare),
-        "numpy": (
-            str(kind),
-            torch.from_numpy(np.asarray(keys, dtype=np.int64)),
-            int(position),
-            int(has_gauss),
-            float(gauss),
-        ),
+        "numpy": (str(kind), words_of_numpy, int(position), int(has_gauss), float(gauss)),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -212,10 +187,6 @@ def load_pretrained_weights(model: nn.Module, weight_path: str | Path) -> None:
         print(f"Layers discarded due to unmatched keys or size: {discarded}")
 
 
-def _plain(model: nn.Module) -> nn.Module:
-    return model.module if isinstance(model, nn.DataParallel) else model
-
-
 def open_all_layers(model: nn.Module) -> None:
     """Put the model in training mode and let every parameter learn."""
     model.train()
@@ -228,7 +199,8 @@ def open_specified_layers(model: nn.Module, open_layers: str | list[str]) -> Non
     Raises:
         SettingError: if the model has no child of a given name.
     """
-    model = _plain(model)
+    if isinstance(model, nn.DataParallel):
+        model = model.module
     wanted = tolist_if_not(open_layers)
     children = dict(model.named_children())
     for name in wanted:
@@ -240,24 +212,16 @@ def open_specified_layers(model: nn.Module, open_layers: str | list[str]) -> Non
 
 
 def count_num_param(model: nn.Module | None = None, params: Any = None) -> int:
-    """Number of values in a model, or in a list of parameters or parameter groups.
-
-    Raises:
-        ValueError: if neither is given.
-    """
+    """Number of values in a model, or in a list of parameters or parameter groups; ValueError if neither is given."""
     if model is not None:
-        return sum(p.numel() for p in model.parameters())
+        params = model.parameters()
     if params is None:
         raise ValueError("give a model or params")
-
-    def each(items: Iterable[Any]) -> Iterable[Any]:
-        for item in items:
-            if isinstance(item, dict):
-                yield from each([item["params"]] if torch.is_tensor(item["params"]) else item["params"])
-            else:
-                yield item
-
-    return sum(p.numel() for p in each(params))
+    total = 0
+    for item in params:
+        group = item["params"] if isinstance(item, dict) else [item]
+        total += sum(p.numel() for p in ([group] if torch.is_tensor(group) else group))
+    return total
 
 
 def init_network_weights(model: nn.Module, init_type: str = "normal", gain: float = 0.02) -> None:

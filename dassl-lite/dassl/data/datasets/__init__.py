@@ -2,5 +2,3 @@
 
 from dassl.data.datasets.base_dataset import DatasetBase, Datum
 from dassl.data.datasets.build import DATASET_REGISTRY, build_dataset
-
-__all__ = ["DATASET_REGISTRY", "DatasetBase", "Datum", "build_dataset"]

@@ -5,6 +5,7 @@ import tarfile
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -80,21 +81,10 @@ class DatasetBase:
         self._num_classes = self.get_num_classes(train_x)
         self._lab2cname, self._classnames = self.get_lab2cname(train_x or [])
 
-    @property
-    def train_x(self) -> Any:
-        return self._train_x
-
-    @property
-    def train_u(self) -> Any:
-        return self._train_u
-
-    @property
-    def val(self) -> Any:
-        return self._val
-
-    @property
-    def test(self) -> Any:
-        return self._test
+    train_x: Any = property(attrgetter("_train_x"))
+    train_u: Any = property(attrgetter("_train_u"))
+    val: Any = property(attrgetter("_val"))
+    test: Any = property(attrgetter("_test"))
 
     @property
     def lab2cname(self) -> dict[int, str]:

@@ -1,56 +1,25 @@
 """Image transforms by name, in a fixed order."""
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import (
-    CenterCrop,
-    ColorJitter,
-    Compose,
-    GaussianBlur,
-    InterpolationMode,
-    Normalize,
-    RandomApply,
-    RandomCrop,
-    RandomGrayscale,
-    RandomHorizontalFlip,
-    RandomResizedCrop,
-    Resize,
-    ToTensor,
-)
+from torchvision import transforms as T
+from torchvision.transforms import Compose, InterpolationMode, Normalize
 from torchvision.transforms import functional as TF
 from yacs.config import CfgNode
 
-from dassl.utils.errors import SettingError
-from dassl.utils.tools import check_choices
+from dassl.utils.tools import SettingError, check_choices
 
-AUTO_AUGMENT = [
-    "imagenet_policy",
-    "cifar10_policy",
-    "svhn_policy",
-    "randaugment",
-    "randaugment_fixmatch",
-    "randaugment2",
-]
 AVAI_CHOICES = [
-    "random_flip",
-    "random_resized_crop",
-    "normalize",
-    "instance_norm",
-    "random_crop",
-    "random_translation",
-    "center_crop",
-    *AUTO_AUGMENT,
-    "cutout",
-    "gaussian_noise",
-    "colorjitter",
-    "randomgrayscale",
-    "gaussian_blur",
-]
+    "random_flip", "random_resized_crop", "normalize", "instance_norm", "random_crop", "random_translation",
+    "center_crop", "imagenet_policy", "cifar10_policy", "svhn_policy", "randaugment", "randaugment_fixmatch",
+    "randaugment2", "cutout", "gaussian_noise", "colorjitter", "randomgrayscale", "gaussian_blur",
+]  # fmt: skip
 INTERPOLATION_MODES = {
     "bilinear": InterpolationMode.BILINEAR,
     "bicubic": InterpolationMode.BICUBIC,
@@ -140,7 +109,7 @@ def build_transform(cfg: CfgNode, is_train: bool = True, choices: Any = None) ->
     choices = list(cfg.INPUT.TRANSFORMS if choices is None else choices)
     check_choices("transform", choices, AVAI_CHOICES)
     for name in choices:
-        if name in AUTO_AUGMENT:
+        if name.endswith("_policy") or name.startswith("randaugment"):
             raise SettingError(f"transform {name!r} (automatic augmentation) is not included in dassl-lite")
     check_choices("INPUT.INTERPOLATION", [cfg.INPUT.INTERPOLATION], list(INTERPOLATION_MODES))
     build = _build_transform_train if is_train else _build_transform_test
@@ -157,33 +126,27 @@ def _build_transform_train(cfg: CfgNode, choices: Any, target_size: str, normali
     inp = cfg.INPUT
     size = list(inp.SIZE)
     mode = INTERPOLATION_MODES[inp.INTERPOLATION]
-    steps: list[Any] = []
-    if "random_crop" not in choices and "random_resized_crop" not in choices:
-        steps.append(Resize(size, interpolation=mode))
-    if "random_translation" in choices:
-        steps.append(Random2DTranslation(size))
-    if "random_crop" in choices:
-        steps.append(RandomCrop(size, padding=inp.CROP_PADDING))
-    if "random_resized_crop" in choices:
-        steps.append(RandomResizedCrop(size, scale=inp.RRCROP_SCALE, interpolation=mode))
-    if "random_flip" in choices:
-        steps.append(RandomHorizontalFlip())
-    if "colorjitter" in choices:
-        steps.append(ColorJitter(inp.COLORJITTER_B, inp.COLORJITTER_C, inp.COLORJITTER_S, inp.COLORJITTER_H))
-    if "randomgrayscale" in choices:
-        steps.append(RandomGrayscale(p=inp.RGS_P))
-    if "gaussian_blur" in choices:
-        steps.append(RandomApply([GaussianBlur(inp.GB_K)], p=inp.GB_P))
-    steps.append(ToTensor())
-    if "cutout" in choices:
-        steps.append(Cutout(inp.CUTOUT_N, inp.CUTOUT_LEN))
-    if "normalize" in choices:
-        steps.append(normalize)
-    if "gaussian_noise" in choices:
-        steps.append(GaussianNoise(inp.GN_MEAN, inp.GN_STD))
-    if "instance_norm" in choices:
-        steps.append(InstanceNormalization())
-    return Compose(steps)
+    jitter = (inp.COLORJITTER_B, inp.COLORJITTER_C, inp.COLORJITTER_S, inp.COLORJITTER_H)
+    of_images: dict[str, Callable[[], Any]] = {
+        "random_translation": lambda: Random2DTranslation(size),
+        "random_crop": lambda: T.RandomCrop(size, padding=inp.CROP_PADDING),
+        "random_resized_crop": lambda: T.RandomResizedCrop(size, scale=inp.RRCROP_SCALE, interpolation=mode),
+        "random_flip": T.RandomHorizontalFlip,
+        "colorjitter": lambda: T.ColorJitter(*jitter),
+        "randomgrayscale": lambda: T.RandomGrayscale(p=inp.RGS_P),
+        "gaussian_blur": lambda: T.RandomApply([T.GaussianBlur(inp.GB_K)], p=inp.GB_P),
+    }
+    of_tensors: dict[str, Callable[[], Any]] = {
+        "cutout": lambda: Cutout(inp.CUTOUT_N, inp.CUTOUT_LEN),
+        "normalize": lambda: normalize,
+        "gaussian_noise": lambda: GaussianNoise(inp.GN_MEAN, inp.GN_STD),
+        "instance_norm": InstanceNormalization,
+    }
+    crops = "random_crop" in choices or "random_resized_crop" in choices
+    resize = [] if crops else [T.Resize(size, interpolation=mode)]
+    first = [make() for name, make in of_images.items() if name in choices]
+    then = [make() for name, make in of_tensors.items() if name in choices]
+    return Compose([*resize, *first, T.ToTensor(), *then])
 
 
 def _build_transform_test(cfg: CfgNode, choices: Any, target_size: str, normalize: Any) -> Compose:
@@ -195,13 +158,8 @@ def _build_transform_test(cfg: CfgNode, choices: Any, target_size: str, normaliz
         target_size: the size in words ("224x224"), which upstream prints. Not read here.
         normalize: what stands for ``normalize``.
     """
-    inp = cfg.INPUT
-    size = list(inp.SIZE)
-    steps: list[Any] = [
-        Resize(max(size), interpolation=INTERPOLATION_MODES[inp.INTERPOLATION]),
-        CenterCrop(size),
-        ToTensor(),
-    ]
+    size, mode = list(cfg.INPUT.SIZE), INTERPOLATION_MODES[cfg.INPUT.INTERPOLATION]
+    steps: list[Any] = [T.Resize(max(size), interpolation=mode), T.CenterCrop(size), T.ToTensor()]
     if "normalize" in choices:
         steps.append(normalize)
     if "instance_norm" in choices:

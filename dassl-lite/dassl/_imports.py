@@ -1,10 +1,13 @@
-"""Say which part of upstream Dassl an import asked for, when that part is left out on purpose."""
+"""What importing ``dassl`` refuses: a second package of that name, and parts of upstream Dassl that are left out."""
 
+import importlib.metadata
 import sys
 from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
 from types import ModuleType
 
+HERE = Path(__file__).resolve().parent
 PARTS = {
     "dassl.modeling": "the backbones, heads and networks",
     "dassl.engine.da": "the domain adaptation trainers",
@@ -17,18 +20,45 @@ PARTS = {
     "dassl.data.transforms.randaugment": "the automatic augmentation policies",
     "dassl.optim.radam": "its own RAdam optimizer",
 }
-PRIVATE = {"dassl.utils.tpt_tools": "PromptAlign's copy of Dassl"}
 TRAINERS = """
     SE MCD MME ADDA CDAC DAEL DANN AdaBN M3SDA SourceOnly DDAIG DAELDG Vanilla CrossGrad DomainMix
     EntMin FixMatch MixMatch MeanTeacher SupBaseline
 """
 
 
+def refuse_other_packages() -> None:
+    """Raise when another ``dassl`` is on the path or installed.
+
+    Raises:
+        ImportError: naming each path and the two ways out.
+    """
+    others: list[Path] = []
+    for entry in sys.path:
+        spec = PathFinder.find_spec("dassl", [entry or "."])
+        if spec is None or spec.origin is None:  # a plain folder has no origin
+            continue
+        path = Path(spec.origin).resolve()
+        is_copy = (path.parent / "utils" / "safe_load.py").is_file()  # of this package: upstream has no such file
+        if not is_copy and path not in others:
+            others.append(path)
+    if not others:
+        try:
+            others.append(Path(str(importlib.metadata.distribution("dassl").locate_file(""))).resolve())
+        except importlib.metadata.PackageNotFoundError:
+            return
+    paths = "\n  ".join(str(path) for path in others)
+    raise ImportError(
+        f"dassl-lite (in {HERE}) will not shadow another package named 'dassl':\n  {paths}\n"
+        "Keep one of the two: to use dassl-lite, `pip uninstall dassl` and take its folder off PYTHONPATH; "
+        "to use the other one, `pip uninstall dassl-lite`."
+    )
+
+
 def explain(fullname: str) -> str:
     """One sentence on why ``fullname`` cannot be imported from this package."""
     parent, _, name = fullname.rpartition(".")
-    if fullname in PRIVATE:
-        return f"{fullname} belongs to {PRIVATE[fullname]}, not to Dassl; it is not supported"
+    if fullname == "dassl.utils.tpt_tools":
+        return f"{fullname} belongs to PromptAlign's copy of Dassl, not to Dassl; it is not supported"
     if fullname in PARTS:
         return f"{fullname} ({PARTS[fullname]} of upstream Dassl) is not included in dassl-lite"
     if parent == "dassl.engine" and name in TRAINERS.split():
@@ -39,7 +69,7 @@ def explain(fullname: str) -> str:
 
 
 class AbsentPartFinder:
-    """Last finder on ``sys.meta_path``: reached only by names under ``dassl`` that nothing else found."""
+    """Last finder on ``sys.meta_path``: reached only by names under ``dassl`` that no other finder knows."""
 
     @staticmethod
     def find_spec(
@@ -50,9 +80,3 @@ class AbsentPartFinder:
             return None
         # Not ModuleNotFoundError: `from package import name` would swallow that one with its message.
         raise ImportError(explain(fullname), name=fullname)
-
-
-def explain_absent_parts() -> None:
-    """Install the finder, once."""
-    if not any(getattr(item, "__name__", "") == AbsentPartFinder.__name__ for item in sys.meta_path):
-        sys.meta_path.append(AbsentPartFinder)
