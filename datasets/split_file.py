@@ -74,16 +74,15 @@ class CatalogDataset(DatasetBase):
         """Apply NUM_SHOTS and SEED to train and val; a list of the chosen files is kept beside the images, unless their
         folder is read-only."""
         shots, seed = cfg.DATASET.NUM_SHOTS, cfg.SEED
-        train, val = split.train, split.val
         if shots >= 1:
             notice(f"Creating a {shots}-shot dataset")
-            subset = fewshot.select(split, shots, seed)
-            train, val = subset.train, subset.val
+            split = fewshot.select(split, shots, seed)
             if seed >= 0 and self.place.folder.stat().st_mode & 0o222:
-                self._record(subset, shots, seed)
-        return datums(train, self.image_dir), datums(val, self.image_dir), datums(split.test, self.image_dir)
+                self._record(split, shots, seed)
+        train, val, test = (datums(rows, self.image_dir) for rows in split.parts().values())
+        return train, val, test
 
-    def _record(self, subset: fewshot.FewShot, shots: int, seed: int) -> None:
+    def _record(self, subset: Split, shots: int, seed: int) -> None:
         path = fewshot.list_path(self.place.folder, shots, seed)
         try:
             trouble = fewshot.record(subset, path, split_digest=self.split_digest, shots=shots, seed=seed)

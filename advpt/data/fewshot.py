@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from advpt import files
@@ -18,14 +17,6 @@ from advpt.data.split import Row, Split
 
 FORMAT = 1
 VAL_SHOTS = 4  # validation gets min(k, 4) shots, as in CoOp
-
-
-@dataclass(frozen=True, slots=True)
-class FewShot:
-    """The chosen rows of train and val. ``val`` is empty where the split has none."""
-
-    train: tuple[Row, ...]
-    val: tuple[Row, ...]
 
 
 def sample(rows: Sequence[Row], shots: int, generator: random.Random) -> list[Row]:
@@ -39,12 +30,13 @@ def sample(rows: Sequence[Row], shots: int, generator: random.Random) -> list[Ro
     return chosen
 
 
-def select(split: Split, shots: int, seed: int) -> FewShot:
-    """The subset CoOp gets for this split, number of shots and seed; a negative seed draws anew each time."""
+def select(split: Split, shots: int, seed: int) -> Split:
+    """The subset CoOp gets for this split, number of shots and seed; a negative seed draws anew each time. Test is
+    whole."""
     generator = random.Random(seed) if seed >= 0 else random.Random()
     train = sample(split.train, shots, generator)
-    val = sample(split.val, min(shots, VAL_SHOTS), generator) if split.val else []
-    return FewShot(tuple(train), tuple(val))
+    val = sample(split.val, min(shots, VAL_SHOTS), generator)
+    return Split(tuple(train), tuple(val), split.test)
 
 
 def list_path(folder: Path, shots: int, seed: int) -> Path:
@@ -52,7 +44,7 @@ def list_path(folder: Path, shots: int, seed: int) -> Path:
     return folder / "split_fewshot" / f"shot_{shots}-seed_{seed}.json"
 
 
-def record(subset: FewShot, path: Path, *, split_digest: str, shots: int, seed: int) -> str:
+def record(subset: Split, path: Path, *, split_digest: str, shots: int, seed: int) -> str:
     """Write the list unless the right one is there; returns what is wrong with an old one, or "".
 
     Raises:

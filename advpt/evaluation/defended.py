@@ -48,20 +48,16 @@ class EvaluationRow:
     """One row of results: images without a defense. Subclasses put something before the classifier.
 
     Args:
-        inputs: of its banks, one for each draw of a random defense.
+        names: the stages before the classifier. inputs: of its banks, one for each draw of a random defense.
         part: the images are a part, taken because a defense is costly.
         tuning_settings: node of the settings by which prompts are tuned on every image, "" where they are not.
     """
 
     images: ImageSet
+    names: tuple[str, ...] = ()
     inputs: tuple[DefendedInput, ...] = (UNDEFENDED,)
     part: bool = False
     tuning_settings: str = ""
-
-    @property
-    def names(self) -> list[str]:
-        """The stages before the classifier."""
-        return []
 
     def applies_to(self, threat: Threat) -> bool:
         """Whether the row is measured under this threat."""
@@ -92,27 +88,23 @@ class Defended(EvaluationRow):
     spec: DefenseSpec
     chain: Chain
 
-    @property
-    def names(self) -> list[str]:
-        return [str(stage) for stage in self.spec.stages]
-
     def attack_target(self, threat: Threat, bpda: bool) -> AdaptiveTarget | None:
-        return DefenseAwareForward(self.chain, bpda) if _is_adaptive(threat) else None
+        return DefenseAwareForward(self.chain, bpda) if threat.is_adaptive else None
 
     def adapt(self, threat: Threat, draws: int) -> Threat:
-        if not self.chain.draws_noise or not _is_adaptive(threat):
+        if not self.chain.draws_noise or not threat.is_adaptive:
             return threat
-        attack = threat.attack.with_eot(draws)
+        attack, note = threat.attack.with_eot(draws), f"every gradient a mean over {draws} draws"
         if attack == threat.attack:
             return threat
-        replaced = f"{attack.name} for a defense that draws noise"
-        means = f"every gradient a mean over {draws} draws"
-        return noted(threat, attack, means if attack.name == threat.attack.name else replaced)
+        if attack.name != threat.attack.name:
+            note = f"{attack.name} for a defense that draws noise"
+        return noted(threat, attack, note)
 
     def knowledge(self, threat: Threat) -> str:
         if threat.own_network:
             return threat.knows
-        return f"{threat.knows}, and the defense" if _is_adaptive(threat) else f"{threat.knows}; not the defense"
+        return f"{threat.knows}, and the defense" if threat.is_adaptive else f"{threat.knows}; not the defense"
 
     def facts(self, threat: Threat | None, bpda: bool) -> DefenseFacts | None:
         return DefenseFacts(
@@ -120,12 +112,8 @@ class Defended(EvaluationRow):
             expanded=self.spec.expanded,
             stages=tuple(self.chain.parameters()),
             seeds=tuple(each.seed for each in self.inputs),
-            gradient=self.chain.gradients(bpda) if threat is not None and _is_adaptive(threat) else None,
+            gradient=self.chain.gradients(bpda) if threat is not None and threat.is_adaptive else None,
         )
-
-
-def _is_adaptive(threat: Threat) -> bool:
-    return threat.protocol == "adaptive" and not threat.own_network
 
 
 def noted(threat: Threat, attack: AttackSpec, note: str) -> Threat:
@@ -134,11 +122,8 @@ def noted(threat: Threat, attack: AttackSpec, note: str) -> Threat:
 
 
 def check(settings: EvalSettings) -> list[DefenseSpec]:
-    """Parse the chains of the settings and require all their files and packages.
-
-    Raises:
-        ConfigError, WeightsError, DefenseError: a chain that cannot be read or used.
-    """
+    """Parse the chains of the settings and require all their files and packages (ConfigError, WeightsError,
+    DefenseError)."""
     chains = parse_all(settings.defenses)
     for chain in chains:
         chain.require()
@@ -163,7 +148,8 @@ def _defended(spec: DefenseSpec, settings: EvalSettings, images: ImageSet, devic
     chain = spec.build(device)
     seeds = range(settings.seed, settings.seed + settings.defense_seeds)
     inputs = tuple(DefendedInput(chain, seed) for seed in seeds) if chain.draws_noise else (DefendedInput(chain),)
-    return Defended(spec=spec, chain=chain, inputs=inputs, images=images)
+    names = tuple(str(stage) for stage in spec.stages)
+    return Defended(images=images, names=names, inputs=inputs, spec=spec, chain=chain)
 
 
 def mean_over_draws(parts: Sequence[Clean], draws: Sequence[DefendedInput]) -> Clean:

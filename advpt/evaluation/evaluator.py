@@ -222,7 +222,7 @@ class Evaluator:
             ),
             clean=mean_over_draws(parts, row.inputs),
             hand_prompt=tuple(self.prompts.handcrafted_text),
-            defenses=tuple(row.names),
+            defenses=row.names,
             defense=row.facts(None, self.settings.bpda),
         )
         untuned = self.idle_tuning(row, None)

@@ -43,6 +43,11 @@ class Threat:
         return ATTACKS.get(self.attack.name).source_model != "encoder"
 
     @property
+    def is_adaptive(self) -> bool:
+        """Whether the attacker knows, and attacks through, everything that is evaluated."""
+        return self.protocol == "adaptive" and not self.own_network
+
+    @property
     def knows(self) -> str:
         """What this attacker knows, in words."""
         if self.attack.path:

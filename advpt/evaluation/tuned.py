@@ -86,10 +86,6 @@ class Tuned(EvaluationRow):
     tuner: Tuner
     beside: bool = False
 
-    @property
-    def names(self) -> list[str]:
-        return [self.tuner.name]
-
     def applies_to(self, threat: Threat) -> bool:
         return not (self.beside and _knows_tuning(threat))
 
@@ -97,7 +93,7 @@ class Tuned(EvaluationRow):
         return TunedTarget(self.tuner, threat.protocol) if _knows_tuning(threat) else None
 
     def adapt(self, threat: Threat, draws: int) -> Threat:
-        if threat.protocol != "adaptive" or threat.own_network:
+        if not threat.is_adaptive:
             return threat
         return noted(threat, threat.attack.with_eot(draws), f"every gradient a mean over {draws} draws of views")
 
@@ -111,8 +107,10 @@ def rows(tuners: Sequence[Tuner], images: ImageSet, settings: str) -> list[Tuned
     """A row for each tuner on these images. ``settings``: the node that has the tuning's."""
     made = []
     for i, tuner in enumerate(tuners):
-        inputs = (DefendedInput(reader=tuner),)
-        made.append(Tuned(images=images, inputs=inputs, tuning_settings=settings, tuner=tuner, beside=i > 0))
+        names, inputs = (tuner.name,), (DefendedInput(reader=tuner),)
+        made.append(
+            Tuned(images=images, names=names, inputs=inputs, tuning_settings=settings, tuner=tuner, beside=i > 0)
+        )
     return made
 
 

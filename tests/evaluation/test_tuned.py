@@ -124,7 +124,7 @@ def test_rows_and_their_threats(tiny_clip: Backbone, images) -> None:
     first, second = make(tiny_clip), make(tiny_clip)
     second.name = "tapt:constructed"
     rows = tuned.rows([first, second], images(4), "TRAINER.TAPT")
-    assert [row.names for row in rows] == [["tapt"], ["tapt:constructed"]]
+    assert [row.names for row in rows] == [("tapt",), ("tapt:constructed",)]
     found = {t.protocol: t for t in threats(["pgd2-ce@4"], ["transfer", "static", "tuned", "adaptive"])}
     assert [rows[1].applies_to(t) for t in found.values()] == [True, True, False, False]
     assert all(rows[0].applies_to(t) for t in found.values())

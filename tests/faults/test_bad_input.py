@@ -30,6 +30,7 @@ from advpt.checkpoints import load_checkpoint, read_state_dict
 from advpt.data import fewshot, manifest
 from advpt.data.images import MOST_PIXELS, Preprocessing, read_image
 from advpt.data.layout import Report
+from advpt.data.split import Split
 from advpt.data.split import read as read_split
 from advpt.defenses.spec import parse as parse_defense
 from advpt.detectors import LossWatch
@@ -449,7 +450,7 @@ def _finite(value: Any) -> bool:
 
 def test_few_shot_lists(tmp_path, tally):
     rows = tuple((f"{i}.jpg", i % 2, f"c{i % 2}") for i in range(6))
-    subset = fewshot.FewShot(rows, ())
+    subset = Split(rows, (), ())
     path, told = tmp_path / "shot_1-seed_1.json", {"split_digest": "d", "shots": 1, "seed": 1}
     fewshot.record(subset, path, **told)
     whole = path.read_bytes()
