@@ -141,3 +141,10 @@ def test_results_that_are_no_images_are_refused(pixels):
         Broken()(pixels)
     with pytest.raises(DefenseError, match="returned shape"):
         Smaller()(pixels)
+
+
+def test_weights_move_with_the_defense():
+    edsr, model, meta = small_edsr(), torch.nn.Conv2d(3, 3, 1), torch.device("meta")
+    for defense, network in ((SuperResolution().use(edsr), edsr), (DiffPure(t=2, model=model, size=8), model)):
+        assert defense.to(meta) is defense
+        assert {parameter.device for parameter in network.parameters()} == {meta}
