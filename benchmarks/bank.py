@@ -15,7 +15,7 @@ from typing import cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import alternate, device, matrix_rate, peak_memory
+from common import alternate, device, matrix_rate, peak_memory, workers
 from measurements import Measurement, Report
 from PIL import Image
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ from advpt.data.images import ImageSet, Preprocessing, Sample
 from advpt.settings import BackboneSettings
 
 SMALL = "DemoCLIP"  # what a CPU can try every part of gpu.py with
-STEPS = 10
+STEPS, CHUNK = 10, 64
 Encode = Callable[[Tensor], Tensor]  # pixels to embeddings
 
 
@@ -95,29 +95,37 @@ def step(encode: Encode, pixels: Tensor) -> None:
     torch.autograd.grad(encode(x).sum(), x)
 
 
+def ways(clip: Backbone, images: ImageSet, folder: Path, precision: str = "fp32") -> dict[str, Callable[[], None]]:
+    """Three ways to attack the images: ``ours`` builds a whole bank in ``folder`` (files read and decoded, attack,
+    embedding, shard written), ``original`` is the original loop, ``bare`` only the passes, over one chunk's pixels."""
+    chunk = min(CHUNK, len(images))
+    pixels = next(images.batches(range(chunk), chunk)).pixels.to(clip.device)
+    encode = in_precision(clip.require_image(), precision)
+
+    def ours() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        cache = BankCache(folder, clip, lambda: clip, chunk=CHUNK, workers=workers(), precision=precision)
+        cache.get(images, parse(f"pgd{STEPS}-fkl@8"))
+
+    def original() -> None:
+        with trainable(clip) as model:
+            original_loop(model, images, chunk)
+
+    def passes() -> None:
+        for _ in range(len(images) // chunk):
+            bare(encode, pixels)
+
+    return {"ours": ours, "original": original, "bare": passes}
+
+
 def run(report: Report) -> None:
     n, repeats = (256, 3) if torch.cuda.is_available() else (2, 1 if report.small else 2)
-    chunk = min(n, 64)
     clip = backbone()
-    encode = clip.require_image()
     with tempfile.TemporaryDirectory() as folder:
         images = photographs(Path(folder, "images"), n)
-        pixels = next(images.batches(range(chunk), chunk)).pixels.to(device())
-
-        def ours() -> None:
-            shutil.rmtree(Path(folder, "banks"), ignore_errors=True)
-            BankCache(Path(folder, "banks"), clip, lambda: clip, chunk=chunk).get(images, parse(f"pgd{STEPS}-fkl@8"))
-
-        def original() -> None:
-            with trainable(clip) as model:
-                original_loop(model, images, chunk)
-
-        def least() -> None:
-            for _ in range(n // chunk):
-                bare(encode, pixels)
-
-        seconds = alternate({"ours": ours, "original": original, "bare": least}, repeats, warm=not report.small)
-    sizes = f"ViT-B/16, PGD-{STEPS}, {n} photographs, chunk {chunk}, median of {repeats}"
+        seconds = alternate(ways(clip, images, Path(folder, "banks")), repeats, warm=not report.small)
+        pixels = next(images.batches(range(min(n, CHUNK)), CHUNK)).pixels.to(device())
+    sizes = f"ViT-B/16, PGD-{STEPS}, {n} photographs, chunk {len(pixels)}, median of {repeats}"
     of_floor = seconds["ours"] * matrix_rate() / (n * STEPS * 2 * image_flops(clip))
     note = f"{sizes}; {n / seconds['ours']:.2f} images/s; {of_floor:.2f}x of the floor; peak {peak_memory():.0f} MiB"
     label = "bank building against the original loop, trainable weights"
@@ -125,7 +133,7 @@ def run(report: Report) -> None:
     share, note = seconds["bare"] / seconds["ours"], f"{sizes}; the ratio is bare / ours, at most 1"
     report.add(Measurement("bank building against bare forward + input gradient", seconds["ours"], "s", seconds["bare"],
                            share, "90 % of its rate", share >= 0.9, note))  # fmt: skip
-    compare_half_precision(report, encode, pixels, 1 if report.small else 3)
+    compare_half_precision(report, clip.require_image(), pixels, 1 if report.small else 3)
 
 
 def compare_half_precision(report: Report, encode: nn.Module, pixels: Tensor, repeats: int) -> None:

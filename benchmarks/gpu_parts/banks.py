@@ -1,21 +1,17 @@
 """Banks: PGD-10 on generated photographs in each precision, beside the original loop and the bare passes."""
 
-import shutil
 import tempfile
 from pathlib import Path
 
 import torch
-from bank import SMALL, STEPS, backbone, bare, image_flops, original_loop, photographs, trainable
+from bank import CHUNK, SMALL, STEPS, backbone, image_flops, original_loop, photographs, trainable, ways
 from common import alternate, matrix_rate, workers
 from measurements import Measurement, Report
 
-from advpt.attacks import parse
 from advpt.backbones.clip import Backbone
-from advpt.backbones.precision import in_precision, tf32
-from advpt.bank.cache import BankCache
+from advpt.backbones.precision import tf32
 from advpt.data.images import ImageSet
 
-CHUNK = 64
 SECONDS = {"fp32": 12, "tf32": 6, "amp": 6, "amp+compiled": 50}  # about what ViT-B/16 takes in each precision
 
 
@@ -46,32 +42,21 @@ def original_rate(report: Report, clip: Backbone, images: ImageSet) -> float:
 
 
 def measure(report: Report, clip: Backbone, precision: str, images: ImageSet, folder: Path, original: float) -> None:
-    """A whole bank (files read and decoded, attack, embedding, shard written) against bare passes of this precision."""
-    attack, chunk = parse(f"pgd{STEPS}-fkl@8"), min(CHUNK, len(images))
-    pixels = next(images.batches(range(chunk), chunk)).pixels.to(clip.device)
-    encode = in_precision(clip.require_image(), precision)
-
-    def ours() -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        cache = BankCache(folder, clip, lambda: clip, chunk=CHUNK, workers=workers(), precision=precision)
-        cache.get(images, attack)
-
-    def passes() -> None:
-        for _ in range(len(images) // chunk):
-            bare(encode, pixels)
-
+    """A whole bank against bare passes of this precision, and against the original loop."""
+    both = ways(clip, images, folder, precision)
+    del both["original"]
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with tf32(precision == "tf32"):
-        seconds = alternate({"ours": ours, "bare": passes}, 1, warm=not report.small)
+        seconds = alternate(both, 1, warm=not report.small)
     memory = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
     ceiling = product_rate(precision)
     share = len(images) * STEPS * 2 * image_flops(clip) / ceiling / seconds["ours"]
     rate, least = len(images) / seconds["ours"], len(images) / seconds["bare"]
     label = f"{clip.name}, {precision}"
     note = (
-        f"{len(images)} images, chunk {chunk}, {workers()} workers; {100 * share:.0f} % of the card's rate of "
-        f"{ceiling / 1e12:.1f} TFLOP/s in this precision; peak {memory:.0f} MiB"
+        f"{len(images)} images, chunk {min(CHUNK, len(images))}, {workers()} workers; {100 * share:.0f} % of the "
+        f"card's rate of {ceiling / 1e12:.1f} TFLOP/s in this precision; peak {memory:.0f} MiB"
     )
     report.add(Measurement(f"{label}: bank against bare passes", rate, "images/s", least, rate / least,
                            "90 % of the bare rate", rate / least >= 0.9, note))  # fmt: skip

@@ -38,7 +38,7 @@ def refuse_other_packages() -> None:
         if spec is None or spec.origin is None:  # a plain folder has no origin
             continue
         path = Path(spec.origin).resolve()
-        is_copy = (path.parent / "utils" / "safe_load.py").is_file()  # of this package: upstream has no such file
+        is_copy = (path.parent / "utils" / "safe_load.py").is_file()  # upstream has no such file
         if not is_copy and path not in others:
             others.append(path)
     if not others:

@@ -75,7 +75,7 @@ class SeqDomainSampler(RandomDomainSampler):
 
 
 class RandomClassSampler(Sampler[int]):
-    """Batches of ``batch_size // n_ins`` classes with ``n_ins`` items each; its length as above, from a trial run."""
+    """Batches of ``batch_size // n_ins`` classes with ``n_ins`` items each. Its length as above."""
 
     def __init__(self, data_source: Any, batch_size: int, n_ins: int) -> None:
         if batch_size < n_ins:

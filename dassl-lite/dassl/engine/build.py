@@ -10,5 +10,5 @@ TRAINER_REGISTRY = Registry("TRAINER")
 
 
 def build_trainer(cfg: CfgNode) -> Any:
-    """Make the trainer named by ``cfg.TRAINER.NAME``; a ValueError if none of that name is registered."""
+    """Make the trainer named by ``cfg.TRAINER.NAME``; ValueError if none is registered so."""
     return TRAINER_REGISTRY.build(cfg.TRAINER.NAME, cfg)

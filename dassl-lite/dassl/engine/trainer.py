@@ -39,7 +39,7 @@ class TrainerBase:
     def register_model(
         self, name: str = "model", model: nn.Module | None = None, optim: Any = None, sched: Any = None
     ) -> None:
-        """Keep a model with its optimizer and scheduler; ``name`` is also its folder below the output folder.
+        """Keep a model, its optimizer and schedule; ``name`` is also its folder in the output folder.
 
         Raises:
             AttributeError: before the base class was initialised.
@@ -54,7 +54,7 @@ class TrainerBase:
         self._scheds[name] = sched
 
     def get_model_names(self, names: str | list[str] | None = None) -> list[str]:
-        """The given names after a check, or all; AssertionError for a name that is not registered."""
+        """The given names after a check, or all; AssertionError for an unknown name."""
         known = list(self._models)
         names = known if names is None else tolist_if_not(names)
         for name in names:
@@ -139,7 +139,7 @@ class TrainerBase:
             self.best_result = extra["best_result"]
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """Load weights, strictly: the best ones, or those saved after ``epoch`` epochs; FileNotFoundError if absent."""
+        """Load weights, strictly: the best, or those after ``epoch`` epochs; FileNotFoundError if absent."""
         if not directory:
             print("Note that load_model() is skipped as no pretrained model is given")
             return
@@ -377,7 +377,7 @@ class SimpleTrainer(TrainerBase):
         return self._optims[name].param_groups[0]["lr"]
 
     def _run_batches(self, batches: Iterable[tuple[Any, ...]], count: int) -> None:
-        """``forward_backward`` of each of ``count`` batches, its printed line, and its points in tensorboard."""
+        """``forward_backward`` of each of ``count`` batches, its line, its points in tensorboard."""
         self.set_model_mode("train")
         self.num_batches = count
         frequency = self.cfg.TRAIN.PRINT_FREQ

@@ -10,5 +10,5 @@ EVALUATOR_REGISTRY = Registry("EVALUATOR")
 
 
 def build_evaluator(cfg: CfgNode, **kwargs: Any) -> Any:
-    """Make the evaluator named by ``cfg.TEST.EVALUATOR``; a ValueError if none of that name is registered."""
+    """Make the evaluator named by ``cfg.TEST.EVALUATOR``; ValueError if none is registered so."""
     return EVALUATOR_REGISTRY.build(cfg.TEST.EVALUATOR, cfg, **kwargs)

@@ -58,7 +58,7 @@ class Classification(EvaluatorBase):
         self._y_pred.extend(guess.tolist())
 
     def evaluate(self) -> "OrderedDict[str, float]":
-        """Print the result block and return its numbers; ZeroDivisionError if no sample was processed."""
+        """Print the result block and return its numbers; ZeroDivisionError without a sample."""
         if self._total == 0:
             raise ZeroDivisionError("nothing to evaluate: no sample was processed (is the split empty?)")
         # labels that occur in either list, [L], and counts, [L, L]: row = truth, column = guess

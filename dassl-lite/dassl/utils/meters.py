@@ -42,7 +42,7 @@ class MetricMeter:
         self.delimiter = delimiter
 
     def update(self, input_dict: Mapping[str, Any] | None) -> None:
-        """Update each named meter; None is ignored. TypeError for anything that is neither a dict nor None."""
+        """Update each named meter. None is ignored; TypeError for anything else than a dict."""
         if input_dict is None:
             return
         if not isinstance(input_dict, dict):

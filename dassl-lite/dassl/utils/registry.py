@@ -27,7 +27,7 @@ class Registry:
     def register(self, obj: T, force: bool = False) -> None: ...
 
     def register(self, obj: Any = None, force: bool = False) -> Callable[[Any], Any] | None:
-        """Add an object, or return a decorator that does; KeyError if the name is taken and ``force`` is false."""
+        """Add an object, or give a decorator that does; KeyError for a taken name without ``force``."""
 
         def add(target: Any) -> Any:
             name = target.__name__

@@ -110,7 +110,7 @@ def read_latest(fdir: str | Path) -> tuple[Path, dict[str, Any]]:
 
 
 def restore(checkpoint: dict[str, Any], model: nn.Module, optimizer: Any = None, scheduler: Any = None) -> int:
-    """Put a checkpoint into live objects; returns the number of epochs done; ValueError if it is of another model."""
+    """Put a checkpoint into live objects, give its number of epochs; ValueError for another model's."""
     try:
         model.load_state_dict(checkpoint["state_dict"])
         print("Loaded model weights")
@@ -212,7 +212,7 @@ def open_specified_layers(model: nn.Module, open_layers: str | list[str]) -> Non
 
 
 def count_num_param(model: nn.Module | None = None, params: Any = None) -> int:
-    """Number of values in a model, or in a list of parameters or parameter groups; ValueError if neither is given."""
+    """Number of values in a model, or in parameters or parameter groups; ValueError for neither."""
     if model is not None:
         params = model.parameters()
     if params is None:

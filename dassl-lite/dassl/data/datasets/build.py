@@ -10,5 +10,5 @@ DATASET_REGISTRY = Registry("DATASET")
 
 
 def build_dataset(cfg: CfgNode) -> Any:
-    """Make the dataset named by ``cfg.DATASET.NAME``; a ValueError if none of that name is registered."""
+    """Make the dataset named by ``cfg.DATASET.NAME``; ValueError if none is registered so."""
     return DATASET_REGISTRY.build(cfg.DATASET.NAME, cfg)
