@@ -17,7 +17,9 @@ setup(
     classifiers=["Operating System :: POSIX", "Programming Language :: Python :: 3"],
     python_requires=">=3.11.4",
     packages=find_packages(include=["advpt", "advpt.*"]),
-    package_data={"advpt": ["py.typed", "**/*.safetensors", "**/*.json", "**/*.csv", "**/*.txt", "**/*.j2"]},
+    package_data={
+        "advpt": ["py.typed", "**/*.safetensors", "**/*.json", "**/*.csv", "**/*.toml", "**/*.txt", "**/*.j2"],
+    },
     install_requires=[
         "torch>=2.6",
         "torchvision",

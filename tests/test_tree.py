@@ -27,7 +27,7 @@ EXCEPTIONS = {
     "advpt/results/exhibit.py": "dataclasses without a rule of their own",
     "advpt/version.py": "one constant",
 }
-DATA = ("advpt/jobs/exhibits/", "advpt/jobs/setup/")  # tables and figures, one file each: tests/jobs/test_exhibits.py
+DATA = ("advpt/jobs/exhibits/",)  # tables and figures: tests/jobs/test_exhibits.py
 # A class that registers itself is under the contract of all of its kind (test_base.py) without a file of its own.
 CONTRACTS = ("@ATTACKS.add\n", "@DEFENSES.add\n")
 # Tests of more than one module.

@@ -11,8 +11,7 @@ from advpt.jobs import reproduce as steps
 from advpt.jobs.builder import Variant
 from advpt.jobs.exhibits import EXHIBITS, plan_exhibits
 from advpt.jobs.places import Places
-from advpt.jobs.setup.demo import DEMO
-from advpt.jobs.setup.paper import PAPER
+from advpt.jobs.setup import DEMO, PAPER
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:

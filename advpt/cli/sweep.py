@@ -12,7 +12,7 @@ from advpt.jobs import reproduce as steps
 from advpt.jobs.exhibits import plan_exhibits
 from advpt.jobs.places import Places, is_complete
 from advpt.jobs.scripts import shots_of
-from advpt.jobs.setup.paper import PAPER
+from advpt.jobs.setup import PAPER
 from advpt.jobs.sweep import sweep
 
 

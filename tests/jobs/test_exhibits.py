@@ -14,8 +14,7 @@ from advpt.jobs.builder import Variant
 from advpt.jobs.exhibits import EXHIBITS, NOT_IN_ALL, plan_exhibits
 from advpt.jobs.places import Places, command
 from advpt.jobs.plan import Job, Plan
-from advpt.jobs.setup.demo import DEMO
-from advpt.jobs.setup.paper import PAPER
+from advpt.jobs.setup import DEMO, PAPER
 from advpt.jobs.sweep import sweep
 from advpt.results.exhibit import Figure, Table, WordTable
 from advpt.results.published import number, numbers, tapt

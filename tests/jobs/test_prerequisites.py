@@ -8,8 +8,7 @@ from advpt.jobs import prerequisites
 from advpt.jobs.exhibits import plan_exhibits
 from advpt.jobs.places import Places
 from advpt.jobs.plan import Job, Plan
-from advpt.jobs.setup.demo import DEMO
-from advpt.jobs.setup.paper import PAPER
+from advpt.jobs.setup import DEMO, PAPER
 
 ROOT = Path(__file__).resolve().parents[2]
 

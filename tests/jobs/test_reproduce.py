@@ -11,7 +11,7 @@ from advpt.jobs import reproduce
 from advpt.jobs.exhibits import plan_exhibits
 from advpt.jobs.local import slots_here
 from advpt.jobs.places import Places
-from advpt.jobs.setup.paper import PAPER
+from advpt.jobs.setup import PAPER
 
 ROOT = Path(__file__).resolve().parents[2]
 

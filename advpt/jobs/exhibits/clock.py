@@ -1,4 +1,4 @@
-"""Accuracy over wall-clock, of Figures 4, 5 and both in one."""
+"""Accuracy over wall-clock: Figures 4 and 5 of AdvPT's paper, and both in one."""
 
 from __future__ import annotations
 
@@ -7,11 +7,28 @@ from collections.abc import Sequence
 from typing import Literal
 
 from advpt.jobs.builder import Builder, Evaluation
-from advpt.jobs.methods import ADVPT
+from advpt.jobs.exhibits.common import panel
+from advpt.jobs.methods import ADVPT, ENCODER_TRAINERS
 from advpt.results.exhibit import Exhibit, Figure, TimeCurve
 
 
-def runs(b: Builder, trainer: str, dataset: str, backbone: str) -> tuple[str, ...]:
+def fig4(b: Builder) -> list[Exhibit]:
+    """PGD adversarial training."""
+    return _clock_figure(b, "fig4", "Figure 4: PGD adversarial training and AdvPT over wall-clock", ("AdvTrain",))
+
+
+def fig5(b: Builder) -> list[Exhibit]:
+    """Fast adversarial training."""
+    return _clock_figure(b, "fig5", "Figure 5: fast adversarial training and AdvPT over wall-clock", ("FastAT",))
+
+
+def efficiency(b: Builder) -> list[Exhibit]:
+    """Not in the paper: both in one, with TRADES."""
+    title, note = "Adversarial training and AdvPT over wall-clock", "Not in the paper, which has no TRADES. "
+    return _clock_figure(b, "efficiency", title, ENCODER_TRAINERS, note)
+
+
+def _runs(b: Builder, trainer: str, dataset: str, backbone: str) -> tuple[str, ...]:
     """Ids of training runs that measure their accuracy along the way."""
     s = b.setup
     settings = [("TRAIN.CURVE_FREQ", str(s.curve_every[trainer])), *s.clock_settings.get(trainer, ())]
@@ -20,18 +37,18 @@ def runs(b: Builder, trainer: str, dataset: str, backbone: str) -> tuple[str, ..
     return tuple(b.job(trainer, dataset, backbone, seed, "clock", evaluation, settings) for seed in seeds)
 
 
-def clock_figure(b: Builder, name: str, title: str, trainers: Sequence[str], note: str = "") -> list[Exhibit]:
-    """AdvPT and other trainers over wall-clock: a panel for clean and one for robust accuracy."""
-    s, time_curves = b.setup, []
+def _clock_figure(b: Builder, name: str, title: str, trainers: Sequence[str], note: str = "") -> list[Exhibit]:
+    """AdvPT and other trainers: a panel for clean and one for robust accuracy."""
+    s, curves = b.setup, []
     parts: tuple[Literal["clean", "robust"], ...] = ("clean", "robust")
     for dataset, backbone, part in itertools.product(s.timed, s.timed_backbones, parts):
-        panel = f"{s.column(dataset)}, {s.column(backbone)}, {part}"
         for trainer in (ADVPT, *trainers):
-            time_curves.append(TimeCurve(panel, trainer, runs(b, trainer, dataset, backbone), part))
+            runs = _runs(b, trainer, dataset, backbone)
+            curves.append(TimeCurve(f"{panel(s, dataset, backbone)}, {part}", trainer, runs, part))
     caption = (
         "Seconds of training, AdvPT's with building its bank, without measuring; robust accuracy is under "
         f"{s.pgd} made anew on the encoder as it is (AdvPT's encoder never changes). One machine for all is what makes "
         f"the times comparable. {note}{s.caption()}"
     )
     axes = ("wall-clock (s)", "accuracy (%)")
-    return [Figure(name, title, caption, "lines", *axes, time_curves=tuple(time_curves), log_x=True)]
+    return [Figure(name, title, caption, "lines", *axes, time_curves=tuple(curves), log_x=True)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from advpt.jobs import methods
 from advpt.jobs.builder import Builder
@@ -18,39 +19,52 @@ TRANSFER = (
 )
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A number of a table: the attack's name in the paper, which number of a run it is, ids of the runs that have it by
+    method, data set and backbone, and the defense."""
+
+    attack: str
+    metric: Metric
+    runs: Callable[[str, str, str], tuple[str, ...]]
+    behind: InputDefense = UNDEFENDED
+
+
 def columns(setup: ReproductionSetup, datasets: Sequence[str]) -> tuple[str, ...]:
     """Heads of columns, as the paper calls the data sets."""
     return tuple(map(setup.column, datasets))
 
 
-def row(
-    b: Builder,
-    table: str,
-    backbone: str,
-    method: str,
-    attack: str,
-    metric: Metric,
-    cells: Mapping[str, tuple[str, ...]],
-    behind: InputDefense = UNDEFENDED,
-) -> TableRow:
-    """A row whose published numbers stand under the method's, the defense's and the attack's names in the paper, which
-    has no adaptive attackers. ``cells``: ids of runs by data set."""
-    name, published = methods.table_name(method), metric.protocol != "adaptive"
-    backbone_name = b.setup.column(backbone)
+def panel(setup: ReproductionSetup, dataset: str, backbone: str) -> str:
+    """The title of a figure's part."""
+    return f"{setup.column(dataset)}, {setup.column(backbone)}"
 
-    def key(dataset: str) -> PaperCell | None:
-        if not published or not behind.published:
-            return None
-        return PaperCell(table, backbone_name, b.setup.column(dataset), name, behind.published, attack)
 
-    return TableRow(
-        backbone_name,
-        name,
-        behind.name,
-        attack if published else f"{attack} ({metric.attack})",
-        metric.protocol or "-",
-        tuple(Cell(runs, metric, key(dataset)) for dataset, runs in cells.items()),
+def rows(
+    b: Builder, tables: Mapping[str, str], datasets: Sequence[str], measured: Sequence[Measured]
+) -> tuple[TableRow, ...]:
+    """A row for each backbone, number and method. ``tables``: the methods, and where their published numbers stand."""
+    return tuple(
+        _row(b, table, method, backbone, datasets, each)
+        for backbone in b.setup.backbones
+        for each in measured
+        for method, table in tables.items()
     )
+
+
+def _row(b: Builder, table: str, method: str, backbone: str, datasets: Sequence[str], measured: Measured) -> TableRow:
+    """Published numbers stand under the method's, the defense's and the attack's names in the paper, which has no
+    adaptive attackers."""
+    metric, behind, column = measured.metric, measured.behind, b.setup.column
+    adaptive, name, cells = metric.protocol == "adaptive", methods.table_name(method), []
+    for dataset in datasets:
+        published = None
+        if behind.published and not adaptive:
+            names = (column(backbone), column(dataset), name, behind.published, measured.attack)
+            published = PaperCell(table, *names)
+        cells.append(Cell(measured.runs(method, dataset, backbone), metric, published))
+    attack = f"{measured.attack} ({metric.attack})" if adaptive else measured.attack
+    return TableRow(column(backbone), name, behind.name, attack, metric.protocol or "-", tuple(cells))
 
 
 def recipe_facts(trainer: str, values: Mapping[str, object]) -> dict[str, str]:

@@ -8,10 +8,12 @@ evaluation on the data set that the prompts were tuned on makes the statistics t
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 
 from advpt.data import catalog
 from advpt.jobs.builder import Builder, Evaluation, Inputs
+from advpt.jobs.exhibits.common import columns
 from advpt.jobs.methods import TAPT_DESIGNS
 from advpt.jobs.setup import TaptSetup
 from advpt.results.exhibit import CLEAN, Cell, Exhibit, Metric, Table, TableRow, robust
@@ -21,21 +23,20 @@ DEFENSES = ("tapt", "tapt:constructed")
 
 
 def exhibits(b: Builder) -> list[Exhibit]:
-    s, rows = b.setup.tapt, []
+    s, column, rows = b.setup.tapt, b.setup.column, []
     for backbone in s.backbones if s.datasets else ():
         runs = {design: _evaluated(b, backbone, *trainers) for design, *trainers in TAPT_DESIGNS}
-        for attack, metric, published in _measured(s):
-            for design, _, _ in TAPT_DESIGNS:
-                for method, defense in ((f"APT-{design}", ""), *((f"TAPT-{design}", d) for d in DEFENSES)):
-                    if defense.endswith("constructed") and metric.protocol in ("tuned", "adaptive"):
-                        continue
-                    number = dataclasses.replace(metric, defense=defense)
-                    cells = tuple(
-                        Cell((runs[design][d],), number, _key(s, backbone, d, method, attack) if published else None)
-                        for d in s.datasets
-                    )
-                    protocol = metric.protocol or "-"
-                    rows.append(TableRow(s.column(backbone), method, defense or "none", attack, protocol, cells))
+        for (attack, metric, published), design in itertools.product(_measured(s), runs):
+            for method, defense in ((f"APT-{design}", ""), *((f"TAPT-{design}", d) for d in DEFENSES)):
+                if defense.endswith("constructed") and metric.protocol in ("tuned", "adaptive"):
+                    continue
+                number, cells = dataclasses.replace(metric, defense=defense), []
+                for dataset in s.datasets:
+                    table, names = "tapt 2" if attack == "clean" else "tapt 1", (column(backbone), column(dataset))
+                    key = PaperCell(table, *names, method, "none", attack) if published else None
+                    cells.append(Cell((runs[design][dataset],), number, key))
+                names = (column(backbone), method, defense or "none", attack, metric.protocol or "-")
+                rows.append(TableRow(*names, tuple(cells)))
     attacks = ", ".join(f"{name} is {attack}" for name, attack in s.attacks.items())
     caption = (
         "APT-X are prompts tuned on attacked images, TAPT-X the same tuned once more on every test image: tapt starts "
@@ -43,16 +44,16 @@ def exhibits(b: Builder) -> list[Exhibit]:
         "in V, all but two input vectors in VLI; VLJ is not concerned). static attacks the prompts before the tuning, "
         "as the paper does; tuned attacks through what the tuning makes of them on the clean image; adaptive "
         f"differentiates through the tuning (EOT over views). {attacks}; tuned {s.tuned}, adaptive {s.adaptive}. "
-        f"{_statistics_text(b)} aa "
-        f"leaves images alone: their share, and the accuracy on the others, stand beside. {s.caption}"
+        f"{_statistics_text(b)} aa leaves images alone: their share, and the accuracy on the others, stand beside. "
+        f"{s.caption}"
     )
-    return [Table("tapt", "TAPT: tuning at test time", caption, tuple(map(s.column, s.datasets)), tuple(rows))]
+    return [Table("tapt", "TAPT: tuning at test time", caption, columns(b.setup, s.datasets), tuple(rows))]
 
 
 def _statistics_text(b: Builder) -> str:
     """What the statistics are taken over, and what the paper takes."""
     s = b.setup.tapt
-    source, facts = s.column(s.source), catalog.get(s.source)
+    source, facts = b.setup.column(s.source), catalog.get(s.source)
     whole, part = facts.counts[0], s.shots * facts.classes
     if b.variant.all_statistics:
         return f"Statistics are taken over all {whole:,} training images of {source}."
@@ -69,11 +70,6 @@ def _measured(s: TaptSetup) -> Iterator[tuple[str, Metric, bool]]:
         yield name, robust(attack, "static"), True
     yield "pgd", robust(s.tuned, "tuned"), False
     yield "pgd", robust(s.adaptive, "adaptive"), False
-
-
-def _key(s: TaptSetup, backbone: str, dataset: str, method: str, attack: str) -> PaperCell:
-    table = "tapt 2" if attack == "clean" else "tapt 1"
-    return PaperCell(table, s.column(backbone), s.column(dataset), method, "none", attack)
 
 
 def _evaluated(b: Builder, backbone: str, trained_by: str, trainer: str) -> dict[str, str]:
