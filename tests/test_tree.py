@@ -14,7 +14,6 @@ TESTS, LIBRARY = REPOSITORY / "tests", REPOSITORY / "advpt"
 EXCEPTIONS = {
     "advpt/advice.py": "tests/runs/test_peer_files.py looks at each sentence where a user meets it",
     "advpt/cli/bank.py": "arguments of advpt/bank; tests/bank/test_statistics.py",
-    "advpt/cli/common.py": "parts of the verbs that run plans; tests/cli/test_sweep.py, test_reproduce.py",
     "advpt/cli/prepare.py": "arguments of advpt/data/prepare_verb.py",
     "advpt/cli/prompt.py": "arguments of advpt/prompts/exchange.py",
     "advpt/cli/report.py": "tests/results/test_groups.py and test_report.py",

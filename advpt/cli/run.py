@@ -12,7 +12,7 @@ from advpt.cli.report import print_tables
 from advpt.errors import ConfigError
 from advpt.evaluation import record as records
 from advpt.jobs.display import display_on
-from advpt.jobs.estimate import Recorded, time_sentence
+from advpt.jobs.estimate import Recorded
 from advpt.jobs.executor import Executor
 from advpt.jobs.local import LocalBackend, slots_here
 from advpt.jobs.places import Places
@@ -48,8 +48,8 @@ def run(args: argparse.Namespace) -> int:
     workers, gpus = slots_here(args.jobs)
     if script.side_by_side and not args.jobs:
         workers = min(script.side_by_side, os.cpu_count() or 1)
-    jobs, recorded = script.plan.jobs, Recorded(places.output)
-    print(f"{len(jobs)} runs, {workers} at a time; {time_sentence(jobs, recorded, workers)}", file=sys.stderr)
+    jobs, time = script.plan.jobs, Recorded(places.output).sentence(script.plan.jobs, workers)
+    print(f"{len(jobs)} runs, {workers} at a time; {time}", file=sys.stderr)
     backend, display = LocalBackend(workers, gpus), display_on(sys.stderr)
     if not Executor(script.plan, places, backend=backend, keep_going=False, display=display).run().ok:
         return 1

@@ -9,20 +9,18 @@ from advpt.data import catalog, demo_sets
 from advpt.errors import ConfigError
 from advpt.jobs.places import Places, is_complete
 from advpt.jobs.plan import Plan
-
-GENERATED = ("digits", *(a for made in (demo_sets.RENDERED, demo_sets.NOISY, demo_sets.ROTATED)
-                         for a in made.facts.aliases))  # fmt: skip
-BACKBONES = {"vit_b16": "ViT-B/16", "vit_b32": "ViT-B/32", "vit_l14": "ViT-L/14", "rn50": "RN50", "rn101": "RN101",
-             "democlip": democlip.NAME, "democlip_s": democlip.SMALL_NAME}  # fmt: skip
+from advpt.settings import recipe
 
 
 def missing_data(plan: Plan, places: Places) -> list[str]:
     """One sentence for each data set of unfinished jobs whose files are not under the data root."""
     names = dict.fromkeys(job.dataset for job in plan.jobs if not is_complete(job, places))
-    return [sentence for name in names if name not in GENERATED and (sentence := _missing(name, places.root))]
+    return list(filter(None, (_missing(name, places.root) for name in names)))
 
 
 def _missing(name: str, root: Path) -> str:
+    if name == "digits" or name in demo_sets.BY_ALIAS:  # made where they are needed
+        return ""
     try:
         facts = catalog.get(name)
     except ConfigError:
@@ -41,12 +39,15 @@ def _missing(name: str, root: Path) -> str:
 
 def missing_weights(plan: Plan, places: Places) -> list[str]:
     """One sentence for each backbone of unfinished jobs whose file is not there yet."""
-    backbones = dict.fromkeys(job.backbone for job in plan.jobs if not is_complete(job, places))
-    return [sentence for backbone in backbones if (sentence := _missing_file(backbone, places.weights.get(backbone)))]
+    jobs = {job.backbone: job for job in plan.jobs if not is_complete(job, places)}
+    names = {key: recipe(places.repository / job.config, job.settings) for key, job in jobs.items()}
+    sentences = (
+        _missing_file(key, values["MODEL.BACKBONE.NAME"], places.weights.get(key)) for key, values in names.items()
+    )
+    return list(filter(None, sentences))
 
 
-def _missing_file(backbone: str, given: str | None) -> str:
-    name = BACKBONES.get(backbone, backbone)
+def _missing_file(backbone: str, name: str, given: str | None) -> str:
     if given:
         return "" if Path(given).expanduser().is_file() else f"{backbone}: there is no file {given}"
     if name in democlip.FILES and not democlip.FILES[name].is_file():
