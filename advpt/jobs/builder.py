@@ -45,8 +45,8 @@ class Variant:
     all_statistics: bool = False
 
 
-class Builder:
-    """Makes the jobs of a setup; :attr:`planner` collects them.
+class Builder(Planner):
+    """Makes and collects the jobs of a setup.
 
     Args:
         setup: what is reproduced. repository: the checkout with the yaml files.
@@ -57,8 +57,8 @@ class Builder:
         self, setup: ReproductionSetup, repository: Path, more: Sequence[tuple[str, str]] = (),
         variant: Variant = Variant(),  # noqa: B008 - frozen
     ) -> None:  # fmt: skip
+        super().__init__()
         self.setup, self.recipes, self.more, self.variant = setup, Recipes(repository), tuple(more), variant
-        self.planner = Planner()
 
     def job(
         self,
@@ -79,7 +79,7 @@ class Builder:
         pairs += [("EVAL.DEFENSES", quoted(*evaluation.defenses))] if evaluation.defenses else []
         pairs += [("EVAL.SUBSET", str(subset))] if subset else []
         pairs += [*settings, *self.more]
-        return self.planner.add(
+        return self.add(
             Job(
                 trainer=recipe.trainer,
                 dataset=dataset,

@@ -76,7 +76,7 @@ def plan_exhibits(
         if len(filled) < len(made) and "all" not in names:
             raise ConfigError(f"{name} has nothing left to show with these data sets and backbones; give others")
         exhibits += filled
-    plan = builder.planner.plan()
+    plan = builder.plan()
     if not plan.jobs:
         raise ConfigError("nothing is left to do with these data sets and backbones; give others")
     return Exhibits(tuple(exhibits), plan)
