@@ -68,8 +68,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; its exit status."""
     try:
         with stoppable():
-            args = parse_args(argv)
-            return run_seeds(args) if args.seeds else run_one(args)
+            run(parse_args(argv))
+        return 0
     except KeyboardInterrupt as stop:
         text, status = explain_stop(stop)
         print(text, file=sys.stderr)
@@ -190,58 +190,19 @@ def take_layout(cfg: CfgNode, run: str) -> dict[str, str]:
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
-def run_one(args: argparse.Namespace) -> int:
-    """One seed, alone in its folder while it trains."""
-    cfg = setup_cfg(args)
-
-    from advpt.evaluation.run_folder import lock_run_folder
-
-    folder = Path(cfg.OUTPUT_DIR)
-    with naming_missing_settings(HERE, cfg), contextlib.nullcontext() if args.eval_only else lock_run_folder(folder):
-        return evaluate(args, cfg, folder) if args.eval_only else train(args, cfg, folder)
-
-
-def train(args: argparse.Namespace, cfg: CfgNode, folder: Path) -> int:
-    """Tune and evaluate."""
-    from advpt.evaluation.run_folder import check, claim, mark_done
-
-    check(folder, cfg)
-    if done_already(args, cfg):
-        return 0
-    open_log(folder)
-    trainer = build(args, cfg)
-    claim(folder, cfg, lists_of(trainer))
-    if not args.no_train:
-        trainer.train()
-        if not cfg.TEST.NO_TEST:
-            mark_done(folder, cfg)
-    return 0
+def run(args: argparse.Namespace) -> None:
+    """Tune, or with --eval-only evaluate: one seed, or several with the folders and the records they would have alone,
+    tuned in one batch or evaluated one after the other (seed 3 of --model-dir DIR is DIR/seed3)."""
+    each = split_seeds(args) if args.seeds else [args]
+    if args.eval_only:
+        for one in each:
+            evaluate(one, setup_cfg(one))
+    else:
+        train(args, [setup_cfg(one) for one in each])
 
 
-def evaluate(args: argparse.Namespace, cfg: CfgNode, folder: Path) -> int:
-    """Evaluate what another run tuned."""
-    from advpt.evaluation.run_folder import check, check_data, claim, mark_done
-
-    check(folder, cfg, evaluating=True)
-    evaluated = str(Path(args.model_dir).absolute())
-    if done_already(args, cfg, evaluated):
-        return 0
-    open_log(folder)
-    trainer = build(args, cfg)
-    data = lists_of(trainer)
-    if data is not None:
-        check_data(folder, cfg, data, evaluating=True)
-    trainer.load_model(args.model_dir, epoch=args.load_epoch)
-    claim(folder, cfg, data, evaluating=True)
-    trainer.test()
-    if str(folder.absolute()) != evaluated:  # evaluating a run in its own folder must not mark it done
-        mark_done(folder, cfg, evaluated)
-    return 0
-
-
-def run_seeds(args: argparse.Namespace) -> int:
-    """Several seeds in one process, each with the folder and the records it would have alone: tuned in one batch, or,
-    with --eval-only, evaluated one after the other (seed 3 of --model-dir DIR is DIR/seed3)."""
+def split_seeds(args: argparse.Namespace) -> list[argparse.Namespace]:
+    """The arguments of each of the runs of --seeds."""
     if args.seed is not None or args.resume:
         raise ConfigError("--seeds does not go with --seed or --resume; give the seeds once, or continue one run alone")
     try:
@@ -254,13 +215,11 @@ def run_seeds(args: argparse.Namespace) -> int:
     for seed in seeds:
         folders = {n: str(Path(top, f"seed{seed}")) for n in ("output_dir", "model_dir") if (top := getattr(args, n))}
         per_seed.append(argparse.Namespace(**vars(args) | {"seed": seed, "seeds": ""} | folders))
-    if args.eval_only:
-        return max(run_one(each) for each in per_seed)
-    return train_batched(args, [setup_cfg(each) for each in per_seed])
+    return per_seed
 
 
-def train_batched(args: argparse.Namespace, cfgs: list[CfgNode]) -> int:
-    """Runs that differ in the seed alone, tuned in one batch and evaluated one after the other."""
+def train(args: argparse.Namespace, cfgs: list[CfgNode]) -> None:
+    """Tune one run, alone in its folder, or those of --seeds in one batch; evaluate one after the other."""
     from advpt.evaluation.run_folder import check, claim, lock_run_folder, mark_done
     from trainers import multi_seed
     from trainers.advpt import PromptTrainer
@@ -277,14 +236,40 @@ def train_batched(args: argparse.Namespace, cfgs: list[CfgNode]) -> int:
             check(Path(cfg.OUTPUT_DIR), cfg)
         cfgs = [cfg for cfg in cfgs if not done_already(args, cfg)]
         if not cfgs:
-            return 0
-        open_log(Path(cfgs[0].OUTPUT_DIR, "together.txt"))
+            return
+        open_log(Path(cfgs[0].OUTPUT_DIR, "together.txt" if args.seeds else ""))
         built = [build(args, cfg) for cfg in cfgs]
         for trainer in built:
             claim(Path(trainer.cfg.OUTPUT_DIR), trainer.cfg, lists_of(trainer))
-        if not args.no_train:
+        if args.no_train:
+            return
+        if args.seeds:
             multi_seed.train_batched(built, finish)
-    return 0
+            return
+        built[0].train()
+        if not cfgs[0].TEST.NO_TEST:
+            mark_done(Path(cfgs[0].OUTPUT_DIR), cfgs[0])
+
+
+def evaluate(args: argparse.Namespace, cfg: CfgNode) -> None:
+    """Evaluate what another run tuned."""
+    from advpt.evaluation.run_folder import check, check_data, claim, mark_done
+
+    folder, evaluated = Path(cfg.OUTPUT_DIR), str(Path(args.model_dir).absolute())
+    with naming_missing_settings(HERE, cfg):
+        check(folder, cfg, evaluating=True)
+        if done_already(args, cfg, evaluated):
+            return
+        open_log(folder)
+        trainer = build(args, cfg)
+        data = lists_of(trainer)
+        if data is not None:
+            check_data(folder, cfg, data, evaluating=True)
+        trainer.load_model(args.model_dir, epoch=args.load_epoch)
+        claim(folder, cfg, data, evaluating=True)
+        trainer.test()
+        if str(folder.absolute()) != evaluated:  # evaluating a run in its own folder must not mark it done
+            mark_done(folder, cfg, evaluated)
 
 
 def build(args: argparse.Namespace, cfg: CfgNode) -> Any:

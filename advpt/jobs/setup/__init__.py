@@ -143,13 +143,14 @@ class ReproductionSetup:
             ConfigError: an unknown name, with the known ones.
         """
         datasets = {*self.datasets, *self.targets, *self.timed, *self.tapt.datasets}
-        for name in only:
-            if name not in datasets:
-                raise ConfigError(f"--only: {unknown_name('data set', name, datasets)}")
         every_backbone = {*self.backbones, *self.tapt.backbones}
-        for name in backbones:
-            if name not in every_backbone:
-                raise ConfigError(f"--backbones: {unknown_name('backbone', name, every_backbone)}")
+        for option, kind, names, known in (
+            ("--only", "data set", only, datasets),
+            ("--backbones", "backbone", backbones, every_backbone),
+        ):
+            for name in names:
+                if name not in known:
+                    raise ConfigError(f"{option}: {unknown_name(kind, name, known)}")
 
         def keep(names: tuple[str, ...], wanted: Sequence[str]) -> tuple[str, ...]:
             return tuple(name for name in names if not wanted or name in wanted)
