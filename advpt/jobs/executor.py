@@ -19,7 +19,7 @@ from typing import Protocol
 from advpt import progress
 from advpt.evaluation import run_folder
 from advpt.files import open_locked, write_json
-from advpt.jobs.display import Display, PlainDisplay, in_words
+from advpt.jobs.display import Display, in_words
 from advpt.jobs.estimate import Recorded
 from advpt.jobs.local import LocalBackend
 from advpt.jobs.places import Places, command, is_complete, may_change, problems
@@ -92,7 +92,7 @@ class Executor:
         display: Display | None = None,
     ) -> None:
         self.plan, self.places, self.retries, self.keep_going = plan, places, retries, keep_going
-        self.display = display or PlainDisplay(log.info)
+        self.display = display or Display(log.info)
         self.backend: Backend = backend or LocalBackend()
         self.start = start or (lambda job: command(job, plan, places))
         self.recorded = Recorded(places.output)

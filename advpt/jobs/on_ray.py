@@ -32,18 +32,14 @@ class RayBackend:
         self._running: dict[Any, tuple[ProcessSpec, int]] = {}  # by Ray's reference
         self._room, self._looked = 0, 0.0
         passed = {k: v for k, v in os.environ.items() if k in PASSED_ON or k.startswith("ADVPT_")}
-        threads = str(self.cluster.threads)
-        self.environment: Mapping[str, str] = passed | {
-            "RAY_ADDRESS": self.cluster.address,
-            "OMP_NUM_THREADS": threads,
-        }
+        ours = {"RAY_ADDRESS": self.cluster.address, "OMP_NUM_THREADS": str(self.cluster.threads)}
+        self.environment: Mapping[str, str] = passed | ours
 
     def room(self) -> int:
         """How many more processes fit now. One is always asked for, so that a cluster that grows on demand does."""
         if time.monotonic() - self._looked > ROOM_SECONDS:
             self._room, self._looked = max(1, self.cluster.room()), time.monotonic()
-        most = min(self.most, self._room) if self.most else self._room
-        return most - len(self._running)
+        return min(self.most or self._room, self._room) - len(self._running)
 
     def begin(self, spec: ProcessSpec, lock: int) -> None:
         """Pass a process to Ray. ``lock`` is kept here until it has ended: between machines it has no other owner."""

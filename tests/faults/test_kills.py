@@ -19,7 +19,7 @@ from advpt.bank.cache import BankCache
 from advpt.evaluation import record as records
 from advpt.jobs import executor as executor_module
 from advpt.jobs import local
-from advpt.jobs.display import PlainDisplay
+from advpt.jobs.display import Display
 from advpt.jobs.executor import Executor
 from advpt.jobs.local import LocalBackend
 from advpt.jobs.places import Places
@@ -164,7 +164,7 @@ def test_killed_sweeps(workspace: Workspace, tally, monkeypatch):
         monkeypatch.setattr(local, "start", lambda spec, lock: Forked(spec, lock, top / "pids"))
         with stoppable():
             summary = Executor(
-                plan, places, backend=LocalBackend(2), start=words, retries=99, display=PlainDisplay(print)
+                plan, places, backend=LocalBackend(2), start=words, retries=99, display=Display(print)
             ).run()
         print(summary)
         return 0 if summary.ok else 1
