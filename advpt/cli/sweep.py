@@ -10,9 +10,8 @@ from advpt.cli.report import print_tables
 from advpt.errors import ConfigError
 from advpt.jobs.exhibits import plan_exhibits
 from advpt.jobs.places import is_complete
-from advpt.jobs.scripts import shots_of
+from advpt.jobs.scripts import shots_of, sweep
 from advpt.jobs.setup import PAPER
-from advpt.jobs.sweep import sweep
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:

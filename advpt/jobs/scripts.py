@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from advpt.errors import ConfigError
-from advpt.jobs.methods import ADVPT, COOP, TAPT_DESIGNS, ZEROSHOT
+from advpt.jobs.methods import ADVPT, COOP, COOP_CLEAN, TAPT_DESIGNS, ZEROSHOT
 from advpt.jobs.plan import Job, Pairs, Plan, Planner
 from advpt.jobs.recipes import DATASETS, TRAINERS, Recipes
 from advpt.settings import has_config
@@ -258,6 +258,41 @@ def tapt_search(request: Request) -> Script:
             runs.run(trainer, place, seed, settings, shots=16, model=trained["adv_half"], runs=clean)
             results.append((f"{trainer:8} lr {rate:7} steps {steps}", place))
     return Script(runs.plan(), results=tuple(results), side_by_side=3)
+
+
+def sweep(
+    datasets: Sequence[str],
+    backbones: Sequence[str],
+    methods: Sequence[str],
+    shots: Sequence[int],
+    seeds: Sequence[int],
+    repository: Path,
+    more: Sequence[tuple[str, str]] = (),
+) -> Plan:
+    """Data sets x backbones x methods x shots x seeds, each with the evaluation of its yaml; zero-shot CLIP, which
+    reads no training image and draws nothing, stands once.
+
+    Raises:
+        ConfigError: a yaml that does not exist.
+    """
+    planner, recipes = Planner(), Recipes(repository)
+    for dataset, backbone, method in itertools.product(datasets, backbones, methods):
+        recipe, once = recipes.of(method, backbone, dataset), method == ZEROSHOT
+        for n, seed in itertools.product(shots[:1] if once else shots, seeds[:1] if once else seeds):
+            planner.add(
+                Job(
+                    trainer=recipe.trainer,
+                    dataset=dataset,
+                    backbone=backbone,
+                    shots=-1 if once else n,
+                    seed=seed,
+                    purpose="sweep-clean" if method == COOP_CLEAN else "sweep",
+                    config=recipe.config,
+                    dataset_config=recipes.dataset(dataset),
+                    settings=(*recipe.settings, *more),
+                )
+            )
+    return planner.plan()
 
 
 SCRIPTS: dict[str, tuple[Callable[[Request], Script], int]] = {  # and how many words each needs

@@ -10,7 +10,7 @@ import pytest
 
 from advpt.jobs.estimate import Recorded, split_sizes, work
 from advpt.jobs.plan import Job
-from advpt.jobs.sweep import sweep
+from advpt.jobs.scripts import sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE_ATTACK = [("EVAL.ATTACKS", "('pgd10-ce@4:transfer',)")]
