@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from advpt.jobs.builder import Builder, Evaluation
-from advpt.jobs.exhibits.common import panel
+from advpt.jobs.exhibits.common import caption, panel
 from advpt.jobs.methods import ADVPT, ENCODER_TRAINERS
 from advpt.results.exhibit import Exhibit, Figure, TimeCurve
 
@@ -45,10 +45,6 @@ def _clock_figure(b: Builder, name: str, title: str, trainers: Sequence[str], no
         for trainer in (ADVPT, *trainers):
             runs = _runs(b, trainer, dataset, backbone)
             curves.append(TimeCurve(f"{panel(s, dataset, backbone)}, {part}", trainer, runs, part))
-    caption = (
-        "Seconds of training, AdvPT's with building its bank, without measuring; robust accuracy is under "
-        f"{s.pgd} made anew on the encoder as it is (AdvPT's encoder never changes). One machine for all is what makes "
-        f"the times comparable. {note}{s.caption()}"
-    )
+    text = caption(b, "clock", note=note)
     axes = ("wall-clock (s)", "accuracy (%)")
-    return [Figure(name, title, caption, "lines", *axes, time_curves=tuple(curves), log_x=True)]
+    return [Figure(name, title, text, "lines", *axes, time_curves=tuple(curves), log_x=True)]

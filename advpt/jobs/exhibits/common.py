@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from advpt.jobs import methods
 from advpt.jobs.builder import Builder
@@ -14,9 +16,13 @@ from advpt.results.published import PaperCell
 
 NO_DEFENSE = "none"
 UNDEFENDED = InputDefense(NO_DEFENSE, "", NO_DEFENSE)
-TRANSFER = (
-    "attackers of transfer rows know both encoders and the hand-written prompt, adaptive ones the learned prompt too"
-)
+_CAPTIONS: dict[str, str] = tomllib.loads(Path(__file__).with_name("captions.toml").read_text(encoding="utf-8"))
+
+
+def caption(b: Builder, name: str, **facts: object) -> str:
+    """A caption of ``captions.toml``, with the setup's values and further facts."""
+    more = b.setup.caption(name)
+    return _CAPTIONS[name].format(s=b.setup, more=more, transfer=_CAPTIONS["transfer"], **facts)
 
 
 @dataclass(frozen=True)

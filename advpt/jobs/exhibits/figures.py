@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from advpt.jobs.builder import Builder, Evaluation
-from advpt.jobs.exhibits.common import TRANSFER, Measured, columns, panel, rows, two_coops
+from advpt.jobs.exhibits.common import Measured, caption, columns, panel, rows, two_coops
 from advpt.jobs.methods import ADVPT, ZEROSHOT, table_name
 from advpt.results.exhibit import CLEAN, Cell, Exhibit, Figure, PointCell, Table, robust
 
@@ -17,12 +17,9 @@ def fig3(b: Builder) -> list[Exhibit]:
         runs = b.main(method, dataset, backbone)
         x, y = Cell(runs, CLEAN), Cell(runs, robust(s.pgd))
         points.append(PointCell(s.column(backbone), table_name(method), s.column(dataset), x, y))
-    caption = (
-        f"Accuracy on clean images against that under {s.pgd} (transfer), mean over seeds, 95 % intervals. "
-        f"{two_coops(b, s.datasets, s.backbones)} {s.caption()}"
-    )
+    text = caption(b, "fig3", coops=two_coops(b, s.datasets, s.backbones))
     title, axes = "Figure 3: trade-off of CoOp and AdvPT", ("clean accuracy (%)", "robust accuracy (%)")
-    return [Figure("fig3", title, caption, "points", *axes, tuple(points))]
+    return [Figure("fig3", title, text, "points", *axes, tuple(points))]
 
 
 def fig6(b: Builder) -> list[Exhibit]:
@@ -40,14 +37,10 @@ def fig6(b: Builder) -> list[Exhibit]:
         for at, (dataset, cell) in enumerate(zip(s.targets, row.cells)):
             if cell is not None:
                 points.append(PointCell(row.backbone, series, s.column(dataset), float(at), cell))
-    caption = (
-        f"Tuned on {s.column(s.source)} alone; heads have the classes of each target. PGD is {s.pgd}, made on each "
-        f"target. {s.caption('fig6')}"
-    )
-    title = "Figure 6: domain shift"
+    title, text = "Figure 6: domain shift", caption(b, "fig6", source=s.column(s.source))
     return [
-        Figure("fig6", title, caption, "bars", "", "accuracy (%)", tuple(points)),
-        Table("fig6_table", f"{title}, in numbers", caption, columns(s, s.targets), cells),
+        Figure("fig6", title, text, "bars", "", "accuracy (%)", tuple(points)),
+        Table("fig6_table", f"{title}, in numbers", text, columns(s, s.targets), cells),
     ]
 
 
@@ -65,9 +58,9 @@ def fig7(b: Builder) -> list[Exhibit]:
         runs = tuple(b.job(ADVPT, dataset, backbone, seed, f"nctx{n}", evaluation, settings) for seed in s.seeds)
         for series, metric in shown:
             points.append(PointCell(panel(s, dataset, backbone), series, f"M = {n}", float(n), Cell(runs, metric)))
-    caption = f"AdvPT with 1 to {max(s.contexts)} context vectors. {s.caption()}"
+    text = caption(b, "fig7", most=max(s.contexts))
     title, axes = "Figure 7: number of context vectors", ("context vectors", "accuracy (%)")
-    return [Figure("fig7", title, caption, "lines", *axes, tuple(points))]
+    return [Figure("fig7", title, text, "lines", *axes, tuple(points))]
 
 
 def curves(b: Builder) -> list[Exhibit]:
@@ -85,9 +78,6 @@ def curves(b: Builder) -> list[Exhibit]:
             for eps, spec in zip(s.budgets, specs):
                 cell = Cell(runs, robust(spec, protocol))
                 points.append(PointCell(place, series, f"{eps}/255", float(eps), cell))
-    caption = (
-        f"PGD of {s.budget_steps} steps on the cross-entropy, over its budget; {TRANSFER}. Not in the paper. "
-        f"{two_coops(b, s.timed, s.timed_backbones)} {s.caption()}"
-    )
+    text = caption(b, "curves", coops=two_coops(b, s.timed, s.timed_backbones))
     title, axes = "Accuracy over the attack's budget", ("eps (1/255)", "accuracy (%)")
-    return [Figure("curves", title, caption, "lines", *axes, tuple(points))]
+    return [Figure("curves", title, text, "lines", *axes, tuple(points))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from advpt.jobs.builder import Builder, Evaluation, Inputs
-from advpt.jobs.exhibits.common import NO_DEFENSE, TRANSFER, columns, panel, recipe_facts
+from advpt.jobs.exhibits.common import NO_DEFENSE, caption, columns, panel, recipe_facts
 from advpt.jobs.methods import ADVPT, COCOOP, COOP, PEERS, ZEROSHOT, table_name
 from advpt.jobs.plan import Pairs
 from advpt.results.exhibit import CLEAN, Cell, Exhibit, Figure, PointCell, Table, TableRow, robust
@@ -14,7 +14,7 @@ SHOTS = 16
 
 
 def exhibits(b: Builder) -> list[Exhibit]:
-    s, rows, points, caption = b.setup, [], [], ""
+    s, rows, points, text = b.setup, [], [], ""
     attack, bank = s.peers.attack, s.bank if b.variant.as_published else s.peers.bank
     evaluation = Evaluation((f"{bank}:transfer", f"{attack}:transfer", f"{attack}:adaptive"))
     measured = (CLEAN, robust(bank), robust(attack), robust(attack, "adaptive"))
@@ -28,14 +28,14 @@ def exhibits(b: Builder) -> list[Exhibit]:
             place = f"{panel(s, dataset, backbone)}, {metric.protocol}"
             x, y = Cell(runs[method][i], CLEAN), Cell(runs[method][i], metric)
             points.append(PointCell(place, table_name(method), "", x, y))
-        caption = _caption(b, bank, backbone)
+        text = _caption(b, bank, backbone)
     name, title = "peers", "AdvPT and its peers"
     if b.variant.as_published:
         name, title = "peers_as_published", "AdvPT and its peers, each by its own recipe"
     axes = ("clean accuracy (%)", f"accuracy under {attack} (%)")
     return [
-        Table(name, title, caption, columns(s, s.timed), tuple(rows)),
-        Figure(f"{name}_figure", f"{title}: trade-off", caption, "points", *axes, tuple(points)),
+        Table(name, title, text, columns(s, s.timed), tuple(rows)),
+        Figure(f"{name}_figure", f"{title}: trade-off", text, "points", *axes, tuple(points)),
     ]
 
 
@@ -64,23 +64,12 @@ def _settings(b: Builder, method: str) -> Pairs:
 
 
 def _caption(b: Builder, bank: str, backbone: str) -> str:
-    s = b.setup
-    budget = f"{_own_recipes(b, backbone)} {s.caption()}" if b.variant.as_published else s.caption("peers")
-    return (
-        f"{SHOTS} images of each class, AdvPT's bank {bank}; {TRANSFER}. Methods with visual prompts see what "
-        "was made on CLIP without them under transfer. CAPT has our choices where its paper is not known to us: no "
-        f"reproduction of its numbers. Not in the paper. {budget}"
-    )
-
-
-def _own_recipes(b: Builder, backbone: str) -> str:
-    """The recipe of every peer on the first data set, side by side."""
-    listed = []
-    for dataset, method in itertools.product(b.setup.timed[:1], PEERS):
-        if method != ZEROSHOT:
-            facts = recipe_facts(method, b.values(method, backbone, dataset))
-            listed.append(f"{method}: " + ", ".join(f"{name} {value}" for name, value in facts.items()))
-    return (
-        f"Every method has its own recipe, that of its authors where we know it, and all are judged under "
-        f"{b.setup.peers.attack}: rows differ in more than the method. {'; '.join(listed)}."
-    )
+    budget = b.setup.caption("peers")
+    if b.variant.as_published:
+        recipes = []
+        for dataset, method in itertools.product(b.setup.timed[:1], PEERS):
+            if method != ZEROSHOT:
+                facts = recipe_facts(method, b.values(method, backbone, dataset))
+                recipes.append(f"{method}: " + ", ".join(f"{name} {value}" for name, value in facts.items()))
+        budget = caption(b, "peers_as_published", recipes="; ".join(recipes))
+    return caption(b, "peers", shots=SHOTS, bank=bank, budget=budget)

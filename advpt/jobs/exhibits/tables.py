@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from advpt.jobs.builder import Builder, Evaluation
-from advpt.jobs.exhibits.common import TRANSFER, Measured, columns, rows
+from advpt.jobs.exhibits.common import Measured, caption, columns, rows
 from advpt.jobs.methods import ADVPT, PROBE, ZEROSHOT
 from advpt.results.exhibit import CLEAN, Exhibit, Table, WordColumn, WordTable, robust
 
@@ -17,9 +17,8 @@ def table1(b: Builder) -> list[Exhibit]:
         Measured("rap", robust(s.rap), b.main),
         Measured("pgd", robust(s.adaptive, "adaptive"), b.main),
     )
-    caption = f"PGD is {s.pgd}, RAP {s.rap}; {TRANSFER}. {s.caption('table1')}"
     cells = rows(b, {ZEROSHOT: "1", ADVPT: "1"}, s.datasets, measured)
-    return [Table("table1", "Table 1: clean and robust accuracy", caption, columns(s, s.datasets), cells)]
+    return [Table("table1", "Table 1: clean and robust accuracy", caption(b, "table1"), columns(s, s.datasets), cells)]
 
 
 def _defended(b: Builder, method: str, dataset: str, backbone: str, attack: str) -> tuple[str, ...]:
@@ -45,13 +44,8 @@ def table2(b: Builder) -> list[Exhibit]:
 
     measured = [Measured("pgd40", robust(s.pgd, defense=each.chain), defended, each) for each in s.defenses]
     cells = rows(b, {ZEROSHOT: "2", ADVPT: "2"}, s.datasets, measured)
-    listed = ", ".join(f"{each.name} is {each.chain}" for each in s.defenses)
-    caption = (
-        f"PGD is {s.pgd} against the undefended encoder; {listed}. The attacker does not know the defense, and "
-        "nothing is clamped to the clean image. Costly defenses are evaluated on a part of the images. "
-        f"{s.caption('table2')}"
-    )
-    return [Table("table2", "Table 2: behind input defenses", caption, columns(s, s.datasets), cells)]
+    text = caption(b, "table2", listed=", ".join(f"{each.name} is {each.chain}" for each in s.defenses))
+    return [Table("table2", "Table 2: behind input defenses", text, columns(s, s.datasets), cells)]
 
 
 def table3(b: Builder) -> list[Exhibit]:
@@ -72,12 +66,7 @@ def table3(b: Builder) -> list[Exhibit]:
         Measured("autoattack", adaptive, b.main if s.together else alone),
     )
     cells = rows(b, {ZEROSHOT: "3", ADVPT: "3"}, s.datasets, measured)
-    caption = (
-        f"AutoAttack is {s.aa}, the adaptive attacker {s.aa_adaptive}; {TRANSFER}. AutoAttack leaves images alone "
-        "that the attacked prompt gets wrong: their share, and the accuracy on the others, stand below each number. "
-        f"{s.caption('table3')}"
-    )
-    return [Table("table3", "Table 3: AutoAttack", caption, columns(s, s.datasets), cells)]
+    return [Table("table3", "Table 3: AutoAttack", caption(b, "table3"), columns(s, s.datasets), cells)]
 
 
 def table4(b: Builder) -> list[Exhibit]:
@@ -96,12 +85,7 @@ def table4(b: Builder) -> list[Exhibit]:
         Measured("pgd", robust(s.adaptive, "adaptive"), runs),
     )
     cells = rows(b, {PROBE: "4", ADVPT: "1"}, s.probed, measured)
-    caption = (
-        f"Logistic regression on all training images; PGD is {s.pgd} on the very images of Table 1 (the paper does "
-        "not say which PGD), the adaptive attacker goes through the head or the prompt. AdvPT's published numbers "
-        f"are Table 1's. {s.caption('table4')}"
-    )
-    return [Table("table4", "Table 4: linear probe", caption, columns(s, s.probed), cells)]
+    return [Table("table4", "Table 4: linear probe", caption(b, "table4"), columns(s, s.probed), cells)]
 
 
 def table5(b: Builder) -> list[Exhibit]:
@@ -112,10 +96,5 @@ def table5(b: Builder) -> list[Exhibit]:
         for backbone in s.backbones
         for dataset in s.datasets
     )
-    caption = (
-        f"Euclidean distance to the token table of the same backbone, seed {s.seeds[0]}. The paper does not say how "
-        "it chose its five words, nor for which backbone; here they are the five smallest distances between a vector "
-        "and its nearest word, and each vector's own nearest word. Beside them the words of the same vectors before "
-        f"tuning: a vector near zero is close to any small token. {s.caption('table5')}"
-    )
-    return [WordTable("table5", "Table 5: nearest words of the learned vectors", caption, words)]
+    title = "Table 5: nearest words of the learned vectors"
+    return [WordTable("table5", title, caption(b, "table5"), words)]

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from advpt.data import catalog
 from advpt.jobs.builder import Builder, Evaluation, Inputs
-from advpt.jobs.exhibits.common import columns
+from advpt.jobs.exhibits.common import caption, columns
 from advpt.jobs.methods import TAPT_DESIGNS
 from advpt.jobs.setup import TaptSetup
 from advpt.results.exhibit import CLEAN, Cell, Exhibit, Metric, Table, TableRow, robust
@@ -38,29 +38,16 @@ def exhibits(b: Builder) -> list[Exhibit]:
                 names = (column(backbone), method, defense or "none", attack, metric.protocol or "-")
                 rows.append(TableRow(*names, tuple(cells)))
     attacks = ", ".join(f"{name} is {attack}" for name, attack in s.attacks.items())
-    caption = (
-        "APT-X are prompts tuned on attacked images, TAPT-X the same tuned once more on every test image: tapt starts "
-        "each image from the trained prompts, tapt:constructed from what the released code restores (untrained prompts "
-        "in V, all but two input vectors in VLI; VLJ is not concerned). static attacks the prompts before the tuning, "
-        "as the paper does; tuned attacks through what the tuning makes of them on the clean image; adaptive "
-        f"differentiates through the tuning (EOT over views). {attacks}; tuned {s.tuned}, adaptive {s.adaptive}. "
-        f"{_statistics_text(b)} aa leaves images alone: their share, and the accuracy on the others, stand beside. "
-        f"{s.caption}"
-    )
-    return [Table("tapt", "TAPT: tuning at test time", caption, columns(b.setup, s.datasets), tuple(rows))]
+    text = caption(b, "tapt", attacks=attacks, statistics=_statistics_text(b))
+    return [Table("tapt", "TAPT: tuning at test time", text, columns(b.setup, s.datasets), tuple(rows))]
 
 
 def _statistics_text(b: Builder) -> str:
     """What the statistics are taken over, and what the paper takes."""
-    s = b.setup.tapt
-    source, facts = b.setup.column(s.source), catalog.get(s.source)
-    whole, part = facts.counts[0], s.shots * facts.classes
-    if b.variant.all_statistics:
-        return f"Statistics are taken over all {whole:,} training images of {source}."
-    return (
-        f"Statistics are taken over {s.shots} training images of each class of {source} ({part:,}), where TAPT's "
-        f"authors take all of ImageNet's; --all-statistics takes all {whole:,}."
-    )
+    s, facts = b.setup.tapt, catalog.get(b.setup.tapt.source)
+    name = "tapt_all_statistics" if b.variant.all_statistics else "tapt_statistics"
+    counts = {"part": s.shots * facts.classes, "whole": facts.counts[0]}
+    return caption(b, name, source=b.setup.column(s.source), **counts)
 
 
 def _measured(s: TaptSetup) -> Iterator[tuple[str, Metric, bool]]:
