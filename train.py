@@ -115,14 +115,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     with naming_missing_settings(HERE, cfg):
         extend_cfg(cfg)
     trainer = args.trainer or "AdvPT"
-    require_trainer(trainer)
     dataset_yaml, trainer_yaml = yaml_files(args)
-    if not args.config_file and not trainer_yaml.is_file():
-        known = sorted(p.name for p in (HERE / "configs/trainers").iterdir() if p.is_dir())
-        raise ConfigError(
-            f"no embedded default for trainer {trainer!r} (there is one for {', '.join(known)}); name a yaml with "
-            "--config-file"
-        )
     merge_yaml(cfg, dataset_yaml)
     try:
         merge_yaml(cfg, trainer_yaml)
@@ -158,11 +151,29 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
 
 
 def yaml_files(args: argparse.Namespace) -> tuple[Path, Path]:
-    """The yaml files of the data set and of the trainer."""
-    return (
-        Path(args.dataset_config_file or HERE / "configs/datasets/digits.yaml"),
-        Path(args.config_file or HERE / f"configs/trainers/{args.trainer or 'AdvPT'}/democlip.yaml"),
-    )
+    """The yaml files of the data set and of the trainer.
+
+    Raises:
+        ConfigError: a trainer that no file registers, said before the keys of its yaml or its missing settings are
+            blamed; or one that has no embedded default.
+    """
+    from dassl.engine import TRAINER_REGISTRY
+
+    trainer, names = args.trainer or "AdvPT", TRAINER_REGISTRY.registered_names()
+    if trainer not in names:
+        raise ConfigError(
+            f"--trainer: {unknown_name('trainer', trainer, names)}. A trainer of your own needs its file in "
+            f"{HERE / 'trainers'} and an import line in the __init__.py there"
+        )
+    of_data = Path(args.dataset_config_file or HERE / "configs/datasets/digits.yaml")
+    of_trainer = Path(args.config_file or HERE / f"configs/trainers/{trainer}/democlip.yaml")
+    if not args.config_file and not of_trainer.is_file():
+        known = sorted(p.name for p in (HERE / "configs/trainers").iterdir() if p.is_dir())
+        raise ConfigError(
+            f"no embedded default for trainer {trainer!r} (there is one for {', '.join(known)}); name a yaml with "
+            "--config-file"
+        )
+    return of_data, of_trainer
 
 
 def take_layout(cfg: CfgNode, run: str) -> dict[str, str]:
@@ -335,20 +346,6 @@ def lists_of(trainer: Any) -> DataLists | None:
 
     manager = getattr(trainer, "dm", None)
     return DataLists.of(manager.dataset) if manager is not None else None
-
-
-# --- mistakes ---------------------------------------------------------------------------------------------------------
-
-
-def require_trainer(name: str) -> None:
-    """Refuse a trainer that no file registers, before the keys of its yaml or its missing settings are blamed."""
-    from dassl.engine import TRAINER_REGISTRY
-
-    if name not in TRAINER_REGISTRY.registered_names():
-        raise ConfigError(
-            f"--trainer: {unknown_name('trainer', name, TRAINER_REGISTRY.registered_names())}. A trainer of your own "
-            f"needs its file in {HERE / 'trainers'} and an import line in the __init__.py there"
-        )
 
 
 if __name__ == "__main__":

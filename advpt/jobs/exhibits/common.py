@@ -49,28 +49,25 @@ def panel(setup: ReproductionSetup, dataset: str, backbone: str) -> str:
 def rows(
     b: Builder, tables: Mapping[str, str], datasets: Sequence[str], measured: Sequence[Measured]
 ) -> tuple[TableRow, ...]:
-    """A row for each backbone, number and method. ``tables``: the methods, and where their published numbers stand."""
-    return tuple(
-        _row(b, table, method, backbone, datasets, each)
-        for backbone in b.setup.backbones
-        for each in measured
-        for method, table in tables.items()
-    )
+    """A row for each backbone, number and method. Published numbers stand under the method's, the defense's and the
+    attack's names in the paper, which has no adaptive attackers.
 
-
-def _row(b: Builder, table: str, method: str, backbone: str, datasets: Sequence[str], measured: Measured) -> TableRow:
-    """Published numbers stand under the method's, the defense's and the attack's names in the paper, which has no
-    adaptive attackers."""
-    metric, behind, column = measured.metric, measured.behind, b.setup.column
-    adaptive, name, cells = metric.protocol == "adaptive", methods.table_name(method), []
-    for dataset in datasets:
-        published = None
-        if behind.published and not adaptive:
-            names = (column(backbone), column(dataset), name, behind.published, measured.attack)
-            published = PaperCell(table, *names)
-        cells.append(Cell(measured.runs(method, dataset, backbone), metric, published))
-    attack = f"{measured.attack} ({metric.attack})" if adaptive else measured.attack
-    return TableRow(column(backbone), name, behind.name, attack, metric.protocol or "-", tuple(cells))
+    Args:
+        tables: the methods, and the paper's table of each.
+    """
+    made, column = [], b.setup.column
+    for backbone, each, (method, table) in itertools.product(b.setup.backbones, measured, tables.items()):
+        name, adaptive, cells = methods.table_name(method), each.metric.protocol == "adaptive", []
+        for dataset in datasets:
+            published = None
+            if each.behind.published and not adaptive:
+                places = (column(backbone), column(dataset), name, each.behind.published)
+                published = PaperCell(table, *places, each.attack)
+            cells.append(Cell(each.runs(method, dataset, backbone), each.metric, published))
+        attack = f"{each.attack} ({each.metric.attack})" if adaptive else each.attack
+        protocol = each.metric.protocol or "-"
+        made.append(TableRow(column(backbone), name, each.behind.name, attack, protocol, tuple(cells)))
+    return tuple(made)
 
 
 def recipe_facts(trainer: str, values: Mapping[str, object]) -> dict[str, str]:

@@ -144,23 +144,20 @@ class ReproductionSetup:
         """
         datasets = {*self.datasets, *self.targets, *self.timed, *self.tapt.datasets}
         every_backbone = {*self.backbones, *self.tapt.backbones}
-        for option, kind, names, known in (
-            ("--only", "data set", only, datasets),
-            ("--backbones", "backbone", backbones, every_backbone),
-        ):
-            for name in names:
-                if name not in known:
-                    raise ConfigError(f"{option}: {unknown_name(kind, name, known)}")
+        for name in only:
+            if name not in datasets:
+                raise ConfigError(f"--only: {unknown_name('data set', name, datasets)}")
+        for name in backbones:
+            if name not in every_backbone:
+                raise ConfigError(f"--backbones: {unknown_name('backbone', name, every_backbone)}")
 
         def keep(names: tuple[str, ...], wanted: Sequence[str]) -> tuple[str, ...]:
             return tuple(name for name in names if not wanted or name in wanted)
 
-        peers = dataclasses.replace(
-            self.peers, backbones=keep(self.peers.backbones, backbones), seeds=tuple(seeds) or self.peers.seeds
-        )
-        tapt = dataclasses.replace(
-            self.tapt, datasets=keep(self.tapt.datasets, only), backbones=keep(self.tapt.backbones, backbones)
-        )
+        of_peers = keep(self.peers.backbones, backbones)
+        peers = dataclasses.replace(self.peers, backbones=of_peers, seeds=tuple(seeds) or self.peers.seeds)
+        of_tapt = keep(self.tapt.backbones, backbones)
+        tapt = dataclasses.replace(self.tapt, datasets=keep(self.tapt.datasets, only), backbones=of_tapt)
         return dataclasses.replace(
             self,
             datasets=keep(self.datasets, only),
@@ -184,8 +181,7 @@ def _tuples(value: Any) -> Any:
 
 def _load(name: str) -> ReproductionSetup:
     """The setup in ``<name>.toml``; a name that no field has, or a field that has no value, is a TypeError."""
-    text = Path(__file__).with_name(f"{name}.toml").read_text(encoding="utf-8")
-    values = _tuples(tomllib.loads(text))
+    values = _tuples(tomllib.loads(Path(__file__).with_name(f"{name}.toml").read_text(encoding="utf-8")))
     values["defenses"] = tuple(InputDefense(**each) for each in values["defenses"])
     values |= {"peers": PeerSetup(**values["peers"]), "tapt": TaptSetup(**values["tapt"])}
     return ReproductionSetup(name, **values)
