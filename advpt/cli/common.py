@@ -18,11 +18,10 @@ from advpt.cluster import ENGINES, Engine
 from advpt.data import data_root
 from advpt.errors import ConfigError
 from advpt.jobs import prerequisites
+from advpt.jobs.backends import Backend, LocalBackend, RayBackend, slots_here
 from advpt.jobs.display import display_on, in_words
 from advpt.jobs.estimate import Recorded, work
-from advpt.jobs.executor import Backend, Executor, Summary
-from advpt.jobs.local import LocalBackend, slots_here
-from advpt.jobs.on_ray import RayBackend
+from advpt.jobs.executor import Executor, Summary
 from advpt.jobs.places import Places, command, is_complete
 from advpt.jobs.plan import Pairs, Plan
 

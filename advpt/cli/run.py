@@ -11,10 +11,10 @@ from advpt.cli import common
 from advpt.cli.report import print_tables
 from advpt.errors import ConfigError
 from advpt.evaluation import record as records
+from advpt.jobs.backends import LocalBackend, slots_here
 from advpt.jobs.display import display_on
 from advpt.jobs.estimate import Recorded
 from advpt.jobs.executor import Executor
-from advpt.jobs.local import LocalBackend, slots_here
 from advpt.jobs.places import Places
 from advpt.jobs.plan import Pairs
 from advpt.jobs.scripts import SCRIPTS, Request, Script, result_lines

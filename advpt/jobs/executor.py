@@ -12,19 +12,18 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from advpt import progress
 from advpt.evaluation import run_folder
 from advpt.files import open_locked, write_json
+from advpt.jobs.backends import Backend, LocalBackend
 from advpt.jobs.display import Display, in_words
 from advpt.jobs.estimate import Recorded
-from advpt.jobs.local import LocalBackend
 from advpt.jobs.places import Places, command, is_complete, may_change, problems
 from advpt.jobs.plan import Job, Plan
-from advpt.jobs.process import POLL_SECONDS, ProcessExit, ProcessSpec
+from advpt.jobs.process import POLL_SECONDS, ProcessSpec
 
 log = logging.getLogger(__name__)
 
@@ -46,27 +45,6 @@ class Summary:
     @property
     def ok(self) -> bool:
         return not self.failed and not self.blocked
-
-
-class Backend(Protocol):
-    """Runs processes: on this machine (:class:`advpt.jobs.local.LocalBackend`), or on a cluster
-    (:class:`advpt.jobs.on_ray.RayBackend`)."""
-
-    @property
-    def environment(self) -> Mapping[str, str]:
-        """Of every process."""
-
-    def room(self) -> int:
-        """How many more processes may begin now."""
-
-    def begin(self, spec: ProcessSpec, lock: int) -> None:
-        """Begin one; from now on the open file ``lock`` belongs to the backend."""
-
-    def ended(self) -> list[ProcessExit]:
-        """Those that ended since the last call."""
-
-    def end(self) -> None:
-        """End all that run."""
 
 
 class Executor:
@@ -93,7 +71,7 @@ class Executor:
     ) -> None:
         self.plan, self.places, self.retries, self.keep_going = plan, places, retries, keep_going
         self.display = display or Display(log.info)
-        self.backend: Backend = backend or LocalBackend()
+        self.backend = backend or LocalBackend()
         self.start = start or (lambda job: command(job, plan, places))
         self.recorded = Recorded(places.output)
         self.summary = Summary()

@@ -9,8 +9,8 @@ import pytest
 
 from advpt.cli import common, parser
 from advpt.errors import ConfigError
+from advpt.jobs.backends import slots_here
 from advpt.jobs.exhibits import plan_exhibits
-from advpt.jobs.local import slots_here
 from advpt.jobs.places import Places
 from advpt.jobs.plan import Plan
 from advpt.jobs.setup import PAPER

@@ -7,9 +7,9 @@ from collections import Counter
 from pathlib import Path
 
 from advpt.evaluation import record as records
+from advpt.jobs.backends import Backend, LocalBackend
 from advpt.jobs.display import Display
-from advpt.jobs.executor import Backend, Executor
-from advpt.jobs.local import LocalBackend
+from advpt.jobs.executor import Executor
 from advpt.jobs.places import Places
 from advpt.jobs.plan import Job, Plan
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from advpt.errors import ConfigError, unknown_name
 from advpt.jobs.builder import Builder, Variant
-from advpt.jobs.exhibits import clock, figures, peers, tables, tapt
+from advpt.jobs.exhibits import figures, peers, tables, tapt
 from advpt.jobs.plan import Plan
 from advpt.jobs.setup import ReproductionSetup
 from advpt.results.exhibit import Exhibit, Figure
@@ -20,12 +20,12 @@ EXHIBITS: dict[str, Callable[[Builder], list[Exhibit]]] = {
     "table4": tables.table4,
     "table5": tables.table5,
     "fig3": figures.fig3,
-    "fig4": clock.fig4,
-    "fig5": clock.fig5,
+    "fig4": figures.fig4,
+    "fig5": figures.fig5,
     "fig6": figures.fig6,
     "fig7": figures.fig7,
     "curves": figures.curves,
-    "efficiency": clock.efficiency,
+    "efficiency": figures.efficiency,
     "peers": peers.exhibits,
     "tapt": tapt.exhibits,
 }
