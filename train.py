@@ -14,17 +14,17 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from yacs.config import CfgNode
 
+from advpt import settings
 from advpt.advice import advice_on_nodes, explanation, naming_missing_settings
+from advpt.data.listing import require_unicode
+from advpt.data.lists import DataLists
 from advpt.errors import ConfigError, unknown_name
 from advpt.settings import leaves, merge_overrides, merge_yaml, unread
 from advpt.signals import explain_stop, stoppable
-
-if TYPE_CHECKING:
-    from advpt.data.lists import DataLists
 
 HERE = Path(__file__).resolve().parent
 log = logging.getLogger("train")
@@ -88,9 +88,7 @@ def main(argv: list[str] | None = None) -> int:
 def extend_cfg(cfg: CfgNode) -> None:
     """Add settings to Dassl's. Those of a trainer from another repository go here: copy the lines about it from the
     ``extend_cfg`` of its own train.py, below."""
-    from advpt.settings import extend_cfg
-
-    extend_cfg(cfg)
+    settings.extend_cfg(cfg)
 
 
 def register_plugins() -> None:
@@ -108,7 +106,6 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     register_plugins()
     from dassl.config import get_cfg_default
 
-    from advpt.data.listing import require_unicode
     from advpt.evaluation.run_folder import usual_folder
 
     cfg = get_cfg_default()
@@ -327,7 +324,6 @@ def done_already(args: argparse.Namespace, cfg: CfgNode, evaluated: str = "") ->
     from dassl.data.datasets import build_dataset
     from dassl.utils import set_random_seed
 
-    from advpt.data.lists import DataLists
     from advpt.evaluation.run_folder import claim, is_done
 
     folder = Path(cfg.OUTPUT_DIR)
@@ -342,8 +338,6 @@ def done_already(args: argparse.Namespace, cfg: CfgNode, evaluated: str = "") ->
 
 def lists_of(trainer: Any) -> DataLists | None:
     """The lists of a trainer's data; None where its loaders are not Dassl's."""
-    from advpt.data.lists import DataLists
-
     manager = getattr(trainer, "dm", None)
     return DataLists.of(manager.dataset) if manager is not None else None
 

@@ -17,12 +17,11 @@ from tabulate import tabulate
 from advpt.cluster import ENGINES, Engine
 from advpt.data import data_root
 from advpt.errors import ConfigError
-from advpt.jobs import prerequisites
 from advpt.jobs.backends import Backend, LocalBackend, RayBackend, slots_here
 from advpt.jobs.display import display_on, in_words
 from advpt.jobs.estimate import Recorded, work
 from advpt.jobs.executor import Executor, Summary
-from advpt.jobs.places import Places, command, is_complete
+from advpt.jobs.places import Places, command, is_complete, missing_data, missing_weights
 from advpt.jobs.plan import Pairs, Plan
 
 PLAN_HEADS = ("trainer", "what", "data set", "backbone", "shots", "seeds", "done")
@@ -162,8 +161,8 @@ def estimate(plan: Plan, places: Places, workers: int, sharing: Collection[str],
 
 def print_missing(plan: Plan, places: Places) -> list[str]:
     """Sentences on weights and data sets that are not there; those on data sets are returned."""
-    absent = prerequisites.missing_data(plan, places)
-    for line in prerequisites.missing_weights(plan, places):
+    absent = missing_data(plan, places)
+    for line in missing_weights(plan, places):
         print(f"weights   {line}")
     for line in absent:
         print(f"missing   {line}")
