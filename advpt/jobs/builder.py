@@ -27,16 +27,6 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What a run starts from: images per class (-1: all), and other jobs; see :class:`advpt.jobs.plan.Job`."""
-
-    shots: int = -1
-    model: str = ""
-    runs: Pairs = ()
-    after: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Variant:
     """``as_published``: the methods of peers have the recipes of their authors. ``all_statistics``: TAPT's statistics
     are taken over all training images."""
@@ -69,9 +59,14 @@ class Builder(Planner):
         purpose: str,
         evaluation: Evaluation,
         settings: Sequence[tuple[str, str]] = (),
-        inputs: Inputs = Inputs(),  # noqa: B008 - frozen
+        *,
+        shots: int = -1,
+        model: str = "",
+        runs: Pairs = (),
+        after: tuple[str, ...] = (),
     ) -> str:
-        """The id of a run of a method (a trainer, or a name of :mod:`advpt.jobs.methods`)."""
+        """The id of a run of a method (a trainer, or a name of :mod:`advpt.jobs.methods`); ``shots`` and what follows
+        are of :class:`advpt.jobs.plan.Job`."""
         recipe, subset = self.recipes.of(method, backbone, dataset), evaluation.subset
         subset = self.setup.subset if subset is None else subset
         pairs = [*recipe.settings, *self.setup.common]
@@ -84,15 +79,15 @@ class Builder(Planner):
                 trainer=recipe.trainer,
                 dataset=dataset,
                 backbone=backbone,
-                shots=inputs.shots,
+                shots=shots,
                 seed=seed,
                 purpose=f"{purpose}-clean" if method == methods.COOP_CLEAN else purpose,
                 config=recipe.config,
                 dataset_config=self.recipes.dataset(dataset),
                 settings=tuple(pairs),
-                model=inputs.model,
-                runs=inputs.runs,
-                after=inputs.after,
+                model=model,
+                runs=runs,
+                after=after,
             )
         )
 
@@ -131,6 +126,6 @@ class Builder(Planner):
         """Evaluate what :meth:`main` trained (on ``source``, else on the same data set); zero-shot CLIP as it is."""
         models = ("",) if method == methods.ZEROSHOT else self.main(method, source or dataset, backbone)
         return tuple(
-            self.job(method, dataset, backbone, seed, purpose, evaluation, inputs=Inputs(model=model))
+            self.job(method, dataset, backbone, seed, purpose, evaluation, model=model)
             for seed, model in zip(self.seeds(method), models)
         )

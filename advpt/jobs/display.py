@@ -19,7 +19,7 @@ class Display:
         write: takes one line. seconds: between two states.
     """
 
-    def __init__(self, write: Callable[[str], None], seconds: float = PLAIN_SECONDS) -> None:
+    def __init__(self, write: Callable[[str], object], seconds: float = PLAIN_SECONDS) -> None:
         self.write, self.seconds = write, seconds
         self._last, self._lines = time.monotonic(), list[str]()
 

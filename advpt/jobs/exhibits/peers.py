@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from advpt.jobs.builder import Builder, Evaluation, Inputs
+from advpt.jobs.builder import Builder, Evaluation
 from advpt.jobs.exhibits.common import NO_DEFENSE, caption, columns, panel, recipe_facts
 from advpt.jobs.methods import ADVPT, COCOOP, COOP, PEERS, ZEROSHOT, table_name
 from advpt.jobs.plan import Pairs
@@ -40,9 +40,9 @@ def exhibits(b: Builder) -> list[Exhibit]:
 
 
 def _runs(b: Builder, method: str, dataset: str, backbone: str, evaluation: Evaluation) -> tuple[str, ...]:
-    settings, inputs = _settings(b, method), Inputs(shots=-1 if method == ZEROSHOT else SHOTS)
+    settings, shots = _settings(b, method), -1 if method == ZEROSHOT else SHOTS
     seeds = b.seeds(method, b.setup.peers.seeds)
-    return tuple(b.job(method, dataset, backbone, seed, "peers", evaluation, settings, inputs) for seed in seeds)
+    return tuple(b.job(method, dataset, backbone, seed, "peers", evaluation, settings, shots=shots) for seed in seeds)
 
 
 def _settings(b: Builder, method: str) -> Pairs:

@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Iterator
 
 from advpt.data import catalog
-from advpt.jobs.builder import Builder, Evaluation, Inputs
+from advpt.jobs.builder import Builder, Evaluation
 from advpt.jobs.exhibits.common import caption, columns
 from advpt.jobs.methods import TAPT_DESIGNS
 from advpt.jobs.setup import TaptSetup
@@ -31,12 +31,12 @@ def exhibits(b: Builder) -> list[Exhibit]:
                 if defense.endswith("constructed") and metric.protocol in ("tuned", "adaptive"):
                     continue
                 number, cells = dataclasses.replace(metric, defense=defense), []
+                table = "tapt 2" if attack == "clean" else "tapt 1"
                 for dataset in s.datasets:
-                    table, names = "tapt 2" if attack == "clean" else "tapt 1", (column(backbone), column(dataset))
-                    key = PaperCell(table, *names, method, "none", attack) if published else None
-                    cells.append(Cell((runs[design][dataset],), number, key))
-                names = (column(backbone), method, defense or "none", attack, metric.protocol or "-")
-                rows.append(TableRow(*names, tuple(cells)))
+                    key = PaperCell(table, column(backbone), column(dataset), method, "none", attack)
+                    cells.append(Cell((runs[design][dataset],), number, key if published else None))
+                about = (column(backbone), method, defense or "none", attack, metric.protocol or "-")
+                rows.append(TableRow(*about, tuple(cells)))
     attacks = ", ".join(f"{name} is {attack}" for name, attack in s.attacks.items())
     text = caption(b, "tapt", attacks=attacks, statistics=_statistics_text(b))
     return [Table("tapt", "TAPT: tuning at test time", text, columns(b.setup, s.datasets), tuple(rows))]
@@ -67,7 +67,7 @@ def _evaluated(b: Builder, backbone: str, trained_by: str, trainer: str) -> dict
         context = [(f"TRAINER.{trained_by.upper()}.{leaf}", value) for leaf, value in s.context]
         settings = [*s.pretraining, *context, *more]
         evaluation = Evaluation(subset=s.subset)
-        return b.job(trained_by, s.source, backbone, seed, purpose, evaluation, settings, Inputs(s.shots))
+        return b.job(trained_by, s.source, backbone, seed, purpose, evaluation, settings, shots=s.shots)
 
     defensive = prompts("defensive")
     clean = prompts("clean", (f"TRAINER.{trained_by.upper()}.LOSS", "clean"))
@@ -77,9 +77,10 @@ def _evaluated(b: Builder, backbone: str, trained_by: str, trainer: str) -> dict
     settings += [(f"TRAINER.TAPT.{leaf}", value) for leaf, value in s.context]
     if b.variant.all_statistics:
         settings += [("TRAINER.TAPT.ADV_STATISTICS", "all"), ("TRAINER.TAPT.CLEAN_STATISTICS", "all")]
-    inputs = Inputs(-1 if b.variant.all_statistics else s.shots, defensive, (("TRAINER.TAPT.CLEAN_RUN", clean),))
     evaluation, ids = Evaluation(tuple(attacks), subset=s.subset), dict[str, str]()
+    shots, runs = -1 if b.variant.all_statistics else s.shots, (("TRAINER.TAPT.CLEAN_RUN", clean),)
     for dataset in dict.fromkeys((s.source, *s.datasets)):
-        ids[dataset] = b.job(trainer, dataset, backbone, seed, "tuned", evaluation, settings, inputs)
-        inputs = dataclasses.replace(inputs, after=(ids[s.source],))  # which makes the statistics
+        after = tuple(ids.values())[:1]  # the source's, which makes the statistics
+        about = (trainer, dataset, backbone, seed, "tuned", evaluation, settings)
+        ids[dataset] = b.job(*about, shots=shots, model=defensive, runs=runs, after=after)
     return ids
