@@ -71,7 +71,7 @@ class Runs(Planner):
 
     def __init__(self, request: Request) -> None:
         super().__init__()
-        self.settings = request.settings
+        self.settings, self.recipes = request.settings, Recipes(request.repository)
         self.dataset, self.backbone, *_ = request.words or ("digits", "democlip")
 
     def run(
@@ -84,24 +84,23 @@ class Runs(Planner):
         recipe: Pairs = (),
         dataset: str = "",
         config: str = "",
-        dataset_config: str = "",
         shots: int = -1,
         model: str = "",
         runs: Pairs = (),
     ) -> str:
         """The id of a job in the folder ``place``: of one seed, or of several in folders below it. ``recipe``: settings
         that those of the request may change."""
-        several, dataset = () if isinstance(seeds, int) else tuple(seeds), dataset or self.dataset
+        several = () if isinstance(seeds, int) else tuple(seeds)
         return self.add(
             Job(
                 trainer=trainer,
-                dataset=dataset,
+                dataset=dataset or self.dataset,
                 backbone=self.backbone,
                 shots=shots,
                 seed=seeds if isinstance(seeds, int) else several[0],
                 purpose="script",
                 config=config or f"{TRAINERS}/{trainer}/{self.backbone}.yaml",
-                dataset_config=dataset_config or f"{DATASETS}/{dataset}.yaml",
+                dataset_config=self.recipes.dataset(dataset) if dataset else f"{DATASETS}/{self.dataset}.yaml",
                 settings=(*recipe, *self.settings, *settings),
                 model=model,
                 runs=runs,
@@ -175,13 +174,12 @@ def base_to_new(request: Request) -> Script:
 def cross_dataset(request: Request) -> Script:
     """Tune on one data set, evaluate on others."""
     (source, backbone, *targets), trainer, runs = request.words, request.trainers[0], Runs(request)
-    recipes, shots = Recipes(request.repository), shots_of(request.shots[0])
+    shots = shots_of(request.shots[0])
     top = f"{folder_name(source, request.root)}/{trainer}/{backbone}_{request.shots[0]}shots"
     for seed in request.seeds:
         model = ""
         for dataset in (source, *targets):
-            place, data = f"{top}/{dataset}/seed{seed}", recipes.dataset(dataset)
-            made = runs.run(trainer, place, seed, dataset=dataset, dataset_config=data, shots=shots, model=model)
+            made = runs.run(trainer, f"{top}/{dataset}/seed{seed}", seed, dataset=dataset, shots=shots, model=model)
             model = model or made
     return Script(runs.plan(), tuple(("", f"{top}/{dataset}") for dataset in (source, *targets)))
 
