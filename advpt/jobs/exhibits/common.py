@@ -25,14 +25,17 @@ def caption(b: Builder, name: str, **facts: object) -> str:
     return _CAPTIONS[name].format(s=b.setup, more=more, transfer=_CAPTIONS["transfer"], **facts)
 
 
+RunsOf = Callable[[str, str, str], tuple[str, ...]]  # ids of a method's runs on a data set and a backbone
+
+
 @dataclass(frozen=True)
 class Measured:
-    """A number of a table: the attack's name in the paper, which number of a run it is, ids of the runs that have it by
-    method, data set and backbone, and the defense."""
+    """A number of a table: the attack's name in the paper, which number of a run it is, the runs that have it, and the
+    defense."""
 
     attack: str
     metric: Metric
-    runs: Callable[[str, str, str], tuple[str, ...]]
+    runs: RunsOf
     behind: InputDefense = UNDEFENDED
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 from advpt.jobs.builder import Builder, Evaluation
@@ -27,11 +28,7 @@ def fig3(b: Builder) -> list[Exhibit]:
 def fig6(b: Builder) -> list[Exhibit]:
     """Prompts of one data set on its shifted versions."""
     s, points = b.setup, []
-
-    def shifted(method: str, dataset: str, backbone: str) -> tuple[str, ...]:
-        evaluation = Evaluation((f"{s.pgd}:transfer",))
-        return b.evaluated(method, dataset, backbone, "shift", evaluation, source=s.source)
-
+    shifted = partial(b.evaluated, purpose="shift", evaluation=Evaluation((f"{s.pgd}:transfer",)), source=s.source)
     measured = (Measured("clean", CLEAN, shifted), Measured("pgd40", robust(s.pgd), shifted))
     cells = rows(b, {ZEROSHOT: "shift", ADVPT: "shift"}, s.targets, measured)
     for row in cells:
@@ -101,22 +98,17 @@ def efficiency(b: Builder) -> list[Exhibit]:
     return _clock_figure(b, "efficiency", title, ENCODER_TRAINERS, note)
 
 
-def _runs(b: Builder, trainer: str, dataset: str, backbone: str) -> tuple[str, ...]:
-    """Ids of training runs that measure their accuracy along the way."""
-    s = b.setup
-    settings = [("TRAIN.CURVE_FREQ", str(s.curve_every[trainer])), *s.clock_settings.get(trainer, ())]
-    evaluation = Evaluation((f"{s.pgd}:transfer",), subset=s.clock_subset)
-    seeds = s.seeds[: s.clock_seeds or None]
-    return tuple(b.job(trainer, dataset, backbone, seed, "clock", evaluation, settings) for seed in seeds)
-
-
 def _clock_figure(b: Builder, name: str, title: str, trainers: Sequence[str], note: str = "") -> list[Exhibit]:
     """AdvPT and other trainers over wall-clock: a panel for clean and one for robust accuracy."""
     s, curves = b.setup, []
+    evaluation = Evaluation((f"{s.pgd}:transfer",), subset=s.clock_subset)
+    seeds = s.seeds[: s.clock_seeds or None]
     parts: tuple[Literal["clean", "robust"], ...] = ("clean", "robust")
     for dataset, backbone, part in itertools.product(s.timed, s.timed_backbones, parts):
         for trainer in (ADVPT, *trainers):
-            runs = _runs(b, trainer, dataset, backbone)
+            settings = [("TRAIN.CURVE_FREQ", str(s.curve_every[trainer])), *s.clock_settings.get(trainer, ())]
+            about = (trainer, dataset, backbone)
+            runs = tuple(b.job(*about, seed, "clock", evaluation, settings) for seed in seeds)
             curves.append(TimeCurve(f"{panel(s, dataset, backbone)}, {part}", trainer, runs, part))
     text = caption(b, "clock", note=note)
     axes = ("wall-clock (s)", "accuracy (%)")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from advpt.jobs.builder import Builder, Evaluation
-from advpt.jobs.exhibits.common import Measured, caption, columns, rows
+from advpt.jobs.exhibits.common import Measured, RunsOf, caption, columns, rows
 from advpt.jobs.methods import ADVPT, PROBE, ZEROSHOT
 from advpt.results.exhibit import CLEAN, Exhibit, Table, WordColumn, WordTable, robust
 
@@ -21,9 +23,9 @@ def table1(b: Builder) -> list[Exhibit]:
     return [Table("table1", "Table 1: clean and robust accuracy", caption(b, "table1"), columns(s, s.datasets), cells)]
 
 
-def _defended(b: Builder, method: str, dataset: str, backbone: str, attack: str) -> tuple[str, ...]:
-    """Ids of the runs behind input defenses under PGD (Table 2) or AutoAttack (Table 3); of one for both where the
-    setup has them together. ``attack``: ``pgd`` or ``aa``."""
+def _defended(b: Builder, attack: str) -> RunsOf:
+    """Runs behind input defenses under PGD (Table 2) or AutoAttack (Table 3); of one for both where the setup has them
+    together. ``attack``: ``pgd`` or ``aa``."""
     s, purpose = b.setup, "defended"
     chains = tuple(each.chain for each in s.defenses)
     if s.together:
@@ -32,16 +34,12 @@ def _defended(b: Builder, method: str, dataset: str, backbone: str, attack: str)
         evaluation = Evaluation((f"{s.pgd}:transfer",), chains)
     else:
         evaluation, purpose = Evaluation((f"{s.aa}:transfer",), (s.defense("diffpure").chain,)), "diffpure"
-    return b.evaluated(method, dataset, backbone, purpose, evaluation)
+    return partial(b.evaluated, purpose=purpose, evaluation=evaluation)
 
 
 def table2(b: Builder) -> list[Exhibit]:
     """PGD behind input defenses."""
-    s = b.setup
-
-    def defended(method: str, dataset: str, backbone: str) -> tuple[str, ...]:
-        return _defended(b, method, dataset, backbone, "pgd")
-
+    s, defended = b.setup, _defended(b, "pgd")
     measured = [Measured("pgd40", robust(s.pgd, defense=each.chain), defended, each) for each in s.defenses]
     cells = rows(b, {ZEROSHOT: "2", ADVPT: "2"}, s.datasets, measured)
     text = caption(b, "table2", listed=", ".join(f"{each.name} is {each.chain}" for each in s.defenses))
@@ -50,15 +48,9 @@ def table2(b: Builder) -> list[Exhibit]:
 
 def table3(b: Builder) -> list[Exhibit]:
     """AutoAttack, alone and behind DiffPure."""
-    s = b.setup
-
-    def defended(method: str, dataset: str, backbone: str) -> tuple[str, ...]:
-        return _defended(b, method, dataset, backbone, "aa")
-
-    def alone(method: str, dataset: str, backbone: str) -> tuple[str, ...]:
-        evaluation = Evaluation((f"{s.aa}:transfer", f"{s.aa_adaptive}:adaptive"))
-        return b.evaluated(method, dataset, backbone, "autoattack", evaluation)
-
+    s, defended = b.setup, _defended(b, "aa")
+    evaluation = Evaluation((f"{s.aa}:transfer", f"{s.aa_adaptive}:adaptive"))
+    alone: RunsOf = partial(b.evaluated, purpose="autoattack", evaluation=evaluation)
     diffpure, adaptive = s.defense("diffpure"), robust(s.aa_adaptive, "adaptive")
     measured = (
         Measured("autoattack", robust(s.aa), defended if s.together else alone),
