@@ -18,7 +18,7 @@ setup(
     python_requires=">=3.11.4",
     packages=find_packages(include=["advpt", "advpt.*"]),
     package_data={
-        "advpt": ["py.typed", "**/*.safetensors", "**/*.json", "**/*.csv", "**/*.toml", "**/*.txt", "**/*.j2"]
+        "advpt": ["py.typed", "**/*.safetensors", "**/*.json", "**/*.csv", "**/*.toml", "**/*.txt", "**/*.j2"],
     },
     install_requires=[
         "torch>=2.6",

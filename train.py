@@ -14,17 +14,17 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from yacs.config import CfgNode
 
+from advpt import settings
 from advpt.advice import advice_on_nodes, explanation, naming_missing_settings
+from advpt.data.listing import require_unicode
+from advpt.data.lists import DataLists
 from advpt.errors import ConfigError, unknown_name
 from advpt.settings import leaves, merge_overrides, merge_yaml, unread
 from advpt.signals import explain_stop, stoppable
-
-if TYPE_CHECKING:
-    from advpt.data.lists import DataLists
 
 HERE = Path(__file__).resolve().parent
 log = logging.getLogger("train")
@@ -68,8 +68,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; its exit status."""
     try:
         with stoppable():
-            args = parse_args(argv)
-            return run_seeds(args) if args.seeds else run_one(args)
+            run(parse_args(argv))
+        return 0
     except KeyboardInterrupt as stop:
         text, status = explain_stop(stop)
         print(text, file=sys.stderr)
@@ -88,9 +88,7 @@ def main(argv: list[str] | None = None) -> int:
 def extend_cfg(cfg: CfgNode) -> None:
     """Add settings to Dassl's. Those of a trainer from another repository go here: copy the lines about it from the
     ``extend_cfg`` of its own train.py, below."""
-    from advpt.settings import extend_cfg
-
-    extend_cfg(cfg)
+    settings.extend_cfg(cfg)
 
 
 def register_plugins() -> None:
@@ -108,21 +106,13 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     register_plugins()
     from dassl.config import get_cfg_default
 
-    from advpt.data.listing import require_unicode
     from advpt.evaluation.run_folder import usual_folder
 
     cfg = get_cfg_default()
     with naming_missing_settings(HERE, cfg):
         extend_cfg(cfg)
     trainer = args.trainer or "AdvPT"
-    require_trainer(trainer)
     dataset_yaml, trainer_yaml = yaml_files(args)
-    if not args.config_file and not trainer_yaml.is_file():
-        known = sorted(p.name for p in (HERE / "configs/trainers").iterdir() if p.is_dir())
-        raise ConfigError(
-            f"no embedded default for trainer {trainer!r} (there is one for {', '.join(known)}); name a yaml with "
-            "--config-file"
-        )
     merge_yaml(cfg, dataset_yaml)
     try:
         merge_yaml(cfg, trainer_yaml)
@@ -158,11 +148,29 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
 
 
 def yaml_files(args: argparse.Namespace) -> tuple[Path, Path]:
-    """The yaml files of the data set and of the trainer."""
-    return (
-        Path(args.dataset_config_file or HERE / "configs/datasets/digits.yaml"),
-        Path(args.config_file or HERE / f"configs/trainers/{args.trainer or 'AdvPT'}/democlip.yaml"),
-    )
+    """The yaml files of the data set and of the trainer.
+
+    Raises:
+        ConfigError: a trainer that no file registers, said before the keys of its yaml or its missing settings are
+            blamed; or one that has no embedded default.
+    """
+    from dassl.engine import TRAINER_REGISTRY
+
+    trainer, names = args.trainer or "AdvPT", TRAINER_REGISTRY.registered_names()
+    if trainer not in names:
+        raise ConfigError(
+            f"--trainer: {unknown_name('trainer', trainer, names)}. A trainer of your own needs its file in "
+            f"{HERE / 'trainers'} and an import line in the __init__.py there"
+        )
+    of_data = Path(args.dataset_config_file or HERE / "configs/datasets/digits.yaml")
+    of_trainer = Path(args.config_file or HERE / f"configs/trainers/{trainer}/democlip.yaml")
+    if not args.config_file and not of_trainer.is_file():
+        known = sorted(p.name for p in (HERE / "configs/trainers").iterdir() if p.is_dir())
+        raise ConfigError(
+            f"no embedded default for trainer {trainer!r} (there is one for {', '.join(known)}); name a yaml with "
+            "--config-file"
+        )
+    return of_data, of_trainer
 
 
 def take_layout(cfg: CfgNode, run: str) -> dict[str, str]:
@@ -190,57 +198,19 @@ def take_layout(cfg: CfgNode, run: str) -> dict[str, str]:
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
-def run_one(args: argparse.Namespace) -> int:
-    """One seed, alone in its folder while it trains."""
-    cfg = setup_cfg(args)
-
-    from advpt.evaluation.run_folder import lock_run_folder
-
-    folder = Path(cfg.OUTPUT_DIR)
-    with naming_missing_settings(HERE, cfg), contextlib.nullcontext() if args.eval_only else lock_run_folder(folder):
-        return evaluate(args, cfg, folder) if args.eval_only else train(args, cfg, folder)
-
-
-def train(args: argparse.Namespace, cfg: CfgNode, folder: Path) -> int:
-    """Tune and evaluate."""
-    from advpt.evaluation.run_folder import check, claim, mark_done
-
-    check(folder, cfg)
-    if done_already(args, cfg):
-        return 0
-    open_log(folder)
-    trainer = build(args, cfg)
-    claim(folder, cfg, lists_of(trainer))
-    if not args.no_train:
-        trainer.train()
-        if not cfg.TEST.NO_TEST:
-            mark_done(folder, cfg)
-    return 0
+def run(args: argparse.Namespace) -> None:
+    """Tune, or with --eval-only evaluate: one seed, or several with the folders and the records they would have alone,
+    tuned in one batch or evaluated one after the other (seed 3 of --model-dir DIR is DIR/seed3)."""
+    each = split_seeds(args) if args.seeds else [args]
+    if args.eval_only:
+        for one in each:
+            evaluate(one, setup_cfg(one))
+    else:
+        train(args, [setup_cfg(one) for one in each])
 
 
-def evaluate(args: argparse.Namespace, cfg: CfgNode, folder: Path) -> int:
-    """Evaluate what another run tuned."""
-    from advpt.evaluation.run_folder import check_data, claim, mark_done
-
-    evaluated = str(Path(args.model_dir).absolute())
-    if done_already(args, cfg, evaluated):
-        return 0
-    open_log(folder)
-    trainer = build(args, cfg)
-    data = lists_of(trainer)
-    if data is not None:
-        check_data(folder, cfg, data, evaluating=True)
-    trainer.load_model(args.model_dir, epoch=args.load_epoch)
-    claim(folder, cfg, data, evaluating=True)
-    trainer.test()
-    if str(folder.absolute()) != evaluated:  # evaluating a run in its own folder must not mark it done
-        mark_done(folder, cfg, evaluated)
-    return 0
-
-
-def run_seeds(args: argparse.Namespace) -> int:
-    """Several seeds in one process, each with the folder and the records it would have alone: tuned in one batch, or,
-    with --eval-only, evaluated one after the other (seed 3 of --model-dir DIR is DIR/seed3)."""
+def split_seeds(args: argparse.Namespace) -> list[argparse.Namespace]:
+    """The arguments of each of the runs of --seeds."""
     if args.seed is not None or args.resume:
         raise ConfigError("--seeds does not go with --seed or --resume; give the seeds once, or continue one run alone")
     try:
@@ -253,13 +223,11 @@ def run_seeds(args: argparse.Namespace) -> int:
     for seed in seeds:
         folders = {n: str(Path(top, f"seed{seed}")) for n in ("output_dir", "model_dir") if (top := getattr(args, n))}
         per_seed.append(argparse.Namespace(**vars(args) | {"seed": seed, "seeds": ""} | folders))
-    if args.eval_only:
-        return max(run_one(each) for each in per_seed)
-    return train_batched(args, [setup_cfg(each) for each in per_seed])
+    return per_seed
 
 
-def train_batched(args: argparse.Namespace, cfgs: list[CfgNode]) -> int:
-    """Runs that differ in the seed alone, tuned in one batch and evaluated one after the other."""
+def train(args: argparse.Namespace, cfgs: list[CfgNode]) -> None:
+    """Tune one run, alone in its folder, or those of --seeds in one batch; evaluate one after the other."""
     from advpt.evaluation.run_folder import check, claim, lock_run_folder, mark_done
     from trainers import multi_seed
     from trainers.advpt import PromptTrainer
@@ -276,14 +244,39 @@ def train_batched(args: argparse.Namespace, cfgs: list[CfgNode]) -> int:
             check(Path(cfg.OUTPUT_DIR), cfg)
         cfgs = [cfg for cfg in cfgs if not done_already(args, cfg)]
         if not cfgs:
-            return 0
-        open_log(Path(cfgs[0].OUTPUT_DIR, "together.txt"))
+            return
+        open_log(Path(cfgs[0].OUTPUT_DIR, "together.txt" if args.seeds else ""))
         built = [build(args, cfg) for cfg in cfgs]
         for trainer in built:
             claim(Path(trainer.cfg.OUTPUT_DIR), trainer.cfg, lists_of(trainer))
-        if not args.no_train:
+        if args.no_train:
+            return
+        if args.seeds:
             multi_seed.train_batched(built, finish)
-    return 0
+            return
+        built[0].train()
+        if not cfgs[0].TEST.NO_TEST:
+            mark_done(Path(cfgs[0].OUTPUT_DIR), cfgs[0])
+
+
+def evaluate(args: argparse.Namespace, cfg: CfgNode) -> None:
+    """Evaluate what another run tuned."""
+    from advpt.evaluation.run_folder import check_data, claim, mark_done
+
+    folder, evaluated = Path(cfg.OUTPUT_DIR), str(Path(args.model_dir).absolute())
+    with naming_missing_settings(HERE, cfg):
+        if done_already(args, cfg, evaluated):
+            return
+        open_log(folder)
+        trainer = build(args, cfg)
+        data = lists_of(trainer)
+        if data is not None:
+            check_data(folder, cfg, data, evaluating=True)
+        trainer.load_model(args.model_dir, epoch=args.load_epoch)
+        claim(folder, cfg, data, evaluating=True)
+        trainer.test()
+        if str(folder.absolute()) != evaluated:  # evaluating a run in its own folder must not mark it done
+            mark_done(folder, cfg, evaluated)
 
 
 def build(args: argparse.Namespace, cfg: CfgNode) -> Any:
@@ -330,7 +323,6 @@ def done_already(args: argparse.Namespace, cfg: CfgNode, evaluated: str = "") ->
     from dassl.data.datasets import build_dataset
     from dassl.utils import set_random_seed
 
-    from advpt.data.lists import DataLists
     from advpt.evaluation.run_folder import claim, is_done
 
     folder = Path(cfg.OUTPUT_DIR)
@@ -345,24 +337,8 @@ def done_already(args: argparse.Namespace, cfg: CfgNode, evaluated: str = "") ->
 
 def lists_of(trainer: Any) -> DataLists | None:
     """The lists of a trainer's data; None where its loaders are not Dassl's."""
-    from advpt.data.lists import DataLists
-
     manager = getattr(trainer, "dm", None)
     return DataLists.of(manager.dataset) if manager is not None else None
-
-
-# --- mistakes ---------------------------------------------------------------------------------------------------------
-
-
-def require_trainer(name: str) -> None:
-    """Refuse a trainer that no file registers, before the keys of its yaml or its missing settings are blamed."""
-    from dassl.engine import TRAINER_REGISTRY
-
-    if name not in TRAINER_REGISTRY.registered_names():
-        raise ConfigError(
-            f"--trainer: {unknown_name('trainer', name, TRAINER_REGISTRY.registered_names())}. A trainer of your own "
-            f"needs its file in {HERE / 'trainers'} and an import line in the __init__.py there"
-        )
 
 
 if __name__ == "__main__":

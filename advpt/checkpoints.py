@@ -105,8 +105,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         loaded = _load(path)
     except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
-        pickled = pickled_class(error)
-        advice = "It is no checkpoint of torch 1.6 or later, or it is damaged"
+        pickled, advice = pickled_class(error), "It is no checkpoint of torch 1.6 or later, or it is damaged"
         if _names_in(path) is not None:
             advice = (
                 "Only tensors, numbers and Dassl's schedulers are accepted; if you trust the file, save its state_dict "

@@ -13,6 +13,7 @@ import re
 import signal
 import socket
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,69 +69,58 @@ def ray_module() -> Any:
 class Cluster:
     """A connection to Ray, and the size of its workers.
 
+    ``cpus`` and ``gpus`` are of one worker: ``resources`` has them under the names of Ray's options, ``size`` in words;
+    ``threads`` is how many it has. ``address``: of the cluster, for other processes.
+
     Raises:
         ConfigError: Ray is not installed, cannot be reached, or no machine of our own cluster has room for a worker.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.ray = ray_module()
-        address = os.environ.get("RAY_ADDRESS", "")
+        given = os.environ.get("RAY_ADDRESS", "")
         if not self.ray.is_initialized():
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            sigterm_handler = signal.getsignal(signal.SIGTERM)
-            local = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if not address else {}
-            try:
-                if re.fullmatch(r"[^:/]+:\d+", address):  # Ray itself asks for minutes before it gives up
-                    host, port = address.split(":")
-                    socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-                self.ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
-            except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
-                if "AF_UNIX path" in str(error):
-                    raise ConfigError(
-                        "Ray does not start: its temporary folder has too long a path for a socket "
-                        f"({first_words(error)}). Name a short one, for instance RAY_TMPDIR=/tmp"
-                    ) from error
-                where = f"the Ray cluster at RAY_ADDRESS={address} cannot be used" if address else "Ray does not start"
-                raise ConfigError(
-                    f"{where}: {str(error).splitlines()[0]}. Check `ray status` there and that Python and Ray have the "
-                    "same versions everywhere, or use --engine local"
-                ) from error
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, sigterm_handler)  # Ray has replaced it
+            self._connect(given)
         total = self.ray.cluster_resources()
+        self.address = str(self.ray.get_runtime_context().gcs_address)
         self.gpus = engine.gpus or (1.0 if total.get("GPU") else 0.0)
         per_gpu = total.get("CPU", 1.0) // total["GPU"] if self.gpus and total.get("GPU") else 1.0
-        self.cpus = engine.cpus or float(
-            max(1, math.floor(min(MAX_DEFAULT_CPUS, per_gpu * min(1.0, self.gpus or 1.0))))
-        )
+        most = math.floor(min(MAX_DEFAULT_CPUS, per_gpu * min(1.0, self.gpus or 1.0)))
+        self.cpus = engine.cpus or float(max(1, most))
+        self.threads = max(1, int(self.cpus))
+        self.resources = {"num_cpus": self.cpus, "num_gpus": self.gpus}
+        self.size = f"{self.cpus:g} core(s)" + (f" and {self.gpus:g} GPU" if self.gpus else "")
         if not self.room():
             problem = (
                 f"no machine of the Ray cluster has room for a worker of {self.size}; it has "
                 f"{total.get('CPU', 0):g} cores and {total.get('GPU', 0):g} GPUs in all"
             )
-            if not address:
+            if not given:
                 raise ConfigError(f"{problem}. Give smaller --cpus-per-worker and --gpus-per-worker")
             log.warning("%s. Waiting for one that joins", problem)
 
-    @property
-    def size(self) -> str:
-        """Size of one worker, in words."""
-        return f"{self.cpus:g} core(s)" + (f" and {self.gpus:g} GPU" if self.gpus else "")
-
-    @property
-    def threads(self) -> int:
-        """Threads of one worker."""
-        return max(1, int(self.cpus))
-
-    @property
-    def resources(self) -> dict[str, float]:
-        """Resources of one worker, under the names of Ray's options."""
-        return {"num_cpus": self.cpus, "num_gpus": self.gpus}
-
-    @property
-    def address(self) -> str:
-        """Address of the cluster, for other processes."""
-        return str(self.ray.get_runtime_context().gcs_address)
+    def _connect(self, address: str) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        sigterm_handler = signal.getsignal(signal.SIGTERM)
+        local = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if not address else {}
+        try:
+            if re.fullmatch(r"[^:/]+:\d+", address):  # Ray itself asks for minutes before it gives up
+                host, port = address.split(":")
+                socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+            self.ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
+        except (RuntimeError, ValueError, OSError) as error:
+            if "AF_UNIX path" in str(error):
+                raise ConfigError(
+                    "Ray does not start: its temporary folder has too long a path for a socket "
+                    f"({first_words(error)}). Name a short one, for instance RAY_TMPDIR=/tmp"
+                ) from error
+            where = f"the Ray cluster at RAY_ADDRESS={address} cannot be used" if address else "Ray does not start"
+            raise ConfigError(
+                f"{where}: {str(error).splitlines()[0]}. Check `ray status` there and that Python and Ray have the "
+                "same versions everywhere, or use --engine local"
+            ) from error
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, sigterm_handler)  # Ray has replaced it
 
     def nodes(self) -> dict[str, dict[str, float]]:
         """The connected machines by id, with their total resources."""
@@ -138,12 +128,11 @@ class Cluster:
 
     def room(self) -> int:
         """Number of workers that fit on the connected machines, without other work on them."""
-        workers = 0
-        for has in self.nodes().values():
-            fits = has.get("CPU", 0.0) / self.cpus
-            if self.gpus:  # shares of one GPU lie on one GPU
-                gpus = has.get("GPU", 0.0)
-                share = gpus * math.floor(1 / self.gpus + 1e-6) if self.gpus <= 1 else gpus // self.gpus
-                fits = min(fits, share)
-            workers += math.floor(fits + 1e-6)
-        return workers
+        return sum(map(self._fit, self.nodes().values()))
+
+    def _fit(self, machine: Mapping[str, float]) -> int:
+        fits = machine.get("CPU", 0.0) / self.cpus
+        if self.gpus:  # shares of one GPU lie on one GPU
+            gpus = machine.get("GPU", 0.0)
+            fits = min(fits, gpus * math.floor(1 / self.gpus + 1e-6) if self.gpus <= 1 else gpus // self.gpus)
+        return math.floor(fits + 1e-6)

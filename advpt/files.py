@@ -33,7 +33,7 @@ def canonical_json(value: Any) -> str:
     """JSON that is equal for equal values: sorted keys, no spaces, tuples as lists, dataclasses as objects.
 
     Raises:
-        ValueError: for NaN or infinity, which JSON cannot say.
+        ValueError: for NaN or infinity, which JSON cannot say. TypeError: for what it does not know.
     """
 
     def plain(item: Any) -> Any:
@@ -71,8 +71,6 @@ def file_digest(path: Path) -> str:
 
 _UMASK = os.umask(0)
 os.umask(_UMASK)
-
-
 # What to do where a file cannot be written, by the system's reason.
 _FREE = "free some space (or give another folder) and run the same command again: what was finished is kept"
 _ELSEWHERE = "give a folder that can be written; what was there is unharmed"
@@ -95,13 +93,13 @@ def storage_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StorageError(_unwritten(path, error.errno, error.strerror or str(error))) from error
     except Exception as error:
-        number = re.search(r"os error (\d+)", str(error))  # in safetensors' messages
-        torchs = any(name in str(error) for name in ("PytorchStreamWriter", "inline_container", "iostream error"))
-        if number or torchs:
-            code = int(number[1]) if number else None
-            why = os.strerror(code) if code else "the file system took only a part of it"
-            raise StorageError(_unwritten(path, code, why)) from error
-        raise
+        # in messages of safetensors and of torch
+        unwritten = re.search(r"os error (\d+)|PytorchStreamWriter|inline_container|iostream error", str(error))
+        if unwritten is None:
+            raise
+        code = int(unwritten[1]) if unwritten[1] else None
+        why = os.strerror(code) if code else "the file system took only a part of it"
+        raise StorageError(_unwritten(path, code, why)) from error
 
 
 def _unwritten(path: Path, code: int | None, why: str) -> str:
@@ -171,10 +169,8 @@ def remove_torn(folder: Path) -> None:
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # of another user
-        return True
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)  # another user's is alive
     return True
 
 
@@ -197,21 +193,19 @@ def read_text(path: Path, error: type[AdvPTError] = AdvPTError) -> str:
         OSError: it is missing or cannot be opened.
     """
     data = path.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-        where = ""
-    except UnicodeDecodeError as cause:
-        text, where = "", f"byte {data[cause.start]:#04x} at position {cause.start}"
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data:
         raise error(
             f"{path} is in UTF-16, as some programs on Windows write it; expected UTF-8: save it as UTF-8, or run "
             f"iconv -f UTF-16 -t UTF-8"
         )
-    if where:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as cause:
+        where = f"byte {data[cause.start]:#04x} at position {cause.start}"
         raise error(
             f"{path} is not in UTF-8 ({where}): save it as UTF-8, or run iconv -f LATIN1 -t UTF-8 if it comes from an "
             "older program of Western Europe"
-        )
+        ) from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -47,12 +47,9 @@ class State:
 
     def __str__(self) -> str:
         """``pgd10 on train, 312 of 897 images, 1:05 left``."""
-        text = f"{self.phase}, {_number(self.done)} of {_number(self.total)} {self.unit}s"
+        done, total = (f"{n:,.0f}" if n == int(n) else f"{n:,.1f}" for n in (self.done, self.total))
+        text = f"{self.phase}, {done} of {total} {self.unit}s"
         return text if self.seconds_left is None else f"{text}, {tqdm.format_interval(self.seconds_left)} left"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
 
 
 def read(path: Path) -> State | None:
@@ -73,7 +70,7 @@ class Phase:
     """
 
     def __init__(self, name: str, total: float, unit: str, done: float = 0.0) -> None:
-        self.name, self.total, self.unit, self.begun_at = name, total, unit, done
+        self.begin = State(name, done, total, unit, begun_at=done)
         self.path = Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None
         self._begun, self._written = time.monotonic(), float("-inf")
         self.reach(done)
@@ -81,10 +78,10 @@ class Phase:
     def reach(self, done: float) -> None:
         """So much is done by now."""
         now = time.monotonic()
-        if self.path is None or (now - self._written < WRITE_SECONDS and done < self.total):
+        if self.path is None or (now - self._written < WRITE_SECONDS and done < self.begin.total):
             return
         self._written = now
-        state = State(self.name, round(done, 2), self.total, self.unit, round(now - self._begun, 2), self.begun_at)
+        state = replace(self.begin, done=round(done, 2), seconds=round(now - self._begun, 2))
         partial = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         with contextlib.suppress(OSError):  # a run never fails for its progress
             partial.write_text(json.dumps(asdict(state)), encoding="utf-8")

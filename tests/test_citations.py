@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from advpt.jobs.exhibits import plan_exhibits
-from advpt.jobs.setup.paper import PAPER
+from advpt.jobs.setup import PAPER
 from advpt.settings import recipe
 
 ROOT = Path(__file__).resolve().parents[1]

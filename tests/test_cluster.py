@@ -11,7 +11,7 @@ from advpt import cluster
 from advpt.cli import main
 from advpt.cluster import Engine
 from advpt.errors import ConfigError
-from advpt.jobs.on_ray import RayBackend
+from advpt.jobs.backends import RayBackend
 
 
 def refuses(error: Exception) -> SimpleNamespace:

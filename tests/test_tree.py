@@ -14,20 +14,19 @@ TESTS, LIBRARY = REPOSITORY / "tests", REPOSITORY / "advpt"
 EXCEPTIONS = {
     "advpt/advice.py": "tests/runs/test_peer_files.py looks at each sentence where a user meets it",
     "advpt/cli/bank.py": "arguments of advpt/bank; tests/bank/test_statistics.py",
-    "advpt/cli/common.py": "parts of the verbs that run plans; tests/cli/test_sweep.py, test_reproduce.py",
     "advpt/cli/prepare.py": "arguments of advpt/data/prepare.py",
     "advpt/cli/prompt.py": "arguments of advpt/prompts/exchange.py",
     "advpt/cli/report.py": "tests/results/test_groups.py and test_report.py",
     "advpt/cli/run.py": "tests/scripts",
     "advpt/cli/statistics.py": "tests/bank/test_statistics.py, tests/trainers/test_tapt.py",
     "advpt/data/facts.py": "dataclasses without a rule of their own",
-    "advpt/jobs/local.py": "every test of tests/jobs/test_executor.py runs on it",
+    "advpt/jobs/backends.py": "tests/jobs/test_executor.py runs on this machine, test_backends_on_ray.py on a cluster",
     "advpt/jobs/methods.py": "names",
     "advpt/jobs/scripts.py": "tests/scripts",
     "advpt/results/exhibit.py": "dataclasses without a rule of their own",
     "advpt/version.py": "one constant",
 }
-DATA = ("advpt/jobs/exhibits/", "advpt/jobs/setup/")  # tables and figures, one file each: tests/jobs/test_exhibits.py
+DATA = ("advpt/jobs/exhibits/",)  # tables and figures: tests/jobs/test_exhibits.py
 # A class that registers itself is under the contract of all of its kind (test_base.py) without a file of its own.
 CONTRACTS = ("@ATTACKS.add\n", "@DEFENSES.add\n")
 # Tests of more than one module.

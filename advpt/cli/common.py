@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
+import shutil
 import sys
+from collections import defaultdict
+from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 
@@ -13,15 +17,14 @@ from tabulate import tabulate
 from advpt.cluster import ENGINES, Engine
 from advpt.data import data_root
 from advpt.errors import ConfigError
-from advpt.jobs import prerequisites
-from advpt.jobs import reproduce as steps
+from advpt.jobs.backends import Backend, LocalBackend, RayBackend, slots_here
 from advpt.jobs.display import display_on, in_words
-from advpt.jobs.executor import Backend, Executor, Summary
-from advpt.jobs.local import LocalBackend, slots_here
-from advpt.jobs.on_ray import RayBackend
-from advpt.jobs.places import Places, command
-from advpt.jobs.plan import Plan
+from advpt.jobs.estimate import Recorded, work
+from advpt.jobs.executor import Executor, Summary
+from advpt.jobs.places import Places, command, is_complete, missing_data, missing_weights
+from advpt.jobs.plan import Pairs, Plan
 
+PLAN_HEADS = ("trainer", "what", "data set", "backbone", "shots", "seeds", "done")
 ROOT_HELP = "folder of all data sets (default: $ADVPT_DATA or data)"
 
 
@@ -75,6 +78,22 @@ def add_plan_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="for every run")
 
 
+def places_and_settings(args: argparse.Namespace, output: Path, banks: Path) -> tuple[Places, Pairs]:
+    """Where the files of a plan lie, and the settings of every run, as the options of :func:`add_plan_arguments` say.
+
+    Raises:
+        ConfigError: weights of another form than ``vit_b16=FILE``.
+    """
+    files = {}
+    for text in args.weights:
+        name, _, path = text.partition("=")
+        if not path:
+            raise ConfigError(f"--weights {text!r} is not of the form BACKBONE=FILE, for instance vit_b16=ViT-B-16.pt")
+        files[name] = path
+    places = Places(repository(), output.absolute(), root(args.root), banks.absolute(), files)
+    return places, tuple((key, value) for key, value in args.set)
+
+
 def execute(plan: Plan, places: Places, args: argparse.Namespace) -> Summary:
     """Run what is missing of a plan, as the options of :func:`add_plan_arguments` say."""
     engine = Engine(args.engine, args.cpus_per_worker, args.gpus_per_worker)
@@ -85,24 +104,65 @@ def execute(plan: Plan, places: Places, args: argparse.Namespace) -> Summary:
 def print_summary(plan: Plan, places: Places, summary: Summary) -> None:
     """How many runs there were, how long they took, and every failure."""
     print(f"{len(summary.done)} runs in {in_words(summary.seconds)}, {len(summary.there)} were done before")
-    for line in steps.failures(plan, places, summary):
-        print(f"FAILED    {line}")
+    for id, why in summary.failed.items():
+        print(f"FAILED    {plan.by_id[id].label}: {why}; log: {places.file(plan.by_id[id], 'log')}")
+    for id, why in summary.blocked.items():
+        print(f"FAILED    {plan.by_id[id].label}: left out, {why}")
 
 
 def print_plan(plan: Plan, places: Places, args: argparse.Namespace) -> None:
-    """The plan as a table, and what it takes."""
-    print(tabulate(steps.plan_rows(plan, places), headers=steps.PLAN_HEADS, disable_numparse=True))
-    workers = slots_here(args.jobs)[0]
-    print("\n".join(steps.estimate(plan, places, workers, sharing_trainers(), args.cluster)))
+    """The plan as a table of one row per kind of run, and what it takes."""
+    kinds: dict[tuple[str, ...], list[tuple[int, bool]]] = defaultdict(list)
+    for job in plan.jobs:
+        shots, what = str(job.shots) if job.shots > 0 else "all", job.purpose + (" (evaluates)" if job.model else "")
+        kinds[job.trainer, what, job.dataset, job.backbone, shots].append((job.seed, is_complete(job, places)))
+    rows = []
+    for kind, runs in kinds.items():
+        seeds, done = ",".join(str(seed) for seed, _ in sorted(runs)), sum(done for _, done in runs)
+        rows.append([*kind, seeds, f"{done} of {len(runs)}"])
+    print(tabulate(rows, headers=PLAN_HEADS, disable_numparse=True))
+    print("\n".join(estimate(plan, places, slots_here(args.jobs)[0], sharing_trainers(), args.cluster)))
     if args.verbose:
         for job in plan.jobs:
             print(f"{job.id}  {' '.join(command(job, plan, places))}")
 
 
+def estimate(plan: Plan, places: Places, workers: int, sharing: Collection[str], cluster: str = "") -> list[str]:
+    """Sentences on what is not done: counts, time where runs of the kind are recorded, and free disk.
+
+    Args:
+        workers: runs at a time. sharing: trainers whose test banks are shared. cluster: ``8xH200`` in the place of
+            ``workers``, "" for this machine.
+
+    Raises:
+        ConfigError: a cluster of another form.
+    """
+    left = [job for job in plan.jobs if not is_complete(job, places)]
+    total = work(left, places.repository, sharing)
+    text = (
+        f"{len(left)} of {len(plan.jobs)} runs to do: {total.images:,} images to evaluate, {total.passes:,} forward "
+        "passes of the image encoder under their attacks"
+    )
+    text += f" ({', '.join(total.uncounted)} not counted)" if total.uncounted else ""
+    folder = next(path for path in (places.output, *places.output.parents) if path.exists())
+    sentences = [f"{text}; training comes on top. {shutil.disk_usage(folder).free / 1e9:.0f} GB of disk are free"]
+    if cluster:
+        match = re.fullmatch(r"([1-9]\d*)x([A-Za-z]\w*)", cluster.strip())
+        if match is None:
+            raise ConfigError(
+                f"--cluster {cluster!r} is not of the form 8xH200: a number of workers, x, and their device"
+            )
+        workers = int(match[1])
+        sentences.append(
+            f"{cluster}: times are of {workers} workers like the one that recorded them, {match[2]} or not"
+        )
+    return [*sentences, Recorded(places.output).sentence(left, workers)]
+
+
 def print_missing(plan: Plan, places: Places) -> list[str]:
     """Sentences on weights and data sets that are not there; those on data sets are returned."""
-    absent = prerequisites.missing_data(plan, places)
-    for line in prerequisites.missing_weights(plan, places):
+    absent = missing_data(plan, places)
+    for line in missing_weights(plan, places):
         print(f"weights   {line}")
     for line in absent:
         print(f"missing   {line}")

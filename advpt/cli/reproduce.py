@@ -7,12 +7,11 @@ from pathlib import Path
 
 from advpt.cli import common
 from advpt.errors import ConfigError
-from advpt.jobs import reproduce as steps
 from advpt.jobs.builder import Variant
 from advpt.jobs.exhibits import EXHIBITS, plan_exhibits
-from advpt.jobs.places import Places
-from advpt.jobs.setup.demo import DEMO
-from advpt.jobs.setup.paper import PAPER
+from advpt.jobs.places import runs
+from advpt.jobs.setup import DEMO, PAPER
+from advpt.results.report import write
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
@@ -37,17 +36,10 @@ def run(args: argparse.Namespace) -> int:
     common.register_plugins()
     seeds = common.whole_numbers("--seeds", args.seeds)
     setup = (DEMO if args.demo else PAPER).narrowed(common.words(args.only), common.words(args.backbones), seeds)
-    repository = common.repository()
     output = args.output or Path("output", "reproduce-demo" if args.demo else "reproduce")
-    places = Places(
-        repository=repository,
-        output=output.absolute(),
-        root=common.root(args.root),
-        banks=(args.banks or output / "banks").absolute(),
-        weights=steps.weights(args.weights),
-    )
-    more = [tuple(pair) for pair in args.set]
-    wanted = plan_exhibits(args.names, setup, repository, more, Variant(args.as_published, args.all_statistics))
+    places, more = common.places_and_settings(args, output, args.banks or output / "banks")
+    variant = Variant(args.as_published, args.all_statistics)
+    wanted = plan_exhibits(args.names, setup, places.repository, more, variant)
     common.print_plan(wanted.plan, places, args)
     absent = common.print_missing(wanted.plan, places)
     if args.dry_run:
@@ -58,11 +50,13 @@ def run(args: argparse.Namespace) -> int:
             "--only, or see it all small with --demo"
         )
     summary = None if args.report_only else common.execute(wanted.plan, places, args)
-    made = steps.report(
-        wanted,
-        places,
+    made = write(
+        wanted.exhibits,
+        runs(wanted.plan, places),
+        places.output / "report",
         title="AdvPT: the paper's tables and figures" + (", as a demo" if args.demo else ""),
         about=setup.captions.get("all", "Our numbers beside the published ones; protocols say what the attacker knew."),
+        top=places.output / "runs",
     )
     for note in made.notes:
         print(f"{note.kind:10}{note.text}")

@@ -11,12 +11,11 @@ from advpt.cli import common
 from advpt.cli.report import print_tables
 from advpt.errors import ConfigError
 from advpt.evaluation import record as records
+from advpt.jobs.backends import LocalBackend, slots_here
 from advpt.jobs.display import display_on
-from advpt.jobs.estimate import Recorded, time_sentence
+from advpt.jobs.estimate import Recorded
 from advpt.jobs.executor import Executor
-from advpt.jobs.local import LocalBackend, slots_here
 from advpt.jobs.places import Places
-from advpt.jobs.plan import Pairs
 from advpt.jobs.scripts import SCRIPTS, Request, Script, result_lines
 from advpt.results.report import PAGE
 
@@ -48,12 +47,17 @@ def run(args: argparse.Namespace) -> int:
     workers, gpus = slots_here(args.jobs)
     if script.side_by_side and not args.jobs:
         workers = min(script.side_by_side, os.cpu_count() or 1)
-    jobs, recorded = script.plan.jobs, Recorded(places.output)
-    print(f"{len(jobs)} runs, {workers} at a time; {time_sentence(jobs, recorded, workers)}", file=sys.stderr)
+    jobs, time = script.plan.jobs, Recorded(places.output).sentence(script.plan.jobs, workers)
+    print(f"{len(jobs)} runs, {workers} at a time; {time}", file=sys.stderr)
     backend, display = LocalBackend(workers, gpus), display_on(sys.stderr)
     if not Executor(script.plan, places, backend=backend, keep_going=False, display=display).run().ok:
         return 1
-    _show(script, places.output)
+    for heading, folder in script.tables:
+        print(f"\n{heading}" if heading else "")
+        if any((places.output / folder).glob(f"**/{records.FOLDER}/*.json")):
+            print_tables([places.output / folder], page=places.output / PAGE if script.page else None)
+    for line in result_lines(script, places.output):
+        print(line)
     return 0
 
 
@@ -67,6 +71,9 @@ def script_of(args: argparse.Namespace) -> tuple[Script, Places]:
     if len(args.words) < needed:
         raise ConfigError(f"{args.plan} needs {needed} words (data set, backbone, ...); got {' '.join(args.words)!r}")
     words = args.words if args.plan == "cross_dataset" else args.words[:needed]
+    pairs = [*args.settings.split(), *args.words[len(words) :]]
+    if len(pairs) % 2:
+        raise ConfigError(f"settings are KEY VALUE pairs; one of these words is alone: {' '.join(pairs)}")
     request = Request(
         repository=common.repository(),
         root=common.root(args.root),
@@ -78,25 +85,9 @@ def script_of(args: argparse.Namespace) -> tuple[Script, Places]:
         grid=tuple(args.grid.split()),
         name=args.name,
         together=args.together,
-        settings=_pairs([*args.settings.split(), *args.words[len(words) :]]),
+        settings=tuple(zip(pairs[::2], pairs[1::2])),
         attack=args.attack,
     )
     weights = {words[1]: args.weights} if args.weights else {}
     banks = request.repository / "banks"
     return make(request), Places(request.repository, args.output.absolute(), request.root, banks, weights)
-
-
-def _pairs(words: list[str]) -> Pairs:
-    if len(words) % 2:
-        raise ConfigError(f"settings are KEY VALUE pairs; one of these words is alone: {' '.join(words)}")
-    return tuple(zip(words[::2], words[1::2]))
-
-
-def _show(script: Script, output: Path) -> None:
-    """Tables and result lines at the end."""
-    for heading, folder in script.tables:
-        print(f"\n{heading}" if heading else "")
-        if any((output / folder).glob(f"**/{records.FOLDER}/*.json")):
-            print_tables([output / folder], page=output / PAGE if script.page else None)
-    for line in result_lines(script, output):
-        print(line)

@@ -38,9 +38,8 @@ def run(args: argparse.Namespace) -> int:
     cfg = get_cfg_default()
     train.extend_cfg(cfg)
     saved = read_json(args.folder / run_folder.FILE, RecordError)
-    workers = str(min(4, os.cpu_count() or 1))
     settings = {**saved, "BANK.DIR": str(args.banks), "DATASET.ROOT": data_root(args.root)[0]}
-    settings |= {"DATALOADER.NUM_WORKERS": workers}
+    settings["DATALOADER.NUM_WORKERS"] = str(min(4, os.cpu_count() or 1))
     for name, value in (("DATASET.NUM_SHOTS", args.shots), ("MODEL.WEIGHTS", args.weights), ("BANK.CHUNK", args.chunk)):
         settings |= {name: str(value)} if value else {}
     merge_overrides(cfg, [word for name, value in settings.items() for word in (name, value)])
@@ -56,14 +55,7 @@ def run(args: argparse.Namespace) -> int:
     if visual is None:
         raise ConfigError(f"the prompts of {args.folder} are in the text alone; statistics are of those in the image")
     source = Source(trainer.image_set("train").first(args.limit), args.crops, args.seed, cfg.BANK.CHUNK)
-    dataset_folder = trainer.bank_cache.dataset_folder(source.images.dataset)
-    made = build(
-        trainer.backbone,
-        visual.detach(),
-        source,
-        dataset_folder,
-        about=origin(tuned),
-        workers=cfg.DATALOADER.NUM_WORKERS,
-    )
-    print(f"statistics of {made.count} images in {folder_of(dataset_folder, made.spec)}")
+    folder, workers = trainer.bank_cache.dataset_folder(source.images.dataset), cfg.DATALOADER.NUM_WORKERS
+    made = build(trainer.backbone, visual.detach(), source, folder, about=origin(tuned), workers=workers)
+    print(f"statistics of {made.count} images in {folder_of(folder, made.spec)}")
     return 0

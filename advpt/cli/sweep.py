@@ -8,12 +8,10 @@ from pathlib import Path
 from advpt.cli import common
 from advpt.cli.report import print_tables
 from advpt.errors import ConfigError
-from advpt.jobs import reproduce as steps
 from advpt.jobs.exhibits import plan_exhibits
-from advpt.jobs.places import Places, is_complete
-from advpt.jobs.scripts import shots_of
-from advpt.jobs.setup.paper import PAPER
-from advpt.jobs.sweep import sweep
+from advpt.jobs.places import is_complete
+from advpt.jobs.scripts import shots_of, sweep
+from advpt.jobs.setup import PAPER
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
@@ -34,13 +32,11 @@ def run(args: argparse.Namespace) -> int:
     With ``plan`` before the data sets nothing is run; ``plan`` alone is the whole paper. Returns 1 where a run failed.
     """
     common.register_plugins()
-    repository, more = common.repository(), [tuple(pair) for pair in args.set]
-    weights = steps.weights(args.weights)
-    places = Places(repository, args.output.absolute(), common.root(args.root), args.banks.absolute(), weights)
+    places, more = common.places_and_settings(args, args.output, args.banks)
     only_plan = args.names[0] == "plan"
     datasets = args.names[1:] if only_plan else args.names
     if not datasets:
-        common.print_plan(plan_exhibits(["all"], PAPER, repository, more).plan, places, args)
+        common.print_plan(plan_exhibits(["all"], PAPER, places.repository, more).plan, places, args)
         return 0
     plan = sweep(
         datasets,
@@ -48,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         common.words(args.trainers),
         [shots_of(word) for word in common.words(args.shots)],
         common.whole_numbers("--seeds", args.seeds),
-        repository,
+        places.repository,
         more,
     )
     common.print_plan(plan, places, args)

@@ -168,6 +168,7 @@ def _seed(text: str) -> int:
 RENDERED = MadeSet(_facts("RenderedDigits", "rendered_digits", COUNTS), _rendered_split, _draw_rendered)
 NOISY = MadeSet(_facts("NoisyDigits", "noisy_digits", (0, 0, 600)), _test_split, _draw_noisy)
 ROTATED = MadeSet(_facts("RotatedDigits", "rotated_digits", (0, 0, 600)), _test_split, _draw_rotated)
+BY_ALIAS = {alias: made.facts for made in (RENDERED, NOISY, ROTATED) for alias in made.facts.aliases}
 
 
 def prepare(made: MadeSet, root: Path) -> Path:

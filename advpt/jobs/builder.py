@@ -27,16 +27,6 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What a run starts from: images per class (-1: all), and other jobs; see :class:`advpt.jobs.plan.Job`."""
-
-    shots: int = -1
-    model: str = ""
-    runs: Pairs = ()
-    after: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Variant:
     """``as_published``: the methods of peers have the recipes of their authors. ``all_statistics``: TAPT's statistics
     are taken over all training images."""
@@ -45,8 +35,8 @@ class Variant:
     all_statistics: bool = False
 
 
-class Builder:
-    """Makes the jobs of a setup; :attr:`planner` collects them.
+class Builder(Planner):
+    """Makes and collects the jobs of a setup.
 
     Args:
         setup: what is reproduced. repository: the checkout with the yaml files.
@@ -57,8 +47,8 @@ class Builder:
         self, setup: ReproductionSetup, repository: Path, more: Sequence[tuple[str, str]] = (),
         variant: Variant = Variant(),  # noqa: B008 - frozen
     ) -> None:  # fmt: skip
+        super().__init__()
         self.setup, self.recipes, self.more, self.variant = setup, Recipes(repository), tuple(more), variant
-        self.planner = Planner()
 
     def job(
         self,
@@ -69,9 +59,14 @@ class Builder:
         purpose: str,
         evaluation: Evaluation,
         settings: Sequence[tuple[str, str]] = (),
-        inputs: Inputs = Inputs(),  # noqa: B008 - frozen
+        *,
+        shots: int = -1,
+        model: str = "",
+        runs: Pairs = (),
+        after: tuple[str, ...] = (),
     ) -> str:
-        """The id of a run of a method (a trainer, or a name of :mod:`advpt.jobs.methods`)."""
+        """The id of a run of a method (a trainer, or a name of :mod:`advpt.jobs.methods`); ``shots`` and what follows
+        are of :class:`advpt.jobs.plan.Job`."""
         recipe, subset = self.recipes.of(method, backbone, dataset), evaluation.subset
         subset = self.setup.subset if subset is None else subset
         pairs = [*recipe.settings, *self.setup.common]
@@ -79,20 +74,20 @@ class Builder:
         pairs += [("EVAL.DEFENSES", quoted(*evaluation.defenses))] if evaluation.defenses else []
         pairs += [("EVAL.SUBSET", str(subset))] if subset else []
         pairs += [*settings, *self.more]
-        return self.planner.add(
+        return self.add(
             Job(
                 trainer=recipe.trainer,
                 dataset=dataset,
                 backbone=backbone,
-                shots=inputs.shots,
+                shots=shots,
                 seed=seed,
                 purpose=f"{purpose}-clean" if method == methods.COOP_CLEAN else purpose,
                 config=recipe.config,
                 dataset_config=self.recipes.dataset(dataset),
                 settings=tuple(pairs),
-                model=inputs.model,
-                runs=inputs.runs,
-                after=inputs.after,
+                model=model,
+                runs=runs,
+                after=after,
             )
         )
 
@@ -131,6 +126,6 @@ class Builder:
         """Evaluate what :meth:`main` trained (on ``source``, else on the same data set); zero-shot CLIP as it is."""
         models = ("",) if method == methods.ZEROSHOT else self.main(method, source or dataset, backbone)
         return tuple(
-            self.job(method, dataset, backbone, seed, purpose, evaluation, inputs=Inputs(model=model))
+            self.job(method, dataset, backbone, seed, purpose, evaluation, model=model)
             for seed, model in zip(self.seeds(method), models)
         )

@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol, TextIO
+from typing import TextIO
 
 PLAIN_SECONDS = 60.0  # between two states of the running jobs where lines cannot be rewritten
 
 
-class Display(Protocol):
-    """Takes events as they happen, and again and again a line for each running job."""
-
-    def event(self, line: str) -> None:
-        """Something began or ended."""
-
-    def status(self, lines: Sequence[str]) -> None:
-        """What the running jobs do now; empty at the end."""
-
-
-class PlainDisplay:
+class Display:
     """Lines for logs and pipes: events, and once in a while what the running jobs do.
 
     Args:
         write: takes one line. seconds: between two states.
     """
 
-    def __init__(self, write: Callable[[str], None], seconds: float = PLAIN_SECONDS) -> None:
+    def __init__(self, write: Callable[[str], object], seconds: float = PLAIN_SECONDS) -> None:
         self.write, self.seconds = write, seconds
         self._last, self._lines = time.monotonic(), list[str]()
 
     def event(self, line: str) -> None:
+        """Something began or ended."""
         self.write(line)
 
     def status(self, lines: Sequence[str]) -> None:
+        """What the running jobs do now, a line for each; asked for again and again, empty at the end."""
         if time.monotonic() - self._last >= self.seconds:
             self._last = time.monotonic()
             for line in lines:
@@ -44,12 +37,12 @@ class PlainDisplay:
             self._lines = list(lines)
 
 
-class TerminalDisplay:
+class TerminalDisplay(Display):
     """Events scroll by; below them stands one line per running job, rewritten in place."""
 
     def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream.write)
         self.stream = stream
-        self._lines: list[str] = []
 
     def event(self, line: str) -> None:
         self._show(f"{line}\n", self._lines)
@@ -71,17 +64,13 @@ def display_on(stream: TextIO) -> Display:
     """A terminal's lines are rewritten; elsewhere lines are added."""
     if stream.isatty() and os.environ.get("TERM", "") != "dumb":
         return TerminalDisplay(stream)
-
-    def write(line: str) -> None:
-        stream.write(f"{line}\n")
-        stream.flush()
-
-    return PlainDisplay(write)
+    return Display(functools.partial(print, file=stream, flush=True))
 
 
 def in_words(seconds: float) -> str:
     """``45 s``, ``12 min``, ``3.4 h``, ``2.1 days``."""
-    for unit, length, limit in (("s", 1, 100), ("min", 60, 6000), ("h", 3600, 48 * 3600)):
-        if seconds < limit:
-            return f"{seconds / length:.0f} {unit}" if unit != "h" else f"{seconds / length:.1f} h"
-    return f"{seconds / 86400:.1f} days"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,37 +22,40 @@ class Recorded:
     """Seconds of finished runs, as an executor left them in ``<output>/jobs``: they say how long others will take."""
 
     def __init__(self, output: Path) -> None:
-        self._seconds: dict[tuple[str, ...], list[float]] = defaultdict(list)
+        self._seconds: dict[tuple[str, ...], list[float]] = {}
         for path in sorted((output / "jobs").glob("*.json")):
-            try:
+            with contextlib.suppress(RecordError, KeyError, TypeError, ValueError):  # another version's, or torn
                 about = read_object(path, RecordError)
                 if about["state"] == "done":
                     kind = (about["job"]["trainer"], about["job"]["dataset"], about.get("backbone", ""))
                     self.add(kind, Path(about["folder"]), float(about["seconds"]))
-            except (RecordError, KeyError, TypeError, ValueError):
-                continue  # another version's, or torn: one number less
 
     def add(self, kind: tuple[str, str, str], folder: Path, seconds: float) -> None:
         """A run took so long. ``kind``: its trainer, data set and backbone; ``folder``: below the output folder."""
-        self._seconds[kind].append(seconds)
-        self._seconds[str(folder.parent),].append(seconds)
+        self._seconds.setdefault(kind, []).append(seconds)
+        self._seconds.setdefault((str(folder.parent),), []).append(seconds)
 
     def seconds(self, job: Job) -> float | None:
-        """The median of runs that differ in the seed alone, else of the trainer, data set and backbone; None where
-        none is recorded."""
+        """The median of runs that differ in the seed alone, else of those of a kind; None where none is recorded."""
         for kind in ((str(job.folder.parent),), (job.trainer, job.dataset, job.backbone)):
-            if self._seconds.get(kind):
+            if kind in self._seconds:
                 return statistics.median(self._seconds[kind])
         return None
 
     def seconds_left(self, pending: Iterable[Job], running: Mapping[Job, float]) -> float | None:
         """Seconds on one worker, ``running`` jobs having had theirs; None where a kind is not recorded."""
-        total = 0.0
-        for job, spent in (dict.fromkeys(pending, 0.0) | dict(running)).items():
-            if (seconds := self.seconds(job)) is None:
-                return None
-            total += max(0.0, seconds - spent)
-        return total
+        seconds = {job: self.seconds(job) for job in (*pending, *running)}
+        left = [max(0.0, value - running.get(job, 0.0)) for job, value in seconds.items() if value is not None]
+        return sum(left) if len(left) == len(seconds) else None
+
+    def sentence(self, jobs: Sequence[Job], workers: int) -> str:
+        """How long the jobs take on so many workers like the one that recorded the seconds."""
+        seconds = [value for value in map(self.seconds, jobs) if value is not None]
+        if not seconds:
+            return "time: nothing is recorded yet; after the first run of a kind the others are estimated from it"
+        time, rest = in_words(max(*seconds, sum(seconds) / workers)), len(jobs) - len(seconds)
+        text = f"time: about {time} for {len(seconds)} runs, {workers} at a time"
+        return text + (f"; nothing is recorded of the kinds of {rest} more" if rest else "")
 
 
 @dataclass(frozen=True)
@@ -67,42 +70,30 @@ class Work:
 
 def work(jobs: Iterable[Job], repository: Path, sharing: Collection[str]) -> Work:
     """The work of jobs. ``sharing``: trainers with test banks for others, but under attacks that know the prompt."""
-    counted: dict[tuple[str, ...], tuple[int, int]] = {}
+    images: dict[tuple[str, ...], int] = {}
+    passes: dict[tuple[str, ...], int] = {}
     uncounted: dict[str, None] = {}
     for job in jobs:
         values = recipe(repository / job.config, job.settings)
         subset, whole = int(values["EVAL.SUBSET"]), split_sizes(job.dataset)[2]
-        images = min(subset, whole) if subset and whole else whole or subset
+        n = min(subset, whole) if subset and whole else whole or subset
         rows = 1 + len(values["EVAL.DEFENSES"])
-        shared = (job.dataset, job.backbone, str(images), str(values["EVAL.DEFENSES"]))
-        counted.setdefault((*shared, *([] if job.trainer in sharing else [job.id])), (images, rows * images))
+        bank = (job.dataset, job.backbone, str(n), str(values["EVAL.DEFENSES"]))
+        clean = bank if job.trainer in sharing else (*bank, job.id)
+        images[clean], passes[clean] = n, rows * n
         for threat in threats(values["EVAL.ATTACKS"], values["EVAL.PROTOCOLS"]):
             attack = threat.attack
             if not attack.path and (not attack.steps or ATTACKS.get(attack.name).source_model == "surrogate"):
                 uncounted[str(attack)] = None
-                continue
-            alone = [job.id] if job.trainer not in sharing or threat.protocol == "adaptive" else []
-            key = (*shared, str(attack), threat.protocol, *alone)
-            counted.setdefault(key, (0, images * (attack.steps + rows)))
-    return Work(sum(n for n, _ in counted.values()), sum(n for _, n in counted.values()), tuple(uncounted))
+            else:
+                attacked = (*bank, job.id) if threat.protocol == "adaptive" else clean
+                passes[*attacked, str(attack), threat.protocol] = n * (attack.steps + rows)
+    return Work(sum(images.values()), sum(passes.values()), tuple(uncounted))
 
 
 def split_sizes(dataset: str) -> tuple[int, int, int]:
     """Images in train, val and test; 0 where only the data can tell."""
-    for made in (demo_sets.RENDERED, demo_sets.NOISY, demo_sets.ROTATED):
-        if dataset in made.facts.aliases:
-            return made.facts.counts
     try:
-        return catalog.get(dataset).counts
+        return (demo_sets.BY_ALIAS.get(dataset) or catalog.get(dataset)).counts
     except ConfigError:
         return (0, 0, 0)
-
-
-def time_sentence(jobs: Sequence[Job], recorded: Recorded, workers: int) -> str:
-    """How long the jobs take on so many workers like the one that recorded the seconds."""
-    seconds = [value for value in map(recorded.seconds, jobs) if value is not None]
-    if not seconds:
-        return "time: nothing is recorded yet; after the first run of a kind the others are estimated from it"
-    text = f"time: about {in_words(max(*seconds, sum(seconds) / workers))} for {len(seconds)} runs, {workers} at a time"
-    rest = len(jobs) - len(seconds)
-    return text + (f"; nothing is recorded of the kinds of {rest} more" if rest else "")

@@ -49,16 +49,9 @@ class Job:
 
     def fields(self) -> dict[str, object]:
         """All that determines what the run does, but for where data, weights and results lie."""
-        fields: dict[str, object] = {
-            "trainer": self.trainer,
-            "dataset": self.dataset,
-            "shots": self.shots,
-            "seed": self.seed,
-            "config": self.config,
-            "dataset_config": self.dataset_config,
-            "settings": [list(pair) for pair in self.settings if not additions.is_as_before(*pair)],
-            "model": self.model,
-        }
+        names = ("trainer", "dataset", "shots", "seed", "config", "dataset_config", "model")
+        fields: dict[str, object] = {name: getattr(self, name) for name in names}
+        fields["settings"] = [list(pair) for pair in self.settings if not additions.is_as_before(*pair)]
         if self.runs:
             fields["runs"] = [list(pair) for pair in self.runs]
         if self.place:

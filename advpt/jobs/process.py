@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 POLL_SECONDS = 0.1
@@ -71,7 +71,7 @@ def run_to_completion(spec: ProcessSpec) -> ProcessExit:
     """Run a job's process on this machine to its end. A process of the same job that still runs here, because the
     process that started it was lost, is waited for first; the job's own records then say that nothing is left to do."""
     inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
-    spec = ProcessSpec(spec.id, spec.words, spec.log, spec.folder, inherited | dict(spec.environment))
+    spec = replace(spec, environment=inherited | dict(spec.environment))
     with _job_lock(spec) as lock:
         begun = time.monotonic()
         process = start(spec, lock, kill_with_parent=True)
@@ -90,11 +90,7 @@ def _job_lock(spec: ProcessSpec) -> Iterator[int]:
     path = top / hashlib.sha256(str(spec.log).encode()).hexdigest()[:24]
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        while True:
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            time.sleep(POLL_SECONDS)
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield handle
     finally:
         path.unlink(missing_ok=True)

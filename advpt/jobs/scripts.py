@@ -6,13 +6,14 @@ Folders are CoOp's: they name the data set, the trainer, its yaml and the seed. 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from advpt.errors import ConfigError
-from advpt.jobs.methods import ADVPT, COOP, TAPT_DESIGNS, ZEROSHOT
+from advpt.jobs.methods import ADVPT, COOP, COOP_CLEAN, TAPT_DESIGNS, ZEROSHOT
 from advpt.jobs.plan import Job, Pairs, Plan, Planner
 from advpt.jobs.recipes import DATASETS, TRAINERS, Recipes
 from advpt.settings import has_config
@@ -65,35 +66,42 @@ class Script:
     notes: tuple[str, ...] = ()
 
 
-@dataclass
-class Runs:
-    """Makes the jobs of one trainer on one data set and backbone."""
+class Runs(Planner):
+    """Makes the jobs of a script, in folders that have names."""
 
-    planner: Planner
-    trainer: str
-    dataset: str = "digits"
-    backbone: str = "democlip"
-    config: str = ""
-    dataset_config: str = ""
-    settings: Pairs = field(default=())
+    def __init__(self, request: Request) -> None:
+        super().__init__()
+        self.settings, self.recipes = request.settings, Recipes(request.repository)
+        self.dataset, self.backbone, *_ = request.words or ("digits", "democlip")
 
-    def add(
-        self, place: str, seeds: int | Sequence[int], settings: Pairs = (), *, shots: int = -1, model: str = "",
+    def run(
+        self,
+        trainer: str,
+        place: str,
+        seeds: int | Sequence[int],
+        settings: Pairs = (),
+        *,
+        recipe: Pairs = (),
+        dataset: str = "",
+        config: str = "",
+        shots: int = -1,
+        model: str = "",
         runs: Pairs = (),
-    ) -> str:  # fmt: skip
-        """The id of a job in the folder ``place``: of one seed, or of several in folders below it."""
+    ) -> str:
+        """The id of a job in the folder ``place``: of one seed, or of several in folders below it. ``recipe``: settings
+        that those of the request may change."""
         several = () if isinstance(seeds, int) else tuple(seeds)
-        return self.planner.add(
+        return self.add(
             Job(
-                trainer=self.trainer,
-                dataset=self.dataset,
+                trainer=trainer,
+                dataset=dataset or self.dataset,
                 backbone=self.backbone,
                 shots=shots,
                 seed=seeds if isinstance(seeds, int) else several[0],
                 purpose="script",
-                config=self.config or f"{TRAINERS}/{self.trainer}/{self.backbone}.yaml",
-                dataset_config=self.dataset_config or f"{DATASETS}/{self.dataset}.yaml",
-                settings=(*self.settings, *settings),
+                config=config or f"{TRAINERS}/{trainer}/{self.backbone}.yaml",
+                dataset_config=self.recipes.dataset(dataset) if dataset else f"{DATASETS}/{self.dataset}.yaml",
+                settings=(*recipe, *self.settings, *settings),
                 model=model,
                 runs=runs,
                 place=place,
@@ -132,54 +140,48 @@ def main_config(repository: Path, trainer: str, backbone: str, dataset: str) -> 
 
 def main(request: Request) -> Script:
     """One data set, one backbone: each seed, for each number of shots."""
-    (dataset, backbone, *_), trainer, planner = request.words, request.trainers[0], Planner()
-    dataset_config = f"{DATASETS}/{dataset}.yaml"
-    if not (request.repository / dataset_config).is_file():
-        raise ConfigError(f"there is no {dataset_config}; see: ls {DATASETS}")
+    (dataset, backbone, *_), trainer, runs = request.words, request.trainers[0], Runs(request)
+    if not (request.repository / DATASETS / f"{dataset}.yaml").is_file():
+        raise ConfigError(f"there is no {DATASETS}/{dataset}.yaml; see: ls {DATASETS}")
     config = main_config(request.repository, trainer, backbone, dataset)
-    runs = Runs(planner, trainer, dataset, backbone, config, dataset_config, request.settings)
-    name = request.name or folder_name(dataset, request.root)
-    notes = []
-    if name != dataset and not request.name and (request.output / dataset / trainer).is_dir():
-        older = request.output / dataset / trainer
+    name, notes = request.name or folder_name(dataset, request.root), []
+    older = request.output / dataset / trainer
+    if name != dataset and not request.name and older.is_dir():
         notes.append(f"note: runs in {older} stay as they are; NAME={dataset} continues them")
     folders = [f"{name}/{trainer}/{Path(config).stem}_{shots}shots" for shots in request.shots]
-    for shots, folder in zip(request.shots, folders):
-        n = shots_of(shots)
+    for shots, folder in zip(map(shots_of, request.shots), folders):
         if request.together:
-            runs.add(folder, request.seeds, shots=n)
+            runs.run(trainer, folder, request.seeds, config=config, shots=shots)
         else:
             for seed in request.seeds:
-                runs.add(f"{folder}/seed{seed}", seed, shots=n)
-    return Script(planner.plan(), tuple(("", folder) for folder in folders), notes=tuple(notes))
+                runs.run(trainer, f"{folder}/seed{seed}", seed, config=config, shots=shots)
+    return Script(runs.plan(), tuple(("", folder) for folder in folders), notes=tuple(notes))
 
 
 def base_to_new(request: Request) -> Script:
     """Tune on the first half of the classes, evaluate on it and on the other half."""
-    (dataset, backbone, *_), trainer, planner = request.words, request.trainers[0], Planner()
-    runs = Runs(planner, trainer, dataset, backbone, settings=request.settings)
+    (dataset, backbone, *_), trainer, runs = request.words, request.trainers[0], Runs(request)
     top = f"{folder_name(dataset, request.root)}/{trainer}/{backbone}_{request.shots[0]}shots"
     shots = shots_of(request.shots[0])
     for seed in request.seeds:
-        base = runs.add(f"{top}/base/seed{seed}", seed, (("DATASET.SUBSAMPLE_CLASSES", "base"),), shots=shots)
-        new = (("DATASET.SUBSAMPLE_CLASSES", "new"),)
-        runs.add(f"{top}/new/seed{seed}", seed, new, shots=shots, model=base)
-    return Script(planner.plan(), tuple((f"{part} classes", f"{top}/{part}") for part in ("base", "new")))
+        model = ""
+        for part in ("base", "new"):
+            classes = (("DATASET.SUBSAMPLE_CLASSES", part),)
+            model = runs.run(trainer, f"{top}/{part}/seed{seed}", seed, classes, shots=shots, model=model)
+    return Script(runs.plan(), tuple((f"{part} classes", f"{top}/{part}") for part in ("base", "new")))
 
 
 def cross_dataset(request: Request) -> Script:
     """Tune on one data set, evaluate on others."""
-    (source, backbone, *targets), trainer, planner = request.words, request.trainers[0], Planner()
-    recipes, shots = Recipes(request.repository), shots_of(request.shots[0])
+    (source, backbone, *targets), trainer, runs = request.words, request.trainers[0], Runs(request)
+    shots = shots_of(request.shots[0])
     top = f"{folder_name(source, request.root)}/{trainer}/{backbone}_{request.shots[0]}shots"
     for seed in request.seeds:
         model = ""
         for dataset in (source, *targets):
-            dataset_config = recipes.dataset(dataset)
-            runs = Runs(planner, trainer, dataset, backbone, "", dataset_config, request.settings)
-            made = runs.add(f"{top}/{dataset}/seed{seed}", seed, shots=shots, model=model)
+            made = runs.run(trainer, f"{top}/{dataset}/seed{seed}", seed, dataset=dataset, shots=shots, model=model)
             model = model or made
-    return Script(planner.plan(), tuple(("", f"{top}/{dataset}") for dataset in (source, *targets)))
+    return Script(runs.plan(), tuple(("", f"{top}/{dataset}") for dataset in (source, *targets)))
 
 
 def demo(request: Request) -> Script:
@@ -192,32 +194,29 @@ def demo(request: Request) -> Script:
         ("adaptive", (subset, ("EVAL.ATTACKS", "('pgd10-ce@2:adaptive','pgd10-ce@8:adaptive')"))),
         ("adaptive_aa", (subset, ("EVAL.ATTACKS", f"('{attack}:adaptive',)"))),
     )
-    planner, trained = Planner(), {}
+    runs, trained = Runs(request), {}
     for trainer in (ADVPT, COOP, ZEROSHOT):  # the longest first
         place, seeds = (f"{trainer}/seed1", 1) if trainer == ZEROSHOT else (trainer, request.seeds)
-        trained[trainer] = Runs(planner, trainer, settings=request.settings).add(place, seeds, transfer)
+        trained[trainer] = runs.run(trainer, place, seeds, transfer)
     for folder, settings in evaluations:
         for trainer, model in trained.items():
             place, seeds = f"{folder}/{trainer}", request.seeds[:1] if folder == "adaptive_aa" else request.seeds
-            runs = Runs(planner, trainer, settings=request.settings)
             if trainer == ZEROSHOT:
-                runs.add(f"{place}/seed1", 1, settings, model=model)
+                runs.run(trainer, f"{place}/seed1", 1, settings, model=model)
             else:
-                runs.add(place, seeds, settings, model=model)
-    return Script(planner.plan(), (("", ""),), page=True, side_by_side=3)
+                runs.run(trainer, place, seeds, settings, model=model)
+    return Script(runs.plan(), (("", ""),), page=True, side_by_side=3)
 
 
 def demo_search(request: Request) -> Script:
     """The demo's learning rates, on the validation split."""
-    planner, results = Planner(), []
+    runs, results = Runs(request), []
     validation = (("TEST.SPLIT", "val"), ("EVAL.PROTOCOLS", "('transfer',)"), ("EVAL.ATTACKS", "('pgd40-fkl@8',)"))
-    for trainer in request.trainers:
-        for rate in request.grid:
-            place = f"{trainer}/lr{rate}"
-            runs = Runs(planner, trainer, settings=request.settings)
-            runs.add(place, request.seeds, (("OPTIM.LR", rate), *validation))
-            results += [(f"{trainer:6} lr {rate:6} seed {seed}", f"{place}/seed{seed}") for seed in request.seeds]
-    return Script(planner.plan(), results=tuple(results), side_by_side=3)
+    for trainer, rate in itertools.product(request.trainers, request.grid):
+        place = f"{trainer}/lr{rate}"
+        runs.run(trainer, place, request.seeds, (("OPTIM.LR", rate), *validation))
+        results += [(f"{trainer:6} lr {rate:6} seed {seed}", f"{place}/seed{seed}") for seed in request.seeds]
+    return Script(runs.plan(), results=tuple(results), side_by_side=3)
 
 
 def _ten_epochs(trainer: str) -> Pairs:
@@ -228,41 +227,70 @@ def _ten_epochs(trainer: str) -> Pairs:
 
 def peers_search(request: Request) -> Script:
     """The learning rates of the comparison with AdvPT's peers, on the validation split."""
-    planner, results = Planner(), []
+    runs, results = Runs(request), []
     attack = (("EVAL.PROTOCOLS", "('adaptive',)"), ("EVAL.ATTACKS", "('pgd5-ce@2',)"))
     validation = (("TEST.SPLIT", "val"), ("EVAL.SUBSET", "150"), *attack)
-    for trainer in request.trainers:
+    for trainer, rate, seed in itertools.product(request.trainers, request.grid, request.seeds):
         bank = (("BANK.ATTACK", "pgd10-fkl@2"),) if trainer == ADVPT else ()  # all train at 2/255
-        for rate in request.grid:
-            settings = (("OPTIM.LR", rate), *_ten_epochs(trainer), *bank, *request.settings)
-            runs = Runs(planner, trainer, settings=settings)
-            for seed in request.seeds:
-                place = f"{trainer}/lr{rate}/seed{seed}"
-                model = runs.add(place, seed, (("TEST.NO_TEST", "True"),), shots=16)
-                runs.add(f"{place}/val", seed, validation, model=model)
-                results.append((f"{trainer:9} lr {rate:6} seed {seed}", f"{place}/val"))
-    return Script(planner.plan(), results=tuple(results), side_by_side=3)
+        recipe, place = (("OPTIM.LR", rate), *_ten_epochs(trainer), *bank), f"{trainer}/lr{rate}/seed{seed}"
+        model = runs.run(trainer, place, seed, (("TEST.NO_TEST", "True"),), recipe=recipe, shots=16)
+        runs.run(trainer, f"{place}/val", seed, validation, recipe=recipe, model=model)
+        results.append((f"{trainer:9} lr {rate:6} seed {seed}", f"{place}/val"))
+    return Script(runs.plan(), results=tuple(results), side_by_side=3)
 
 
 def tapt_search(request: Request) -> Script:
     """How the demo tunes at test time: learning rate and steps, on the validation split."""
-    planner, results, seed = Planner(), [], request.seeds[0]
+    runs, results, seed = Runs(request), [], request.seeds[0]
     words, attack = ("TRAINER.TAPT.CTX_INIT", SEARCHED), ("EVAL.ATTACKS", "('pgd10-ce@2:static',)")
-    evaluation = (("TEST.SPLIT", "val"), words, attack)
     for _, trained_by, trainer in TAPT_DESIGNS:
         trained, node = {}, f"TRAINER.{trained_by.upper()}.LOSS"
         for loss in ("adv_half", "clean"):
             settings = (("TEST.NO_TEST", "True"), ("OPTIM.LR", "0.02"), *_ten_epochs(trained_by), (node, loss))
-            runs = Runs(planner, trained_by, settings=request.settings)
-            trained[loss] = runs.add(f"{trained_by}-{loss}", seed, settings, shots=16)
+            trained[loss] = runs.run(trained_by, f"{trained_by}-{loss}", seed, settings, shots=16)
+        clean = (("TRAINER.TAPT.CLEAN_RUN", trained["clean"]),)
         for point in request.grid:
             rate, _, steps = point.partition(":")
-            place, clean = f"{trainer}/lr{rate}_steps{steps}", (("TRAINER.TAPT.CLEAN_RUN", trained["clean"]),)
-            settings = (*evaluation, ("TRAINER.TAPT.LR", rate), ("TRAINER.TAPT.STEPS", steps))
-            runs = Runs(planner, trainer, settings=request.settings)
-            runs.add(place, seed, settings, shots=16, model=trained["adv_half"], runs=clean)
+            tuning = (("TRAINER.TAPT.LR", rate), ("TRAINER.TAPT.STEPS", steps))
+            settings, place = (("TEST.SPLIT", "val"), words, attack, *tuning), f"{trainer}/lr{rate}_steps{steps}"
+            runs.run(trainer, place, seed, settings, shots=16, model=trained["adv_half"], runs=clean)
             results.append((f"{trainer:8} lr {rate:7} steps {steps}", place))
-    return Script(planner.plan(), results=tuple(results), side_by_side=3)
+    return Script(runs.plan(), results=tuple(results), side_by_side=3)
+
+
+def sweep(
+    datasets: Sequence[str],
+    backbones: Sequence[str],
+    methods: Sequence[str],
+    shots: Sequence[int],
+    seeds: Sequence[int],
+    repository: Path,
+    more: Sequence[tuple[str, str]] = (),
+) -> Plan:
+    """Data sets x backbones x methods x shots x seeds, each with the evaluation of its yaml; zero-shot CLIP, which
+    reads no training image and draws nothing, stands once.
+
+    Raises:
+        ConfigError: a yaml that does not exist.
+    """
+    planner, recipes = Planner(), Recipes(repository)
+    for dataset, backbone, method in itertools.product(datasets, backbones, methods):
+        recipe, once = recipes.of(method, backbone, dataset), method == ZEROSHOT
+        for n, seed in itertools.product(shots[:1] if once else shots, seeds[:1] if once else seeds):
+            planner.add(
+                Job(
+                    trainer=recipe.trainer,
+                    dataset=dataset,
+                    backbone=backbone,
+                    shots=-1 if once else n,
+                    seed=seed,
+                    purpose="sweep-clean" if method == COOP_CLEAN else "sweep",
+                    config=recipe.config,
+                    dataset_config=recipes.dataset(dataset),
+                    settings=(*recipe.settings, *more),
+                )
+            )
+    return planner.plan()
 
 
 SCRIPTS: dict[str, tuple[Callable[[Request], Script], int]] = {  # and how many words each needs

@@ -17,11 +17,11 @@ from advpt.attacks import parse
 from advpt.bank import build as build_module
 from advpt.bank.cache import BankCache
 from advpt.evaluation import record as records
+from advpt.jobs import backends
 from advpt.jobs import executor as executor_module
-from advpt.jobs import local
-from advpt.jobs.display import PlainDisplay
+from advpt.jobs.backends import LocalBackend
+from advpt.jobs.display import Display
 from advpt.jobs.executor import Executor
-from advpt.jobs.local import LocalBackend
 from advpt.jobs.places import Places
 from advpt.jobs.plan import Job, Plan
 from advpt.jobs.process import ProcessSpec
@@ -161,10 +161,10 @@ def test_killed_sweeps(workspace: Workspace, tally, monkeypatch):
             return workspace.argv(*more, trainer=job.trainer, seed=job.seed, output=out, flags=flags)
 
         top.mkdir(exist_ok=True)
-        monkeypatch.setattr(local, "start", lambda spec, lock: Forked(spec, lock, top / "pids"))
+        monkeypatch.setattr(backends, "start", lambda spec, lock: Forked(spec, lock, top / "pids"))
         with stoppable():
             summary = Executor(
-                plan, places, backend=LocalBackend(2), start=words, retries=99, display=PlainDisplay(print)
+                plan, places, backend=LocalBackend(2), start=words, retries=99, display=Display(print)
             ).run()
         print(summary)
         return 0 if summary.ok else 1

@@ -236,15 +236,15 @@ def test_two_processes_on_one_output_folder(workspace: Workspace, tally, monkeyp
 
 def test_the_second_is_refused_while_the_first_is_at_work(workspace: Workspace, monkeypatch):
     seen = []
-    begin = train.train
+    build = train.build
     monkeypatch.setattr(run_folder, "LOCK_SECONDS", 0.0)
 
-    def twice(args, cfg, folder):
+    def twice(args, cfg):
         if not seen:
             seen.append(workspace.call(*SETTINGS))
-        return begin(args, cfg, folder)
+        return build(args, cfg)
 
-    monkeypatch.setattr(train, "train", twice)
+    monkeypatch.setattr(train, "build", twice)
     workspace.run(*SETTINGS)
     status, said = seen[0]
     assert status == 2 and f"is in use: process {os.getpid()} on " in said and "--output-dir" in said

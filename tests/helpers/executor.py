@@ -7,9 +7,9 @@ from collections import Counter
 from pathlib import Path
 
 from advpt.evaluation import record as records
-from advpt.jobs.display import PlainDisplay
-from advpt.jobs.executor import Backend, Executor
-from advpt.jobs.local import LocalBackend
+from advpt.jobs.backends import Backend, LocalBackend
+from advpt.jobs.display import Display
+from advpt.jobs.executor import Executor
 from advpt.jobs.places import Places
 from advpt.jobs.plan import Job, Plan
 
@@ -33,7 +33,7 @@ class Place:
         return [sys.executable, "-S", str(FAKE), str(self.places.folder(job)), job.id, str(self.log), *mode]
 
     def run(self, slots: int = 1, backend: Backend | None = None, **options):
-        display, backend = PlainDisplay(self.lines.append), backend or LocalBackend(slots)
+        display, backend = Display(self.lines.append), backend or LocalBackend(slots)
         return Executor(self.plan, self.places, backend=backend, start=self.start, display=display, **options).run()
 
     def count(self, what: str) -> Counter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advpt.jobs.setup.paper import PAPER
+from advpt.jobs.setup import PAPER
 
 PETS = PAPER.narrowed(["pets"], ["vit_b16"], [1, 2, 3])
 

@@ -8,7 +8,7 @@ import pytest
 
 from advpt.jobs.exhibits import EXHIBITS, plan_exhibits
 from advpt.jobs.places import Places, command
-from advpt.jobs.setup.demo import DEMO
+from advpt.jobs.setup import DEMO
 from tests.helpers.plans import PETS, ZS
 
 ROOT = Path(__file__).resolve().parents[2]

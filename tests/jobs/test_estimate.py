@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from advpt.jobs.estimate import Recorded, split_sizes, time_sentence, work
+from advpt.jobs.estimate import Recorded, split_sizes, work
 from advpt.jobs.plan import Job
-from advpt.jobs.sweep import sweep
+from advpt.jobs.scripts import sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE_ATTACK = [("EVAL.ATTACKS", "('pgd10-ce@4:transfer',)")]
@@ -68,11 +68,11 @@ def test_a_time_says_what_it_is_made_of(tmp_path):
     others = [dataclasses.replace(job, seed=seed) for seed in (2, 3)]
     unknown = dataclasses.replace(job, trainer="CoOp")
     found = Recorded(tmp_path)
-    assert time_sentence(others, found, 1) == "time: about 3 min for 2 runs, 1 at a time"
-    assert time_sentence([*others, unknown], found, 8).endswith(
+    assert found.sentence(others, 1) == "time: about 3 min for 2 runs, 1 at a time"
+    assert found.sentence([*others, unknown], 8).endswith(
         "2 min for 2 runs, 8 at a time; nothing is recorded of the kinds of 1 more"
     )
-    assert "nothing is recorded yet" in time_sentence([unknown], found, 1)
+    assert "nothing is recorded yet" in found.sentence([unknown], 1)
     assert found.seconds_left(others, {job: 40.0}) == 260 and found.seconds_left([unknown], {}) is None
 
 

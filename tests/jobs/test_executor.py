@@ -12,7 +12,7 @@ from collections import Counter
 
 from advpt.evaluation import record as records
 from advpt.evaluation import run_folder
-from advpt.jobs.display import PlainDisplay
+from advpt.jobs.display import Display
 from advpt.jobs.executor import Executor
 from advpt.jobs.places import Places, is_complete, runs, state_of
 from advpt.jobs.plan import Job, Plan
@@ -183,7 +183,7 @@ def test_an_error_of_several_lines_is_shown_whole(tmp_path):
 # --- progress ---------------------------------------------------------------------------------------------------
 
 
-class Shown(PlainDisplay):
+class Shown(Display):
     """Keeps every state."""
 
     def __init__(self) -> None:

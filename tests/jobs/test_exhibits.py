@@ -14,9 +14,8 @@ from advpt.jobs.builder import Variant
 from advpt.jobs.exhibits import EXHIBITS, NOT_IN_ALL, plan_exhibits
 from advpt.jobs.places import Places, command
 from advpt.jobs.plan import Job, Plan
-from advpt.jobs.setup.demo import DEMO
-from advpt.jobs.setup.paper import PAPER
-from advpt.jobs.sweep import sweep
+from advpt.jobs.scripts import sweep
+from advpt.jobs.setup import DEMO, PAPER
 from advpt.results.exhibit import Figure, Table, WordTable
 from advpt.results.published import number, numbers
 from tests.helpers.plans import ADV, COOP, PETS, ZS

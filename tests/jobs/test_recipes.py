@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from advpt.jobs.exhibits import plan_exhibits
-from advpt.jobs.setup.demo import DEMO
-from advpt.jobs.setup.paper import PAPER
+from advpt.jobs.setup import DEMO, PAPER
 from tests.helpers.plans import PETS
 
 ROOT = Path(__file__).resolve().parents[2]

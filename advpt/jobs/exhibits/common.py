@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from advpt.jobs import methods
 from advpt.jobs.builder import Builder
@@ -13,9 +16,27 @@ from advpt.results.published import PaperCell
 
 NO_DEFENSE = "none"
 UNDEFENDED = InputDefense(NO_DEFENSE, "", NO_DEFENSE)
-TRANSFER = (
-    "attackers of transfer rows know both encoders and the hand-written prompt, adaptive ones the learned prompt too"
-)
+_CAPTIONS: dict[str, str] = tomllib.loads(Path(__file__).with_name("captions.toml").read_text(encoding="utf-8"))
+
+
+def caption(b: Builder, name: str, **facts: object) -> str:
+    """A caption of ``captions.toml``, with the setup's values and further facts."""
+    more = b.setup.caption(name)
+    return _CAPTIONS[name].format(s=b.setup, more=more, transfer=_CAPTIONS["transfer"], **facts)
+
+
+RunsOf = Callable[[str, str, str], tuple[str, ...]]  # ids of a method's runs on a data set and a backbone
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A number of a table: the attack's name in the paper, which number of a run it is, the runs that have it, and the
+    defense."""
+
+    attack: str
+    metric: Metric
+    runs: RunsOf
+    behind: InputDefense = UNDEFENDED
 
 
 def columns(setup: ReproductionSetup, datasets: Sequence[str]) -> tuple[str, ...]:
@@ -23,34 +44,33 @@ def columns(setup: ReproductionSetup, datasets: Sequence[str]) -> tuple[str, ...
     return tuple(map(setup.column, datasets))
 
 
-def row(
-    b: Builder,
-    table: str,
-    backbone: str,
-    method: str,
-    attack: str,
-    metric: Metric,
-    cells: Mapping[str, tuple[str, ...]],
-    behind: InputDefense = UNDEFENDED,
-) -> TableRow:
-    """A row whose published numbers stand under the method's, the defense's and the attack's names in the paper, which
-    has no adaptive attackers. ``cells``: ids of runs by data set."""
-    name, published = methods.table_name(method), metric.protocol != "adaptive"
-    backbone_name = b.setup.column(backbone)
+def panel(setup: ReproductionSetup, dataset: str, backbone: str) -> str:
+    """The title of a figure's part."""
+    return f"{setup.column(dataset)}, {setup.column(backbone)}"
 
-    def key(dataset: str) -> PaperCell | None:
-        if not published or not behind.published:
-            return None
-        return PaperCell(table, backbone_name, b.setup.column(dataset), name, behind.published, attack)
 
-    return TableRow(
-        backbone_name,
-        name,
-        behind.name,
-        attack if published else f"{attack} ({metric.attack})",
-        metric.protocol or "-",
-        tuple(Cell(runs, metric, key(dataset)) for dataset, runs in cells.items()),
-    )
+def rows(
+    b: Builder, tables: Mapping[str, str], datasets: Sequence[str], measured: Sequence[Measured]
+) -> tuple[TableRow, ...]:
+    """A row for each backbone, number and method. Published numbers stand under the method's, the defense's and the
+    attack's names in the paper, which has no adaptive attackers.
+
+    Args:
+        tables: the methods, and the paper's table of each.
+    """
+    made, column = [], b.setup.column
+    for backbone, each, (method, table) in itertools.product(b.setup.backbones, measured, tables.items()):
+        name, adaptive, cells = methods.table_name(method), each.metric.protocol == "adaptive", []
+        for dataset in datasets:
+            published = None
+            if each.behind.published and not adaptive:
+                places = (column(backbone), column(dataset), name, each.behind.published)
+                published = PaperCell(table, *places, each.attack)
+            cells.append(Cell(each.runs(method, dataset, backbone), each.metric, published))
+        attack = f"{each.attack} ({each.metric.attack})" if adaptive else each.attack
+        protocol = each.metric.protocol or "-"
+        made.append(TableRow(column(backbone), name, each.behind.name, attack, protocol, tuple(cells)))
+    return tuple(made)
 
 
 def recipe_facts(trainer: str, values: Mapping[str, object]) -> dict[str, str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
 
-from advpt.jobs.builder import Builder, Evaluation, Inputs
-from advpt.jobs.exhibits.common import NO_DEFENSE, TRANSFER, columns, recipe_facts
+from advpt.jobs.builder import Builder, Evaluation
+from advpt.jobs.exhibits.common import NO_DEFENSE, caption, columns, panel, recipe_facts
 from advpt.jobs.methods import ADVPT, COCOOP, COOP, PEERS, ZEROSHOT, table_name
 from advpt.jobs.plan import Pairs
 from advpt.results.exhibit import CLEAN, Cell, Exhibit, Figure, PointCell, Table, TableRow, robust
@@ -14,48 +14,38 @@ SHOTS = 16
 
 
 def exhibits(b: Builder) -> list[Exhibit]:
-    s, rows, point_cells = b.setup, [], []
+    s, rows, points, text = b.setup, [], [], ""
     attack, bank = s.peers.attack, s.bank if b.variant.as_published else s.peers.bank
     evaluation = Evaluation((f"{bank}:transfer", f"{attack}:transfer", f"{attack}:adaptive"))
     measured = (CLEAN, robust(bank), robust(attack), robust(attack, "adaptive"))
-    caption = ""
     for backbone in s.peers.backbones[:1]:
         runs = {method: [_runs(b, method, d, backbone, evaluation) for d in s.timed] for method in PEERS}
-        for metric in measured:
-            for method in PEERS:
-                cells = tuple(Cell(ids, metric) for ids in runs[method])
-                protocol = metric.protocol or "-"
-                rows.append(
-                    TableRow(
-                        s.column(backbone), table_name(method), NO_DEFENSE, metric.attack or "clean", protocol, cells
-                    )
-                )
-        for i, dataset in enumerate(s.timed):
-            for metric in measured[2:]:
-                panel = f"{s.column(dataset)}, {s.column(backbone)}, {metric.protocol}"
-                for method in PEERS:
-                    x, y = Cell(runs[method][i], CLEAN), Cell(runs[method][i], metric)
-                    point_cells.append(PointCell(panel, table_name(method), "", x, y))
-        caption = _caption(b, bank, backbone)
+        for metric, method in itertools.product(measured, PEERS):
+            names = (s.column(backbone), table_name(method), NO_DEFENSE, metric.attack or "clean")
+            cells = tuple(Cell(ids, metric) for ids in runs[method])
+            rows.append(TableRow(*names, metric.protocol or "-", cells))
+        for (i, dataset), metric, method in itertools.product(enumerate(s.timed), measured[2:], PEERS):
+            place = f"{panel(s, dataset, backbone)}, {metric.protocol}"
+            x, y = Cell(runs[method][i], CLEAN), Cell(runs[method][i], metric)
+            points.append(PointCell(place, table_name(method), "", x, y))
+        text = _caption(b, bank, backbone)
     name, title = "peers", "AdvPT and its peers"
     if b.variant.as_published:
         name, title = "peers_as_published", "AdvPT and its peers, each by its own recipe"
     axes = ("clean accuracy (%)", f"accuracy under {attack} (%)")
     return [
-        Table(name, title, caption, columns(s, s.timed), tuple(rows)),
-        Figure(f"{name}_figure", f"{title}: trade-off", caption, "points", *axes, tuple(point_cells)),
+        Table(name, title, text, columns(s, s.timed), tuple(rows)),
+        Figure(f"{name}_figure", f"{title}: trade-off", text, "points", *axes, tuple(points)),
     ]
 
 
 def _runs(b: Builder, method: str, dataset: str, backbone: str, evaluation: Evaluation) -> tuple[str, ...]:
-    settings, inputs = peer_settings(b, method), Inputs(shots=-1 if method == ZEROSHOT else SHOTS)
-    return tuple(
-        b.job(method, dataset, backbone, seed, "peers", evaluation, settings, inputs)
-        for seed in b.seeds(method, b.setup.peers.seeds)
-    )
+    settings, shots = _settings(b, method), -1 if method == ZEROSHOT else SHOTS
+    seeds = b.seeds(method, b.setup.peers.seeds)
+    return tuple(b.job(method, dataset, backbone, seed, "peers", evaluation, settings, shots=shots) for seed in seeds)
 
 
-def peer_settings(b: Builder, method: str) -> Pairs:
+def _settings(b: Builder, method: str) -> Pairs:
     """Of a run in the comparison: budget, images and epochs are those of all; none of a run that has its own published
     recipe."""
     p = b.setup.peers
@@ -74,29 +64,12 @@ def peer_settings(b: Builder, method: str) -> Pairs:
 
 
 def _caption(b: Builder, bank: str, backbone: str) -> str:
-    s = b.setup
-    budget = s.caption("peers")
+    budget = b.setup.caption("peers")
     if b.variant.as_published:
-        budget = f"{_own_recipes(b, s.timed, backbone)} {s.caption()}"
-    return (
-        f"{SHOTS} images of each class, AdvPT's bank {bank}; {TRANSFER}. Methods with visual prompts see what "
-        "was made on CLIP without them under transfer. CAPT has our choices where its paper is not known to us: no "
-        f"reproduction of its numbers. Not in the paper. {budget}"
-    )
-
-
-def _own_recipes(b: Builder, datasets: Sequence[str], backbone: str) -> str:
-    """The recipe of every peer, side by side."""
-    facts = {
-        method: recipe_facts(method, b.values(method, backbone, dataset))
-        for dataset in datasets[:1]
-        for method in PEERS
-        if method != ZEROSHOT
-    }
-    listed = "; ".join(
-        f"{method}: " + ", ".join(f"{name} {value}" for name, value in each.items()) for method, each in facts.items()
-    )
-    return (
-        f"Every method has its own recipe, that of its authors where we know it, and all are judged under "
-        f"{b.setup.peers.attack}: rows differ in more than the method. {listed}."
-    )
+        recipes = []
+        for dataset, method in itertools.product(b.setup.timed[:1], PEERS):
+            if method != ZEROSHOT:
+                facts = recipe_facts(method, b.values(method, backbone, dataset))
+                recipes.append(f"{method}: " + ", ".join(f"{name} {value}" for name, value in facts.items()))
+        budget = caption(b, "peers_as_published", recipes="; ".join(recipes))
+    return caption(b, "peers", shots=SHOTS, bank=bank, budget=budget)

@@ -8,10 +8,12 @@ evaluation on the data set that the prompts were tuned on makes the statistics t
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 
 from advpt.data import catalog
-from advpt.jobs.builder import Builder, Evaluation, Inputs
+from advpt.jobs.builder import Builder, Evaluation
+from advpt.jobs.exhibits.common import caption, columns
 from advpt.jobs.methods import TAPT_DESIGNS
 from advpt.jobs.setup import TaptSetup
 from advpt.results.exhibit import CLEAN, Cell, Exhibit, Metric, Table, TableRow, robust
@@ -21,45 +23,31 @@ DEFENSES = ("tapt", "tapt:constructed")
 
 
 def exhibits(b: Builder) -> list[Exhibit]:
-    s, rows = b.setup.tapt, []
+    s, column, rows = b.setup.tapt, b.setup.column, []
     for backbone in s.backbones if s.datasets else ():
         runs = {design: _evaluated(b, backbone, *trainers) for design, *trainers in TAPT_DESIGNS}
-        for attack, metric, published in _measured(s):
-            for design, _, _ in TAPT_DESIGNS:
-                for method, defense in ((f"APT-{design}", ""), *((f"TAPT-{design}", d) for d in DEFENSES)):
-                    if defense.endswith("constructed") and metric.protocol in ("tuned", "adaptive"):
-                        continue
-                    number = dataclasses.replace(metric, defense=defense)
-                    cells = tuple(
-                        Cell((runs[design][d],), number, _key(s, backbone, d, method, attack) if published else None)
-                        for d in s.datasets
-                    )
-                    protocol = metric.protocol or "-"
-                    rows.append(TableRow(s.column(backbone), method, defense or "none", attack, protocol, cells))
+        for (attack, metric, published), design in itertools.product(_measured(s), runs):
+            for method, defense in ((f"APT-{design}", ""), *((f"TAPT-{design}", d) for d in DEFENSES)):
+                if defense.endswith("constructed") and metric.protocol in ("tuned", "adaptive"):
+                    continue
+                number, cells = dataclasses.replace(metric, defense=defense), []
+                table = "tapt 2" if attack == "clean" else "tapt 1"
+                for dataset in s.datasets:
+                    key = PaperCell(table, column(backbone), column(dataset), method, "none", attack)
+                    cells.append(Cell((runs[design][dataset],), number, key if published else None))
+                about = (column(backbone), method, defense or "none", attack, metric.protocol or "-")
+                rows.append(TableRow(*about, tuple(cells)))
     attacks = ", ".join(f"{name} is {attack}" for name, attack in s.attacks.items())
-    caption = (
-        "APT-X are prompts tuned on attacked images, TAPT-X the same tuned once more on every test image: tapt starts "
-        "each image from the trained prompts, tapt:constructed from what the released code restores (untrained prompts "
-        "in V, all but two input vectors in VLI; VLJ is not concerned). static attacks the prompts before the tuning, "
-        "as the paper does; tuned attacks through what the tuning makes of them on the clean image; adaptive "
-        f"differentiates through the tuning (EOT over views). {attacks}; tuned {s.tuned}, adaptive {s.adaptive}. "
-        f"{_statistics_text(b)} aa "
-        f"leaves images alone: their share, and the accuracy on the others, stand beside. {s.caption}"
-    )
-    return [Table("tapt", "TAPT: tuning at test time", caption, tuple(map(s.column, s.datasets)), tuple(rows))]
+    text = caption(b, "tapt", attacks=attacks, statistics=_statistics_text(b))
+    return [Table("tapt", "TAPT: tuning at test time", text, columns(b.setup, s.datasets), tuple(rows))]
 
 
 def _statistics_text(b: Builder) -> str:
     """What the statistics are taken over, and what the paper takes."""
-    s = b.setup.tapt
-    source, facts = s.column(s.source), catalog.get(s.source)
-    whole, part = facts.counts[0], s.shots * facts.classes
-    if b.variant.all_statistics:
-        return f"Statistics are taken over all {whole:,} training images of {source}."
-    return (
-        f"Statistics are taken over {s.shots} training images of each class of {source} ({part:,}), where TAPT's "
-        f"authors take all of ImageNet's; --all-statistics takes all {whole:,}."
-    )
+    s, facts = b.setup.tapt, catalog.get(b.setup.tapt.source)
+    name = "tapt_all_statistics" if b.variant.all_statistics else "tapt_statistics"
+    counts = {"part": s.shots * facts.classes, "whole": facts.counts[0]}
+    return caption(b, name, source=b.setup.column(s.source), **counts)
 
 
 def _measured(s: TaptSetup) -> Iterator[tuple[str, Metric, bool]]:
@@ -71,11 +59,6 @@ def _measured(s: TaptSetup) -> Iterator[tuple[str, Metric, bool]]:
     yield "pgd", robust(s.adaptive, "adaptive"), False
 
 
-def _key(s: TaptSetup, backbone: str, dataset: str, method: str, attack: str) -> PaperCell:
-    table = "tapt 2" if attack == "clean" else "tapt 1"
-    return PaperCell(table, s.column(backbone), s.column(dataset), method, "none", attack)
-
-
 def _evaluated(b: Builder, backbone: str, trained_by: str, trainer: str) -> dict[str, str]:
     """By data set, the run that evaluates a design."""
     s, seed = b.setup.tapt, b.setup.seeds[0]  # the paper has one
@@ -84,7 +67,7 @@ def _evaluated(b: Builder, backbone: str, trained_by: str, trainer: str) -> dict
         context = [(f"TRAINER.{trained_by.upper()}.{leaf}", value) for leaf, value in s.context]
         settings = [*s.pretraining, *context, *more]
         evaluation = Evaluation(subset=s.subset)
-        return b.job(trained_by, s.source, backbone, seed, purpose, evaluation, settings, Inputs(s.shots))
+        return b.job(trained_by, s.source, backbone, seed, purpose, evaluation, settings, shots=s.shots)
 
     defensive = prompts("defensive")
     clean = prompts("clean", (f"TRAINER.{trained_by.upper()}.LOSS", "clean"))
@@ -94,9 +77,10 @@ def _evaluated(b: Builder, backbone: str, trained_by: str, trainer: str) -> dict
     settings += [(f"TRAINER.TAPT.{leaf}", value) for leaf, value in s.context]
     if b.variant.all_statistics:
         settings += [("TRAINER.TAPT.ADV_STATISTICS", "all"), ("TRAINER.TAPT.CLEAN_STATISTICS", "all")]
-    inputs = Inputs(-1 if b.variant.all_statistics else s.shots, defensive, (("TRAINER.TAPT.CLEAN_RUN", clean),))
     evaluation, ids = Evaluation(tuple(attacks), subset=s.subset), dict[str, str]()
+    shots, runs = -1 if b.variant.all_statistics else s.shots, (("TRAINER.TAPT.CLEAN_RUN", clean),)
     for dataset in dict.fromkeys((s.source, *s.datasets)):
-        ids[dataset] = b.job(trainer, dataset, backbone, seed, "tuned", evaluation, settings, inputs)
-        inputs = dataclasses.replace(inputs, after=(ids[s.source],))  # which makes the statistics
+        after = tuple(ids.values())[:1]  # the source's, which makes the statistics
+        about = (trainer, dataset, backbone, seed, "tuned", evaluation, settings)
+        ids[dataset] = b.job(*about, shots=shots, model=defensive, runs=runs, after=after)
     return ids

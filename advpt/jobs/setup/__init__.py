@@ -1,11 +1,14 @@
-"""What a reproduction setup is: data sets, backbones, attacks, defenses and settings. Two are data beside this file,
-the paper's (:mod:`advpt.jobs.setup.paper`) and the demo's small stand-ins (:mod:`advpt.jobs.setup.demo`)."""
+"""What a reproduction setup is: data sets, backbones, attacks, defenses and settings. Two are files beside this one:
+the paper's, and the demo's small stand-ins."""
 
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from advpt.errors import ConfigError, unknown_name
 from advpt.jobs.plan import Pairs
@@ -52,7 +55,7 @@ class TaptSetup:
         tuned, adaptive: attacks of those who know the tuning.
         shots: images per class for tuning and statistics. subset: images that are evaluated.
         pretraining: settings of all runs that tune prompts. context: leaves of the prompts' node, in them and in the
-        evaluations. settings: of the evaluations. names: TAPT's paper's names. caption: what captions add.
+        evaluations. settings: of the evaluations. caption: what captions add.
     """
 
     datasets: tuple[str, ...]
@@ -66,12 +69,7 @@ class TaptSetup:
     pretraining: Pairs = ()
     context: Pairs = ()
     settings: Pairs = ()
-    names: Mapping[str, str] = field(default_factory=dict)
     caption: str = ""
-
-    def column(self, name: str) -> str:
-        """As TAPT's paper calls a data set or backbone."""
-        return self.names.get(name, name)
 
 
 @dataclass(frozen=True)
@@ -82,8 +80,7 @@ class ReproductionSetup:
     Args:
         datasets: of Tables 1 to 5 and Figure 3. probed: of Table 4. source, targets: of the domain shift.
         timed, timed_backbones: of the figures over wall-clock and over the number of context vectors.
-        names: the paper's names of data sets and backbones.
-        bank: the attack of AdvPT's training bank.
+        names: the papers' names of data sets and backbones. bank: the attack of AdvPT's training bank.
         pgd, rap, aa: attacks that do not know the learned prompt. adaptive, aa_adaptive: those that do.
         budgets: of the curve over eps, in 1/255. budget_steps: steps of its attack.
         defenses: of Tables 2 and 3. together: one evaluation serves both tables.
@@ -131,6 +128,10 @@ class ReproductionSetup:
         """The paper's name of a data set or backbone."""
         return self.names.get(name, name)
 
+    def defense(self, name: str) -> InputDefense:
+        """The defense of that name."""
+        return next(each for each in self.defenses if each.name == name)
+
     def caption(self, *exhibits: str) -> str:
         """What captions of these exhibits add."""
         return " ".join(self.captions[name] for name in ("all", *exhibits) if self.captions.get(name))
@@ -142,10 +143,10 @@ class ReproductionSetup:
             ConfigError: an unknown name, with the known ones.
         """
         datasets = {*self.datasets, *self.targets, *self.timed, *self.tapt.datasets}
+        every_backbone = {*self.backbones, *self.tapt.backbones}
         for name in only:
             if name not in datasets:
                 raise ConfigError(f"--only: {unknown_name('data set', name, datasets)}")
-        every_backbone = {*self.backbones, *self.tapt.backbones}
         for name in backbones:
             if name not in every_backbone:
                 raise ConfigError(f"--backbones: {unknown_name('backbone', name, every_backbone)}")
@@ -153,12 +154,10 @@ class ReproductionSetup:
         def keep(names: tuple[str, ...], wanted: Sequence[str]) -> tuple[str, ...]:
             return tuple(name for name in names if not wanted or name in wanted)
 
-        peers = dataclasses.replace(
-            self.peers, backbones=keep(self.peers.backbones, backbones), seeds=tuple(seeds) or self.peers.seeds
-        )
-        tapt = dataclasses.replace(
-            self.tapt, datasets=keep(self.tapt.datasets, only), backbones=keep(self.tapt.backbones, backbones)
-        )
+        of_peers = keep(self.peers.backbones, backbones)
+        peers = dataclasses.replace(self.peers, backbones=of_peers, seeds=tuple(seeds) or self.peers.seeds)
+        of_tapt = keep(self.tapt.backbones, backbones)
+        tapt = dataclasses.replace(self.tapt, datasets=keep(self.tapt.datasets, only), backbones=of_tapt)
         return dataclasses.replace(
             self,
             datasets=keep(self.datasets, only),
@@ -171,3 +170,21 @@ class ReproductionSetup:
             peers=peers,
             tapt=tapt,
         )
+
+
+def _tuples(value: Any) -> Any:
+    """TOML's lists as tuples, also within tables."""
+    if isinstance(value, dict):
+        return {name: _tuples(each) for name, each in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _load(name: str) -> ReproductionSetup:
+    """The setup in ``<name>.toml``; a name that no field has, or a field that has no value, is a TypeError."""
+    values = _tuples(tomllib.loads(Path(__file__).with_name(f"{name}.toml").read_text(encoding="utf-8")))
+    values["defenses"] = tuple(InputDefense(**each) for each in values["defenses"])
+    values |= {"peers": PeerSetup(**values["peers"]), "tapt": TaptSetup(**values["tapt"])}
+    return ReproductionSetup(name, **values)
+
+
+PAPER, DEMO = _load("paper"), _load("demo")

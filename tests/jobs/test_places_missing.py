@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from advpt.jobs import prerequisites
 from advpt.jobs.exhibits import plan_exhibits
-from advpt.jobs.places import Places
+from advpt.jobs.places import Places, missing_data, missing_weights
 from advpt.jobs.plan import Job, Plan
-from advpt.jobs.setup.demo import DEMO
-from advpt.jobs.setup.paper import PAPER
+from advpt.jobs.setup import DEMO, PAPER
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -18,15 +16,15 @@ def test_what_is_missing_is_named_and_the_demo_misses_nothing(tmp_path, monkeypa
     monkeypatch.setenv("ADVPT_CLIP_CACHE", str(tmp_path / "cache"))
     places = Places(ROOT, tmp_path, tmp_path / "data", tmp_path, {"vit_b16": str(tmp_path / "mine.pt")})
     paper = plan_exhibits(["table1"], PAPER.narrowed(["dtd"], [], [1]), ROOT).plan
-    (data,) = prerequisites.missing_data(paper, places)
+    (data,) = missing_data(paper, places)
     assert data.startswith("DescribableTextures: ") and "split_zhou_DescribableTextures.json" in data
-    mine, large = prerequisites.missing_weights(paper, places)
+    mine, large = missing_weights(paper, places)
     assert mine == f"vit_b16: there is no file {tmp_path / 'mine.pt'}" and "ViT-L-14.pt is fetched from" in large
     demo = plan_exhibits(["all"], DEMO, ROOT).plan
-    assert prerequisites.missing_data(demo, places) == [] and prerequisites.missing_weights(demo, places) == []
+    assert missing_data(demo, places) == [] and missing_weights(demo, places) == []
 
 
 def test_images_of_ones_own_need_two_folders_and_other_repositories_data_sets_nothing(tmp_path):
     plan = Plan(tuple(Job("T", dataset, "rn50", -1, 1, "main", "a", "b") for dataset in ("image_folder", "theirs")))
-    (sentence,) = prerequisites.missing_data(plan, Places(ROOT, tmp_path, tmp_path / "data", tmp_path))
+    (sentence,) = missing_data(plan, Places(ROOT, tmp_path, tmp_path / "data", tmp_path))
     assert "expected folders with a folder of images per class" in sentence and "train" in sentence

@@ -19,8 +19,8 @@ from advpt.bank.on_ray import filler
 from advpt.cluster import Engine
 from advpt.errors import DataError
 from advpt.evaluation import run_folder
+from advpt.jobs.backends import RayBackend
 from advpt.jobs.executor import Executor
-from advpt.jobs.on_ray import RayBackend
 from advpt.jobs.places import Places
 from advpt.jobs.plan import Job, Plan
 

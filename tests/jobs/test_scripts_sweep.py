@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from advpt.errors import ConfigError
-from advpt.jobs.sweep import sweep
+from advpt.jobs.scripts import sweep
 from tests.helpers.plans import ADV, COOP, ZS
 
 ROOT = Path(__file__).resolve().parents[2]
