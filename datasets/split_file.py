@@ -48,8 +48,25 @@ class CatalogDataset(DatasetBase):
             cls.dataset_dir = cls.info.folder
 
     def locate(self, cfg: Any) -> Place:
-        """Where the data set lies."""
-        return locate(cfg, self.info)
+        """Find the data set's folders; nothing is created.
+
+        Raises:
+            DataError: if the image folder is not there; the message recognises common other layouts.
+        """
+        info = self.info
+        root = Path(cfg.DATASET.ROOT).expanduser().absolute()
+        folder = root / info.folder
+        place = Place(root, folder, folder / info.image_dir)
+        if place.images.is_dir():
+            return place
+        if root.is_dir():
+            state = f"DATASET.ROOT is {root}; folders found there: {listing.some(listing.folders(root))}."
+        else:
+            state = f"DATASET.ROOT is {root}, which does not exist."
+        raise DataError(
+            f"{info.name}: expected images in {place.images}. {state}{layout.advice(info, root)} "
+            f"Run `{steps.command(info, root)}`, or give the folder above {info.folder} as --root"
+        )
 
     def read(self) -> tuple[Split, bool]:
         """Which images are in which part, and whether these are the official ones; others are warned about."""
@@ -154,27 +171,6 @@ class SplitDataset(CatalogDataset):
         if warning:
             warnings.warn(warning, stacklevel=2)
         return split, not warning
-
-
-def locate(cfg: Any, info: DatasetFacts) -> Place:
-    """Find a data set's folders; nothing is created.
-
-    Raises:
-        DataError: if the image folder is not there; the message recognises common other layouts.
-    """
-    root = Path(cfg.DATASET.ROOT).expanduser().absolute()
-    folder = root / info.folder
-    place = Place(root, folder, folder / info.image_dir)
-    if place.images.is_dir():
-        return place
-    if root.is_dir():
-        state = f"DATASET.ROOT is {root}; folders found there: {listing.some(listing.folders(root))}."
-    else:
-        state = f"DATASET.ROOT is {root}, which does not exist."
-    raise DataError(
-        f"{info.name}: expected images in {place.images}. {state}{layout.advice(info, root)} "
-        f"Run `{steps.command(info, root)}`, or give the folder above {info.folder} as --root"
-    )
 
 
 def datums(rows: Sequence[Row], images: str) -> list[Datum]:
