@@ -1,9 +1,8 @@
 """What run folders, records and banks have gained since format v1, and what it is where they lack it.
 
-Files of before do not name it and mean the value here. Files of today leave it out where it has that value, so bank
-keys, record ids and the identity of a run stay what they were, and old files go on. A new setting says ``added=True``
-where it is declared, a new field is one line here. Their defaults never change again: another default would be another
-meaning of every file that lacks them.
+Files of today leave it out where it has that value, so bank keys, record ids and the identity of a run stay what they
+were. A new setting says ``added=True`` where it is declared, a new field is one line here. Their defaults never change
+again: another default would be another meaning of every file that lacks them.
 """
 
 from __future__ import annotations
@@ -28,11 +27,8 @@ RESULT_FIELDS: dict[str, Any] = {
 
 
 def omit(fields: Mapping[str, Any], added: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``fields`` without those that were added and have the value of what lacks them; nested ones too.
-
-    Args:
-        fields: JSON values by name. added: one of the tables above. prefix: of the dotted names of ``fields``.
-    """
+    """``fields`` (JSON) without those that were ``added`` and have the value of what lacks them; nested ones too.
+    ``prefix``: of their dotted names."""
 
     def inside(value: Any, name: str) -> Any:
         if isinstance(value, Mapping):

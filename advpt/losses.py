@@ -17,23 +17,19 @@ def advpt(features: Tensor, text: Tensor, scale: float, labels: Tensor) -> Tenso
     """Cross-entropy of stored adversarial embeddings to the learned prompts (AdvPT, equation 3; CoOp's is the same).
 
     Args:
-        features: ``[b, L]`` image embeddings, not normalised. text: ``[K, L]`` text features, not normalised.
-        scale: the logit scale. labels: ``[b]`` int64.
+        features, text: ``[b, L]`` of images and ``[K, L]`` of prompts, not normalised. scale: of the logits.
+        labels: ``[b]`` int64.
     """
     logits = scale * F.normalize(features, dim=-1) @ F.normalize(text, dim=-1).T
     return F.cross_entropy(logits, labels)
 
 
 def trades(clean: Tensor, attacked: Tensor, labels: Tensor, beta: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """CE(clean) + beta KL(p(clean) || p(attacked)), means over the batch (TRADES, Zhang et al., ICML 2019).
-
-    The gradient of the KL flows through both branches, as in the authors' code.
+    """CE(clean) + beta KL(p(clean) || p(attacked)), means over the batch (TRADES, Zhang et al., ICML 2019), and its
+    parts for the log. The gradient of the KL flows through both branches, as in the authors' code.
 
     Args:
         clean, attacked: ``[b, K]`` logits. labels: ``[b]`` int64. beta: weight of the KL, 6 in most of the paper.
-
-    Returns:
-        the loss, and its parts for the log: ``ce``, ``kl``.
     """
     kl = F.kl_div(attacked.log_softmax(-1), clean.log_softmax(-1), reduction="batchmean", log_target=True)
     ce = F.cross_entropy(clean, labels)
@@ -53,15 +49,12 @@ def divergence(reference: Tensor, attacked: Tensor, direction: str = "target_is_
 def fap(
     clean: Tensor, attacked: Tensor, clean_features: Tensor, attacked_features: Tensor, labels: Tensor, weight: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """CE(clean) + weight * mean((1 + cos) KL(p(clean) || p(attacked))) (FAP, Zhou et al., NeurIPS 2024).
-
-    The factor pushes image features apart while the KL keeps predictions together; both branches have gradients.
+    """CE(clean) + weight * mean((1 + cos) KL(p(clean) || p(attacked))) (FAP, Zhou et al., NeurIPS 2024), and its parts
+    for the log: ``ce``, ``kl`` (mean, without the factor). The factor pushes image features apart while the KL keeps
+    predictions together; both branches have gradients.
 
     Args:
         clean, attacked: ``[b, K]`` logits. clean_features, attacked_features: ``[b, L]``. labels: ``[b]`` int64.
-
-    Returns:
-        the loss, and its parts for the log: ``ce``, ``kl`` (mean, without the factor).
     """
     kl = divergence(clean, attacked)
     factor = 1 + F.cosine_similarity(clean_features, attacked_features, dim=-1)
@@ -81,21 +74,17 @@ def capt(
     temperature: float = 1.0,
     detach_clean: bool = False,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """CE(clean) + weight * mean((1 - alpha) KL_train + alpha KL_frozen) (CAPT, Yang et al., arXiv 2405.11154).
+    """CE(clean) + weight * mean((1 - alpha) KL_train + alpha KL_frozen) (CAPT, Yang et al., arXiv 2405.11154), and the
+    means of its parts for the log.
 
     KL_train is between the tuned model on the clean and on the attacked image, KL_frozen between the frozen model on
-    the clean and the tuned one on the attacked image. Only the form of the sum is public; its terms
-    (the definition of KL_train, the direction, the rule for alpha) are a documented choice, not the paper's.
-    alpha 0 is TRADES, alpha 1 distillation from the frozen model, weight 0 clean tuning.
+    the clean and the tuned one on the attacked image. Only the form of the sum is public; its terms (the definition of
+    KL_train, the direction, the rule for alpha) are a documented choice, not the paper's. alpha 0 is TRADES, alpha 1
+    distillation from the frozen model, weight 0 clean tuning.
 
     Args:
         clean, attacked, frozen: ``[b, K]`` logits. labels: ``[b]`` int64. alpha: ``[b]`` in [0, 1], without gradient.
-        temperature: what logits are divided by in both KL terms. detach_clean: no gradient through KL_train's clean
-            branch.
-
-    Returns:
-        the loss, and its parts for the log: ``ce``, ``kl`` (of the tuned model's two predictions), ``kl_frozen``,
-        ``alpha``, means all.
+        temperature: divides logits in both KL terms. detach_clean: no gradient through KL_train's clean branch.
     """
     tuned = (clean.detach() if detach_clean else clean) / temperature
     train = divergence(tuned, attacked / temperature, direction)
@@ -177,14 +166,12 @@ def tapt(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Entropy of the averaged prediction + alignment to two sets of statistics (TAPT, equations 3 and 6 to 8).
 
-    ``entropy_weight * H + align_weight * sum over blocks (alpha L_adv + (1 - alpha) L_clean)``, for each sample.
+    ``entropy_weight * H + align_weight * sum over blocks (alpha L_adv + (1 - alpha) L_clean)``, ``[...]`` for each
+    sample, and its parts before weights.
 
     Args:
         logits: ``[..., views, K]`` of the selected views. tokens: for each aligned block ``[..., views, T, D]``.
         adversarial, clean: for each aligned block its stored mean and variance, ``[T, D]`` each, without gradient.
-
-    Returns:
-        the loss ``[...]`` of every sample, and its parts: ``entropy``, ``align_adv``, ``align_clean`` (before weights).
     """
     entropy = averaged_entropy(logits)
     nothing = torch.zeros_like(entropy)

@@ -169,7 +169,7 @@ class Evaluator:
             protocol=threat.protocol,
             attacker_knows=row.knowledge(threat),
             attack=from_json(AttackFacts, threat.attack.build().parameters() | attack),
-            note=joined(threat.note, inexact_gradient(defense)),
+            note="; ".join(filter(None, (threat.note, inexact_gradient(defense)))),
             defense=defense,
             robust=replace(robust, surrogate=self.surrogate_facts(measured)),
             warnings=(*self.facts.warnings, *(self.idle_tuning(row, asked) if results.untuned else ())),
@@ -249,8 +249,7 @@ class Evaluator:
             return None
         before = 100 * float((columns["clean_correct"] == 1).float().mean())
         after = None if attack.objective.targeted else 100 * float((columns["stage"] < 0).float().mean())
-        accuracies = {"accuracy": before, "accuracy_attacked": after}
-        return from_json(SurrogateFacts, self.bank_cache.surrogate.facts() | accuracies)
+        return SurrogateFacts(**self.bank_cache.surrogate.facts(), accuracy=before, accuracy_attacked=after)
 
 
 def contradictions(clean: CleanAccuracy, robust: RobustAccuracy, attack: str) -> list[str]:
@@ -265,11 +264,6 @@ def contradictions(clean: CleanAccuracy, robust: RobustAccuracy, attack: str) ->
         same = "every image is classified as well or badly as without"
         sentences.append(f"the attack changed nothing: under {attack} {same}")
     return sentences
-
-
-def joined(*notes: str) -> str:
-    """Notes of a record as one."""
-    return "; ".join(note for note in notes if note)
 
 
 def robust_accuracies(measured: Measured, clean_correct: Sequence[Tensor]) -> list[RobustAccuracy]:
@@ -329,7 +323,7 @@ def worst_case(group: Sequence[Measured], results: RowResults, settings: EvalSet
         protocol=protocol,
         attacker_knows=row.knowledge(strongest),
         attack=attack,
-        note=joined(f"per image the worst of {len(group)} attacks", inexact_gradient(defense)),
+        note="; ".join(filter(None, (f"per image the worst of {len(group)} attacks", inexact_gradient(defense)))),
         defense=defense,
         robust=mean_over_draws(parts, row.inputs),
     )

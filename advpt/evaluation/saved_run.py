@@ -1,8 +1,5 @@
 """A run's folder as a model: backbone and classifier, without the trainer that made it and without Dassl.
-
-``prompt.json`` beside a checkpoint says what was tuned, on which classes and which CLIP; ``config.json`` of the folder
-where CLIP's weights lie.
-"""
+``prompt.json`` beside a checkpoint says what was tuned, on which classes and which CLIP."""
 
 from __future__ import annotations
 
@@ -50,15 +47,11 @@ class SavedModel:
 def load_run(
     folder: Path, *, weights: str = "", epoch: int | None = None, device: torch.device | str = "cpu"
 ) -> SavedModel:
-    """The model in a run's folder.
+    """The model in a run's folder; WeightsError or PromptError where that holds no sound one.
 
     Args:
         weights: file with CLIP's weights, where it is not at the place that the folder names.
         epoch: of the checkpoint; None: the best, or the last one written.
-
-    Raises:
-        WeightsError: there is no model, its file is damaged, or the weights are not those of the run's CLIP.
-        PromptError: the checkpoint does not fit what stands beside it.
     """
     place = next((p for p in (exchange.FOLDER, IMAGE_ENCODER) if (folder / p).is_dir()), "")
     probe, prompt = folder / linear_probe.FILE, folder / ZERO_SHOT / exchange.ABOUT

@@ -90,12 +90,8 @@ def recorded_settings(settings: Mapping[str, Json]) -> JsonObject:
 def nearest_words(
     contexts: Mapping[str, Tensor], k: int, backbone: Backbone, encoder: TextEncoder, *, own_weights: bool
 ) -> WordFacts:
-    """The ``k`` nearest words of each vector of each context ``[M, d]``, for a record.
-
-    Args:
-        contexts: by name.
-        own_weights: a file was given in the place of the backbone's own weights.
-    """
+    """The ``k`` nearest words of each vector of each context ``[M, d]`` by name, for a record. ``own_weights``: a file
+    was given in the place of the backbone's own weights."""
     file = democlip.FILES.get(backbone.name)  # the other rows of its table were never trained
     only = democlip.trained_token_ids(file) if file and not own_weights else None
     table = encoder.token_embedding.weight.detach()

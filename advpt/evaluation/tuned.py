@@ -1,9 +1,7 @@
-"""Test-time tuning in an evaluation: a row beside that of the learned prompts, and the attackers of it.
-
-Three attackers, as far as they know more than the hand-written prompt: ``static`` attacks the learned prompts and knows
-nothing of the tuning (what TAPT's authors measure); ``tuned`` attacks through the prompts that the tuning makes of the
-clean image, with the evaluation's own views; ``adaptive`` differentiates through the tuning itself, with views of its
-own, and takes means over them (EOT).
+"""Test-time tuning in an evaluation: a row beside that of the learned prompts, and the attackers of it. ``static``
+attacks the learned prompts and knows nothing of the tuning (what TAPT's authors measure); ``tuned`` attacks through the
+prompts that the tuning makes of the clean image, with the evaluation's own views; ``adaptive`` differentiates through
+the tuning itself, with views of its own, and takes means over them (EOT).
 """
 
 from __future__ import annotations

@@ -30,11 +30,7 @@ CLEAN = Metric()
 
 
 def robust(attack: str, protocol: str = "transfer", defense: str = "") -> Metric:
-    """The accuracy under an attack in its short form.
-
-    Raises:
-        ConfigError: not an attack, a protocol or a defense.
-    """
+    """The accuracy under an attack in its short form."""
     threat = threats((attack,), (protocol,))[0]
     return Metric(threat.protocol, str(threat.attack), str(parse_defense(defense)) if defense else "")
 
@@ -50,8 +46,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row of a table: what its numbers have in common ("" where a table does not say), and one cell per column
-    (None: no such cell)."""
+    """A row of a table: what its numbers have in common ("" where a table does not say), and one cell per column."""
 
     backbone: str
     method: str

@@ -1,8 +1,4 @@
-"""Figures from cells: PNG and PDF, and beside them a CSV with every point, its interval and its records.
-
-Colours are from Okabe and Ito's palette, which colour-blind readers can tell apart; every series also has its own
-marker.
-"""
+"""Figures from cells: PNG and PDF, and beside them a CSV with every point, its interval and its records."""
 
 from __future__ import annotations
 
@@ -24,6 +20,7 @@ from advpt.results.index import RecordIndex
 from advpt.results.render import images_of, measured, to_csv
 from advpt.results.values import Value, value
 
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")  # another number than colours: 56 series differ
 HEADS = ("figure", "panel", "series", "label", "x", "x_low", "x_high", "y", "y_low", "y_high", "interval", "paper",
@@ -67,12 +64,10 @@ def _curve(curve: TimeCurve, index: RecordIndex) -> list[DrawnPoint]:
     by_epoch: dict[int, dict[int, tuple[float, CleanAccuracy, str]]] = defaultdict(dict)  # by seed, with record's id
     words, unknown, trained = [], False, False
     for run_id in curve.runs:
-        run = index.runs.get(run_id)
-        record = next((r for r in index.of(run).values() if r.result.training.curve), None) if run else None
-        if run is None or record is None:
-            words.append(index.why_missing(run, "record with a curve"))
+        record, state = index.first(run_id, lambda r: bool(r.result.training.curve), "record with a curve")
+        if record is None:
+            words.append(state)
             continue
-        index.use(record, run.label)
         trained = trained or record.result.is_trained
         times = record.observed.training or TrainingTimes()
         for point in record.result.training.curve:
@@ -81,7 +76,7 @@ def _curve(curve: TimeCurve, index: RecordIndex) -> list[DrawnPoint]:
             if seconds is None or accuracy is None:
                 unknown = True
             else:
-                by_epoch[point.epoch][run.seed] = (seconds, accuracy, record.id)
+                by_epoch[point.epoch][index.runs[run_id].seed] = (seconds, accuracy, record.id)
     if unknown:
         index.note("missing", f"{curve.series}: the time of its training input is not known; build its bank anew")
     if not by_epoch:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -90,12 +90,11 @@ class RecordIndex:
         """A path for messages: below the report's top where it lies there."""
         return str(path.relative_to(self.top) if self.top is not None and path.is_relative_to(self.top) else path)
 
-    def use(self, record: Record, label: str) -> Record:
+    def use(self, record: Record, label: str) -> None:
         """List a record among those behind the numbers, and note its warnings."""
         self.used[record.id] = (label, record)
         for text in record.result.warnings:
             self.note("warning", f"{label}: {text}")
-        return record
 
     def read(self, folder: Path) -> list[Record]:
         """The sound records in a folder, in the order of their paths; the others are noted."""
@@ -147,19 +146,23 @@ class RecordIndex:
         return used
 
     def find(self, run_id: str, metric: Metric) -> tuple[Record | None, str]:
-        """The record that holds a number, or None and the word for why (:meth:`why_missing`)."""
+        """The record that holds a number, as :meth:`first`."""
+        return self.first(run_id, lambda record: Measurement.of(record).holds(metric), f"record of {metric}")
+
+    def first(self, run_id: str, wanted: Callable[[Record], bool], what: str) -> tuple[Record | None, str]:
+        """The first record of a run that is wanted (``what``: in words) and ``value``, else None and the word for why:
+        ``not run``, ``failed``, ``refused``, ``missing``."""
         run = self.runs.get(run_id)
         if run is None:
             return None, "not run"
-        for measurement, record in self.of(run).items():
-            if measurement.holds(metric):
-                return self.use(record, run.name), "value"
-        return None, self.why_missing(run, f"record of {metric}")
+        record = next(filter(wanted, self.of(run).values()), None)
+        if record is None:
+            return None, self.why_missing(run, what)
+        self.use(record, run.name)
+        return record, "value"
 
-    def why_missing(self, run: Run | None, what: str) -> str:
+    def why_missing(self, run: Run, what: str) -> str:
         """The word for why a run has no such record, which is noted where it is a fault."""
-        if run is None:
-            return "not run"
         if run.state == "failed":
             log = f"; its log is {self.path_text(run.log)}" if run.log is not None else ""
             self.note("failed", f"the run {run.name} failed{log}")

@@ -77,8 +77,7 @@ def write(
     """Write the report of ``exhibits`` into ``folder``.
 
     Args:
-        runs: by id, every run that an exhibit names.
-        title, about: plain text, at the head of the page.
+        runs: by id, every run that an exhibit names. title, about: plain text, at the head of the page.
         top: the folder of all runs; records below it that belong to none of them are noted.
     """
     index = RecordIndex(runs, top)

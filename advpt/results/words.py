@@ -71,13 +71,10 @@ def fill_words(table: WordTable, index: RecordIndex) -> FilledWords:
     """The nearest words of every run of a table."""
     filled = FilledWords(table, [], {})
     for column in table.columns:
-        run = index.runs.get(column.run)
-        record = next((r for r in index.of(run).values() if r.result.words is not None), None) if run else None
-        if run is None or record is None or record.result.words is None:
-            state = index.why_missing(run, "record with nearest words")
+        record, state = index.first(column.run, lambda r: r.result.words is not None, "record with nearest words")
+        if record is None or record.result.words is None:
             filled.absent[f"{column.dataset}, {column.backbone}"] = state
             continue
-        index.use(record, run.label)
         trained, untrained = record.result.words.trained, record.result.words.untrained
         published: dict[int, Shown] = {
             word.rank: (word.word, word.distance) for word in published_words(column.dataset)
