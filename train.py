@@ -24,7 +24,7 @@ from advpt.data.listing import require_unicode
 from advpt.data.lists import DataLists
 from advpt.errors import ConfigError, unknown_name
 from advpt.settings import leaves, merge_overrides, merge_yaml, unread
-from advpt.signals import explain_stop, stoppable
+from advpt.signals import report_stop, stoppable
 
 HERE = Path(__file__).resolve().parent
 log = logging.getLogger("train")
@@ -71,9 +71,7 @@ def main(argv: list[str] | None = None) -> int:
             run(parse_args(argv))
         return 0
     except KeyboardInterrupt as stop:
-        text, status = explain_stop(stop)
-        print(text, file=sys.stderr)
-        return status
+        return report_stop(stop)
     except Exception as error:
         reason, status = explanation(error)
         if not reason:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -16,10 +17,11 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM arrived. Files are whole; the same command goes on from them."""
 
 
-def explain_stop(stop: KeyboardInterrupt) -> tuple[str, int]:
-    """What a command that was stopped says, and its exit status."""
-    text = "stopped; the same command continues where it was"
-    return (text.replace(";", " by SIGTERM;"), TERMINATED) if isinstance(stop, Terminated) else (text, INTERRUPTED)
+def report_stop(stop: KeyboardInterrupt) -> int:
+    """Tell the user that a command was stopped; its exit status."""
+    by, status = (" by SIGTERM", TERMINATED) if isinstance(stop, Terminated) else ("", INTERRUPTED)
+    sys.stderr.write(f"stopped{by}; the same command continues where it was\n")
+    return status
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

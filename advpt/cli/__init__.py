@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 from advpt.data.listing import require_unicode
 from advpt.errors import AdvPTError
-from advpt.signals import explain_stop, stoppable
+from advpt.signals import report_stop, stoppable
 
 VERBS = {
     "doctor": "versions, devices, weights, data",
@@ -57,9 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt as stop:
-        text, status = explain_stop(stop)
-        print(text, file=sys.stderr)
-        return status
+        return report_stop(stop)
     except AdvPTError as error:
         if args.verbose:
             raise

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from advpt.jobs import methods
-from advpt.jobs.plan import Job, Pairs, Planner
+from advpt.jobs.plan import Pairs, Planner
 from advpt.jobs.recipes import Recipes, quoted
 from advpt.jobs.setup import ReproductionSetup
 
@@ -74,22 +74,8 @@ class Builder(Planner):
         pairs += [("EVAL.DEFENSES", quoted(*evaluation.defenses))] if evaluation.defenses else []
         pairs += [("EVAL.SUBSET", str(subset))] if subset else []
         pairs += [*settings, *self.more]
-        return self.add(
-            Job(
-                trainer=recipe.trainer,
-                dataset=dataset,
-                backbone=backbone,
-                shots=shots,
-                seed=seed,
-                purpose=f"{purpose}-clean" if method == methods.COOP_CLEAN else purpose,
-                config=recipe.config,
-                dataset_config=self.recipes.dataset(dataset),
-                settings=tuple(pairs),
-                model=model,
-                runs=runs,
-                after=after,
-            )
-        )
+        job = replace(recipe, shots=shots, seed=seed, purpose=purpose + recipe.purpose, settings=tuple(pairs))
+        return self.add(replace(job, model=model, runs=runs, after=after))
 
     def values(self, method: str, backbone: str, dataset: str) -> Mapping[str, object]:
         """Every setting that a run of a method has in this setup, before those of its evaluation."""

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from advpt.errors import ConfigError, unknown_name
 from advpt.jobs import methods
-from advpt.jobs.plan import Pairs
-from advpt.settings import has_config
-from advpt.settings import recipe as read_recipe
+from advpt.jobs.plan import Job, Pairs
+from advpt.settings import has_config, recipe
 
 TRAINERS, DATASETS = Path("configs", "trainers"), Path("configs", "datasets")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """The trainer that runs, its yaml relative to the repository, and settings that the yaml lacks."""
-
-    trainer: str
-    config: str
-    settings: Pairs = ()
 
 
 @dataclass(frozen=True)
@@ -34,21 +24,22 @@ class Recipes:
 
     repository: Path
 
-    def of(self, method: str, backbone: str, dataset: str) -> Recipe:
-        """The recipe of a trainer, or of :data:`advpt.jobs.methods.COOP_CLEAN`, which runs CoOp with AdvPT's."""
+    def of(self, method: str, backbone: str, dataset: str) -> Job:
+        """A run by the recipe of a trainer, or of :data:`advpt.jobs.methods.COOP_CLEAN`, which runs CoOp with AdvPT's:
+        the yaml files, and settings that they lack. Seed, images and purpose are for the caller to say."""
         if method != methods.COOP_CLEAN:
             return self._named(method, backbone, dataset)
         advpt = self._named(methods.ADVPT, backbone, dataset)
         values = self.values(advpt)
         same = tuple((f"TRAINER.COOP.{leaf}", str(values[f"TRAINER.ADVPT.{leaf}"])) for leaf in methods.CONTEXT_LEAVES)
         settings = (*advpt.settings, *same, ("TRAINER.COOP.CLEAN_BANK", "True"))
-        return Recipe(methods.COOP, advpt.config, settings)
+        return replace(advpt, trainer=methods.COOP, purpose="-clean", settings=settings)
 
-    def values(self, recipe: Recipe, more: Pairs = ()) -> Mapping[str, object]:
+    def values(self, job: Job, more: Pairs = ()) -> Mapping[str, object]:
         """Every setting by its dotted name, on top of this project's defaults."""
-        return read_recipe(self.repository / recipe.config, (*recipe.settings, *more))
+        return recipe(self.repository / job.config, (*job.settings, *more))
 
-    def _named(self, trainer: str, backbone: str, dataset: str) -> Recipe:
+    def _named(self, trainer: str, backbone: str, dataset: str) -> Job:
         stem, settings = backbone, Pairs()
         if backbone == "democlip_s":
             stem, settings = "democlip", (("MODEL.BACKBONE.NAME", "DemoCLIP-S"),)
@@ -62,8 +53,8 @@ class Recipes:
         if config == special and trainer == methods.WARMUP_BEFORE[0]:
             settings = (*settings, methods.WARMUP_BEFORE[1])
         if (trainer, stem) == methods.RATE_BEFORE:
-            settings = (*settings, ("OPTIM.LR", str(read_recipe(self.repository / config)["OPTIM.LR"])))
-        return Recipe(trainer, config.as_posix(), settings)
+            settings = (*settings, ("OPTIM.LR", str(recipe(self.repository / config)["OPTIM.LR"])))
+        return Job(trainer, dataset, backbone, -1, 1, "", config.as_posix(), self.dataset(dataset), settings)
 
     def dataset(self, name: str) -> str:
         """The yaml of a data set, relative to the repository."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from advpt.errors import ConfigError
-from advpt.jobs.methods import ADVPT, COOP, COOP_CLEAN, TAPT_DESIGNS, ZEROSHOT
+from advpt.jobs.methods import ADVPT, COOP, TAPT_DESIGNS, ZEROSHOT
 from advpt.jobs.plan import Job, Pairs, Plan, Planner
 from advpt.jobs.recipes import DATASETS, TRAINERS, Recipes
 from advpt.settings import has_config
@@ -275,21 +275,10 @@ def sweep(
     """
     planner, recipes = Planner(), Recipes(repository)
     for dataset, backbone, method in itertools.product(datasets, backbones, methods):
-        recipe, once = recipes.of(method, backbone, dataset), method == ZEROSHOT
+        job, once = recipes.of(method, backbone, dataset), method == ZEROSHOT
+        settings, purpose = (*job.settings, *more), f"sweep{job.purpose}"
         for n, seed in itertools.product(shots[:1] if once else shots, seeds[:1] if once else seeds):
-            planner.add(
-                Job(
-                    trainer=recipe.trainer,
-                    dataset=dataset,
-                    backbone=backbone,
-                    shots=-1 if once else n,
-                    seed=seed,
-                    purpose="sweep-clean" if method == COOP_CLEAN else "sweep",
-                    config=recipe.config,
-                    dataset_config=recipes.dataset(dataset),
-                    settings=(*recipe.settings, *more),
-                )
-            )
+            planner.add(replace(job, shots=-1 if once else n, seed=seed, purpose=purpose, settings=settings))
     return planner.plan()
 
 
