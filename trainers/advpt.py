@@ -14,7 +14,6 @@ import functools
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -76,6 +75,7 @@ from advpt.tuning.progress import FILE as PROGRESS
 from advpt.tuning.progress import Progress
 from advpt.tuning.rolling import FILE as ROLLING
 from advpt.tuning.rolling import RollingCheckpoint, require_finite
+from advpt.tuning.schedule import warmup_schedule
 
 __all__ = ["AdvPT", "CLIPTrainer", "GradientTrainer", "PromptTrainer", "extend_cfg"]
 log = logging.getLogger(__name__)
@@ -83,7 +83,6 @@ MODEL_NAME = exchange.FOLDER  # the checkpoint folder, as CoOp has it
 
 
 @register("TRAINER.ZEROSHOTCLIP", in_v1=True)
-@dataclass(frozen=True)
 class ZeroShotSettings(Settings):
     """The hand-written prompt: zero-shot CLIP's, and that of transfer attackers whatever the trainer."""
 
@@ -97,7 +96,6 @@ class ZeroShotSettings(Settings):
 
 
 @register("TRAINER.ADVPT", in_v1=True)
-@dataclass(frozen=True)
 class AdvPTSettings(TextContext):
     """AdvPT's prompts; its attack is ``BANK.ATTACK``."""
 
@@ -139,6 +137,7 @@ class CLIPTrainer(TrainerX):
     bank_cache: BankCache
     zero_shot: Classifier  # the hand-written prompt
     seed: int
+    progress: Progress  # of training by steps
     loaded: dict[str, Any] | None = None  # where an evaluated model came from
     loading_warnings: tuple[str, ...] = ()
     unread_settings: tuple[str, ...] = ()  # a sentence for each setting that nothing reads
@@ -186,6 +185,7 @@ class CLIPTrainer(TrainerX):
         self.options = self.settings.from_cfg(cfg)
         self.bank_settings, self.eval_settings = BankSettings.from_cfg(cfg), EvalSettings.from_cfg(cfg)
         self.seed = cfg.SEED if cfg.SEED >= 0 else torch.seed() % 2**31
+        self.progress = Progress(Path(self.output_dir, PROGRESS))
         self.classnames = list(self.dm.dataset.classnames)
         listing.require_unicode(self.classnames, f"the classes of {cfg.DATASET.NAME}")
         self.backbone = load_backbone(backbone, self.device)
@@ -274,29 +274,27 @@ class CLIPTrainer(TrainerX):
 
     def observed(self) -> dict[str, Any]:
         """What a record says besides of how training and evaluation went."""
-        return session.prepared_data(Path(str(getattr(self.dm.dataset, "dataset_dir", ""))))
+        times = {"training": self.progress.times()} if self.progress.measured else {}
+        return times | session.prepared_data(Path(str(getattr(self.dm.dataset, "dataset_dir", ""))))
 
     def facts(self) -> RunFacts:
         """What a record says of the run itself."""
         cfg, data = self.cfg, self.dm.dataset
         comparable = getattr(data, "comparable", None)  # other projects' data sets do not say
+        curve = {"curve": self.progress.curve()} if self.progress.measured else {}
         return session.run_facts(
             plain(cfg),
             dataset=catalog.title(cfg.DATASET),
             prompt=self.classifier().digest,
             split_digest=getattr(data, "split_digest", None) or self.lists.split.digest(),
             comparable=None if comparable is None else bool(comparable),
-            training=self.training_facts() | self.curve_facts() | ({"loaded": self.loaded} if self.loaded else {}),
+            training=self.training_facts() | curve | ({"loaded": self.loaded} if self.loaded else {}),
             warnings=self.warnings(),
             trained=self.trained,
         )
 
     def training_facts(self) -> dict[str, Any]:
         """Where the training input came from, for the record."""
-        return {}
-
-    def curve_facts(self) -> dict[str, Any]:
-        """What was measured while training, for the record."""
         return {}
 
     def set_up_warnings(self) -> list[str]:
@@ -311,11 +309,10 @@ class CLIPTrainer(TrainerX):
 
     def warnings(self) -> list[str]:
         """Signs that something is wrong without an error (:mod:`advpt.detectors`), for the record."""
-        return [*self.set_up_warnings(), *self.training_warnings(), *self.loading_warnings]
-
-    def training_warnings(self) -> list[str]:
-        """Those about training input and losses."""
-        return []
+        loader = self.train_loader_x
+        bank = loader.bank if isinstance(loader, BankLoader) else None
+        training = session.training_warnings(bank, self.progress.watch)
+        return [*self.set_up_warnings(), *training, *self.loading_warnings]
 
     def model_inference(self, images: Tensor) -> Tensor:
         """Logits ``[b, K]`` of images as the host's loaders give them."""
@@ -372,12 +369,7 @@ class GradientTrainer(CLIPTrainer):
     optim: Any
     sched: Any
     rolling: RollingCheckpoint
-    progress: Progress
     input_seconds: float | None = 0.0  # what the training input cost, None where that is not known
-
-    def build_model(self) -> None:
-        super().build_model()
-        self.progress = Progress(Path(self.output_dir, PROGRESS))
 
     def prepare_training(self) -> None:
         """Get the training input, before the first epoch and never for an evaluation alone."""
@@ -385,7 +377,9 @@ class GradientTrainer(CLIPTrainer):
     def before_train(self) -> None:
         self.require_validation()
         if self.cfg.RESUME:
-            self.require_same_tuning(Path(self.cfg.RESUME))
+            run = Path(self.cfg.RESUME)
+            about = self.require_fit(run / self.get_model_names()[0] / exchange.ABOUT)
+            exchange.require_data(about, run, self.lists.tuned_on)
         self.prepare_training()
         super().before_train()
         watch = LossWatch(len(self.classnames))
@@ -406,23 +400,6 @@ class GradientTrainer(CLIPTrainer):
                 f"{why}: it would choose on the test set. Use TEST.FINAL_MODEL last_step"
             )
 
-    def require_same_tuning(self, run: Path) -> None:
-        """Refuse to go on with a run (``--resume``) of another layout, CLIP or data.
-
-        Raises:
-            PromptError: another layout or other data. WeightsError: another CLIP.
-        """
-        about = self.require_fit(run / self.get_model_names()[0] / exchange.ABOUT)
-        exchange.require_data(about, run, self.lists.tuned_on)
-
-    def require_fit(self, path: Path) -> dict[str, Any]:
-        """What stands beside a checkpoint, once it agrees with this run.
-
-        Raises:
-            PromptError, WeightsError: it does not.
-        """
-        raise NotImplementedError
-
     def run_epoch(self) -> None:
         """One pass over the training batches, logged as Dassl logs it; those that are done are passed over."""
         self.set_model_mode("train")
@@ -437,6 +414,12 @@ class GradientTrainer(CLIPTrainer):
                     batches.finish(number, losses)
                     lines.end_batch(losses)
         self.progress.add(self.rolling.seconds)
+
+    def step(self, loss: Tensor, **parts: Tensor) -> dict[str, float]:
+        """A step down the gradient of ``loss``, and of the schedule. Returns the loss and its ``parts`` for the log."""
+        self.model_backward_and_update(loss)
+        self.end_batch()
+        return {"loss": loss.item(), **{name: float(value) for name, value in parts.items()}}
 
     def model_backward(self, loss: Tensor) -> None:
         super().model_backward(loss)
@@ -472,21 +455,36 @@ class GradientTrainer(CLIPTrainer):
         split = "test" if self.cfg.TEST.SPLIT == "val" and not self.dm.dataset.val else self.cfg.TEST.SPLIT
         return self.session().point(self.prompts(), self.image_set(split))
 
-    def observed(self) -> dict[str, Any]:
-        return ({"training": self.progress.times()} if self.progress.measured else {}) | super().observed()
+    # --- checkpoints --------------------------------------------------------------------------------------------
 
-    def curve_facts(self) -> dict[str, Any]:
-        return {"curve": self.progress.curve()} if self.progress.measured else {}
+    def save_model(self, epoch: int, directory: str, *args: Any, **kwargs: Any) -> None:
+        """Dassl's checkpoint, and beside it what it was tuned with, as JSON."""
+        super().save_model(epoch, directory, *args, **kwargs)
+        write_json(Path(directory, self.get_model_names()[0], exchange.ABOUT), self.about())
 
-    def training_warnings(self) -> list[str]:
-        loader = self.train_loader_x
-        bank = loader.bank if isinstance(loader, BankLoader) else None
-        return session.training_warnings(bank, self.progress.watch)
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
+        """Take what was tuned from a finished run's folder: of the given epoch, the best, or the last one written."""
+        if not directory:
+            print("Note that load_model() is skipped as no pretrained model is given")
+            self.warn_of_loaded(f"no --model-dir: {self.cfg.TRAINER.NAME} is evaluated as it starts, untrained")
+            return
+        name = self.get_model_names()[0]
+        path = exchange.checkpoint_file(Path(directory, name), epoch)
+        about = self.require_fit(path)
+        self.loaded = self.load_weights(path, about) | self.tuned_elsewhere(about)
+        print(f'Loading weights to {name} from "{path}" (epoch = {self.loaded["epoch"]})')
 
-    def stay_untrained(self) -> None:
-        """Say, as Dassl does, that no run was named to load; and that its numbers are those of the start."""
-        print("Note that load_model() is skipped as no pretrained model is given")
-        self.warn_of_loaded(f"no --model-dir: {self.cfg.TRAINER.NAME} is evaluated as it starts, untrained")
+    def require_fit(self, path: Path) -> dict[str, Any]:
+        """What stands beside a checkpoint, once it agrees with this run.
+
+        Raises:
+            PromptError, WeightsError: it does not.
+        """
+        raise NotImplementedError
+
+    def load_weights(self, path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Load a checkpoint that fits. Returns what the record says of it: its epoch, and where it comes from."""
+        raise NotImplementedError
 
 
 class PromptTrainer(GradientTrainer):
@@ -535,6 +533,12 @@ class PromptTrainer(GradientTrainer):
             interpolation = PROFILES[settings.profile].bank_interpolation
         return self.image_set("train", interpolation).first(settings.limit)
 
+    def tune_on(self, request: AttackRequest) -> None:
+        """Let the training batches be those of a bank; the image encoder is not needed from here on."""
+        bank, self.input_seconds = timed(self.bank_cache, request)
+        self.train_loader_x = bank_loader(bank, self.cfg, self.seed)
+        self.backbone.release_image_encoder()
+
     def embed_batch(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Embeddings ``[b, L]`` and labels ``[b]`` of a training batch."""
         return batch["img"].to(self.device), batch["label"].to(self.device)
@@ -552,10 +556,7 @@ class PromptTrainer(GradientTrainer):
     def forward_backward(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
         with half_precision(self.context.precision, self.device):
             text = self.prompt_features()
-        loss = self.loss(batch, text)
-        self.model_backward_and_update(loss)
-        self.end_batch()
-        return {"loss": loss.item()}
+        return self.step(self.loss(batch, text))
 
     def loss(self, batch: Mapping[str, Tensor], text: Tensor) -> Tensor:
         """Of a training batch, with the text features ``[K, L]`` of the prompts as they are now."""
@@ -587,36 +588,27 @@ class PromptTrainer(GradientTrainer):
 
     # --- checkpoints --------------------------------------------------------------------------------------------
 
-    def save_model(self, epoch: int, directory: str, *args: Any, **kwargs: Any) -> None:
-        """Dassl's checkpoint of the context, and beside it what it was tuned with, as JSON."""
-        super().save_model(epoch, directory, *args, **kwargs)
-        layout = {
+    def about(self) -> dict[str, Any]:
+        return super().about() | {
             "n_ctx": self.prompt_learner.n_ctx,
             "csc": self.context.csc,
             "class_token_position": self.context.position,
             "prompt": dataclasses.asdict(self.context),
         }
-        write_json(Path(directory, MODEL_NAME, exchange.ABOUT), self.about() | layout)
 
-    def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """Take the context from a finished run's folder: the given epoch, the best, or the last one written."""
-        if not directory:
-            self.stay_untrained()
-            return
-        path = exchange.checkpoint_file(Path(directory, MODEL_NAME), epoch)
+    def load_weights(self, path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
         saved = load_checkpoint(path)
-        about = self.require_fit(path)
         self.prompt_learner.load_context(saved["state_dict"], str(path))
-        self.loaded = {"epoch": saved.get("epoch")} | exchange.origin(about) | self.tuned_elsewhere(about)
-        if not exchange.tuned_in(about, "prompt"):
-            self.loaded["assumed"] = {"class_token_position": self.context.position, "backbone": self.backbone.name}
-            order = ", on these classes in this order" if self.context.csc else ""
-            log.warning(
-                "%s: nothing beside it says how it was tuned; it is taken to be tuned on %s with the class name at the "
-                "%s (%s.CLASS_TOKEN_POSITION)%s",
-                path, self.backbone.name, self.context.position, self.settings.node, order,
-            )  # fmt: skip
-        print(f'Loading weights to {MODEL_NAME} from "{path}" (epoch = {saved.get("epoch")})')
+        loaded = {"epoch": saved.get("epoch")} | exchange.origin(about)
+        if exchange.tuned_in(about, "prompt"):
+            return loaded
+        order = ", on these classes in this order" if self.context.csc else ""
+        log.warning(
+            "%s: nothing beside it says how it was tuned; it is taken to be tuned on %s with the class name at the %s "
+            "(%s.CLASS_TOKEN_POSITION)%s",
+            path, self.backbone.name, self.context.position, self.settings.node, order,
+        )  # fmt: skip
+        return loaded | {"assumed": {"class_token_position": self.context.position, "backbone": self.backbone.name}}
 
     def require_fit(self, path: Path) -> dict[str, Any]:
         """What stands beside a checkpoint of prompts, once it agrees with this run in layout, classes and CLIP.
@@ -650,10 +642,7 @@ class AdvPT(PromptTrainer):
     def prepare_training(self) -> None:
         settings = self.bank_settings
         attack = parse(settings.attack, settings.profile)
-        request = AttackRequest(self.bank_images(), attack, self.zero_shot, settings.seed)
-        bank, self.input_seconds = timed(self.bank_cache, request)
-        self.train_loader_x = bank_loader(bank, self.cfg, self.seed)
-        self.backbone.release_image_encoder()
+        self.tune_on(AttackRequest(self.bank_images(), attack, self.zero_shot, settings.seed))
 
 
 # --- small parts that the trainers share ----------------------------------------------------------------------------
@@ -728,6 +717,4 @@ def build_schedule(optimizer: Any, settings: Any) -> Any:
         return build_lr_scheduler(optimizer, settings)
     except TypeError:
         log.info("the host's learning-rate warm-up does not run on torch %s; using our own", torch.__version__)
-        from advpt.tuning.schedule import warmup_schedule
-
         return warmup_schedule(optimizer, settings)

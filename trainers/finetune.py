@@ -1,45 +1,60 @@
-"""What adversarial training of CLIP's image encoder has in common: the opposite of AdvPT, which never touches it.
+"""Adversarial training of CLIP's image encoder: AdvTrain, FastAT and TradesFT, the opposite of AdvPT.
 
 The classifier is 100 cos(E(x), T) with the text features of the hand-written prompt frozen (TeCoA's form, Mao et al.,
-ICLR 2023); all parameters of the image tower are trained, in float32. Methods say how images are attacked and which
-loss they get. Evaluation makes its attacks anew on the tuned encoder: its hash is in the key of every bank. So here a
-``transfer`` attacker, who knows both encoders, knows all there is. Builds on its neighbour ``trainers/advpt.py``.
+ICLR 2023); all parameters of the image tower are trained, in float32. Evaluation makes its attacks anew on the tuned
+encoder: its hash is in the key of every bank. So here a ``transfer`` attacker, who knows both encoders, knows all there
+is. Builds on its neighbour ``trainers/advpt.py``.
 """
 
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor, nn
 
+from advpt import losses
 from advpt.attacks import parse
 from advpt.attacks.base import Attack
 from advpt.attacks.spec import AttackSpec, parse_training
 from advpt.backbones.clip import Backbone
 from advpt.evaluation.saved_run import IMAGE_ENCODER, load_image_encoder
-from advpt.files import write_json
 from advpt.prompts import exchange
-from advpt.settings import Settings, setting
+from advpt.settings import FROM_0, Settings, register, setting
 from trainers.advpt import GradientTrainer, build_optim, to_pixels
 
+log = logging.getLogger(__name__)
+FALL_POINTS = 20.0  # of accuracy under PGD-5 from one epoch to the next: catastrophic overfitting of FastAT
 
-@dataclass(frozen=True)
-class EncoderSettings(Settings):
+
+@register("TRAINER.ADVTRAIN", in_v1=True)
+class AdvTrainSettings(Settings):
     attack: str = setting("pgd10-ce@8", "training attack")
+
+
+@register("TRAINER.FASTAT", in_v1=True)
+class FastATSettings(AdvTrainSettings):
+    attack: str = "pgd1-ce@8/a10"
+
+
+@register("TRAINER.TRADESFT", in_v1=True)
+class TradesFTSettings(AdvTrainSettings):
+    attack: str = "pgd10-kl@7.905/a0.765/gaussian"  # eps 0.031, step 0.003
+    beta: float = setting(6.0, "weight of the KL", allowed=FROM_0)
 
 
 class EncoderTrainer(GradientTrainer):
     """Trains the image encoder on attacked images; methods have their loss and their attack."""
 
-    settings: ClassVar[type[EncoderSettings]]
+    settings: ClassVar[type[AdvTrainSettings]] = AdvTrainSettings
     shares_test_banks, trains_encoder = False, True
 
-    options: EncoderSettings
+    options: AdvTrainSettings
     attack_spec: AttackSpec
     attack: Attack
     image_encoder: nn.Module
@@ -73,16 +88,13 @@ class EncoderTrainer(GradientTrainer):
         return attacked
 
     def loss(self, pixels: Tensor, attacked: Tensor, labels: Tensor) -> Tensor:
-        """The method's loss, a scalar; gradients for the parameters of the encoder."""
-        raise NotImplementedError
+        """The method's loss, a scalar: by default the cross-entropy of the attacked images."""
+        return losses.adversarial_training(self.logits(attacked), labels)
 
     def forward_backward(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
         images, labels = self.parse_batch_test(batch)
         pixels = to_pixels(images, self.cfg)
-        loss = self.loss(pixels, self.perturb(pixels, labels, self.batch_seed()), labels)
-        self.model_backward_and_update(loss)
-        self.end_batch()
-        return {"loss": loss.item()}
+        return self.step(self.loss(pixels, self.perturb(pixels, labels, self.batch_seed()), labels))
 
     def training_facts(self) -> dict[str, Any]:
         return {"attack": str(self.attack_spec), "images": len(self.dm.dataset.train_x)}
@@ -107,7 +119,6 @@ class EncoderTrainer(GradientTrainer):
     def save_model(self, epoch: int, directory: str, *args: Any, **kwargs: Any) -> None:
         """The latest checkpoint only: with the optimizer's state each is three times the encoder."""
         super().save_model(epoch, directory, *args, **kwargs)
-        write_json(Path(directory, IMAGE_ENCODER, exchange.ABOUT), self.about())
         for path in Path(directory, IMAGE_ENCODER).glob("model.pth.tar-*"):
             if path.name != f"model.pth.tar-{epoch + 1}":
                 path.unlink()
@@ -122,12 +133,54 @@ class EncoderTrainer(GradientTrainer):
         self.compare_templates(about)
         return about
 
-    def load_model(self, directory: str, epoch: int | None = None) -> None:
-        if not directory:
-            self.stay_untrained()
-            return
-        path = exchange.checkpoint_file(Path(directory, IMAGE_ENCODER), epoch)
-        about = self.require_fit(path)
-        saved = load_image_encoder(path, self.backbone)
-        self.loaded = {"epoch": saved.get("epoch")} | self.tuned_elsewhere(about)
-        print(f'Loading weights to {IMAGE_ENCODER} from "{path}" (epoch = {saved.get("epoch")})')
+    def load_weights(self, path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+        return {"epoch": load_image_encoder(path, self.backbone).get("epoch")}
+
+
+@TRAINER_REGISTRY.register()
+class AdvTrain(EncoderTrainer):
+    """PGD adversarial training (Madry et al., ICLR 2018), AdvPT's slow rival in Figure 4: the inner maximisation is ten
+    steps of 2.5 eps / 10 on the cross-entropy by default."""
+
+
+@TRAINER_REGISTRY.register()
+class FastAT(EncoderTrainer):
+    """Fast adversarial training (Wong et al., ICLR 2020), AdvPT's fast rival in Figure 5: one step of 1.25 eps from a
+    random start. A warning says where the accuracy under PGD-5 of a training batch falls by more than
+    :data:`FALL_POINTS` from one epoch to the next; nothing is stopped or taken back."""
+
+    settings = FastATSettings
+    before: float | None = None  # accuracy under PGD-5 after the epoch before
+    last_batch: Mapping[str, Tensor]
+
+    def forward_backward(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
+        self.last_batch = batch
+        return super().forward_backward(batch)
+
+    def after_epoch(self) -> None:
+        images, labels = self.parse_batch_test(self.last_batch)
+        pixels, attack = to_pixels(images, self.cfg), parse(f"pgd5-ce@{self.attack_spec.eps:g}").build()
+        with torch.no_grad():
+            right = self.logits(self.perturb(pixels, labels, self.seed, attack)).argmax(1) == labels
+        now = 100 * float(right.float().mean())
+        if self.before is not None and now < self.before - FALL_POINTS:
+            log.warning(
+                "accuracy under PGD-5 of a training batch fell from %.0f to %.0f %% in epoch %d: catastrophic "
+                "overfitting; lower OPTIM.LR or the step of TRAINER.FASTAT.ATTACK",
+                self.before, now, self.epoch + 1,
+            )  # fmt: skip
+        self.before = now
+        super().after_epoch()
+
+
+@TRAINER_REGISTRY.register()
+class TradesFT(EncoderTrainer):
+    """TRADES (Zhang et al., ICML 2019): cross-entropy of clean images and BETA times a KL to attacked ones. The inner
+    maximisation is on the KL of class probabilities, from a Gaussian start of 0.001, ten steps of 0.003 in a ball of
+    0.031, as in the authors' code (AdvPT's paper has no such rival)."""
+
+    settings = TradesFTSettings
+    options: TradesFTSettings
+
+    def loss(self, pixels: Tensor, attacked: Tensor, labels: Tensor) -> Tensor:
+        return losses.trades(self.logits(pixels), self.logits(attacked), labels, self.options.beta)

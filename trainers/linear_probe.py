@@ -7,7 +7,6 @@ attackers go through the head with cross-entropy. Builds on its neighbour ``trai
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ FITTED = f"the training images themselves ({NO_OTHERS}, and fewer than {HELD_OUT
 
 
 @register("TRAINER.LINEARPROBE", in_v1=True)
-@dataclass(frozen=True)
 class LinearProbeSettings(Settings):
     c: float = setting(0.0, "inverse weight of the L2 penalty; 0: chosen on the validation split", allowed=FROM_0)
     max_iter: int = setting(1000, "steps of L-BFGS at most", allowed=FROM_1)

@@ -36,7 +36,7 @@ from advpt.evaluation.tuned import Tuned
 from advpt.prompts import exchange
 from advpt.prompts.classifier import Classifier, from_templates
 from advpt.prompts.learner import PromptLearner
-from advpt.settings import ContextSettings, DeepContext, EvalSettings, register, setting
+from advpt.settings import FROM_0, FROM_1, SHARE, ContextSettings, DeepContext, EvalSettings, Range, register, setting
 from advpt.tuning.test_time import PromptedCLIP, Tuner, TuningConfig, Values, released_reset
 from trainers.advpt import MODEL_NAME, PromptTrainer
 
@@ -68,7 +68,6 @@ PROFILES = {
 
 
 @register("TRAINER.TAPT", in_v1=True)
-@dataclass(frozen=True)
 class TAPTSettings(DeepContext):
     """Settings of all three designs; "", () and -1 leave a value to the profile."""
 
@@ -78,13 +77,14 @@ class TAPTSettings(DeepContext):
         (), "prompts that tuning starts from, one row of results each: loaded (the trained ones), constructed (what "
         "the released code restores)", allowed=("loaded", "constructed"),
     )  # fmt: skip
-    reset_every: int = setting(1, "images that share their prompts, one after the other")
-    views: int = setting(64, "views of an image, the image among them")
-    rho: float = setting(0.1, "part of the views that is kept")
-    steps: int = setting(1, "steps of tuning on an image")
-    lr: float = setting(5e-4, "learning rate of the tuning")
-    entropy_w: float = setting(1.0, "weight of the entropy")
-    alpha: float = setting(0.5, "weight of the adversarial statistics; the rest is that of the clean ones")
+    reset_every: int = setting(1, "images that share their prompts, one after the other", allowed=FROM_1)
+    views: int = setting(64, "views of an image, the image among them", allowed=FROM_1)
+    rho: float = setting(0.1, "part of the views that is kept", allowed=Range(0, 1, above=True))
+    steps: int = setting(1, "steps of tuning on an image", allowed=FROM_0)
+    lr: float = setting(5e-4, "learning rate of the tuning", allowed=Range(0, above=True))
+    entropy_w: float = setting(1.0, "weight of the entropy", allowed=FROM_0)
+    alpha: float = setting(0.5, "weight of the adversarial statistics; the rest is that of the clean ones",
+                           allowed=SHARE)  # fmt: skip
     align_w: float = setting(-1.0, "weight of the sum of distances over blocks; below 0: the profile's")
     align_form: str = setting("", "distance of statistics", allowed=("", *losses.ALIGN_FORMS))
     blocks: tuple[int, ...] = setting((), "blocks that are aligned, counted from 0")
@@ -103,20 +103,8 @@ class TAPTSettings(DeepContext):
         recorded=False,
     )  # fmt: skip
     clean_statistics: str = setting("", "the same of the clean statistics", recorded=False)
-    batch: int = setting(8, "images tuned in one forward pass")
+    batch: int = setting(8, "images tuned in one forward pass", allowed=FROM_1)
     seed: int = setting(0, "seed of the views")
-
-    def check(self) -> None:
-        bounds = {
-            "VIEWS": self.views >= 1, "RHO": 0 < self.rho <= 1, "STEPS": self.steps >= 0, "LR": self.lr > 0,
-            "RESET_EVERY": self.reset_every >= 1, "BATCH": self.batch >= 1, "ALPHA": 0 <= self.alpha <= 1,
-            "ENTROPY_W": self.entropy_w >= 0,
-        }  # fmt: skip
-        if wrong := [f"{name} {getattr(self, name.lower())}" for name, right in bounds.items() if not right]:
-            raise ConfigError(
-                f"{self.node}: {', '.join(wrong)} makes no sense; VIEWS, BATCH and RESET_EVERY are at least 1, STEPS "
-                "at least 0, LR above 0, RHO in (0, 1], ALPHA in [0, 1], ENTROPY_W at least 0"
-            )
 
     def tuning(self, context: ContextSettings, layers: int | None) -> TuningConfig:
         """How an image is tuned on.
