@@ -9,6 +9,7 @@ import difflib
 import functools
 import json
 import math
+import operator
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -140,7 +141,8 @@ class Settings:
     @classmethod
     def from_cfg(cls, cfg: CfgNode) -> Self:
         """The values that a configuration has; mistakes raise ConfigError as in :meth:`from_flat`."""
-        return cls.from_flat(dict(leaves(cfg)))
+        node = functools.reduce(operator.getitem, cls.node.split("."), cfg)
+        return cls.from_flat(dict(_flat(node, f"{cls.node}.")))
 
     @classmethod
     def from_flat(cls, settings: Mapping[str, Any]) -> Self:
@@ -160,7 +162,7 @@ class Settings:
                         raise ConfigError(f"{name}: {unknown_name('value', word, filter(None, leaf.allowed))}")
             elif leaf.allowed is not None and value not in leaf.allowed:
                 expected[name] = str(leaf.allowed)
-            values[leaf.field] = Path(value).expanduser() if isinstance(leaf.default, Path) else value
+            values[leaf.field] = Path(str(value)).expanduser() if isinstance(leaf.default, Path) else value
         if expected:
             raise _impossible(expected, settings)
         made = cls(**values)
@@ -290,11 +292,8 @@ def extend_cfg(cfg: CfgNode) -> None:
         *nodes, leaf = path.split(".")
         node = cfg
         for name in nodes:
-            if name not in node:
-                node[name] = CfgNode()
-            node = node[name]
-        if leaf not in node:
-            node[leaf] = value
+            node = node.setdefault(name, CfgNode())
+        node.setdefault(leaf, value)
 
 
 def leaves(cfg: CfgNode) -> list[tuple[str, Any]]:
@@ -368,7 +367,9 @@ def merge_overrides(cfg: CfgNode, pairs: Sequence[str]) -> None:
         ConfigError: one message that lists every bad pair, with the nearest existing key; ``cfg`` is as before then.
     """
     old, new = dict(leaves(cfg)), dict[str, Any]()
-    problems = [f"{pairs[-1]}: has no value; settings come in pairs KEY VALUE"] if len(pairs) % 2 else []
+    problems = []
+    if len(pairs) % 2:
+        problems.append(f"{pairs[-1]}: has no value; settings come in pairs KEY VALUE")
     for key, text in zip(pairs[::2], pairs[1::2]):
         if key not in old:
             near = difflib.get_close_matches(key, old, n=1, cutoff=0.5)
@@ -382,7 +383,7 @@ def merge_overrides(cfg: CfgNode, pairs: Sequence[str]) -> None:
         raise ConfigError("bad settings:\n  " + "\n  ".join(problems))
     for key, value in new.items():
         *path, leaf = key.split(".")
-        functools.reduce(CfgNode.__getitem__, path, cfg)[leaf] = value
+        functools.reduce(operator.getitem, path, cfg)[leaf] = value
 
 
 def merge_yaml(cfg: CfgNode, path: Path) -> None:
@@ -441,34 +442,23 @@ def yaml_layers(path: Path, inside: tuple[Path, ...] = ()) -> list[tuple[str, di
     return [*layers, (str(path), dict(_flat(tree)))]
 
 
-def _by_backbone(path: Path) -> tuple[Path, Path] | None:
-    """The recipe and the backbone's file that stand for a file that is not there: ``CoOp/vit_b16_imagenet.yaml`` is
-    ``CoOp/recipe_imagenet.yaml`` with ``configs/backbones/vit_b16.yaml`` on top."""
-    for backbone in _backbones(path.parent):
-        kind = path.stem.removeprefix(backbone.stem)
-        recipe = path.with_name(f"{RECIPE}{kind}.yaml")
-        if kind != path.stem and kind[:1] in ("", "_") and recipe.is_file():
-            return recipe, backbone
-    return None
-
-
-def _backbones(folder: Path) -> list[Path]:
-    """The files of backbones beside the folder in which that of a trainer lies."""
-    return sorted((folder.absolute().parent.parent / BACKBONES).glob("*.yaml"))
+def _by_backbone(folder: Path) -> dict[str, tuple[Path, Path]]:
+    """By name, the recipe and the backbone's file that a trainer's yaml is made of where it is no file of its own:
+    ``CoOp/vit_b16_imagenet`` is ``CoOp/recipe_imagenet.yaml`` with ``configs/backbones/vit_b16.yaml`` on top."""
+    backbones = (folder.absolute().parent.parent / BACKBONES).glob("*.yaml")
+    recipes = sorted(folder.glob(f"{RECIPE}*.yaml"))
+    return {f"{top.stem}{base.stem.removeprefix(RECIPE)}": (base, top) for top in backbones for base in recipes}
 
 
 def has_config(path: Path) -> bool:
     """Whether there is a trainer's yaml of this name, or a recipe and a backbone's file that it is made of."""
-    return "\0" not in str(path) and (path.is_file() or _by_backbone(path) is not None)
+    return "\0" not in str(path) and (path.is_file() or path.stem in _by_backbone(path.parent))
 
 
 def config_names(folder: Path) -> list[str]:
     """The names of a trainer's yaml files, those made of a recipe and a backbone among them."""
-    files = [path.stem for path in folder.glob("*.yaml")]
-    backbones = [path.stem for path in _backbones(folder)]
-    recipes = [name.removeprefix(RECIPE) for name in files if name.startswith(RECIPE)]
-    made = [f"{backbone}{kind}" for backbone in backbones for kind in recipes]
-    return sorted({name for name in files if not name.startswith(RECIPE)} | set(made))
+    files = {path.stem for path in folder.glob("*.yaml") if not path.stem.startswith(RECIPE)}
+    return sorted(files | _by_backbone(folder).keys())
 
 
 def _composed(path: Path, inside: tuple[Path, ...]) -> list[tuple[str, dict[str, Any]]]:
@@ -477,9 +467,9 @@ def _composed(path: Path, inside: tuple[Path, ...]) -> list[tuple[str, dict[str,
     absent = f"no configuration file at {path}" + (f" (_BASE_ of {inside[-1]})" if inside else "")
     if "\0" in str(path):
         raise ConfigError(absent)
-    if parts := _by_backbone(path):
-        return [layer for part in parts for layer in yaml_layers(part, inside)]
-    stem, values = path.stem, dict[str, Any]()
+    stem, values, made = path.stem, dict[str, Any](), _by_backbone(path.parent)
+    if stem in made:
+        return [layer for part in made[stem] for layer in yaml_layers(part, inside)]
     while "_" in stem:
         stem, _, part = stem.rpartition("_")
         rule = next((rule for rule in _NAME_PARTS if re.fullmatch(rule, part)), None)
@@ -524,8 +514,8 @@ def unread(cfg: CfgNode, pairs: Sequence[str], files: Sequence[Path], nodes: Seq
     node has that leaf.
 
     Args:
-        cfg: the resolved configuration. pairs: the trailing ``KEY VALUE`` words. files: the yaml files that were
-            merged. nodes: those of ``cfg.TRAINER`` that the run reads, its own first.
+        pairs: the trailing ``KEY VALUE`` words. files: the yaml files that were merged.
+        nodes: those of ``cfg.TRAINER`` that the run reads, its own first.
     """
     read = tuple(f"TRAINER.{node}." for node in nodes)
     leaves_read = {leaf for node in nodes for leaf in cfg.TRAINER.get(node, {})}
@@ -550,7 +540,7 @@ def recipe(path: Path, more: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
     """What a yaml file and KEY VALUE pairs say, by dotted name, on top of this project's defaults; for looking ahead,
     where no host is there to say what it knows besides."""
     settings = dict(DEFAULTS)
-    files = (path,) if path.is_file() else _by_backbone(path) or ()
+    files = (path,) if path.is_file() else _by_backbone(path.parent).get(path.stem, ())
     for name, value in (*_pairs(path, tuple(file.stat().st_mtime_ns for file in files)), *more):
         with contextlib.suppress(ValueError, SyntaxError):  # the run itself says what is wrong
             value = _coerce(settings[name], value) if name in settings else ast.literal_eval(str(value))
@@ -573,15 +563,11 @@ _WORDS = {
 
 
 def require_ranges(cfg: CfgNode, trainer_nodes: Collection[str] | None = None) -> None:
-    """Refuse values that no run can have, all of them at once.
+    """Refuse values that no run can have, all of them at once: numbers outside :data:`RANGES`, unknown words, and 0
+    images of each class, which the host would take for all of them.
 
     Args:
-        cfg: the resolved configuration.
-        trainer_nodes: the nodes of ``cfg.TRAINER`` to look at; None: all.
-
-    Raises:
-        ConfigError: leaves outside :data:`RANGES`, words that are not known, and 0 images of each class, which the
-            host would take for all of them.
+        cfg: the resolved configuration. trainer_nodes: the nodes of ``cfg.TRAINER`` to look at; None: all.
     """
     values = dict(leaves(cfg))
     allowed: dict[str, Any] = {**RANGES, **_WORDS}
@@ -598,9 +584,7 @@ def require_ranges(cfg: CfgNode, trainer_nodes: Collection[str] | None = None) -
     if "INPUT.GB_K" not in wrong and values.get("INPUT.GB_K", 1) % 2 == 0:
         expected["INPUT.GB_K"] = "an odd number of pixels"
     if values.get("INPUT.NO_TRANSFORM", False):
-        expected["INPUT.NO_TRANSFORM"] = (
-            "False: batches are made of tensors, and pictures as they are do not become any"
-        )
+        expected["INPUT.NO_TRANSFORM"] = "False: batches are made of tensors, not of pictures as they are"
     if expected:
         raise _impossible(expected, values)
 
@@ -638,19 +622,8 @@ class BackboneSettings(Settings):
 
 @dataclass(frozen=True)
 class ContextSettings:
-    """Learnable context of prompts, checked.
-
-    Args:
-        n_ctx: context vectors in the text.
-        csc: one context per class.
-        ctx_init: first words, "" for a random start.
-        position: of the class name, one of :data:`POSITIONS`.
-        precision: of the text tower while tuning, one of :data:`PRECISIONS`.
-        layout: which towers have prompts, and which are made of others (:mod:`advpt.prompts.learner`).
-        n_vision: visual tokens.
-        depth_text, depth_vision: layers with prompts, the input layer included.
-        shared_coupling: one linear map for all deeper layers.
-    """
+    """Learnable context of prompts, checked: the settings of :class:`LayoutContext`, where their help is. ``layout``:
+    of :mod:`advpt.prompts.learner`; ``ctx_init``: "" for a random start."""
 
     n_ctx: int
     csc: bool
@@ -731,14 +704,8 @@ class DeepContext(TextContext):
                 f"LAYOUT {layout} has deep prompts right behind the start token; it needs CLASS_TOKEN_POSITION end, "
                 f"not {self.position}"
             )
-        return dataclasses.replace(
-            plain,
-            layout=layout,
-            n_vision=self.n_vision,
-            depth_text=self.depth_text,
-            depth_vision=self.depth_vision,
-            shared_coupling=self.shared_coupling,
-        )
+        deep = {name: getattr(self, name) for name in ("n_vision", "depth_text", "depth_vision", "shared_coupling")}
+        return dataclasses.replace(plain, layout=layout, **deep)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,7 @@
 """AdvPT: tune the context words on a bank of adversarial image embeddings (Zhang et al., ECCV 2024).
 
-The bases of all trainers are here as well: :class:`CLIPTrainer` (what every method has in common in Dassl's eyes),
-:class:`GradientTrainer` (training that a killed run continues) and :class:`PromptTrainer` (learnable prompts). So this
-one file, which needs ``advpt`` and ``dassl`` only, can be copied into the ``trainers/`` of another CoOp-style checkout;
-README.md says what its ``train.py`` then needs.
+The bases of all trainers are here as well: so this one file, which needs ``advpt`` and ``dassl`` only, can be copied
+into the ``trainers/`` of another CoOp-style checkout; README.md says what its ``train.py`` then needs.
 """
 
 from __future__ import annotations
@@ -26,9 +24,8 @@ from dassl.utils import AverageMeter, MetricMeter
 from torch import Tensor, nn
 
 from advpt import losses
-from advpt.attacks import parse
 from advpt.attacks.pgd import PROFILES
-from advpt.attacks.spec import parse_training
+from advpt.attacks.spec import AttackSpec, parse_training
 from advpt.attacks.surrogate import Surrogate, load_surrogate
 from advpt.backbones.clip import OFFICIAL, Backbone, load_backbone
 from advpt.backbones.precision import half_precision
@@ -79,7 +76,6 @@ from advpt.tuning.schedule import warmup_schedule
 
 __all__ = ["AdvPT", "CLIPTrainer", "GradientTrainer", "PromptTrainer", "extend_cfg"]
 log = logging.getLogger(__name__)
-MODEL_NAME = exchange.FOLDER  # the checkpoint folder, as CoOp has it
 
 
 @register("TRAINER.ZEROSHOTCLIP", in_v1=True)
@@ -125,11 +121,12 @@ class CLIPTrainer(TrainerX):
     shares_test_banks: ClassVar[bool] = True  # its test banks serve other trainers, but those of attacks on its prompts
     trains_encoder: ClassVar[bool] = False  # the image encoder is trained: checkpoints of its size, banks of its own
     tunes_at_test_time: ClassVar[bool] = False  # prompts are tuned on every test image
-    reads_class_names: ClassVar[bool] = True  # classes of the same name cannot be told apart
 
+    reads_class_names: bool = True  # classes of the same name cannot be told apart
     options: Settings  # the values of ``settings``
     bank_settings: BankSettings
     eval_settings: EvalSettings
+    bank_attack: AttackSpec  # of the training bank
     classnames: list[str]
     templates: tuple[str, ...]
     backbone: Backbone
@@ -173,17 +170,16 @@ class CLIPTrainer(TrainerX):
                     "trainers.advpt.extend_cfg(cfg) at the end of extend_cfg, where all trainers are imported"
                 )
         require_ranges(cfg, self.nodes())
-        for settings in (self.settings, ZeroShotSettings, BackboneSettings, SurrogateSettings):
+        self.options = self.settings.from_cfg(cfg)
+        self.bank_settings, self.eval_settings = BankSettings.from_cfg(cfg), EvalSettings.from_cfg(cfg)
+        for settings in (ZeroShotSettings, BackboneSettings, SurrogateSettings):
             settings.from_cfg(cfg)
-        parse_training(BankSettings.from_cfg(cfg).attack, "BANK.ATTACK", cfg.BANK.PROFILE)
-        evaluation = EvalSettings.from_cfg(cfg)
-        threats(evaluation.attacks, evaluation.protocols)
-        defended.check(evaluation)
+        self.bank_attack = parse_training(self.bank_settings.attack, "BANK.ATTACK", self.bank_settings.profile)
+        threats(self.eval_settings.attacks, self.eval_settings.protocols)
+        defended.check(self.eval_settings)
 
     def build_model(self) -> None:
         cfg, backbone = self.cfg, BackboneSettings.from_cfg(self.cfg)
-        self.options = self.settings.from_cfg(cfg)
-        self.bank_settings, self.eval_settings = BankSettings.from_cfg(cfg), EvalSettings.from_cfg(cfg)
         self.seed = cfg.SEED if cfg.SEED >= 0 else torch.seed() % 2**31
         self.progress = Progress(Path(self.output_dir, PROGRESS))
         self.classnames = list(self.dm.dataset.classnames)
@@ -299,13 +295,9 @@ class CLIPTrainer(TrainerX):
 
     def set_up_warnings(self) -> list[str]:
         """What is odd about settings and data before anything is trained, for the log and the records."""
-        return [*self.unread_settings, *getattr(self.dm.dataset, "warnings", ()), *self.class_warnings()]
-
-    def class_warnings(self) -> list[str]:
-        """Classes that the text cannot tell apart."""
-        if not self.reads_class_names:
-            return []
-        return same_prompts(self.classnames, [tuple(class_tokens(name)) for name in self.classnames])
+        names = self.classnames if self.reads_class_names else []
+        alike = same_prompts(names, [tuple(class_tokens(name)) for name in names])
+        return [*self.unread_settings, *getattr(self.dm.dataset, "warnings", ()), *alike]
 
     def warnings(self) -> list[str]:
         """Signs that something is wrong without an error (:mod:`advpt.detectors`), for the record."""
@@ -371,6 +363,25 @@ class GradientTrainer(CLIPTrainer):
     rolling: RollingCheckpoint
     input_seconds: float | None = 0.0  # what the training input cost, None where that is not known
 
+    def register_trained(self, name: str, model: nn.Module) -> None:
+        """Let Dassl train and save a model, with its own optimizer and schedule; where the host's warm-up does not run
+        on this torch, with the same numbers from torch's own.
+
+        Raises:
+            ConfigError: values of OPTIM that do not go together.
+        """
+        settings = self.cfg.OPTIM
+        try:
+            self.optim = build_optimizer(model, settings)
+            try:
+                self.sched = build_lr_scheduler(self.optim, settings)
+            except TypeError:
+                log.info("the host's learning-rate warm-up does not run on torch %s; using our own", torch.__version__)
+                self.sched = warmup_schedule(self.optim, settings)
+        except (ValueError, TypeError, ArithmeticError) as error:
+            raise ConfigError(f"the settings of OPTIM cannot be used: {error}") from error
+        self.register_model(name, model, self.optim, self.sched)
+
     def prepare_training(self) -> None:
         """Get the training input, before the first epoch and never for an evaluation alone."""
 
@@ -404,18 +415,39 @@ class GradientTrainer(CLIPTrainer):
         """One pass over the training batches, logged as Dassl logs it; those that are done are passed over."""
         self.set_model_mode("train")
         self.num_batches = len(self.train_loader_x)
-        lines = EpochLog(self)
+        meters, data_time, batch_time = MetricMeter(), AverageMeter(), AverageMeter()
+        end = time.monotonic()
         with self.rolling.epoch(self) as batches:
             for number, batch in enumerate(self.train_loader_x):
                 self.batch_idx = number
                 if batches.start(number):
-                    lines.start_batch()
+                    data_time.update(time.monotonic() - end)
                     losses = self.forward_backward(batch)
                     batches.finish(number, losses)
-                    lines.end_batch(losses)
+                    batch_time.update(time.monotonic() - end)
+                    meters.update(losses)
+                    self.log_batch(meters, data_time, batch_time)
+                    end = time.monotonic()
         self.progress.add(self.rolling.seconds)
 
-    def step(self, loss: Tensor, **parts: Tensor) -> dict[str, float]:
+    def log_batch(self, losses: MetricMeter, data_time: AverageMeter, batch_time: AverageMeter) -> None:
+        """The line of a batch, every PRINT_FREQ of them, and its points on tensorboard's curves."""
+        done, total, every = self.batch_idx + 1, self.num_batches, self.cfg.TRAIN.PRINT_FREQ
+        rate = self.get_current_lr()
+        if done % every == 0 or total < every:
+            left = total - done + (self.max_epoch - self.epoch - 1) * total
+            print(
+                f"epoch [{self.epoch + 1}/{self.max_epoch}] batch [{done}/{total}] "
+                f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) "
+                f"data {data_time.val:.3f} ({data_time.avg:.3f}) {losses} lr {rate:.4e} "
+                f"eta {datetime.timedelta(seconds=int(batch_time.avg * left))}"
+            )
+        step = self.epoch * total + self.batch_idx
+        for name, meter in losses.meters.items():
+            self.write_scalar(f"train/{name}", meter.avg, step)
+        self.write_scalar("train/lr", rate, step)
+
+    def gradient_step(self, loss: Tensor, **parts: Tensor) -> dict[str, float]:
         """A step down the gradient of ``loss``, and of the schedule. Returns the loss and its ``parts`` for the log."""
         self.model_backward_and_update(loss)
         self.end_batch()
@@ -442,7 +474,7 @@ class GradientTrainer(CLIPTrainer):
         """Measure where a curve over wall-clock is asked for, before the checkpoint: a killed run loses neither."""
         done, every = self.epoch + 1, self.cfg.TRAIN.CURVE_FREQ
         if every and (done % every == 0 or done == self.max_epoch):
-            self.progress.note(done, self.point())
+            self.progress.measured[done] = self.point()
         self.progress.save()
         super().after_epoch()
         if done == self.max_epoch:
@@ -503,13 +535,12 @@ class PromptTrainer(GradientTrainer):
 
     def check_cfg(self, cfg: Any) -> None:
         super().check_cfg(cfg)
-        context, name = self.settings.from_cfg(cfg).context(self.layout), cfg.MODEL.BACKBONE.NAME
+        self.context, name = self.options.context(self.layout), cfg.MODEL.BACKBONE.NAME
         if name in OFFICIAL:
-            check_layout(context, OFFICIAL[name], name)
+            check_layout(self.context, OFFICIAL[name], name)
 
     def build_model(self) -> None:
         super().build_model()
-        self.context = self.options.context(self.layout)
         self.build_prompts()
 
     def build_prompts(self) -> None:
@@ -519,8 +550,8 @@ class PromptTrainer(GradientTrainer):
         learner = self.learner(self.encoder, self.classnames, self.context, start, architecture)
         self.prompt_learner = learner.to(self.device)
         self.untrained = learner.ctx.detach().clone() if learner.n_ctx else None
-        self.optim, self.sched = build_optim(self.prompt_learner, self.cfg.OPTIM)
-        self.register_model(MODEL_NAME, self.prompt_learner, self.optim, self.sched)
+        self.reads_class_names = not learner.csc  # a context of each class's own learns to tell them apart
+        self.register_trained(exchange.FOLDER, self.prompt_learner)
         self.prompt_features = TextFeatures(self.prompt_learner, self.encoder, self.cfg.MODEL.CUDA_GRAPHS)
 
     # --- tuning -------------------------------------------------------------------------------------------------
@@ -556,7 +587,7 @@ class PromptTrainer(GradientTrainer):
     def forward_backward(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
         with half_precision(self.context.precision, self.device):
             text = self.prompt_features()
-        return self.step(self.loss(batch, text))
+        return self.gradient_step(self.loss(batch, text))
 
     def loss(self, batch: Mapping[str, Tensor], text: Tensor) -> Tensor:
         """Of a training batch, with the text features ``[K, L]`` of the prompts as they are now."""
@@ -581,10 +612,6 @@ class PromptTrainer(GradientTrainer):
         loader = self.train_loader_x
         facts = {"bank": loader.bank.key, "images": len(loader.bank)} if isinstance(loader, BankLoader) else {}
         return facts | ({"together": list(self.batched_seeds)} if self.batched_seeds else {})
-
-    def class_warnings(self) -> list[str]:
-        """Context of each class's own (CSC) learns to tell them apart."""
-        return [] if self.prompt_learner.csc else super().class_warnings()
 
     # --- checkpoints --------------------------------------------------------------------------------------------
 
@@ -640,44 +667,10 @@ class AdvPT(PromptTrainer):
     """The training input is a bank of adversarial embeddings; no pixel is touched while tuning."""
 
     def prepare_training(self) -> None:
-        settings = self.bank_settings
-        attack = parse(settings.attack, settings.profile)
-        self.tune_on(AttackRequest(self.bank_images(), attack, self.zero_shot, settings.seed))
+        self.tune_on(AttackRequest(self.bank_images(), self.bank_attack, self.zero_shot, self.bank_settings.seed))
 
 
 # --- small parts that the trainers share ----------------------------------------------------------------------------
-
-
-class EpochLog:
-    """The lines and curves of an epoch, as Dassl's training loop has them."""
-
-    def __init__(self, trainer: GradientTrainer) -> None:
-        self.trainer = trainer
-        self.losses, self.batch_time, self.data_time = MetricMeter(), AverageMeter(), AverageMeter()
-        self.end = time.monotonic()
-
-    def start_batch(self) -> None:
-        self.data_time.update(time.monotonic() - self.end)
-
-    def end_batch(self, losses: Mapping[str, Any] | None) -> None:
-        trainer = self.trainer
-        self.batch_time.update(time.monotonic() - self.end)
-        self.losses.update(losses)
-        done, total, every = trainer.batch_idx + 1, trainer.num_batches, trainer.cfg.TRAIN.PRINT_FREQ
-        rate = trainer.get_current_lr()
-        if done % every == 0 or total < every:
-            left = total - done + (trainer.max_epoch - trainer.epoch - 1) * total
-            print(
-                f"epoch [{trainer.epoch + 1}/{trainer.max_epoch}] batch [{done}/{total}] "
-                f"time {self.batch_time.val:.3f} ({self.batch_time.avg:.3f}) "
-                f"data {self.data_time.val:.3f} ({self.data_time.avg:.3f}) {self.losses} lr {rate:.4e} "
-                f"eta {datetime.timedelta(seconds=int(self.batch_time.avg * left))}"
-            )
-        step = trainer.epoch * total + trainer.batch_idx
-        for name, meter in self.losses.meters.items():
-            trainer.write_scalar(f"train/{name}", meter.avg, step)
-        trainer.write_scalar("train/lr", rate, step)
-        self.end = time.monotonic()
 
 
 def bank_loader(bank: Bank, cfg: Any, seed: int) -> BankLoader:
@@ -696,25 +689,3 @@ def to_pixels(images: Tensor, cfg: Any) -> Tensor:
         torch.tensor(v, device=images.device)[:, None, None] for v in (cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD)
     )
     return (images * std + mean).clamp(0, 1)
-
-
-def build_optim(model: nn.Module, settings: Any) -> tuple[Any, Any]:
-    """Dassl's optimizer for the parameters of ``model``, and its schedule.
-
-    Raises:
-        ConfigError: values of OPTIM that do not go together.
-    """
-    try:
-        optimizer = build_optimizer(model, settings)
-        return optimizer, build_schedule(optimizer, settings)
-    except (ValueError, TypeError, ArithmeticError) as error:
-        raise ConfigError(f"the settings of OPTIM cannot be used: {error}") from error
-
-
-def build_schedule(optimizer: Any, settings: Any) -> Any:
-    """Dassl's schedule; where the host's warm-up does not run on this torch, the same numbers from torch's own."""
-    try:
-        return build_lr_scheduler(optimizer, settings)
-    except TypeError:
-        log.info("the host's learning-rate warm-up does not run on torch %s; using our own", torch.__version__)
-        return warmup_schedule(optimizer, settings)

@@ -60,21 +60,17 @@ class AttackedTrainer(PromptTrainer):
 
     def check_cfg(self, cfg: Any) -> None:
         super().check_cfg(cfg)
-        text = self.settings.from_cfg(cfg).attack
-        attack = parse(text).build()
+        self.attack_spec = parse(self.options.attack)
+        self.attack = attack = self.attack_spec.build()
         if attack.objective.space != "logits" or attack.source_model == "surrogate" or attack.objective.targeted:
             raise ConfigError(
-                f"{self.settings.node}.ATTACK is {text}; training attacks go through the tuned prompts, for instance "
-                "pgd3-ce@4, or pgd2-kl@1 for the KL to the clean prediction"
+                f"{self.settings.node}.ATTACK is {self.options.attack}; training attacks go through the tuned prompts, "
+                "for instance pgd3-ce@4, or pgd2-kl@1 for the KL to the clean prediction"
             )
 
     def build_prompts(self) -> None:
         super().build_prompts()
-        self.attack_spec = parse(self.options.attack)
-        self.attack = self.attack_spec.build()
         self.image_encoder = self.backbone.require_image()
-
-    # --- a step -------------------------------------------------------------------------------------------------
 
     def forward_backward(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
         images, labels = self.parse_batch_test(batch)
@@ -82,7 +78,7 @@ class AttackedTrainer(PromptTrainer):
         text = self.text_features(state)
         step = Step(pixels, self.perturb(pixels, labels, state, text.detach()), labels, state, text)
         loss, parts = self.step_loss(step)
-        return self.step(loss, **parts)
+        return self.gradient_step(loss, **parts)
 
     def step_loss(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """The method's loss (by default the cross-entropy of the attacked images), and values by name for the log."""

@@ -36,7 +36,8 @@ class CoCoOp(PromptTrainer):
         features, labels = self.embed_images(batch)
         with half_precision(self.context.precision, self.device):
             text = self.encoder(self.prompt_learner.of_images(F.normalize(features, dim=-1)))
-        return self.step(losses.cocoop(logits_of_images(features, text.float(), self.backbone.logit_scale), labels))
+        logits = logits_of_images(features, text.float(), self.backbone.logit_scale)
+        return self.gradient_step(losses.cocoop(logits, labels))
 
     def towers(self) -> tuple[str, ...]:
         return ("text", "image")  # the net reads image features

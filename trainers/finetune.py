@@ -26,7 +26,7 @@ from advpt.backbones.clip import Backbone
 from advpt.evaluation.saved_run import IMAGE_ENCODER, load_image_encoder
 from advpt.prompts import exchange
 from advpt.settings import FROM_0, Settings, register, setting
-from trainers.advpt import GradientTrainer, build_optim, to_pixels
+from trainers.advpt import GradientTrainer, to_pixels
 
 log = logging.getLogger(__name__)
 FALL_POINTS = 20.0  # of accuracy under PGD-5 from one epoch to the next: catastrophic overfitting of FastAT
@@ -61,17 +61,13 @@ class EncoderTrainer(GradientTrainer):
 
     def check_cfg(self, cfg: Any) -> None:
         super().check_cfg(cfg)
-        parse_training(self.settings.from_cfg(cfg).attack, f"{self.settings.node}.ATTACK")
+        self.attack_spec = parse_training(self.options.attack, f"{self.settings.node}.ATTACK")
+        self.attack = self.attack_spec.build()
 
     def build_model(self) -> None:
         super().build_model()
-        self.attack_spec = parse(self.options.attack)
-        self.attack = self.attack_spec.build()
         self.image_encoder = self.backbone.require_image().requires_grad_(True)
-        self.optim, self.sched = build_optim(self.image_encoder, self.cfg.OPTIM)
-        self.register_model(IMAGE_ENCODER, self.image_encoder, self.optim, self.sched)
-
-    # --- training -----------------------------------------------------------------------------------------------
+        self.register_trained(IMAGE_ENCODER, self.image_encoder)
 
     def logits(self, pixels: Tensor) -> Tensor:
         """``[b, K]`` of the hand-written prompts, differentiable in pixels and encoder."""
@@ -94,12 +90,11 @@ class EncoderTrainer(GradientTrainer):
     def forward_backward(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
         images, labels = self.parse_batch_test(batch)
         pixels = to_pixels(images, self.cfg)
-        return self.step(self.loss(pixels, self.perturb(pixels, labels, self.batch_seed()), labels))
+        attacked = self.perturb(pixels, labels, self.batch_seed())
+        return self.gradient_step(self.loss(pixels, attacked, labels))
 
     def training_facts(self) -> dict[str, Any]:
         return {"attack": str(self.attack_spec), "images": len(self.dm.dataset.train_x)}
-
-    # --- evaluation ---------------------------------------------------------------------------------------------
 
     def use_encoder_as_it_is(self) -> None:
         """Evaluate a frozen copy with a hash of its own, so that no other run has its banks."""
@@ -113,8 +108,6 @@ class EncoderTrainer(GradientTrainer):
     def test(self, split: str | None = None) -> float:
         self.use_encoder_as_it_is()
         return super().test(split)
-
-    # --- checkpoints --------------------------------------------------------------------------------------------
 
     def save_model(self, epoch: int, directory: str, *args: Any, **kwargs: Any) -> None:
         """The latest checkpoint only: with the optimizer's state each is three times the encoder."""

@@ -1,9 +1,8 @@
 """Multimodal adversarial prompt tuning, the training stage of TAPT (Wang et al., CVPR 2025): three designs, one loss.
 
 AdvVPT has deep prompts in the image (TAPT's V), AdvIVLP independent ones in both towers (VLI), AdvMaPLe visual ones
-made of the text's (VLJ). ``LOSS`` of their nodes is ``adv_half`` (one cross-entropy over a batch whose first half is
-clean and whose second half is attacked), ``adv_full``, ``clean``, or ``trades`` with weight ``BETA``. Builds on
-``trainers/attacked.py``.
+made of the text's (VLJ). ``LOSS adv_half`` is one cross-entropy over a batch whose first half is clean and whose second
+half is attacked. Builds on ``trainers/attacked.py``.
 """
 
 from __future__ import annotations
