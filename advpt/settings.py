@@ -419,8 +419,7 @@ def yaml_layers(path: Path, inside: tuple[Path, ...] = ()) -> list[tuple[str, di
     ``rn50_ep50_ctxv1.yaml`` of that and what ``ep50`` and ``ctxv1`` stand for.
 
     Args:
-        path: the yaml file, or the name of a composed one.
-        inside: the files whose base this is.
+        path: the yaml file, or the name of a composed one. inside: the files whose base this is.
 
     Raises:
         ConfigError: no such file and no such composition, no valid yaml, or files that are each other's base.
@@ -646,11 +645,8 @@ class SharedContext(Settings):
     precision: str = setting("fp32", "arithmetic of the text tower while tuning", leaf="PREC", allowed=PRECISIONS)
 
     def context(self, layout: str = "") -> ContextSettings:
-        """The prompts that these settings ask for. ``layout``: where the trainer says, and not its settings.
-
-        Raises:
-            ConfigError: a value, or values together, that no prompt can have.
-        """
+        """The prompts that these settings ask for; what no prompt can have raises ConfigError. ``layout``: where the
+        trainer says, and not its settings."""
         if self.n_ctx < 1:
             raise ConfigError(f"N_CTX is {self.n_ctx}; at least 1 context vector is needed")
         words = "" if self.ctx_init.strip().lower() in NO_WORDS else self.ctx_init

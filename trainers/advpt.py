@@ -507,11 +507,7 @@ class GradientTrainer(CLIPTrainer):
         print(f'Loading weights to {name} from "{path}" (epoch = {self.loaded["epoch"]})')
 
     def require_fit(self, path: Path) -> dict[str, Any]:
-        """What stands beside a checkpoint, once it agrees with this run.
-
-        Raises:
-            PromptError, WeightsError: it does not.
-        """
+        """What stands beside a checkpoint, once it agrees with this run; PromptError or WeightsError say why not."""
         raise NotImplementedError
 
     def load_weights(self, path: Path, about: Mapping[str, Any]) -> dict[str, Any]:

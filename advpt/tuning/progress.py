@@ -22,9 +22,8 @@ class Progress:
     def __init__(self, path: Path, done: int = 0, before: float | None = 0.0, watch: LossWatch | None = None) -> None:
         """
         Args:
-            done: epochs of the checkpoint that the run goes on from.
+            done: epochs of the checkpoint that the run goes on from. watch: the detectors of the losses.
             before: seconds for the training input, None if unknown.
-            watch: the detectors of the losses.
 
         Raises:
             RecordError: the file of the epochs that are done is damaged.
