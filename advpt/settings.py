@@ -1,8 +1,4 @@
-"""yacs at the edge, frozen dataclasses inside.
-
-:func:`extend_cfg` adds this project's nodes to a Dassl configuration, :func:`merge_overrides` reads ``KEY VALUE``
-pairs and reports every mistake at once, and the dataclasses are what the rest of the library sees.
-"""
+"""Settings: the configuration tree (yacs, as Dassl has it) at the edge, frozen dataclasses inside."""
 
 from __future__ import annotations
 
@@ -13,12 +9,13 @@ import difflib
 import functools
 import json
 import math
+import operator
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
 import yaml
 from yacs.config import CfgNode
@@ -30,14 +27,12 @@ from advpt.files import read_text
 
 PROFILES = ("sound", "released", "paper")
 PROTOCOLS = ("transfer", "transfer-all", "static", "tuned", "adaptive")
-SURROGATES = ("resnet50", "small-cnn")
 POSITIONS = ("end", "middle", "front")
 PRECISIONS = ("fp32", "amp", "fp16")
 LAYOUTS = ("text", "text_deep", "visual", "independent", "t2v", "v2t")
 COUPLED = ("t2v", "v2t")
 ACTIVATIONS = ("", "quickgelu", "gelu")
 NO_WORDS = ("", "false", "none", "0")  # CTX_INIT as CoOp's users write it where there are no words
-BANK_PRECISIONS = ("fp32", "tf32", "amp")
 
 
 @dataclass(frozen=True)
@@ -86,13 +81,12 @@ class Leaf:
     Args:
         field: name of the dataclass field.
         name: of the leaf below its node, for instance ``CTX_INIT``.
-        default: the value of a run that does not give it. All values are of its kind.
+        default: the value of a run that does not give it. All values are of its kind; a ``Path`` is a text in the tree.
         help: one sentence for the table in docs/settings.md.
         allowed: the numbers or words that it may have; None: all of its kind.
         recorded: whether records hold it. False for places of files and numbers of processes.
         identity: whether two starts of one run must have the same value.
         added: whether it is newer than version 1 of run folders (:mod:`advpt.additions`).
-        is_path: whether the field holds a ``Path``, where the tree has a text.
     """
 
     field: str
@@ -103,7 +97,6 @@ class Leaf:
     recorded: bool = True
     identity: bool = True
     added: bool = False
-    is_path: bool = False
 
 
 def setting(
@@ -118,8 +111,8 @@ def setting(
 ) -> Any:
     """A dataclass field that is a leaf of the configuration; the arguments are those of :class:`Leaf`. ``leaf``: its
     name where it is not the field's in capitals."""
-    facts = {"help": help, "allowed": allowed, "recorded": recorded, "identity": identity, "added": added}
-    return dataclasses.field(default=default, metadata=facts | ({"name": leaf} if leaf else {}))
+    declared = Leaf("", leaf, default, help, allowed, recorded, identity, added)
+    return dataclasses.field(default=default, metadata={"leaf": declared})
 
 
 @dataclass(frozen=True)
@@ -138,23 +131,18 @@ class Settings:
         declared = []
         for field in dataclasses.fields(cls):
             inherited = (vars(base).get("__dataclass_fields__", {}).get(field.name) for base in cls.__mro__)
-            facts = next((dict(each.metadata) for each in inherited if each and each.metadata), {})
-            if not facts:
+            leaf = next((each.metadata["leaf"] for each in inherited if each and each.metadata), None)
+            if leaf is None:
                 raise TypeError(f"{cls.__name__}.{field.name} has no help text; declare it with setting()")
-            name, is_path = facts.pop("name", field.name.upper()), isinstance(field.default, Path)
-            default = str(field.default) if is_path else field.default
-            declared.append(Leaf(field.name, name, default, **facts, is_path=is_path))
+            name = leaf.name or field.name.upper()
+            declared.append(dataclasses.replace(leaf, field=field.name, name=name, default=field.default))
         return declared
 
     @classmethod
     def from_cfg(cls, cfg: CfgNode) -> Self:
-        """The values that a configuration has.
-
-        Raises:
-            ConfigError: a value, or values together, that no run can have.
-        """
-        node = functools.reduce(lambda inside, part: inside[part], cls.node.split("."), cfg)
-        return cls.from_flat(dict(leaves(node, f"{cls.node}.")))
+        """The values that a configuration has; mistakes raise ConfigError as in :meth:`from_flat`."""
+        node = functools.reduce(operator.getitem, cls.node.split("."), cfg)
+        return cls.from_flat(dict(_flat(node, f"{cls.node}.")))
 
     @classmethod
     def from_flat(cls, settings: Mapping[str, Any]) -> Self:
@@ -170,10 +158,11 @@ class Settings:
             value = tuple(value) if isinstance(value, list) else value
             if isinstance(leaf.allowed, tuple):
                 for word in value if isinstance(value, tuple) else (value,):
-                    _choice(name, word, leaf.allowed)
+                    if word not in leaf.allowed:
+                        raise ConfigError(f"{name}: {unknown_name('value', word, filter(None, leaf.allowed))}")
             elif leaf.allowed is not None and value not in leaf.allowed:
                 expected[name] = str(leaf.allowed)
-            values[leaf.field] = Path(str(value)).expanduser() if leaf.is_path else value
+            values[leaf.field] = Path(str(value)).expanduser() if isinstance(leaf.default, Path) else value
         if expected:
             raise _impossible(expected, settings)
         made = cls(**values)
@@ -181,11 +170,7 @@ class Settings:
         return made
 
     def check(self) -> None:
-        """Hook: refuse values that do not go together.
-
-        Raises:
-            ConfigError: saying which.
-        """
+        """Hook: refuse values that do not go together, with a ConfigError."""
 
 
 # Numbers of the host's leaves, and those of registered settings. A host that lacks one has nothing to check.
@@ -249,8 +234,9 @@ UNRECORDED_LEAVES = set(UNCOMPARED_LEAVES)  # may differ between runs with equal
 S = TypeVar("S", bound=Settings)
 
 
+@dataclass_transform(frozen_default=True)
 def register(node: str, *, in_v1: bool = False) -> Callable[[type[S]], type[S]]:
-    """Class decorator: make a dataclass the settings of a node, which :func:`extend_cfg` then adds.
+    """Class decorator: make a class a frozen dataclass of the settings of a node, which :func:`extend_cfg` then adds.
 
     Args:
         node: dotted name, ``TRAINER.MINE`` for a trainer's own.
@@ -259,10 +245,13 @@ def register(node: str, *, in_v1: bool = False) -> Callable[[type[S]], type[S]]:
     """
 
     def add(settings: type[S]) -> type[S]:
+        if "__dataclass_fields__" not in vars(settings):
+            settings = dataclass(frozen=True)(settings)
         settings.node = node
         for leaf in settings.declared():
             name = f"{node}.{leaf.name}"
-            LEAVES[name], DEFAULTS[name] = leaf, leaf.default
+            LEAVES[name] = leaf
+            DEFAULTS[name] = str(leaf.default) if isinstance(leaf.default, Path) else leaf.default
             if isinstance(leaf.allowed, Range):
                 RANGES[name] = leaf.allowed
             if not leaf.identity:
@@ -270,7 +259,7 @@ def register(node: str, *, in_v1: bool = False) -> Callable[[type[S]], type[S]]:
             if not (leaf.recorded and leaf.identity):
                 UNRECORDED_LEAVES.add(name)
             if leaf.added or not in_v1:
-                additions.SETTINGS[name] = leaf.default
+                additions.SETTINGS[name] = DEFAULTS[name]
         return settings
 
     return add
@@ -292,7 +281,7 @@ def table() -> str:
             lines += ["", f"## {node}", "", "| setting | default | what it is |", "|---|---|---|"]
         words = [word or "empty" for word in leaf.allowed] if isinstance(leaf.allowed, tuple) else []
         allowed = f" ({', '.join(words)})" if words else f" ({leaf.allowed})" if leaf.allowed else ""
-        default = repr(leaf.default) if leaf.default != "" else "empty"
+        default = repr(DEFAULTS[name]) if leaf.default != "" else "empty"
         lines.append(f"| `{leaf.name}` | `{default}` | {leaf.help}{allowed} |")
     return "\n".join(lines) + "\n"
 
@@ -303,19 +292,19 @@ def extend_cfg(cfg: CfgNode) -> None:
         *nodes, leaf = path.split(".")
         node = cfg
         for name in nodes:
-            if name not in node:
-                node[name] = CfgNode()
-            node = node[name]
-        if leaf not in node:
-            node[leaf] = value
+            node = node.setdefault(name, CfgNode())
+        node.setdefault(leaf, value)
 
 
-def leaves(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every (dotted name, value) of a configuration, in sorted order."""
-    for name in sorted(cfg):
-        value = cfg[name]
-        if isinstance(value, CfgNode):
-            yield from leaves(value, f"{prefix}{name}.")
+def leaves(cfg: CfgNode) -> list[tuple[str, Any]]:
+    """Every (dotted name, value) of a configuration, sorted by name."""
+    return sorted(_flat(cfg), key=lambda leaf: leaf[0])
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 
@@ -330,10 +319,8 @@ def plain(cfg: CfgNode) -> dict[str, Any]:
 def _coerce(old: Any, text: Any) -> Any:
     """``text`` as a value of the kind of ``old``; raises ValueError with a reason."""
     if isinstance(old, str):
-        if text is None:  # `KEY:` in a yaml file
-            return ""
-        if isinstance(text, str | int | float):
-            return str(text)
+        if isinstance(text, str | int | float | None):
+            return "" if text is None else str(text)  # None: `KEY:` in a yaml file
         raise ValueError(f"{text!r} is not a text")
     value = text
     if isinstance(text, str):
@@ -341,26 +328,27 @@ def _coerce(old: Any, text: Any) -> Any:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             value = {"true": True, "false": False, "none": None}.get(text.lower(), text)
-    kind = type(old).__name__
+    number = isinstance(value, int | float) and not isinstance(value, bool)
     if isinstance(old, bool):
-        if isinstance(value, bool) or (isinstance(value, int) and value in (0, 1)):
+        expected = "True or False"
+        if isinstance(value, int) and value in (0, 1):
             return bool(value)
-        raise ValueError(f"{text!r} is not True or False")
-    if isinstance(old, float):
-        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < sys.float_info.max:
+    elif isinstance(old, float):
+        expected = "a number"
+        if number and abs(value) < sys.float_info.max:
             return float(value)
-        raise ValueError(f"{text!r} is not a number")
-    if isinstance(old, int):
-        if isinstance(value, int) and not isinstance(value, bool):
+    elif isinstance(old, int):
+        expected = "a whole number"
+        if number and isinstance(value, int):
             return value
-        raise ValueError(f"{text!r} is not a whole number")
-    if isinstance(old, tuple | list):
-        if isinstance(value, str):
-            value = (value,)
+    elif isinstance(old, tuple | list):
+        expected = f"a list like {type(old).__name__}(...), for instance \"('a','b')\""
+        value = (value,) if isinstance(value, str) else value
         if isinstance(value, tuple | list) and _is_plain(value):
             return type(old)(value)
-        raise ValueError(f"{text!r} is not a list like {kind}(...), for instance \"('a','b')\"")
-    return value
+    else:
+        return value
+    raise ValueError(f"{text!r} is not {expected}")
 
 
 def _is_plain(value: Any) -> bool:
@@ -378,27 +366,24 @@ def merge_overrides(cfg: CfgNode, pairs: Sequence[str]) -> None:
     Raises:
         ConfigError: one message that lists every bad pair, with the nearest existing key; ``cfg`` is as before then.
     """
-    names = [name for name, _ in leaves(cfg)]
-    problems, values = [], []
+    old, new = dict(leaves(cfg)), dict[str, Any]()
+    problems = []
     if len(pairs) % 2:
         problems.append(f"{pairs[-1]}: has no value; settings come in pairs KEY VALUE")
     for key, text in zip(pairs[::2], pairs[1::2]):
-        if key not in names:
-            near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+        if key not in old:
+            near = difflib.get_close_matches(key, old, n=1, cutoff=0.5)
             problems.append(f"{key}: no such key" + (f"; did you mean {near[0]}?" if near else ""))
             continue
-        *path, leaf = key.split(".")
-        node = cfg
-        for name in path:
-            node = node[name]
         try:
-            values.append((node, leaf, _coerce(node[leaf], text)))
+            new[key] = _coerce(old[key], text)
         except ValueError as error:
             problems.append(f"{key}: {error}")
     if problems:
         raise ConfigError("bad settings:\n  " + "\n  ".join(problems))
-    for node, leaf, value in values:
-        node[leaf] = value
+    for key, value in new.items():
+        *path, leaf = key.split(".")
+        functools.reduce(operator.getitem, path, cfg)[leaf] = value
 
 
 def merge_yaml(cfg: CfgNode, path: Path) -> None:
@@ -434,8 +419,7 @@ def yaml_layers(path: Path, inside: tuple[Path, ...] = ()) -> list[tuple[str, di
     ``rn50_ep50_ctxv1.yaml`` of that and what ``ep50`` and ``ctxv1`` stand for.
 
     Args:
-        path: the yaml file, or the name of a composed one.
-        inside: the files whose base this is.
+        path: the yaml file, or the name of a composed one. inside: the files whose base this is.
 
     Raises:
         ConfigError: no such file and no such composition, no valid yaml, or files that are each other's base.
@@ -454,56 +438,38 @@ def yaml_layers(path: Path, inside: tuple[Path, ...] = ()) -> list[tuple[str, di
         raise ConfigError(f"{path}: expected a mapping of settings, found {type(tree).__name__}")
     base = tree.pop("_BASE_", None)
     layers = yaml_layers(path.parent / str(base), (*inside, path.resolve())) if base else []
-    values: dict[str, Any] = {}
-
-    def add(node: dict[str, Any], prefix: str = "") -> None:
-        for name, value in node.items():
-            if isinstance(value, dict):
-                add(value, f"{prefix}{name}.")
-            else:
-                values[f"{prefix}{name}"] = value
-
-    add(tree)
-    return [*layers, (str(path), values)]
+    return [*layers, (str(path), dict(_flat(tree)))]
 
 
-def _by_backbone(path: Path) -> tuple[Path, Path] | None:
-    """The recipe and the backbone's file that stand for a file that is not there: ``CoOp/vit_b16_imagenet.yaml`` is
-    ``CoOp/recipe_imagenet.yaml`` with ``configs/backbones/vit_b16.yaml`` on top."""
-    for backbone in _backbones(path.parent):
-        kind = path.stem.removeprefix(backbone.stem)
-        recipe = path.with_name(f"{RECIPE}{kind}.yaml")
-        if kind != path.stem and kind[:1] in ("", "_") and recipe.is_file():
-            return recipe, backbone
-    return None
-
-
-def _backbones(folder: Path) -> list[Path]:
-    """The files of backbones beside the folder in which that of a trainer lies."""
-    return sorted((folder.absolute().parent.parent / BACKBONES).glob("*.yaml"))
+def _by_backbone(folder: Path) -> dict[str, tuple[Path, Path]]:
+    """By name, the recipe and the backbone's file that a trainer's yaml is made of where it is no file of its own:
+    ``CoOp/vit_b16_imagenet`` is ``CoOp/recipe_imagenet.yaml`` with ``configs/backbones/vit_b16.yaml`` on top."""
+    backbones = (folder.absolute().parent.parent / BACKBONES).glob("*.yaml")
+    recipes = sorted(folder.glob(f"{RECIPE}*.yaml"))
+    return {f"{top.stem}{base.stem.removeprefix(RECIPE)}": (base, top) for top in backbones for base in recipes}
 
 
 def has_config(path: Path) -> bool:
     """Whether there is a trainer's yaml of this name, or a recipe and a backbone's file that it is made of."""
-    return "\0" not in str(path) and (path.is_file() or _by_backbone(path) is not None)
+    return "\0" not in str(path) and (path.is_file() or path.stem in _by_backbone(path.parent))
 
 
 def config_names(folder: Path) -> list[str]:
     """The names of a trainer's yaml files, those made of a recipe and a backbone among them."""
-    files = [path.stem for path in folder.glob("*.yaml")]
-    backbones = [path.stem for path in _backbones(folder)]
-    recipes = [name.removeprefix(RECIPE) for name in files if name.startswith(RECIPE)]
-    made = [f"{backbone}{kind}" for backbone in backbones for kind in recipes]
-    return sorted({name for name in files if not name.startswith(RECIPE)} | set(made))
+    files = {path.stem for path in folder.glob("*.yaml") if not path.stem.startswith(RECIPE)}
+    return sorted(files | _by_backbone(folder).keys())
 
 
 def _composed(path: Path, inside: tuple[Path, ...]) -> list[tuple[str, dict[str, Any]]]:
     """The layers of a file that is not there: a recipe's and a backbone's, or those of the file whose name is the
     longest beginning of its own."""
-    if "\0" not in str(path) and (parts := _by_backbone(path)) is not None:
-        return [layer for part in parts for layer in yaml_layers(part, inside)]
-    stem, values = path.stem, dict[str, Any]()
-    while "\0" not in str(path) and "_" in stem:
+    absent = f"no configuration file at {path}" + (f" (_BASE_ of {inside[-1]})" if inside else "")
+    if "\0" in str(path):
+        raise ConfigError(absent)
+    stem, values, made = path.stem, dict[str, Any](), _by_backbone(path.parent)
+    if stem in made:
+        return [layer for part in made[stem] for layer in yaml_layers(part, inside)]
+    while "_" in stem:
         stem, _, part = stem.rpartition("_")
         rule = next((rule for rule in _NAME_PARTS if re.fullmatch(rule, part)), None)
         if rule is None:
@@ -512,12 +478,11 @@ def _composed(path: Path, inside: tuple[Path, ...]) -> list[tuple[str, dict[str,
         values = {n.format(node=node): re.sub(rule, v, part) for n, v in _NAME_PARTS[rule].items()} | values
         if has_config(shorter := path.with_name(f"{stem}{path.suffix}")):
             return [*yaml_layers(shorter, inside), (f"{path} (composed of {shorter.name} and its name)", values)]
-    there = config_names(path.parent) if "\0" not in str(path) else []
-    advice = f"; there are {', '.join(there)}" if there else ""
-    if there and "trainers" in path.parts:
-        advice += ", each also with _ep50, _batch4, _c4, _ctxv1, _val behind it"
-    base_of = f" (_BASE_ of {inside[-1]})" if inside else ""
-    raise ConfigError(f"no configuration file at {path}{base_of}{advice}")
+    if there := config_names(path.parent):
+        absent += f"; there are {', '.join(there)}"
+        if "trainers" in path.parts:
+            absent += ", each also with _ep50, _batch4, _c4, _ctxv1, _val behind it"
+    raise ConfigError(absent)
 
 
 def missing_leaf(error: AttributeError, cfgs: Sequence[CfgNode]) -> str:
@@ -548,8 +513,8 @@ def unread(cfg: CfgNode, pairs: Sequence[str], files: Sequence[Path], nodes: Seq
     node has that leaf.
 
     Args:
-        cfg: the resolved configuration. pairs: the trailing ``KEY VALUE`` words. files: the yaml files that were
-            merged. nodes: those of ``cfg.TRAINER`` that the run reads, its own first.
+        pairs: the trailing ``KEY VALUE`` words. files: the yaml files that were merged.
+        nodes: those of ``cfg.TRAINER`` that the run reads, its own first.
     """
     read = tuple(f"TRAINER.{node}." for node in nodes)
     leaves_read = {leaf for node in nodes for leaf in cfg.TRAINER.get(node, {})}
@@ -574,7 +539,7 @@ def recipe(path: Path, more: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
     """What a yaml file and KEY VALUE pairs say, by dotted name, on top of this project's defaults; for looking ahead,
     where no host is there to say what it knows besides."""
     settings = dict(DEFAULTS)
-    files = (path,) if path.is_file() else _by_backbone(path) or ()
+    files = (path,) if path.is_file() else _by_backbone(path.parent).get(path.stem, ())
     for name, value in (*_pairs(path, tuple(file.stat().st_mtime_ns for file in files)), *more):
         with contextlib.suppress(ValueError, SyntaxError):  # the run itself says what is wrong
             value = _coerce(settings[name], value) if name in settings else ast.literal_eval(str(value))
@@ -597,15 +562,11 @@ _WORDS = {
 
 
 def require_ranges(cfg: CfgNode, trainer_nodes: Collection[str] | None = None) -> None:
-    """Refuse values that no run can have, all of them at once.
+    """Refuse values that no run can have, all of them at once: numbers outside :data:`RANGES`, unknown words, and 0
+    images of each class, which the host would take for all of them.
 
     Args:
-        cfg: the resolved configuration.
-        trainer_nodes: the nodes of ``cfg.TRAINER`` to look at; None: all.
-
-    Raises:
-        ConfigError: leaves outside :data:`RANGES`, words that are not known, and 0 images of each class, which the
-            host would take for all of them.
+        cfg: the resolved configuration. trainer_nodes: the nodes of ``cfg.TRAINER`` to look at; None: all.
     """
     values = dict(leaves(cfg))
     allowed: dict[str, Any] = {**RANGES, **_WORDS}
@@ -622,9 +583,7 @@ def require_ranges(cfg: CfgNode, trainer_nodes: Collection[str] | None = None) -
     if "INPUT.GB_K" not in wrong and values.get("INPUT.GB_K", 1) % 2 == 0:
         expected["INPUT.GB_K"] = "an odd number of pixels"
     if values.get("INPUT.NO_TRANSFORM", False):
-        expected["INPUT.NO_TRANSFORM"] = (
-            "False: batches are made of tensors, and pictures as they are do not become any"
-        )
+        expected["INPUT.NO_TRANSFORM"] = "False: batches are made of tensors, not of pictures as they are"
     if expected:
         raise _impossible(expected, values)
 
@@ -634,16 +593,10 @@ def _impossible(expected: Mapping[str, str], values: Mapping[str, Any]) -> Confi
     return ConfigError("settings that no run can have:\n  " + "\n  ".join(lines))
 
 
-def _choice(name: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name}: {unknown_name('value', value, [word for word in allowed if word])}")
-
-
 # --- the library's own settings ---------------------------------------------------------------------------------------
 
 
 @register("MODEL", in_v1=True)
-@dataclass(frozen=True)
 class BackboneSettings(Settings):
     """Which CLIP, and what is known of its weights."""
 
@@ -658,9 +611,7 @@ class BackboneSettings(Settings):
         "", "activation that WEIGHTS was trained with, where the file does not show it", allowed=ACTIVATIONS, added=True
     )
     cuda_graphs: bool = setting(
-        True,
-        "replay tuning steps from CUDA graphs: the same numbers, faster for few classes",
-        identity=False,
+        True, "replay tuning steps from CUDA graphs: the same numbers, faster for few classes", identity=False,
         added=True,
     )  # fmt: skip
     compile: bool = setting(
@@ -670,19 +621,8 @@ class BackboneSettings(Settings):
 
 @dataclass(frozen=True)
 class ContextSettings:
-    """Learnable context of prompts, checked.
-
-    Args:
-        n_ctx: context vectors in the text.
-        csc: one context per class.
-        ctx_init: first words, "" for a random start.
-        position: of the class name, one of :data:`POSITIONS`.
-        precision: of the text tower while tuning, one of :data:`PRECISIONS`.
-        layout: which towers have prompts, and which are made of others (:mod:`advpt.prompts.learner`).
-        n_vision: visual tokens.
-        depth_text, depth_vision: layers with prompts, the input layer included.
-        shared_coupling: one linear map for all deeper layers.
-    """
+    """Learnable context of prompts, checked: the settings of :class:`LayoutContext`, where their help is. ``layout``:
+    of :mod:`advpt.prompts.learner`; ``ctx_init``: "" for a random start."""
 
     n_ctx: int
     csc: bool
@@ -705,11 +645,8 @@ class SharedContext(Settings):
     precision: str = setting("fp32", "arithmetic of the text tower while tuning", leaf="PREC", allowed=PRECISIONS)
 
     def context(self, layout: str = "") -> ContextSettings:
-        """The prompts that these settings ask for. ``layout``: where the trainer says, and not its settings.
-
-        Raises:
-            ConfigError: a value, or values together, that no prompt can have.
-        """
+        """The prompts that these settings ask for; what no prompt can have raises ConfigError. ``layout``: where the
+        trainer says, and not its settings."""
         if self.n_ctx < 1:
             raise ConfigError(f"N_CTX is {self.n_ctx}; at least 1 context vector is needed")
         words = "" if self.ctx_init.strip().lower() in NO_WORDS else self.ctx_init
@@ -763,14 +700,8 @@ class DeepContext(TextContext):
                 f"LAYOUT {layout} has deep prompts right behind the start token; it needs CLASS_TOKEN_POSITION end, "
                 f"not {self.position}"
             )
-        return dataclasses.replace(
-            plain,
-            layout=layout,
-            n_vision=self.n_vision,
-            depth_text=self.depth_text,
-            depth_vision=self.depth_vision,
-            shared_coupling=self.shared_coupling,
-        )
+        deep = {name: getattr(self, name) for name in ("n_vision", "depth_text", "depth_vision", "shared_coupling")}
+        return dataclasses.replace(plain, layout=layout, **deep)
 
 
 @dataclass(frozen=True)
@@ -785,7 +716,6 @@ CONTEXT_LEAVES = {leaf.field: leaf.name for leaf in LayoutContext.declared() if 
 
 
 @register("BANK", in_v1=True)
-@dataclass(frozen=True)
 class BankSettings(Settings):
     """How banks are made, and the attack of the training bank."""
 
@@ -796,7 +726,7 @@ class BankSettings(Settings):
     chunk: int = setting(64, "images per forward pass, and per file of a bank", allowed=FROM_1)
     precision: str = setting(
         "fp32", "arithmetic of every bank's encoder; tf32 and amp (bfloat16) are for GPUs", leaf="PREC",
-        allowed=BANK_PRECISIONS,
+        allowed=("fp32", "tf32", "amp"),
     )  # fmt: skip
     limit: int = setting(0, "images in the training bank at most; 0: all", allowed=FROM_0)
     verify: bool = setting(True, "compare checksums when a bank is opened", identity=False)
@@ -814,13 +744,12 @@ class BankSettings(Settings):
 
 
 @register("EVAL", in_v1=True)
-@dataclass(frozen=True)
 class SurrogateSettings(Settings):
     """The attacker's own network."""
 
     network: str = setting(
         "resnet50", "network of attacks that do not go through CLIP; small-cnn for small images", leaf="SURROGATE",
-        allowed=SURROGATES,
+        allowed=("resnet50", "small-cnn"),
     )  # fmt: skip
     weights: str = setting(
         "", "file with its weights; empty: torchvision's, by name", leaf="SURROGATE_WEIGHTS", recorded=False
@@ -828,7 +757,6 @@ class SurrogateSettings(Settings):
 
 
 @register("EVAL", in_v1=True)
-@dataclass(frozen=True)
 class EvalSettings(Settings):
     """What is measured."""
 
@@ -847,7 +775,6 @@ class EvalSettings(Settings):
 
 
 @register("DATASET", in_v1=True)
-@dataclass(frozen=True)
 class DatasetSettings(Settings):
     """What is asked of a data set besides the host's settings."""
 
@@ -860,7 +787,6 @@ class DatasetSettings(Settings):
 
 
 @register("TRAIN", in_v1=True)
-@dataclass(frozen=True)
 class CurveSettings(Settings):
     """Accuracy over training time."""
 

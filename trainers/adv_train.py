@@ -5,18 +5,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import torch.nn.functional as F
 from dassl.engine import TRAINER_REGISTRY
-from torch import Tensor
 
 from advpt.settings import register
 from trainers.finetune import EncoderSettings, EncoderTrainer
 
 
 @register("TRAINER.ADVTRAIN", in_v1=True)
-@dataclass(frozen=True)
 class AdvTrainSettings(EncoderSettings):
     attack: str = "pgd10-ce@8"
 
@@ -24,6 +19,3 @@ class AdvTrainSettings(EncoderSettings):
 @TRAINER_REGISTRY.register()
 class AdvTrain(EncoderTrainer):
     settings = AdvTrainSettings
-
-    def loss(self, pixels: Tensor, attacked: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(self.logits(attacked), labels)

@@ -1,9 +1,7 @@
 """AdvPT: tune the context words on a bank of adversarial image embeddings (Zhang et al., ECCV 2024).
 
-The bases of all trainers are here as well: :class:`CLIPTrainer` (what every method has in common in Dassl's eyes),
-:class:`GradientTrainer` (training that a killed run continues) and :class:`PromptTrainer` (learnable prompts). So this
-one file, which needs ``advpt`` and ``dassl`` only, can be copied into the ``trainers/`` of another CoOp-style checkout;
-README.md says what its ``train.py`` then needs.
+The bases of all trainers are here as well: so this one file, which needs ``advpt`` and ``dassl`` only, can be copied
+into the ``trainers/`` of another CoOp-style checkout; README.md says what its ``train.py`` then needs.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ import functools
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -77,14 +74,13 @@ from advpt.tuning.progress import FILE as PROGRESS
 from advpt.tuning.progress import Progress
 from advpt.tuning.rolling import FILE as ROLLING
 from advpt.tuning.rolling import RollingCheckpoint, require_finite
+from advpt.tuning.schedule import warmup_schedule
 
 __all__ = ["AdvPT", "CLIPTrainer", "GradientTrainer", "PromptTrainer", "extend_cfg"]
 log = logging.getLogger(__name__)
-MODEL_NAME = exchange.FOLDER  # the checkpoint folder, as CoOp has it
 
 
 @register("TRAINER.ZEROSHOTCLIP", in_v1=True)
-@dataclass(frozen=True)
 class ZeroShotSettings(Settings):
     """The hand-written prompt: zero-shot CLIP's, and that of transfer attackers whatever the trainer."""
 
@@ -98,7 +94,6 @@ class ZeroShotSettings(Settings):
 
 
 @register("TRAINER.ADVPT", in_v1=True)
-@dataclass(frozen=True)
 class AdvPTSettings(TextContext):
     """AdvPT's prompts; its attack is ``BANK.ATTACK``."""
 
@@ -128,12 +123,12 @@ class CLIPTrainer(TrainerX):
     shares_test_banks: ClassVar[bool] = True  # its test banks serve other trainers, but those of attacks on its prompts
     trains_encoder: ClassVar[bool] = False  # the image encoder is trained: checkpoints of its size, banks of its own
     tunes_at_test_time: ClassVar[bool] = False  # prompts are tuned on every test image
-    reads_class_names: ClassVar[bool] = True  # classes of the same name cannot be told apart
 
+    reads_class_names: bool = True  # classes of the same name cannot be told apart
     options: Settings  # the values of ``settings``
-    training_attack: AttackSpec  # of the bank that prompts are trained on
     bank_settings: BankSettings
     eval_settings: EvalSettings
+    bank_attack: AttackSpec  # of the training bank
     classnames: list[str]
     templates: tuple[str, ...]
     backbone: Backbone
@@ -141,6 +136,7 @@ class CLIPTrainer(TrainerX):
     bank_cache: BankCache
     zero_shot: Classifier  # the hand-written prompt
     seed: int
+    progress: Progress  # of training by steps
     loaded: dict[str, Any] | None = None  # where an evaluated model came from
     loading_warnings: tuple[str, ...] = ()
     unread_settings: tuple[str, ...] = ()  # a sentence for each setting that nothing reads
@@ -176,18 +172,18 @@ class CLIPTrainer(TrainerX):
                     "trainers.advpt.extend_cfg(cfg) at the end of extend_cfg, where all trainers are imported"
                 )
         require_ranges(cfg, self.nodes())
-        for settings in (self.settings, ZeroShotSettings, BackboneSettings, SurrogateSettings):
+        self.options = self.settings.from_cfg(cfg)
+        self.bank_settings, self.eval_settings = BankSettings.from_cfg(cfg), EvalSettings.from_cfg(cfg)
+        for settings in (ZeroShotSettings, BackboneSettings, SurrogateSettings):
             settings.from_cfg(cfg)
-        self.training_attack = parse_training(BankSettings.from_cfg(cfg).attack, "BANK.ATTACK", cfg.BANK.PROFILE)
-        evaluation = EvalSettings.from_cfg(cfg)
-        threats(evaluation.attacks, evaluation.protocols)
-        defended.check(evaluation)
+        self.bank_attack = parse_training(self.bank_settings.attack, "BANK.ATTACK", self.bank_settings.profile)
+        threats(self.eval_settings.attacks, self.eval_settings.protocols)
+        defended.check(self.eval_settings)
 
     def build_model(self) -> None:
         cfg, backbone = self.cfg, BackboneSettings.from_cfg(self.cfg)
-        self.options = self.settings.from_cfg(cfg)
-        self.bank_settings, self.eval_settings = BankSettings.from_cfg(cfg), EvalSettings.from_cfg(cfg)
         self.seed = cfg.SEED if cfg.SEED >= 0 else torch.seed() % 2**31
+        self.progress = Progress(Path(self.output_dir, PROGRESS))
         self.classnames = list(self.dm.dataset.classnames)
         listing.require_unicode(self.classnames, f"the classes of {cfg.DATASET.NAME}")
         self.backbone = load_backbone(backbone, self.device)
@@ -277,14 +273,16 @@ class CLIPTrainer(TrainerX):
     def observed(self) -> dict[str, Any]:
         """What a record says besides of how training and evaluation went."""
         prepared = manifest(Path(str(getattr(self.dm.dataset, "dataset_dir", ""))))
-        return {"prepared_data": {"manifest": digest(prepared), "date": prepared.get("date")}} if prepared else {}
+        about = {"prepared_data": {"manifest": digest(prepared), "date": prepared.get("date")}} if prepared else {}
+        return ({"training": self.progress.times()} if self.progress.measured else {}) | about
 
     def facts(self) -> RunFacts:
         """What a record says of the run itself."""
         cfg, data = self.cfg, self.dm.dataset
         comparable = getattr(data, "comparable", None)  # other projects' data sets do not say
         config = session.recorded_settings(plain(cfg))
-        training = self.training_facts() | self.curve_facts() | ({"loaded": self.loaded} if self.loaded else {})
+        curve = {"curve": self.progress.curve()} if self.progress.measured else {}
+        training = self.training_facts() | curve | ({"loaded": self.loaded} if self.loaded else {})
         return RunFacts(
             dataset=catalog.title(cfg.DATASET),
             trainer=cfg.TRAINER.NAME,
@@ -304,27 +302,22 @@ class CLIPTrainer(TrainerX):
         """Where the training input came from, for the record."""
         return {}
 
-    def curve_facts(self) -> dict[str, Any]:
-        """What was measured while training, for the record."""
-        return {}
-
     def set_up_warnings(self) -> list[str]:
         """What is odd about settings and data before anything is trained, for the log and the records."""
-        return [*self.unread_settings, *getattr(self.dm.dataset, "warnings", ()), *self.class_warnings()]
-
-    def class_warnings(self) -> list[str]:
-        """Classes that the text cannot tell apart."""
-        if not self.reads_class_names:
-            return []
-        return same_prompts(self.classnames, [tuple(class_tokens(name)) for name in self.classnames])
+        names = self.classnames if self.reads_class_names else []
+        alike = same_prompts(names, [tuple(class_tokens(name)) for name in names])
+        return [*self.unread_settings, *getattr(self.dm.dataset, "warnings", ()), *alike]
 
     def warnings(self) -> list[str]:
         """Signs that something is wrong without an error (:mod:`advpt.detectors`), for the record."""
-        return [*self.set_up_warnings(), *self.training_warnings(), *self.loading_warnings]
-
-    def training_warnings(self) -> list[str]:
-        """Those about training input and losses."""
-        return []
+        lines = self.progress.watch.warnings()
+        if isinstance(self.train_loader_x, BankLoader):
+            bank = self.train_loader_x.bank
+            lines = [
+                *(f"training bank {bank.key[:12]}: {line}" for line in bank_rows(bank.embeddings, bank.ids)),
+                *lines,
+            ]
+        return [*self.set_up_warnings(), *lines, *self.loading_warnings]
 
     def model_inference(self, images: Tensor) -> Tensor:
         """Logits ``[b, K]`` of images as the host's loaders give them."""
@@ -381,12 +374,26 @@ class GradientTrainer(CLIPTrainer):
     optim: Any
     sched: Any
     rolling: RollingCheckpoint
-    progress: Progress
     input_seconds: float | None = 0.0  # what the training input cost, None where that is not known
 
-    def build_model(self) -> None:
-        super().build_model()
-        self.progress = Progress(Path(self.output_dir, PROGRESS))
+    def register_trained(self, name: str, model: nn.Module) -> None:
+        """Let Dassl train and save a model, with its own optimizer and schedule; where the host's warm-up does not run
+        on this torch, with the same numbers from torch's own.
+
+        Raises:
+            ConfigError: values of OPTIM that do not go together.
+        """
+        settings = self.cfg.OPTIM
+        try:
+            self.optim = build_optimizer(model, settings)
+            try:
+                self.sched = build_lr_scheduler(self.optim, settings)
+            except TypeError:
+                log.info("the host's learning-rate warm-up does not run on torch %s; using our own", torch.__version__)
+                self.sched = warmup_schedule(self.optim, settings)
+        except (ValueError, TypeError, ArithmeticError) as error:
+            raise ConfigError(f"the settings of OPTIM cannot be used: {error}") from error
+        self.register_model(name, model, self.optim, self.sched)
 
     def prepare_training(self) -> None:
         """Get the training input, before the first epoch and never for an evaluation alone."""
@@ -394,7 +401,9 @@ class GradientTrainer(CLIPTrainer):
     def before_train(self) -> None:
         self.require_validation()
         if self.cfg.RESUME:
-            self.require_same_tuning(Path(self.cfg.RESUME))
+            run = Path(self.cfg.RESUME)
+            about = self.require_fit(run / self.get_model_names()[0] / exchange.ABOUT)
+            exchange.require_data(about, run, self.lists.tuned_on)
         self.prepare_training()
         super().before_train()
         watch = LossWatch(len(self.classnames))
@@ -415,37 +424,47 @@ class GradientTrainer(CLIPTrainer):
                 f"{why}: it would choose on the test set. Use TEST.FINAL_MODEL last_step"
             )
 
-    def require_same_tuning(self, run: Path) -> None:
-        """Refuse to go on with a run (``--resume``) of another layout, CLIP or data.
-
-        Raises:
-            PromptError: another layout or other data. WeightsError: another CLIP.
-        """
-        about = self.require_fit(run / self.get_model_names()[0] / exchange.ABOUT)
-        exchange.require_data(about, run, self.lists.tuned_on)
-
-    def require_fit(self, path: Path) -> dict[str, Any]:
-        """What stands beside a checkpoint, once it agrees with this run.
-
-        Raises:
-            PromptError, WeightsError: it does not.
-        """
-        raise NotImplementedError
-
     def run_epoch(self) -> None:
         """One pass over the training batches, logged as Dassl logs it; those that are done are passed over."""
         self.set_model_mode("train")
         self.num_batches = len(self.train_loader_x)
-        lines = EpochLog(self)
+        meters, data_time, batch_time = MetricMeter(), AverageMeter(), AverageMeter()
+        end = time.monotonic()
         with self.rolling.epoch(self) as batches:
             for number, batch in enumerate(self.train_loader_x):
                 self.batch_idx = number
                 if batches.start(number):
-                    lines.start_batch()
+                    data_time.update(time.monotonic() - end)
                     losses = self.forward_backward(batch)
                     batches.finish(number, losses)
-                    lines.end_batch(losses)
+                    batch_time.update(time.monotonic() - end)
+                    meters.update(losses)
+                    self.log_batch(meters, data_time, batch_time)
+                    end = time.monotonic()
         self.progress.add(self.rolling.seconds)
+
+    def log_batch(self, losses: MetricMeter, data_time: AverageMeter, batch_time: AverageMeter) -> None:
+        """The line of a batch, every PRINT_FREQ of them, and its points on tensorboard's curves."""
+        done, total, every = self.batch_idx + 1, self.num_batches, self.cfg.TRAIN.PRINT_FREQ
+        rate = self.get_current_lr()
+        if done % every == 0 or total < every:
+            left = total - done + (self.max_epoch - self.epoch - 1) * total
+            print(
+                f"epoch [{self.epoch + 1}/{self.max_epoch}] batch [{done}/{total}] "
+                f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) "
+                f"data {data_time.val:.3f} ({data_time.avg:.3f}) {losses} lr {rate:.4e} "
+                f"eta {datetime.timedelta(seconds=int(batch_time.avg * left))}"
+            )
+        step = self.epoch * total + self.batch_idx
+        for name, meter in losses.meters.items():
+            self.write_scalar(f"train/{name}", meter.avg, step)
+        self.write_scalar("train/lr", rate, step)
+
+    def gradient_step(self, loss: Tensor, **parts: Tensor) -> dict[str, float]:
+        """A step down the gradient of ``loss``, and of the schedule. Returns the loss and its ``parts`` for the log."""
+        self.model_backward_and_update(loss)
+        self.end_batch()
+        return {"loss": loss.item(), **{name: float(value) for name, value in parts.items()}}
 
     def model_backward(self, loss: Tensor) -> None:
         super().model_backward(loss)
@@ -468,7 +487,7 @@ class GradientTrainer(CLIPTrainer):
         """Measure where a curve over wall-clock is asked for, before the checkpoint: a killed run loses neither."""
         done, every = self.epoch + 1, self.cfg.TRAIN.CURVE_FREQ
         if every and (done % every == 0 or done == self.max_epoch):
-            self.progress.note(done, to_json(self.point()))
+            self.progress.measured[done] = to_json(self.point())
         self.progress.save()
         super().after_epoch()
         if done == self.max_epoch:
@@ -481,23 +500,32 @@ class GradientTrainer(CLIPTrainer):
         split = "test" if self.cfg.TEST.SPLIT == "val" and not self.dm.dataset.val else self.cfg.TEST.SPLIT
         return self.session().point(self.prompts(), self.image_set(split), self.epoch + 1)
 
-    def observed(self) -> dict[str, Any]:
-        return ({"training": self.progress.times()} if self.progress.measured else {}) | super().observed()
+    # --- checkpoints --------------------------------------------------------------------------------------------
 
-    def curve_facts(self) -> dict[str, Any]:
-        return {"curve": self.progress.curve()} if self.progress.measured else {}
+    def save_model(self, epoch: int, directory: str, *args: Any, **kwargs: Any) -> None:
+        """Dassl's checkpoint, and beside it what it was tuned with, as JSON."""
+        super().save_model(epoch, directory, *args, **kwargs)
+        write_json(Path(directory, self.get_model_names()[0], exchange.ABOUT), self.about())
 
-    def training_warnings(self) -> list[str]:
-        lines = self.progress.watch.warnings()
-        if not isinstance(self.train_loader_x, BankLoader):
-            return lines
-        bank = self.train_loader_x.bank
-        return [*(f"training bank {bank.key[:12]}: {line}" for line in bank_rows(bank.embeddings, bank.ids)), *lines]
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
+        """Take what was tuned from a finished run's folder: of the given epoch, the best, or the last one written."""
+        if not directory:
+            print("Note that load_model() is skipped as no pretrained model is given")
+            self.warn_of_loaded(f"no --model-dir: {self.cfg.TRAINER.NAME} is evaluated as it starts, untrained")
+            return
+        name = self.get_model_names()[0]
+        path = exchange.checkpoint_file(Path(directory, name), epoch)
+        about = self.require_fit(path)
+        self.loaded = self.load_weights(path, about) | self.tuned_elsewhere(about)
+        print(f'Loading weights to {name} from "{path}" (epoch = {self.loaded["epoch"]})')
 
-    def stay_untrained(self) -> None:
-        """Say, as Dassl does, that no run was named to load; and that its numbers are those of the start."""
-        print("Note that load_model() is skipped as no pretrained model is given")
-        self.warn_of_loaded(f"no --model-dir: {self.cfg.TRAINER.NAME} is evaluated as it starts, untrained")
+    def require_fit(self, path: Path) -> dict[str, Any]:
+        """What stands beside a checkpoint, once it agrees with this run; PromptError or WeightsError say why not."""
+        raise NotImplementedError
+
+    def load_weights(self, path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Load a checkpoint that fits. Returns what the record says of it: its epoch, and where it comes from."""
+        raise NotImplementedError
 
 
 class PromptTrainer(GradientTrainer):
@@ -516,13 +544,12 @@ class PromptTrainer(GradientTrainer):
 
     def check_cfg(self, cfg: Any) -> None:
         super().check_cfg(cfg)
-        context, name = self.settings.from_cfg(cfg).context(self.layout), cfg.MODEL.BACKBONE.NAME
+        self.context, name = self.options.context(self.layout), cfg.MODEL.BACKBONE.NAME
         if name in OFFICIAL:
-            check_layout(context, OFFICIAL[name], name)
+            check_layout(self.context, OFFICIAL[name], name)
 
     def build_model(self) -> None:
         super().build_model()
-        self.context = self.options.context(self.layout)
         self.build_prompts()
 
     def build_prompts(self) -> None:
@@ -532,8 +559,8 @@ class PromptTrainer(GradientTrainer):
         learner = self.learner(self.encoder, self.classnames, self.context, start, architecture)
         self.prompt_learner = learner.to(self.device)
         self.untrained = learner.ctx.detach().clone() if learner.n_ctx else None
-        self.optim, self.sched = build_optim(self.prompt_learner, self.cfg.OPTIM)
-        self.register_model(MODEL_NAME, self.prompt_learner, self.optim, self.sched)
+        self.reads_class_names = not learner.csc  # a context of each class's own learns to tell them apart
+        self.register_trained(exchange.FOLDER, self.prompt_learner)
         self.prompt_features = TextFeatures(self.prompt_learner, self.encoder, self.cfg.MODEL.CUDA_GRAPHS)
 
     # --- tuning -------------------------------------------------------------------------------------------------
@@ -545,6 +572,12 @@ class PromptTrainer(GradientTrainer):
         if settings.profile != "sound":
             interpolation = PROFILES[settings.profile].bank_interpolation
         return self.image_set("train", interpolation).first(settings.limit)
+
+    def tune_on(self, request: AttackRequest) -> None:
+        """Let the training batches be those of a bank; the image encoder is not needed from here on."""
+        bank, self.input_seconds = timed(self.bank_cache, request)
+        self.train_loader_x = bank_loader(bank, self.cfg, self.seed)
+        self.backbone.release_image_encoder()
 
     def embed_batch(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Embeddings ``[b, L]`` and labels ``[b]`` of a training batch."""
@@ -563,10 +596,7 @@ class PromptTrainer(GradientTrainer):
     def forward_backward(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
         with half_precision(self.context.precision, self.device):
             text = self.prompt_features()
-        loss = self.loss(batch, text)
-        self.model_backward_and_update(loss)
-        self.end_batch()
-        return {"loss": loss.item()}
+        return self.gradient_step(self.loss(batch, text))
 
     def loss(self, batch: Mapping[str, Tensor], text: Tensor) -> Tensor:
         """Of a training batch, with the text features ``[K, L]`` of the prompts as they are now."""
@@ -592,42 +622,29 @@ class PromptTrainer(GradientTrainer):
         facts = {"bank": loader.bank.key, "images": len(loader.bank)} if isinstance(loader, BankLoader) else {}
         return facts | ({"together": list(self.batched_seeds)} if self.batched_seeds else {})
 
-    def class_warnings(self) -> list[str]:
-        """Context of each class's own (CSC) learns to tell them apart."""
-        return [] if self.prompt_learner.csc else super().class_warnings()
-
     # --- checkpoints --------------------------------------------------------------------------------------------
 
-    def save_model(self, epoch: int, directory: str, *args: Any, **kwargs: Any) -> None:
-        """Dassl's checkpoint of the context, and beside it what it was tuned with, as JSON."""
-        super().save_model(epoch, directory, *args, **kwargs)
-        layout = {
+    def about(self) -> dict[str, Any]:
+        return super().about() | {
             "n_ctx": self.prompt_learner.n_ctx,
             "csc": self.context.csc,
             "class_token_position": self.context.position,
             "prompt": dataclasses.asdict(self.context),
         }
-        write_json(Path(directory, MODEL_NAME, exchange.ABOUT), self.about() | layout)
 
-    def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """Take the context from a finished run's folder: the given epoch, the best, or the last one written."""
-        if not directory:
-            self.stay_untrained()
-            return
-        path = exchange.checkpoint_file(Path(directory, MODEL_NAME), epoch)
+    def load_weights(self, path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
         saved = load_checkpoint(path)
-        about = self.require_fit(path)
         self.prompt_learner.load_context(saved["state_dict"], str(path))
-        self.loaded = {"epoch": saved.get("epoch")} | exchange.origin(about) | self.tuned_elsewhere(about)
-        if not exchange.tuned_in(about, "prompt"):
-            self.loaded["assumed"] = {"class_token_position": self.context.position, "backbone": self.backbone.name}
-            order = ", on these classes in this order" if self.context.csc else ""
-            log.warning(
-                "%s: nothing beside it says how it was tuned; it is taken to be tuned on %s with the class name at the "
-                "%s (%s.CLASS_TOKEN_POSITION)%s",
-                path, self.backbone.name, self.context.position, self.settings.node, order,
-            )  # fmt: skip
-        print(f'Loading weights to {MODEL_NAME} from "{path}" (epoch = {saved.get("epoch")})')
+        loaded = {"epoch": saved.get("epoch")} | exchange.origin(about)
+        if exchange.tuned_in(about, "prompt"):
+            return loaded
+        order = ", on these classes in this order" if self.context.csc else ""
+        log.warning(
+            "%s: nothing beside it says how it was tuned; it is taken to be tuned on %s with the class name at the %s "
+            "(%s.CLASS_TOKEN_POSITION)%s",
+            path, self.backbone.name, self.context.position, self.settings.node, order,
+        )  # fmt: skip
+        return loaded | {"assumed": {"class_token_position": self.context.position, "backbone": self.backbone.name}}
 
     def require_fit(self, path: Path) -> dict[str, Any]:
         """What stands beside a checkpoint of prompts, once it agrees with this run in layout, classes and CLIP.
@@ -659,46 +676,10 @@ class AdvPT(PromptTrainer):
     """The training input is a bank of adversarial embeddings; no pixel is touched while tuning."""
 
     def prepare_training(self) -> None:
-        settings = self.bank_settings
-        request = AttackRequest(self.bank_images(), self.training_attack, self.zero_shot, settings.seed)
-        bank, self.input_seconds = timed(self.bank_cache, request)
-        self.train_loader_x = bank_loader(bank, self.cfg, self.seed)
-        self.backbone.release_image_encoder()
+        self.tune_on(AttackRequest(self.bank_images(), self.bank_attack, self.zero_shot, self.bank_settings.seed))
 
 
 # --- small parts that the trainers share ----------------------------------------------------------------------------
-
-
-class EpochLog:
-    """The lines and curves of an epoch, as Dassl's training loop has them."""
-
-    def __init__(self, trainer: GradientTrainer) -> None:
-        self.trainer = trainer
-        self.losses, self.batch_time, self.data_time = MetricMeter(), AverageMeter(), AverageMeter()
-        self.end = time.monotonic()
-
-    def start_batch(self) -> None:
-        self.data_time.update(time.monotonic() - self.end)
-
-    def end_batch(self, losses: Mapping[str, Any] | None) -> None:
-        trainer = self.trainer
-        self.batch_time.update(time.monotonic() - self.end)
-        self.losses.update(losses)
-        done, total, every = trainer.batch_idx + 1, trainer.num_batches, trainer.cfg.TRAIN.PRINT_FREQ
-        rate = trainer.get_current_lr()
-        if done % every == 0 or total < every:
-            left = total - done + (trainer.max_epoch - trainer.epoch - 1) * total
-            print(
-                f"epoch [{trainer.epoch + 1}/{trainer.max_epoch}] batch [{done}/{total}] "
-                f"time {self.batch_time.val:.3f} ({self.batch_time.avg:.3f}) "
-                f"data {self.data_time.val:.3f} ({self.data_time.avg:.3f}) {self.losses} lr {rate:.4e} "
-                f"eta {datetime.timedelta(seconds=int(self.batch_time.avg * left))}"
-            )
-        step = trainer.epoch * total + trainer.batch_idx
-        for name, meter in self.losses.meters.items():
-            trainer.write_scalar(f"train/{name}", meter.avg, step)
-        trainer.write_scalar("train/lr", rate, step)
-        self.end = time.monotonic()
 
 
 def bank_loader(bank: Bank, cfg: Any, seed: int) -> BankLoader:
@@ -717,27 +698,3 @@ def to_pixels(images: Tensor, cfg: Any) -> Tensor:
         torch.tensor(v, device=images.device)[:, None, None] for v in (cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD)
     )
     return (images * std + mean).clamp(0, 1)
-
-
-def build_optim(model: nn.Module, settings: Any) -> tuple[Any, Any]:
-    """Dassl's optimizer for the parameters of ``model``, and its schedule.
-
-    Raises:
-        ConfigError: values of OPTIM that do not go together.
-    """
-    try:
-        optimizer = build_optimizer(model, settings)
-        return optimizer, build_schedule(optimizer, settings)
-    except (ValueError, TypeError, ArithmeticError) as error:
-        raise ConfigError(f"the settings of OPTIM cannot be used: {error}") from error
-
-
-def build_schedule(optimizer: Any, settings: Any) -> Any:
-    """Dassl's schedule; where the host's warm-up does not run on this torch, the same numbers from torch's own."""
-    try:
-        return build_lr_scheduler(optimizer, settings)
-    except TypeError:
-        log.info("the host's learning-rate warm-up does not run on torch %s; using our own", torch.__version__)
-        from advpt.tuning.schedule import warmup_schedule
-
-        return warmup_schedule(optimizer, settings)

@@ -7,8 +7,6 @@ after each step of the attack, on a copy. Test attacks are never ``perturbed``. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from dassl.engine import TRAINER_REGISTRY
@@ -18,11 +16,10 @@ from advpt.attacks.base import Forward
 from advpt.prompts.classifier import Classifier
 from advpt.prompts.learner import PromptState
 from advpt.settings import FROM_0, register, setting
-from trainers.attacked import AttackedSettings, AttackedTrainer, Step
+from trainers.attacked import AttackedSettings, AttackedTrainer
 
 
 @register("TRAINER.APT", in_v1=True)
-@dataclass(frozen=True)
 class APTSettings(AttackedSettings):
     prompt_mode: str = setting("onfly", "prompts that the training attack goes through",
                                allowed=("onfly", "constant", "perturbed"))  # fmt: skip
@@ -34,10 +31,6 @@ class APTSettings(AttackedSettings):
 class APT(AttackedTrainer):
     settings = APTSettings
     options: APTSettings
-
-    def step_loss(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        (features,) = self.features(step, step.attacked)
-        return F.cross_entropy(self.logits(step, features), step.labels), {}
 
     def attacked_model(self, labels: Tensor, state: PromptState, text: Tensor) -> Forward:
         mode = self.options.prompt_mode

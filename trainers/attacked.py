@@ -1,4 +1,4 @@
-"""What tuning prompts on attacked pixels has in common: APT, FAP, CAPT and the multimodal designs (AdvPT's peers).
+"""What tuning prompts on attacked pixels has in common: APT, FAP, CAPT and the multimodal designs.
 
 Each step attacks a batch through the prompts as they are, then takes one gradient step on the method's loss. Text
 features do not depend on the image: they are computed once per step, with their graph for the loss and detached for
@@ -15,11 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from advpt import losses
 from advpt.attacks import parse
 from advpt.attacks.base import Attack, Forward
 from advpt.attacks.spec import AttackSpec
 from advpt.backbones.clip import ImageEncoder
 from advpt.backbones.precision import half_precision
+from advpt.detectors import CLEAN_CE, CONSISTENCY
 from advpt.errors import ConfigError
 from advpt.prompts.classifier import Classifier
 from advpt.prompts.image_encoder import image_features, with_visual_prompts
@@ -58,20 +60,17 @@ class AttackedTrainer(PromptTrainer):
 
     def check_cfg(self, cfg: Any) -> None:
         super().check_cfg(cfg)
-        text = self.settings.from_cfg(cfg).attack
-        self.attack_spec = parse(text)
+        self.attack_spec = parse(self.options.attack)
         self.attack = attack = self.attack_spec.build()
         if attack.objective.space != "logits" or attack.source_model == "surrogate" or attack.objective.targeted:
             raise ConfigError(
-                f"{self.settings.node}.ATTACK is {text}; training attacks go through the tuned prompts, for instance "
-                "pgd3-ce@4, or pgd2-kl@1 for the KL to the clean prediction"
+                f"{self.settings.node}.ATTACK is {self.options.attack}; training attacks go through the tuned prompts, "
+                "for instance pgd3-ce@4, or pgd2-kl@1 for the KL to the clean prediction"
             )
 
     def build_prompts(self) -> None:
         super().build_prompts()
         self.image_encoder = self.backbone.require_image()
-
-    # --- a step -------------------------------------------------------------------------------------------------
 
     def forward_backward(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
         images, labels = self.parse_batch_test(batch)
@@ -79,13 +78,18 @@ class AttackedTrainer(PromptTrainer):
         text = self.text_features(state)
         step = Step(pixels, self.perturb(pixels, labels, state, text.detach()), labels, state, text)
         loss, parts = self.step_loss(step)
-        self.model_backward_and_update(loss)
-        self.end_batch()
-        return {"loss": loss.item(), **{name: float(value) for name, value in parts.items()}}
+        return self.gradient_step(loss, **parts)
 
     def step_loss(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """The method's loss, and values by name that the log shows beside it."""
-        raise NotImplementedError
+        """The method's loss (by default the cross-entropy of the attacked images), and values by name for the log."""
+        (features,) = self.features(step, step.attacked)
+        return F.cross_entropy(self.logits(step, features), step.labels), {}
+
+    def trades_loss(self, step: Step, beta: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """TRADES on prompts: cross-entropy of the clean images and ``beta`` times a KL to the attacked ones."""
+        clean, attacked = (self.logits(step, f) for f in self.features(step, step.pixels, step.attacked))
+        loss, parts = losses.trades(clean, attacked, step.labels, beta)
+        return loss, {CLEAN_CE: parts["ce"], CONSISTENCY: parts["kl"]}
 
     def text_features(self, state: PromptState) -> Tensor:
         """``[K, L]`` of unit length; the hand-written prompt's where the layout has no text."""

@@ -8,7 +8,6 @@ without the frozen model (TRADES on prompts). Builds on ``trainers/attacked.py``
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,41 +17,31 @@ from torch import Tensor
 from advpt import losses
 from advpt.backbones.clip import Backbone, load_backbone
 from advpt.detectors import CLEAN_CE, CONSISTENCY
-from advpt.errors import ConfigError
 from advpt.prompts.classifier import Classifier, from_templates
 from advpt.prompts.text_encoder import TextEncoder
-from advpt.settings import FROM_0, BackboneSettings, LayoutContext, register, setting
+from advpt.settings import FROM_0, SHARE, BackboneSettings, LayoutContext, Range, register, setting
 from trainers.attacked import AttackedSettings, AttackedTrainer, Step
 
 RULES = (*losses.ALPHA_RULES, "const", "schedule")
 
 
 @register("TRAINER.CAPT", in_v1=True)
-@dataclass(frozen=True)
 class CAPTSettings(LayoutContext, AttackedSettings):
     weight: float = setting(1.0, "weight of the consistency terms", leaf="LAMBDA", allowed=FROM_0)
     alpha_rule: str = setting("confidence", "what says how much the frozen model is followed", allowed=RULES)
-    alpha_const: float = setting(0.5, "alpha of ALPHA_RULE const")
-    alpha_start: float = setting(1.0, "alpha of ALPHA_RULE schedule in the first epoch; linear over the epochs")
-    alpha_end: float = setting(0.0, "and in the last")
+    alpha_const: float = setting(0.5, "alpha of ALPHA_RULE const", allowed=SHARE)
+    alpha_start: float = setting(1.0, "alpha of ALPHA_RULE schedule in the first epoch; linear over the epochs",
+                                 allowed=SHARE)  # fmt: skip
+    alpha_end: float = setting(0.0, "and in the last", allowed=SHARE)
     kl_direction: str = setting("target_is_reference", "side of the KL that the target is on",
                                 allowed=losses.KL_DIRECTIONS)  # fmt: skip
-    kl_temperature: float = setting(1.0, "divisor of the logits in the KL")
+    kl_temperature: float = setting(1.0, "divisor of the logits in the KL", allowed=Range(0, above=True))
     detach_clean: bool = setting(False, "no gradient through the clean predictions of the KL")
     frozen_weights: str = setting("same", "the frozen model: same, openai (by the backbone's name), or a file")
     frozen_template: str = setting("", "hand-written prompt of the frozen model; empty: the data set's")
 
-    def check(self) -> None:
-        alphas = [self.alpha_const, self.alpha_start, self.alpha_end]
-        if not all(0 <= alpha <= 1 for alpha in alphas) or self.kl_temperature <= 0:
-            raise ConfigError(
-                f"{self.node}: ALPHA_CONST, ALPHA_START and ALPHA_END are {alphas}, KL_TEMPERATURE is "
-                f"{self.kl_temperature}; expected numbers in [0, 1], and one above 0"
-            )
-
 
 @register("TRAINER.TRADESPT", in_v1=True)
-@dataclass(frozen=True)
 class TradesPTSettings(LayoutContext, AttackedSettings):
     attack: str = "pgd3-kl@4/a2.667"
     beta: float = setting(1.0, "weight of the KL", allowed=FROM_0)
@@ -123,6 +112,4 @@ class TradesPT(AttackedTrainer):
     options: TradesPTSettings
 
     def step_loss(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        clean, attacked = (self.logits(step, f) for f in self.features(step, step.pixels, step.attacked))
-        loss, parts = losses.trades(clean, attacked, step.labels, self.options.beta)
-        return loss, {CLEAN_CE: parts["ce"], CONSISTENCY: parts["kl"]}
+        return self.trades_loss(step, self.options.beta)

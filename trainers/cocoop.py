@@ -8,7 +8,6 @@ encoder, the net and the text encoder. Builds on its neighbour ``trainers/advpt.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch.nn.functional as F
 from dassl.engine import TRAINER_REGISTRY
@@ -21,7 +20,6 @@ from trainers.advpt import PromptTrainer
 
 
 @register("TRAINER.COCOOP")
-@dataclass(frozen=True)
 class CoCoOpSettings(SharedContext):
     n_ctx: int = 4
     ctx_init: str = "a photo of a"
@@ -37,10 +35,8 @@ class CoCoOp(PromptTrainer):
         features, labels = self.embed_images(batch)
         with half_precision(self.context.precision, self.device):
             text = self.encoder(self.prompt_learner.of_images(F.normalize(features, dim=-1)))
-        loss = F.cross_entropy(logits_of_images(features, text.float(), self.backbone.logit_scale), labels)
-        self.model_backward_and_update(loss)
-        self.end_batch()
-        return {"loss": loss.item()}
+        logits = logits_of_images(features, text.float(), self.backbone.logit_scale)
+        return self.gradient_step(F.cross_entropy(logits, labels))
 
     def towers(self) -> tuple[str, ...]:
         return ("text", "image")  # the net reads image features

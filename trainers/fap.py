@@ -7,8 +7,6 @@ Builds on ``trainers/attacked.py``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 
@@ -19,7 +17,6 @@ from trainers.attacked import AttackedSettings, AttackedTrainer, Step
 
 
 @register("TRAINER.FAP", in_v1=True)
-@dataclass(frozen=True)
 class FAPSettings(LayoutContext, AttackedSettings):
     layout: str = "v2t"
     attack: str = "pgd2-kl@1/a1"

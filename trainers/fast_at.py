@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 
@@ -26,7 +24,6 @@ FALL_POINTS = 20.0  # of accuracy, from one epoch to the next
 
 
 @register("TRAINER.FASTAT", in_v1=True)
-@dataclass(frozen=True)
 class FastATSettings(EncoderSettings):
     attack: str = "pgd1-ce@8/a10"
 
@@ -36,9 +33,6 @@ class FastAT(EncoderTrainer):
     settings = FastATSettings
     before: float | None = None  # accuracy under PGD-5 after the epoch before
     last_batch: Mapping[str, Tensor]
-
-    def loss(self, pixels: Tensor, attacked: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(self.logits(attacked), labels)
 
     def forward_backward(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
         self.last_batch = batch
@@ -54,9 +48,7 @@ class FastAT(EncoderTrainer):
             log.warning(
                 "accuracy under PGD-5 of a training batch fell from %.0f to %.0f %% in epoch %d: catastrophic "
                 "overfitting; lower OPTIM.LR or the step of TRAINER.FASTAT.ATTACK",
-                self.before,
-                now,
-                self.epoch + 1,
-            )
+                self.before, now, self.epoch + 1,
+            )  # fmt: skip
         self.before = now
         super().after_epoch()

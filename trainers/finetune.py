@@ -1,9 +1,9 @@
 """What adversarial training of CLIP's image encoder has in common: the opposite of AdvPT, which never touches it.
 
 The classifier is 100 cos(E(x), T) with the text features of the hand-written prompt frozen (TeCoA's form, Mao et al.,
-ICLR 2023); all parameters of the image tower are trained, in float32. Methods say how images are attacked and which
-loss they get. Evaluation makes its attacks anew on the tuned encoder: its hash is in the key of every bank. So here a
-``transfer`` attacker, who knows both encoders, knows all there is. Builds on its neighbour ``trainers/advpt.py``.
+ICLR 2023); all parameters of the image tower are trained, in float32. Evaluation makes its attacks anew on the tuned
+encoder: its hash is in the key of every bank. So here a ``transfer`` attacker, who knows both encoders, knows all there
+is. Builds on its neighbour ``trainers/advpt.py``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advpt.attacks.base import Attack
@@ -22,10 +23,9 @@ from advpt.attacks.spec import AttackSpec, parse_training
 from advpt.backbones.clip import Backbone
 from advpt.evaluation.record import CurvePoint
 from advpt.evaluation.saved_run import IMAGE_ENCODER, load_image_encoder
-from advpt.files import write_json
 from advpt.prompts import exchange
 from advpt.settings import Settings, setting
-from trainers.advpt import GradientTrainer, build_optim, to_pixels
+from trainers.advpt import GradientTrainer, to_pixels
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,13 @@ class EncoderTrainer(GradientTrainer):
 
     def check_cfg(self, cfg: Any) -> None:
         super().check_cfg(cfg)
-        self.attack_spec = parse_training(self.settings.from_cfg(cfg).attack, f"{self.settings.node}.ATTACK")
+        self.attack_spec = parse_training(self.options.attack, f"{self.settings.node}.ATTACK")
+        self.attack = self.attack_spec.build()
 
     def build_model(self) -> None:
         super().build_model()
-        self.attack = self.attack_spec.build()
         self.image_encoder = self.backbone.require_image().requires_grad_(True)
-        self.optim, self.sched = build_optim(self.image_encoder, self.cfg.OPTIM)
-        self.register_model(IMAGE_ENCODER, self.image_encoder, self.optim, self.sched)
-
-    # --- training -----------------------------------------------------------------------------------------------
+        self.register_trained(IMAGE_ENCODER, self.image_encoder)
 
     def logits(self, pixels: Tensor) -> Tensor:
         """``[b, K]`` of the hand-written prompts, differentiable in pixels and encoder."""
@@ -72,21 +69,17 @@ class EncoderTrainer(GradientTrainer):
         return attacked
 
     def loss(self, pixels: Tensor, attacked: Tensor, labels: Tensor) -> Tensor:
-        """The method's loss, a scalar; gradients for the parameters of the encoder."""
-        raise NotImplementedError
+        """The method's loss, a scalar: by default the cross-entropy of the attacked images."""
+        return F.cross_entropy(self.logits(attacked), labels)
 
     def forward_backward(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
         images, labels = self.parse_batch_test(batch)
         pixels = to_pixels(images, self.cfg)
-        loss = self.loss(pixels, self.perturb(pixels, labels, self.batch_seed()), labels)
-        self.model_backward_and_update(loss)
-        self.end_batch()
-        return {"loss": loss.item()}
+        attacked = self.perturb(pixels, labels, self.batch_seed())
+        return self.gradient_step(self.loss(pixels, attacked, labels))
 
     def training_facts(self) -> dict[str, Any]:
         return {"attack": str(self.attack_spec), "images": len(self.dm.dataset.train_x)}
-
-    # --- evaluation ---------------------------------------------------------------------------------------------
 
     def use_encoder_as_it_is(self) -> None:
         """Evaluate a frozen copy with a hash of its own, so that no other run has its banks."""
@@ -101,12 +94,9 @@ class EncoderTrainer(GradientTrainer):
         self.use_encoder_as_it_is()
         return super().test(split)
 
-    # --- checkpoints --------------------------------------------------------------------------------------------
-
     def save_model(self, epoch: int, directory: str, *args: Any, **kwargs: Any) -> None:
         """The latest checkpoint only: with the optimizer's state each is three times the encoder."""
         super().save_model(epoch, directory, *args, **kwargs)
-        write_json(Path(directory, IMAGE_ENCODER, exchange.ABOUT), self.about())
         for path in Path(directory, IMAGE_ENCODER).glob("model.pth.tar-*"):
             if path.name != f"model.pth.tar-{epoch + 1}":
                 path.unlink()
@@ -121,12 +111,5 @@ class EncoderTrainer(GradientTrainer):
         self.compare_templates(about)
         return about
 
-    def load_model(self, directory: str, epoch: int | None = None) -> None:
-        if not directory:
-            self.stay_untrained()
-            return
-        path = exchange.checkpoint_file(Path(directory, IMAGE_ENCODER), epoch)
-        about = self.require_fit(path)
-        epoch = load_image_encoder(path, self.backbone)
-        self.loaded = {"epoch": epoch} | self.tuned_elsewhere(about)
-        print(f'Loading weights to {IMAGE_ENCODER} from "{path}" (epoch = {epoch})')
+    def load_weights(self, path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+        return {"epoch": load_image_encoder(path, self.backbone)}

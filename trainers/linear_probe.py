@@ -1,13 +1,11 @@
 """Linear-probe CLIP (section 5.6, Table 4): logistic regression on the embeddings of the frozen image encoder.
 
-On the whole training split, or on ``DATASET.NUM_SHOTS`` images of each class. Robust accuracy is by default under the
-embedding-KL attack, on the very images of Table 1 (the paper does not say which PGD its Table 4 means); ``adaptive``
-attackers go through the head with cross-entropy. Builds on its neighbour ``trainers/advpt.py``.
+Robust accuracy is by default under the embedding-KL attack, on the very images of Table 1 (the paper does not say which
+PGD its Table 4 means). Builds on its neighbour ``trainers/advpt.py``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,6 @@ FITTED = f"the training images themselves ({NO_OTHERS}, and fewer than {HELD_OUT
 
 
 @register("TRAINER.LINEARPROBE", in_v1=True)
-@dataclass(frozen=True)
 class LinearProbeSettings(Settings):
     c: float = setting(0.0, "inverse weight of the L2 penalty; 0: chosen on the validation split", allowed=FROM_0)
     max_iter: int = setting(1000, "steps of L-BFGS at most", allowed=FROM_1)
@@ -40,7 +37,6 @@ class LinearProbe(CLIPTrainer):
     settings, reads_class_names = LinearProbeSettings, False
     options: LinearProbeSettings
     probe: Probe | None = None
-    chosen_on_fitted = False  # C was chosen on the very images that the probe was fitted to
     fitted: dict[str, Any] | None = None  # for the record
 
     def classifier(self) -> Classifier:
@@ -57,16 +53,14 @@ class LinearProbe(CLIPTrainer):
         if len(val) and not set(val.ids) & set(test.ids):
             apart = self.bank_cache.get(val)
             return Data(train.embeddings, train.labels, apart.embeddings, apart.labels, classes)
-        place = torch.zeros(len(train), dtype=torch.int64)  # of each image within its class
+        out = torch.zeros(len(train), dtype=torch.bool)
         for label in range(classes):
             rows = (train.labels == label).nonzero().squeeze(1)
-            place[rows] = torch.arange(len(rows))
-        out = place % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+            out[rows[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]] = True
         if not out.any():
             return Data(train.embeddings, train.labels, train.embeddings, train.labels, classes, FITTED)
-        return Data(
-            train.embeddings[~out], train.labels[~out], train.embeddings[out], train.labels[out], classes, A_PART
-        )
+        fit_on, choose_on = ((train.embeddings[rows], train.labels[rows]) for rows in (~out, out))
+        return Data(*fit_on, *choose_on, classes, A_PART)
 
     def train(self, *args: Any, **kwargs: Any) -> None:
         options, data, chosen_on = self.options, self.data(), None
@@ -75,17 +69,17 @@ class LinearProbe(CLIPTrainer):
             print(f"C = {self.probe.c:.4g}, as {options.node}.C says")
         else:
             chosen_on = f"{len(data.val_labels)} images: {data.val_are}"
-            self.chosen_on_fitted = data.val_are == FITTED
             self.probe, tried = search(data, options.max_iter)
             print(f"C = {self.probe.c:.4g}, the best of {len(tried)}, chosen on {chosen_on}")
-        save(self.probe, Path(self.output_dir) / FILE)
+        path, probe = Path(self.output_dir, FILE), self.probe
+        save(probe, path)
         self.fitted = {
             "images": len(data.labels),
-            "c": self.probe.c,
-            "converged": self.probe.converged,
+            "c": probe.c,
+            "converged": probe.converged,
             "c_chosen_on": chosen_on,
         }
-        write_json((Path(self.output_dir) / FILE).with_name(exchange.ABOUT), self.about())
+        write_json(path.with_name(exchange.ABOUT), self.about())
         print("Finish training")
         self.test()
 
@@ -93,7 +87,8 @@ class LinearProbe(CLIPTrainer):
         return self.fitted or {}
 
     def warnings(self) -> list[str]:
-        doubt = [f"C of the linear probe was chosen on {FITTED}"] if self.chosen_on_fitted else []
+        chosen_on = str(self.training_facts().get("c_chosen_on"))
+        doubt = [f"C of the linear probe was chosen on {FITTED}"] if chosen_on.endswith(FITTED) else []
         return [*super().warnings(), *doubt]
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:

@@ -86,7 +86,9 @@ def run_epoch(trainers: Sequence[PromptTrainer]) -> None:
             losses = backward([t for t, _, _ in present], [batch for _, _, batch in present])
             for (trainer, epoch, _), loss in zip(present, losses):
                 if epoch.start(i):
-                    update(trainer)
+                    require_finite(trainer, gradients=True)
+                    trainer.model_update()
+                    trainer.end_batch()
                     epoch.finish(i, {"loss": loss})
             report(trainers[0], i, losses)
     for trainer in trainers:
@@ -106,13 +108,6 @@ def backward(trainers: Sequence[PromptTrainer], batches: Sequence[Mapping[str, T
         trainer.detect_anomaly(loss)
     torch.stack(losses).sum().backward()
     return [loss.item() for loss in losses]
-
-
-def update(trainer: PromptTrainer) -> None:
-    """The rest of a run's own step, once its gradient is there."""
-    require_finite(trainer, gradients=True)
-    trainer.model_update()
-    trainer.end_batch()
 
 
 def report(first: PromptTrainer, batch: int, losses: Sequence[float]) -> None:

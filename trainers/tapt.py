@@ -1,11 +1,9 @@
 """TAPT (Wang et al., CVPR 2025): defensive prompts that are tuned once more on every test image, without its label.
 
 For evaluation only: ``--eval-only --model-dir RUN``, where RUN is one of AdvVPT (for TAPTV), AdvIVLP (TAPTVLI) or
-AdvMaPLe (TAPTVLJ), with the depths it was tuned with, and ``TRAINER.TAPT.CLEAN_RUN`` its twin with ``LOSS clean``. The
-statistics of both come from ``BANK.DIR``: ``python -m advpt statistics RUN`` makes them, and runs on the data set that
-the prompts were tuned on make what is missing in passing. Results have a row for each of ``RESET_SOURCE`` (attackers
-who know the tuning attack the first one) and one for the prompts as they were tuned. Builds on its neighbour
-``trainers/advpt.py``.
+AdvMaPLe (TAPTVLJ), with the depths it was tuned with, and ``TRAINER.TAPT.CLEAN_RUN`` its twin with ``LOSS clean``.
+``python -m advpt statistics RUN`` makes the statistics of both in ``BANK.DIR``; runs on the data set that the prompts
+were tuned on make what is missing in passing. Builds on its neighbour ``trainers/advpt.py``.
 """
 
 from __future__ import annotations
@@ -36,9 +34,9 @@ from advpt.evaluation.tuned import Tuned
 from advpt.prompts import exchange
 from advpt.prompts.classifier import Classifier, from_templates
 from advpt.prompts.learner import PromptLearner
-from advpt.settings import ContextSettings, DeepContext, EvalSettings, register, setting
+from advpt.settings import FROM_0, FROM_1, SHARE, ContextSettings, DeepContext, Range, register, setting
 from advpt.tuning.test_time import PromptedCLIP, Tuner, TuningConfig, Values, released_reset
-from trainers.advpt import MODEL_NAME, PromptTrainer
+from trainers.advpt import PromptTrainer
 
 PLAIN = "a photo of a {}."
 ALL = "all"  # in the place of a folder of statistics: those over all training images
@@ -46,29 +44,29 @@ ALL = "all"  # in the place of a folder of statistics: those over all training i
 
 @dataclass(frozen=True)
 class Profile:
-    """Values of settings that are left open. ``align_weight``: ``depth`` is 100 / prompted layers, ``blocks`` 1 /
-    aligned blocks."""
+    """Values of settings that are left open, named as in :class:`TuningConfig`; the defaults are ``sound``."""
 
-    resets: tuple[str, ...]
-    blocks: str  # all, prompted, or but-last: the prompted ones without the last (the released code's slip)
-    form: str
-    align_weight: str
-    variance: str
-    crops: str
-    text: str
-    precision: str
-    source: str
+    resets: tuple[str, ...] = ("loaded",)
+    blocks: str = "prompted"  # or all, or but-last: the prompted ones without the last (the released code's slip)
+    form: str = "mean"
+    align_weight: str = "depth"  # 100 / prompted layers; blocks: 1 / aligned blocks
+    variance: str = "unbiased"
+    crops: str = "centre"
+    text: str = "plain"
+    precision: str = "fp32"
+    source: str = "tensor"
 
 
 PROFILES = {
-    "sound": Profile(("loaded",), "prompted", "mean", "depth", "unbiased", "centre", "plain", "fp32", "tensor"),
-    "paper": Profile(("loaded",), "all", "norm", "blocks", "unbiased", "centre", "dataset", "fp32", "tensor"),
-    "released": Profile(("constructed",), "but-last", "mean", "depth", "biased", "random", "plain", "amp", "file"),
+    "sound": Profile(),
+    "paper": Profile(blocks="all", form="norm", align_weight="blocks", text="dataset"),
+    "released": Profile(
+        resets=("constructed",), blocks="but-last", variance="biased", crops="random", precision="amp", source="file"
+    ),
 }
 
 
 @register("TRAINER.TAPT", in_v1=True)
-@dataclass(frozen=True)
 class TAPTSettings(DeepContext):
     """Settings of all three designs; "", () and -1 leave a value to the profile."""
 
@@ -78,13 +76,14 @@ class TAPTSettings(DeepContext):
         (), "prompts that tuning starts from, one row of results each: loaded (the trained ones), constructed (what "
         "the released code restores)", allowed=("loaded", "constructed"),
     )  # fmt: skip
-    reset_every: int = setting(1, "images that share their prompts, one after the other")
-    views: int = setting(64, "views of an image, the image among them")
-    rho: float = setting(0.1, "part of the views that is kept")
-    steps: int = setting(1, "steps of tuning on an image")
-    lr: float = setting(5e-4, "learning rate of the tuning")
-    entropy_w: float = setting(1.0, "weight of the entropy")
-    alpha: float = setting(0.5, "weight of the adversarial statistics; the rest is that of the clean ones")
+    reset_every: int = setting(1, "images that share their prompts, one after the other", allowed=FROM_1)
+    views: int = setting(64, "views of an image, the image among them", allowed=FROM_1)
+    rho: float = setting(0.1, "part of the views that is kept", allowed=Range(0, 1, above=True))
+    steps: int = setting(1, "steps of tuning on an image", allowed=FROM_0)
+    lr: float = setting(5e-4, "learning rate of the tuning", allowed=Range(0, above=True))
+    entropy_w: float = setting(1.0, "weight of the entropy", allowed=FROM_0)
+    alpha: float = setting(0.5, "weight of the adversarial statistics; the rest is that of the clean ones",
+                           allowed=SHARE)  # fmt: skip
     align_w: float = setting(-1.0, "weight of the sum of distances over blocks; below 0: the profile's")
     align_form: str = setting("", "distance of statistics", allowed=("", *losses.ALIGN_FORMS))
     blocks: tuple[int, ...] = setting((), "blocks that are aligned, counted from 0")
@@ -103,20 +102,8 @@ class TAPTSettings(DeepContext):
         recorded=False,
     )  # fmt: skip
     clean_statistics: str = setting("", "the same of the clean statistics", recorded=False)
-    batch: int = setting(8, "images tuned in one forward pass")
+    batch: int = setting(8, "images tuned in one forward pass", allowed=FROM_1)
     seed: int = setting(0, "seed of the views")
-
-    def check(self) -> None:
-        bounds = {
-            "VIEWS": self.views >= 1, "RHO": 0 < self.rho <= 1, "STEPS": self.steps >= 0, "LR": self.lr > 0,
-            "RESET_EVERY": self.reset_every >= 1, "BATCH": self.batch >= 1, "ALPHA": 0 <= self.alpha <= 1,
-            "ENTROPY_W": self.entropy_w >= 0,
-        }  # fmt: skip
-        if wrong := [f"{name} {getattr(self, name.lower())}" for name, right in bounds.items() if not right]:
-            raise ConfigError(
-                f"{self.node}: {', '.join(wrong)} makes no sense; VIEWS, BATCH and RESET_EVERY are at least 1, STEPS "
-                "at least 0, LR above 0, RHO in (0, 1], ALPHA in [0, 1], ENTROPY_W at least 0"
-            )
 
     def tuning(self, context: ContextSettings, layers: int | None) -> TuningConfig:
         """How an image is tuned on.
@@ -175,9 +162,9 @@ class TestTimeTrainer(PromptTrainer):
 
     def check_cfg(self, cfg: Any) -> None:
         super().check_cfg(cfg)
-        options, architecture = self.settings.from_cfg(cfg), OFFICIAL.get(cfg.MODEL.BACKBONE.NAME)
-        options.tuning(options.context(self.layout), blocks_of(architecture) if architecture else None)
-        tuned.check(EvalSettings.from_cfg(cfg))
+        options, architecture = self.options, OFFICIAL.get(cfg.MODEL.BACKBONE.NAME)
+        options.tuning(self.context, blocks_of(architecture) if architecture else None)
+        tuned.check(self.eval_settings)
         if cfg.BANK.CHUNK % options.reset_every:
             raise ConfigError(
                 f"{options.node}.RESET_EVERY is {options.reset_every} and BANK.CHUNK {cfg.BANK.CHUNK}; images "
@@ -203,8 +190,6 @@ class TestTimeTrainer(PromptTrainer):
     def classifier(self) -> Classifier:
         return self.prompt_learner.classifier(self.encoder, self.backbone.logit_scale, self.fixed)
 
-    # --- prompts and their statistics ---------------------------------------------------------------------------
-
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         super().load_model(directory, epoch)
         if not directory:
@@ -227,22 +212,21 @@ class TestTimeTrainer(PromptTrainer):
 
     def learner_of(self, run: Path) -> PromptLearner:
         """The prompts of another run of the same design."""
-        path = exchange.checkpoint_file(run / MODEL_NAME)
+        path = exchange.checkpoint_file(run / exchange.FOLDER)
         self.require_fit(path)
         learner = PromptLearner(self.encoder, self.classnames, self.context, None, self.backbone.architecture)
-        learner = learner.to(self.device)
         learner.load_context(load_checkpoint(path)["state_dict"], str(path))
-        return learner
+        return learner.to(self.device)
 
     def bank(self, learner: PromptLearner, given: str, run: Path, named: bool = True) -> Statistics:
         """Statistics of a run's prompts: the folder that was given, the one bank there is, or made now where the run
         was tuned on this data set. ``given`` :data:`ALL`: the bank over all training images, whatever other there is.
         ``named`` False: no run was named, so that only weights are compared."""
         visual = learner().visual.detach()
+        wanted = statistics.encoder_fields(self.backbone, visual)
         if given == ALL:
             return self.bank_of_all(visual, run)
         if given:
-            wanted = statistics.encoder_fields(self.backbone, visual)
             if not named:
                 has = statistics.open_statistics(Path(given)).spec["encoder"]
                 wanted["encoder"] = wanted["encoder"] | {"visual_prompt": has["visual_prompt"]}
@@ -250,11 +234,11 @@ class TestTimeTrainer(PromptTrainer):
         root, crops = self.bank_cache.root, self.tuning.crops
         folders = statistics.find(root, self.backbone, visual, crops)
         if len(folders) == 1:
-            return statistics.open_statistics(folders[0], statistics.encoder_fields(self.backbone, visual))
-        source = self.source(self.options.statistics_limit, crops)
+            return statistics.open_statistics(folders[0], wanted)
+        source = self.source(self.options.statistics_limit)
         dataset_folder = self.bank_cache.dataset_folder(source.images.dataset)
         here = statistics.folder_of(dataset_folder, statistics.spec(self.backbone, visual, source))
-        beside, title = exchange.about(exchange.checkpoint_file(run / MODEL_NAME)), catalog.title(self.cfg.DATASET)
+        beside, title = exchange.about(exchange.checkpoint_file(run / exchange.FOLDER)), catalog.title(self.cfg.DATASET)
         about = exchange.origin(beside)
         tuned_on = exchange.tuned_in(beside, "data").get("title", title)
         same_data = about.get("dataset") == self.cfg.DATASET.NAME and tuned_on == title
@@ -278,8 +262,8 @@ class TestTimeTrainer(PromptTrainer):
         Raises:
             ConfigError: this run's training images are a part. BankError: there is no such bank.
         """
-        about, root = exchange.origin(exchange.about(exchange.checkpoint_file(run / MODEL_NAME))), self.bank_cache.root
-        tuned_on, cfg = about.get("dataset", ""), self.cfg
+        about = exchange.origin(exchange.about(exchange.checkpoint_file(run / exchange.FOLDER)))
+        tuned_on, cfg, root = about.get("dataset", ""), self.cfg, self.bank_cache.root
         if tuned_on == cfg.DATASET.NAME:
             if cfg.DATASET.NUM_SHOTS > 0 or self.options.statistics_limit:
                 raise ConfigError(
@@ -287,7 +271,7 @@ class TestTimeTrainer(PromptTrainer):
                     f"{cfg.DATASET.NUM_SHOTS} and TRAINER.TAPT.STATISTICS_LIMIT {self.options.statistics_limit}; "
                     "expected -1 and 0"
                 )
-            return self.make(visual, self.source(0, self.tuning.crops), about)
+            return self.make(visual, self.source(0), about)
         whole = catalog.get(tuned_on).counts[0] if tuned_on in catalog.names() else 0
         if not whole:
             raise ConfigError(
@@ -305,17 +289,15 @@ class TestTimeTrainer(PromptTrainer):
             f"make them: python -m advpt statistics {run} --shots -1 --banks {root}"
         )
 
-    def source(self, limit: int, crops: str) -> statistics.Source:
+    def source(self, limit: int) -> statistics.Source:
         """The training images, for statistics."""
         images = self.image_set("train").first(limit)
-        return statistics.Source(images, crops, self.bank_settings.seed, self.bank_settings.chunk)
+        return statistics.Source(images, self.tuning.crops, self.bank_settings.seed, self.bank_settings.chunk)
 
     def make(self, visual: Tensor, source: statistics.Source, about: Mapping[str, Any]) -> Statistics:
         """The statistics of prompts ``visual [J, n, D_v]``, from disk or made now."""
         dataset_folder, workers = self.bank_cache.dataset_folder(source.images.dataset), self.cfg.DATALOADER.NUM_WORKERS
         return statistics.build(self.backbone, visual, source, dataset_folder, about=about, workers=workers)
-
-    # --- evaluation ---------------------------------------------------------------------------------------------
 
     def tuner(self, reset: str, images: ImageSet) -> Tuner:
         """What tunes on every image, starting from the prompts of the run or from those of a released reset."""
@@ -336,6 +318,7 @@ class TestTimeTrainer(PromptTrainer):
         return Tuner(model, start, tuning, adversarial, clean, name=name, files=files, extra_key=chain)
 
     def rows(self, images: ImageSet) -> Sequence[Tuned]:
+        """A row for each of RESET_SOURCE; attackers who know the tuning attack the first one."""
         if not self.banks:
             raise ConfigError("TAPT needs prompts that were tuned before: --eval-only --model-dir RUN")
         if not self._rows or self._rows[0].images is not images:

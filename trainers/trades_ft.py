@@ -6,8 +6,6 @@ of 0.031, as in the authors' code (AdvPT's paper has no such rival); ``TRAINER.T
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 
@@ -17,7 +15,6 @@ from trainers.finetune import EncoderSettings, EncoderTrainer
 
 
 @register("TRAINER.TRADESFT", in_v1=True)
-@dataclass(frozen=True)
 class TradesFTSettings(EncoderSettings):
     attack: str = "pgd10-kl@7.905/a0.765/gaussian"  # eps 0.031, step 0.003
     beta: float = setting(6.0, "weight of the KL", allowed=FROM_0)

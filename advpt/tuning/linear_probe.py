@@ -53,10 +53,7 @@ def save(probe: Probe, path: Path) -> None:
 
 
 def load(path: Path, classes: int, width: int) -> Probe:
-    """A probe from its file.
-
-    Args:
-        classes, width: K and L that it must have.
+    """A probe of ``classes`` K and ``width`` L from its file.
 
     Raises:
         WeightsError: damaged, or of another shape.
@@ -79,9 +76,7 @@ def fit(features: Tensor, labels: Tensor, classes: int, c: float, iterations: in
     Raises:
         DataError: a class has no image.
     """
-    present = set(labels.tolist())
-    if present != set(range(classes)):
-        absent = sorted(set(range(classes)) - present)
+    if absent := sorted(set(range(classes)) - set(labels.tolist())):
         raise DataError(
             f"a linear probe needs images of every class; {len(absent)} of {classes} have none, the first is class "
             f"number {absent[0]}"
@@ -98,14 +93,8 @@ def fit(features: Tensor, labels: Tensor, classes: int, c: float, iterations: in
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Embeddings and labels of a linear probe.
-
-    Args:
-        features, labels: ``[n, L]`` float32 and ``[n]`` int64, to fit on.
-        val_features, val_labels: the same, to choose C on.
-        classes: K.
-        val_are: the origin of the validation images, in words.
-    """
+    """Embeddings ``[n, L]`` float32 and labels ``[n]`` int64 of K ``classes``, to fit on and (``val_``) to choose C on;
+    ``val_are``: the origin of the latter, in words."""
 
     features: Tensor
     labels: Tensor

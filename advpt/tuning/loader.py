@@ -10,11 +10,6 @@ from torch import Tensor
 from advpt.bank.store import Bank
 
 
-def epoch_seed(seed: int, epoch: int) -> int:
-    """Seed of what is drawn in one epoch of a run alone."""
-    return (seed * 1_000_003 + epoch) % 2**63
-
-
 def batch_seed(seed: int, epoch: int, batch: int) -> int:
     """Seed of what is drawn in one batch of one epoch of a run alone."""
     return ((seed * 1_000_003 + epoch) * 1_000_003 + batch) % 2**63
@@ -33,13 +28,8 @@ class BankLoader:
     def __len__(self) -> int:
         return max(1, len(self.bank) // self.batch_size)
 
-    def order(self) -> Tensor:
-        """``[n]`` row numbers in this epoch's order."""
-        generator = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
-        return torch.randperm(len(self.bank), generator=generator)
-
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        order = self.order()
-        for i in range(len(self)):
-            rows = order[i * self.batch_size : (i + 1) * self.batch_size]
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
+        order = torch.randperm(len(self.bank), generator=generator)
+        for rows in order.split(self.batch_size)[: len(self)]:
             yield {"img": self.bank.embeddings[rows], "label": self.bank.labels[rows]}

@@ -13,19 +13,17 @@ FILE = "progress.json"
 
 
 class Progress:
-    """Seconds spent training in each finished epoch (counted from 1), and the accuracy measured after some of them.
+    """``seconds`` spent training in each finished epoch, and accuracy ``measured`` after some of them (counted from 1).
 
     The file is written before the epoch's checkpoint, and rows behind the checkpoint that a run goes on from are
-    dropped: so the times are those of the epochs that count, whatever was killed in between. Time for measuring is not
-    counted.
+    dropped: so the times are those of the epochs that count, whatever was killed in between.
     """
 
     def __init__(self, path: Path, done: int = 0, before: float | None = 0.0, watch: LossWatch | None = None) -> None:
         """
         Args:
-            done: epochs of the checkpoint that the run goes on from.
+            done: epochs of the checkpoint that the run goes on from. watch: the detectors of the losses.
             before: seconds for the training input, None if unknown.
-            watch: the detectors of the losses.
 
         Raises:
             RecordError: the file of the epochs that are done is damaged.
@@ -49,10 +47,6 @@ class Progress:
     def add(self, seconds: float) -> None:
         """Add the seconds of a finished epoch."""
         self.seconds.append(round(seconds, 4))
-
-    def note(self, epoch: int, point: dict[str, Any]) -> None:
-        """Add the accuracy measured after an epoch."""
-        self.measured[epoch] = point
 
     def save(self) -> None:
         times = {"seconds": self.seconds, "measured": self.measured, "before": self.before}

@@ -1,8 +1,7 @@
 """The rolling checkpoint: everything an exact continuation from the middle of an epoch needs, in one file.
 
-Dassl saves after whole epochs. Between them this file is renewed every few minutes and when a signal stops the run:
-parameters, optimizers, schedulers, the state of every random generator now and as the epoch began, how many batches of
-the epoch are done (the sampler is run again up to there: same seed, same order), and the losses so far.
+Dassl saves after whole epochs. Between them this file is renewed every few minutes and when a signal stops the run. The
+sampler is run again up to the batches that are done: same seed, same order.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from advpt.checkpoints import load_checkpoint
 from advpt.detectors import LossWatch
@@ -52,12 +50,7 @@ class Trainer(Protocol):
 
 
 class RollingCheckpoint:
-    """The rolling checkpoint of a trainer in its output folder.
-
-    Args:
-        path: of the file.
-        watch: receives the losses of every batch.
-    """
+    """The rolling checkpoint of a trainer in the file ``path``; ``watch`` receives the losses of every batch."""
 
     def __init__(self, path: Path, watch: LossWatch) -> None:
         self.path, self.watch = path, watch
@@ -84,9 +77,8 @@ class RollingCheckpoint:
                 self.clear()
                 return int(trainer.start_epoch)
             for name, saved in state["parts"].items():
-                for live, part in zip(_parts(trainer, name), (saved["model"], saved["optimizer"], saved["scheduler"])):
-                    if live is not None:
-                        live.load_state_dict(part)
+                for part, live in _parts(trainer, name).items():
+                    live.load_state_dict(saved[part])
             live_state = random_state()
             for each in (state["now"], state["before"], live_state):  # the first two are tried before they are needed
                 set_random_state(each)
@@ -103,15 +95,11 @@ class RollingCheckpoint:
 
     @contextlib.contextmanager
     def epoch(self, trainer: Trainer) -> Iterator[Batches]:
-        """Around the batches of an epoch: those that are done are passed over, SIGTERM and Ctrl-C wait for the end of
-        a batch and the state is saved then, and a gradient step that leaves a parameter not finite ends the run.
-
-        Yields:
-            The batches of the epoch, to be started and finished one by one.
+        """Around the batches of an epoch, which are to be started and finished one by one: those that are done are
+        passed over, SIGTERM and Ctrl-C wait for the end of a batch, and the state is saved then.
 
         Raises:
-            Terminated, KeyboardInterrupt: a signal asked to stop; the state was saved.
-            TrainingError: a parameter is not finite.
+            Terminated, KeyboardInterrupt: a signal asked to stop. TrainingError: a parameter is not finite.
         """
         restored, self._restored = self._restored, None
         earlier = self.seconds if restored else 0.0
@@ -124,35 +112,11 @@ class RollingCheckpoint:
             try:
                 yield batches
             except KeyboardInterrupt:  # from here, or from a run that is tuned together with this one
-                batches.save_if_whole()
+                batches.save()
                 raise
         require_finite(trainer)
         self.seconds = time.monotonic() - batches.began
         self.watch.epoch_over()
-
-    def save(self, trainer: Trainer, batches: int, before: dict[str, Any], seconds: float) -> None:
-        """Write the state after so many batches of the epoch that is going on."""
-        require_finite(trainer)
-        started = time.monotonic()
-        parts = {}
-        for name in trainer.get_model_names():
-            states = [live.state_dict() if live is not None else None for live in _parts(trainer, name)]
-            parts[name] = dict(zip(("model", "optimizer", "scheduler"), states))
-        state = {
-            "state_dict": {},  # this is no checkpoint of Dassl's
-            "format": FORMAT,
-            "epoch": int(trainer.epoch),
-            "batches": batches,
-            "parts": parts,
-            "before": before,
-            "now": random_state(),
-            "losses": dict(self.watch.batches),
-            "seconds": seconds,
-        }
-        with atomic_path(self.path) as partial:
-            torch.save(state, partial)
-        pause = max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * (time.monotonic() - started))
-        self.next_save = time.monotonic() + pause
 
     def clear(self) -> None:
         """Delete the file: the epochs it belongs to are done."""
@@ -164,9 +128,7 @@ class Batches:
     """The batches of one epoch: which are done, and when the state is saved.
 
     Args:
-        rolling: the checkpoint. trainer: whose epoch it is.
-        before: random state as the epoch began.
-        restored: what was saved in the middle of this epoch, if anything.
+        before: random state as the epoch began. restored: what was saved in the middle of this epoch, if anything.
         began: ``time.monotonic()`` of the epoch's start, moved back by the time that it took before this process.
         pending: gives the exception that waits to be raised, if any.
     """
@@ -203,20 +165,43 @@ class Batches:
         if self.rolling.phase is not None:
             self.rolling.phase.reach(self.trainer.epoch + self._position / self.trainer.num_batches)
         if time.monotonic() >= self.rolling.next_save:
-            self.save_if_whole()
+            self.save()
         if stop := self.pending():
             log.info("told to stop after batch %d of epoch %d", batch + 1, self.trainer.epoch + 1)
             raise stop
 
-    def save_if_whole(self) -> None:
-        """Save the state, unless a batch is half done or the file has it."""
-        if self._position is not None and self._position != self._saved:
-            self.rolling.save(self.trainer, self._position, self.before, time.monotonic() - self.began)
-            self._saved = self._position
+    def save(self) -> None:
+        """Write the state after the batches that are done, unless one is half done or the file has them."""
+        if self._position in (None, self._saved):
+            return
+        require_finite(self.trainer)
+        started = time.monotonic()
+        parts = {
+            name: {part: live.state_dict() for part, live in _parts(self.trainer, name).items()}
+            for name in self.trainer.get_model_names()
+        }
+        state = {
+            "state_dict": {},  # this is no checkpoint of Dassl's
+            "format": FORMAT,
+            "epoch": int(self.trainer.epoch),
+            "batches": self._position,
+            "parts": parts,
+            "before": self.before,
+            "now": random_state(),
+            "losses": dict(self.rolling.watch.batches),
+            "seconds": started - self.began,
+        }
+        with atomic_path(self.rolling.path) as partial:
+            torch.save(state, partial)
+        pause = max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * (time.monotonic() - started))
+        self.rolling.next_save = time.monotonic() + pause
+        self._saved = self._position
 
 
-def _parts(trainer: Trainer, name: str) -> tuple[Any, Any, Any]:
-    return trainer._models[name], trainer._optims[name], trainer._scheds[name]
+def _parts(trainer: Trainer, name: str) -> dict[str, Any]:
+    """A model, and its optimizer and scheduler where it has them, by their names in the file."""
+    parts = {"model": trainer._models[name], "optimizer": trainer._optims[name], "scheduler": trainer._scheds[name]}
+    return {part: live for part, live in parts.items() if live is not None}
 
 
 def require_finite(trainer: Trainer, *, gradients: bool = False) -> None:
@@ -226,25 +211,18 @@ def require_finite(trainer: Trainer, *, gradients: bool = False) -> None:
         TrainingError: one is infinite or NaN; the message says which, and where the run was.
     """
     for model in trainer.get_model_names():
-        named = {
-            name: p.grad if gradients else p.detach()
-            for name, p in trainer._models[model].named_parameters()
-            if p.requires_grad and (p.grad is not None or not gradients)
-        }
-        if not named or bool(torch.isfinite(torch.stack([_largest(value) for value in named.values()])).all()):
+        tuned = {name: p for name, p in trainer._models[model].named_parameters() if p.requires_grad}
+        values = {name: p.grad if gradients else p.detach() for name, p in tuned.items() if p.numel()}
+        largest = {name: value.float().abs().max() for name, value in values.items() if value is not None}
+        finite = torch.stack(list(largest.values())).isfinite().tolist() if largest else []
+        if all(finite):
             continue
-        bad = next(name for name, value in named.items() if not bool(torch.isfinite(_largest(value))))
-        what = f"the gradient of {model}.{bad}" if gradients else f"the parameter {model}.{bad}"
+        bad, place = list(largest)[finite.index(False)], "gradient of" if gradients else "parameter"
         raise TrainingError(
-            f"{what} is not finite (epoch {trainer.epoch + 1}, batch {getattr(trainer, 'batch_idx', 0) + 1}); expected "
-            "finite numbers. Nothing was saved from it. Lower OPTIM.LR, or with amp or fp16 use PREC fp32; look at the "
-            "bank with: python -m advpt bank verify"
+            f"the {place} {model}.{bad} is not finite (epoch {trainer.epoch + 1}, batch "
+            f"{getattr(trainer, 'batch_idx', 0) + 1}); expected finite numbers. Nothing was saved from it. Lower "
+            "OPTIM.LR, or with amp or fp16 use PREC fp32; look at the bank with: python -m advpt bank verify"
         )
-
-
-def _largest(value: Tensor | None) -> Tensor:
-    """The largest absolute value; NaN and infinity stay what they are."""
-    return value.float().abs().max() if value is not None and value.numel() else torch.zeros(())
 
 
 def random_state() -> dict[str, Any]:

@@ -2,19 +2,15 @@
 
 For every image: take the prompts as they were, look at seeded views of it, keep the least uncertain ones, make the
 entropy of their mean prediction and the distance of their token statistics to two stored ones smaller by a step of
-AdamW, and classify the image itself. Nothing is kept from one image to the next, unless ``reset_every`` says so.
-
-Several images are tuned in one forward pass, each with prompts of its own (a leading dimension S). The pass that
-chooses among all views has no graph and, as long as all images have the same prompts, one set of text features; only
-the chosen views have a graph.
+AdamW, and classify the image itself. Several images are tuned in one forward pass, each with prompts of its own (a
+leading dimension S); only the chosen views have a graph.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,19 +84,12 @@ class TuningConfig:
         return max(1, int(self.rho * self.views))
 
 
-# Parameters that the released code's reset does not take from the checkpoint but from the construction: all of V, all
-# but the input text of VLI, none of VLJ.
-FORGOTTEN: dict[str, Callable[[str], bool]] = {
-    "visual": lambda name: True,
-    "independent": lambda name: name != "ctx",
-    "t2v": lambda name: False,
-}
-
-
-def released_reset(layout: str, loaded: Mapping[str, Tensor], constructed: Mapping[str, Tensor]) -> Values:
-    """The prompts that every image starts from in the released code."""
-    forgets = FORGOTTEN.get(layout, lambda name: False)
-    return {name: constructed[name] if forgets(name) else value for name, value in loaded.items()}
+def released_reset(layout: str, loaded: Values, constructed: Values) -> Values:
+    """The prompts that every image starts from in the released code: V forgets what was loaded, VLI all of it but the
+    input text, VLJ nothing."""
+    if layout == "visual":
+        return constructed
+    return constructed | {"ctx": loaded["ctx"]} if layout == "independent" else loaded
 
 
 def choose(logits: Tensor, kept: int) -> Tensor:
@@ -129,6 +118,11 @@ class PromptedCLIP:
     def text_features(self, state: PromptState) -> Tensor:
         """Text features ``[K, L]`` or ``[S, K, L]`` of unit length."""
         return self.fixed if state.text is None else F.normalize(self.text(state.text).float(), dim=-1)
+
+    def classify(self, values: Values, pixels: Tensor, hidden_states: list[Tensor] | None = None) -> Tensor:
+        """:meth:`logits` under prompts of parameter values ``[S, ...]``."""
+        state = self.learner(values)
+        return self.logits(state, self.text_features(state), pixels, hidden_states)
 
     def logits(
         self, state: PromptState, text: Tensor, pixels: Tensor, hidden_states: list[Tensor] | None = None
@@ -202,8 +196,6 @@ class Tuner:
             **self.extra_key,
         }
 
-    # --- the evaluation -----------------------------------------------------------------------------------------
-
     @property
     def by_image(self) -> bool:
         """Whether the prompts start anew for every image."""
@@ -256,10 +248,7 @@ class Tuner:
     def predict(self, values: Values, pixels: Tensor) -> Tensor:
         """Logits ``[S, K]`` of ``pixels [S, 3, h, w]``, each under its own values."""
         with half_precision(self.config.precision, pixels.device):
-            state = self.model.learner(values)
-            return self.model.logits(state, self.model.text_features(state), pixels[:, None])[:, 0]
-
-    # --- tuning -------------------------------------------------------------------------------------------------
+            return self.attackable(values, pixels)
 
     def tune(self, views: Tensor, values: Values | None = None, ids: Sequence[str] = ()) -> Values:
         """Values ``[S, ...]`` after all steps on ``views [S, views, 3, h, w]``, from ``values`` or the start."""
@@ -275,7 +264,11 @@ class Tuner:
                 broken |= _not_finite(now)
                 optimizer.step()
         if bool(broken.any()):
-            self._warn_not_finite([name for name, bad in zip(ids, broken.tolist()) if bad])
+            bad = [name for name, each in zip(ids, broken.tolist()) if each]
+            log.warning(
+                "the gradient of %d image(s) was not finite (%s); they keep the prompts they had", len(bad), bad[:1]
+            )
+            self.not_finite.extend(bad)
             now = {name: _where(broken, old[name], value) for name, value in now.items()}
         return {name: value.detach() for name, value in now.items()}
 
@@ -283,8 +276,7 @@ class Tuner:
         """The loss ``[S]`` of every sample and its parts, on chosen views ``kept [S, v, 3, h, w]``."""
         config, hidden_states = self.config, list[Tensor]()
         with half_precision(config.precision, kept.device):
-            state = self.model.learner(values)
-            logits = self.model.logits(state, self.model.text_features(state), kept, hidden_states)
+            logits = self.model.classify(values, kept, hidden_states)
         tokens = [hidden_states[i].float().unflatten(0, kept.shape[:2]) for i in config.blocks]
         return losses.tapt(
             logits,
@@ -300,26 +292,15 @@ class Tuner:
 
     def kept_views(self, views: Tensor, values: Values | None) -> Tensor:
         """The views ``[S, kept, 3, h, w]`` of lowest entropy, chosen once for all steps and both losses."""
-        with torch.no_grad():
-            rows = choose(self._logits_of_views(views, values), self.config.kept)
-        return views.gather(1, rows[:, :, None, None, None].expand(-1, -1, *views.shape[2:]))
-
-    def _logits_of_views(self, views: Tensor, values: Values | None) -> Tensor:
-        with half_precision(self.config.precision, views.device):
+        with torch.no_grad(), half_precision(self.config.precision, views.device):
             if values is not None:
-                state = self.model.learner(values)
-                return self.model.logits(state, self.model.text_features(state), views)
-            images = max(1, IMAGES_AT_ONCE.get(views.device.type, 64) // views.shape[1])
-            return torch.cat([self.model.logits(self._state, self._text, part) for part in views.split(images)])
-
-    def _warn_not_finite(self, ids: Sequence[str]) -> None:
-        with _WARNING_LOCK:
-            self.not_finite.extend(ids)
-        log.warning(
-            "the gradient of %d image(s) was not finite (%s); they keep the prompts they had", len(ids), ids[:1]
-        )
-
-    # --- for attackers who know the tuning ---------------------------------------------------------------------------
+                logits = self.model.classify(values, views)
+            else:  # all images have the same prompts: one set of text features
+                images = max(1, IMAGES_AT_ONCE.get(views.device.type, 64) // views.shape[1])
+                parts = [self.model.logits(self._state, self._text, part) for part in views.split(images)]
+                logits = torch.cat(parts)
+        rows = choose(logits, self.config.kept)
+        return views.gather(1, rows[:, :, None, None, None].expand(-1, -1, *views.shape[2:]))
 
     def untouched(self, n: int) -> Values:
         """The start values, repeated for each of ``n`` images."""
@@ -327,8 +308,7 @@ class Tuner:
 
     def attackable(self, values: Values, pixels: Tensor) -> Tensor:
         """Logits ``[b, K]`` under values ``[b, ...]``, differentiable in the pixels; float32."""
-        state = self.model.learner(values)
-        return self.model.logits(state, self.model.text_features(state), pixels[:, None])[:, 0]
+        return self.model.classify(values, pixels[:, None])[:, 0]
 
     def unrolled(self, pixels: Tensor, ids: Sequence[str], seed: int) -> Tensor:
         """Logits ``[b, K]`` as :meth:`__call__` gives them with views drawn by ``seed``, differentiable in the pixels
@@ -352,9 +332,6 @@ class Tuner:
                 size = (second[name] / (1 - BETAS[1] ** step)).sqrt()
                 now[name] = now[name] * (1 - self.config.lr * DECAY) - self.config.lr * _smooth(m, size + EPS)
         return self.attackable(now, pixels)
-
-
-_WARNING_LOCK = threading.Lock()
 
 
 def _smooth(m: Tensor, size: Tensor) -> Tensor:

@@ -27,7 +27,9 @@ def test_the_settings_example_makes_leaves():
     from advpt import additions, settings
 
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    code = re.search(r"^    from dataclasses import dataclass\n.*?(?=^\S)", readme, flags=re.MULTILINE | re.DOTALL)[0]
+    code = re.search(r"^    from advpt\.settings import TextContext.*?(?=^\S)", readme, flags=re.MULTILINE | re.DOTALL)[
+        0
+    ]
     tables = (settings.LEAVES, settings.DEFAULTS, settings.RANGES, additions.SETTINGS)
     before = [dict(each) for each in tables]
     try:

@@ -228,7 +228,7 @@ def test_what_is_refused_before_anything_is_loaded(workspace):
         ("APT", ("TRAINER.APT.ATTACK", "pgd3-fkl@4"), "training attacks go through the tuned prompts"),
         ("AdvMaPLe", ("TRAINER.ADVMAPLE.LOSS", "adv"), "unknown value 'adv'"),
         ("CAPT", ("TRAINER.CAPT.ALPHA_RULE", "magic"), "TRAINER.CAPT.ALPHA_RULE: unknown value 'magic'"),
-        ("CAPT", ("TRAINER.CAPT.ALPHA_CONST", "1.5"), "expected numbers in"),
+        ("CAPT", ("TRAINER.CAPT.ALPHA_CONST", "1.5"), "expected a number of at least 0 and at most 1"),
     ):  # fmt: skip
         code, printed = workspace.call(*settings(trainer, *more), trainer=trainer, output=workspace.folder / said)
         assert code == 2 and said in printed, printed

@@ -387,7 +387,10 @@ def test_profiles() -> None:
     (
         ({"PROFILE": "papr"}, "TRAINER.TAPT.PROFILE.*Did you mean 'paper'"),
         ({"RESET_SOURCE": ("load",)}, "RESET_SOURCE.*Did you mean 'loaded'"),
-        ({"RHO": 0.0, "VIEWS": 0}, "VIEWS 0, RHO 0.0 makes no sense"),
+        (
+            {"RHO": 0.0, "VIEWS": 0},
+            "(?s)VIEWS is 0; expected a number of at least 1.*RHO is 0.0; expected a number above 0 and at most 1",
+        ),
         ({"BLOCKS": (12,)}, r"BLOCKS is \(12,\).*has 12"),
         ({"ALIGN_FORM": "l1"}, "ALIGN_FORM: unknown value 'l1'"),
     ),
