@@ -98,7 +98,7 @@ class Group:
     @cached_property
     def heads(self) -> dict[Column | None, str]:
         """The words of each column; where two attacks have the same, their exact form beside them. Transfer comes
-        before adaptive; in each by budget, AdvPT's own attack first, the worst case last."""
+        before adaptive; in each by budget, feature KL first, the worst case last."""
         results = (record.result for record in self.records)
         attacks = {column: r.attack for r in results if r.attack is not None and (column := _column(r)) is not None}
 
