@@ -1,4 +1,4 @@
-"""Tables and figures: each is a function that adds its runs to a builder and says what stands where."""
+"""Tables and figures: each is a function that adds its runs to a builder and says what stands where. One file each."""
 
 from __future__ import annotations
 
@@ -8,27 +8,32 @@ from pathlib import Path
 
 from advpt.errors import ConfigError, unknown_name
 from advpt.jobs.builder import Builder, Variant
-from advpt.jobs.exhibits import figures, peers, tables, tapt
+from advpt.jobs.exhibits import (
+    curves,
+    efficiency,
+    fig3,
+    fig4,
+    fig5,
+    fig6,
+    fig7,
+    peers,
+    table1,
+    table2,
+    table3,
+    table4,
+    table5,
+    tapt,
+)
 from advpt.jobs.plan import Plan
 from advpt.jobs.setup import ReproductionSetup
 from advpt.results.exhibit import Exhibit, Figure
 
 EXHIBITS: dict[str, Callable[[Builder], list[Exhibit]]] = {
-    "table1": tables.table1,
-    "table2": tables.table2,
-    "table3": tables.table3,
-    "table4": tables.table4,
-    "table5": tables.table5,
-    "fig3": figures.fig3,
-    "fig4": figures.fig4,
-    "fig5": figures.fig5,
-    "fig6": figures.fig6,
-    "fig7": figures.fig7,
-    "curves": figures.curves,
-    "efficiency": figures.efficiency,
-    "peers": peers.exhibits,
-    "tapt": tapt.exhibits,
-}
+    module.__name__.rpartition(".")[2]: module.exhibits
+    for module in (
+        table1, table2, table3, table4, table5, fig3, fig4, fig5, fig6, fig7, curves, efficiency, peers, tapt
+    )
+}  # fmt: skip
 NOT_IN_ALL = ("peers", "tapt")  # not of AdvPT's paper
 
 
