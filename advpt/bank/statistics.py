@@ -198,8 +198,10 @@ def open_statistics(folder: Path, wanted: Mapping[str, Any] | None = None) -> St
         has = {name: manifest["spec"].get(name) for name in wanted}
         if lines := differences(has, wanted):
             raise BankMismatchError(f"the statistics in {folder} cannot be used\n  " + "\n  ".join(lines))
-    entry = manifest["shards"][0]
     again = f"delete {folder} and make it again: python -m advpt statistics RUN"
+    if not manifest["shards"]:
+        raise BankError(f"{folder} lists no file; expected {FILE}. {again[0].upper()}{again[1:]}")
+    entry = manifest["shards"][0]
     store.verify_shard(folder / FILE, entry["sha256"], again)
     tensors, _ = store.read_tensors(folder / FILE, manifest["key"], again)
     if not {"mean", "variance"} <= tensors.keys():

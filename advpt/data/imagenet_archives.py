@@ -41,6 +41,7 @@ class ImageNetPreparation(Preparation):
         train, val = self.folder / "images" / "train", self.folder / "images" / "val"
         if tars := inner_tars(train):
             self.sources.refuse_full_disk(sum(path.stat().st_size for path in tars))
+            remove_partial_classes(train)
             for tar in tqdm(tars, desc="unpack classes", unit="class", disable=None):
                 with files.atomic_folder(train / tar.stem) as partial:
                     archives.extract(tar, partial, self.budget)
@@ -107,6 +108,7 @@ def unpack_train(archive: Path, target: Path, budget: Budget) -> None:
     Raises:
         DataError: as :func:`advpt.data.archives.extract`.
     """
+    remove_partial_classes(target)
     with archives.opened(archive) as outer:
         if not isinstance(outer, tarfile.TarFile):
             raise DataError(f"{archive} is a zip; expected ILSVRC2012_img_train.tar with one tar per class inside")
@@ -123,6 +125,12 @@ def unpack_train(archive: Path, target: Path, budget: Budget) -> None:
                     tarfile.open(fileobj=outer.extractfile(member)) as inner,
                 ):
                     archives.extract_members(inner, f"{archive.name}/{member.name}", partial, budget)
+
+
+def remove_partial_classes(folder: Path) -> None:
+    """Remove the class folders that a killed run was filling."""
+    for path in folder.glob(".n*.partial"):
+        archives.remove(path)
 
 
 def inner_tars(folder: Path) -> list[Path]:

@@ -116,6 +116,10 @@ def test_damage_is_found(tiny_clip, images, tmp_path: Path, capsys) -> None:
     path.unlink()
     with pytest.raises(BankError, match=r"is missing; delete .* make it again: python -m advpt statistics RUN"):
         statistics.open_statistics(folder)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"shards": []}))
+    with pytest.raises(BankError, match="lists no file; expected shard"):
+        statistics.open_statistics(folder)
 
 
 def test_a_bank_is_found_by_its_prompts(tiny_clip, images, tmp_path: Path) -> None:

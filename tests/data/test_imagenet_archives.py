@@ -47,8 +47,10 @@ def test_class_tars_that_lie_in_train_are_unpacked(tmp_path: Path) -> None:
     for path in (train / wnid).iterdir():
         path.unlink()
     (train / wnid).rmdir()
+    (train / f".{wnid}-killed.partial").mkdir()
     assert prepare(made.facts, tmp_path, options()).ok
     assert (train / f"{wnid}.tar").is_file()
+    assert not list(train.glob(".*.partial"))  # what a killed run was filling
 
 
 @pytest.mark.parametrize("helper", ["ILSVRC2012_devkit_t12.tar.gz", "LOC_val_solution.csv"])
