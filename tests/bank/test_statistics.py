@@ -118,7 +118,7 @@ def test_damage_is_found(tiny_clip, images, tmp_path: Path, capsys) -> None:
         statistics.open_statistics(folder)
     manifest = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps(manifest | {"shards": []}))
-    with pytest.raises(BankError, match="lists no file; expected shard"):
+    with pytest.raises(BankError, match="lists no file; expected part-"):
         statistics.open_statistics(folder)
 
 
