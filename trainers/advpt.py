@@ -123,7 +123,6 @@ class CLIPTrainer(TrainerX):
     shares_test_banks: ClassVar[bool] = True  # its test banks serve other trainers, but those of attacks on its prompts
     trains_encoder: ClassVar[bool] = False  # the image encoder is trained: checkpoints of its size, banks of its own
     tunes_at_test_time: ClassVar[bool] = False  # prompts are tuned on every test image
-
     reads_class_names: bool = True  # classes of the same name cannot be told apart
     options: Settings  # the values of ``settings``
     bank_settings: BankSettings
@@ -313,10 +312,8 @@ class CLIPTrainer(TrainerX):
         lines = self.progress.watch.warnings()
         if isinstance(self.train_loader_x, BankLoader):
             bank = self.train_loader_x.bank
-            lines = [
-                *(f"training bank {bank.key[:12]}: {line}" for line in bank_rows(bank.embeddings, bank.ids)),
-                *lines,
-            ]
+            odd = bank_rows(bank.embeddings, bank.ids)
+            lines = [*(f"training bank {bank.key[:12]}: {line}" for line in odd), *lines]
         return [*self.set_up_warnings(), *lines, *self.loading_warnings]
 
     def model_inference(self, images: Tensor) -> Tensor:

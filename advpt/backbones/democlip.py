@@ -153,15 +153,9 @@ def pretrain(
     """
     if steps < 3:
         raise ConfigError(f"steps is {steps}; the learning-rate schedule needs at least 3")
-    tokenize = import_clip().tokenize
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    captions = rendered.all_captions()
-    tokens = tokenize(captions)
-    ids = torch.unique(tokens)
-    compact = torch.zeros(VOCABULARY, dtype=torch.long)
-    compact[ids] = torch.arange(len(ids))  # keeps the order, so the end token stays the largest
-    row_of = dict(zip(captions, compact[tokens]))
+    ids, row_of = _tokens_of_captions()
     model = build(len(ids), width, layers).train()
     with torch.no_grad():
         model.token_embedding.weight.copy_(untrained_rows(VOCABULARY, width)[ids])
@@ -196,6 +190,17 @@ def pretrain(
         if save_every and out and (step + 1) % save_every == 0:
             save(out, *shipped(step + 1))
     return shipped(steps)
+
+
+def _tokens_of_captions() -> tuple[Tensor, dict[str, Tensor]]:
+    """The ids ``[V]`` that occur in captions, and each caption as rows of a table of these alone. The order of ids is
+    kept, so the end token stays the largest."""
+    captions = rendered.all_captions()
+    tokens = import_clip().tokenize(captions)
+    ids = torch.unique(tokens)
+    compact = torch.zeros(VOCABULARY, dtype=torch.long)
+    compact[ids] = torch.arange(len(ids))
+    return ids, dict(zip(captions, compact[tokens]))
 
 
 def save(path: Path, state: dict[str, Tensor], about: dict[str, Any]) -> None:
