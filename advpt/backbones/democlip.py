@@ -140,16 +140,14 @@ def pretrain(
     save_every: int = 0,
     out: Path | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Pre-train from random weights; shows progress and logs the loss.
+    """Pre-train from random weights; shows progress and logs the loss. Returns the tensors to ship, and the metadata of
+    their file.
 
     Args:
         steps: of AdamW, at least 3.
         batch: captioned images per step.
         drawn: masks that the images are drawn from.
         save_every: steps from one saved file ``out`` to the next, 0 for none.
-
-    Returns:
-        the tensors to ship, and the metadata of their file.
     """
     if steps < 3:
         raise ConfigError(f"steps is {steps}; the learning-rate schedule needs at least 3")
