@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -30,7 +31,9 @@ def need(module: str, purpose: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        why = "is not installed" if getattr(error, "name", "") == module else f"cannot be imported: {first_words(error)}"
+        why = (
+            "is not installed" if getattr(error, "name", "") == module else f"cannot be imported: {first_words(error)}"
+        )
         raise WeightsError(
             f'{purpose} needs the package {module}, which {why}. Run pip install "advpt[{EXTRA_OF[module]}]"'
         ) from error
@@ -61,3 +64,16 @@ def tag(architecture: str, name: str) -> Mapping[str, Any]:
     """What open_clip's table says of published weights: repository, address, activation, preprocessing."""
     entry: dict[str, Any] = _open_clip().get_pretrained_cfg(architecture, name)
     return entry
+
+
+def quick_of_repository(repository: str) -> bool | None:
+    """Whether open_clip's table says quickgelu for the weights in a repository of the hub; None where it has none of
+    them, or open_clip is not installed."""
+    if importlib.util.find_spec("open_clip") is None:
+        return None
+    for name in architectures():
+        for each in tags(name):
+            entry = tag(name, each)
+            if "/".join(str(entry.get("hf_hub", "")).split("/")[:2]) == repository:
+                return bool(entry.get("quick_gelu", False))
+    return None

@@ -61,7 +61,9 @@ def from_clip_model(state: Mapping[str, Tensor], source: str) -> dict[str, Tenso
         else:
             target = _TOP.get(name) or (f"{_TOP[stem]}.{kind}" if stem in _TOP and kind in ("weight", "bias") else "")
         if not target:
-            raise WeightsError(f"{source} does not hold a CLIPModel of transformers, which has no tensor called {name!r}")
+            raise WeightsError(
+                f"{source} does not hold a CLIPModel of transformers, which has no tensor called {name!r}"
+            )
         made[target] = value
     for target, parts in attention.items():
         if len(parts) < 3:

@@ -104,7 +104,7 @@ class Repository:
             if path := self.cached(file):
                 return path
         reason = "the repository has none of them"
-        for file in files:
+        for file in files if not _offline() else ():
             try:
                 if self._download(file):
                     if path := self.cached(file):
@@ -113,9 +113,9 @@ class Repository:
             except WeightsError:
                 raise
             except Exception as error:  # noqa: BLE001 - of many kinds: no network, offline, gated, no such repository
-                reason = _why(error)
+                reason = _why(error).rstrip(".")
                 break
-        raise WeightsError(self._absent(files, reason))
+        raise WeightsError(self._absent(files, "HF_HUB_OFFLINE is set" if _offline() else reason))
 
     def optional(self, file: str) -> Path | None:
         """A file that the repository may lack, from the cache, else from the hub where that can be reached."""
@@ -145,10 +145,10 @@ class Repository:
         what = " or ".join(files)
         revision = f" --revision {shlex.quote(self.revision)}" if self.revision else ""
         return (
-            f"{self}: {what} is needed; it is not in the cache ({self.cache}), and downloading failed: {reason}. On a "
-            f"machine with a network run: hf download {self.name} {files[0]}{revision} --local-dir DIR (with all files "
-            "of the repository that are named here and in later messages), copy DIR, and give MODEL.BACKBONE.NAME "
-            f"local-dir:DIR; or copy that machine's {self.cache.name} into {cache_root()}"
+            f"{self}: {what} is needed; it is not in the cache ({self.cache}), and was not downloaded: {reason}. On a "
+            f'machine with a network run: hf download {self.name}{revision} --include "*.json" --include {files[0]} '
+            f"--local-dir DIR, copy DIR, and give MODEL.BACKBONE.NAME local-dir:DIR; or copy that machine's "
+            f"{self.cache.name} into {cache_root()}"
         )
 
 
@@ -201,8 +201,6 @@ def _sha256(path: Path) -> str:
 def _why(error: Exception) -> str:
     """Why the network did not help, in one line."""
     kind, line = type(error).__name__, first_words(error)
-    if _offline():
-        return "HF_HUB_OFFLINE is set"
     if kind == "GatedRepoError":
         return f"the repository is gated: accept its licence on the hub's page and set HF_TOKEN ({line})"
     if kind == "RepositoryNotFoundError":
@@ -227,8 +225,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Weights:
-    """The tensors of a weight file or of all its shards, the name of the file, and its SHA-256 (of shards: that of their
-    names and SHA-256)."""
+    """The tensors of a weight file or of all its shards, the name of the file, and its SHA-256 (of shards: that of
+    their names and SHA-256)."""
 
     tensors: dict[str, Tensor]
     file: str
@@ -255,5 +253,6 @@ def read_weights(place: Place, files: Sequence[str]) -> Weights:
         tensors |= read_state_dict(shard, WEIGHTS_LABEL)
         hashes[file] = _sha256(shard)
     if absent := sorted(listed.keys() ^ tensors.keys()):
-        raise WeightsError(f"the shards beside {path} do not hold what it lists: {absent[0]} and {len(absent)} in all")
+        first = f"{absent[0]} is the first of {len(absent)}"
+        raise WeightsError(f"the shards beside {path} do not hold what it lists: {first}")
     return Weights(tensors, path.name, digest(hashes))

@@ -1,7 +1,7 @@
 """The names of models that are not OpenAI's: the grammar of ``MODEL.BACKBONE.NAME``.
 
 ===================================  ===================================================================
-``open_clip:ARCHITECTURE/TAG``       published weights by open_clip's own names, ``open_clip:ViT-B-16/laion2b_s34b_b88k``
+``open_clip:ARCHITECTURE/TAG``       published weights by open_clip's names: ``open_clip:ViT-B-32/laion2b_e16``
 ``open_clip:ARCHITECTURE``           an architecture of open_clip's for the file in ``MODEL.WEIGHTS``
 ``hf-hub:ORG/REPO[@REVISION]``       a repository of the Hugging Face hub, ``hf-hub:chs20/fare2-clip``
 ``local-dir:FOLDER``                 a folder with the same files
