@@ -13,13 +13,15 @@ from advpt.errors import WeightsError
 _TOP = {
     "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
     "text_model.embeddings.position_embedding.weight": "positional_embedding",
-    "text_model.final_layer_norm": "ln_final",
     "vision_model.embeddings.class_embedding": "visual.class_embedding",
     "vision_model.embeddings.patch_embedding.weight": "visual.conv1.weight",
     "vision_model.embeddings.position_embedding.weight": "visual.positional_embedding",
+    "logit_scale": "logit_scale",
+}
+_NORMS = {
+    "text_model.final_layer_norm": "ln_final",
     "vision_model.pre_layrnorm": "visual.ln_pre",  # transformers' spelling
     "vision_model.post_layernorm": "visual.ln_post",
-    "logit_scale": "logit_scale",
 }
 _PROJECTIONS = {"text_projection.weight": "text_projection", "visual_projection.weight": "visual.proj"}
 _BLOCK = {
@@ -59,7 +61,9 @@ def from_clip_model(state: Mapping[str, Tensor], source: str) -> dict[str, Tenso
                 continue
             target = f"{prefix}.{_BLOCK[part]}.{kind}" if part in _BLOCK else ""
         else:
-            target = _TOP.get(name) or (f"{_TOP[stem]}.{kind}" if stem in _TOP and kind in ("weight", "bias") else "")
+            target = _TOP.get(name) or (
+                f"{_NORMS[stem]}.{kind}" if stem in _NORMS and kind in ("weight", "bias") else ""
+            )
         if not target:
             raise WeightsError(
                 f"{source} does not hold a CLIPModel of transformers, which has no tensor called {name!r}"
