@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from advpt import additions
+from advpt.backbones import extras
 from advpt.errors import RecordError, shown
 from advpt.evaluation.intervals import Runs, wilson
 from advpt.files import digest, read_json, write_json
@@ -445,7 +446,12 @@ def observe(seconds: float, device: torch.device) -> Observed:
         seconds=round(seconds, 2),
         memory=memory,
         host=Host(platform.machine(), os.cpu_count(), str(device), torch.get_num_threads()),
-        versions={"advpt": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
+        versions={
+            "advpt": __version__,
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+            **extras.versions(),
+        },
         revision=revision(),
     )
 
