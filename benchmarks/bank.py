@@ -18,7 +18,7 @@ from common import Row, alternate, device, matrix_rate, median, peak_memory
 from PIL import Image
 
 from advpt.attacks import parse
-from advpt.backbones.clip import OFFICIAL, Backbone, build
+from advpt.backbones.clip import OFFICIAL, Backbone, backbone_of, build
 from advpt.backbones.precision import in_precision
 from advpt.bank.cache import BankCache
 from advpt.data.images import ImageSet, Preprocessing, Sample
@@ -28,7 +28,7 @@ STEPS = 10
 
 def backbone(name: str = "ViT-B/16") -> Backbone:
     torch.manual_seed(0)
-    return Backbone(name, build(OFFICIAL[name]), device())
+    return backbone_of(name, build(OFFICIAL[name]), device())
 
 
 def photographs(folder: Path, n: int, size: int = 224) -> ImageSet:
@@ -139,9 +139,9 @@ def step(encode, pixels: torch.Tensor) -> None:
 
 def image_flops(clip: Backbone) -> float:
     """Of one image's forward pass: the products of its blocks and its patch embedding."""
-    arch = clip.architecture
-    if not isinstance(arch.vision_layers, int) or arch.patch is None:
+    card = clip.card.image
+    if card.tokens is None:
         raise TypeError(f"{clip.name} is no ViT")
-    d, tokens = arch.vision_width, (arch.resolution // arch.patch) ** 2 + 1
-    blocks = arch.vision_layers * (2 * 12 * d * d * tokens + 2 * 2 * d * tokens * tokens)
-    return blocks + 2 * 3 * arch.patch**2 * d * (tokens - 1)
+    d, tokens, (height, width) = card.width, card.tokens, card.size
+    blocks = card.blocks * (2 * 12 * d * d * tokens + 2 * 2 * d * tokens * tokens)
+    return blocks + 2 * 3 * height * width * d

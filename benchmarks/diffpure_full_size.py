@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from advpt.attacks.noise import SampleNoise
-from advpt.backbones.clip import OFFICIAL, Backbone, build
+from advpt.backbones.clip import OFFICIAL, backbone_of, build
 from advpt.data.images import Preprocessing, read_image
 from advpt.defenses import adm
 from advpt.defenses.diffpure import DiffPure, UNet
@@ -39,7 +39,7 @@ def main() -> None:
     torch.manual_seed(0)
     started = time.monotonic()
     pixels = torch.stack([read_image(path, Preprocessing((224, 224), "bicubic"))[0] for path in args.photos])
-    clip = Backbone("ViT-B/16", build(OFFICIAL["ViT-B/16"]))
+    clip = backbone_of("ViT-B/16", build(OFFICIAL["ViT-B/16"]))
     say(f"{len(pixels)} photographs and a random ViT-B/16", started)
     started = time.monotonic()
     unet = adm.build(adm.ADM_256).eval().requires_grad_(False)

@@ -12,7 +12,7 @@ from common import Row, alternate, device, median
 from tuning_step import BATCH, Step, text_tower
 
 from advpt.attacks import parse
-from advpt.backbones.clip import Architecture, Backbone, build
+from advpt.backbones.clip import Architecture, backbone_of, build
 from advpt.bank.cache import BankCache
 from advpt.tuning.loader import BankLoader
 
@@ -30,7 +30,7 @@ def run(quick: bool = False) -> list[Row]:
     model = text_tower()
     step = Step(model, 37, 32)
     torch.manual_seed(0)
-    small = Backbone("small", build(Architecture(512, 224, 1, 64, 32, 77, 49408, 64, 1)), device())
+    small = backbone_of("small", build(Architecture(512, 224, 1, 64, 32, 77, 49408, 64, 1)), device())
     with tempfile.TemporaryDirectory() as folder:
         images = photographs(Path(folder, "images"), n)
         bank_cache = BankCache(Path(folder, "banks"), small, lambda: small, chunk=32)

@@ -18,13 +18,13 @@ import json, sys, tempfile
 from pathlib import Path
 import torch
 from advpt.attacks import parse
-from advpt.backbones.clip import Architecture, Backbone, build
+from advpt.backbones.clip import Architecture, backbone_of, build
 from advpt.bank.cache import BankCache
 from advpt.data.images import ImageSet, Preprocessing, Sample
 from common import peak_memory
 folder, n, chunk, bare = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "bare"
 torch.manual_seed(0)
-clip = Backbone("small", build(Architecture(64, 224, 1, 64, 32, 77, 49408, 64, 1)))
+clip = backbone_of("small", build(Architecture(64, 224, 1, 64, 32, 77, 49408, 64, 1)))
 files = sorted(folder.glob("*.jpg"))
 samples = tuple(Sample(f"{i:05d}.jpg", str(files[i % len(files)]), i % 2) for i in range(n))
 images = ImageSet("bench", "test", samples, ("one", "two"), Preprocessing((224, 224), "bicubic"))

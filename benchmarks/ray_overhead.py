@@ -25,14 +25,14 @@ ATTACK = "pgd{}-fkl@8"
 def bank_cache(root: Path, engine: str):
     import torch
 
-    from advpt.backbones.clip import Backbone
+    from advpt.backbones.clip import backbone_of
     from advpt.backbones.democlip import FILES, NAME, load
     from advpt.bank.cache import BankCache
     from advpt.bank.on_ray import filler
     from advpt.cluster import Engine
 
     torch.set_num_threads(1)
-    backbone = Backbone(NAME, load(FILES[NAME]))
+    backbone = backbone_of(NAME, load(FILES[NAME]))
     return BankCache(root, backbone, lambda: backbone, fill=filler(Engine(engine, cpus=1)))
 
 

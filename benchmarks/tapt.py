@@ -12,10 +12,10 @@ from common import Row, alternate, device, median
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from advpt.backbones.clip import OFFICIAL, Backbone, build, load_backbone
+from advpt.backbones.clip import OFFICIAL, Backbone, backbone_of, build, load_backbone
+from advpt.backbones.shim import import_clip
 from advpt.prompts.classifier import from_templates
 from advpt.prompts.learner import PromptLearner
-from advpt.prompts.text_encoder import TextEncoder, tokenize
 from advpt.settings import BackboneSettings, ContextSettings
 from advpt.tuning.test_time import BETAS, DECAY, EPS, PromptedCLIP, Tuner, TuningConfig
 
@@ -33,8 +33,8 @@ def make(backbone: Backbone, design: str, classes: int, depth: int, batch: int) 
     )
     names = DIGITS if classes == len(DIGITS) else [f"class name {i}" for i in range(classes)]
     start = torch.Generator().manual_seed(0)
-    encoder = TextEncoder(backbone.model)
-    learner = PromptLearner(encoder, names, settings, start, backbone.architecture).to(device())
+    encoder = backbone.text
+    learner = PromptLearner(encoder, names, settings, start, backbone.card).to(device())
     fixed = from_templates(encoder, names, ["a photo of a {}."], backbone.logit_scale).features
     tower = backbone.image.visual
     shape = (len(tower.positional_embedding) + 2, tower.positional_embedding.shape[1])
@@ -47,7 +47,7 @@ def make(backbone: Backbone, design: str, classes: int, depth: int, batch: int) 
 
 def text_over_all_positions(clip, learner: PromptLearner) -> Tensor:
     """Text features as CoOp-style code computes them: 77 positions of every class."""
-    tokens = tokenize([f"X X of a {name}." for name in learner.classnames]).to(device())
+    tokens = import_clip().tokenize([f"X X of a {name}." for name in learner.classnames]).to(device())
     x = clip.token_embedding(tokens)
     x = torch.cat([x[:, :1], learner.ctx.expand(len(x), -1, -1), x[:, 3:]], 1) + clip.positional_embedding
     x = x.permute(1, 0, 2)
@@ -170,7 +170,7 @@ def run(quick: bool = False) -> list[Row]:
         rows.append(compare(demo, design, 10, 3, images, 2 if quick else 3, said))
     if torch.cuda.is_available():
         torch.manual_seed(0)
-        large = Backbone("ViT-B/32", build(OFFICIAL["ViT-B/32"]), device())
+        large = backbone_of("ViT-B/32", build(OFFICIAL["ViT-B/32"]), device())
         pixels = torch.rand(32, 3, 224, 224, device=device())
         for design in DESIGNS:
             rows.append(compare(large, design, 37, 9, pixels, 3, "random weights"))

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from common import Row, alternate, device, matrix_rate, median, peak_memory
 from torch import Tensor
 
-from advpt.backbones.clip import OFFICIAL, Backbone, build
+from advpt.backbones.clip import OFFICIAL, Backbone, backbone_of, build
 from advpt.backbones.precision import half_precision
+from advpt.backbones.shim import import_clip
 from advpt.prompts.learner import PromptLearner
-from advpt.prompts.text_encoder import TextEncoder, tokenize
 from advpt.settings import ContextSettings
 
 WANTED = {37: 8.0, 101: 8.0, 397: 15.0}
@@ -25,15 +25,16 @@ REPEATS = {10: 15, 37: 9, 101: 7, 397: 5, 1000: 3}
 BATCH = 32
 
 
-def text_tower(name: str = "ViT-B/16"):
+def text_tower(name: str = "ViT-B/16") -> Backbone:
     """A CLIP with the text tower of ``name`` and one block of the image tower, which is not looked at here."""
     torch.manual_seed(0)
-    return Backbone(name, build(dataclasses.replace(OFFICIAL[name], vision_layers=1)), device()).model
+    return backbone_of(name, build(dataclasses.replace(OFFICIAL[name], vision_layers=1)), device())
 
 
 def coop_forward(model, prompts: PromptLearner, names: list[str]) -> Tensor:
     """What CoOp computes, with the context at the end position: every prompt over all 77 positions."""
-    tokens = tokenize([" ".join(["X"] * prompts.n_ctx) + f" {name}." for name in names]).to(prompts.ctx.device)
+    tokens = import_clip().tokenize([" ".join(["X"] * prompts.n_ctx) + f" {name}." for name in names])
+    tokens = tokens.to(prompts.ctx.device)
     rows = model.token_embedding(tokens)
     context = prompts.ctx if prompts.csc else prompts.ctx.expand(len(names), -1, -1)
     x = torch.cat([rows[:, :1], context, rows[:, 1 + prompts.n_ctx :]], 1) + model.positional_embedding
@@ -44,13 +45,13 @@ def coop_forward(model, prompts: PromptLearner, names: list[str]) -> Tensor:
 class Step:
     """A tuning step with random embeddings: text features, logits, cross-entropy, gradient of the context."""
 
-    def __init__(self, model, classes: int, vectors: int, seed: int = 0, precision: str = "fp32") -> None:
-        self.model, self.names, self.precision = model, [f"class name {i}" for i in range(classes)], precision
-        self.encoder = TextEncoder(model)
+    def __init__(self, clip: Backbone, classes: int, vectors: int, seed: int = 0, precision: str = "fp32") -> None:
+        self.model, self.names, self.precision = clip.model, [f"class name {i}" for i in range(classes)], precision
+        self.encoder = clip.text
         generator = torch.Generator().manual_seed(seed)
         settings = ContextSettings(vectors, False, "", "end", precision)
         self.prompts = PromptLearner(self.encoder, self.names, settings, generator).to(device())
-        self.features = F.normalize(torch.randn(BATCH, model.text_projection.shape[1], generator=generator), dim=-1)
+        self.features = F.normalize(torch.randn(BATCH, clip.card.embed_dim, generator=generator), dim=-1)
         self.features = self.features.to(device())
         self.labels = torch.randint(classes, (BATCH,), generator=generator).to(device())
 

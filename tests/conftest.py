@@ -135,6 +135,19 @@ def tiny_clip(tiny_state: State) -> Backbone:
     return from_state("tiny", tiny_state, "the test suite")
 
 
+class Towers(tuple):
+    """OpenAI's model and our encoder on the same weights (both frozen)."""
+
+    def __repr__(self) -> str:
+        return "<towers>"
+
+
+@pytest.fixture(scope="module")
+def towers(tiny_state: State) -> Towers:
+    made = from_state("tiny", tiny_state, "the test suite")
+    return Towers((made.model, made.text))
+
+
 @pytest.fixture(scope="session")
 def tiny_weights(tiny_state: State, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The weights of :func:`tiny_clip` as a state-dict file."""

@@ -53,9 +53,9 @@ def openai_format() -> Backbone:
 def keys(backbone: Backbone) -> dict[str, str]:
     samples = tuple(Sample(f"set/c{i % 3}/{i}.png", f"/nowhere/{i}.png", i % 3) for i in range(7))
     images = ImageSet("Set", "test", samples, ("red fox", "owl", "sea"), Preprocessing((32, 32), "bicubic"))
-    size = backbone.architecture.embed_dim
+    size = backbone.card.embed_dim
     classifier = Classifier(fixed(torch.Size((3, size))), 100.0)
-    visual = fixed(torch.Size((2, 2, backbone.architecture.vision_width)))
+    visual = fixed(torch.Size((2, 2, backbone.card.image.width)))
     through = Classifier(classifier.features, classifier.scale, visual=visual)
     bank_cache = BankCache(Path("nowhere"), backbone, lambda: backbone, chunk=4)
     defended = DefendedInput(parse_all(("rescale",))[0].build(torch.device("cpu")), 3)

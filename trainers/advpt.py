@@ -31,8 +31,10 @@ from advpt.attacks import parse
 from advpt.attacks.pgd import PROFILES
 from advpt.attacks.spec import parse_training
 from advpt.attacks.surrogate import Surrogate, load_surrogate
-from advpt.backbones.clip import OFFICIAL, Backbone, load_backbone
+from advpt.backbones.backbone import Backbone
+from advpt.backbones.clip import find_card, load_backbone
 from advpt.backbones.precision import half_precision
+from advpt.backbones.text_encoder import TextEncoder
 from advpt.bank.cache import AttackRequest, BankCache
 from advpt.bank.cost import timed
 from advpt.bank.on_ray import filler
@@ -55,7 +57,6 @@ from advpt.prompts.classifier import Classifier, from_templates
 from advpt.prompts.cuda_graph import TextFeatures
 from advpt.prompts.image_encoder import with_visual_prompts
 from advpt.prompts.learner import PromptLearner, check_layout
-from advpt.prompts.text_encoder import TextEncoder, class_tokens
 from advpt.settings import (
     BackboneSettings,
     BankSettings,
@@ -190,7 +191,7 @@ class CLIPTrainer(TrainerX):
         listing.require_unicode(self.classnames, f"the classes of {cfg.DATASET.NAME}")
         self.backbone = load_backbone(backbone, self.device)
         self.backbone.require_size(cfg.INPUT.SIZE)
-        self.encoder = TextEncoder(self.backbone.model)
+        self.encoder = self.backbone.text
         self.bank_cache = BankCache(
             root=self.bank_settings.dir,
             backbone=self.backbone,
@@ -307,7 +308,8 @@ class CLIPTrainer(TrainerX):
         """Classes that the text cannot tell apart."""
         if not self.reads_class_names:
             return []
-        return same_prompts(self.classnames, [tuple(class_tokens(name)) for name in self.classnames])
+        pieces = self.backbone.tokenizer.class_pieces
+        return same_prompts(self.classnames, [tuple(pieces(name)) for name in self.classnames])
 
     def warnings(self) -> list[str]:
         """Signs that something is wrong without an error (:mod:`advpt.detectors`), for the record."""
@@ -322,7 +324,7 @@ class CLIPTrainer(TrainerX):
         if self.backbone.image is None:
             self.backbone = self.bank_cache.load()
             self.bank_cache = dataclasses.replace(self.bank_cache, backbone=self.backbone)
-            self.encoder = TextEncoder(self.backbone.model)
+            self.encoder = self.backbone.text
         classifier = self.classifier()
         encode = with_visual_prompts(self.backbone.require_image(), classifier.visual)
         return classifier.logits(encode(to_pixels(images, self.cfg)))
@@ -506,8 +508,8 @@ class PromptTrainer(GradientTrainer):
     def check_cfg(self, cfg: Any) -> None:
         super().check_cfg(cfg)
         context, name = self.settings.from_cfg(cfg).context(self.layout), cfg.MODEL.BACKBONE.NAME
-        if name in OFFICIAL:
-            check_layout(context, OFFICIAL[name], name)
+        if card := find_card(name):
+            check_layout(context, card, name)
 
     def build_model(self) -> None:
         super().build_model()
@@ -517,8 +519,7 @@ class PromptTrainer(GradientTrainer):
     def build_prompts(self) -> None:
         """The learnable part: the prompt learner is all that Dassl registers, saves and switches to training."""
         start = torch.Generator().manual_seed(self.seed)
-        architecture = self.backbone.architecture
-        learner = self.learner(self.encoder, self.classnames, self.context, start, architecture)
+        learner = self.learner(self.encoder, self.classnames, self.context, start, self.backbone.card)
         self.prompt_learner = learner.to(self.device)
         self.untrained = learner.ctx.detach().clone() if learner.n_ctx else None
         self.optim, self.sched = build_optim(self.prompt_learner, self.cfg.OPTIM)

@@ -8,7 +8,6 @@ loss they get. Evaluation makes its attacks anew on the tuned encoder: its hash 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,6 @@ from torch import Tensor, nn
 from advpt.attacks import parse
 from advpt.attacks.base import Attack
 from advpt.attacks.spec import AttackSpec, parse_training
-from advpt.backbones.clip import Backbone
 from advpt.evaluation.saved_run import IMAGE_ENCODER, load_image_encoder
 from advpt.files import write_json
 from advpt.prompts import exchange
@@ -91,8 +89,7 @@ class EncoderTrainer(GradientTrainer):
 
     def use_encoder_as_it_is(self) -> None:
         """Evaluate a frozen copy with a hash of its own, so that no other run has its banks."""
-        frozen = Backbone(self.backbone.name, copy.deepcopy(self.backbone.model), self.device)
-        self.bank_cache = self.bank_cache.with_backbone(frozen)
+        self.bank_cache = self.bank_cache.with_backbone(self.backbone.copy())
 
     def point(self) -> dict[str, Any]:
         self.use_encoder_as_it_is()

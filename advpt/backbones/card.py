@@ -11,12 +11,16 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from advpt.errors import WeightsError
+from advpt.files import digest, tensor_digest
 
 JSON = None | bool | int | float | str | Sequence["JSON"] | Mapping[str, "JSON"]
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+HEAD_WIDTH = 64  # of every head in OpenAI's model code
 QUICKGELU, GELU, TANH_GELU = "quickgelu", "gelu", "gelu_tanh"
 RESIZE = ("shortest", "squash")  # the shorter side and a crop; both sides
 POOLS = ("class", "mean", "map", "attention")  # a token, all patches, a query that attends, a ResNet's
@@ -34,9 +38,10 @@ class ImageCard:
         eps: of its norms.
         kind: ``vit`` (OpenAI's and open_clip's), ``resnet`` (OpenAI's) or ``timm``.
         family: what it is called in messages: ``ViT``, ``ResNet``, ``ConvNeXt``.
-        width: of its tokens. None, as the two below, where it has no tokens that prompts can stand among.
-        blocks: residual blocks.
-        tokens: of an image: class token if there is one, registers and patches.
+        width: of its tokens, or of a ResNet's first layer.
+        blocks: residual blocks of a transformer.
+        tokens: of an image: class token if there is one, registers and patches. None where there are none that prompts
+            can stand among.
         pool: how the feature is made of the tokens.
         norm_last: whether the last norm comes behind the pooling.
     """
@@ -62,10 +67,26 @@ class ImageCard:
         """Whether visual prompts can stand among its tokens, and TAPT's statistics be taken of them."""
         return self.tokens is not None
 
-    def reads(self) -> dict[str, JSON]:
+    def reading(self) -> dict[str, JSON]:
         """What turns its tensors into numbers, for digests and records; preprocessing is in the keys of banks."""
         left_out = ("interpolation", "resize", "family", "width", "blocks", "tokens")
         return {name: value for name, value in fields(self).items() if name not in left_out}
+
+    def read_otherwise(self) -> dict[str, JSON] | None:
+        """:meth:`reading`; None where OpenAI's code turns such tensors into the same numbers."""
+        vit = self.kind != "resnet"
+        openai = dataclasses.replace(
+            self,
+            activation=QUICKGELU if vit else "",
+            heads=(self.width or 0) * (1 if vit else 32) // HEAD_WIDTH,
+            eps=1e-5,
+            kind="vit" if vit else "resnet",
+            pool="class" if vit else "attention",
+            norm_last=False,
+            mean=CLIP_MEAN,
+            std=CLIP_STD,
+        )
+        return None if self.reading() == openai.reading() else self.reading()
 
 
 @dataclass(frozen=True)
@@ -110,11 +131,22 @@ class TextCard:
     def shares_prefix(self) -> bool:
         """Whether what prompts have in common at their beginning is computed once, and their padding never: a causal
         tower that is read at the end token. Elsewhere every position is part of the feature."""
-        return self.causal and self.reads == "end"
+        return self.causal and self.reads == "end" and bool(self.start)
 
     def reading(self) -> dict[str, JSON]:
         """What turns its tensors into numbers, for digests and records."""
         return {name: value for name, value in fields(self).items() if name not in ("vocabulary", "width", "blocks")}
+
+    def read_otherwise(self) -> dict[str, JSON] | None:
+        """:meth:`reading`; None where OpenAI's code turns such tensors into the same numbers."""
+        openai = openai_text(self.context, self.vocabulary, self.width, self.blocks)
+        return None if self == openai else self.reading()
+
+
+def openai_text(context: int, vocabulary: int, width: int, blocks: int) -> TextCard:
+    """A text tower of these sizes as OpenAI's code reads it; start and end are the last rows of its table."""
+    heads = max(1, width // HEAD_WIDTH)
+    return TextCard(context, vocabulary, width, heads, blocks, start=(vocabulary - 2,), end=vocabulary - 1)
 
 
 @dataclass(frozen=True)
@@ -150,3 +182,9 @@ def fields(card: ImageCard | TextCard | Card) -> dict[str, JSON]:
         return [plain(each) for each in value] if isinstance(value, list | tuple) else value  # type: ignore[return-value]
 
     return {name: plain(value) for name, value in dataclasses.asdict(card).items()}
+
+
+def digest_of_tower(tensors: Mapping[str, Tensor], card: ImageCard | TextCard) -> str:
+    """SHA-256 of a tower: of its tensors, and of how they are read where OpenAI's code would read them otherwise."""
+    reads, sha = card.read_otherwise(), tensor_digest(tensors)
+    return sha if reads is None else digest({"tensors": sha, "reads": reads})

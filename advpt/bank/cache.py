@@ -16,7 +16,7 @@ from torch import Tensor
 from advpt.attacks.base import Attack
 from advpt.attacks.spec import AttackSpec
 from advpt.attacks.surrogate import Surrogate
-from advpt.backbones.clip import Backbone
+from advpt.backbones.backbone import Backbone
 from advpt.backbones.precision import in_precision
 from advpt.bank.build import Attacker, BankTarget, Fill, Work, build_banks, fill_here, shard_rows
 from advpt.bank.defended_input import UNDEFENDED, AdaptiveTarget, DefendedInput

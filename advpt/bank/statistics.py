@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from advpt import additions
-from advpt.backbones.clip import Backbone
+from advpt.backbones.backbone import Backbone
 from advpt.bank.build import environment
 from advpt.bank.spec import FORMAT, AdversarialSet, differences
 from advpt.bank.store import (
@@ -40,7 +40,7 @@ from advpt.data.images import ImageSet
 from advpt.errors import BankError, BankMismatchError, ConfigError, unknown_name
 from advpt.files import FileLock, digest
 from advpt.progress import Bar
-from advpt.prompts.image_encoder import image_features, visual_digest
+from advpt.prompts.image_encoder import visual_digest
 
 log = logging.getLogger(__name__)
 
@@ -138,12 +138,11 @@ class Source:
 
 def looked_through(backbone: Backbone, visual: Tensor) -> dict[str, Any]:
     """The fields of whose statistics they are: weights and prompts ``[J, n, D_v]``, and the shape that follows."""
-    arch = backbone.architecture
-    patches = (arch.resolution // arch.patch) ** 2 if arch.patch else 0
+    card = backbone.card.image
     return {
         "encoder": {"image": backbone.image_digest, "visual_prompt": visual_digest(visual)},
-        "blocks": arch.vision_layers,
-        "tokens": 1 + patches + visual.shape[1],
+        "blocks": card.blocks,
+        "tokens": (card.tokens or 0) + visual.shape[1],
     }
 
 
@@ -166,7 +165,7 @@ def measure(backbone: Backbone, visual: Tensor, source: Source, workers: int = 0
     with Bar("statistics", len(source.images), "image") as bar:
         for pixels in source.batches(workers):
             hidden_states: list[Tensor] = []
-            image_features(encoder, pixels.to(backbone.device), visual, hidden_states)
+            encoder.features(pixels.to(backbone.device), visual, hidden_states)
             statistics.update(torch.stack([x.cpu() for x in hidden_states], 1))
             bar.update(len(pixels))
     return statistics

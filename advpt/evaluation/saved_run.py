@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from advpt import additions
-from advpt.backbones.clip import Backbone, load_backbone
+from advpt.backbones.backbone import Backbone
+from advpt.backbones.clip import load_backbone
+from advpt.backbones.text_encoder import TextEncoder
 from advpt.checkpoints import load_checkpoint
 from advpt.errors import RecordError, WeightsError
 from advpt.evaluation import run_folder
@@ -26,7 +28,6 @@ from advpt.prompts.classifier import Classifier, from_templates
 from advpt.prompts.conditional import ConditionalLearner
 from advpt.prompts.image_encoder import with_visual_prompts
 from advpt.prompts.learner import PromptLearner, prompt_tensors
-from advpt.prompts.text_encoder import TextEncoder
 from advpt.settings import BackboneSettings, ContextSettings
 from advpt.tuning import linear_probe
 
@@ -75,9 +76,9 @@ def load_run(
     backbone = load_backbone(_backbone_settings(folder, about, weights), device)
     trained_on = ("image",) if path == probe else ("text",) if place else ("text", "image")
     exchange.require_towers(about, str(path), backbone, trained_on)
-    encoder, names = TextEncoder(backbone.model), tuple(about["classnames"])
+    encoder, names = backbone.text, tuple(about["classnames"])
     if path == probe:
-        fitted = linear_probe.load(path, len(names), backbone.architecture.embed_dim)
+        fitted = linear_probe.load(path, len(names), backbone.card.embed_dim)
         return SavedModel(backbone, fitted.classifier(backbone.device), names)
     zero_shot = from_templates(encoder, names, tuple(about["templates"]), backbone.logit_scale)
     if place == exchange.FOLDER:
@@ -85,7 +86,7 @@ def load_run(
         return SavedModel(backbone, learner.classifier(encoder, backbone.logit_scale, zero_shot.features), names)
     if place == IMAGE_ENCODER:
         load_image_encoder(path, backbone)
-        backbone = Backbone(backbone.name, backbone.model, device)  # whose hash is that of the trained tower
+        backbone = backbone.copy()  # whose hash is that of the trained tower
     return SavedModel(backbone, zero_shot, names)
 
 
@@ -113,7 +114,7 @@ def _learner(
     towers = ("text", "image") if conditional else exchange.towers_of(context)
     exchange.require_towers(about, str(path), backbone, towers)
     kind = ConditionalLearner if conditional else PromptLearner
-    learner = kind(encoder, names, context, torch.Generator().manual_seed(0), backbone.architecture)
+    learner = kind(encoder, names, context, torch.Generator().manual_seed(0), backbone.card)
     learner = learner.to(backbone.device)
     learner.load_context(state, str(path))
     return learner

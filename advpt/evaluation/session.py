@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from advpt.backbones import democlip
-from advpt.backbones.clip import Backbone
+from advpt.backbones.backbone import Backbone
+from advpt.backbones.text_encoder import TextEncoder
 from advpt.bank.cache import BankCache
 from advpt.bank.store import Bank
 from advpt.data.images import ImageSet
@@ -25,7 +26,6 @@ from advpt.evaluation.protocols import recorded, threats
 from advpt.evaluation.record import Record, RunFacts, TrainingFacts, WordFacts
 from advpt.files import digest
 from advpt.prompts import words
-from advpt.prompts.text_encoder import TextEncoder
 from advpt.schema import from_json, to_json
 from advpt.settings import UNRECORDED_LEAVES, EvalSettings
 
@@ -162,8 +162,9 @@ def nearest_words(
     """
     file = democlip.FILES.get(backbone.name)  # the other rows of its table were never trained
     only = democlip.trained_token_ids(file) if file and not own_weights else None
-    table = encoder.token_embedding.weight.detach()
-    return from_json(WordFacts, {name: words.describe(each, table, k, only) for name, each in contexts.items()})
+    table, tokenizer = encoder.token_embedding.weight.detach(), encoder.tokenizer
+    facts = {name: words.describe(tokenizer, each, table, k, only) for name, each in contexts.items()}
+    return from_json(WordFacts, facts)
 
 
 def result_lines(entry: Record, primary: bool) -> list[str]:

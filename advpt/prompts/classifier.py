@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from advpt.backbones.text_encoder import TextEncoder
 from advpt.errors import PromptError
 from advpt.files import tensor_digest
-from advpt.prompts.text_encoder import TextEncoder
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,6 +24,6 @@ def workers(report: Report) -> int:
     return 0 if report.small else min(8, os.cpu_count() or 1)
 
 
-def text_model(name: str, report: Report):
+def text_model(name: str, report: Report) -> Backbone:
     """A CLIP with the text tower of ``name``; DemoCLIP where sizes are small."""
-    return backbone(name, report).model if report.small else text_tower(name)
+    return backbone(name, report) if report.small else text_tower(name)

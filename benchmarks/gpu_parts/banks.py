@@ -29,7 +29,7 @@ def run(report: Report) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             clip = backbone(name, report)
-            images = photographs(Path(folder, "images"), 2 if report.small else 256, clip.architecture.resolution)
+            images = photographs(Path(folder, "images"), 2 if report.small else 256, clip.card.image.size[0])
             few = images.first(128 if name == "ViT-B/16" else 32)  # for float32, whose passes take long
             original = original_seconds(report, clip, few)
             for precision in PRECISIONS[:1] if report.small else PRECISIONS:

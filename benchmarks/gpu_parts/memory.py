@@ -35,7 +35,7 @@ def run(report: Report) -> None:
     messages = Messages()
     logging.getLogger("advpt").addHandler(messages)
     with tempfile.TemporaryDirectory() as folder:
-        images = bank.photographs(Path(folder, "images"), many, clip.architecture.resolution)
+        images = bank.photographs(Path(folder, "images"), many, clip.card.image.size[0])
 
         def build(name: str, n: int) -> torch.Tensor:
             cache = BankCache(Path(folder, name), clip, lambda: clip, chunk=CHUNK, workers=workers(report))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from advpt.errors import PromptError
 from advpt.prompts.classifier import Classifier, from_templates
-from advpt.prompts.text_encoder import tokenize
+from tests.helpers.prompts import tokenize
 
 # --- classifier ---------------------------------------------------------------------------------------------------
 
