@@ -109,7 +109,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     register_plugins()
     from dassl.config import get_cfg_default
 
-    from advpt.backbones.find import settle
+    from advpt.backbones.load import settle
     from advpt.data.listing import require_unicode
     from advpt.evaluation.run_folder import usual_folder
 

@@ -7,17 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from yacs.config import CfgNode
-
 from advpt.backbones import card as cards
-from advpt.backbones import clip, configs, extras, hub, names, pieces
+from advpt.backbones import configs, extras, hub, names, pieces
 from advpt.backbones.card import Card
 from advpt.backbones.configs import Read
 from advpt.backbones.hub import Folder, Place, Repository
 from advpt.backbones.names import Source
 from advpt.backbones.pieces import TokenizerFile
-from advpt.errors import AdvPTError, ConfigError, DataError, WeightsError
-from advpt.settings import BackboneSettings
+from advpt.errors import AdvPTError, WeightsError
 
 CONFIGS = ("open_clip_config.json", "config.json")
 
@@ -169,58 +166,8 @@ def missing(name: str) -> str:
 
 
 def is_known_here(name: str) -> bool:
-    """Whether :func:`find_card` needs no connection."""
+    """Whether :func:`find_model` needs no connection."""
     source = names.parse(name)
     if source is None or source.kind != names.HUB:
         return True
     return any(Repository(source.repository, source.revision).has(file) for file in CONFIGS)
-
-
-def find_card(name: str, activation: str = "") -> Card | None:
-    """A model's card, by its name alone; None for a label of a file. The tokens of a ``tokenizer.json`` are missing in
-    it. Arguments and errors are those of :func:`find_model`."""
-    model = find_model(name, activation)
-    return model.card() if model is not None else clip.find_card(names.canonical(name))
-
-
-def settle(cfg: CfgNode) -> None:
-    """Fill what a configuration leaves to the model (``INPUT.SIZE`` of 0, empty ``INPUT.INTERPOLATION`` and
-    ``INPUT.RESIZE``), and write its name in the one spelling.
-
-    Raises:
-        ConfigError: no such name, or nothing is known of the model. DataError: preprocessing that is not the model's.
-        WeightsError: the model's configuration is not there or cannot be run.
-    """
-    settings, inputs = BackboneSettings.from_cfg(cfg), cfg.INPUT
-    ours = names.parse(settings.name) is None
-    if ours and any(inputs.SIZE) and inputs.INTERPOLATION:
-        return
-    name = names.canonical(settings.name)
-    card = find_card(name, settings.activation)
-    if card is None:
-        raise ConfigError(
-            f"INPUT.SIZE is {tuple(inputs.SIZE)} and INPUT.INTERPOLATION {inputs.INTERPOLATION!r}: they are left to the "
-            f'model, and nothing is known of {name!r} by its name; give both, for instance INPUT.SIZE "(224,224)" '
-            "INPUT.INTERPOLATION bicubic"
-        )
-    image = card.image
-    given = {"SIZE": tuple(inputs.SIZE), "INTERPOLATION": inputs.INTERPOLATION, "RESIZE": inputs.RESIZE}
-    wanted = {"SIZE": image.size, "INTERPOLATION": image.interpolation, "RESIZE": image.resize}
-    wrong = [leaf for leaf, value in given.items() if value not in ("", (0, 0)) and value != wanted[leaf]]
-    if wrong and not ours:
-        asked = ", ".join(f"INPUT.{leaf} is {given[leaf]!r}" for leaf in wrong)
-        (h, w) = image.size
-        raise DataError(
-            f'{asked}, and {name} was trained on other pixels. Give all three settings: INPUT.SIZE "({h},{w})" '
-            f"INPUT.INTERPOLATION {image.interpolation} INPUT.RESIZE {image.resize}; or leave them to the model: "
-            'INPUT.SIZE "(0,0)" INPUT.INTERPOLATION "" INPUT.RESIZE ""'
-        )
-    frozen = cfg.is_frozen()
-    cfg.defrost()
-    for leaf, value in wanted.items():
-        if given[leaf] in ("", (0, 0)) and not (leaf == "RESIZE" and ours):
-            inputs[leaf] = value
-    if not ours:
-        cfg.MODEL.BACKBONE.NAME = name
-    if frozen:
-        cfg.freeze()

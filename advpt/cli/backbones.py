@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from advpt.backbones import find
+from advpt.backbones import find, load
 from advpt.backbones.card import Card, fields
 from advpt.cli import common
 from advpt.errors import AdvPTError, ConfigError
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     repository = common.repository()
     if args.name:
         name = backbone_name(args.name, repository)
-        card = find.find_card(name)
+        card = load.find_card(name)
         if card is None:
             raise ConfigError(f"nothing is known of {name!r} by its name; see: python -m advpt backbones")
         print(tabulate([*_rows(card)], tablefmt="plain"))
@@ -42,7 +42,7 @@ def _line(short: str, repository: Path) -> tuple[str, ...]:
     name = backbone_name(short, repository)
     weights = "not there yet" if missing_name(name) else "there"
     try:
-        card = find.find_card(name) if find.is_known_here(name) else None
+        card = load.find_card(name) if find.is_known_here(name) else None
     except AdvPTError as error:
         return (short, name, "", str(error).partition(". ")[0][:60], "", "", weights)
     if card is None:
