@@ -62,7 +62,7 @@ def tower_for(
     if activation != expected:
         raise WeightsError(
             f"MODEL.IMAGE_ACTIVATION is {activation!r}, and {name} has {expected}. Towers made from OpenAI's CLIPs "
-            "need quickgelu and stand in OpenAI's; those made from LAION's need gelu and the text tower of those CLIPs: "
+            "need quickgelu and stand in OpenAI's; those made from LAION's need gelu and their CLIPs' text tower: "
             "MODEL.BACKBONE.NAME open_clip:ViT-B-32/laion2b_s34b_b79k MODEL.IMAGE_ACTIVATION gelu"
         )
     tower, text = read_tower(path)

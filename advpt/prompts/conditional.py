@@ -40,7 +40,7 @@ class ConditionalLearner(PromptLearner):
             start as ``torch.nn.Linear``.
 
     Raises:
-        PromptError: settings that CoCoOp does not have, or no architecture; else as the base class.
+        PromptError: settings that CoCoOp does not have, or no card; else as the base class.
     """
 
     def __init__(
