@@ -36,6 +36,7 @@ PRECISIONS = ("fp32", "amp", "fp16")
 LAYOUTS = ("text", "text_deep", "visual", "independent", "t2v", "v2t")
 COUPLED = ("t2v", "v2t")
 ACTIVATIONS = ("", "quickgelu", "gelu")
+RESIZES = ("", "shortest", "squash")
 NO_WORDS = ("", "false", "none", "0")  # CTX_INIT as CoOp's users write it where there are no words
 BANK_PRECISIONS = ("fp32", "tf32", "amp")
 
@@ -415,6 +416,7 @@ def merge_yaml(cfg: CfgNode, path: Path) -> None:
 
 
 BACKBONES, RECIPE = "backbones", "recipe"  # the folder beside trainers/, and the file beside those of single backbones
+BASE, LIKE = "_BASE_", "_LIKE_"  # keys of a yaml file: what it builds on, and the backbone whose recipes are its own
 # What the parts of a configuration's name stand for where there is no file of that name, as CoOp's yaml files are
 # named: rn50_ep50_ctxv1.yaml is rn50.yaml with these settings. "{node}" is the trainer's, of the folder's name.
 _NAME_PARTS: dict[str, dict[str, str]] = {
@@ -431,7 +433,8 @@ def yaml_layers(path: Path, inside: tuple[Path, ...] = ()) -> list[tuple[str, di
 
     A top-level ``_BASE_: FILE`` (relative to the file) comes before the file's own settings. A file that does not exist
     is composed: ``rn50.yaml`` of the trainer's ``recipe.yaml`` and ``configs/backbones/rn50.yaml``, and
-    ``rn50_ep50_ctxv1.yaml`` of that and what ``ep50`` and ``ctxv1`` stand for.
+    ``rn50_ep50_ctxv1.yaml`` of that and what ``ep50`` and ``ctxv1`` stand for. A backbone's file may name another in
+    ``_LIKE_``: where a trainer has a file for that one in the place of a recipe, it is what is composed.
 
     Args:
         path: the yaml file, or the name of a composed one.
@@ -444,15 +447,9 @@ def yaml_layers(path: Path, inside: tuple[Path, ...] = ()) -> list[tuple[str, di
         return _composed(path, inside)
     if path.resolve() in inside:
         raise ConfigError(f"{path}: _BASE_ leads in a circle: {' -> '.join(str(p) for p in inside)}")
-    text = read_text(path, ConfigError)
-    try:
-        tree = yaml.safe_load(text) or {}
-        json.dumps(tree, default=str, skipkeys=True)  # refuses a tree that contains itself
-    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
-        raise ConfigError(f"{path} is not valid yaml: {error}") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected a mapping of settings, found {type(tree).__name__}")
-    base = tree.pop("_BASE_", None)
+    tree = _yaml_tree(path)
+    tree.pop(LIKE, None)
+    base = tree.pop(BASE, None)
     layers = yaml_layers(path.parent / str(base), (*inside, path.resolve())) if base else []
     values: dict[str, Any] = {}
 
@@ -467,15 +464,43 @@ def yaml_layers(path: Path, inside: tuple[Path, ...] = ()) -> list[tuple[str, di
     return [*layers, (str(path), values)]
 
 
+def _yaml_tree(path: Path) -> dict[str, Any]:
+    """The mapping in a yaml file."""
+    text = read_text(path, ConfigError)
+    try:
+        tree = yaml.safe_load(text) or {}
+        json.dumps(tree, default=str, skipkeys=True)  # refuses a tree that contains itself
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
+        raise ConfigError(f"{path} is not valid yaml: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings, found {type(tree).__name__}")
+    return tree
+
+
 def _by_backbone(path: Path) -> tuple[Path, Path] | None:
     """The recipe and the backbone's file that stand for a file that is not there: ``CoOp/vit_b16_imagenet.yaml`` is
-    ``CoOp/recipe_imagenet.yaml`` with ``configs/backbones/vit_b16.yaml`` on top."""
+    ``CoOp/recipe_imagenet.yaml`` with ``configs/backbones/vit_b16.yaml`` on top. Where there is no such recipe, the
+    file of the backbone that it is like takes its place."""
     for backbone in _backbones(path.parent):
         kind = path.stem.removeprefix(backbone.stem)
-        recipe = path.with_name(f"{RECIPE}{kind}.yaml")
-        if kind != path.stem and kind[:1] in ("", "_") and recipe.is_file():
-            return recipe, backbone
+        if kind == path.stem or kind[:1] not in ("", "_"):
+            continue
+        names = [RECIPE, *([like] if (like := _like(backbone)) else [])]
+        for recipe in (path.with_name(f"{name}{kind}.yaml") for name in names):
+            if recipe.is_file():
+                return recipe, backbone
     return None
+
+
+def _like(backbone: Path) -> str:
+    """The name of the backbone whose recipes a backbone's file takes; "" for none."""
+    return str(_yaml_tree(backbone).get(LIKE) or "")
+
+
+def backbone_file(repository: Path, name: str) -> Path | None:
+    """The file of a backbone's short name below a repository's ``configs``; None where there is none."""
+    path = repository / "configs" / BACKBONES / f"{name}.yaml"
+    return path if re.fullmatch(r"\w+", name) and path.is_file() else None
 
 
 def _backbones(folder: Path) -> list[Path]:
@@ -491,10 +516,16 @@ def has_config(path: Path) -> bool:
 def config_names(folder: Path) -> list[str]:
     """The names of a trainer's yaml files, those made of a recipe and a backbone among them."""
     files = [path.stem for path in folder.glob("*.yaml")]
-    backbones = [path.stem for path in _backbones(folder)]
-    recipes = [name.removeprefix(RECIPE) for name in files if name.startswith(RECIPE)]
-    made = [f"{backbone}{kind}" for backbone in backbones for kind in recipes]
+    made = []
+    for backbone in _backbones(folder):
+        for base in (RECIPE, *([like] if (like := _like(backbone)) else [])):
+            made += [f"{backbone.stem}{name.removeprefix(base)}" for name in files if _kind_of(name, base)]
     return sorted({name for name in files if not name.startswith(RECIPE)} | set(made))
+
+
+def _kind_of(name: str, base: str) -> bool:
+    """Whether a file's name is that of a recipe, or of one of its kinds."""
+    return name.startswith(base) and name.removeprefix(base)[:1] in ("", "_")
 
 
 def _composed(path: Path, inside: tuple[Path, ...]) -> list[tuple[str, dict[str, Any]]]:
@@ -666,6 +697,18 @@ class BackboneSettings(Settings):
     compile: bool = setting(
         False, "torch.compile for the encoders: a minute first, faster steps then; such banks have keys of their own"
     )
+
+
+@register("INPUT")
+@dataclass(frozen=True)
+class InputSettings(Settings):
+    """What is done to pictures, besides the host's ``SIZE`` and ``INTERPOLATION``; ``(0, 0)`` and ``""`` there mean the
+    model's own, too."""
+
+    resize: str = setting(
+        "", "shorter side and a crop (shortest), or both sides (squash); empty: the model's own", allowed=RESIZES,
+        added=True,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from common import Row, alternate, device, median
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from advpt.backbones.clip import OFFICIAL, Backbone, backbone_of, build, load_backbone
+from advpt.backbones.clip import OFFICIAL, Backbone, backbone_of, build
+from advpt.backbones.load import load_backbone
 from advpt.backbones.shim import import_clip
 from advpt.prompts.classifier import from_templates
 from advpt.prompts.learner import PromptLearner

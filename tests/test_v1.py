@@ -17,7 +17,8 @@ import torch
 import train
 from advpt import additions
 from advpt.attacks import parse
-from advpt.backbones.clip import Architecture, Backbone, build, from_state, load_backbone
+from advpt.backbones.clip import Architecture, Backbone, build, from_state
+from advpt.backbones.load import load_backbone
 from advpt.bank import statistics
 from advpt.bank.cache import AttackRequest, BankCache
 from advpt.bank.defended_input import DefendedInput

@@ -32,7 +32,7 @@ from advpt.attacks.pgd import PROFILES
 from advpt.attacks.spec import parse_training
 from advpt.attacks.surrogate import Surrogate, load_surrogate
 from advpt.backbones.backbone import Backbone
-from advpt.backbones.clip import find_card, load_backbone
+from advpt.backbones.load import find_card, load_backbone, settle
 from advpt.backbones.precision import half_precision
 from advpt.backbones.text_encoder import TextEncoder
 from advpt.bank.cache import AttackRequest, BankCache
@@ -168,6 +168,7 @@ class CLIPTrainer(TrainerX):
 
     def check_cfg(self, cfg: Any) -> None:
         """Every setting is read before anything is loaded; mistakes raise ConfigError."""
+        settle(cfg)
         for node, where in (*((node, cfg.TRAINER) for node in self.nodes()), ("BANK", cfg), ("EVAL", cfg)):
             if node not in where:
                 raise ConfigError(
@@ -218,7 +219,8 @@ class CLIPTrainer(TrainerX):
         """The images of ``train``, ``val`` or ``test`` under the run's test transform, without normalisation."""
         cfg, data = self.cfg, self.dm.dataset
         items = {"train": data.train_x, "val": data.val, "test": data.test}[split]
-        pixels = Preprocessing(tuple(cfg.INPUT.SIZE), interpolation or cfg.INPUT.INTERPOLATION)
+        resize = cfg.INPUT.RESIZE or "shortest"
+        pixels = Preprocessing(tuple(cfg.INPUT.SIZE), interpolation or cfg.INPUT.INTERPOLATION, resize)
         name = catalog.bank_name(cfg.DATASET)
         return ImageSet.from_datums(name, split, items or [], self.classnames, cfg.DATASET.ROOT, pixels)
 
@@ -508,7 +510,7 @@ class PromptTrainer(GradientTrainer):
     def check_cfg(self, cfg: Any) -> None:
         super().check_cfg(cfg)
         context, name = self.settings.from_cfg(cfg).context(self.layout), cfg.MODEL.BACKBONE.NAME
-        if card := find_card(name):
+        if card := find_card(name, cfg.MODEL.ACTIVATION):
             check_layout(context, card, name)
 
     def build_model(self) -> None:

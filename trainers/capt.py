@@ -17,7 +17,7 @@ from torch import Tensor
 
 from advpt import losses
 from advpt.backbones.backbone import Backbone
-from advpt.backbones.clip import load_backbone
+from advpt.backbones.load import load_backbone
 from advpt.detectors import CLEAN_CE, CONSISTENCY
 from advpt.errors import ConfigError
 from advpt.prompts.classifier import Classifier, from_templates

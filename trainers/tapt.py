@@ -20,7 +20,7 @@ from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 
 from advpt import losses
-from advpt.backbones.clip import find_card
+from advpt.backbones.load import find_card
 from advpt.bank import statistics
 from advpt.bank.cache import AttackRequest
 from advpt.bank.statistics import Statistics
@@ -175,7 +175,7 @@ class TestTimeTrainer(PromptTrainer):
 
     def check_cfg(self, cfg: Any) -> None:
         super().check_cfg(cfg)
-        options, card = self.settings.from_cfg(cfg), find_card(cfg.MODEL.BACKBONE.NAME)
+        options, card = self.settings.from_cfg(cfg), find_card(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.ACTIVATION)
         options.tuning(options.context(self.layout), card.image.blocks if card else None)
         tuned.check(EvalSettings.from_cfg(cfg))
         if cfg.BANK.CHUNK % options.reset_every:

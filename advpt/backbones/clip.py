@@ -23,19 +23,17 @@ from torch import Tensor, nn
 
 from advpt.backbones import democlip, robust
 from advpt.backbones.backbone import Backbone
-from advpt.backbones.card import HEAD_WIDTH, Card, ImageCard, openai_text
+from advpt.backbones.card import GELU, HEAD_WIDTH, QUICKGELU, Card, ImageCard, openai_text
 from advpt.backbones.shim import import_clip
 from advpt.checkpoints import is_torchscript, read_state_dict, unreadable
-from advpt.errors import WeightsError, unknown_name
+from advpt.errors import WeightsError
 from advpt.files import file_digest, network_timeout
-from advpt.settings import BackboneSettings
 
 BUILT_IN = democlip.NAME
 ACTIVATION = robust.ACTIVATION
 WIDEST = 1024  # image tower whose published weights have heads of that width
 VOCABULARY = democlip.VOCABULARY  # of OpenAI's tokenizer
 FILE_LABEL = "CLIP weights"  # what a file is called in messages
-ELSEWHERE = ("open_clip:", "hf-hub:", "local-dir:")  # names of models that need other code than OpenAI's
 
 
 @dataclass(frozen=True)
@@ -78,11 +76,14 @@ def foreign_layout(names: Collection[str]) -> str:
     if any(re.match(r"(\w+\.)*(text_model|vision_model)\.", name) for name in names):
         return (
             "these are weights in Hugging Face's layout (text_model..., vision_model...); expected OpenAI's names. "
-            "Take the same model in OpenAI's or open_clip's file; OpenAI's own are fetched by name, "
-            "MODEL.BACKBONE.NAME ViT-B/16 for clip-vit-base-patch16"
+            "Name their repository, MODEL.BACKBONE.NAME hf-hub:ORG/REPO, or their folder, local-dir:FOLDER; OpenAI's "
+            "own are fetched by name, MODEL.BACKBONE.NAME ViT-B/16 for clip-vit-base-patch16"
         )
     if any(name.startswith("visual.trunk.") for name in names):
-        return "these are weights of open_clip with an image tower of timm's; expected a CLIP of OpenAI's architecture"
+        return (
+            "these are weights of open_clip with an image tower of timm's; expected a CLIP of OpenAI's architecture. "
+            "Name theirs: MODEL.BACKBONE.NAME open_clip:ARCHITECTURE MODEL.WEIGHTS FILE"
+        )
     wrapped = [name.removesuffix("visual.conv1.weight") for name in names if name.endswith(".visual.conv1.weight")]
     if wrapped and "visual.conv1.weight" not in names:
         return (
@@ -272,14 +273,14 @@ def activation_in(archive: Any) -> str:
     return ACTIVATION if "{1.702}" in code else "gelu" if "aten::gelu(" in code else ""
 
 
-def require_activation(source: str, asked: str, shown: str) -> None:
-    """Refuse weights of an unknown activation, or of another one than that of OpenAI's model code.
+def require_activation(source: str, asked: str, shown: str) -> str:
+    """The activation of weights.
 
     Args:
         source: the weights, for the message. asked: ``MODEL.ACTIVATION``. shown: what the source itself shows, or "".
 
     Raises:
-        WeightsError: the sentence says what to add.
+        WeightsError: nothing says it, or two things say two. The sentence says what to add.
     """
     if asked and shown and asked != shown:
         raise WeightsError(f"MODEL.ACTIVATION is {asked}, but {source} has {shown}; leave MODEL.ACTIVATION out")
@@ -287,15 +288,12 @@ def require_activation(source: str, asked: str, shown: str) -> None:
         raise WeightsError(
             f"{source} holds the tensors of a CLIP, and no tensor shows their activation: OpenAI's, MetaCLIP's and "
             "LAION-400M's ViT-B/32 need quickgelu, LAION-2B's and DataComp's gelu, and with the wrong one every number "
-            "is off. Look where the weights come from, then add MODEL.ACTIVATION quickgelu (weights that need gelu "
-            "cannot be run yet: MODEL.ACTIVATION gelu says so and stops)"
+            "is off. Look where the weights come from, then add MODEL.ACTIVATION quickgelu (or gelu), or name the "
+            "model: MODEL.BACKBONE.NAME open_clip:ViT-B-32/TAG"
         )
-    if (asked or shown) != ACTIVATION:
-        raise WeightsError(
-            f"{source} needs the activation {asked or shown}; OpenAI's model code, which runs it here, has "
-            f"{ACTIVATION}, and every number would be off. Use weights that were trained with {ACTIVATION}: OpenAI's "
-            "by name, MetaCLIP's, or those whose open_clip name ends in -quickgelu"
-        )
+    if (asked or shown) not in (QUICKGELU, GELU):
+        raise WeightsError(f"{source} has the activation {shown!r}; expected {QUICKGELU} or {GELU}")
+    return asked or shown
 
 
 def require_readable(arch: Architecture, source: str) -> None:
@@ -308,21 +306,21 @@ def require_readable(arch: Architecture, source: str) -> None:
         raise WeightsError(
             f"{source} holds an image tower of width {arch.vision_width}: OpenAI's model code would give it "
             f"{arch.vision_width // HEAD_WIDTH} heads of {HEAD_WIDTH}, and published CLIPs of more than {WIDEST} have "
-            "others (ViT-H/14: 16 heads of 80), which no tensor shows. Every number would be off, so such towers are "
-            "not run; use one up to ViT-L/14"
+            "others (ViT-H/14: 16 heads of 80), which no tensor shows. Every number would be off: name the model, "
+            "MODEL.BACKBONE.NAME open_clip:ViT-H-14/TAG, or use one up to ViT-L/14"
         )
     if arch.vocabulary != VOCABULARY:
         raise WeightsError(
             f"{source} has a token table of {arch.vocabulary} rows; OpenAI's tokenizer, which is used here, has "
-            f"{VOCABULARY}. These weights need another tokenizer and cannot be run"
+            f"{VOCABULARY}. These weights need another tokenizer: name the model, docs/backbones.md"
         )
 
 
-def from_state(name: str, state: Mapping[str, Tensor], source: str, device: torch.device | str = "cpu") -> Backbone:
-    """A backbone from CLIP tensors; an official name must have its official architecture.
+def require_architecture(name: str, state: Mapping[str, Tensor], source: str) -> Architecture:
+    """The architecture of CLIP tensors; that of an official name must be the official one.
 
     Raises:
-        WeightsError: wrong architecture for the name, or tensors missing, unexpected or of another shape.
+        WeightsError: another one, or one that OpenAI's code would read otherwise than its authors.
     """
     try:
         arch = architecture_of(state)
@@ -331,6 +329,16 @@ def from_state(name: str, state: Mapping[str, Tensor], source: str, device: torc
     if name in OFFICIAL and arch != OFFICIAL[name]:
         raise WeightsError(f"{source} holds [{arch}]; MODEL.BACKBONE.NAME {name} is [{OFFICIAL[name]}]")
     require_readable(arch, source)
+    return arch
+
+
+def from_state(name: str, state: Mapping[str, Tensor], source: str, device: torch.device | str = "cpu") -> Backbone:
+    """A backbone from CLIP tensors; an official name must have its official architecture.
+
+    Raises:
+        WeightsError: wrong architecture for the name, or tensors missing, unexpected or of another shape.
+    """
+    arch = require_architecture(name, state, source)
     try:
         with torch.random.fork_rng(devices=[]):  # building draws random numbers
             model = build(arch)
@@ -338,46 +346,3 @@ def from_state(name: str, state: Mapping[str, Tensor], source: str, device: torc
     except (RuntimeError, AssertionError, ArithmeticError, ValueError) as error:
         raise WeightsError(f"{source} does not fit CLIP's architecture [{arch}]: {error}") from error
     return backbone_of(name, model, device)
-
-
-def load_backbone(settings: BackboneSettings, device: torch.device | str = "cpu") -> Backbone:
-    """The CLIP that the settings name: a file when ``weights`` is given, DemoCLIP, or one of OpenAI's by name; with a
-    robust image tower in it when ``image_weights`` is given.
-
-    Raises:
-        WeightsError: unknown name, missing file, no network, damaged or untrusted file, wrong architecture, an
-            activation that is unknown or is not that of OpenAI's model code.
-    """
-    made = _load(settings, device)
-    if settings.image_weights:
-        path = Path(settings.image_weights).expanduser()
-        tower = robust.tower_for(made.model.state_dict(), made.name, path, settings.image_activation)
-        made.model.visual.load_state_dict(tower)
-        made.image_file = {"sha256": file_digest(path), "activation": settings.image_activation}
-    return made
-
-
-def _load(settings: BackboneSettings, device: torch.device | str) -> Backbone:
-    name = settings.name
-    if name.startswith(ELSEWHERE):
-        raise WeightsError(
-            f"MODEL.BACKBONE.NAME {name}: models of open_clip and of the Hugging Face hub need other model code than "
-            f"OpenAI's and cannot be run yet. Known: {', '.join([*OFFICIAL, *democlip.FILES])}; a file with OpenAI's "
-            f"tensor names and {ACTIVATION} goes by MODEL.WEIGHTS FILE"
-        )
-    if settings.weights:
-        path = Path(settings.weights)
-        state, shown = read_weights(path, trust_archive=settings.trust_archive)
-        made = from_state(name or path.stem, state, str(path), device)  # first, whether these are weights of a CLIP
-        require_activation(str(path), settings.activation, shown)
-        return made
-    if name in OFFICIAL or name in democlip.FILES:
-        require_activation(name, settings.activation, ACTIVATION)
-    if name in democlip.FILES:
-        with torch.random.fork_rng(devices=[]):
-            return backbone_of(name, democlip.load(democlip.FILES[name]), device)
-    if name not in OFFICIAL:
-        problem = unknown_name("backbone", name, [*OFFICIAL, *democlip.FILES])
-        raise WeightsError(f"MODEL.BACKBONE.NAME: {problem}; for other weights add MODEL.WEIGHTS FILE")
-    path = download(name)
-    return from_state(name, read_state(path), str(path), device)

@@ -344,15 +344,8 @@ def _image_card(name: str, read: Read, config: Config) -> ImageCard:
     head = part.whole("head_width", 64)
     if isinstance(config.get("layers"), list | tuple):
         heads = part.whole("width", 64) * 32 // head
-        return ImageCard(
-            activation="",
-            heads=heads,
-            kind="resnet",
-            family="ResNet",
-            width=part.whole("width", 64),
-            pool="attention",
-            **pixels,
-        )
+        sizes = {"heads": heads, "width": part.whole("width", 64)}
+        return ImageCard(activation="", kind="resnet", family="ResNet", pool="attention", **sizes, **pixels)
     width, patch = part.whole("width", 768), part.whole("patch_size", 16)
     if width % head or side % patch:
         raise WeightsError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import sys
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,12 @@ EXTRA_OF = {
     "huggingface_hub": "openclip",
     "tokenizers": "siglip",
 }
+
+
+def versions() -> dict[str, str]:
+    """Versions of those that this process has imported and that numbers depend on."""
+    imported = {name: sys.modules.get(name) for name in ("open_clip", "timm", "tokenizers")}
+    return {name: str(module.__version__) for name, module in imported.items() if hasattr(module, "__version__")}
 
 
 def need(module: str, purpose: str) -> ModuleType:

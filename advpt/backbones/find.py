@@ -14,7 +14,7 @@ from advpt.backbones.configs import Read
 from advpt.backbones.hub import Folder, Place, Repository
 from advpt.backbones.names import Source
 from advpt.backbones.pieces import TokenizerFile
-from advpt.errors import WeightsError
+from advpt.errors import AdvPTError, WeightsError
 
 CONFIGS = ("open_clip_config.json", "config.json")
 
@@ -140,3 +140,34 @@ def _configured(source: Source, place: Place) -> Model:
     pixels: Mapping[str, object] = hub.read_json(seen) if seen is not None else {}
     read = configs.read_transformers(config, pixels, f"{source}, {path.name}")
     return Model(source, read, place, hub.TRANSFORMERS_WEIGHTS, transformers=True)
+
+
+def missing(name: str) -> str:
+    """A sentence where the weights of a model that is not OpenAI's are in no cache or folder yet; else "". Opens no
+    connection."""
+    try:
+        source = names.parse(names.canonical(name))
+        if source is None:
+            return ""
+        if source.kind == names.FOLDER:
+            return "" if Path(source.folder).expanduser().is_dir() else f"{name}: there is no such folder"
+        files = (*hub.OPEN_CLIP_WEIGHTS, *hub.TRANSFORMERS_WEIGHTS)
+        place = Repository(source.repository, source.revision)
+        if source.kind == names.OPEN_CLIP:
+            model = _open_clip(source)
+            if not isinstance(model.place, Repository):
+                return f"{name} is an architecture; its weights are a file of one's own: MODEL.WEIGHTS FILE"
+            place, files = model.place, model.files
+    except AdvPTError as error:
+        return str(error)
+    if any(place.has(file) for file in files):
+        return ""
+    return f"{name}: fetched from the hub, {place.name}, into {hub.cache_root()} when it is first needed"
+
+
+def is_known_here(name: str) -> bool:
+    """Whether :func:`find_model` needs no connection."""
+    source = names.parse(name)
+    if source is None or source.kind != names.HUB:
+        return True
+    return any(Repository(source.repository, source.revision).has(file) for file in CONFIGS)

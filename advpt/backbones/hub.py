@@ -73,6 +73,10 @@ class Repository:
             return reference.read_text(encoding="utf-8").strip()
         return revision if re.fullmatch("[0-9a-f]{40}", revision) else ""
 
+    def has(self, file: str) -> bool:
+        """Whether the cache has a file, which is not looked into."""
+        return bool(self.commit) and (self.cache / "snapshots" / self.commit / file).is_file()
+
     def cached(self, file: str) -> Path | None:
         """A file in the cache, checked against the hash in its blob's name; None where it is not there.
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from advpt import additions
 from advpt.backbones.backbone import Backbone
-from advpt.backbones.clip import load_backbone
+from advpt.backbones.load import load_backbone
 from advpt.backbones.text_encoder import TextEncoder
 from advpt.checkpoints import load_checkpoint
 from advpt.errors import RecordError, WeightsError

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from advpt.backbones import clip, democlip
+from advpt.backbones import clip, democlip, find
 from advpt.data import catalog, demo_sets
 from advpt.errors import ConfigError
 from advpt.jobs.places import Places, is_complete
 from advpt.jobs.plan import Plan
+from advpt.settings import backbone_file, recipe
 
 GENERATED = ("digits", *(a for made in (demo_sets.RENDERED, demo_sets.NOISY, demo_sets.ROTATED)
                          for a in made.facts.aliases))  # fmt: skip
-BACKBONES = {"vit_b16": "ViT-B/16", "vit_b32": "ViT-B/32", "vit_l14": "ViT-L/14", "rn50": "RN50", "rn101": "RN101",
-             "democlip": democlip.NAME, "democlip_s": democlip.SMALL_NAME}  # fmt: skip
+DEMO = {"democlip": democlip.NAME, "democlip_s": democlip.SMALL_NAME}  # the others have a file in configs/backbones
 
 
 def missing_data(plan: Plan, places: Places) -> list[str]:
@@ -42,13 +42,23 @@ def _missing(name: str, root: Path) -> str:
 def missing_weights(plan: Plan, places: Places) -> list[str]:
     """One sentence for each backbone of unfinished jobs whose file is not there yet."""
     backbones = dict.fromkeys(job.backbone for job in plan.jobs if not is_complete(job, places))
-    return [sentence for backbone in backbones if (sentence := _missing_file(backbone, places.weights.get(backbone)))]
+    return [sentence for backbone in backbones if (sentence := _missing_file(backbone, places))]
 
 
-def _missing_file(backbone: str, given: str | None) -> str:
-    name = BACKBONES.get(backbone, backbone)
-    if given:
+def backbone_name(short: str, repository: Path) -> str:
+    """``MODEL.BACKBONE.NAME`` of a backbone's short name; other names are what they are."""
+    file = backbone_file(repository, short)
+    return str(recipe(file)["MODEL.BACKBONE.NAME"]) if file is not None else DEMO.get(short, short)
+
+
+def _missing_file(backbone: str, places: Places) -> str:
+    if given := places.weights.get(backbone):
         return "" if Path(given).expanduser().is_file() else f"{backbone}: there is no file {given}"
+    return missing_name(backbone_name(backbone, places.repository))
+
+
+def missing_name(name: str) -> str:
+    """A sentence where the weights of a model are not there yet, else "". Opens no connection."""
     if name in democlip.FILES and not democlip.FILES[name].is_file():
         return f"{name}: {democlip.FILES[name]} ships with the project; install it again"
     if name in clip.OFFICIAL:
@@ -56,4 +66,4 @@ def _missing_file(backbone: str, given: str | None) -> str:
         file = clip.cache_folder() / url.rsplit("/", 1)[-1]
         if not file.is_file():
             return f"{name}: {file} is fetched from {url} when it is first needed (SHA-256 {sha})"
-    return ""
+    return find.missing(name)

@@ -8,7 +8,8 @@ import bank
 from measurements import Report
 from tuning_step import text_tower
 
-from advpt.backbones.clip import Backbone, load_backbone
+from advpt.backbones.backbone import Backbone
+from advpt.backbones.load import load_backbone
 from advpt.settings import BackboneSettings
 
 SMALL = "DemoCLIP"  # what a CPU can try every part with

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from advpt.backbones import clip as backbones
-from advpt.backbones.clip import Backbone, download, load_backbone
+from advpt.backbones.clip import Backbone, download
+from advpt.backbones.load import load_backbone
 from advpt.backbones.shim import import_clip
 from advpt.errors import WeightsError
 from advpt.settings import BackboneSettings

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 
 from advpt.backbones import democlip
 from advpt.backbones.card import CLIP_MEAN, CLIP_STD
-from advpt.backbones.clip import BUILT_IN, Backbone, load_backbone
+from advpt.backbones.clip import BUILT_IN, Backbone
+from advpt.backbones.load import load_backbone
 from advpt.backbones.shim import import_clip
 from advpt.data import rendered
 from advpt.errors import WeightsError
