@@ -153,6 +153,7 @@ def test_towers_of_timm_are_asked_what_they_are() -> None:
         card("vit_base_patch16_siglip_224", 256)
 
 
+@pytest.mark.slow
 def test_the_families_of_open_clip_are_counted() -> None:
     open_clip = pytest.importorskip("open_clip")
     shared = plain = refused = 0
