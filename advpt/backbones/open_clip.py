@@ -61,7 +61,7 @@ def load(
     """
     model: Any = build(card)
     wanted = model.state_dict()
-    if "text_projection" in tensors and "text_projection" not in wanted:
+    if "token_embedding.weight" in tensors and "token_embedding.weight" not in wanted:
         tensors = {f"text.{k}" if k.split(".")[0] in TEXT else k: value for k, value in tensors.items()}
     lacking, more = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     if lacking or more:

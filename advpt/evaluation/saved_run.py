@@ -18,6 +18,7 @@ from torch import Tensor
 from advpt import additions
 from advpt.backbones.backbone import Backbone
 from advpt.backbones.load import load_backbone
+from advpt.backbones.names import parse
 from advpt.backbones.text_encoder import TextEncoder
 from advpt.checkpoints import load_checkpoint
 from advpt.errors import RecordError, WeightsError
@@ -50,8 +51,14 @@ class SavedModel:
 
     def logits(self, pixels: Tensor) -> Tensor:
         """``[b, K]`` of ``pixels [b, 3, h, w]`` in [0, 1]."""
-        encode = with_visual_prompts(self.backbone.require_image(), self.classifier.visual)
-        return self.classifier.logits(encode(pixels))
+        return self.classifier.logits(self._embed(pixels))
+
+    def probabilities(self, pixels: Tensor) -> Tensor:
+        """``[b, K]``, as the backbone was trained to give them: in a row they sum to 1, but for a SigLIP."""
+        return self.classifier.probabilities(self._embed(pixels), self.backbone.logit_bias)
+
+    def _embed(self, pixels: Tensor) -> Tensor:
+        return with_visual_prompts(self.backbone.require_image(), self.classifier.visual)(pixels)
 
 
 def load_run(
@@ -126,7 +133,7 @@ def _backbone_settings(folder: Path, about: Mapping[str, Any], weights: str) -> 
     saved = additions.complete(read_object(config, RecordError)) if config.is_file() else {}
     settings = BackboneSettings.from_flat({"MODEL.BACKBONE.NAME": exchange.tuned_in(about, "backbone")["name"]} | saved)
     # OpenAI's model code has read the run's weights: that is what a folder that does not name the activation means
-    activation = settings.activation or "quickgelu"
+    activation = settings.activation or ("" if parse(settings.name) else "quickgelu")
     return dataclasses.replace(settings, weights=weights or settings.weights, activation=activation)
 
 

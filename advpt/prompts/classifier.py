@@ -33,6 +33,12 @@ class Classifier:
         """``[b, K]`` logits: scale x cosine of embeddings ``[b, L]`` (normalised here) and text features."""
         return self.scale * F.normalize(embeddings, dim=-1) @ self.features.T
 
+    def probabilities(self, embeddings: Tensor, bias: float | None = None) -> Tensor:
+        """``[b, K]``: of each class among the classes; with a ``bias`` (SigLIP's, which no class has alone, so that
+        :meth:`logits` leave it out) of each class by itself."""
+        logits = self.logits(embeddings)
+        return logits.softmax(-1) if bias is None else (logits + bias).sigmoid()
+
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 of features, scale and visual prompts: an attack through this prompt depends on exactly these."""
