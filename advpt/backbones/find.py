@@ -95,7 +95,15 @@ def find_model(name: str, activation: str = "") -> Model | None:
     said = model.read.activation
     if activation and said and activation != said:
         raise WeightsError(f"MODEL.ACTIVATION is {activation}, but {model.name} has {said}; leave MODEL.ACTIVATION out")
-    return dataclasses.replace(model, read=model.read.with_activation(activation)) if activation else model
+    if activation:
+        return dataclasses.replace(model, read=model.read.with_activation(activation))
+    if not said and source.repository and extras.quick_of_repository(source.repository):
+        raise WeightsError(
+            f"{model.name}: its configuration does not say quick_gelu, which means gelu, and open_clip's own table "
+            "says quickgelu for this repository. Take its name there, open_clip:ARCHITECTURE/TAG, or add "
+            "MODEL.ACTIVATION quickgelu"
+        )
+    return model
 
 
 def _open_clip(source: Source) -> Model:
@@ -128,13 +136,6 @@ def _configured(source: Source, place: Place) -> Model:
     config = hub.read_json(path)
     if path.name == CONFIGS[0]:
         read = configs.read_open_clip(config, f"{source}, {path.name}")
-        tabled = extras.quick_of_repository(source.repository) if source.repository and not read.activation else None
-        if tabled:  # the first configurations of some repositories lack it
-            raise WeightsError(
-                f"{source}: {path.name} does not say quick_gelu, which means gelu, and open_clip's own table says "
-                "quickgelu for this repository. Take its name there, open_clip:ARCHITECTURE/TAG, or add "
-                "MODEL.ACTIVATION quickgelu"
-            )
         return Model(source, read, place, hub.OPEN_CLIP_WEIGHTS)
     seen = place.optional("preprocessor_config.json")
     pixels: Mapping[str, object] = hub.read_json(seen) if seen is not None else {}

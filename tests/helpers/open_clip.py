@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,11 +31,25 @@ def changed(config: dict[str, Any], **parts: Any) -> dict[str, Any]:
     return made | parts
 
 
+def write_folder(folder: Path, config: dict[str, Any], seed: int = 0, **pixels: Any) -> Path:
+    """A folder as a repository of the hub has it: a configuration, and random weights."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = {"model_cfg": config, "preprocess_cfg": PREPROCESS | pixels}
+    (folder / "open_clip_config.json").write_text(json.dumps(whole))
+    state = {name: value.contiguous() for name, value in build(config, seed).state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors")
+    return folder
+
+
 def build(config: dict[str, Any], seed: int = 0) -> nn.Module:
     """open_clip's own class with random weights, in evaluation mode."""
     from open_clip.model import CLIP, CustomTextCLIP
 
     config = json.loads(json.dumps(config))
+    for name in ("hf_tokenizer_name", "tokenizer_kwargs", "tokenizer_mode"):
+        config["text_cfg"].pop(name, None)
     kind = CustomTextCLIP if config.pop("custom_text", False) else CLIP
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
