@@ -27,7 +27,8 @@ CONFIGS = {
     "siglip": changed(
         VIT, vision=TIMM, embed_dim=64, custom_text=True, init_logit_bias=-10,
         text={"hf_tokenizer_name": "a/b", "vocab_size": 60, "context_length": 40, "pool_type": "last",
-              "proj_bias": True, "no_causal_mask": True, "norm_kwargs": {"eps": 1e-6}, "tokenizer_kwargs": {"clean": "canonicalize"}},
+              "proj_bias": True, "no_causal_mask": True, "norm_kwargs": {"eps": 1e-6},
+              "tokenizer_kwargs": {"clean": "canonicalize"}},
     ),
 }  # fmt: skip
 SQUASH = {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash"}
