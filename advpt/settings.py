@@ -678,15 +678,19 @@ def _choice(name: str, value: str, allowed: Sequence[str]) -> None:
 class BackboneSettings(Settings):
     """Which CLIP, and what is known of its weights."""
 
-    name: str = setting("", "CLIP's name as OpenAI has it, or a label for the file in WEIGHTS", leaf="BACKBONE.NAME")
-    weights: str = setting("", "file with CLIP's weights; empty: OpenAI's, by name", recorded=False)
+    name: str = setting(
+        "",
+        "OpenAI's name of a CLIP, one of docs/backbones.md, or a label for the file in WEIGHTS",
+        leaf="BACKBONE.NAME",
+    )
+    weights: str = setting("", "file with CLIP's weights; empty: those of the name", recorded=False)
     trust_archive: bool = setting(False, "run the code in a TorchScript file instead of reading its tensors alone")
     image_weights: str = setting(
         "", "file with a robust image tower (TeCoA, FARE) in the place of the backbone's own", recorded=False
     )
     image_activation: str = setting("quickgelu", "activation that IMAGE_WEIGHTS was trained with")
     activation: str = setting(
-        "", "activation that WEIGHTS was trained with, where the file does not show it", allowed=ACTIVATIONS, added=True
+        "", "activation of the model, where neither its name nor its file shows it", allowed=ACTIVATIONS, added=True
     )
     cuda_graphs: bool = setting(
         True,

@@ -20,12 +20,16 @@ from torch import Tensor
 
 import trainers  # noqa: F401 - brings their settings, as train.py does
 from advpt.backbones.clip import Architecture, Backbone, build, from_state
+from advpt.backbones.extras import EXTRA_OF
 from advpt.bank.cache import BankCache
 from advpt.data.images import ImageSet, Preprocessing, Sample
 from tests.helpers.banks import make_clip, make_images
 from tests.helpers.workspace import TINY as SMALLEST
 from tests.helpers.workspace import Workspace, write_weights
 
+if os.environ.get("ADVPT_WITHOUT_EXTRAS"):  # as where advpt[openclip] and advpt[siglip] are not installed
+    for name in (*EXTRA_OF, "transformers"):
+        sys.modules[name] = None  # type: ignore[assignment]
 REPOSITORY = Path(__file__).resolve().parents[1]
 TINY = Architecture(
     embed_dim=64,

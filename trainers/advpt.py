@@ -32,6 +32,7 @@ from advpt.attacks.pgd import PROFILES
 from advpt.attacks.spec import parse_training
 from advpt.attacks.surrogate import Surrogate, load_surrogate
 from advpt.backbones.backbone import Backbone
+from advpt.backbones.card import JSON
 from advpt.backbones.load import find_card, load_backbone, settle
 from advpt.backbones.precision import half_precision
 from advpt.backbones.text_encoder import TextEncoder
@@ -346,10 +347,11 @@ class CLIPTrainer(TrainerX):
             "seed": self.cfg.SEED,
         }
 
-    def backbone_facts(self) -> dict[str, str]:
-        """The CLIP that a checkpoint is for."""
+    def backbone_facts(self) -> dict[str, JSON]:
+        """The CLIP that a checkpoint is for; where its name alone does not say what it is, with its card."""
         image, text = self.backbone.image_digest, self.backbone.text_digest
-        return {"name": self.backbone.name, "image": image, "text": text}
+        facts: dict[str, JSON] = {"name": self.backbone.name, "image": image, "text": text}
+        return facts | ({"card": self.backbone.card.fields()} if self.backbone.card.config else {})
 
     def warn_of_loaded(self, line: str) -> None:
         """Log a warning about what was loaded, and keep it for the record."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from advpt.attacks import parse
 from advpt.attacks.base import Attack
 from advpt.attacks.spec import AttackSpec, parse_training
+from advpt.backbones.card import JSON
 from advpt.evaluation.saved_run import IMAGE_ENCODER, load_image_encoder
 from advpt.files import write_json
 from advpt.prompts import exchange
@@ -109,7 +110,7 @@ class EncoderTrainer(GradientTrainer):
             if path.name != f"model.pth.tar-{epoch + 1}":
                 path.unlink()
 
-    def backbone_facts(self) -> dict[str, str]:
+    def backbone_facts(self) -> dict[str, JSON]:
         """The image tower is what was tuned: the text tower alone says on which CLIP."""
         return {"name": self.backbone.name, "text": self.backbone.text_digest}
 

@@ -15,6 +15,7 @@ from advpt.backbones.card import JSON, Card, ImageCard, digest_of_tower
 from advpt.backbones.text_encoder import TextEncoder
 from advpt.backbones.tokenizers import Bpe, Tokenizer
 from advpt.backbones.towers import Walk, walk_of
+from advpt.data.images import Preprocessing
 from advpt.errors import DataError, PromptError, WeightsError
 
 
@@ -175,6 +176,22 @@ class Backbone:
             h, w = self.card.image.size
             raise DataError(
                 f'INPUT.SIZE is {tuple(size)}, but {self.name} reads {h} x {w} pixels; set INPUT.SIZE "({h},{w})"'
+            )
+
+    def require_preprocessing(self, preprocessing: Preprocessing) -> None:
+        """Refuse pictures of another size, or that are cropped where this model was trained on whole ones. (The
+        interpolation may differ on purpose: the profile ``released`` has one of its own.)
+
+        Raises:
+            DataError: naming the settings to give.
+        """
+        self.require_size(preprocessing.size)
+        image = self.card.image
+        if preprocessing.resize != image.resize:
+            raise DataError(
+                f"INPUT.RESIZE is {preprocessing.resize}, but {self.name} was trained on other pixels; set INPUT.SIZE "
+                f'"({image.size[0]},{image.size[1]})" INPUT.INTERPOLATION {image.interpolation} INPUT.RESIZE '
+                f"{image.resize}"
             )
 
     def release_image_encoder(self) -> None:

@@ -69,6 +69,10 @@ OFFICIAL = {
     "ViT-L/14": Architecture(768, 224, 24, 1024, 14, 77, 49408, 768, 12),
     "ViT-L/14@336px": Architecture(768, 336, 24, 1024, 14, 77, 49408, 768, 12),
 }
+DEMO = {
+    democlip.NAME: Architecture(128, 32, 3, 128, 4, 77, 49408, 128, 3),
+    democlip.SMALL_NAME: Architecture(64, 32, 2, 64, 4, 77, 49408, 64, 2),
+}
 
 
 def foreign_layout(names: Collection[str]) -> str:
@@ -184,7 +188,8 @@ def backbone_of(name: str, model: Any, device: torch.device | str = "cpu") -> Ba
 
 def find_card(name: str) -> Card | None:
     """What is known of a model by its name alone."""
-    return card_of(name, OFFICIAL[name]) if name in OFFICIAL else None
+    arch = OFFICIAL.get(name) or DEMO.get(name)
+    return card_of(name, arch) if arch is not None else None
 
 
 def cache_folder() -> Path:

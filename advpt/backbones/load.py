@@ -17,6 +17,7 @@ from advpt.backbones import clip, configs, democlip, hf, hub, names, open_clip, 
 from advpt.backbones.backbone import Backbone
 from advpt.backbones.card import Card
 from advpt.backbones.clip import Architecture
+from advpt.backbones.families import family_of
 from advpt.backbones.find import Model, find_model
 from advpt.backbones.pieces import Pieces
 from advpt.errors import ConfigError, DataError, WeightsError, unknown_name
@@ -27,6 +28,8 @@ from advpt.settings import BackboneSettings
 def find_card(name: str, activation: str = "") -> Card | None:
     """A model's card, by its name alone; None for a label of a file. The tokens of a ``tokenizer.json`` are missing in
     it. Arguments and errors are those of :func:`advpt.backbones.find.find_model`."""
+    if (family := family_of(name)) is not None:
+        return family[0].card(family[1])
     model = find_model(name, activation)
     return model.card() if model is not None else clip.find_card(names.canonical(name))
 
@@ -39,8 +42,12 @@ def load_backbone(settings: BackboneSettings, device: torch.device | str = "cpu"
         ConfigError: no such name. WeightsError: missing file, no network, damaged or untrusted file, wrong
             architecture, an activation that is unknown or is not the model's, an extra that is not installed.
     """
-    model = find_model(settings.name, settings.activation)
-    made = _load_found(model, settings, device) if model is not None else _load(settings, device)
+    if (family := family_of(settings.name)) is not None:
+        made = family[0].load(family[1], device)
+    elif (model := find_model(settings.name, settings.activation)) is not None:
+        made = _load_found(model, settings, device)
+    else:
+        made = _load(settings, device)
     if settings.image_weights:
         path = Path(settings.image_weights).expanduser()
         activation = made.card.image.activation or made.card.text.activation
@@ -152,7 +159,7 @@ def settle(cfg: CfgNode) -> None:
         WeightsError: the model's configuration is not there or cannot be run.
     """
     settings, inputs = BackboneSettings.from_cfg(cfg), cfg.INPUT
-    ours = names.parse(settings.name) is None
+    ours = names.parse(settings.name) is None and family_of(settings.name) is None
     if ours and any(inputs.SIZE) and inputs.INTERPOLATION:
         return
     name = names.canonical(settings.name)

@@ -247,7 +247,7 @@ class BankCache:
         backbone = self.backbone if self.backbone.image is not None else self.load()
         if backbone.image_digest != spec.encoder:
             raise BankError("the weight file changed while the run was going on; start it again")
-        backbone.require_size(request.images.preprocessing.size)
+        backbone.require_preprocessing(request.images.preprocessing)
         attacker = self.attacker(request, backbone)
         visual = request.classifier.visual if request.classifier is not None else None
         encode = attacker.encode  # shared where it is the same, so that no forward pass is repeated

@@ -160,7 +160,7 @@ def folder_of(dataset_folder: Path, wanted: Mapping[str, Any]) -> Path:
 @torch.no_grad()
 def measure(backbone: Backbone, visual: Tensor, source: Source, workers: int = 0) -> TokenStatistics:
     """Statistics ``[blocks, tokens, D_v]`` of the images in one pass."""
-    backbone.require_size(source.images.preprocessing.size)
+    backbone.require_preprocessing(source.images.preprocessing)
     statistics, encoder = TokenStatistics(), backbone.require_image()
     with Bar("statistics", len(source.images), "image") as bar:
         for pixels in source.batches(workers):

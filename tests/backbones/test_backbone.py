@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from advpt.backbones.clip import Architecture, Backbone, backbone_of, build
+from advpt.data.images import Preprocessing
 from advpt.errors import DataError, PromptError, WeightsError
 
 
@@ -31,6 +32,15 @@ def test_another_size_of_images_is_refused(tiny_clip: Backbone) -> None:
     tiny_clip.require_size((32, 32))
     with pytest.raises(DataError, match=r'INPUT.SIZE is \(48, 48\), but tiny reads 32 x 32 pixels; .*"\(32,32\)"'):
         tiny_clip.require_size((48, 48))
+
+
+def test_pictures_that_are_read_otherwise_are_refused(tiny_clip: Backbone) -> None:
+    tiny_clip.require_preprocessing(Preprocessing((32, 32), "bicubic"))
+    tiny_clip.require_preprocessing(Preprocessing((32, 32), "bilinear"))
+    with pytest.raises(DataError, match="INPUT.RESIZE is squash, but tiny was trained on .* INPUT.RESIZE shortest"):
+        tiny_clip.require_preprocessing(Preprocessing((32, 32), "bicubic", "squash"))
+    with pytest.raises(DataError, match="INPUT.SIZE is"):
+        tiny_clip.require_preprocessing(Preprocessing((48, 48), "bicubic"))
 
 
 def test_an_image_without_tokens_has_no_prompts() -> None:
