@@ -21,7 +21,7 @@ from advpt.backbones.pieces import CLEANINGS, TokenizerFile
 from advpt.errors import WeightsError
 
 BPE_ROWS = 49408  # of OpenAI's token table
-Config = Mapping[str, Any]  # a JSON object as it was found
+Config = Mapping[str, Any]  # a JSON object as it is in a file
 
 _TOP = {"embed_dim", "quick_gelu", "custom_text", "vision_cfg", "text_cfg", "init_logit_scale", "init_logit_bias",
         "nonscalar_logit_scale"}  # fmt: skip
@@ -278,19 +278,22 @@ def read_transformers(config: Config, pixels: Config, where: str) -> Read:
         },
     }
     size = model["vision_cfg"]["image_size"]
-    seen = _Reader(pixels, f"{where}: preprocessor_config.json", pixels)
-    resample = {2: "bilinear", 3: "bicubic"}.get(seen.config.get("resample", 3))
+    processor = _Reader(pixels, f"{where}: preprocessor_config.json", pixels)
+    resample = {2: "bilinear", 3: "bicubic"}.get(pixels.get("resample", 3))
     if resample is None:
-        raise seen.wrong("resample", "2 (bilinear) or 3 (bicubic)")
-    shortest = bool(seen.flag("do_center_crop", True))
+        raise processor.wrong("resample", "2 (bilinear) or 3 (bicubic)")
+    target = pixels.get("size")
+    squash = isinstance(target, Mapping) and {"height", "width"} <= target.keys()
+    if not squash and not processor.flag("do_center_crop", True):
+        raise processor.wrong("do_center_crop", "true, or a size with height and width: only square images are read")
     return Read(
         model=model,
         activation=cards.QUICKGELU if model["quick_gelu"] else cards.GELU,
         size=(size, size),
-        mean=seen.three("image_mean", cards.CLIP_MEAN),
-        std=seen.three("image_std", cards.CLIP_STD),
+        mean=processor.three("image_mean", cards.CLIP_MEAN),
+        std=processor.three("image_std", cards.CLIP_STD),
         interpolation=resample,
-        resize="shortest" if shortest else "squash",
+        resize="squash" if squash else "shortest",
         defaults=tuple(name for name in ("image_mean", "image_std", "resample") if name not in pixels),
     )
 

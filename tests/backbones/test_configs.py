@@ -44,8 +44,8 @@ def test_a_card_has_what_no_tensor_shows() -> None:
 )
 def test_quick_gelu_is_what_it_says(value: Any, activation: str) -> None:
     assert read(changed(VIT, quick_gelu=value)).image.activation == activation
-    said = read_open_clip(changed(VIT, quick_gelu=value), "FILE").activation
-    assert said == ("" if value is None else activation)
+    declared = read_open_clip(changed(VIT, quick_gelu=value), "FILE").activation
+    assert declared == ("" if value is None else activation)
 
 
 @pytest.mark.parametrize("value", (1, 0, "yes", "", [], 1.0))
@@ -62,8 +62,8 @@ def test_flat_configurations_are_read_and_empty_ones_refused() -> None:
 
 
 def test_preprocessing_that_is_absent_is_openais_and_said_so() -> None:
-    seen = read_open_clip({"model_cfg": VIT, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5]}}, "FILE")
-    assert seen.mean == (0.5,) * 3 and seen.defaults == ("std", "interpolation", "resize_mode")
+    partial = read_open_clip({"model_cfg": VIT, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5]}}, "FILE")
+    assert partial.mean == (0.5,) * 3 and partial.defaults == ("std", "interpolation", "resize_mode")
     assert read_open_clip({"model_cfg": VIT}, "FILE").mean == CLIP_MEAN
     assert read(VIT, resize_mode="squash", interpolation="bilinear").image.resize == "squash"
 
@@ -180,5 +180,9 @@ def test_transformers_configurations() -> None:
     ):
         with pytest.raises(WeightsError, match=part):
             read_transformers(config, {}, "FILE")
-    with pytest.raises(WeightsError, match="resample is 0"):
-        read_transformers({"model_type": "clip"}, {"resample": 0}, "FILE")
+    for processor, part in (({"resample": 0}, "resample is 0"), ({"do_center_crop": False}, "do_center_crop is False")):
+        with pytest.raises(WeightsError, match=part):
+            read_transformers({"model_type": "clip"}, processor, "FILE")
+    both = {"size": {"height": 224, "width": 224}, "do_center_crop": False}
+    assert read_transformers({"model_type": "clip"}, both, "FILE").resize == "squash"
+    assert read_transformers({"model_type": "clip"}, {"size": {"shortest_edge": 224}}, "FILE").resize == "shortest"
