@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 from pathlib import Path
@@ -124,6 +125,29 @@ def test_what_cannot_be_run_is_refused_by_its_name(parts: dict[str, Any], messag
     config = {**VIT, "text_cfg": 3} if parts == {"text": 3} else changed(VIT, **parts)
     with pytest.raises(WeightsError, match=message):
         read(config)
+
+
+ODD: tuple[Any, ...] = (None, True, "", "text", 0, -1, 3, 0.5, [], [1], {}, {"a": 1}, float("inf"))
+
+
+@pytest.mark.parametrize("value", ODD, ids=repr)
+def test_odd_values_are_read_or_refused_and_never_an_error_of_another_kind(value: Any) -> None:
+    keys = [
+        ("", key) for key in ("embed_dim", "quick_gelu", "custom_text", "vision_cfg", "text_cfg", "init_logit_bias")
+    ]
+    keys += [("vision_cfg", key) for key in ("layers", "width", "head_width", "patch_size", "image_size", "pool_type",
+             "norm_kwargs", "act_kwargs", "final_ln_after_pool", "timm_model_name", "timm_pool")]  # fmt: skip
+    keys += [("text_cfg", key) for key in ("context_length", "vocab_size", "width", "heads", "layers", "pool_type",
+             "no_causal_mask", "norm_kwargs", "tokenizer_kwargs", "tokenizer_mode", "hf_tokenizer_name")]  # fmt: skip
+    keys += [("preprocess_cfg", key) for key in PREPROCESS]
+    for part, key in keys:
+        whole = changed(VIT) | {"preprocess_cfg": dict(PREPROCESS)}
+        (whole[part] if part else whole)[key] = value
+        with contextlib.suppress(WeightsError):
+            card_of("a name", read_open_clip(whole, "FILE"))
+    for config in ({"text_config": value}, {"projection_dim": value}, {"vision_config": {"image_size": value}}):
+        with contextlib.suppress(WeightsError):
+            read_transformers({"model_type": "clip", **config}, {}, "FILE")
 
 
 @needs_timm
