@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from advpt.backbones.card import TextCard
+from advpt.backbones.pieces import Pieces, TokenizerFile
 from advpt.backbones.shim import import_clip
 from advpt.errors import PromptError
 from advpt.prompts.words import describe, nearest, word
 from tests.helpers.prompts import BPE
+from tests.helpers.tokenizer import write_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +59,20 @@ def test_tokens_are_written_as_words_and_others_as_not_available():
     japanese = tokenizer.encode("日")
     assert word(BPE, japanese[0]) == "N/A"
     assert word(BPE, tokenizer.encode("café")[-1]) == "café"
+
+
+def test_pieces_of_other_tokenizers_are_words_and_their_special_tokens_none(tmp_path):
+    pytest.importorskip("tokenizers")
+    file = TokenizerFile.read(write_tokenizer(tmp_path), tmp_path / "tokenizer_config.json")
+    tokenizer = Pieces(TextCard(vocabulary=60, start=(), end=1, pad=1, clean="canonicalize"), file)
+    rows = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
+    (begins,) = (i for i in range(60) if file.tokenizer.id_to_token(i) == "\u2581p")
+    assert word(tokenizer, begins) == "p" and word(tokenizer, 1) == "N/A"
+    made = describe(tokenizer, rows[[begins, 0, 1, 2]], rows, 3)
+    assert made["per_vector"][0][0] == ["p", 0.0]
+    assert made["searched"] == 60 - len(tokenizer.specials) and tokenizer.specials >= {0, 1}
+    ids, _ = nearest(tokenizer, rows[:3], rows, 60)
+    assert not tokenizer.specials & set(ids.flatten().tolist())
 
 
 def test_another_backbones_table_is_refused(table):
