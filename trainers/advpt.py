@@ -13,6 +13,7 @@ import datetime
 import functools
 import logging
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,13 +170,13 @@ class CLIPTrainer(TrainerX):
 
     def check_cfg(self, cfg: Any) -> None:
         """Every setting is read before anything is loaded; mistakes raise ConfigError."""
-        settle(cfg)
         for node, where in (*((node, cfg.TRAINER) for node in self.nodes()), ("BANK", cfg), ("EVAL", cfg)):
             if node not in where:
                 raise ConfigError(
                     f"{type(self).__name__} has no settings: the configuration lacks {node}. In train.py, call "
                     "trainers.advpt.extend_cfg(cfg) at the end of extend_cfg, where all trainers are imported"
                 )
+        settle(cfg)
         require_ranges(cfg, self.nodes())
         for settings in (self.settings, ZeroShotSettings, BackboneSettings, SurrogateSettings):
             settings.from_cfg(cfg)
@@ -328,6 +329,12 @@ class CLIPTrainer(TrainerX):
             self.backbone = self.bank_cache.load()
             self.bank_cache = dataclasses.replace(self.bank_cache, backbone=self.backbone)
             self.encoder = self.backbone.text
+        if self.backbone.card.image.resize == "squash":
+            warnings.warn(
+                f"the host's loaders crop images, and {self.backbone.name} was trained on whole ones: their test loop "
+                "measures less than the results here, which do not use those loaders",
+                stacklevel=2,
+            )
         classifier = self.classifier()
         encode = with_visual_prompts(self.backbone.require_image(), classifier.visual)
         return classifier.logits(encode(to_pixels(images, self.cfg)))

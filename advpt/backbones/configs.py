@@ -21,7 +21,7 @@ from advpt.backbones.pieces import CLEANINGS, TokenizerFile
 from advpt.errors import WeightsError
 
 BPE_ROWS = 49408  # of OpenAI's token table
-Config = Mapping[str, Any]  # a JSON object as it was found
+Config = Mapping[str, Any]  # a JSON object as it is in a file
 
 _TOP = {"embed_dim", "quick_gelu", "custom_text", "vision_cfg", "text_cfg", "init_logit_scale", "init_logit_bias",
         "nonscalar_logit_scale"}  # fmt: skip
@@ -117,15 +117,15 @@ class _Reader:
     def word(self, name: str, default: str, allowed: Collection[str]) -> str:
         value = self.config.get(name)
         value = default if value is None else value
-        if value not in allowed:
+        if not isinstance(value, str) or value not in allowed:
             raise self.wrong(name, f"one of {', '.join(sorted(allowed))}")
         return str(value)
 
-    def three(self, name: str, default: tuple[float, float, float]) -> tuple[float, float, float]:
+    def three(self, name: str, default: tuple[float, float, float], low: float = 0) -> tuple[float, float, float]:
         value = self.config.get(name, default)
         right = isinstance(value, list | tuple) and len(value) == 3
-        if not right or any(isinstance(x, bool) or not isinstance(x, int | float) or not 0 <= x <= 1 for x in value):
-            raise self.wrong(name, "three numbers from 0 to 1")
+        if not right or any(isinstance(x, bool) or not isinstance(x, int | float) or not low <= x <= 1 for x in value):
+            raise self.wrong(name, f"three numbers from {low:g} to 1")
         first, second, third = value
         return float(first), float(second), float(third)
 
@@ -200,7 +200,7 @@ def read_preprocessing(config: Config, size: tuple[int, int], where: str) -> dic
     return {
         "size": size,
         "mean": pixels.three("mean", cards.CLIP_MEAN),
-        "std": pixels.three("std", cards.CLIP_STD),
+        "std": pixels.three("std", cards.CLIP_STD, 1e-3),
         "interpolation": pixels.word("interpolation", "bicubic", ("bicubic", "bilinear")),
         "resize": pixels.word("resize_mode", "shortest", cards.RESIZE),
         "defaults": tuple(n for n in ("mean", "std", "interpolation", "resize_mode") if n not in config),
@@ -278,19 +278,22 @@ def read_transformers(config: Config, pixels: Config, where: str) -> Read:
         },
     }
     size = model["vision_cfg"]["image_size"]
-    seen = _Reader(pixels, f"{where}: preprocessor_config.json", pixels)
-    resample = {2: "bilinear", 3: "bicubic"}.get(seen.config.get("resample", 3))
+    processor = _Reader(pixels, f"{where}: preprocessor_config.json", pixels)
+    resample = {2: "bilinear", 3: "bicubic"}.get(pixels.get("resample", 3))
     if resample is None:
-        raise seen.wrong("resample", "2 (bilinear) or 3 (bicubic)")
-    shortest = bool(seen.flag("do_center_crop", True))
+        raise processor.wrong("resample", "2 (bilinear) or 3 (bicubic)")
+    target = pixels.get("size")
+    squash = isinstance(target, Mapping) and {"height", "width"} <= target.keys()
+    if not squash and not processor.flag("do_center_crop", True):
+        raise processor.wrong("do_center_crop", "true, or a size with height and width: only square images are read")
     return Read(
         model=model,
         activation=cards.QUICKGELU if model["quick_gelu"] else cards.GELU,
         size=(size, size),
-        mean=seen.three("image_mean", cards.CLIP_MEAN),
-        std=seen.three("image_std", cards.CLIP_STD),
+        mean=processor.three("image_mean", cards.CLIP_MEAN),
+        std=processor.three("image_std", cards.CLIP_STD, 1e-3),
         interpolation=resample,
-        resize="shortest" if shortest else "squash",
+        resize="squash" if squash else "shortest",
         defaults=tuple(name for name in ("image_mean", "image_std", "resample") if name not in pixels),
     )
 
@@ -386,7 +389,7 @@ def _timm_card(name: str, part: _Reader, pixels: dict[str, Any]) -> ImageCard:
             f"{part.where}: image_size is {side}, and {tower} reads {trunk.patch_embed.img_size[0]} pixels"
         )
     pool = part.config.get("timm_pool") or trunk.global_pool
-    if pool not in _TIMM_POOLS:
+    if not isinstance(pool, str) or pool not in _TIMM_POOLS:
         return ImageCard(activation="", kind="timm", family="ViT with a pooling of its own", pool="mean", **pixels)
     return ImageCard(
         activation="",

@@ -23,7 +23,7 @@ EXTRA_OF = {
 def versions() -> dict[str, str]:
     """Versions of those that this process has imported and that numbers depend on."""
     imported = {name: sys.modules.get(name) for name in ("open_clip", "timm", "tokenizers")}
-    return {name: str(module.__version__) for name, module in imported.items() if hasattr(module, "__version__")}
+    return {name: str(getattr(module, "__version__", "")) for name, module in imported.items() if module is not None}
 
 
 def need(module: str, purpose: str) -> ModuleType:

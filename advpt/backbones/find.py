@@ -16,7 +16,7 @@ from advpt.backbones.names import Source
 from advpt.backbones.pieces import TokenizerFile
 from advpt.errors import AdvPTError, WeightsError
 
-CONFIGS = ("open_clip_config.json", "config.json")
+CONFIGS, PROCESSOR = ("open_clip_config.json", "config.json"), "preprocessor_config.json"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ class Model:
             place = Repository(self.read.tokenizer)
         if place is None:
             raise WeightsError(f"{self.name} names no tokenizer; take it by the name of its repository or folder")
-        return TokenizerFile.read(place.fetch([pieces.FILE]), place.optional(pieces.SETTINGS))
+        path = place.fetch([pieces.FILE], beside=(pieces.SETTINGS,))
+        return TokenizerFile.read(path, place.cached(pieces.SETTINGS))
 
     def facts(self, file: str = "", sha256: str = "") -> dict[str, str]:
         """Where weights came from, for records: no path of this machine."""
@@ -92,12 +93,14 @@ def find_model(name: str, activation: str = "") -> Model | None:
     else:
         place: Place = Folder(Path(source.folder).expanduser())
         model = _configured(source, Repository(source.repository, source.revision) if source.repository else place)
-    said = model.read.activation
-    if activation and said and activation != said:
-        raise WeightsError(f"MODEL.ACTIVATION is {activation}, but {model.name} has {said}; leave MODEL.ACTIVATION out")
+    declared = model.read.activation
+    if activation and declared and activation != declared:
+        raise WeightsError(
+            f"MODEL.ACTIVATION is {activation}, but {model.name} has {declared}; leave MODEL.ACTIVATION out"
+        )
     if activation:
         return dataclasses.replace(model, read=model.read.with_activation(activation))
-    if not said and source.repository and extras.quick_of_repository(source.repository):
+    if not declared and source.repository and extras.quick_of_repository(source.repository):
         raise WeightsError(
             f"{model.name}: its configuration does not say quick_gelu, which means gelu, and open_clip's own table "
             "says quickgelu for this repository. Take its name there, open_clip:ARCHITECTURE/TAG, or add "
@@ -116,8 +119,8 @@ def _open_clip(source: Source) -> Model:
     entry = extras.tag(source.architecture, source.tag)
     if entry.get("quick_gelu") is not None:
         read = read.with_activation(cards.QUICKGELU if entry["quick_gelu"] else cards.GELU)
-    seen = {name: entry[name] for name in ("mean", "std", "interpolation", "resize_mode") if name in entry}
-    preprocessing = configs.read_preprocessing(seen, read.size, f"open_clip's {source.architecture}/{source.tag}")
+    entries = {name: entry[name] for name in ("mean", "std", "interpolation", "resize_mode") if name in entry}
+    preprocessing = configs.read_preprocessing(entries, read.size, f"open_clip's {source.architecture}/{source.tag}")
     organisation, _, rest = str(entry.get("hf_hub", "")).partition("/")
     repository, _, file = rest.partition("/")
     if not repository:
@@ -132,13 +135,13 @@ def _open_clip(source: Source) -> Model:
 
 def _configured(source: Source, place: Place) -> Model:
     """Of a repository or folder, by the configuration in it."""
-    path = place.fetch(CONFIGS)
+    path = place.fetch(CONFIGS, beside=(PROCESSOR,))
     config = hub.read_json(path)
     if path.name == CONFIGS[0]:
         read = configs.read_open_clip(config, f"{source}, {path.name}")
         return Model(source, read, place, hub.OPEN_CLIP_WEIGHTS)
-    seen = place.optional("preprocessor_config.json")
-    pixels: Mapping[str, object] = hub.read_json(seen) if seen is not None else {}
+    file = place.cached(PROCESSOR)
+    pixels: Mapping[str, object] = hub.read_json(file) if file is not None else {}
     read = configs.read_transformers(config, pixels, f"{source}, {path.name}")
     return Model(source, read, place, hub.TRANSFORMERS_WEIGHTS, transformers=True)
 

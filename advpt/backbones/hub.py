@@ -97,8 +97,9 @@ class Repository:
                 )
         return path
 
-    def fetch(self, files: Sequence[str]) -> Path:
-        """The first of ``files`` that the cache has, else the first that the hub has.
+    def fetch(self, files: Sequence[str], beside: Sequence[str] = ()) -> Path:
+        """The first of ``files`` that the cache has, else the first that the hub has. Where it is downloaded, files
+        ``beside`` it are too, as far as the repository has them.
 
         Raises:
             WeightsError: neither has one. The message says which, where they were looked for, why the network did not
@@ -108,27 +109,19 @@ class Repository:
             if path := self.cached(file):
                 return path
         reason = "the repository has none of them"
-        for file in files if not _offline() else ():
-            try:
+        try:
+            for file in files if not _offline() else ():
                 if self._download(file):
+                    for other in beside:
+                        self._download(other)
                     if path := self.cached(file):
                         return path
                     reason = "the hub's cache lacks what was downloaded"
-            except WeightsError:
-                raise
-            except Exception as error:  # noqa: BLE001 - of many kinds: no network, offline, gated, no such repository
-                reason = _why(error).rstrip(".")
-                break
+        except WeightsError:
+            raise
+        except Exception as error:  # noqa: BLE001 - of many kinds: no network, offline, gated, no such repository
+            reason = _why(error).rstrip(".")
         raise WeightsError(self._absent(files, "HF_HUB_OFFLINE is set" if _offline() else reason))
-
-    def optional(self, file: str) -> Path | None:
-        """A file that the repository may lack, from the cache, else from the hub where that can be reached."""
-        if (path := self.cached(file)) is not None or _offline():
-            return path
-        try:
-            return self.cached(file) if self._download(file) else None
-        except Exception:  # noqa: BLE001 - as in `fetch`: it is done without
-            return None
 
     def _download(self, file: str) -> bool:
         """Put a file into the cache; False where the repository has no such file."""
@@ -169,21 +162,21 @@ class Folder:
     def commit(self) -> str:
         return ""
 
-    def fetch(self, files: Sequence[str]) -> Path:
+    def fetch(self, files: Sequence[str], beside: Sequence[str] = ()) -> Path:
         """The first of ``files`` that the folder has.
 
         Raises:
             WeightsError: it has none, or there is no such folder.
         """
         for file in files:
-            if path := self.optional(file):
+            if path := self.cached(file):
                 return path
         there = sorted(each.name for each in self.path.iterdir()) if self.path.is_dir() else []
         holds = f"it holds {', '.join(there[:12]) or 'nothing'}" if self.path.is_dir() else "there is no such folder"
         raise WeightsError(f"{self}: expected {' or '.join(files)} in {self.path}; {holds}")
 
-    def optional(self, file: str) -> Path | None:
-        """A file that the folder may lack."""
+    def cached(self, file: str) -> Path | None:
+        """A file of the folder; None where it is not there."""
         path = self.path / file
         return path if path.is_file() else None
 

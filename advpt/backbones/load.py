@@ -45,7 +45,7 @@ def load_backbone(settings: BackboneSettings, device: torch.device | str = "cpu"
     if (family := family_of(settings.name)) is not None:
         made = family[0].load(family[1], device)
     elif (model := find_model(settings.name, settings.activation)) is not None:
-        made = _load_found(model, settings, device)
+        made = _load_model(model, settings, device)
     else:
         made = _load(settings, device)
     if settings.image_weights:
@@ -105,7 +105,7 @@ def _gelu_card(name: str, arch: Architecture) -> Card:
     return configs.card_of(name, configs.read_open_clip(config, name))
 
 
-def _load_found(model: Model, settings: BackboneSettings, device: torch.device | str) -> Backbone:
+def _load_model(model: Model, settings: BackboneSettings, device: torch.device | str) -> Backbone:
     """A model of open_clip, the hub or a folder, with its own weights or a file in their place."""
     file = model.tokenizer()
     card = model.card(file)

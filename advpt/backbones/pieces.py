@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advpt.backbones import extras
+from advpt.backbones import extras, hub
 from advpt.backbones.card import TextCard
 from advpt.backbones.tokenizers import Tokenizer
 from advpt.errors import WeightsError, first_words
@@ -87,12 +87,12 @@ class TokenizerFile:
         try:
             text = path.read_text(encoding="utf-8")
             tokenizer = package.Tokenizer.from_str(text)
-            about = json.loads(settings.read_text(encoding="utf-8")) if settings is not None else {}
             padding = json.loads(text).get("padding") or {}
         except Exception as error:  # noqa: BLE001 - `tokenizers` raises bare exceptions for what it cannot read
             raise WeightsError(
                 f"{path} cannot be read as a tokenizer ({first_words(error)}); fetch it again"
             ) from error
+        about = hub.read_json(settings) if settings is not None else {}
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return cls(path, file_digest(path), tokenizer, about, padding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 from pathlib import Path
@@ -44,8 +45,8 @@ def test_a_card_has_what_no_tensor_shows() -> None:
 )
 def test_quick_gelu_is_what_it_says(value: Any, activation: str) -> None:
     assert read(changed(VIT, quick_gelu=value)).image.activation == activation
-    said = read_open_clip(changed(VIT, quick_gelu=value), "FILE").activation
-    assert said == ("" if value is None else activation)
+    declared = read_open_clip(changed(VIT, quick_gelu=value), "FILE").activation
+    assert declared == ("" if value is None else activation)
 
 
 @pytest.mark.parametrize("value", (1, 0, "yes", "", [], 1.0))
@@ -62,8 +63,8 @@ def test_flat_configurations_are_read_and_empty_ones_refused() -> None:
 
 
 def test_preprocessing_that_is_absent_is_openais_and_said_so() -> None:
-    seen = read_open_clip({"model_cfg": VIT, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5]}}, "FILE")
-    assert seen.mean == (0.5,) * 3 and seen.defaults == ("std", "interpolation", "resize_mode")
+    partial = read_open_clip({"model_cfg": VIT, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5]}}, "FILE")
+    assert partial.mean == (0.5,) * 3 and partial.defaults == ("std", "interpolation", "resize_mode")
     assert read_open_clip({"model_cfg": VIT}, "FILE").mean == CLIP_MEAN
     assert read(VIT, resize_mode="squash", interpolation="bilinear").image.resize == "squash"
 
@@ -126,6 +127,29 @@ def test_what_cannot_be_run_is_refused_by_its_name(parts: dict[str, Any], messag
         read(config)
 
 
+ODD: tuple[Any, ...] = (None, True, "", "text", 0, -1, 3, 0.5, [], [1], {}, {"a": 1}, float("inf"))
+
+
+@pytest.mark.parametrize("value", ODD, ids=repr)
+def test_odd_values_are_read_or_refused_and_never_an_error_of_another_kind(value: Any) -> None:
+    keys = [
+        ("", key) for key in ("embed_dim", "quick_gelu", "custom_text", "vision_cfg", "text_cfg", "init_logit_bias")
+    ]
+    keys += [("vision_cfg", key) for key in ("layers", "width", "head_width", "patch_size", "image_size", "pool_type",
+             "norm_kwargs", "act_kwargs", "final_ln_after_pool", "timm_model_name", "timm_pool")]  # fmt: skip
+    keys += [("text_cfg", key) for key in ("context_length", "vocab_size", "width", "heads", "layers", "pool_type",
+             "no_causal_mask", "norm_kwargs", "tokenizer_kwargs", "tokenizer_mode", "hf_tokenizer_name")]  # fmt: skip
+    keys += [("preprocess_cfg", key) for key in PREPROCESS]
+    for part, key in keys:
+        whole = changed(VIT) | {"preprocess_cfg": dict(PREPROCESS)}
+        (whole[part] if part else whole)[key] = value
+        with contextlib.suppress(WeightsError):
+            card_of("a name", read_open_clip(whole, "FILE"))
+    for config in ({"text_config": value}, {"projection_dim": value}, {"vision_config": {"image_size": value}}):
+        with contextlib.suppress(WeightsError):
+            read_transformers({"model_type": "clip", **config}, {}, "FILE")
+
+
 @needs_timm
 @pytest.mark.parametrize("name", ("hf-hub:org/repo", "local-dir:/tmp", "no_such_tower", "../x", 3))
 def test_a_tower_of_timm_is_one_of_timms_own(name: Any) -> None:
@@ -180,5 +204,9 @@ def test_transformers_configurations() -> None:
     ):
         with pytest.raises(WeightsError, match=part):
             read_transformers(config, {}, "FILE")
-    with pytest.raises(WeightsError, match="resample is 0"):
-        read_transformers({"model_type": "clip"}, {"resample": 0}, "FILE")
+    for processor, part in (({"resample": 0}, "resample is 0"), ({"do_center_crop": False}, "do_center_crop is False")):
+        with pytest.raises(WeightsError, match=part):
+            read_transformers({"model_type": "clip"}, processor, "FILE")
+    both = {"size": {"height": 224, "width": 224}, "do_center_crop": False}
+    assert read_transformers({"model_type": "clip"}, both, "FILE").resize == "squash"
+    assert read_transformers({"model_type": "clip"}, {"size": {"shortest_edge": 224}}, "FILE").resize == "shortest"

@@ -55,10 +55,10 @@ def test_a_clip_model_computes_the_same_in_open_clips_classes(act: str, heads: i
 def test_defaults_are_those_of_the_class() -> None:
     transformers = pytest.importorskip("transformers")
     default = transformers.CLIPConfig().to_dict()
-    said, absent = (
+    explicit, absent = (
         card_of("x", read_transformers(config, {}, "a test")) for config in (default, {"model_type": "clip"})
     )
-    assert said == absent and absent.image.heads == 12 and absent.text.activation == "quickgelu"
+    assert explicit == absent and absent.image.heads == 12 and absent.text.activation == "quickgelu"
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_files_are_read_from_a_cache_made_by_hand(cache: Path, revision: str) ->
     assert hub.read_json(place.fetch(["other.json", "config.json"])) == {}
     weights = hub.read_weights(place, hub.TRANSFORMERS_WEIGHTS)
     assert weights.file == "model.safetensors" and torch.equal(weights.tensors["a"], TENSORS["a"])
-    assert len(weights.sha256) == 64 and place.optional("tokenizer.json") is None
+    assert len(weights.sha256) == 64 and place.cached("tokenizer.json") is None
 
 
 @pytest.mark.parametrize("file", ("config.json", "model.safetensors"))
@@ -106,7 +106,6 @@ def test_whatever_the_hub_raises_is_one_kind_of_error(
     fake_hub(monkeypatch, download)
     with pytest.raises(WeightsError, match=part):
         Repository("org/repo").fetch(["config.json"])
-    assert Repository("org/repo").optional("config.json") is None
 
 
 def test_files_that_a_repository_lacks_are_passed_over_and_what_comes_is_checked(
@@ -124,8 +123,13 @@ def test_files_that_a_repository_lacks_are_passed_over_and_what_comes_is_checked
     place = Repository("org/repo")
     assert hub.read_json(place.fetch(["open_clip_config.json", "config.json"])) == {"model_type": "clip"}
     assert asked == [("open_clip_config.json", None), ("config.json", None)]
-    assert place.optional("open_clip_config.json") is None
-    assert asked[-1] == ("open_clip_config.json", COMMIT), "all files are of one commit"
+    place.fetch(["tokenizer.json"], beside=["open_clip_config.json", "tokenizer_config.json"])
+    assert asked[2:] == [
+        (file, COMMIT) for file in ("tokenizer.json", "open_clip_config.json", "tokenizer_config.json")
+    ]
+    assert place.cached("open_clip_config.json") is None and place.cached("tokenizer_config.json") is not None
+    place.fetch(["tokenizer.json"], beside=["more.json"])
+    assert len(asked) == 5, "what is there is not asked for"
 
 
 def test_a_folder_has_the_same_files(tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ def configuration(name: str, *, size: tuple[int, int] = (0, 0), interpolation: s
     return cfg
 
 
-def seen(cfg: CfgNode) -> tuple[Any, ...]:
+def pixels_of(cfg: CfgNode) -> tuple[Any, ...]:
     return tuple(cfg.INPUT.SIZE), cfg.INPUT.INTERPOLATION, cfg.INPUT.RESIZE
 
 
@@ -242,19 +242,19 @@ def test_settle_fills_what_is_left_to_the_model(frozen: bool) -> None:
     if frozen:
         cfg.freeze()
     settle(cfg)
-    assert seen(cfg) == ((224, 224), "bicubic", "squash") and cfg.is_frozen() == frozen
+    assert pixels_of(cfg) == ((224, 224), "bicubic", "squash") and cfg.is_frozen() == frozen
     assert cfg.MODEL.BACKBONE.NAME == "open_clip:ViT-H-14-quickgelu/dfn5b"
     settle(cfg)
-    assert seen(cfg) == ((224, 224), "bicubic", "squash")
+    assert pixels_of(cfg) == ((224, 224), "bicubic", "squash")
 
 
 def test_settle_leaves_openais_as_they_are() -> None:
     cfg = configuration("ViT-L/14@336px")
     settle(cfg)
-    assert seen(cfg) == ((336, 336), "bicubic", "")
+    assert pixels_of(cfg) == ((336, 336), "bicubic", "")
     cfg = configuration("ViT-B/16", size=(224, 224), interpolation="bilinear")
     settle(cfg)
-    assert seen(cfg) == ((224, 224), "bilinear", ""), "as the host has it"
+    assert pixels_of(cfg) == ((224, 224), "bilinear", ""), "as the host has it"
     with pytest.raises(ConfigError, match="nothing is known of 'mine'"):
         settle(configuration("mine"))
 

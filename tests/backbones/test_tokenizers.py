@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 
 import pytest
 import torch
@@ -61,3 +62,15 @@ def test_no_text_is_cut(card: TextCard, fits: int) -> None:
 
 def test_names_of_classes_have_spaces() -> None:
     assert Bpe(TextCard()).class_pieces("great_white_shark") == BPE.pieces("great white shark")
+
+
+def test_ids_are_open_clips_too() -> None:
+    """500 random texts of what a keyboard has, and of letters, signs and marks beyond it."""
+    open_clip = pytest.importorskip("open_clip")
+    theirs, draw = open_clip.tokenizer.SimpleTokenizer(), random.Random(0)
+    letters = [chr(i) for i in (*range(32, 127), *range(161, 592), *range(0x4E00, 0x4E40), *range(0x1F600, 0x1F640))]
+    texts = [
+        "".join(draw.choices(letters[: draw.choice((95, len(letters)))], k=draw.randint(0, 18))) for _ in range(500)
+    ]
+    texts = [text for text in texts if len(BPE.pieces(text)) <= 75]
+    assert len(texts) > 480 and torch.equal(BPE.batch(texts), theirs(texts))

@@ -10,6 +10,7 @@ from advpt.jobs.places import Places
 from advpt.jobs.plan import Job, Plan
 from advpt.jobs.setup.demo import DEMO
 from advpt.jobs.setup.paper import PAPER
+from tests.helpers.hub import hub_repository
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,6 +25,18 @@ def test_what_is_missing_is_named_and_the_demo_misses_nothing(tmp_path, monkeypa
     assert mine == f"vit_b16: there is no file {tmp_path / 'mine.pt'}" and "ViT-L-14.pt is fetched from" in large
     demo = plan_exhibits(["all"], DEMO, ROOT).plan
     assert prerequisites.missing_data(demo, places) == [] and prerequisites.missing_weights(demo, places) == []
+
+
+def test_a_model_of_the_hub_is_fetched_when_it_is_needed_unless_its_weights_are_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    plan = Plan((Job("T", "digits", "fare2_l14", -1, 1, "main", "a", "b"),))
+    places = Places(ROOT, tmp_path, tmp_path / "data", tmp_path)
+    (sentence,) = prerequisites.missing_weights(plan, places)
+    assert sentence.startswith("hf-hub:chs20/fare2-clip: fetched from the hub, chs20/fare2-clip, into ")
+    hub_repository(tmp_path / "hub", "chs20/fare2-clip", {"open_clip_pytorch_model.bin": b"weights"})
+    assert prerequisites.missing_weights(plan, places) == []
+    assert prerequisites.backbone_name("democlip_s", ROOT) == "DemoCLIP-S"
+    assert prerequisites.backbone_name("vit_b16", ROOT) == prerequisites.backbone_name("ViT-B/16", ROOT) == "ViT-B/16"
 
 
 def test_images_of_ones_own_need_two_folders_and_other_repositories_data_sets_nothing(tmp_path):
