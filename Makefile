@@ -1,6 +1,7 @@
 # make demo   environment + the main job on the embedded default, one table at the end
 # make demo-full  the same with standard AutoAttack instead of APGD-CE+T
 # make test   environment + all tests
+# make test-without-extras  the tests of models and commands, as where advpt[openclip] and advpt[siglip] are not installed
 # make bench  the speed table: every hot path beside what people run today (about ten minutes)
 # make gpu    the same on a GPU, and proof that it computes what the CPU does (eight minutes, no download)
 # make faults the fault-injection suite at full length (under 20 minutes), one table at the end and in output/faults.md
@@ -18,7 +19,7 @@ endif
 SOURCES := setup.py dassl-lite/pyproject.toml scripts/setup.sh
 export PYTHON
 
-.PHONY: setup demo demo-full test bench gpu faults lint docs format clean
+.PHONY: setup demo demo-full test test-without-extras bench gpu faults lint docs format clean
 setup: $(STAMPS)/base
 
 demo: $(STAMPS)/base
@@ -29,6 +30,9 @@ demo-full: $(STAMPS)/base
 
 test: $(STAMPS)/dev
 	$(PYTHON) -m pytest -n 2 tests dassl-lite/tests
+
+test-without-extras: $(STAMPS)/dev
+	ADVPT_WITHOUT_EXTRAS=1 $(PYTHON) -m pytest -n 2 tests/backbones tests/cli tests/test_imports.py tests/test_train.py
 
 bench: $(STAMPS)/base
 	$(PYTHON) benchmarks/bench.py

@@ -7,6 +7,9 @@ from setuptools import find_packages, setup
 version: dict[str, str] = {}
 exec((Path(__file__).parent / "advpt" / "version.py").read_text(), version)
 
+OPEN_CLIP = ["open_clip_torch>=3.2,<4", "timm>=1.0.17", "huggingface_hub"]
+SIGLIP = [*OPEN_CLIP, "tokenizers>=0.20"]
+
 setup(
     name="advpt",
     version=version["__version__"],
@@ -41,8 +44,13 @@ setup(
         "gdown",
     ],
     extras_require={
+        "openclip": OPEN_CLIP,
+        "siglip": SIGLIP,
         "diffpure": ["diffusers"],
         "ray": ["ray"],
-        "dev": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "scikit-image", "PyWavelets", "ray"],
+        "dev": [
+            *("pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "scikit-image", "PyWavelets", "ray"),
+            *(*SIGLIP, "transformers"),
+        ],
     },
 )

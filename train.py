@@ -23,7 +23,7 @@ from advpt.advice import advice_on_nodes, explanation, naming_missing_settings
 from advpt.data.listing import require_unicode
 from advpt.data.lists import DataLists
 from advpt.errors import ConfigError, unknown_name
-from advpt.settings import leaves, merge_overrides, merge_yaml, unread
+from advpt.settings import backbone_file, leaves, merge_overrides, merge_yaml, unread
 from advpt.signals import report_stop, stoppable
 
 HERE = Path(__file__).resolve().parent
@@ -49,7 +49,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--config-file", default="", help="trainer yaml, configs/trainers/<Trainer>/<backbone>.yaml")
     parser.add_argument("--dataset-config-file", default="", help="data set yaml, configs/datasets/<name>.yaml")
     parser.add_argument("--trainer", default="", help="AdvPT, CoOp, ZeroshotCLIP, ...")
-    parser.add_argument("--backbone", default="", help="CLIP's name, for instance ViT-B/16")
+    parser.add_argument("--backbone", default="", help="CLIP's name, or one of configs/backbones, such as fare2_l14")
     parser.add_argument("--head", default="", help="Dassl's head name (unused by prompt trainers)")
     parser.add_argument("--engine", choices=("local", "ray"), help="who builds banks: this machine, or a Ray cluster")
     parser.add_argument("--cpus-per-worker", type=float, help="of the cluster, for --engine ray (default: our choice)")
@@ -100,10 +100,12 @@ def register_plugins() -> None:
 
 
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
-    """Defaults, our nodes, data set yaml, trainer yaml, flags, KEY VALUE pairs; then frozen."""
+    """Defaults, our nodes, yaml files of data set, trainer and backbone, flags, KEY VALUE pairs; what is left to the
+    model is filled in; then frozen."""
     register_plugins()
     from dassl.config import get_cfg_default
 
+    from advpt.backbones.load import settle
     from advpt.evaluation.run_folder import usual_folder
 
     cfg = get_cfg_default()
@@ -111,11 +113,14 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         extend_cfg(cfg)
     trainer = args.trainer or "AdvPT"
     dataset_yaml, trainer_yaml = yaml_files(args)
+    backbone_yaml = backbone_file(HERE, args.backbone)
     merge_yaml(cfg, dataset_yaml)
     try:
         merge_yaml(cfg, trainer_yaml)
     except ConfigError as error:
         raise ConfigError(f"{error}{advice_on_nodes(str(error), cfg, HERE)}") from None
+    if backbone_yaml is not None:
+        merge_yaml(cfg, backbone_yaml)
     cfg.DATASET.ROOT = args.root or cfg.DATASET.ROOT or os.environ.get("ADVPT_DATA") or "data"
     cfg.SEED = args.seed if args.seed is not None else (cfg.SEED if cfg.SEED >= 0 else 1)
     cfg.TRAINER.NAME = trainer
@@ -124,7 +129,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         (args.source_domains, cfg.DATASET, "SOURCE_DOMAINS"),
         (args.target_domains, cfg.DATASET, "TARGET_DOMAINS"),
         (args.transforms, cfg.INPUT, "TRANSFORMS"),
-        (args.backbone, cfg.MODEL.BACKBONE, "NAME"),
+        (args.backbone if backbone_yaml is None else "", cfg.MODEL.BACKBONE, "NAME"),
         (args.head, cfg.MODEL.HEAD, "NAME"),
         (args.engine, cfg.BANK, "ENGINE"),
         (args.cpus_per_worker, cfg.BANK, "CPUS_PER_WORKER"),
@@ -138,7 +143,9 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     if late := [word for word in args.opts if word.startswith("--")]:
         raise ConfigError(f"{late[0]} comes after KEY VALUE pairs; put flags first and pairs last")
     merge_overrides(cfg, args.opts)
-    cfg.OUTPUT_DIR = args.output_dir or str(usual_folder(cfg, trainer_yaml.stem, Path("output")))
+    settle(cfg)
+    stem = trainer_yaml.stem if backbone_yaml is None else backbone_yaml.stem
+    cfg.OUTPUT_DIR = args.output_dir or str(usual_folder(cfg, stem, Path("output")))
     require_unicode([value for _, value in leaves(cfg) if isinstance(value, str)], "the settings")
     require_unicode([args.model_dir], "--model-dir")
     cfg.freeze()

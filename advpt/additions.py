@@ -15,12 +15,16 @@ from advpt.files import canonical_json
 # Leaves of the configuration with their defaults: advpt.settings.register enters those that it is told are newer.
 SETTINGS: dict[str, Any] = {}
 # Other values of such leaves that say what old files mean, in more words: they are left out like the default.
-SAME_AS_DEFAULT: dict[str, tuple[Any, ...]] = {"MODEL.ACTIVATION": ("quickgelu",)}
+SAME_AS_DEFAULT: dict[str, tuple[Any, ...]] = {"MODEL.ACTIVATION": ("quickgelu",), "INPUT.RESIZE": ("shortest",)}
 
 # Fields of a bank's spec and of a record's result, by dotted name; those of a list's items by the name of the list.
-BANK_FIELDS: dict[str, Any] = {"adversarial_set.attacked.visual_prompt": None}
+BANK_FIELDS: dict[str, Any] = {
+    "adversarial_set.attacked.visual_prompt": None,
+    "adversarial_set.preprocessing.resize": "shortest",
+}
 RESULT_FIELDS: dict[str, Any] = {
     "backbone.image_file": None,
+    "backbone.source": None,  # where a model that is not OpenAI's came from
     "backbone.reads": None,  # how both towers' tensors are read, where it is not as OpenAI's code reads them
     "training.c_chosen_on": None,  # of a linear probe; None: C was given, or it is not known
 }

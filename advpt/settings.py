@@ -32,6 +32,7 @@ PRECISIONS = ("fp32", "amp", "fp16")
 LAYOUTS = ("text", "text_deep", "visual", "independent", "t2v", "v2t")
 COUPLED = ("t2v", "v2t")
 ACTIVATIONS = ("", "quickgelu", "gelu")
+RESIZES = ("", "shortest", "squash")
 NO_WORDS = ("", "false", "none", "0")  # CTX_INIT as CoOp's users write it where there are no words
 
 
@@ -400,6 +401,7 @@ def merge_yaml(cfg: CfgNode, path: Path) -> None:
 
 
 BACKBONES, RECIPE = "backbones", "recipe"  # the folder beside trainers/, and the file beside those of single backbones
+BASE, LIKE = "_BASE_", "_LIKE_"  # keys of a yaml file: what it builds on, and the backbone whose recipes are its own
 # What the parts of a configuration's name stand for where there is no file of that name, as CoOp's yaml files are
 # named: rn50_ep50_ctxv1.yaml is rn50.yaml with these settings. "{node}" is the trainer's, of the folder's name.
 _NAME_PARTS: dict[str, dict[str, str]] = {
@@ -416,7 +418,8 @@ def yaml_layers(path: Path, inside: tuple[Path, ...] = ()) -> list[tuple[str, di
 
     A top-level ``_BASE_: FILE`` (relative to the file) comes before the file's own settings. A file that does not exist
     is composed: ``rn50.yaml`` of the trainer's ``recipe.yaml`` and ``configs/backbones/rn50.yaml``, and
-    ``rn50_ep50_ctxv1.yaml`` of that and what ``ep50`` and ``ctxv1`` stand for.
+    ``rn50_ep50_ctxv1.yaml`` of that and what ``ep50`` and ``ctxv1`` stand for. A backbone's file may name another in
+    ``_LIKE_``: where a trainer has a file for that one in the place of a recipe, it is what is composed.
 
     Args:
         path: the yaml file, or the name of a composed one. inside: the files whose base this is.
@@ -428,6 +431,15 @@ def yaml_layers(path: Path, inside: tuple[Path, ...] = ()) -> list[tuple[str, di
         return _composed(path, inside)
     if path.resolve() in inside:
         raise ConfigError(f"{path}: _BASE_ leads in a circle: {' -> '.join(str(p) for p in inside)}")
+    tree = _yaml_tree(path)
+    tree.pop(LIKE, None)
+    base = tree.pop(BASE, None)
+    layers = yaml_layers(path.parent / str(base), (*inside, path.resolve())) if base else []
+    return [*layers, (str(path), dict(_flat(tree)))]
+
+
+def _yaml_tree(path: Path) -> dict[str, Any]:
+    """The mapping in a yaml file."""
     text = read_text(path, ConfigError)
     try:
         tree = yaml.safe_load(text) or {}
@@ -436,17 +448,31 @@ def yaml_layers(path: Path, inside: tuple[Path, ...] = ()) -> list[tuple[str, di
         raise ConfigError(f"{path} is not valid yaml: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, found {type(tree).__name__}")
-    base = tree.pop("_BASE_", None)
-    layers = yaml_layers(path.parent / str(base), (*inside, path.resolve())) if base else []
-    return [*layers, (str(path), dict(_flat(tree)))]
+    return tree
 
 
 def _by_backbone(folder: Path) -> dict[str, tuple[Path, Path]]:
     """By name, the recipe and the backbone's file that a trainer's yaml is made of where it is no file of its own:
-    ``CoOp/vit_b16_imagenet`` is ``CoOp/recipe_imagenet.yaml`` with ``configs/backbones/vit_b16.yaml`` on top."""
-    backbones = (folder.absolute().parent.parent / BACKBONES).glob("*.yaml")
-    recipes = sorted(folder.glob(f"{RECIPE}*.yaml"))
-    return {f"{top.stem}{base.stem.removeprefix(RECIPE)}": (base, top) for top in backbones for base in recipes}
+    ``CoOp/vit_b16_imagenet`` is ``CoOp/recipe_imagenet.yaml`` with ``configs/backbones/vit_b16.yaml`` on top. Where
+    there is no such recipe, the file of the backbone that it is like takes its place."""
+    files, made = sorted(folder.glob("*.yaml")), dict[str, tuple[Path, Path]]()
+    for top in (folder.absolute().parent.parent / BACKBONES).glob("*.yaml"):
+        for name in filter(None, (_like(top, top.stat().st_mtime_ns), RECIPE)):
+            kinds = {file.stem.removeprefix(name): file for file in files if file.stem.startswith(name)}
+            made |= {f"{top.stem}{kind}": (file, top) for kind, file in kinds.items() if kind[:1] in ("", "_")}
+    return made
+
+
+@functools.lru_cache(maxsize=256)
+def _like(backbone: Path, changed: int) -> str:
+    """The name of the backbone whose recipes a backbone's file takes; "" for none. ``changed``: the file's time."""
+    return str(_yaml_tree(backbone).get(LIKE) or "")
+
+
+def backbone_file(repository: Path, name: str) -> Path | None:
+    """The file of a backbone's short name below a repository's ``configs``; None where there is none."""
+    path = repository / "configs" / BACKBONES / f"{name}.yaml"
+    return path if re.fullmatch(r"\w+", name) and path.is_file() else None
 
 
 def has_config(path: Path) -> bool:
@@ -600,15 +626,19 @@ def _impossible(expected: Mapping[str, str], values: Mapping[str, Any]) -> Confi
 class BackboneSettings(Settings):
     """Which CLIP, and what is known of its weights."""
 
-    name: str = setting("", "CLIP's name as OpenAI has it, or a label for the file in WEIGHTS", leaf="BACKBONE.NAME")
-    weights: str = setting("", "file with CLIP's weights; empty: OpenAI's, by name", recorded=False)
+    name: str = setting(
+        "",
+        "OpenAI's name of a CLIP, one of docs/backbones.md, or a label for the file in WEIGHTS",
+        leaf="BACKBONE.NAME",
+    )
+    weights: str = setting("", "file with CLIP's weights; empty: those of the name", recorded=False)
     trust_archive: bool = setting(False, "run the code in a TorchScript file instead of reading its tensors alone")
     image_weights: str = setting(
         "", "file with a robust image tower (TeCoA, FARE) in the place of the backbone's own", recorded=False
     )
     image_activation: str = setting("quickgelu", "activation that IMAGE_WEIGHTS was trained with")
     activation: str = setting(
-        "", "activation that WEIGHTS was trained with, where the file does not show it", allowed=ACTIVATIONS, added=True
+        "", "activation of the model, where neither its name nor its file shows it", allowed=ACTIVATIONS, added=True
     )
     cuda_graphs: bool = setting(
         True, "replay tuning steps from CUDA graphs: the same numbers, faster for few classes", identity=False,
@@ -617,6 +647,17 @@ class BackboneSettings(Settings):
     compile: bool = setting(
         False, "torch.compile for the encoders: a minute first, faster steps then; such banks have keys of their own"
     )
+
+
+@register("INPUT")
+class InputSettings(Settings):
+    """What is done to pictures, besides the host's ``SIZE`` and ``INTERPOLATION``; ``(0, 0)`` and ``""`` there mean the
+    model's own, too."""
+
+    resize: str = setting(
+        "", "shorter side and a crop (shortest), or both sides (squash); empty: the model's own", allowed=RESIZES,
+        added=True,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from advpt.attacks import parse
-from advpt.backbones.clip import OFFICIAL, Backbone, build, load_backbone
+from advpt.backbones.clip import OFFICIAL, Backbone, backbone_of, build
+from advpt.backbones.load import load_backbone
 from advpt.backbones.precision import in_precision
 from advpt.bank.cache import BankCache
 from advpt.data.images import ImageSet, Preprocessing, Sample
@@ -37,7 +38,7 @@ def backbone(name: str = "ViT-B/16") -> Backbone:
     if name == SMALL:
         return load_backbone(BackboneSettings(SMALL, "", False), device())
     torch.manual_seed(0)
-    return Backbone(name, build(OFFICIAL[name]), device())
+    return backbone_of(name, build(OFFICIAL[name]), device())
 
 
 def photographs(folder: Path, n: int, size: int = 224) -> ImageSet:
@@ -152,9 +153,9 @@ def compare_half_precision(report: Report, encode: nn.Module, pixels: Tensor, re
 
 def image_flops(clip: Backbone) -> float:
     """Of one image's forward pass: the products of its blocks and its patch embedding."""
-    arch = clip.architecture
-    if not isinstance(arch.vision_layers, int) or arch.patch is None:
+    card = clip.card.image
+    d, n, tokens, (height, width) = card.width, card.blocks, card.tokens, card.size
+    if d is None or n is None or tokens is None:
         raise TypeError(f"{clip.name} is no ViT")
-    d, tokens = arch.vision_width, (arch.resolution // arch.patch) ** 2 + 1
-    blocks = arch.vision_layers * (2 * 12 * d * d * tokens + 2 * 2 * d * tokens * tokens)
-    return blocks + 2 * 3 * arch.patch**2 * d * (tokens - 1)
+    blocks = n * (2 * 12 * d * d * tokens + 2 * 2 * d * tokens * tokens)
+    return blocks + 2 * 3 * height * width * d

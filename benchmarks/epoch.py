@@ -11,7 +11,7 @@ from measurements import Measurement, Report
 from tuning_step import BATCH, Step, text_tower
 
 from advpt.attacks import parse
-from advpt.backbones.clip import Architecture, Backbone, build
+from advpt.backbones.clip import Architecture, backbone_of, build
 from advpt.bank.cache import BankCache
 from advpt.tuning.loader import BankLoader
 
@@ -22,7 +22,7 @@ def run(report: Report) -> None:
     n = 32 if report.small else 128
     step = Step(text_tower(), 37, 32)
     torch.manual_seed(0)
-    small = Backbone("small", build(Architecture(512, 224, 1, 64, 32, 77, 49408, 64, 1)), device())
+    small = backbone_of("small", build(Architecture(512, 224, 1, 64, 32, 77, 49408, 64, 1)), device())
     with tempfile.TemporaryDirectory() as folder:
         images = photographs(Path(folder, "images"), n)
         bank = BankCache(Path(folder, "banks"), small, lambda: small, chunk=32).get(images, parse("pgd1-fkl@8"))

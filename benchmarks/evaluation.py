@@ -14,7 +14,7 @@ from common import ROOT, in_process, peak_memory
 from measurements import Measurement, Report
 
 from advpt.attacks import parse
-from advpt.backbones.clip import Architecture, Backbone, build
+from advpt.backbones.clip import Architecture, backbone_of, build
 from advpt.bank.cache import BankCache
 from advpt.data.images import ImageSet, Preprocessing, Sample
 
@@ -26,7 +26,7 @@ def peak(folder: str, n: int, bare: bool) -> float:
     """MiB of this process once it has built a bank of ``n`` images, the files of a folder over and over; ``bare``: once
     it has read and embedded them."""
     torch.manual_seed(0)
-    clip = Backbone("small", build(Architecture(64, 224, 1, 64, 32, 77, 49408, 64, 1)))
+    clip = backbone_of("small", build(Architecture(64, 224, 1, 64, 32, 77, 49408, 64, 1)))
     files = sorted(Path(folder).glob("*.jpg"))
     samples = tuple(Sample(f"{i:05d}.jpg", str(files[i % len(files)]), i % 2) for i in range(n))
     images = ImageSet("bench", "test", samples, ("one", "two"), Preprocessing((224, 224), "bicubic"))

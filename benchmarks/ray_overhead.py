@@ -24,14 +24,14 @@ def build(root: Path, engine: str, n: int, steps: int) -> float:
     from bank import photographs
 
     from advpt.attacks import parse
-    from advpt.backbones.clip import Backbone
+    from advpt.backbones.clip import backbone_of
     from advpt.backbones.democlip import FILES, NAME, load
     from advpt.bank.cache import BankCache
     from advpt.bank.on_ray import filler
     from advpt.cluster import Engine
 
     torch.set_num_threads(1)
-    backbone = Backbone(NAME, load(FILES[NAME]))
+    backbone = backbone_of(NAME, load(FILES[NAME]))
     banks = BankCache(root, backbone, lambda: backbone, fill=filler(Engine(engine, cpus=1)))
     images = photographs(root.parent / "images", n, size=32)
     started = time.perf_counter()

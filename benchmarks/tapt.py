@@ -17,7 +17,6 @@ from tuning_step import coop_forward
 from advpt.backbones.clip import Backbone
 from advpt.prompts.classifier import from_templates
 from advpt.prompts.learner import PromptLearner
-from advpt.prompts.text_encoder import TextEncoder
 from advpt.settings import ContextSettings
 from advpt.tuning.test_time import BETAS, DECAY, EPS, PromptedCLIP, Tuner, TuningConfig
 
@@ -31,8 +30,8 @@ def make_tuner(clip: Backbone, design: str, names: list[str], depth: int, batch:
     context = ContextSettings(2, False, "a photo of a", "end", "fp32")
     settings = dataclasses.replace(context, layout=DESIGNS[design], depth_text=depth, depth_vision=depth)
     start = torch.Generator().manual_seed(0)
-    encoder, image = TextEncoder(clip.model), clip.require_image()
-    learner = PromptLearner(encoder, names, settings, start, clip.architecture).to(device())
+    encoder, image = clip.text, clip.require_image()
+    learner = PromptLearner(encoder, names, settings, start, clip.card).to(device())
     fixed = from_templates(encoder, names, ["a photo of a {}."], clip.logit_scale).features
     tower: Any = image.visual
     shape = (len(tower.positional_embedding) + 2, tower.positional_embedding.shape[1])

@@ -20,12 +20,16 @@ from torch import Tensor
 
 import trainers  # noqa: F401 - brings their settings, as train.py does
 from advpt.backbones.clip import Architecture, Backbone, build, from_state
+from advpt.backbones.extras import EXTRA_OF
 from advpt.bank.cache import BankCache
 from advpt.data.images import ImageSet, Preprocessing, Sample
 from tests.helpers.banks import make_clip, make_images
 from tests.helpers.workspace import TINY as SMALLEST
 from tests.helpers.workspace import Workspace, write_weights
 
+if os.environ.get("ADVPT_WITHOUT_EXTRAS"):  # as where advpt[openclip] and advpt[siglip] are not installed
+    for name in (*EXTRA_OF, "transformers"):
+        sys.modules[name] = None  # type: ignore[assignment]
 REPOSITORY = Path(__file__).resolve().parents[1]
 TINY = Architecture(
     embed_dim=64,
@@ -133,6 +137,19 @@ def tiny_state() -> State:
 def tiny_clip(tiny_state: State) -> Backbone:
     """A small ViT (32 px, patch 8, 2 + 2 layers) with CLIP's real vocabulary; a fresh object for every test."""
     return from_state("tiny", tiny_state, "the test suite")
+
+
+class Towers(tuple):
+    """OpenAI's model and our encoder on the same weights (both frozen)."""
+
+    def __repr__(self) -> str:
+        return "<towers>"
+
+
+@pytest.fixture(scope="module")
+def towers(tiny_state: State) -> Towers:
+    made = from_state("tiny", tiny_state, "the test suite")
+    return Towers((made.model, made.text))
 
 
 @pytest.fixture(scope="session")

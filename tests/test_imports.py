@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,6 +126,24 @@ def test_a_module_imports_its_own_layer_or_those_below(module: str) -> None:
 def test_the_library_knows_no_trainer_no_dataset_and_no_dassl(module: str) -> None:
     for source, _, _ in imports(MODULES[module]):
         assert source.split(".")[0] not in ("trainers", "datasets", "dassl", "train"), f"{module} imports {source}"
+
+
+EXTRAS = ("open_clip", "timm", "tokenizers", "transformers", "huggingface_hub")
+IMPORT_ALL = f"""
+import pkgutil, importlib, sys, advpt
+for module in pkgutil.walk_packages(advpt.__path__, "advpt."):
+    if module.name != "advpt.__main__":
+        importlib.import_module(module.name)
+print(sorted(set({EXTRAS}) & set(sys.modules)))
+"""
+
+
+def test_no_module_brings_a_package_of_an_extra() -> None:
+    """open_clip alone takes seconds to import."""
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, cwd=REPOSITORY, check=False
+    )
+    assert done.stdout.splitlines()[-1:] == ["[]"], done.stdout + done.stderr
 
 
 def cycles(graph: dict[str, set[str]]) -> list[str]:

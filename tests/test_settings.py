@@ -28,7 +28,10 @@ from advpt.settings import (
     EvalSettings,
     Range,
     Settings,
+    backbone_file,
+    config_names,
     extend_cfg,
+    has_config,
     leaves,
     merge_overrides,
     merge_yaml,
@@ -490,3 +493,39 @@ def test_a_linear_probe_does_not_read_the_context_of_advpt(workspace) -> None:
     other = workspace.folder / "other"
     code, printed = workspace.call("TRAINER.ADVPT.N_CTX", "0", "EVAL.ATTACKS", "()", output=other)
     assert code == 2 and "N_CTX is 0; at least 1 context vector is needed" in printed
+
+
+def write_configs(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = folder / "configs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder / "configs" / "trainers"
+
+
+def test_a_backbone_takes_the_recipes_of_the_one_it_is_like(tmp_path):
+    trainers = write_configs(
+        tmp_path,
+        {
+            "backbones/vit.yaml": "MODEL: {BACKBONE: {NAME: vit}}",
+            "backbones/robust.yaml": "_LIKE_: vit\nMODEL: {BACKBONE: {NAME: robust}}\nINPUT:\n  SIZE: (0, 0)",
+            "trainers/A/vit.yaml": "OPTIM: {LR: 0.5}\nMODEL: {BACKBONE: {NAME: vit}}\nINPUT:\n  SIZE: (8, 8)",
+            "trainers/A/vit_imagenet.yaml": "_BASE_: vit.yaml\nOPTIM: {MAX_EPOCH: 5}",
+            "trainers/B/recipe.yaml": "OPTIM: {LR: 0.25}",
+            "trainers/B/vit.yaml": "OPTIM: {LR: 0.75}",
+        },
+    )
+    values = {
+        name: recipe(trainers / f"{name}.yaml") for name in ("A/robust", "A/robust_imagenet", "B/robust", "B/vit")
+    }
+    assert {name: each["MODEL.BACKBONE.NAME"] for name, each in values.items()} == {
+        "A/robust": "robust", "A/robust_imagenet": "robust", "B/robust": "robust", "B/vit": "",
+    }  # fmt: skip
+    assert values["A/robust"]["OPTIM.LR"] == 0.5 and values["A/robust"]["INPUT.SIZE"] == (0, 0)
+    assert values["A/robust_imagenet"]["OPTIM.MAX_EPOCH"] == 5
+    assert (values["B/robust"]["OPTIM.LR"], values["B/vit"]["OPTIM.LR"]) == (0.25, 0.75), "a recipe of its own is first"
+    assert not any("_LIKE_" in each for each in values.values())
+    assert config_names(trainers / "A") == ["robust", "robust_imagenet", "vit", "vit_imagenet"]
+    assert has_config(trainers / "A" / "robust_imagenet.yaml") and not has_config(trainers / "A" / "robust_x.yaml")
+    assert backbone_file(tmp_path, "robust") == tmp_path / "configs" / "backbones" / "robust.yaml"
+    assert backbone_file(tmp_path, "ViT-B/16") is None and backbone_file(tmp_path, "../trainers/A/vit") is None

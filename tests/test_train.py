@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,8 @@ from yacs.config import CfgNode
 
 import train
 from advpt.settings import config_names
+from tests.helpers.hub import hub_repository
+from tests.helpers.open_clip import VIT, changed
 from tests.helpers.workspace import ROOT, context, first, own_data, parse_as_coop, results
 
 
@@ -112,9 +118,12 @@ def test_every_shipped_yaml_resolves_to_what_its_name_says():
     from trainers.attacked import AttackedTrainer
 
     names = {"vit_b16": "ViT-B/16", "vit_b32": "ViT-B/32", "vit_l14": "ViT-L/14", "rn50": "RN50", "rn101": "RN101"}
+    others = {path.stem for path in (ROOT / "configs" / "backbones").glob("*.yaml")} - names.keys()  # below
     folders = [path for path in (ROOT / "configs" / "trainers").iterdir() if path.is_dir()]
     for path in sorted(folder / f"{name}.yaml" for folder in folders for name in config_names(folder)):
         trainer, backbone = path.parent.name, path.stem.removesuffix("_released").removesuffix("_imagenet")
+        if backbone in others:
+            continue
         cfg = train.setup_cfg(train.parse_args(["--trainer", trainer, "--config-file", str(path)]))
         expected = names.get(backbone, "DemoCLIP")
         assert expected == cfg.MODEL.BACKBONE.NAME, path
@@ -129,6 +138,68 @@ def test_every_shipped_yaml_resolves_to_what_its_name_says():
             assert (0 if path.stem.endswith("_imagenet") else 1) == cfg.OPTIM.WARMUP_EPOCH, path
             assert ((5, 512) if imagenet else (100, 32)) == (cfg.OPTIM.MAX_EPOCH, cfg.DATALOADER.TRAIN_X.BATCH_SIZE)
             assert (cfg.BANK.ATTACK, tuple(cfg.EVAL.ATTACKS)) == ("pgd10-fkl@8", ("pgd40-fkl@16",))
+
+
+OTHERS = {
+    "laion_b32": ("open_clip:ViT-B-32/laion2b_s34b_b79k", "shortest", 0.005),
+    "laion_b16": ("open_clip:ViT-B-16/laion2b_s34b_b88k", "shortest", 0.005),
+    "datacomp_l14": ("open_clip:ViT-L-14/datacomp_xl_s13b_b90k", "shortest", 0.002),
+    "fare2_l14": ("hf-hub:chs20/fare2-clip", "shortest", 0.002),
+    "fare4_l14": ("hf-hub:chs20/fare4-clip", "shortest", 0.002),
+    "fare4_laion_b32": ("hf-hub:chs20/FARE4-ViT-B-32-laion2B-s34B-b79K", "shortest", 0.005),
+    "siglip_b16": ("open_clip:ViT-B-16-SigLIP/webli", "squash", 0.005),
+    "siglip2_b16": ("open_clip:ViT-B-16-SigLIP2/webli", "squash", 0.005),
+}
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Configurations as the repositories have them, in a cache; no network."""
+    pytest.importorskip("open_clip")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name, _, _ in OTHERS.values():
+        if name.startswith("hf-hub:"):
+            config = json.dumps({"model_cfg": changed(VIT, vision={"image_size": 224})}).encode()
+            hub_repository(tmp_path / "cache", name.removeprefix("hf-hub:"), {"open_clip_config.json": config})
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize("short", OTHERS)
+def test_models_that_are_not_openais_take_the_recipe_of_the_one_that_they_are_like(short: str) -> None:
+    import train
+
+    name, resize, rate = OTHERS[short]
+    for trainer in ("AdvPT", "CoOp"):
+        path = ROOT / "configs" / "trainers" / trainer / f"{short}.yaml"
+        cfg = train.setup_cfg(train.parse_args(["--trainer", trainer, "--config-file", str(path)]))
+        assert (cfg.MODEL.BACKBONE.NAME, tuple(cfg.INPUT.SIZE), cfg.INPUT.RESIZE) == (name, (224, 224), resize)
+        assert trainer != "AdvPT" or (32, rate) == (cfg.TRAINER.ADVPT.N_CTX, cfg.OPTIM.LR)
+    assert OTHERS.keys() == {path.stem for path in (ROOT / "configs" / "backbones").glob("*.yaml")} - {
+        "vit_b16", "vit_b32", "vit_l14", "rn50", "rn101",
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_short_name_of_a_backbone_comes_on_top_of_a_trainers_yaml() -> None:
+    import train
+
+    cfg = train.setup_cfg(train.parse_args(["--trainer", "CoOp", "--backbone", "laion_b32"]))
+    assert cfg.MODEL.BACKBONE.NAME == "open_clip:ViT-B-32/laion2b_s34b_b79k" and tuple(cfg.INPUT.SIZE) == (224, 224)
+    assert "/laion_b32_allshots/" in cfg.OUTPUT_DIR
+    cfg = train.setup_cfg(train.parse_args(["--trainer", "CoOp", "--backbone", "ViT-B/16", "INPUT.SIZE", "(224,224)"]))
+    assert cfg.MODEL.BACKBONE.NAME == "ViT-B/16" and "/democlip_allshots/" in cfg.OUTPUT_DIR
+
+
+def test_nothing_of_the_extras_is_imported_for_openais_models() -> None:
+    code = (
+        "import sys, train; train.setup_cfg(train.parse_args(['--trainer', 'AdvPT'])); import advpt.backbones.load; "
+        "print([name for name in ('open_clip', 'timm', 'tokenizers', 'transformers', 'huggingface_hub') "
+        "if name in sys.modules])"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ DATA = ("advpt/jobs/exhibits/",)  # tables and figures: tests/jobs/test_exhibits
 CONTRACTS = ("@ATTACKS.add\n", "@DEFENSES.add\n")
 # Tests of more than one module.
 TOPICS = {
+    "tests/backbones/test_every_tower.py": "backbones/ and prompts/ over models of every family",
     "tests/cli/test_main.py": "main() of advpt/cli/__init__.py",
     "tests/test_citations.py": "what is said of papers",
     "tests/test_contributing.py": "CONTRIBUTING.md",

@@ -17,7 +17,8 @@ import torch
 import train
 from advpt import additions
 from advpt.attacks import parse
-from advpt.backbones.clip import Architecture, Backbone, build, from_state, load_backbone
+from advpt.backbones.clip import Architecture, Backbone, build, from_state
+from advpt.backbones.load import load_backbone
 from advpt.bank import statistics
 from advpt.bank.cache import AttackRequest, BankCache
 from advpt.bank.defended_input import DefendedInput
@@ -53,9 +54,9 @@ def openai_format() -> Backbone:
 def keys(backbone: Backbone) -> dict[str, str]:
     samples = tuple(Sample(f"set/c{i % 3}/{i}.png", f"/nowhere/{i}.png", i % 3) for i in range(7))
     images = ImageSet("Set", "test", samples, ("red fox", "owl", "sea"), Preprocessing((32, 32), "bicubic"))
-    size = backbone.architecture.embed_dim
+    size = backbone.card.embed_dim
     classifier = Classifier(fixed(torch.Size((3, size))), 100.0)
-    visual = fixed(torch.Size((2, 2, backbone.architecture.vision_width)))
+    visual = fixed(torch.Size((2, 2, backbone.card.image.width)))
     through = Classifier(classifier.features, classifier.scale, visual=visual)
     bank_cache = BankCache(Path("nowhere"), backbone, lambda: backbone, chunk=4)
     defended = DefendedInput(parse_all(("rescale",))[0].build(torch.device("cpu")), 3)

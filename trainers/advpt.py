@@ -11,6 +11,7 @@ import datetime
 import functools
 import logging
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,8 +28,11 @@ from advpt import losses
 from advpt.attacks.pgd import PROFILES
 from advpt.attacks.spec import AttackSpec, parse_training
 from advpt.attacks.surrogate import Surrogate, load_surrogate
-from advpt.backbones.clip import OFFICIAL, Backbone, load_backbone
+from advpt.backbones.backbone import Backbone
+from advpt.backbones.card import JSON
+from advpt.backbones.load import find_card, load_backbone, settle
 from advpt.backbones.precision import half_precision
+from advpt.backbones.text_encoder import TextEncoder
 from advpt.bank.cache import AttackRequest, BankCache
 from advpt.bank.cost import timed
 from advpt.bank.on_ray import filler
@@ -52,7 +56,6 @@ from advpt.prompts.classifier import Classifier, from_templates
 from advpt.prompts.cuda_graph import TextFeatures
 from advpt.prompts.image_encoder import with_visual_prompts
 from advpt.prompts.learner import PromptLearner, check_layout
-from advpt.prompts.text_encoder import TextEncoder, class_tokens
 from advpt.schema import from_json, to_json
 from advpt.settings import (
     BackboneSettings,
@@ -170,6 +173,7 @@ class CLIPTrainer(TrainerX):
                     f"{type(self).__name__} has no settings: the configuration lacks {node}. In train.py, call "
                     "trainers.advpt.extend_cfg(cfg) at the end of extend_cfg, where all trainers are imported"
                 )
+        settle(cfg)
         require_ranges(cfg, self.nodes())
         self.options = self.settings.from_cfg(cfg)
         self.bank_settings, self.eval_settings = BankSettings.from_cfg(cfg), EvalSettings.from_cfg(cfg)
@@ -187,7 +191,7 @@ class CLIPTrainer(TrainerX):
         listing.require_unicode(self.classnames, f"the classes of {cfg.DATASET.NAME}")
         self.backbone = load_backbone(backbone, self.device)
         self.backbone.require_size(cfg.INPUT.SIZE)
-        self.encoder = TextEncoder(self.backbone.model)
+        self.encoder = self.backbone.text
         self.bank_cache = BankCache(
             root=self.bank_settings.dir,
             backbone=self.backbone,
@@ -214,7 +218,8 @@ class CLIPTrainer(TrainerX):
         """The images of ``train``, ``val`` or ``test`` under the run's test transform, without normalisation."""
         cfg, data = self.cfg, self.dm.dataset
         items = {"train": data.train_x, "val": data.val, "test": data.test}[split]
-        pixels = Preprocessing(tuple(cfg.INPUT.SIZE), interpolation or cfg.INPUT.INTERPOLATION)
+        resize = cfg.INPUT.RESIZE or "shortest"
+        pixels = Preprocessing(tuple(cfg.INPUT.SIZE), interpolation or cfg.INPUT.INTERPOLATION, resize)
         name = catalog.bank_name(cfg.DATASET)
         return ImageSet.from_datums(name, split, items or [], self.classnames, cfg.DATASET.ROOT, pixels)
 
@@ -304,7 +309,8 @@ class CLIPTrainer(TrainerX):
     def set_up_warnings(self) -> list[str]:
         """What is odd about settings and data before anything is trained, for the log and the records."""
         names = self.classnames if self.reads_class_names else []
-        alike = same_prompts(names, [tuple(class_tokens(name)) for name in names])
+        pieces = self.backbone.tokenizer.class_pieces
+        alike = same_prompts(names, [tuple(pieces(name)) for name in names])
         return [*self.unread_settings, *getattr(self.dm.dataset, "warnings", ()), *alike]
 
     def warnings(self) -> list[str]:
@@ -321,7 +327,13 @@ class CLIPTrainer(TrainerX):
         if self.backbone.image is None:
             self.backbone = self.bank_cache.load()
             self.bank_cache = dataclasses.replace(self.bank_cache, backbone=self.backbone)
-            self.encoder = TextEncoder(self.backbone.model)
+            self.encoder = self.backbone.text
+        if self.backbone.card.image.resize == "squash":
+            warnings.warn(
+                f"the host's loaders crop images, and {self.backbone.name} was trained on whole ones: their test loop "
+                "measures less than the results here, which do not use those loaders",
+                stacklevel=2,
+            )
         classifier = self.classifier()
         encode = with_visual_prompts(self.backbone.require_image(), classifier.visual)
         return classifier.logits(encode(to_pixels(images, self.cfg)))
@@ -341,10 +353,11 @@ class CLIPTrainer(TrainerX):
             "seed": self.cfg.SEED,
         }
 
-    def backbone_facts(self) -> dict[str, str]:
-        """The CLIP that a checkpoint is for."""
+    def backbone_facts(self) -> dict[str, JSON]:
+        """The CLIP that a checkpoint is for; where its name alone does not say what it is, with its card."""
         image, text = self.backbone.image_digest, self.backbone.text_digest
-        return {"name": self.backbone.name, "image": image, "text": text}
+        facts: dict[str, JSON] = {"name": self.backbone.name, "image": image, "text": text}
+        return facts | ({"card": self.backbone.card.fields()} if self.backbone.card.config else {})
 
     def warn_of_loaded(self, line: str) -> None:
         """Log a warning about what was loaded, and keep it for the record."""
@@ -542,8 +555,8 @@ class PromptTrainer(GradientTrainer):
     def check_cfg(self, cfg: Any) -> None:
         super().check_cfg(cfg)
         self.context, name = self.options.context(self.layout), cfg.MODEL.BACKBONE.NAME
-        if name in OFFICIAL:
-            check_layout(self.context, OFFICIAL[name], name)
+        if card := find_card(name, cfg.MODEL.ACTIVATION):
+            check_layout(self.context, card, name)
 
     def build_model(self) -> None:
         super().build_model()
@@ -552,8 +565,7 @@ class PromptTrainer(GradientTrainer):
     def build_prompts(self) -> None:
         """The learnable part: the prompt learner is all that Dassl registers, saves and switches to training."""
         start = torch.Generator().manual_seed(self.seed)
-        architecture = self.backbone.architecture
-        learner = self.learner(self.encoder, self.classnames, self.context, start, architecture)
+        learner = self.learner(self.encoder, self.classnames, self.context, start, self.backbone.card)
         self.prompt_learner = learner.to(self.device)
         self.untrained = learner.ctx.detach().clone() if learner.n_ctx else None
         self.reads_class_names = not learner.csc  # a context of each class's own learns to tell them apart

@@ -19,12 +19,12 @@ from advpt import losses
 from advpt.attacks import parse
 from advpt.attacks.base import Attack, Forward
 from advpt.attacks.spec import AttackSpec
-from advpt.backbones.clip import ImageEncoder
+from advpt.backbones.backbone import ImageEncoder
 from advpt.backbones.precision import half_precision
 from advpt.detectors import CLEAN_CE, CONSISTENCY
 from advpt.errors import ConfigError
 from advpt.prompts.classifier import Classifier
-from advpt.prompts.image_encoder import image_features, with_visual_prompts
+from advpt.prompts.image_encoder import with_visual_prompts
 from advpt.prompts.learner import PromptState
 from advpt.settings import TextContext, setting
 from trainers.advpt import PromptTrainer, to_pixels
@@ -101,7 +101,7 @@ class AttackedTrainer(PromptTrainer):
     def features(self, step: Step, *images: Tensor) -> tuple[Tensor, ...]:
         """``[b, L]`` of each batch of images, not normalised, through the visual prompts, in one pass."""
         with half_precision(self.context.precision, self.device):
-            features = image_features(self.image_encoder, torch.cat(images), step.state.visual).float()
+            features = self.image_encoder.features(torch.cat(images), step.state.visual).float()
         return features.split([len(part) for part in images])
 
     def logits(self, step: Step, features: Tensor) -> Tensor:

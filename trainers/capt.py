@@ -15,10 +15,10 @@ from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 
 from advpt import losses
-from advpt.backbones.clip import Backbone, load_backbone
+from advpt.backbones.backbone import Backbone
+from advpt.backbones.load import load_backbone
 from advpt.detectors import CLEAN_CE, CONSISTENCY
 from advpt.prompts.classifier import Classifier, from_templates
-from advpt.prompts.text_encoder import TextEncoder
 from advpt.settings import FROM_0, SHARE, BackboneSettings, LayoutContext, Range, register, setting
 from trainers.attacked import AttackedSettings, AttackedTrainer, Step
 
@@ -62,7 +62,7 @@ class CAPT(AttackedTrainer):
             file = "" if options.frozen_weights == "openai" else options.frozen_weights
             settings = dataclasses.replace(BackboneSettings.from_cfg(self.cfg), weights=file, image_weights="")
             self.frozen = load_backbone(settings, self.device)
-            encoder = TextEncoder(self.frozen.model)
+            encoder = self.frozen.text
         templates = (options.frozen_template,) if options.frozen_template else self.templates
         self.guide = from_templates(encoder, self.classnames, templates, self.frozen.logit_scale)
 

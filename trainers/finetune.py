@@ -8,7 +8,6 @@ is. Builds on its neighbour ``trainers/advpt.py``.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from advpt.attacks.base import Attack
 from advpt.attacks.spec import AttackSpec, parse_training
-from advpt.backbones.clip import Backbone
+from advpt.backbones.card import JSON
 from advpt.evaluation.record import CurvePoint
 from advpt.evaluation.saved_run import IMAGE_ENCODER, load_image_encoder
 from advpt.prompts import exchange
@@ -83,8 +82,7 @@ class EncoderTrainer(GradientTrainer):
 
     def use_encoder_as_it_is(self) -> None:
         """Evaluate a frozen copy with a hash of its own, so that no other run has its banks."""
-        frozen = Backbone(self.backbone.name, copy.deepcopy(self.backbone.model), self.device)
-        self.bank_cache = self.bank_cache.with_backbone(frozen)
+        self.bank_cache = self.bank_cache.with_backbone(self.backbone.copy())
 
     def point(self) -> CurvePoint:
         self.use_encoder_as_it_is()
@@ -101,7 +99,7 @@ class EncoderTrainer(GradientTrainer):
             if path.name != f"model.pth.tar-{epoch + 1}":
                 path.unlink()
 
-    def backbone_facts(self) -> dict[str, str]:
+    def backbone_facts(self) -> dict[str, JSON]:
         """The image tower is what was tuned: the text tower alone says on which CLIP."""
         return {"name": self.backbone.name, "text": self.backbone.text_digest}
 

@@ -96,7 +96,7 @@ class LinearProbe(CLIPTrainer):
         if not path.is_file():
             raise WeightsError(f"no linear probe at {path}; {exchange.contents(path.parent)}")
         about = exchange.about(path)
-        self.probe = load(path, len(self.classnames), self.backbone.architecture.embed_dim)
+        self.probe = load(path, len(self.classnames), self.backbone.card.embed_dim)
         if classes := exchange.other_classes(about, self.classnames):
             raise WeightsError(f"{path}: {classes}; a probe fits only the class list it was fitted to")
         exchange.require_towers(about, str(path), self.backbone, ("image",))

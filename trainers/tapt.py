@@ -18,7 +18,7 @@ from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 
 from advpt import losses
-from advpt.backbones.clip import OFFICIAL, Architecture
+from advpt.backbones.load import find_card
 from advpt.bank import statistics
 from advpt.bank.cache import AttackRequest
 from advpt.bank.statistics import Statistics
@@ -162,8 +162,8 @@ class TestTimeTrainer(PromptTrainer):
 
     def check_cfg(self, cfg: Any) -> None:
         super().check_cfg(cfg)
-        options, architecture = self.options, OFFICIAL.get(cfg.MODEL.BACKBONE.NAME)
-        options.tuning(self.context, blocks_of(architecture) if architecture else None)
+        options, card = self.options, find_card(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.ACTIVATION)
+        options.tuning(self.context, card.image.blocks if card else None)
         tuned.check(self.eval_settings)
         if cfg.BANK.CHUNK % options.reset_every:
             raise ConfigError(
@@ -176,7 +176,7 @@ class TestTimeTrainer(PromptTrainer):
         super().build_prompts()
         values = dict(self.prompt_learner.named_parameters())
         self.constructed = {name: value.detach().clone() for name, value in values.items()}
-        self.tuning = self.options.tuning(self.context, blocks_of(self.backbone.architecture))
+        self.tuning = self.options.tuning(self.context, self.backbone.card.image.blocks)
         plain = from_templates(self.encoder, self.classnames, (PLAIN,), self.backbone.logit_scale)
         self.fixed = (plain if self.tuning.text == "plain" else self.zero_shot).features
         self.banks = {}
@@ -214,7 +214,7 @@ class TestTimeTrainer(PromptTrainer):
         """The prompts of another run of the same design."""
         path = exchange.checkpoint_file(run / exchange.FOLDER)
         self.require_fit(path)
-        learner = PromptLearner(self.encoder, self.classnames, self.context, None, self.backbone.architecture)
+        learner = PromptLearner(self.encoder, self.classnames, self.context, None, self.backbone.card)
         learner.load_context(load_checkpoint(path)["state_dict"], str(path))
         return learner.to(self.device)
 
@@ -338,11 +338,6 @@ class TestTimeTrainer(PromptTrainer):
     def facts(self) -> RunFacts:
         banks = {kind: bank.key if bank is not None else None for kind, bank in self.banks.items()}
         return dataclasses.replace(super().facts(), tuning=dataclasses.asdict(self.tuning) | {"statistics": banks})
-
-
-def blocks_of(architecture: Architecture) -> int | None:
-    """Blocks of the image tower; None for a ResNet."""
-    return architecture.vision_layers if isinstance(architecture.vision_layers, int) else None
 
 
 @TRAINER_REGISTRY.register()

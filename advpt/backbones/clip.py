@@ -9,11 +9,10 @@ ones. So a file that is not OpenAI's needs ``MODEL.ACTIVATION``, and the hashes 
 
 from __future__ import annotations
 
-import functools
 import http.client
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,21 +22,18 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from advpt.backbones import democlip, robust
+from advpt.backbones.backbone import Backbone
+from advpt.backbones.card import GELU, HEAD_WIDTH, QUICKGELU, Card, ImageCard, openai_text
 from advpt.backbones.shim import import_clip
-from advpt.backbones.vision import features_of_tokens
 from advpt.checkpoints import is_torchscript, read_state_dict, unreadable
-from advpt.errors import DataError, WeightsError, unknown_name
-from advpt.files import digest, file_digest, network_timeout, tensor_digest
-from advpt.settings import BackboneSettings
+from advpt.errors import WeightsError
+from advpt.files import file_digest, network_timeout
 
 BUILT_IN = democlip.NAME
-PIXEL_MEAN, PIXEL_STD = democlip.MEAN, democlip.STD
 ACTIVATION = robust.ACTIVATION
-HEAD_WIDTH = 64  # of every head in OpenAI's model code
 WIDEST = 1024  # image tower whose published weights have heads of that width
 VOCABULARY = democlip.VOCABULARY  # of OpenAI's tokenizer
 FILE_LABEL = "CLIP weights"  # what a file is called in messages
-ELSEWHERE = ("open_clip:", "hf-hub:", "local-dir:")  # names of models that need other code than OpenAI's
 
 
 @dataclass(frozen=True)
@@ -73,6 +69,10 @@ OFFICIAL = {
     "ViT-L/14": Architecture(768, 224, 24, 1024, 14, 77, 49408, 768, 12),
     "ViT-L/14@336px": Architecture(768, 336, 24, 1024, 14, 77, 49408, 768, 12),
 }
+DEMO = {
+    democlip.NAME: Architecture(128, 32, 3, 128, 4, 77, 49408, 128, 3),
+    democlip.SMALL_NAME: Architecture(64, 32, 2, 64, 4, 77, 49408, 64, 2),
+}
 
 
 def foreign_layout(names: Collection[str]) -> str:
@@ -80,11 +80,14 @@ def foreign_layout(names: Collection[str]) -> str:
     if any(re.match(r"(\w+\.)*(text_model|vision_model)\.", name) for name in names):
         return (
             "these are weights in Hugging Face's layout (text_model..., vision_model...); expected OpenAI's names. "
-            "Take the same model in OpenAI's or open_clip's file; OpenAI's own are fetched by name, "
-            "MODEL.BACKBONE.NAME ViT-B/16 for clip-vit-base-patch16"
+            "Name their repository, MODEL.BACKBONE.NAME hf-hub:ORG/REPO, or their folder, local-dir:FOLDER; OpenAI's "
+            "own are fetched by name, MODEL.BACKBONE.NAME ViT-B/16 for clip-vit-base-patch16"
         )
     if any(name.startswith("visual.trunk.") for name in names):
-        return "these are weights of open_clip with an image tower of timm's; expected a CLIP of OpenAI's architecture"
+        return (
+            "these are weights of open_clip with an image tower of timm's; expected a CLIP of OpenAI's architecture. "
+            "Name theirs: MODEL.BACKBONE.NAME open_clip:ARCHITECTURE MODEL.WEIGHTS FILE"
+        )
     wrapped = [name.removesuffix("visual.conv1.weight") for name in names if name.endswith(".visual.conv1.weight")]
     if wrapped and "visual.conv1.weight" not in names:
         return (
@@ -160,140 +163,33 @@ def build(arch: Architecture) -> nn.Module:
     )
 
 
-class ImageEncoder(nn.Module):
-    """Pixels ``[b, 3, h, w]`` float32 in [0, 1] to projected, not normalised embeddings ``[b, L]`` float32.
-
-    The channel normalisation of CLIP is inside; nothing outside ever sees normalised pixels. A frozen vision
-    transformer leaves out what its feature is not read from (:mod:`advpt.backbones.vision`): the same numbers.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, visual: nn.Module) -> None:
-        super().__init__()
-        self.visual = visual
-        self.register_buffer("mean", torch.tensor(PIXEL_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(PIXEL_STD)[:, None, None], persistent=False)
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """CLIP's channel normalisation; one copy of the pixels."""
-        return (pixels - self.mean).div_(self.std)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        tower: Any = self.visual
-        normalised = self.normalise(pixels)
-        if not hasattr(tower, "transformer") or any(weight.requires_grad for weight in tower.parameters()):
-            return tower(normalised)
-        x = tower.conv1(normalised).flatten(2).permute(0, 2, 1)
-        x = torch.cat([tower.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], 1)
-        return features_of_tokens(tower, tower.ln_pre(x + tower.positional_embedding.to(x.dtype)))
+def card_of(name: str, arch: Architecture) -> Card:
+    """A model of these sizes as OpenAI's code reads it."""
+    vit = arch.patch is not None
+    image = ImageCard(
+        size=(arch.resolution, arch.resolution),
+        activation=ACTIVATION if vit else "",
+        heads=arch.vision_width * (1 if vit else 32) // HEAD_WIDTH,
+        kind="vit" if vit else "resnet",
+        family="ViT" if vit else "ResNet",
+        width=arch.vision_width,
+        blocks=arch.vision_layers if isinstance(arch.vision_layers, int) else None,
+        tokens=1 + (arch.resolution // arch.patch) ** 2 if arch.patch else None,
+        pool="class" if vit else "attention",
+    )
+    text = openai_text(arch.context, arch.vocabulary, arch.text_width, arch.text_layers)
+    return Card(name, arch.embed_dim, image, text)
 
 
-Reading = dict[str, Any]
+def backbone_of(name: str, model: Any, device: torch.device | str = "cpu") -> Backbone:
+    """A model of OpenAI's class."""
+    return Backbone(card_of(name, architecture_of(model.state_dict())), model, device)
 
 
-def reading(modules: Iterable[nn.Module]) -> Reading:
-    """Settings of a tower's modules that are in none of its tensors: activation of its blocks, heads, eps of its norms,
-    and causal attention."""
-    activations, heads, eps, causal = set(), set(), set(), False
-    for module in modules:
-        if isinstance(module, nn.LayerNorm | nn.BatchNorm2d):
-            eps.add(float(module.eps))
-        if isinstance(mlp := getattr(module, "mlp", None), nn.Module):
-            causal = causal or getattr(module, "attn_mask", None) is not None
-            kinds = [m for m in mlp.modules() if not [*m.children(), *m.parameters()]]
-            activations |= {repr(m).lower().removesuffix("()") for m in kinds if not isinstance(m, nn.Identity)}
-        if isinstance(number := getattr(module, "num_heads", None), int):
-            heads.add(number)
-    return {"activation": sorted(activations), "heads": sorted(heads), "eps": sorted(eps), "causal": causal}
-
-
-class Backbone:
-    """A frozen CLIP: the image encoder, OpenAI's model for the text side, and the hashes of both halves."""
-
-    def __init__(self, name: str, model: Any, device: torch.device | str = "cpu") -> None:
-        model = model.float().eval().requires_grad_(False)
-        self.name = name
-        self.architecture = architecture_of(model.state_dict())
-        self.model = model.to(device)
-        self.image: ImageEncoder | None = ImageEncoder(model.visual).to(device).eval()
-        self.logit_scale = float(model.logit_scale.exp())
-        self.image_file: dict[str, str] | None = None  # where a robust image tower came from, for records
-        self.device = torch.device(device)
-
-    @functools.cached_property
-    def image_digest(self) -> str:
-        """SHA-256 of the image tower: of its tensors, and of :attr:`image_reading` where there is one."""
-        if self.image is None:
-            raise WeightsError("the image encoder was released before its hash was taken; load the backbone again")
-        return _hash_of(tensor_digest(self.image.visual.state_dict()), self.image_reading)
-
-    @functools.cached_property
-    def text_digest(self) -> str:
-        """SHA-256 of the text tower (token table, transformer, projection, logit scale), as :attr:`image_digest`."""
-        state = self.model.state_dict()
-        tensors = tensor_digest({k: v for k, v in state.items() if not k.startswith("visual.")})
-        return _hash_of(tensors, self.text_reading)
-
-    @functools.cached_property
-    def image_reading(self) -> Reading | None:
-        """Settings of the image tower that no tensor shows; None where they are those of OpenAI's code."""
-        image, arch = self.require_image(), self.architecture
-        mean, std = (value.flatten().tolist() for value in (image.mean, image.std))
-        settings = reading(image.visual.modules()) | {"mean": mean, "std": std}
-        openai = {name: torch.tensor(value).tolist() for name, value in (("mean", PIXEL_MEAN), ("std", PIXEL_STD))}
-        width = arch.vision_width * (1 if arch.patch else 32)
-        openai |= {"activation": [ACTIVATION] if arch.patch else [], "heads": [width // HEAD_WIDTH]}
-        return None if settings == openai | {"eps": [1e-5], "causal": False} else settings
-
-    @functools.cached_property
-    def text_reading(self) -> Reading | None:
-        """Settings of the text tower that no tensor shows; None where they are those of OpenAI's code."""
-        model, heads = self.model, max(1, self.architecture.text_width // HEAD_WIDTH)
-        settings = reading([*model.transformer.modules(), *model.ln_final.modules()])
-        openai = {"activation": [ACTIVATION], "heads": [heads], "eps": [1e-5], "causal": True}
-        return None if settings == openai else settings
-
-    @property
-    def reads(self) -> dict[str, Reading | None] | None:
-        """Both readings, for records; None where they are those of OpenAI's code."""
-        towers = {"image": self.image_reading, "text": self.text_reading}
-        return towers if any(towers.values()) else None
-
-    @property
-    def folder(self) -> str:
-        """The name as a folder name: ``ViT-B/16`` is ``ViT-B-16``."""
-        return re.sub(r"[^A-Za-z0-9_.@-]+", "-", self.name)
-
-    def require_image(self) -> ImageEncoder:
-        """The image encoder; a WeightsError when it has been released."""
-        if self.image is None:
-            raise WeightsError("the image encoder was released; load the backbone again to see images")
-        return self.image
-
-    def require_size(self, size: Sequence[int]) -> None:
-        """Refuse images of another size than this CLIP's. ``size``: height and width in pixels.
-
-        Raises:
-            DataError: naming both sizes.
-        """
-        side = self.architecture.resolution
-        if tuple(size) != (side, side):
-            raise DataError(
-                f"INPUT.SIZE is {tuple(size)}, but {self.name} reads {side} x {side} pixels; set INPUT.SIZE "
-                f'"({side},{side})"'
-            )
-
-    def release_image_encoder(self) -> None:
-        """Free the memory of the image tower; its hash is kept."""
-        _ = self.image_digest
-        self.image = None
-        self.model.visual = None
-
-
-def _hash_of(tensors: str, settings: Reading | None) -> str:
-    return tensors if settings is None else digest({"tensors": tensors, "reads": settings})
+def find_card(name: str) -> Card | None:
+    """What is known of a model by its name alone."""
+    arch = OFFICIAL.get(name) or DEMO.get(name)
+    return card_of(name, arch) if arch is not None else None
 
 
 def cache_folder() -> Path:
@@ -382,14 +278,14 @@ def activation_in(archive: Any) -> str:
     return ACTIVATION if "{1.702}" in code else "gelu" if "aten::gelu(" in code else ""
 
 
-def require_activation(source: str, asked: str, shown: str) -> None:
-    """Refuse weights of an unknown activation, or of another one than that of OpenAI's model code.
+def require_activation(source: str, asked: str, shown: str) -> str:
+    """The activation of weights.
 
     Args:
         source: the weights, for the message. asked: ``MODEL.ACTIVATION``. shown: what the source itself shows, or "".
 
     Raises:
-        WeightsError: the sentence says what to add.
+        WeightsError: nothing says it, or two things say two. The sentence says what to add.
     """
     if asked and shown and asked != shown:
         raise WeightsError(f"MODEL.ACTIVATION is {asked}, but {source} has {shown}; leave MODEL.ACTIVATION out")
@@ -397,15 +293,12 @@ def require_activation(source: str, asked: str, shown: str) -> None:
         raise WeightsError(
             f"{source} holds the tensors of a CLIP, and no tensor shows their activation: OpenAI's, MetaCLIP's and "
             "LAION-400M's ViT-B/32 need quickgelu, LAION-2B's and DataComp's gelu, and with the wrong one every number "
-            "is off. Look where the weights come from, then add MODEL.ACTIVATION quickgelu (weights that need gelu "
-            "cannot be run yet: MODEL.ACTIVATION gelu says so and stops)"
+            "is off. Look where the weights come from, then add MODEL.ACTIVATION quickgelu (or gelu), or name the "
+            "model: MODEL.BACKBONE.NAME open_clip:ViT-B-32/TAG"
         )
-    if (asked or shown) != ACTIVATION:
-        raise WeightsError(
-            f"{source} needs the activation {asked or shown}; OpenAI's model code, which runs it here, has "
-            f"{ACTIVATION}, and every number would be off. Use weights that were trained with {ACTIVATION}: OpenAI's "
-            "by name, MetaCLIP's, or those whose open_clip name ends in -quickgelu"
-        )
+    if (asked or shown) not in (QUICKGELU, GELU):
+        raise WeightsError(f"{source} has the activation {shown!r}; expected {QUICKGELU} or {GELU}")
+    return asked or shown
 
 
 def require_readable(arch: Architecture, source: str) -> None:
@@ -418,21 +311,21 @@ def require_readable(arch: Architecture, source: str) -> None:
         raise WeightsError(
             f"{source} holds an image tower of width {arch.vision_width}: OpenAI's model code would give it "
             f"{arch.vision_width // HEAD_WIDTH} heads of {HEAD_WIDTH}, and published CLIPs of more than {WIDEST} have "
-            "others (ViT-H/14: 16 heads of 80), which no tensor shows. Every number would be off, so such towers are "
-            "not run; use one up to ViT-L/14"
+            "others (ViT-H/14: 16 heads of 80), which no tensor shows. Every number would be off: name the model, "
+            "MODEL.BACKBONE.NAME open_clip:ViT-H-14/TAG, or use one up to ViT-L/14"
         )
     if arch.vocabulary != VOCABULARY:
         raise WeightsError(
             f"{source} has a token table of {arch.vocabulary} rows; OpenAI's tokenizer, which is used here, has "
-            f"{VOCABULARY}. These weights need another tokenizer and cannot be run"
+            f"{VOCABULARY}. These weights need another tokenizer: name the model, docs/backbones.md"
         )
 
 
-def from_state(name: str, state: Mapping[str, Tensor], source: str, device: torch.device | str = "cpu") -> Backbone:
-    """A backbone from CLIP tensors; an official name must have its official architecture.
+def require_architecture(name: str, state: Mapping[str, Tensor], source: str) -> Architecture:
+    """The architecture of CLIP tensors; that of an official name must be the official one.
 
     Raises:
-        WeightsError: wrong architecture for the name, or tensors missing, unexpected or of another shape.
+        WeightsError: another one, or one that OpenAI's code would read otherwise than its authors.
     """
     try:
         arch = architecture_of(state)
@@ -441,53 +334,20 @@ def from_state(name: str, state: Mapping[str, Tensor], source: str, device: torc
     if name in OFFICIAL and arch != OFFICIAL[name]:
         raise WeightsError(f"{source} holds [{arch}]; MODEL.BACKBONE.NAME {name} is [{OFFICIAL[name]}]")
     require_readable(arch, source)
+    return arch
+
+
+def from_state(name: str, state: Mapping[str, Tensor], source: str, device: torch.device | str = "cpu") -> Backbone:
+    """A backbone from CLIP tensors; an official name must have its official architecture.
+
+    Raises:
+        WeightsError: wrong architecture for the name, or tensors missing, unexpected or of another shape.
+    """
+    arch = require_architecture(name, state, source)
     try:
         with torch.random.fork_rng(devices=[]):  # building draws random numbers
             model = build(arch)
         model.load_state_dict(dict(state))
     except (RuntimeError, AssertionError, ArithmeticError, ValueError) as error:
         raise WeightsError(f"{source} does not fit CLIP's architecture [{arch}]: {error}") from error
-    return Backbone(name, model, device)
-
-
-def load_backbone(settings: BackboneSettings, device: torch.device | str = "cpu") -> Backbone:
-    """The CLIP that the settings name: a file when ``weights`` is given, DemoCLIP, or one of OpenAI's by name; with a
-    robust image tower in it when ``image_weights`` is given.
-
-    Raises:
-        WeightsError: unknown name, missing file, no network, damaged or untrusted file, wrong architecture, an
-            activation that is unknown or is not that of OpenAI's model code.
-    """
-    made = _load(settings, device)
-    if settings.image_weights:
-        path = Path(settings.image_weights).expanduser()
-        tower = robust.tower_for(made.model.state_dict(), made.name, path, settings.image_activation)
-        made.model.visual.load_state_dict(tower)
-        made.image_file = {"sha256": file_digest(path), "activation": settings.image_activation}
-    return made
-
-
-def _load(settings: BackboneSettings, device: torch.device | str) -> Backbone:
-    name = settings.name
-    if name.startswith(ELSEWHERE):
-        raise WeightsError(
-            f"MODEL.BACKBONE.NAME {name}: models of open_clip and of the Hugging Face hub need other model code than "
-            f"OpenAI's and cannot be run yet. Known: {', '.join([*OFFICIAL, *democlip.FILES])}; a file with OpenAI's "
-            f"tensor names and {ACTIVATION} goes by MODEL.WEIGHTS FILE"
-        )
-    if settings.weights:
-        path = Path(settings.weights)
-        state, shown = read_weights(path, trust_archive=settings.trust_archive)
-        made = from_state(name or path.stem, state, str(path), device)  # first, whether these are weights of a CLIP
-        require_activation(str(path), settings.activation, shown)
-        return made
-    if name in OFFICIAL or name in democlip.FILES:
-        require_activation(name, settings.activation, ACTIVATION)
-    if name in democlip.FILES:
-        with torch.random.fork_rng(devices=[]):
-            return Backbone(name, democlip.load(democlip.FILES[name]), device)
-    if name not in OFFICIAL:
-        problem = unknown_name("backbone", name, [*OFFICIAL, *democlip.FILES])
-        raise WeightsError(f"MODEL.BACKBONE.NAME: {problem}; for other weights add MODEL.WEIGHTS FILE")
-    path = download(name)
-    return from_state(name, read_state(path), str(path), device)
+    return backbone_of(name, model, device)

@@ -32,6 +32,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from advpt.backbones.card import CLIP_MEAN, CLIP_STD
 from advpt.backbones.shim import import_clip
 from advpt.data import rendered
 from advpt.errors import ConfigError, WeightsError
@@ -43,8 +44,6 @@ WEIGHTS = Path(__file__).with_name("democlip.safetensors")
 FILES = {NAME: WEIGHTS, SMALL_NAME: Path(__file__).with_name("democlip_small.safetensors")}
 WIDTH, LAYERS, PATCH, CONTEXT, VOCABULARY = 128, 3, 4, 77, 49408
 RULE_VERSION = 1
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def untrained_rows(rows: int = VOCABULARY, width: int = WIDTH, version: int = RULE_VERSION) -> Tensor:
@@ -157,7 +156,7 @@ def pretrain(
     model = build(len(ids), width, layers).train()
     with torch.no_grad():
         model.token_embedding.weight.copy_(untrained_rows(VOCABULARY, width)[ids])
-    mean, std = torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None]
+    mean, std = torch.tensor(CLIP_MEAN)[:, None, None], torch.tensor(CLIP_STD)[:, None, None]
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=max(0.1, 2 / steps))
     masks = rendered.draw_many(drawn, seed)

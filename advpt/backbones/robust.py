@@ -42,24 +42,28 @@ def read_tower(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     visual = {name.removeprefix("visual."): value for name, value in tensors.items() if name.startswith("visual.")}
     if not visual:
         return tensors, {}
-    other = {name: value for name, value in tensors.items() if not name.startswith("visual.")}
+    other = {name.removeprefix("text."): value for name, value in tensors.items() if not name.startswith("visual.")}
     return visual, {name: value for name, value in other.items() if name.split(".")[0] in TEXT}
 
 
-def tower_for(clip: Mapping[str, Tensor], name: str, path: Path, activation: str = ACTIVATION) -> dict[str, Tensor]:
+def tower_for(
+    clip: Mapping[str, Tensor], name: str, path: Path, activation: str = ACTIVATION, expected: str = ACTIVATION
+) -> dict[str, Tensor]:
     """The tensors in ``path`` for the image tower of a CLIP, by the names within ``visual``; every one of them fits.
 
     Args:
         clip: all tensors of the CLIP called ``name``. activation: what the tower was trained with, as its source says.
+        expected: the activation of the CLIP.
 
     Raises:
         WeightsError: another architecture, names that are missing or left over, a text tower that is not this CLIP's,
-            values that are not finite, or another activation than OpenAI's model code has.
+            values that are not finite, or another activation than this CLIP's.
     """
-    if activation != ACTIVATION:
+    if activation != expected:
         raise WeightsError(
-            f"MODEL.IMAGE_ACTIVATION is {activation!r}; OpenAI's model code has {ACTIVATION}. Towers made from LAION's "
-            "CLIPs need gelu and the text tower of those CLIPs: they cannot stand in an OpenAI CLIP"
+            f"MODEL.IMAGE_ACTIVATION is {activation!r}, and {name} has {expected}. Towers made from OpenAI's CLIPs "
+            "need quickgelu and stand in OpenAI's; those made from LAION's need gelu and their CLIPs' text tower: "
+            "MODEL.BACKBONE.NAME open_clip:ViT-B-32/laion2b_s34b_b79k MODEL.IMAGE_ACTIVATION gelu"
         )
     tower, text = read_tower(path)
     visual = {key.removeprefix("visual."): value for key, value in clip.items() if key.startswith("visual.")}
@@ -78,10 +82,11 @@ def tower_for(clip: Mapping[str, Tensor], name: str, path: Path, activation: str
             )
         if not bool(torch.isfinite(tower[key]).all()):
             raise WeightsError(f"{path} is damaged: {key} is not finite; compare its SHA-256 with its source's")
-    mine = {key: value for key, value in clip.items() if key.split(".")[0] in TEXT}
+    mine = {key.removeprefix("text."): value for key, value in clip.items() if not key.startswith("visual.")}
+    mine = {key: value for key, value in mine.items() if key.split(".")[0] in TEXT}
     if text and tensor_digest(text) != tensor_digest(mine):
         raise WeightsError(
             f"{path} holds a whole CLIP whose text tower is not that of {name}: it was made from another CLIP, which "
-            "may need another activation too. Robust towers of OpenAI's CLIP leave the text tower as it was"
+            "may need another activation too. Robust towers of such files leave the text tower as it was"
         )
     return {key: value.float() if value.is_floating_point() else value for key, value in tower.items()}

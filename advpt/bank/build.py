@@ -23,6 +23,7 @@ from advpt.attacks.base import Attack
 from advpt.attacks.noise import SampleNoise, choose_targets
 from advpt.attacks.objectives import is_wrong
 from advpt.attacks.surrogate import Surrogate
+from advpt.backbones import extras
 from advpt.backbones.precision import tf32
 from advpt.bank.concurrent import MAX_CONCURRENT, ConcurrentChunks
 from advpt.bank.defended_input import UNDEFENDED, AdaptiveTarget, DefendedInput, Encode
@@ -159,6 +160,7 @@ def environment(device: torch.device) -> dict[str, str | int]:
         "processor": platform.machine(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        **extras.versions(),
     }
 
 

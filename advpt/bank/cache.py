@@ -17,7 +17,7 @@ from torch import Tensor
 from advpt.attacks.base import Attack
 from advpt.attacks.spec import AttackSpec
 from advpt.attacks.surrogate import Surrogate
-from advpt.backbones.clip import Backbone
+from advpt.backbones.backbone import Backbone
 from advpt.backbones.precision import in_precision
 from advpt.bank.build import Attacker, BankTarget, Fill, Work, build_banks, fill_here, shard_rows
 from advpt.bank.defended_input import UNDEFENDED, AdaptiveTarget, DefendedInput
@@ -242,7 +242,7 @@ class BankCache:
         backbone = self.backbone if self.backbone.image is not None else self.load()
         if backbone.image_digest != spec.encoder:
             raise BankError("the weight file changed while the run was going on; start it again")
-        backbone.require_size(request.images.preprocessing.size)
+        backbone.require_preprocessing(request.images.preprocessing)
         attacker = self.attacker(request, backbone)
         encode = attacker.encode  # shared where it is the same, so that no forward pass is repeated
         if visual_digest(request.visual) != visual_digest(self.visual):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import logging
+import platform
 import time
 from collections import defaultdict, deque
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 
+from advpt.backbones.extras import EXTRA_OF
 from advpt.backbones.shim import import_clip
 from advpt.bank.build import Fill, Work, fill_here
 from advpt.bank.store import shard_name
@@ -49,9 +51,21 @@ def pack(work: Work) -> bytes:
 
 
 def unpack(parcel: bytes, device: torch.device) -> Work:
-    """The work, its networks on ``device``."""
+    """The work, its networks on ``device``.
+
+    Raises:
+        BankError: this machine lacks a package whose classes are in the parcel.
+    """
     import_clip()  # registers the module of CLIP's classes, which are in the parcel
-    work: Work = torch.load(io.BytesIO(parcel), map_location=device, weights_only=False)
+    try:
+        work: Work = torch.load(io.BytesIO(parcel), map_location=device, weights_only=False)
+    except ModuleNotFoundError as error:
+        extra = EXTRA_OF.get(str(error.name).partition(".")[0])
+        fetch = f'pip install "advpt[{extra}]"' if extra else f"pip install {error.name}"
+        raise BankError(
+            f"the networks of this bank need the package {error.name}, which {platform.node()} does not have; run "
+            f"{fetch} on every machine of the cluster, with the versions of this one"
+        ) from error
     return dataclasses.replace(work, attacker=dataclasses.replace(work.attacker, device=device))
 
 

@@ -51,6 +51,7 @@ class AdversarialSet:
             "preprocessing": {
                 "size": list(self.images.preprocessing.size),
                 "interpolation": self.images.preprocessing.interpolation,
+                "resize": self.images.preprocessing.resize,
             },
             "attack": dict(self.attack) if self.attack is not None else None,
             "attacked": {

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from advpt import additions
-from advpt.backbones.clip import Backbone
+from advpt.backbones.backbone import Backbone
 from advpt.bank import store
 from advpt.bank.build import environment
 from advpt.bank.spec import FORMAT, AdversarialSet, differences
@@ -29,7 +29,7 @@ from advpt.data.images import ImageSet
 from advpt.errors import BankError, BankMismatchError, ConfigError, unknown_name
 from advpt.files import FileLock, digest
 from advpt.progress import Bar
-from advpt.prompts.image_encoder import image_features, visual_digest
+from advpt.prompts.image_encoder import visual_digest
 
 log = logging.getLogger(__name__)
 
@@ -115,12 +115,11 @@ class Source:
 
 def encoder_fields(backbone: Backbone, visual: Tensor) -> dict[str, Any]:
     """The fields of whose statistics they are: weights and prompts ``[J, n, D_v]``, and the shape that follows."""
-    arch = backbone.architecture
-    patches = (arch.resolution // arch.patch) ** 2 if arch.patch else 0
+    card = backbone.card.image
     return {
         "encoder": {"image": backbone.image_digest, "visual_prompt": visual_digest(visual)},
-        "blocks": arch.vision_layers,
-        "tokens": 1 + patches + visual.shape[1],
+        "blocks": card.blocks,
+        "tokens": (card.tokens or 0) + visual.shape[1],
     }
 
 
@@ -138,12 +137,12 @@ def folder_of(dataset_folder: Path, wanted: Mapping[str, Any]) -> Path:
 @torch.no_grad()
 def measure(backbone: Backbone, visual: Tensor, source: Source, workers: int = 0) -> TokenStatistics:
     """Statistics ``[blocks, tokens, D_v]`` of the images in one pass."""
-    backbone.require_size(source.images.preprocessing.size)
+    backbone.require_preprocessing(source.images.preprocessing)
     statistics, encoder = TokenStatistics(), backbone.require_image()
     with Bar("statistics", len(source.images), "image") as bar:
         for pixels in source.batches(workers):
             hidden_states: list[Tensor] = []
-            image_features(encoder, pixels.to(backbone.device), visual, hidden_states)
+            encoder.features(pixels.to(backbone.device), visual, hidden_states)
             statistics.update(torch.stack([x.cpu() for x in hidden_states], 1))
             bar.update(len(pixels))
     return statistics

@@ -17,6 +17,7 @@ VERBS = {
     "doctor": "versions, devices, weights, data",
     "attacks": "attacks and what a spec means",
     "defenses": "defenses and what a chain means",
+    "backbones": "models and what each can do",
     "bank": "list or verify banks",
     "prompt": "show, import or export a learned prompt",
     "prepare": "fetch, lay out and check data sets",

@@ -16,6 +16,8 @@ from advpt.files import file_digest
 from advpt.version import __version__
 
 EXTRAS = {
+    "open_clip": ("openclip", "models of open_clip and of the Hugging Face hub"),
+    "tokenizers": ("siglip", "SigLIP's and CLIPA's texts"),
     "diffusers": ("diffpure", "DiffPure purification"),
     "ray": ("ray", "banks and sweeps over many machines"),
     "tensorboard": ("", "training curves"),

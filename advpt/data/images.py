@@ -28,6 +28,7 @@ from advpt.errors import ConfigError, DataError, StorageError, out_of_shared_mem
 from advpt.files import digest
 
 INTERPOLATIONS = {name: InterpolationMode(name) for name in ("bilinear", "bicubic", "nearest")}
+RESIZES = ("shortest", "squash")
 MOST_PIXELS = 89_478_485  # Pillow's own limit before it warns of a decompression bomb: 256 MiB of RGB
 
 
@@ -51,12 +52,22 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Dassl's test transform without normalisation: shorter side to ``max(size)``, centre crop to ``size``, [0, 1]."""
+    """A test transform without normalisation, to [0, 1].
+
+    Args:
+        size: height and width.
+        interpolation: one of :data:`INTERPOLATIONS`.
+        resize: ``shortest`` (Dassl's: shorter side to ``max(size)``, centre crop to ``size``) or ``squash`` (both sides
+            to ``size``, whatever the picture's shape).
+    """
 
     size: tuple[int, int]
     interpolation: str
+    resize: str = "shortest"
 
     def __post_init__(self) -> None:
+        if self.resize not in RESIZES:
+            raise ConfigError(f"INPUT.RESIZE is {self.resize!r}; expected one of {', '.join(RESIZES)}")
         if self.interpolation not in INTERPOLATIONS:
             raise ConfigError(
                 f"INPUT.INTERPOLATION is {self.interpolation!r}; expected one of {', '.join(INTERPOLATIONS)}"
@@ -65,6 +76,8 @@ class Preprocessing:
     def __call__(self, image: Image.Image) -> Tensor:
         """``[3, h, w]`` float32 in [0, 1]."""
         width, height = image.size
+        if self.resize == "squash":
+            return TF.to_tensor(TF.resize(as_rgb(image), list(self.size), INTERPOLATIONS[self.interpolation]))
         if width * height * (max(self.size) / max(1, min(width, height))) ** 2 > MOST_PIXELS:
             raise ValueError(
                 f"it is {width} x {height} pixels; with a shorter side of {max(self.size)} it would have more than "

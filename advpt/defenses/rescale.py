@@ -19,14 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from advpt.attacks.noise import SampleNoise
-from advpt.backbones.clip import PIXEL_MEAN
+from advpt.backbones.card import CLIP_MEAN
 from advpt.defenses.base import DEFENSES, Defense, Option
 from advpt.errors import DefenseError, unknown_name
 
 FILLS: dict[str, tuple[float, float, float]] = {
     "grey": (0.5, 0.5, 0.5),
     "black": (0.0, 0.0, 0.0),
-    "mean": (PIXEL_MEAN[0], PIXEL_MEAN[1], PIXEL_MEAN[2]),
+    "mean": (CLIP_MEAN[0], CLIP_MEAN[1], CLIP_MEAN[2]),
 }
 INTERPOLATIONS = ("nearest", "bilinear")
 

@@ -219,6 +219,7 @@ class Evaluator:
                 text=backbone.text_digest,
                 image_file=backbone.image_file,
                 reads=backbone.reads,
+                source=backbone.source,
             ),
             clean=mean_over_draws(parts, row.inputs),
             hand_prompt=tuple(self.prompts.handcrafted_text),

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from advpt import additions
+from advpt.backbones import extras
 from advpt.errors import RecordError, shown
 from advpt.evaluation.intervals import Runs, wilson
 from advpt.files import digest, read_json, write_json
@@ -150,10 +151,12 @@ class TowerFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneFacts(TowerFacts):
-    """The CLIP of a run. ``image_file``: digests of the image tower's own file; ``reads``: how tensors are read."""
+    """The CLIP of a run. ``image_file``: digests of the image tower's own file; ``reads``: how tensors are read;
+    ``source``: where a model that is not OpenAI's came from."""
 
     image_file: Mapping[str, str] | None = None
     reads: Mapping[str, Json] | None = None
+    source: Mapping[str, Json] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -427,7 +430,12 @@ def observe(seconds: float, device: torch.device) -> Observed:
         seconds=round(seconds, 2),
         memory=memory,
         host=Host(platform.machine(), os.cpu_count(), str(device), torch.get_num_threads()),
-        versions={"advpt": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
+        versions={
+            "advpt": __version__,
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+            **extras.versions(),
+        },
         revision=revision(),
     )
 

@@ -12,7 +12,10 @@ import torch
 from torch import Tensor
 
 from advpt import additions
-from advpt.backbones.clip import Backbone, load_backbone
+from advpt.backbones.backbone import Backbone
+from advpt.backbones.load import load_backbone
+from advpt.backbones.names import parse
+from advpt.backbones.text_encoder import TextEncoder
 from advpt.checkpoints import load_checkpoint
 from advpt.errors import RecordError, WeightsError
 from advpt.evaluation import run_folder
@@ -22,7 +25,6 @@ from advpt.prompts.classifier import Classifier, from_templates
 from advpt.prompts.conditional import ConditionalLearner
 from advpt.prompts.image_encoder import with_visual_prompts
 from advpt.prompts.learner import PromptLearner, prompt_tensors
-from advpt.prompts.text_encoder import TextEncoder
 from advpt.schema import Json
 from advpt.settings import BackboneSettings, ContextSettings
 from advpt.tuning import linear_probe
@@ -40,8 +42,14 @@ class SavedModel:
 
     def logits(self, pixels: Tensor) -> Tensor:
         """``[b, K]`` of ``pixels [b, 3, h, w]`` in [0, 1]."""
-        encode = with_visual_prompts(self.backbone.require_image(), self.classifier.visual)
-        return self.classifier.logits(encode(pixels))
+        return self.classifier.logits(self._embed(pixels))
+
+    def probabilities(self, pixels: Tensor) -> Tensor:
+        """``[b, K]``, as the backbone was trained to give them: in a row they sum to 1, but for a SigLIP."""
+        return self.classifier.probabilities(self._embed(pixels), self.backbone.logit_bias)
+
+    def _embed(self, pixels: Tensor) -> Tensor:
+        return with_visual_prompts(self.backbone.require_image(), self.classifier.visual)(pixels)
 
 
 def load_run(
@@ -62,9 +70,9 @@ def load_run(
     backbone = load_backbone(_backbone_settings(folder, about, weights), device)
     trained_on = ("image",) if path == probe else ("text",) if place else ("text", "image")
     exchange.require_towers(about, str(path), backbone, trained_on)
-    encoder, names = TextEncoder(backbone.model), tuple(about["classnames"])
+    encoder, names = backbone.text, tuple(about["classnames"])
     if path == probe:
-        fitted = linear_probe.load(path, len(names), backbone.architecture.embed_dim)
+        fitted = linear_probe.load(path, len(names), backbone.card.embed_dim)
         return SavedModel(backbone, fitted.classifier(backbone.device), names)
     zero_shot = from_templates(encoder, names, tuple(about["templates"]), backbone.logit_scale)
     if place == exchange.FOLDER:
@@ -72,7 +80,7 @@ def load_run(
         return SavedModel(backbone, learner.classifier(encoder, backbone.logit_scale, zero_shot.features), names)
     if place == IMAGE_ENCODER:
         load_image_encoder(path, backbone)
-        backbone = Backbone(backbone.name, backbone.model, device)  # whose hash is that of the trained tower
+        backbone = backbone.copy()  # whose hash is that of the trained tower
     return SavedModel(backbone, zero_shot, names)
 
 
@@ -98,7 +106,7 @@ def _learner(
     exchange.require_towers(about, str(path), backbone, towers)
     kind = ConditionalLearner if conditional else PromptLearner
     start = torch.Generator().manual_seed(0)  # of vectors that the checkpoint's replace
-    learner = kind(encoder, names, context, start, backbone.architecture).to(backbone.device)
+    learner = kind(encoder, names, context, start, backbone.card).to(backbone.device)
     learner.load_context(state, str(path))
     return learner
 
@@ -109,7 +117,7 @@ def _backbone_settings(folder: Path, about: Mapping[str, Json], weights: str) ->
     saved = additions.complete(read_object(config, RecordError)) if config.is_file() else {}
     settings = BackboneSettings.from_flat({"MODEL.BACKBONE.NAME": exchange.tuned_in(about, "backbone")["name"]} | saved)
     # OpenAI's model code has read the run's weights: that is what a folder that does not name the activation means
-    activation = settings.activation or "quickgelu"
+    activation = settings.activation or ("" if parse(settings.name) else "quickgelu")
     return dataclasses.replace(settings, weights=weights or settings.weights, activation=activation)
 
 

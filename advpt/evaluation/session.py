@@ -11,7 +11,8 @@ from pathlib import Path
 from torch import Tensor
 
 from advpt.backbones import democlip
-from advpt.backbones.clip import Backbone
+from advpt.backbones.backbone import Backbone
+from advpt.backbones.text_encoder import TextEncoder
 from advpt.bank.cache import BankCache
 from advpt.data.images import ImageSet
 from advpt.evaluation import evaluator, pictures, record
@@ -20,7 +21,6 @@ from advpt.evaluation.evaluator import Prompts, evaluate
 from advpt.evaluation.protocols import recorded, threats
 from advpt.evaluation.record import CurvePoint, Observed, Record, RunFacts, WordFacts
 from advpt.prompts import words
-from advpt.prompts.text_encoder import TextEncoder
 from advpt.schema import Json, JsonObject, from_json, to_json
 from advpt.settings import UNRECORDED_LEAVES, EvalSettings
 
@@ -94,8 +94,9 @@ def nearest_words(
     was given in the place of the backbone's own weights."""
     file = democlip.FILES.get(backbone.name)  # the other rows of its table were never trained
     only = democlip.trained_token_ids(file) if file and not own_weights else None
-    table = encoder.token_embedding.weight.detach()
-    return from_json(WordFacts, {name: words.describe(each, table, k, only) for name, each in contexts.items()})
+    table, tokenizer = encoder.token_embedding.weight.detach(), encoder.tokenizer
+    facts = {name: words.describe(tokenizer, each, table, k, only) for name, each in contexts.items()}
+    return from_json(WordFacts, facts)
 
 
 def result_lines(entry: Record, primary: bool) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from advpt.attacks.spec import FILES
-from advpt.backbones import clip, democlip
+from advpt.backbones import clip, democlip, find
 from advpt.data import catalog, demo_sets
 from advpt.errors import ConfigError, RecordError
 from advpt.evaluation import run_folder
@@ -146,6 +146,11 @@ def missing_weights(plan: Plan, places: Places) -> list[str]:
 def _missing_file(backbone: str, name: str, given: str | None) -> str:
     if given:
         return "" if Path(given).expanduser().is_file() else f"{backbone}: there is no file {given}"
+    return missing_name(name)
+
+
+def missing_name(name: str) -> str:
+    """A sentence where the weights of a model are not there yet, else "". Opens no connection."""
     if name in democlip.FILES and not democlip.FILES[name].is_file():
         return f"{name}: {democlip.FILES[name]} ships with the project; install it again"
     if name in clip.OFFICIAL:
@@ -153,4 +158,4 @@ def _missing_file(backbone: str, name: str, given: str | None) -> str:
         file = clip.cache_folder() / url.rsplit("/", 1)[-1]
         if not file.is_file():
             return f"{name}: {file} is fetched from {url} when it is first needed (SHA-256 {sha})"
-    return ""
+    return find.missing(name)

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from advpt.backbones.text_encoder import TextEncoder
 from advpt.errors import PromptError
 from advpt.files import tensor_digest
-from advpt.prompts.text_encoder import TextEncoder
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +32,12 @@ class Classifier:
     def logits(self, embeddings: Tensor) -> Tensor:
         """``[b, K]`` logits: scale x cosine of embeddings ``[b, L]`` (normalised here) and text features."""
         return self.scale * F.normalize(embeddings, dim=-1) @ self.features.T
+
+    def probabilities(self, embeddings: Tensor, bias: float | None = None) -> Tensor:
+        """``[b, K]``: of each class among the classes; with a ``bias`` (SigLIP's, which no class has alone, so that
+        :meth:`logits` leave it out) of each class by itself."""
+        logits = self.logits(embeddings)
+        return logits.softmax(-1) if bias is None else (logits + bias).sigmoid()
 
     @functools.cached_property
     def digest(self) -> str:

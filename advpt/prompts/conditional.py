@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from advpt.backbones.clip import Architecture
+from advpt.backbones.card import Card
+from advpt.backbones.text_encoder import PromptBatch, TextEncoder
 from advpt.errors import PromptError
 from advpt.files import tensor_digest
 from advpt.prompts.classifier import Classifier
 from advpt.prompts.learner import PromptLearner
-from advpt.prompts.text_encoder import PromptBatch, TextEncoder
 from advpt.settings import ContextSettings
 
 REDUCTION = 16  # the width of an image feature over that of the meta net's hidden layer
@@ -35,12 +35,12 @@ class ConditionalLearner(PromptLearner):
     The names of the parameters are CoCoOp's. :meth:`forward` gives the prompts without an image's shift.
 
     Args:
-        architecture: of the whole CLIP, whose image features the meta net reads.
+        card: of the whole CLIP, whose image features the meta net reads.
         encoder, classnames, settings, generator: as of :class:`~advpt.prompts.learner.PromptLearner`; linear layers
             start as ``torch.nn.Linear``.
 
     Raises:
-        PromptError: settings that CoCoOp does not have, or no architecture; else as the base class.
+        PromptError: settings that CoCoOp does not have, or no card; else as the base class.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class ConditionalLearner(PromptLearner):
         classnames: Sequence[str],
         settings: ContextSettings,
         generator: torch.Generator | None = None,
-        architecture: Architecture | None = None,
+        card: Card | None = None,
     ) -> None:
-        if architecture is None:
-            raise PromptError("a meta net reads image features: it needs to know their width (the CLIP's architecture)")
+        if card is None:
+            raise PromptError("a meta net reads image features: it needs to know their width (the CLIP's card)")
         if settings.csc or settings.position != "end" or settings.layout != "text":
             raise PromptError(
                 f"a context that images move is shared by all classes and stands before their names; found CSC "
@@ -60,11 +60,11 @@ class ConditionalLearner(PromptLearner):
                 "end, text"
             )
         super().__init__(encoder, classnames, settings, generator)
-        inside = architecture.embed_dim
+        inside = card.embed_dim
         hidden = max(1, inside // REDUCTION)
         layers: OrderedDict[str, nn.Module] = OrderedDict(linear1=_linear(inside, hidden, generator), relu=nn.ReLU())
         layers["linear2"] = _linear(hidden, encoder.width, generator)
-        self.meta_net = nn.Sequential(layers).to(encoder.positional_embedding.device)
+        self.meta_net = nn.Sequential(layers).to(encoder.device)
 
     def of_images(self, features: Tensor, values: Mapping[str, Tensor] | None = None) -> PromptBatch:
         """The prompts of S images, as those of S samples; differentiable in both arguments.

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from advpt.backbones.text_encoder import TextEncoder
 from advpt.prompts.learner import PromptLearner
-from advpt.prompts.text_encoder import TextEncoder
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advpt.backbones.clip import Backbone
+from advpt.backbones.backbone import Backbone
 from advpt.checkpoints import load_checkpoint
 from advpt.data import listing
 from advpt.errors import PromptError, WeightsError

@@ -32,11 +32,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from advpt.backbones.clip import Architecture
+from advpt.backbones.backbone import no_tokens
+from advpt.backbones.card import Card
+from advpt.backbones.text_encoder import PromptBatch, TextEncoder
 from advpt.data import listing
 from advpt.errors import PromptError
 from advpt.prompts.classifier import Classifier
-from advpt.prompts.text_encoder import PromptBatch, TextEncoder, class_tokens, tokenize, word_tokens
 from advpt.settings import COUPLED, ContextSettings
 
 INIT_STD = 0.02
@@ -73,22 +74,19 @@ def prompt_tensors(state: Mapping[str, Any], source: str) -> dict[str, Any]:
     return {name: value for name, value in named.items() if name not in ("token_prefix", "token_suffix")}
 
 
-def check_layout(settings: ContextSettings, model: Architecture, name: str) -> None:
-    """Refuse prompts that this CLIP cannot have.
+def check_layout(settings: ContextSettings, card: Card, name: str) -> None:
+    """Refuse prompts that this model cannot have.
 
     Raises:
-        PromptError: visual prompts for a ResNet, or more layers than the towers have.
+        PromptError: visual prompts where an image has no tokens, or more layers than the towers have.
     """
-    if settings.layout in WITH_VISUAL and not isinstance(model.vision_layers, int):
-        raise PromptError(
-            f"LAYOUT {settings.layout} puts prompts among the tokens of the image, and {name} is a ResNet, which has "
-            "none; choose a ViT, or LAYOUT text or text_deep"
-        )
     depths = []
-    if settings.layout in WITH_VISUAL and isinstance(model.vision_layers, int):
-        depths.append(("DEPTH_VISION", settings.depth_vision, model.vision_layers))
+    if settings.layout in WITH_VISUAL:
+        if not card.image.prompts:
+            raise PromptError(f"LAYOUT {settings.layout}: {no_tokens(name, card.image)}")
+        depths.append(("DEPTH_VISION", settings.depth_vision, card.image.blocks or 0))
     if settings.layout not in ("text", "visual"):
-        depths.append(("DEPTH_TEXT", settings.depth_text, model.text_layers))
+        depths.append(("DEPTH_TEXT", settings.depth_text, card.text.blocks))
     for leaf, depth, blocks in depths:
         if depth > blocks:
             raise PromptError(f"{leaf} is {depth}, and {name} has {blocks} blocks; set at most {leaf} {blocks}")
@@ -106,7 +104,7 @@ class PromptLearner(nn.Module):
         settings: M, CSC, initial words, position, layout.
         generator: source of the random initial values (normal, standard deviation 0.02; linear maps as
             ``torch.nn.Linear``, those of deeper layers all the same).
-        architecture: of the whole CLIP, for layouts other than ``text``.
+        card: of the whole CLIP, for layouts other than ``text``.
 
     Raises:
         PromptError: when the longest prompt has more tokens than CLIP reads (it says how many vectors fit), or when
@@ -125,7 +123,7 @@ class PromptLearner(nn.Module):
         classnames: Sequence[str],
         settings: ContextSettings,
         generator: torch.Generator | None = None,
-        architecture: Architecture | None = None,
+        card: Card | None = None,
     ) -> None:
         super().__init__()
         if not classnames:
@@ -136,15 +134,16 @@ class PromptLearner(nn.Module):
         if self.layout != "visual":
             self._build_text(encoder, generator)
         if self.layout != "text":
-            if architecture is None:
+            if card is None:
                 raise PromptError(f"LAYOUT {self.layout} needs to know the size of both towers of CLIP")
-            check_layout(settings, architecture, "this CLIP")
-            self._build_other(encoder.width, architecture.vision_width, generator)
+            check_layout(settings, card, "this CLIP")
+            self._build_other(encoder.width, card.image.width or 0, generator)
 
     def _build_text(self, encoder: TextEncoder, generator: torch.Generator | None) -> None:
         settings, names = self.settings, [name.replace("_", " ") for name in self.classnames]
+        tokenizer, start = encoder.tokenizer, len(encoder.card.start)
         words = settings.ctx_init.replace("_", " ").strip()
-        init = word_tokens(words) if words else []
+        init = tokenizer.pieces(words) if words else []
         fixed: list[int] = []
         if init and self.layout != "text":
             init, fixed = init[: settings.n_ctx], init[settings.n_ctx :]
@@ -154,26 +153,27 @@ class PromptLearner(nn.Module):
                     "fewer vectors, or CTX_INIT '' for a random start"
                 )
         self.n_ctx = len(init) or settings.n_ctx
-        tokens = [word_tokens(f"{name}.") for name in names]
+        tokens = [tokenizer.pieces(f"{name}.") for name in names]
         longest = max(range(len(tokens)), key=lambda i: len(tokens[i]))
-        room = encoder.context_length - 2 - len(fixed) - len(tokens[longest])
+        room = encoder.context_length - tokenizer.frame - len(fixed) - len(tokens[longest])
         if self.n_ctx > room:
             raise PromptError(
                 f"{self.n_ctx} context vectors do not fit: CLIP reads {encoder.context_length} tokens, and the longest "
-                f"class name ({names[longest]!r}) with full stop, start and end takes {len(tokens[longest]) + 2}. "
+                f"class name ({names[longest]!r}) with full stop, start and end takes "
+                f"{len(tokens[longest]) + tokenizer.frame}. "
                 f"At most {max(0, room)} fit: set N_CTX {max(0, room)} or shorten the name"
             )
-        self.name_lengths = [len(class_tokens(name)) for name in self.classnames]
+        self.name_lengths = [len(tokenizer.class_pieces(name)) for name in self.classnames]
 
         with torch.no_grad():
-            device = encoder.positional_embedding.device
-            padded = tokenize([f"{name}." for name in names], encoder.context_length).to(device)
+            device = encoder.device
+            padded = tokenizer.batch([f"{name}." for name in names]).to(device)
             rows = encoder.embed(padded)  # start, name, ".", end, padding
             suffix_length = max(len(t) for t in tokens) + 1
             behind = encoder.embed(torch.tensor(fixed, dtype=torch.int64, device=device))
-            self.register_buffer("start", rows[0, :1].clone(), persistent=False)
+            self.register_buffer("start", rows[0, :start].clone(), persistent=False)
             self.register_buffer("fixed", behind.clone(), persistent=False)
-            self.register_buffer("class_rows", rows[:, 1 : 1 + suffix_length].clone(), persistent=False)
+            self.register_buffer("class_rows", rows[:, start : start + suffix_length].clone(), persistent=False)
             self.eos = torch.tensor([len(t) for t in tokens])  # stays on the CPU, where the encoder reads it
             if init:
                 context = encoder.embed(torch.tensor(init, device=device)).clone()

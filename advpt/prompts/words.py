@@ -15,29 +15,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advpt.backbones.shim import import_clip
+from advpt.backbones.tokenizers import Tokenizer
 from advpt.errors import PromptError
 
-SPECIAL = 2  # start and end, the last rows of the table
 LATIN = re.compile(r"[\x21-\x7e\u00a1-\u024f]+")
 
 
-def word(token: int) -> str:
-    """A token in letters, without its end-of-word mark; ``N/A`` where it is not in Latin letters, digits or signs."""
-    tokenizer = import_clip().clip._tokenizer
-    data = bytearray(tokenizer.byte_decoder[c] for c in tokenizer.decoder[token].replace("</w>", ""))
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        return "N/A"
+def word(tokenizer: Tokenizer, token: int) -> str:
+    """A token in letters; ``N/A`` where it is not in Latin letters, digits or signs."""
+    text = tokenizer.word(token)
     return text if LATIN.fullmatch(text) else "N/A"
 
 
-def nearest(vectors: Tensor, table: Tensor, k: int, only: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+def searched(tokenizer: Tokenizer, table: Tensor, only: Sequence[int] | None) -> Tensor:
+    """The ids that are compared: those of ``only`` (None: all), no special ones."""
+    ids = set(range(len(table))) if only is None else {token for token in only if token < len(table)}
+    return torch.tensor(sorted(ids - tokenizer.specials), dtype=torch.int64)
+
+
+def nearest(
+    tokenizer: Tokenizer, vectors: Tensor, table: Tensor, k: int, only: Sequence[int] | None = None
+) -> tuple[Tensor, Tensor]:
     """The ``k`` nearest tokens of each vector.
 
     Args:
-        vectors: ``[M, d]`` context. table: ``[V, d]`` token embeddings, start and end in the last two rows.
+        vectors: ``[M, d]`` context. table: ``[V, d]`` token embeddings.
         only: token ids to search, None for all.
 
     Returns:
@@ -51,10 +53,7 @@ def nearest(vectors: Tensor, table: Tensor, k: int, only: Sequence[int] | None =
             f"context of shape {list(vectors.shape)} cannot be compared with a token table of width {table.shape[1]}: "
             "shared context of the same backbone is needed"
         )
-    allowed = torch.arange(len(table) - SPECIAL)
-    if only is not None:
-        wanted = torch.tensor(sorted(set(only)), dtype=torch.int64)
-        allowed = wanted[wanted < len(table) - SPECIAL]
+    allowed = searched(tokenizer, table, only)
     k = min(k, len(allowed))
     distances = torch.cdist(
         vectors.float().cpu(), table.float().cpu()[allowed], compute_mode="donot_use_mm_for_euclid_dist"
@@ -63,18 +62,19 @@ def nearest(vectors: Tensor, table: Tensor, k: int, only: Sequence[int] | None =
     return allowed[smallest.indices], smallest.values
 
 
-def describe(vectors: Tensor, table: Tensor, k: int, only: Sequence[int] | None = None) -> dict[str, Any]:
+def describe(
+    tokenizer: Tokenizer, vectors: Tensor, table: Tensor, k: int, only: Sequence[int] | None = None
+) -> dict[str, Any]:
     """Both readings, for a record: ``per_vector`` (for each vector ``k`` pairs of word and distance) and ``overall``
     (each vector's nearest word, the ``k`` smallest distances, a word once); ``searched``: the number of tokens
     compared."""
-    ids, distances = nearest(vectors, table, k, only)
+    ids, distances = nearest(tokenizer, vectors, table, k, only)
     per_vector = [
-        [[word(token), round(distance, 4)] for token, distance in zip(*pair)]
+        [[word(tokenizer, token), round(distance, 4)] for token, distance in zip(*pair)]
         for pair in zip(ids.tolist(), distances.tolist())
     ]
     overall: dict[int, float] = {}
     for distance, token in sorted(zip(distances[:, 0].tolist(), ids[:, 0].tolist())):
         overall.setdefault(token, distance)
-    best = [[word(token), round(distance, 4)] for token, distance in list(overall.items())[:k]]
-    searched = len(table) - SPECIAL if only is None else len({t for t in only if t < len(table) - SPECIAL})
-    return {"per_vector": per_vector, "overall": best, "searched": searched}
+    best = [[word(tokenizer, token), round(distance, 4)] for token, distance in list(overall.items())[:k]]
+    return {"per_vector": per_vector, "overall": best, "searched": len(searched(tokenizer, table, only))}

@@ -20,14 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from advpt import losses
-from advpt.backbones.clip import ImageEncoder
+from advpt.backbones.backbone import ImageEncoder
 from advpt.backbones.precision import half_precision
+from advpt.backbones.text_encoder import TextEncoder
 from advpt.data import views
 from advpt.errors import PromptError
 from advpt.files import tensor_digest
-from advpt.prompts.image_encoder import image_features
 from advpt.prompts.learner import PromptLearner, PromptState
-from advpt.prompts.text_encoder import TextEncoder
 
 log = logging.getLogger(__name__)
 
@@ -127,8 +126,8 @@ class PromptedCLIP:
     def logits(
         self, state: PromptState, text: Tensor, pixels: Tensor, hidden_states: list[Tensor] | None = None
     ) -> Tensor:
-        """``[S, v, K]`` float32 of ``pixels [S, v, 3, h, w]``; ``hidden_states``: as of :func:`image_features`."""
-        features = image_features(self.image, pixels.flatten(0, 1), state.visual, hidden_states).float()
+        """``[S, v, K]`` float32 of ``pixels [S, v, 3, h, w]``; ``hidden_states``: of ``ImageEncoder.features``."""
+        features = self.image.features(pixels.flatten(0, 1), state.visual, hidden_states).float()
         features = F.normalize(features, dim=-1).unflatten(0, pixels.shape[:2])
         with torch.autocast(pixels.device.type, enabled=False):  # logits are float32 whatever the encoders computed in
             return self.scale * features @ text.transpose(-1, -2)
@@ -169,8 +168,7 @@ class Tuner:
             self._text = self.model.text_features(self._state)
         if self._state.visual is None:
             raise PromptError(f"layout {self.model.learner.layout} has no prompts in the image, which TAPT tunes")
-        tower: Any = self.model.image.visual
-        tokens = len(tower.positional_embedding) + self._state.visual.shape[1]
+        tokens = (self.model.image.card.tokens or 0) + self._state.visual.shape[1]
         for bank in (self.adversarial, self.clean):
             if any(len(mean) != tokens for mean, _ in bank):
                 raise PromptError(f"statistics of {len(bank[0][0])} tokens; this model has {tokens}")

@@ -19,7 +19,7 @@ def run(report: Report) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in (SMALL,) if report.small else ("ViT-B/16", "ViT-L/14"):
             clip = backbone(name)
-            images = photographs(Path(folder, "images"), 2 if report.small else 256, clip.architecture.resolution)
+            images = photographs(Path(folder, "images"), 2 if report.small else 256, clip.card.image.size[0])
             few = images.first(128 if name == "ViT-B/16" else 32)  # for float32, whose passes take long
             original = original_rate(report, clip, few)
             for precision in ("fp32",) if report.small else SECONDS:

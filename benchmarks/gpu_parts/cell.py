@@ -31,7 +31,7 @@ def run(report: Report) -> None:
     ours: dict[str, float] = {}
     original: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        images = bank.photographs(Path(folder, "images"), n, clip.architecture.resolution)
+        images = bank.photographs(Path(folder, "images"), n, clip.card.image.size[0])
         few = images.first(32)
 
         def build(attack: str | None) -> None:

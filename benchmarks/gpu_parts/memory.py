@@ -25,7 +25,7 @@ def run(report: Report) -> None:
     clip = bank.backbone(bank.SMALL if report.small else "ViT-B/16")
     few, many = (2, 4) if report.small else (256, 1024)  # whole shards, so that as many chunks run at once
     with tempfile.TemporaryDirectory() as folder:
-        images = bank.photographs(Path(folder, "images"), many, clip.architecture.resolution)
+        images = bank.photographs(Path(folder, "images"), many, clip.card.image.size[0])
 
         def build(name: str, n: int) -> torch.Tensor:
             cache = BankCache(Path(folder, name), clip, lambda: clip, chunk=CHUNK, workers=workers())

@@ -26,7 +26,7 @@ def run(report: Report) -> None:
     works["tuning step"] = step.ours
     works["CoOp's step"] = step.coop
     clip = bank.backbone(name)
-    size = clip.architecture.resolution
+    size = clip.card.image.size[0]
     pixels = torch.rand(2 if report.small else 64, 3, size, size, device=clip.device)
     for precision in ("fp32",) if report.small else ("amp", "fp32"):
         encode = in_precision(clip.require_image(), precision)

@@ -23,7 +23,6 @@ from advpt.bank.cache import AttackRequest, BankCache
 from advpt.data.images import ImageSet
 from advpt.errors import AttackError, ConfigError
 from advpt.prompts.classifier import from_templates
-from advpt.prompts.text_encoder import TextEncoder
 
 FORMATS = ("folder", "safetensors", "npy", "pt", "pth")
 Images = Callable[..., ImageSet]
@@ -321,7 +320,7 @@ def test_training_on_them_is_refused(tmp_path: Path) -> None:
 def test_the_key_is_of_the_content_and_not_of_the_place(kind: str, images: Images, tiny_clip, tmp_path: Path) -> None:
     some = images(3)
     bank_cache = BankCache(tmp_path / "banks", tiny_clip, lambda: tiny_clip, chunk=4)
-    zero_shot = from_templates(TextEncoder(tiny_clip.model), ["a", "b"], ["{}"], 100.0)
+    zero_shot = from_templates(tiny_clip.text, ["a", "b"], ["{}"], 100.0)
     (tmp_path / "one").mkdir()
     path = write(attacked(some), some.ids, tmp_path / "one", kind)
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from advpt.backbones import clip as backbones
-from advpt.backbones.clip import Backbone, download, load_backbone
+from advpt.backbones.clip import Backbone, download
+from advpt.backbones.load import load_backbone
 from advpt.backbones.shim import import_clip
 from advpt.errors import WeightsError
 from advpt.settings import BackboneSettings
@@ -63,7 +64,7 @@ def server(
     made = Server(tiny_archive.read_bytes())
     sha = hashlib.sha256(made.data).hexdigest()
     monkeypatch.setitem(import_clip().clip._MODELS, NAME, f"{made.address}/{sha}/tiny-8.pt")
-    monkeypatch.setitem(backbones.OFFICIAL, NAME, tiny_clip.architecture)
+    monkeypatch.setitem(backbones.OFFICIAL, NAME, backbones.architecture_of(tiny_clip.model.state_dict()))
     monkeypatch.setenv("ADVPT_CLIP_CACHE", str(tmp_path / "cache"))
     yield made
     made.stop()

@@ -12,7 +12,8 @@ from torch import Tensor
 from torchvision.transforms import Normalize
 from yacs.config import CfgNode
 
-from advpt.backbones.clip import PIXEL_MEAN, PIXEL_STD, Architecture, Backbone, build
+from advpt.backbones.card import CLIP_MEAN, CLIP_STD
+from advpt.backbones.clip import Architecture, Backbone, backbone_of, build
 from advpt.backbones.shim import import_clip
 from advpt.data.images import Preprocessing, read_image
 from trainers.advpt import to_pixels
@@ -48,9 +49,9 @@ def test_equals_openai_from_file_to_feature(tiny_clip: Backbone, photo: Path) ->
 def test_a_resnet_tower_sees_the_same_normalised_pixels() -> None:
     model = build(Architecture(16, 64, (1, 1, 1, 1), 8, None, 77, 100, 64, 1)).float().eval()
     pixels = torch.rand(2, 3, 64, 64)
-    backbone = Backbone("small ResNet", model)
+    backbone = backbone_of("small ResNet", model)
     with torch.no_grad():
-        expected = model.encode_image(Normalize(PIXEL_MEAN, PIXEL_STD)(pixels))
+        expected = model.encode_image(Normalize(CLIP_MEAN, CLIP_STD)(pixels))
         assert torch.allclose(backbone.require_image()(pixels), expected, atol=1e-6)
 
 
@@ -60,8 +61,8 @@ def coop_cfg(transforms: tuple[str, ...] | list[str], no_transform: bool = False
             "INPUT": {
                 "TRANSFORMS": transforms,
                 "NO_TRANSFORM": no_transform,
-                "PIXEL_MEAN": list(PIXEL_MEAN),
-                "PIXEL_STD": list(PIXEL_STD),
+                "PIXEL_MEAN": list(CLIP_MEAN),
+                "PIXEL_STD": list(CLIP_STD),
             }
         }
     )
@@ -87,7 +88,7 @@ def test_a_normalisation_that_never_happened_is_not_undone(cfg: CfgNode) -> None
 
 def test_the_normalisation_is_openais() -> None:
     normalise = import_clip().clip._transform(32).transforms[-1]
-    assert (tuple(normalise.mean), tuple(normalise.std)) == (PIXEL_MEAN, PIXEL_STD)
+    assert (tuple(normalise.mean), tuple(normalise.std)) == (CLIP_MEAN, CLIP_STD)
 
 
 def test_gradients_reach_the_pixels_and_no_parameter(tiny_clip: Backbone) -> None:

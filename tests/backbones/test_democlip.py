@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advpt.backbones import democlip
-from advpt.backbones.clip import BUILT_IN, Backbone, load_backbone
+from advpt.backbones.card import CLIP_MEAN, CLIP_STD
+from advpt.backbones.clip import BUILT_IN, Backbone
+from advpt.backbones.load import load_backbone
 from advpt.backbones.shim import import_clip
 from advpt.data import rendered
 from advpt.errors import WeightsError
-from advpt.prompts.text_encoder import TextEncoder, tokenize, word_tokens
 from advpt.settings import BackboneSettings
+from tests.helpers.prompts import tokenize, word_tokens
 
 # Of untrained_rows(). It may never change: shipped weights are trained rows in this table.
 RULE_1 = "f3725e1efaea6d64f74f5a30985bec3baaceb185a8687dd67653025e9990acb6"
@@ -37,9 +39,9 @@ def demo() -> Backbone:
 def test_it_loads_and_is_small(demo: Backbone) -> None:
     assert BUILT_IN == demo.name == "DemoCLIP"
     assert democlip.WEIGHTS.stat().st_size <= 8_000_000
-    arch = demo.architecture
-    assert (arch.resolution, arch.patch, arch.context, arch.vocabulary) == (32, 4, 77, 49408)
-    assert arch.vision_width <= 128 and arch.text_width <= 128
+    image, text = demo.card.image, demo.card.text
+    assert (image.size, image.tokens, text.context, text.vocabulary) == ((32, 32), 1 + 8 * 8, 77, 49408)
+    assert image.width <= 128 and text.width <= 128
     assert type(demo.model) is import_clip().model.CLIP
 
 
@@ -75,7 +77,7 @@ def test_it_reads_printed_digits_far_above_chance(demo: Backbone) -> None:
     ink = torch.ones(200, 3)
     images = rendered.colour(masks.pixels[:, None].float() / 255, ink, 0 * ink, torch.Generator().manual_seed(0), 0.0)
     with torch.no_grad():
-        text = TextEncoder(demo.model).encode_texts([f"a photo of the number {n}." for n in rendered.DIGIT_NAMES])
+        text = demo.text.encode_texts([f"a photo of the number {n}." for n in rendered.DIGIT_NAMES])
         features = demo.require_image()(images)
     guessed = (F.normalize(features, dim=-1) @ F.normalize(text, dim=-1).T).argmax(1)
     assert (guessed == masks.sign).float().mean() > 0.6
@@ -155,7 +157,7 @@ def test_text_features_of_pre_training_are_clips(tiny_clip: Backbone) -> None:
 def held_out_loss(model: nn.Module) -> tuple[float, float]:
     """The loss on signs that pre-training never drew, and what guessing would give."""
     data = rendered.sample_batch(rendered.draw_many(96, seed=777), 96, torch.Generator().manual_seed(7))
-    mean, std = torch.tensor(democlip.MEAN)[:, None, None], torch.tensor(democlip.STD)[:, None, None]
+    mean, std = torch.tensor(CLIP_MEAN)[:, None, None], torch.tensor(CLIP_STD)[:, None, None]
     with torch.no_grad():
         images = model.encode_image((data.images - mean) / std)
         texts = model.encode_text(tokenize(data.captions))

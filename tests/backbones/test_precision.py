@@ -18,7 +18,7 @@ def test_fp32_is_the_encoder_itself(tiny_clip):
 
 def test_amp_is_close_float32_and_differentiable(tiny_clip):
     encode = tiny_clip.require_image()
-    x = torch.rand(4, 3, *(tiny_clip.architecture.resolution,) * 2).requires_grad_()
+    x = torch.rand(4, 3, *(tiny_clip.card.image.size[0],) * 2).requires_grad_()
     plain, half = encode(x), in_precision(encode, "amp")(x)
     assert half.dtype == torch.float32
     assert not torch.equal(plain, half)
@@ -33,7 +33,7 @@ def test_compiled_is_close_and_differentiable(tiny_clip, precision, monkeypatch)
     """With the backend that needs no compiler; the graph and its gradient are those of every backend."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     encode, tolerance = tiny_clip.require_image(), 1e-5 if precision.startswith("fp32") else 5e-2
-    x = torch.rand(4, 3, *(tiny_clip.architecture.resolution,) * 2).requires_grad_()
+    x = torch.rand(4, 3, *(tiny_clip.card.image.size[0],) * 2).requires_grad_()
     fast = in_precision(encode, precision)
     assert fast is not encode
     plain, found = encode(x), fast(x)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from advpt.backbones.clip import Architecture, build, load_backbone
+from advpt.backbones.clip import Architecture, build
+from advpt.backbones.load import load_backbone
 from advpt.errors import WeightsError
 from advpt.files import file_digest
 from advpt.settings import BackboneSettings

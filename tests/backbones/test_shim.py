@@ -124,7 +124,7 @@ def test_a_foreign_clip_that_is_imported_already_is_neither_used_nor_changed(tmp
         before = {name: (id(module), dict(vars(module))) for name, module in sys.modules.items() if "clip" in name}
         assert set(before) == {"clip", "clip.clip", "clip.model", "clip.simple_tokenizer"}
 
-        from advpt.backbones.clip import load_backbone
+        from advpt.backbones.load import load_backbone
         from advpt.backbones.shim import import_clip, offer_clip
         from advpt.settings import BackboneSettings
         demo = load_backbone(BackboneSettings("DemoCLIP", "", False))

@@ -99,7 +99,7 @@ def test_an_attack_that_uses_the_global_random_state_runs_alone(bank_cache, pict
             super().__init__(device, limit)
 
     monkeypatch.setattr("advpt.bank.build.ConcurrentChunks", Spy)
-    features = torch.nn.functional.normalize(torch.randn(3, bank_cache.backbone.architecture.embed_dim), dim=-1)
+    features = torch.nn.functional.normalize(torch.randn(3, bank_cache.backbone.card.embed_dim), dim=-1)
     bank_cache.get(pictures.first(2), parse("apgd-ce-t@4"), Classifier(features, 10.0))
     bank_cache.get(pictures.first(2), FKL)
     assert asked == [1, 4]

@@ -30,6 +30,9 @@ from tests.helpers.banks import CE, FKL, classifier, make_clip
             AttackRequest(
                 dataclasses.replace(img, preprocessing=dataclasses.replace(img.preprocessing, interpolation="nearest")),
                 FKL))),
+        ("preprocessing.resize", lambda lib, img: lib.spec(
+            AttackRequest(
+                dataclasses.replace(img, preprocessing=dataclasses.replace(img.preprocessing, resize="squash")), FKL))),
         ("attacked.image", lambda lib, img: lib.with_backbone(make_clip(1)).spec(AttackRequest(img, FKL))),
         ("chunk", lambda lib, img: dataclasses.replace(lib, chunk=5).spec(AttackRequest(img, FKL))),
         ("attacked.text", lambda lib, img: lib.spec(AttackRequest(img, CE, classifier(1)))),
@@ -54,6 +57,10 @@ def test_the_prompt_is_in_the_key_only_where_the_attack_sees_it(bank_cache, pict
     assert (
         bank_cache.spec(AttackRequest(pictures, CE, one)).key != bank_cache.spec(AttackRequest(pictures, CE, two)).key
     )
+
+
+def test_pictures_that_are_cropped_keep_the_keys_of_before(bank_cache, pictures):
+    assert "resize" not in bank_cache.spec(AttackRequest(pictures, FKL)).fields()["adversarial_set"]["preprocessing"]
 
 
 def test_differences_name_nested_fields():

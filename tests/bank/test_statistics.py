@@ -15,7 +15,6 @@ from advpt.bank.statistics import Source, TokenStatistics
 from advpt.bank.store import MANIFEST
 from advpt.cli import main
 from advpt.errors import BankError, BankMismatchError, ConfigError
-from advpt.prompts.image_encoder import image_features
 
 BLOCKS, TOKENS, WIDTH = 2, 1 + 16 + 3, 64
 
@@ -47,7 +46,7 @@ def test_a_bank_has_the_statistics_of_every_block(tiny_clip, images, tmp_path: P
     assert found.mean.shape == found.variance.shape == (BLOCKS, TOKENS, WIDTH) and found.count == 11
     hidden_states: list[Tensor] = []
     (batch,) = some.batches(range(11), 11)
-    image_features(tiny_clip.require_image(), batch.pixels, visual, hidden_states)
+    tiny_clip.require_image().features(batch.pixels, visual, hidden_states)
     for block in range(BLOCKS):
         assert torch.allclose(found.mean[block], hidden_states[block].mean(0), atol=1e-5)
         assert torch.allclose(found.variance[block], hidden_states[block].var(0), atol=1e-5)
@@ -96,8 +95,8 @@ def test_what_does_not_fit_is_refused(tiny_clip, images, tmp_path: Path) -> None
         statistics.open_statistics(folder, statistics.encoder_fields(tiny_clip, prompts(1)))
     with pytest.raises(BankMismatchError, match="tokens: the bank has 20, the run asks for 19"):
         statistics.open_statistics(folder, statistics.encoder_fields(tiny_clip, visual[:, :2]))
-    other = dataclasses.replace(tiny_clip.architecture, vision_layers=3)
-    object.__setattr__(tiny_clip, "architecture", other)
+    deeper = dataclasses.replace(tiny_clip.card.image, blocks=3)
+    tiny_clip.card = dataclasses.replace(tiny_clip.card, image=deeper)
     with pytest.raises(BankMismatchError, match="blocks: the bank has 2, the run asks for 3"):
         statistics.open_statistics(folder, statistics.encoder_fields(tiny_clip, visual))
 

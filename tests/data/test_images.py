@@ -135,6 +135,31 @@ def test_preprocessing_is_the_hosts_test_transform(tmp_path: Path) -> None:
     assert torch.equal(Preprocessing((16, 24), "bicubic")(image), expected)
 
 
+@pytest.mark.parametrize("resize", ("shortest", "squash"))
+@pytest.mark.parametrize("interpolation", ("bicubic", "bilinear"))
+@pytest.mark.parametrize("mode", ("RGB", "L"))
+def test_preprocessing_is_open_clips_before_its_normalisation(resize: str, interpolation: str, mode: str) -> None:
+    transform = pytest.importorskip("open_clip.transform")
+    cfg = transform.PreprocessCfg(
+        size=48, interpolation=interpolation, resize_mode=resize, mean=(0.0,) * 3, std=(1.0,) * 3
+    )
+    theirs, mine = transform.image_transform_v2(cfg, is_train=False), Preprocessing((48, 48), interpolation, resize)
+    for size in ((48, 48), (100, 48), (48, 100), (33, 77), (200, 150), (5, 9)):
+        noise = np.random.default_rng(sum(size)).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        picture = Image.fromarray(noise).convert(mode)
+        assert torch.equal(mine(picture), theirs(picture)), size
+
+
+def test_a_squashed_picture_has_all_of_it_and_a_cropped_one_its_middle() -> None:
+    picture = Image.new("RGB", (90, 30))
+    picture.paste((255, 0, 0), (0, 0, 30, 30))
+    squashed = Preprocessing((30, 30), "bilinear", "squash")(picture)
+    cropped = Preprocessing((30, 30), "bilinear")(picture)
+    assert squashed[0, :, 0].min() == 1 and cropped.max() == 0
+    with pytest.raises(ConfigError, match="INPUT.RESIZE is 'longest'; expected one of shortest, squash"):
+        Preprocessing((30, 30), "bilinear", "longest")
+
+
 @pytest.mark.parametrize("mode", ("L", "P", "RGBA", "CMYK", "1", "I;16", "LA"))
 def test_images_of_every_kind_become_rgb(mode: str, tmp_path: Path) -> None:
     made = Image.new(mode, (40, 36)) if mode == "I;16" else Image.new("RGB", (40, 36), (200, 10, 90)).convert(mode)

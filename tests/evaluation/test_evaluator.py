@@ -161,7 +161,7 @@ def test_the_worst_case_is_the_and_of_all_attacks(measured) -> None:
 def test_visual_prompts_are_in_the_key_of_a_surrogate_attacks_bank(measured, images) -> None:
     """The attack does not go through them; the images are seen through them."""
     _, _, bank_cache = measured("pgd3-ce@4/a2")
-    prompts, attack = torch.zeros(1, 1, bank_cache.backbone.architecture.vision_width), parse("rap2@8")
+    prompts, attack = torch.zeros(1, 1, bank_cache.backbone.card.image.width), parse("rap2@8")
     plain = bank_cache.spec(AttackRequest(images(12, K, split="test"), attack))
     prompted = bank_cache.with_visual_prompts(prompts).spec(AttackRequest(images(12, K, split="test"), attack))
     assert plain.adversarial_set.fields() == prompted.adversarial_set.fields() and plain.key != prompted.key
@@ -201,7 +201,7 @@ import sys
 import torch
 from pathlib import Path
 torch.set_num_threads(1)
-from advpt.backbones.clip import Architecture, Backbone, build
+from advpt.backbones.clip import Architecture, backbone_of, build
 from advpt.bank.cache import BankCache
 from advpt.data import images
 from advpt.evaluation.evaluator import Prompts, evaluate
@@ -217,7 +217,7 @@ def generated(path, preprocessing):
 
 images.read_image = generated
 torch.manual_seed(0)
-backbone = Backbone("small tower", build(Architecture(32, 224, 1, 64, 32, 77, 49408, 64, 1)))
+backbone = backbone_of("small tower", build(Architecture(32, 224, 1, 64, 32, 77, 49408, 64, 1)))
 samples = tuple(images.Sample(f"{i}.png", f"{i}.png", i % 5) for i in range(n))
 pictures = images.ImageSet("generated", "test", samples, tuple("abcde"), images.Preprocessing((224, 224), "bicubic"))
 library = BankCache(folder, backbone, lambda: backbone, chunk=8)

@@ -20,7 +20,6 @@ from advpt.evaluation.evaluator import predict
 from advpt.evaluation.protocols import KNOWS, Threat, threats
 from advpt.prompts.classifier import Classifier, from_templates
 from advpt.prompts.learner import PromptLearner
-from advpt.prompts.text_encoder import TextEncoder
 from advpt.settings import ContextSettings, EvalSettings
 from advpt.tuning.test_time import PromptedCLIP, Tuner, TuningConfig
 
@@ -29,11 +28,11 @@ TOKENS = 1 + 16 + 2
 
 
 def make(clip: Backbone, **config: object) -> Tuner:
-    encoder = TextEncoder(clip.model)
+    encoder = clip.text
     settings = dataclasses.replace(
         ContextSettings(2, False, "a photo of a", "end", "fp32"), layout="independent", depth_text=2, depth_vision=2
     )
-    learner = PromptLearner(encoder, NAMES, settings, torch.Generator().manual_seed(0), clip.architecture)
+    learner = PromptLearner(encoder, NAMES, settings, torch.Generator().manual_seed(0), clip.card)
     fixed = from_templates(encoder, NAMES, ["a photo of a {}."], clip.logit_scale).features
     g = torch.Generator().manual_seed(1)
     banks = [[(torch.randn(TOKENS, 64, generator=g), torch.rand(TOKENS, 64, generator=g))] * 2 for _ in range(2)]

@@ -21,7 +21,6 @@ from advpt.data import imagenet
 from advpt.errors import AdvPTError, ConfigError, PromptError, WeightsError
 from advpt.evaluation import record as records
 from advpt.prompts.learner import PromptLearner
-from advpt.prompts.text_encoder import TextEncoder
 from advpt.settings import (
     DEFAULTS,
     RANGES,
@@ -324,7 +323,7 @@ def test_unknown_tensors(tuned: Workspace, tmp_path, tally):
     """Tensors that the layout has no place for belong to another prompt; CoOp's token_prefix does not."""
     backbone = from_state("tiny", torch.load(tuned.weights, weights_only=True), "tiny")
     context = ContextSettings(4, False, "", "end", "fp32")
-    learner = PromptLearner(TextEncoder(backbone.model), list(NAMES), context, None, backbone.architecture)
+    learner = PromptLearner(backbone.text, list(NAMES), context, None, backbone.card)
     ctx, wrong, n = learner.ctx.detach().clone(), [], times(100)
     names = ("compound_prompts_text.0", "proj.weight", "meta_net.linear1.weight", "ctx_deep", "visual", "ctx2", "bias")
     for i in range(n):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from advpt.attacks import parse
-from advpt.backbones.clip import Architecture, Backbone, build
+from advpt.backbones.clip import Architecture, Backbone, backbone_of, build
 from advpt.bank.store import Bank
 from advpt.data.images import ImageSet, Preprocessing, Sample
 from advpt.files import tensor_digest
@@ -24,7 +24,7 @@ TINY = Architecture(32, 16, 1, 64, 8, 77, 49408, 64, 1)
 def make_clip(seed: int = 0) -> Backbone:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return Backbone("tiny", build(TINY))
+        return backbone_of("tiny", build(TINY))
 
 
 def make_images(folder: Path, n: int, classes: int = 3, seed: int = 0, split: str = "train") -> ImageSet:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from advpt.backbones.clip import Architecture, Backbone
 from advpt.prompts.learner import PromptLearner
-from advpt.prompts.text_encoder import TextEncoder
 from advpt.settings import ContextSettings
 
 WIDE = Architecture(32, 32, 3, 128, 16, 77, 49408, 64, 4)  # towers of different width, depth and number of heads
@@ -24,7 +23,7 @@ def settings(layout: str, depth: int = 3, n: int = 2, **other: object) -> Contex
 def make(clip: Backbone, layout: str, seed: int = 0, **other: object) -> PromptLearner:
     start = torch.Generator().manual_seed(seed)
     chosen = settings(layout, **other)
-    learner = PromptLearner(TextEncoder(clip.model), NAMES, chosen, start, clip.architecture)
+    learner = PromptLearner(clip.text, NAMES, chosen, start, clip.card)
     with torch.no_grad():  # far enough from zero that a misplaced token shows
         for p in learner.parameters():
             p.add_(torch.randn(p.shape, generator=start))

@@ -7,6 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from advpt.backbones.card import TextCard
+from advpt.backbones.tokenizers import Bpe
+
+BPE = Bpe(TextCard())
+tokenize, word_tokens = BPE.batch, BPE.pieces
+
 ODD_NAMES = [
     "cat",
     "St. Bernard",

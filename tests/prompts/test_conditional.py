@@ -11,12 +11,12 @@ from torch import Tensor
 
 from advpt.backbones.clip import Backbone
 from advpt.backbones.shim import import_clip
+from advpt.backbones.text_encoder import TextEncoder
 from advpt.errors import PromptError
 from advpt.prompts import conditional
 from advpt.prompts.classifier import Classifier
 from advpt.prompts.conditional import ConditionalClassifier, ConditionalLearner, logits_of_images
 from advpt.prompts.learner import PromptLearner
-from advpt.prompts.text_encoder import TextEncoder
 from advpt.settings import ContextSettings
 from tests.helpers.prompts import ODD_NAMES, run_all_positions
 
@@ -27,8 +27,8 @@ SCALE = 20.0
 @pytest.fixture
 def parts(tiny_clip: Backbone) -> tuple[TextEncoder, ConditionalLearner]:
     """A learner whose meta net moves the context as far as it is long."""
-    encoder = TextEncoder(tiny_clip.model)
-    learner = ConditionalLearner(encoder, ODD_NAMES, SETTINGS, torch.Generator().manual_seed(0), tiny_clip.architecture)
+    encoder = tiny_clip.text
+    learner = ConditionalLearner(encoder, ODD_NAMES, SETTINGS, torch.Generator().manual_seed(0), tiny_clip.card)
     with torch.no_grad():
         learner.meta_net.linear1.weight.mul_(3)
     return encoder, learner
@@ -148,7 +148,7 @@ def test_the_digest_holds_context_meta_net_prompts_and_scale(tiny_clip: Backbone
     digests = [made.digest, Classifier(made.features, SCALE).digest]
     for name, value in made.values.items():
         digests.append(classifier(encoder, learner, made.values | {name: value + 1e-3}).digest)
-    other = ConditionalLearner(encoder, ODD_NAMES[::-1], SETTINGS, None, tiny_clip.architecture)
+    other = ConditionalLearner(encoder, ODD_NAMES[::-1], SETTINGS, None, tiny_clip.card)
     digests.append(ConditionalClassifier(made.features, SCALE, encoder, other, made.values).digest)
     digests.append(ConditionalClassifier(made.features, 2 * SCALE, encoder, learner, made.values).digest)
     digests.append(ConditionalClassifier(made.features + 1e-3, SCALE, encoder, learner, made.values).digest)
@@ -164,13 +164,11 @@ def test_the_digest_holds_context_meta_net_prompts_and_scale(tiny_clip: Backbone
 
 
 def test_the_start_depends_on_the_generator_alone(tiny_clip: Backbone) -> None:
-    encoder = TextEncoder(tiny_clip.model)
+    encoder = tiny_clip.text
 
     def make(seed: int, **more) -> ConditionalLearner:
         settings = ContextSettings(3, False, "", "end", "fp32")
-        return ConditionalLearner(
-            encoder, ["cat"], settings, torch.Generator().manual_seed(seed), tiny_clip.architecture
-        )
+        return ConditionalLearner(encoder, ["cat"], settings, torch.Generator().manual_seed(seed), tiny_clip.card)
 
     torch.manual_seed(0)
     before = torch.get_rng_state()
@@ -196,12 +194,12 @@ def test_a_meta_net_that_gives_nothing_is_coop(tiny_clip: Backbone, parts) -> No
 
 
 def test_what_it_cannot_be_is_refused(tiny_clip: Backbone) -> None:
-    encoder = TextEncoder(tiny_clip.model)
+    encoder = tiny_clip.text
     for change in ({"csc": True}, {"position": "middle"}):
         with pytest.raises(PromptError, match="shared by all classes and stands before their names"):
             settings = ContextSettings(**{"n_ctx": 2, "csc": False, "ctx_init": "", "position": "end",
                                           "precision": "fp32"} | change)  # fmt: skip
-            ConditionalLearner(encoder, ["cat"], settings, None, tiny_clip.architecture)
+            ConditionalLearner(encoder, ["cat"], settings, None, tiny_clip.card)
     with pytest.raises(PromptError, match="needs to know their width"):
         ConditionalLearner(encoder, ["cat"], SETTINGS)
 
@@ -214,7 +212,7 @@ def test_checkpoints_of_other_kinds_are_told_apart(tiny_clip: Backbone, parts) -
         "prompt_learner.token_prefix": torch.zeros(9, 1, 64),
         "prompt_learner.token_suffix": torch.zeros(9, 72, 64),
     }
-    again = ConditionalLearner(encoder, ["cat"], SETTINGS, None, tiny_clip.architecture)
+    again = ConditionalLearner(encoder, ["cat"], SETTINGS, None, tiny_clip.card)
     again.load_context(state, "there")
     for name, value in again.named_parameters():
         assert torch.equal(value, learner.get_parameter(name).half().float())

@@ -10,15 +10,13 @@ import torch
 from advpt.backbones.clip import Backbone
 from advpt.prompts.cuda_graph import TextFeatures
 from advpt.prompts.learner import PromptLearner
-from advpt.prompts.text_encoder import TextEncoder
 from advpt.settings import ContextSettings
 
 NAMES = ["ant", "brown bear", "cat"]
 
 
 def make(clip: Backbone, device: str = "cpu", graphs: bool = True) -> TextFeatures:
-    model = clip.model.to(device)
-    encoder = TextEncoder(model)
+    encoder = clip.text.to(device)
     settings = ContextSettings(4, False, "", "end", "fp32")
     learner = PromptLearner(encoder, NAMES, settings, torch.Generator().manual_seed(0)).to(device)
     return TextFeatures(learner, encoder, graphs)

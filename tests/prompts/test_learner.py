@@ -7,17 +7,18 @@ import torch
 from torch import Tensor
 
 from advpt.backbones.clip import Backbone
+from advpt.backbones.text_encoder import TextEncoder
 from advpt.errors import PromptError
 from advpt.prompts.learner import INIT_STD, PromptLearner
-from advpt.prompts.text_encoder import TextEncoder, tokenize
 from advpt.settings import POSITIONS, ContextSettings
+from tests.helpers.prompts import tokenize
 
 NAMES = ["cat", "St. Bernard", "great_white_shark"]
 
 
 @pytest.fixture
 def encoder(tiny_clip: Backbone) -> TextEncoder:
-    return TextEncoder(tiny_clip.model)
+    return tiny_clip.text
 
 
 def make(

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from advpt.backbones.clip import OFFICIAL, Backbone
+from advpt.backbones.clip import OFFICIAL, Backbone, card_of, find_card
+from advpt.backbones.text_encoder import TextEncoder
+from advpt.backbones.tokenizers import Bpe
 from advpt.errors import ConfigError, PromptError
-from advpt.prompts.image_encoder import image_features
 from advpt.prompts.learner import PromptLearner, check_layout
-from advpt.prompts.text_encoder import TextEncoder
 from advpt.settings import LAYOUTS, ContextSettings, extend_cfg
 from tests.helpers.layouts import NAMES, make, pixels, settings
 from trainers.fap import FAPSettings
@@ -32,7 +32,7 @@ PROMPTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_shapes_parameters_and_gradients(clip: Backbone, layout: str) -> None:
-    learner, encoder = make(clip, layout), TextEncoder(clip.model)
+    learner, encoder = make(clip, layout), clip.text
     own = dict(learner.named_parameters())
     assert {name for name in own if not name.startswith("couple_")} == PROMPTS[layout]
     assert any(name.startswith("couple_") for name in own) == (layout in ("t2v", "v2t"))
@@ -41,7 +41,7 @@ def test_shapes_parameters_and_gradients(clip: Backbone, layout: str) -> None:
     assert (state.text is None, state.visual is None) == (layout not in TEXT, layout not in VISUAL)
     if state.visual is not None:
         assert state.visual.shape == (3, 2, 128)
-        features = image_features(clip.require_image(), pixels(), state.visual)
+        features = clip.require_image().features(pixels(), state.visual)
         assert features.shape == (3, 32)
         loss = loss + features.square().sum()
     if state.text is not None:
@@ -55,14 +55,15 @@ def test_shapes_parameters_and_gradients(clip: Backbone, layout: str) -> None:
 
 def count(layout: str, **other: object) -> int:
     """Trainable numbers for OpenAI's ViT-B/32, from an encoder of its widths and depths."""
-    model = dataclasses.replace(OFFICIAL["ViT-B/32"], vocabulary=49408)
+    model = card_of("ViT-B/32", dataclasses.replace(OFFICIAL["ViT-B/32"], vocabulary=49408))
 
     class Widths(TextEncoder):
         def __init__(self) -> None:
             torch.nn.Module.__init__(self)
-            self.token_embedding = torch.nn.Embedding(49408, model.text_width)
-            self.positional_embedding = torch.zeros(77, model.text_width)
-            self.context_length, self.width = 77, model.text_width
+            self.token_embedding = torch.nn.Embedding(49408, model.text.width)
+            self.positional_embedding = torch.zeros(77, model.text.width)
+            self.context_length, self.width = 77, model.text.width
+            self.card, self.tokenizer = model.text, Bpe(model.text)
 
     given = {"depth": 9, **other}
     learner = PromptLearner(Widths(), NAMES, settings(layout, **given), torch.Generator(), model)
@@ -81,7 +82,7 @@ def test_numbers_of_parameters_for_vit_b32() -> None:
 
 def walk_all_positions(clip: Backbone, learner: PromptLearner) -> Tensor:
     """Text features over all 77 positions of OpenAI's own transformer; deep prompts overwrite positions 1 .. n."""
-    from advpt.prompts.text_encoder import tokenize
+    from tests.helpers.prompts import tokenize
 
     model, n = clip.model, learner.n_ctx
     tokens = tokenize([f"{' '.join(['X'] * n)} {'of a ' if len(learner.fixed) else ''}{name.replace('_', ' ')}."
@@ -106,7 +107,7 @@ def test_deep_text_prompts_equal_the_computation_over_all_positions(
 ) -> None:
     if csc and layout == "v2t":
         return
-    learner, encoder = make(clip, layout, csc=csc, ctx_init=init), TextEncoder(clip.model)
+    learner, encoder = make(clip, layout, csc=csc, ctx_init=init), clip.text
     ours, theirs = encoder(learner().text), walk_all_positions(clip, learner)
     assert torch.allclose(ours, theirs, atol=2e-5)
     weight = torch.randn(ours.shape, generator=torch.Generator().manual_seed(1))
@@ -118,8 +119,8 @@ def test_deep_text_prompts_equal_the_computation_over_all_positions(
 
 
 def test_it_starts_as_the_hand_written_prompt(clip: Backbone) -> None:
-    encoder = TextEncoder(clip.model)
-    learner = PromptLearner(encoder, NAMES, settings("text_deep", depth=1), architecture=clip.architecture)
+    encoder = clip.text
+    learner = PromptLearner(encoder, NAMES, settings("text_deep", depth=1), card=clip.card)
     expected = encoder.encode_texts([f"a photo of a {name.replace('_', ' ')}." for name in NAMES])
     assert torch.allclose(encoder(learner().text), expected, atol=1e-5)
     with pytest.raises(PromptError, match="CTX_INIT 'a photo of a' has 4 tokens, and N_CTX asks for 5"):
@@ -128,7 +129,7 @@ def test_it_starts_as_the_hand_written_prompt(clip: Backbone) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_prompts_of_many_samples_at_once(clip: Backbone, layout: str) -> None:
-    encoder, image = TextEncoder(clip.model), clip.require_image()
+    encoder, image = clip.text, clip.require_image()
     learners = [make(clip, layout, seed) for seed in range(3)]
     stacked = {
         name: torch.stack([dict(each.named_parameters())[name].detach() for each in learners])
@@ -139,15 +140,15 @@ def test_prompts_of_many_samples_at_once(clip: Backbone, layout: str) -> None:
         together, alone = encoder(state.text), torch.stack([encoder(each().text) for each in learners])
         assert together.shape == (3, len(NAMES), 32) and torch.allclose(together, alone, atol=1e-5)
     if state.visual is not None:
-        alone = torch.cat([image_features(image, x[2 * i : 2 * i + 2], each().visual)
+        alone = torch.cat([image.features(x[2 * i : 2 * i + 2], each().visual)
                            for i, each in enumerate(learners)])  # fmt: skip
-        assert torch.allclose(image_features(image, x, state.visual), alone, atol=1e-5)
+        assert torch.allclose(image.features(x, state.visual), alone, atol=1e-5)
         with pytest.raises(PromptError, match="5 images cannot be shared out evenly among the prompts of 3"):
-            image_features(image, x[:5], state.visual)
+            image.features(x[:5], state.visual)
 
 
 def test_class_specific_prompts_of_many_samples(clip: Backbone) -> None:
-    encoder = TextEncoder(clip.model)
+    encoder = clip.text
     learners = [make(clip, "text_deep", seed, csc=True) for seed in range(2)]
     stacked = {
         name: torch.stack([dict(each.named_parameters())[name].detach() for each in learners])
@@ -201,12 +202,12 @@ def test_settings_that_no_prompt_can_have(changed: dict[str, object], said: str)
 def test_which_clip_can_have_which_prompts(layout: str) -> None:
     chosen = settings(layout, depth=9)
     for name in ("ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px"):
-        check_layout(chosen, OFFICIAL[name], name)
+        check_layout(chosen, find_card(name), name)
     if layout in VISUAL:
-        with pytest.raises(PromptError, match="RN50 is a ResNet"):
-            check_layout(chosen, OFFICIAL["RN50"], "RN50")
+        with pytest.raises(PromptError, match="RN50.s image encoder is a ResNet"):
+            check_layout(chosen, find_card("RN50"), "RN50")
     else:
-        check_layout(chosen, OFFICIAL["RN50"], "RN50")
+        check_layout(chosen, find_card("RN50"), "RN50")
     if layout != "text":
         with pytest.raises(PromptError, match=r"DEPTH_\w+ is 13, and ViT-B/32 has 12 blocks"):
-            check_layout(settings(layout, depth=13), OFFICIAL["ViT-B/32"], "ViT-B/32")
+            check_layout(settings(layout, depth=13), find_card("ViT-B/32"), "ViT-B/32")

@@ -9,28 +9,75 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from advpt.checkpoints import load_checkpoint
 from advpt.data import imagenet
 from advpt.evaluation import record as records
+from advpt.files import file_digest
+from tests.helpers.hub import COMMIT, hub_repository
+from tests.helpers.open_clip import VIT, build, changed, write_folder
 from tests.helpers.script_calls import plan_of, value
 from tests.helpers.waiting import wait_for
 from tests.helpers.workspace import ROOT, Workspace, write_jpeg
 
+TINY = ("MODEL.BACKBONE.NAME", "tiny", "MODEL.ACTIVATION", "quickgelu", "INPUT.SIZE", "(16, 16)")
 
-def main_sh(folder: Path, weights: Path, *more: str, seeds: str = "1 2", start=subprocess.run, more_env=None, **how):
+
+def main_sh(folder: Path, weights: Path | str, *more: str, seeds: str = "1 2", start=subprocess.run, more_env=None,
+            backbone: str = "vit_b16", model: tuple[str, ...] = TINY, **how):  # fmt: skip
     env = os.environ | {
         "PYTHON": sys.executable, "SEEDS": seeds, "DATA": str(folder / "data"), "OUTPUT": str(folder / "out"),
         "WEIGHTS": str(weights), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1",
         "JOBS": "1",
     } | (more_env or {})  # fmt: skip
-    words = ["MODEL.BACKBONE.NAME", "tiny", "MODEL.ACTIVATION", "quickgelu",
-             "INPUT.SIZE", "(16, 16)", "BANK.DIR", str(folder / "banks"),
+    words = [*model, "BANK.DIR", str(folder / "banks"),
              "DATALOADER.NUM_WORKERS", "0", "OPTIM.MAX_EPOCH", "2", "BANK.ATTACK", "pgd2-fkl@8",
              "TRAINER.ADVPT.N_CTX", "4", "DATALOADER.TRAIN_X.BATCH_SIZE", "4",
              "EVAL.ATTACKS", "('pgd2-fkl@16',)"]  # fmt: skip
-    script = ["bash", str(ROOT / "scripts/advpt/main.sh"), "image_folder", "vit_b16", *words, *more]
+    script = ["bash", str(ROOT / "scripts/advpt/main.sh"), "image_folder", backbone, *words, *more]
     return start(script, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **how)
+
+
+@pytest.mark.parametrize("trainer", ("AdvPT", "CoOp", "AdvIVLP"))
+def test_main_finds_a_robust_model_of_the_hub_by_its_short_name(folder, tmp_path, trainer):
+    """A cache made by hand in the place of the hub's, with a small network of FARE's kind; no network."""
+    pytest.importorskip("open_clip")
+    config = changed(VIT, quick_gelu="TRUE", vision={"image_size": 16, "width": 64, "layers": 2})
+    made = write_folder(tmp_path / "made", config)
+    files = {path.name: path.read_bytes() for path in made.iterdir()}
+    hub_repository(tmp_path / "cache", "chs20/fare2-clip", files)
+    env = {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "TRAINER": trainer}
+    depths = ("TRAINER.ADVIVLP.DEPTH_TEXT", "2", "TRAINER.ADVIVLP.DEPTH_VISION", "2")
+    done = main_sh(folder, "", *depths, backbone="fare2_l14", model=(), seeds="1", more_env=env)
+    assert done.returncode == 0, done.stdout
+    run = folder / f"out/image_folder/{trainer}/fare2_l14_allshots/seed1"
+    result = records.read(next((run / "records").glob("*robust*.json"), next((run / "records").glob("*.json")))).result
+    assert result.backbone.name == "hf-hub:chs20/fare2-clip" and result.backbone.reads is not None
+    assert result.backbone.source == {
+        "kind": "hf-hub", "repository": "chs20/fare2-clip", "revision": COMMIT, "file": "open_clip_model.safetensors",
+        "sha256": file_digest(made / "open_clip_model.safetensors"),
+    }  # fmt: skip
+    assert result.config["INPUT.SIZE"] == [16, 16] and result.config["INPUT.INTERPOLATION"] == "bicubic"
+    assert "open_clip" in records.read(next((run / "records").glob("*.json"))).observed.versions
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ("ViT-B/16", "RN50"))
+def test_main_runs_models_of_full_size_from_files(folder, tmp_path, name):
+    """Random weights in the official formats: a file for a tag of open_clip's, and a folder."""
+    open_clip = pytest.importorskip("open_clip")
+    if name == "RN50":
+        made = write_folder(tmp_path / "rn50", open_clip.get_model_config("RN50-quickgelu"))
+        file, model = "", ("MODEL.BACKBONE.NAME", f"local-dir:{made}")
+    else:
+        file, model = tmp_path / "b16.pt", ()
+        torch.save(build(open_clip.get_model_config("ViT-B-16")).state_dict(), file)
+    done = main_sh(folder, file, "OPTIM.MAX_EPOCH", "1", backbone="laion_b16", model=model, seeds="1")
+    assert (
+        done.returncode == 0
+        and "* robust_accuracy:" in (folder / "out/image_folder/AdvPT/laion_b16_allshots/seed1/log.txt").read_text()
+    ), done.stdout
 
 
 def test_main_continues_after_a_kill_says_done_and_refuses_another_configuration(folder, tiny_file, monkeypatch):

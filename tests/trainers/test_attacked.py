@@ -88,7 +88,6 @@ def test_the_evaluation_looks_through_the_visual_prompts(workspace):
     from advpt.attacks import parse
     from advpt.attacks.noise import SampleNoise
     from advpt.evaluation.evaluator import evaluate
-    from advpt.prompts.image_encoder import image_features
 
     made = make(workspace, "AdvIVLP", "EVAL.ATTACKS", "('pgd2-ce@8',)")
     with torch.no_grad():
@@ -100,7 +99,7 @@ def test_the_evaluation_looks_through_the_visual_prompts(workspace):
     encoder, names = made.backbone.require_image(), images.ids
 
     def prompted(x):
-        return learned.logits(image_features(encoder, x, learned.visual))
+        return learned.logits(encoder.features(x, learned.visual))
 
     banks = {p.parent.name: open_bank(p.parent, None, verify=True)
              for p in (workspace.folder / "banks").glob("**/manifest.json")}  # fmt: skip
@@ -110,7 +109,7 @@ def test_the_evaluation_looks_through_the_visual_prompts(workspace):
             part = slice(start, start + 4)
             noise = SampleNoise(names[part], 0)
             chunks.append(parse("pgd2-ce@8").build()(through, batch.pixels[part], batch.labels[part], noise).images)
-        expected = image_features(encoder, torch.cat(chunks), learned.visual)
+        expected = encoder.features(torch.cat(chunks), learned.visual)
         assert torch.allclose(banks[kept.result.robust.bank].embeddings, expected, atol=1e-5)
         right = prompted(torch.cat(chunks)).argmax(1) == batch.labels
         assert kept.result.robust.outcomes().tolist() == right.tolist()
@@ -128,9 +127,8 @@ def test_text_computed_once_makes_the_same_images(workspace, trainer):
         state = made.prompt_learner()
         visual = state.visual.detach() if state.visual is not None else None
         text = made.text_features(state).detach()
-        from advpt.prompts.image_encoder import image_features
 
-        return made.backbone.logit_scale * F.normalize(image_features(made.image_encoder, p, visual), dim=-1) @ text.T
+        return made.backbone.logit_scale * F.normalize(made.image_encoder.features(p, visual), dim=-1) @ text.T
 
     seed = (made.seed * 1_000_003 + made.epoch) * 1_000_003 + made.batch_idx
     other = made.attack(again, x, y, torch.Generator().manual_seed(seed % 2**63)).images
@@ -221,7 +219,7 @@ def test_a_prompt_moves_to_new_classes_unless_it_is_class_specific(workspace):
 
 def test_what_is_refused_before_anything_is_loaded(workspace):
     for trainer, more, said in (
-        ("AdvVPT", ("MODEL.BACKBONE.NAME", "RN50"), "RN50 is a ResNet"),
+        ("AdvVPT", ("MODEL.BACKBONE.NAME", "RN50"), "RN50's image encoder is a ResNet"),
         ("FAP", ("TRAINER.FAP.DEPTH_TEXT", "13", "TRAINER.FAP.DEPTH_VISION", "13", "MODEL.BACKBONE.NAME", "ViT-B/32"),
          "has 12 blocks"),
         ("APT", ("TRAINER.APT.PROMPT_MODE", "onthefly"), "Did you mean 'onfly'"),

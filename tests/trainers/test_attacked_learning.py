@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from advpt.backbones.clip import Backbone, build
-from advpt.prompts.text_encoder import TextEncoder
+from advpt.backbones.clip import backbone_of, build
 from tests.helpers.peers import DEEP, make
 from tests.helpers.workspace import NAMES, Workspace
 
@@ -30,8 +29,8 @@ def small_file(tmp_path_factory) -> Path:
     """A CLIP like that of :mod:`tests.helpers.peers`, tuned as a whole on such pictures by its own text features."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        backbone = Backbone("small", build(DEEP))
-    encoder, image, generator = TextEncoder(backbone.model), backbone.require_image(), torch.Generator().manual_seed(0)
+        backbone = backbone_of("small", build(DEEP))
+    encoder, image, generator = backbone.text, backbone.require_image(), torch.Generator().manual_seed(0)
     words = [f"a photo of a {name.replace('_', ' ')}." for name in NAMES]
     tuned = [p for name, p in backbone.model.named_parameters() if name != "token_embedding.weight"]
     optimizer = torch.optim.Adam([p.requires_grad_() for p in tuned], lr=1e-3)

@@ -14,9 +14,7 @@ from advpt import losses
 from advpt.backbones.clip import Architecture, Backbone, build, from_state
 from advpt.errors import ConfigError, PromptError
 from advpt.prompts.classifier import from_templates
-from advpt.prompts.image_encoder import image_features
 from advpt.prompts.learner import PromptLearner
-from advpt.prompts.text_encoder import TextEncoder
 from advpt.settings import ContextSettings, extend_cfg
 from advpt.tuning.test_time import DECAY, PromptedCLIP, Tuner, TuningConfig, choose, released_reset
 from trainers.tapt import TAPTSettings
@@ -41,7 +39,7 @@ def context(layout: str) -> ContextSettings:
 
 def learner(clip: Backbone, design: str, seed: int = 0) -> PromptLearner:
     start = torch.Generator().manual_seed(seed)
-    return PromptLearner(TextEncoder(clip.model), NAMES, context(DESIGNS[design]), start, clip.architecture)
+    return PromptLearner(clip.text, NAMES, context(DESIGNS[design]), start, clip.card)
 
 
 def references(seed: int) -> list[tuple[Tensor, Tensor]]:
@@ -51,7 +49,7 @@ def references(seed: int) -> list[tuple[Tensor, Tensor]]:
 
 def tuner(clip: Backbone, design: str, config: TuningConfig = HOW, **more) -> Tuner:
     own = more.pop("learner", None) or learner(clip, design)
-    encoder = TextEncoder(clip.model)
+    encoder = clip.text
     fixed = from_templates(encoder, NAMES, ["a photo of a {}."], clip.logit_scale).features
     model = PromptedCLIP(clip.require_image(), encoder, own, fixed, clip.logit_scale)
     return Tuner(model, dict(own.named_parameters()), config, references(1), references(2), **more)
@@ -125,7 +123,7 @@ def test_prompts_go_on_within_an_interval(clip: Backbone) -> None:
 def test_no_step_is_the_model_as_it_was(clip: Backbone, design: str) -> None:
     made, x = tuner(clip, design, dataclasses.replace(HOW, steps=0)), pixels(5)
     state = made.model.learner()
-    embedded = image_features(clip.require_image(), x, state.visual)
+    embedded = clip.require_image().features(x, state.visual)
     text = torch.nn.functional.normalize(made.model.text(state.text), dim=-1) if state.text else made.model.fixed
     logits = clip.logit_scale * torch.nn.functional.normalize(embedded, dim=-1) @ text.T
     assert torch.equal(made(x, IDS[:5]), logits)
@@ -160,9 +158,7 @@ def test_a_plain_loop_over_all_views_gives_the_same(clip: Backbone) -> None:
         hidden_states: list[Tensor] = []
         state = own()
         text = torch.nn.functional.normalize(made.model.text(state.text), dim=-1)
-        image = torch.nn.functional.normalize(
-            image_features(clip.require_image(), seen, state.visual, hidden_states), dim=-1
-        )
+        image = torch.nn.functional.normalize(clip.require_image().features(seen, state.visual, hidden_states), dim=-1)
         logits = clip.logit_scale * image @ text.T
         p = logits.softmax(-1)
         rows = (-(p * p.log()).sum(-1)).argsort(stable=True)[:3]
@@ -178,7 +174,7 @@ def test_a_plain_loop_over_all_views_gives_the_same(clip: Backbone) -> None:
         with torch.no_grad():
             state = own()
             text = torch.nn.functional.normalize(made.model.text(state.text), dim=-1)
-            image = image_features(clip.require_image(), x[i : i + 1], state.visual)
+            image = clip.require_image().features(x[i : i + 1], state.visual)
             image = torch.nn.functional.normalize(image, dim=-1)
         gap = (clip.logit_scale * image @ text.T - found[i : i + 1]).abs().max()
         assert gap < 0.05 * effect, "but for coordinates whose gradient is nearly 0, where rounding decides the sign"

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from advpt.backbones.linear import fast_linear
+from advpt.backbones.towers import finish_block
 
 PADDING = {"cpu": 2, "cuda": 512}  # rows of padding that cost less than another group of prompts does in attention
 WIDTH = 256  # of the narrowest tower that gains: in a narrower one the plain way costs no more
@@ -27,18 +28,18 @@ def encode_rows(encoder: Any, tokens: Tensor, deep: Sequence[Tensor], rows: Rows
     """Features ``[S * K, L]``, projected, not normalised.
 
     Args:
-        encoder: the :class:`~advpt.prompts.text_encoder.TextEncoder`.
+        encoder: the :class:`~advpt.backbones.text_encoder.TextEncoder`.
         tokens: embedded tokens ``[T, d]`` from which ``rows`` are taken.
-        deep: for each block from the second on, tokens ``[S, n, d]`` that take positions 1 .. n.
+        deep: for each block from the second on, tokens ``[S, n, d]`` that take the positions behind the start tokens.
         rows: which token is at which position of which prompt.
     """
     x = tokens.index_select(0, rows.source) + encoder.positional_embedding[rows.positions]
-    blocks = encoder.transformer.resblocks
+    blocks, first = encoder.transformer.resblocks, len(encoder.card.start)
     for i, block in enumerate(blocks):
         if 0 < i <= len(deep):
-            x = _overwrite(x, deep[i - 1], rows)
+            x = _overwrite(x, deep[i - 1], rows, first)
         x = _block(block, x, rows, last=i == len(blocks) - 1)
-    return encoder.ln_final(x).index_select(0, rows.order) @ encoder.text_projection
+    return encoder.project(x.index_select(0, rows.order))
 
 
 @dataclass(frozen=True)
@@ -108,23 +109,20 @@ def group_by_length(eos: Sequence[int], padding: int) -> list[list[int]]:
     return groups
 
 
-def _overwrite(x: Tensor, tokens: Tensor, rows: Rows) -> Tensor:
-    """Positions 1 .. n of all prompts become ``tokens [S, n, d]``."""
-    n = tokens.shape[1]
-    inside = (rows.positions > 0) & (rows.positions <= n)
-    chosen = rows.samples * n + (rows.positions - 1).clamp(0, n - 1)
+def _overwrite(x: Tensor, tokens: Tensor, rows: Rows, first: int) -> Tensor:
+    """The n positions from ``first`` on of all prompts become ``tokens [S, n, d]``."""
+    n, number = tokens.shape[1], rows.positions - first
+    inside = (number >= 0) & (number < n)
+    chosen = rows.samples * n + number.clamp(0, n - 1)
     return torch.where(inside[:, None], tokens.flatten(0, 1).index_select(0, chosen), x)
 
 
 def _block(block: Any, x: Tensor, rows: Rows, last: bool) -> Tensor:
     """One residual block of CLIP on rows ``[N, d]``; the last one gives those of the end tokens, ``[S * K, d]``."""
-    attention, (widen, activate, narrow) = block.attn, block.mlp
+    attention = block.attn
     qkv = fast_linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
     attended = _attend(qkv, attention.num_heads, rows, last)
-    attended = fast_linear(attended, attention.out_proj.weight, attention.out_proj.bias)
-    x = (x.index_select(0, rows.ends) if last else x) + attended
-    inner = activate(fast_linear(block.ln_2(x), widen.weight, widen.bias))
-    return x + fast_linear(inner, narrow.weight, narrow.bias)
+    return finish_block(block, x.index_select(0, rows.ends) if last else x, attended, fast_linear)
 
 
 def _attend(qkv: Tensor, heads: int, rows: Rows, last: bool) -> Tensor:

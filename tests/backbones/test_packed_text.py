@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advpt.prompts import packed_text
+from advpt.backbones import packed_text
 
 
 def test_groups_hold_prompts_of_about_one_length() -> None:

@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from advpt.backbones import packed_text
 from advpt.backbones.shim import import_clip
+from advpt.backbones.text_encoder import PromptBatch, TextEncoder
 from advpt.errors import PromptError
-from advpt.prompts import packed_text
 from advpt.prompts.learner import PromptLearner
-from advpt.prompts.text_encoder import PromptBatch, TextEncoder, tokenize, word_tokens
 from advpt.settings import POSITIONS, ContextSettings
-from tests.helpers.prompts import ODD_NAMES, run_all_positions
+from tests.helpers.prompts import ODD_NAMES, run_all_positions, tokenize, word_tokens
 
 WORDS = [
     "oak",
