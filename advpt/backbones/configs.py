@@ -168,7 +168,7 @@ def read_open_clip(whole: Config, where: str) -> Read:
     vision, text = top.part("vision_cfg", _VISION), top.part("text_cfg", _TEXT)
     _refuse(vision, text)
     quick = top.flag("quick_gelu", None)
-    model = {
+    model: dict[str, Any] = {
         "embed_dim": top.whole("embed_dim"),
         "quick_gelu": bool(quick),
         "custom_text": bool(top.flag("custom_text")),
@@ -341,21 +341,29 @@ def _activation(read: Read, part: _Reader) -> str:
 def _image_card(name: str, read: Read, config: Config) -> ImageCard:
     part = _Reader(config, f"{name}: vision_cfg", config)
     side = read.size[0]
-    pixels = {n: getattr(read, n) for n in ("size", "mean", "std", "interpolation", "resize")}
+    bare = ImageCard(
+        size=read.size,
+        activation="",
+        mean=read.mean,
+        std=read.std,
+        interpolation=read.interpolation,
+        resize=read.resize,
+    )
     if config.get("timm_model_name"):
-        return _timm_card(name, part, pixels)
+        return _timm_card(name, part, dataclasses.replace(bare, kind="timm", pool="mean"))
     head = part.whole("head_width", 64)
     if isinstance(config.get("layers"), list | tuple):
-        heads = part.whole("width", 64) * 32 // head
-        sizes = {"heads": heads, "width": part.whole("width", 64)}
-        return ImageCard(activation="", kind="resnet", family="ResNet", pool="attention", **sizes, **pixels)
+        width = part.whole("width", 64)
+        resnet = dataclasses.replace(bare, kind="resnet", family="ResNet", pool="attention")
+        return dataclasses.replace(resnet, heads=width * 32 // head, width=width)
     width, patch = part.whole("width", 768), part.whole("patch_size", 16)
     if width % head or side % patch:
         raise WeightsError(
             f"{part.where}: a width of {width} in heads of {head}, {side} pixels in patches of {patch}; expected whole "
             "numbers of both"
         )
-    return ImageCard(
+    return dataclasses.replace(
+        bare,
         activation=_activation(read, part),
         heads=width // head,
         eps=part.part("norm_kwargs", ("eps",)).number("eps", 1e-5),
@@ -364,12 +372,12 @@ def _image_card(name: str, read: Read, config: Config) -> ImageCard:
         tokens=1 + (side // patch) ** 2,
         pool=_IMAGE_POOLS[part.word("pool_type", "tok", _IMAGE_POOLS)],
         norm_last=bool(part.flag("final_ln_after_pool")),
-        **pixels,
     )
 
 
-def _timm_card(name: str, part: _Reader, pixels: dict[str, Any]) -> ImageCard:
-    """A tower of timm's, which is asked what it is: built without memory for its tensors."""
+def _timm_card(name: str, part: _Reader, bare: ImageCard) -> ImageCard:
+    """A tower of timm's, which is asked what it is: built without memory for its tensors. ``bare``: without its
+    tokens."""
     import torch
 
     timm = extras.need("timm", name)
@@ -380,74 +388,67 @@ def _timm_card(name: str, part: _Reader, pixels: dict[str, Any]) -> ImageCard:
         )
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         trunk = timm.create_model(tower, pretrained=False, num_classes=0)
-    kind, side = type(trunk).__name__, pixels["size"][0]
+    kind, side = type(trunk).__name__, bare.size[0]
     family = "ViTamin" if tower.startswith("vitamin") else _FAMILIES.get(kind, kind)
     if type(trunk) is not timm.models.vision_transformer.VisionTransformer or family == "ViTamin":
-        return ImageCard(activation="", kind="timm", family=family, pool="mean", **pixels)
+        return dataclasses.replace(bare, family=family)
     if trunk.patch_embed.img_size != (side, side):
         raise WeightsError(
             f"{part.where}: image_size is {side}, and {tower} reads {trunk.patch_embed.img_size[0]} pixels"
         )
     pool = part.config.get("timm_pool") or trunk.global_pool
     if not isinstance(pool, str) or pool not in _TIMM_POOLS:
-        return ImageCard(activation="", kind="timm", family="ViT with a pooling of its own", pool="mean", **pixels)
-    return ImageCard(
-        activation="",
+        return dataclasses.replace(bare, family="ViT with a pooling of its own")
+    return dataclasses.replace(
+        bare,
         heads=trunk.blocks[0].attn.num_heads,
         eps=next(float(m.eps) for m in trunk.modules() if isinstance(m, torch.nn.LayerNorm)),
-        kind="timm",
         width=trunk.embed_dim,
         blocks=len(trunk.blocks),
         tokens=trunk.patch_embed.num_patches + trunk.num_prefix_tokens,
         pool=_TIMM_POOLS[pool],
-        **pixels,
     )
 
 
 def _text_card(name: str, read: Read, config: Config, tokenizer: TokenizerFile | None) -> TextCard:
     part = _Reader(config, f"{name}: text_cfg", config)
     pool = part.word("pool_type", "argmax", ("argmax", "eos", "last", "first"))
-    causal, vocabulary = not part.flag("no_causal_mask"), part.whole("vocab_size", BPE_ROWS)
-    made = {
-        "context": part.whole("context_length", 77),
-        "vocabulary": vocabulary,
-        "width": part.whole("width", 512),
-        "heads": part.whole("heads", 8),
-        "blocks": part.whole("layers", 12),
-        "activation": _activation(read, part),
-        "eps": part.part("norm_kwargs", ("eps",)).number("eps", 1e-5),
-        "causal": causal,
-        "reads": {"argmax": "end", "eos": "end"}.get(pool, pool),
-    }
-    if made["width"] % made["heads"]:
-        raise WeightsError(f"{part.where}: a width of {made['width']} cannot have {made['heads']} heads")
-    if not read.clean:
-        if vocabulary != BPE_ROWS:
-            raise WeightsError(
-                f"{part.where}: a token table of {vocabulary} rows and no hf_tokenizer_name; OpenAI's tokenizer has "
-                f"{BPE_ROWS}"
-            )
-        return TextCard(**made)
-    made["clean"] = read.clean
-    if tokenizer is None:
-        return TextCard(**made, tokenizer="", start=(), end=None)
-    return TextCard(**made, **_tokens(part, read, tokenizer, vocabulary, pool))
-
-
-def _tokens(part: _Reader, read: Read, tokenizer: TokenizerFile, vocabulary: int, pool: str) -> dict[str, Any]:
-    """The special tokens of a tokenizer, as fields of a text card."""
-    rows = tokenizer.tokenizer.get_vocab_size()
-    if rows > vocabulary:
+    card = TextCard(
+        context=part.whole("context_length", 77),
+        vocabulary=part.whole("vocab_size", BPE_ROWS),
+        width=part.whole("width", 512),
+        heads=part.whole("heads", 8),
+        blocks=part.whole("layers", 12),
+        activation=_activation(read, part),
+        eps=part.part("norm_kwargs", ("eps",)).number("eps", 1e-5),
+        causal=not part.flag("no_causal_mask"),
+        reads={"argmax": "end", "eos": "end"}.get(pool, pool),
+    )
+    if card.width % card.heads:
+        raise WeightsError(f"{part.where}: a width of {card.width} cannot have {card.heads} heads")
+    if read.clean:
+        card = dataclasses.replace(card, clean=read.clean, tokenizer="", start=(), end=None)
+        return card if tokenizer is None else _with_tokens(card, part, read, tokenizer, pool)
+    if card.vocabulary != BPE_ROWS:
         raise WeightsError(
-            f"{tokenizer.path} has {rows} tokens, and the model's token table has {vocabulary} rows: it is the "
+            f"{part.where}: a token table of {card.vocabulary} rows and no hf_tokenizer_name; OpenAI's tokenizer has "
+            f"{BPE_ROWS}"
+        )
+    return card
+
+
+def _with_tokens(card: TextCard, part: _Reader, read: Read, tokenizer: TokenizerFile, pool: str) -> TextCard:
+    """The card with the special tokens of a tokenizer."""
+    rows = tokenizer.tokenizer.get_vocab_size()
+    if rows > card.vocabulary:
+        raise WeightsError(
+            f"{tokenizer.path} has {rows} tokens, and the model's token table has {card.vocabulary} rows: it is the "
             "tokenizer of another model"
         )
-    tail: tuple[int, ...] = ()
-    if read.class_last:
-        start, end = (tokenizer.named("bos_token"),), tokenizer.named("eos_token")
-        tail = (tokenizer.named("cls_token"),)
-    else:
-        start, end = tokenizer.around()
+    start, end = (
+        tokenizer.around() if not read.class_last else ((tokenizer.named("bos_token"),), tokenizer.named("eos_token"))
+    )
+    tail = (tokenizer.named("cls_token"),) if read.class_last else ()
     end = 0 if read.strip_sep else end
     if pool == "eos" and end != part.config.get("eos_id", 2):
         raise WeightsError(
@@ -457,4 +458,4 @@ def _tokens(part: _Reader, read: Read, tokenizer: TokenizerFile, vocabulary: int
         raise WeightsError(
             f"{part.where}: pool_type argmax reads at the largest id, and {tokenizer.path} ends with {end}"
         )
-    return {"tokenizer": tokenizer.digest, "start": start, "end": end, "pad": tokenizer.pad(), "tail": tail}
+    return dataclasses.replace(card, tokenizer=tokenizer.digest, start=start, end=end, pad=tokenizer.pad(), tail=tail)

@@ -155,7 +155,7 @@ def missing(name: str) -> str:
             return ""
         if source.kind == names.FOLDER:
             return "" if Path(source.folder).expanduser().is_dir() else f"{name}: there is no such folder"
-        files = (*hub.OPEN_CLIP_WEIGHTS, *hub.TRANSFORMERS_WEIGHTS)
+        files: tuple[str, ...] = (*hub.OPEN_CLIP_WEIGHTS, *hub.TRANSFORMERS_WEIGHTS)
         place = Repository(source.repository, source.revision)
         if source.kind == names.OPEN_CLIP:
             model = _open_clip(source)
