@@ -49,36 +49,51 @@ _FAMILIES = {"FastVit": "FastViT", "Eva": "ViT with rotary positions", "SwinTran
 
 
 @dataclass(frozen=True)
-class Read:
-    """A configuration as it was read.
+class Pixels:
+    """What a configuration says of the pixels; ``defaults``: names of what it lacks, which is as OpenAI has it."""
 
-    Args:
-        model: what open_clip's classes are built with.
-        activation: of both towers; "" where the configuration does not say, which means gelu to open_clip.
-        tokenizer: a repository of the Hugging Face hub.
-        clean: what is done to texts; "" where they are OpenAI's byte pairs.
-        strip_sep: the id at the end of a text becomes 0 (CLIPA).
-        class_last: a class token at the last position (CLIPS, Delta-CLIP).
-        size, mean, std, interpolation, resize: of the pixels.
-        defaults: names of those of the last line that the configuration lacks.
-    """
-
-    model: dict[str, Any]
-    activation: str
     size: tuple[int, int]
-    tokenizer: str = ""
-    clean: str = ""
-    strip_sep: bool = False
-    class_last: bool = False
     mean: tuple[float, float, float] = cards.CLIP_MEAN
     std: tuple[float, float, float] = cards.CLIP_STD
     interpolation: str = "bicubic"
     resize: str = "shortest"
     defaults: tuple[str, ...] = ()
 
+
+@dataclass(frozen=True)
+class Texts:
+    """What a configuration says of texts.
+
+    Args:
+        tokenizer: a repository of the Hugging Face hub.
+        clean: what is done to texts; "" where they are OpenAI's byte pairs.
+        strip_sep: the id at the end of a text becomes 0 (CLIPA).
+        class_last: a class token at the last position (CLIPS, Delta-CLIP).
+    """
+
+    tokenizer: str = ""
+    clean: str = ""
+    strip_sep: bool = False
+    class_last: bool = False
+
+
+@dataclass(frozen=True)
+class Read:
+    """A configuration as it was read.
+
+    Args:
+        model: what open_clip's classes are built with.
+        activation: of both towers; "" where the configuration does not say, which means gelu to open_clip.
+    """
+
+    model: Config
+    activation: str
+    pixels: Pixels
+    texts: Texts = Texts()
+
     def with_activation(self, activation: str) -> Read:
         """The same with this activation in both towers."""
-        model = self.model | {"quick_gelu": activation == cards.QUICKGELU}
+        model = {**self.model, "quick_gelu": activation == cards.QUICKGELU}
         return dataclasses.replace(self, activation=activation, model=model)
 
 
@@ -182,14 +197,14 @@ def read_open_clip(whole: Config, where: str) -> Read:
     model["vision_cfg"]["image_size"] = size
     return Read(
         model=model,
-        **_texts(text),
         activation="" if quick is None else cards.QUICKGELU if quick else cards.GELU,
-        **read_preprocessing(whole.get("preprocess_cfg") or {}, (size, size), f"{where}: preprocess_cfg"),
+        pixels=read_preprocessing(whole.get("preprocess_cfg") or {}, (size, size), f"{where}: preprocess_cfg"),
+        texts=_texts(text),
     )
 
 
-def read_preprocessing(config: Config, size: tuple[int, int], where: str) -> dict[str, Any]:
-    """Size, mean, std, interpolation and resize of open_clip's ``preprocess_cfg``, as fields of :class:`Read`.
+def read_preprocessing(config: Config, size: tuple[int, int], where: str) -> Pixels:
+    """Open_clip's ``preprocess_cfg``. ``size``: that of the image tower.
 
     Raises:
         WeightsError: another size than the image tower's, or something that is not known.
@@ -197,14 +212,14 @@ def read_preprocessing(config: Config, size: tuple[int, int], where: str) -> dic
     pixels = _Reader(config, where, _PREPROCESS)
     if config.get("size") is not None and pixels.square("size") != size[0]:
         raise WeightsError(f"{where} has {config['size']} pixels, and the image tower {size[0]}")
-    return {
-        "size": size,
-        "mean": pixels.three("mean", cards.CLIP_MEAN),
-        "std": pixels.three("std", cards.CLIP_STD, 1e-3),
-        "interpolation": pixels.word("interpolation", "bicubic", ("bicubic", "bilinear")),
-        "resize": pixels.word("resize_mode", "shortest", cards.RESIZE),
-        "defaults": tuple(n for n in ("mean", "std", "interpolation", "resize_mode") if n not in config),
-    }
+    return Pixels(
+        size,
+        mean=pixels.three("mean", cards.CLIP_MEAN),
+        std=pixels.three("std", cards.CLIP_STD, 1e-3),
+        interpolation=pixels.word("interpolation", "bicubic", ("bicubic", "bilinear")),
+        resize=pixels.word("resize_mode", "shortest", cards.RESIZE),
+        defaults=tuple(n for n in ("mean", "std", "interpolation", "resize_mode") if n not in config),
+    )
 
 
 def _refuse(vision: _Reader, text: _Reader) -> None:
@@ -227,17 +242,16 @@ def _refuse(vision: _Reader, text: _Reader) -> None:
         raise WeightsError(f"{text.where}: final_ln_after_pool, which open_clip's text tower does not have")
 
 
-def _texts(text: _Reader) -> dict[str, Any]:
-    """How texts are cleaned and framed, as fields of :class:`Read`; {} where they are OpenAI's byte pairs."""
+def _texts(text: _Reader) -> Texts:
+    """How texts are cleaned and framed."""
     where, name = f"{text.where}: tokenizer_kwargs", text.config.get("hf_tokenizer_name")
     options = _Reader(text.config.get("tokenizer_kwargs") or {}, where, ("clean", "strip_sep_token"))
     class_last = text.word("tokenizer_mode", "", ("", "clips")) == "clips"
     if not (name or class_last):
         options.word("clean", "lower", ("lower",))
-        return {}
+        return Texts()
     clean = options.word("clean", "whitespace", CLEANINGS)
-    strip_sep = bool(options.flag("strip_sep_token"))
-    return {"tokenizer": str(name or ""), "clean": clean, "strip_sep": strip_sep, "class_last": class_last}
+    return Texts(str(name or ""), clean, bool(options.flag("strip_sep_token")), class_last)
 
 
 def read_transformers(config: Config, pixels: Config, where: str) -> Read:
@@ -289,24 +303,26 @@ def read_transformers(config: Config, pixels: Config, where: str) -> Read:
     return Read(
         model=model,
         activation=cards.QUICKGELU if model["quick_gelu"] else cards.GELU,
-        size=(size, size),
-        mean=processor.three("image_mean", cards.CLIP_MEAN),
-        std=processor.three("image_std", cards.CLIP_STD, 1e-3),
-        interpolation=resample,
-        resize="squash" if squash else "shortest",
-        defaults=tuple(name for name in ("image_mean", "image_std", "resample") if name not in pixels),
+        pixels=Pixels(
+            (size, size),
+            mean=processor.three("image_mean", cards.CLIP_MEAN),
+            std=processor.three("image_std", cards.CLIP_STD, 1e-3),
+            interpolation=resample,
+            resize="squash" if squash else "shortest",
+            defaults=tuple(name for name in ("image_mean", "image_std", "resample") if name not in pixels),
+        ),
     )
 
 
-def _tower(part: _Reader, width: int, layers: int, hidden: int) -> dict[str, Any]:
+def _tower(part: _Reader, width: int, layers: int, hidden: int) -> Config:
     width = part.whole("hidden_size", width)
-    made = {
+    made: Config = {
         "width": width,
         "layers": part.whole("num_hidden_layers", layers),
         "mlp_ratio": part.whole("intermediate_size", hidden) / width,
     }
     eps = part.number("layer_norm_eps", 1e-5)
-    return made if eps == 1e-5 else made | {"norm_kwargs": {"eps": eps}}
+    return made if eps == 1e-5 else {**made, "norm_kwargs": {"eps": eps}}
 
 
 def card_of(name: str, read: Read, tokenizer: TokenizerFile | None = None) -> Card:
@@ -340,14 +356,15 @@ def _activation(read: Read, part: _Reader) -> str:
 
 def _image_card(name: str, read: Read, config: Config) -> ImageCard:
     part = _Reader(config, f"{name}: vision_cfg", config)
-    side = read.size[0]
+    pixels = read.pixels
+    side = pixels.size[0]
     bare = ImageCard(
-        size=read.size,
+        pixels.size,
         activation="",
-        mean=read.mean,
-        std=read.std,
-        interpolation=read.interpolation,
-        resize=read.resize,
+        mean=pixels.mean,
+        std=pixels.std,
+        interpolation=pixels.interpolation,
+        resize=pixels.resize,
     )
     if config.get("timm_model_name"):
         return _timm_card(name, part, dataclasses.replace(bare, kind="timm", pool="mean"))
@@ -426,9 +443,9 @@ def _text_card(name: str, read: Read, config: Config, tokenizer: TokenizerFile |
     )
     if card.width % card.heads:
         raise WeightsError(f"{part.where}: a width of {card.width} cannot have {card.heads} heads")
-    if read.clean:
-        card = dataclasses.replace(card, clean=read.clean, tokenizer="", start=(), end=None)
-        return card if tokenizer is None else _with_tokens(card, part, read, tokenizer, pool)
+    if read.texts.clean:
+        card = dataclasses.replace(card, clean=read.texts.clean, tokenizer="", start=(), end=None)
+        return card if tokenizer is None else _with_tokens(card, part, read.texts, tokenizer, pool)
     if card.vocabulary != BPE_ROWS:
         raise WeightsError(
             f"{part.where}: a token table of {card.vocabulary} rows and no hf_tokenizer_name; OpenAI's tokenizer has "
@@ -437,7 +454,7 @@ def _text_card(name: str, read: Read, config: Config, tokenizer: TokenizerFile |
     return card
 
 
-def _with_tokens(card: TextCard, part: _Reader, read: Read, tokenizer: TokenizerFile, pool: str) -> TextCard:
+def _with_tokens(card: TextCard, part: _Reader, texts: Texts, tokenizer: TokenizerFile, pool: str) -> TextCard:
     """The card with the special tokens of a tokenizer."""
     rows = tokenizer.tokenizer.get_vocab_size()
     if rows > card.vocabulary:
@@ -446,10 +463,10 @@ def _with_tokens(card: TextCard, part: _Reader, read: Read, tokenizer: Tokenizer
             "tokenizer of another model"
         )
     start, end = (
-        tokenizer.around() if not read.class_last else ((tokenizer.named("bos_token"),), tokenizer.named("eos_token"))
+        tokenizer.around() if not texts.class_last else ((tokenizer.named("bos_token"),), tokenizer.named("eos_token"))
     )
-    tail = (tokenizer.named("cls_token"),) if read.class_last else ()
-    end = 0 if read.strip_sep else end
+    tail = (tokenizer.named("cls_token"),) if texts.class_last else ()
+    end = 0 if texts.strip_sep else end
     if pool == "eos" and end != part.config.get("eos_id", 2):
         raise WeightsError(
             f"{part.where}: eos_id is {part.config.get('eos_id', 2)}, and {tokenizer.path} ends with {end}"
