@@ -32,7 +32,7 @@ test: $(STAMPS)/dev
 	$(PYTHON) -m pytest -n 2 tests dassl-lite/tests
 
 test-without-extras: $(STAMPS)/dev
-	ADVPT_WITHOUT_EXTRAS=1 $(PYTHON) -m pytest -n 2 tests/backbones tests/cli tests/test_imports.py tests/test_train.py
+	ADVPT_WITHOUT_EXTRAS=1 $(PYTHON) -m pytest -n 2 tests/backbones tests/cli tests/trainers/test_coop.py
 
 bench: $(STAMPS)/base
 	$(PYTHON) benchmarks/bench.py

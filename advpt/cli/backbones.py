@@ -66,4 +66,5 @@ def _rows(card: Card) -> list[tuple[str, object]]:
     rows: list[tuple[str, object]] = [("name", card.name), ("features", card.embed_dim), ("probabilities", card.head)]
     for name, part in (("image", fields(card.image)), ("text", fields(card.text))):
         rows += [(f"{name}.{key}", value) for key, value in part.items() if value not in (None, "", [])]
+    rows = [row for row in rows if row[0] != "text.pad" or card.text.tokenizer]  # of a file that is not read here
     return [*rows, ("text features", _text(card)), ("visual prompts, TAPT", "yes" if card.image.prompts else "no")]
