@@ -284,6 +284,13 @@ def read_transformers(config: Config, pixels: Config, where: str) -> Read:
         raise processor.wrong("resample", "2 (bilinear) or 3 (bicubic)")
     target = pixels.get("size")
     squash = isinstance(target, Mapping) and {"height", "width"} <= target.keys()
+    for name in ("size", "crop_size"):
+        sides = pixels.get(name)
+        if any(side not in (None, size) for side in (sides.values() if isinstance(sides, Mapping) else [sides])):
+            raise processor.wrong(name, f"{size}, the pixels that the image tower reads")
+    for name in ("do_resize", "do_rescale", "do_normalize"):
+        if not processor.flag(name, True):
+            raise processor.wrong(name, "true")
     if not squash and not processor.flag("do_center_crop", True):
         raise processor.wrong("do_center_crop", "true, or a size with height and width: only square images are read")
     return Read(
@@ -381,26 +388,25 @@ def _timm_card(name: str, part: _Reader, pixels: dict[str, Any]) -> ImageCard:
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         trunk = timm.create_model(tower, pretrained=False, num_classes=0)
     kind, side = type(trunk).__name__, pixels["size"][0]
+    pool = part.config.get("timm_pool", "avg") or getattr(trunk, "global_pool", "")  # open_clip's default, timm's
+    shared = {"activation": "", "kind": "timm", "module": tower, **pixels}
     family = "ViTamin" if tower.startswith("vitamin") else _FAMILIES.get(kind, kind)
     if type(trunk) is not timm.models.vision_transformer.VisionTransformer or family == "ViTamin":
-        return ImageCard(activation="", kind="timm", family=family, pool="mean", **pixels)
+        return ImageCard(family=family, pool=str(pool), **shared)
     if trunk.patch_embed.img_size != (side, side):
         raise WeightsError(
             f"{part.where}: image_size is {side}, and {tower} reads {trunk.patch_embed.img_size[0]} pixels"
         )
-    pool = part.config.get("timm_pool") or trunk.global_pool
     if not isinstance(pool, str) or pool not in _TIMM_POOLS:
-        return ImageCard(activation="", kind="timm", family="ViT with a pooling of its own", pool="mean", **pixels)
+        return ImageCard(family="ViT with a pooling of its own", pool=str(pool), **shared)
     return ImageCard(
-        activation="",
         heads=trunk.blocks[0].attn.num_heads,
         eps=next(float(m.eps) for m in trunk.modules() if isinstance(m, torch.nn.LayerNorm)),
-        kind="timm",
         width=trunk.embed_dim,
         blocks=len(trunk.blocks),
         tokens=trunk.patch_embed.num_patches + trunk.num_prefix_tokens,
         pool=_TIMM_POOLS[pool],
-        **pixels,
+        **shared,
     )
 
 

@@ -27,7 +27,7 @@ def test_openais_reading_leaves_the_hash_of_the_tensors() -> None:
 
 OTHER_IMAGES = (
     {"activation": "gelu"}, {"heads": 8}, {"eps": 1e-6}, {"kind": "timm"}, {"pool": "mean"}, {"norm_last": True},
-    {"mean": (0.5, 0.5, 0.5)}, {"std": (0.5, 0.5, 0.5)},
+    {"module": "vit_tiny_patch16_224"},    {"mean": (0.5, 0.5, 0.5)}, {"std": (0.5, 0.5, 0.5)},
 )  # fmt: skip
 OTHER_TEXTS = (
     {"activation": "gelu"}, {"heads": 4}, {"eps": 1e-6}, {"causal": False}, {"reads": "last"}, {"start": ()},
