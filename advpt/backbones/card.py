@@ -22,7 +22,6 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 HEAD_WIDTH = 64  # of every head in OpenAI's model code
 QUICKGELU, GELU, TANH_GELU = "quickgelu", "gelu", "gelu_tanh"
-RESIZE = ("shortest", "squash")  # the shorter side and a crop; both sides
 READS = ("end", "last", "first")  # position that a text's feature is read at
 
 

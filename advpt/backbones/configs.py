@@ -18,6 +18,7 @@ from advpt.backbones import card as cards
 from advpt.backbones import extras
 from advpt.backbones.card import Card, ImageCard, TextCard
 from advpt.backbones.pieces import CLEANINGS, TokenizerFile
+from advpt.data.images import RESIZES
 from advpt.errors import WeightsError
 
 BPE_ROWS = 49408  # of OpenAI's token table
@@ -202,7 +203,7 @@ def read_preprocessing(config: Config, size: tuple[int, int], where: str) -> dic
         "mean": pixels.three("mean", cards.CLIP_MEAN),
         "std": pixels.three("std", cards.CLIP_STD, 1e-3),
         "interpolation": pixels.word("interpolation", "bicubic", ("bicubic", "bilinear")),
-        "resize": pixels.word("resize_mode", "shortest", cards.RESIZE),
+        "resize": pixels.word("resize_mode", "shortest", RESIZES),
         "defaults": tuple(n for n in ("mean", "std", "interpolation", "resize_mode") if n not in config),
     }
 
