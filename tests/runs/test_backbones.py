@@ -70,7 +70,7 @@ def words(workspace: Workspace, tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "trainer"),
     [("vit", "AdvPT"), ("vit", "CoOp"), ("vit", "AdvMaPLe"), ("convnext", "AdvPT"), ("convnext", "CoOp"),
-     ("siglip", "AdvPT"), ("siglip", "CoOp")],
+     ("convnext", "AdvTrain"), ("siglip", "AdvPT"), ("siglip", "CoOp"), ("siglip", "CoCoOp")],
 )  # fmt: skip
 def test_prompts_are_tuned_and_evaluated(workspace: Workspace, words, name: str, trainer: str) -> None:
     depths = ("TRAINER.ADVMAPLE.DEPTH_TEXT", "2", "TRAINER.ADVMAPLE.DEPTH_VISION", "2") if trainer == "AdvMaPLe" else ()
