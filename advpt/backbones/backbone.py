@@ -152,8 +152,8 @@ class Backbone:
     @property
     def reads(self) -> dict[str, JSON] | None:
         """How both towers are read, for records; None where it is as OpenAI's code reads them."""
-        towers = {"image": self.card.image.read_otherwise(), "text": self.card.text.read_otherwise()}
-        return towers if any(towers.values()) else None
+        image, text = self.card.image.read_otherwise(), self.card.text.read_otherwise()
+        return {"image": image, "text": text} if image or text else None
 
     @property
     def folder(self) -> str:

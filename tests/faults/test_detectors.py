@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from advpt import detectors
-from advpt.backbones.clip import ImageEncoder
+from advpt.backbones.backbone import ImageEncoder
 from advpt.evaluation import record as records
 from advpt.evaluation.record import Record
 from advpt.results.exhibit import CLEAN, Cell, Metric, Table, TableRow

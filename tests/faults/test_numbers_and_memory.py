@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from advpt.attacks import parse
-from advpt.backbones.clip import ImageEncoder
+from advpt.backbones.backbone import ImageEncoder
 from advpt.bank import build as build_module
 from advpt.bank.cache import BankCache
 from advpt.errors import AttackError, BankError, DataError, out_of_memory

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from advpt.backbones.clip import ImageEncoder
+from advpt.backbones.backbone import ImageEncoder
 from advpt.checkpoints import load_checkpoint
 from advpt.evaluation import record as records
 from tests.helpers.workspace import ROOT, context, results
