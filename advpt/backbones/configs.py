@@ -49,36 +49,51 @@ _FAMILIES = {"FastVit": "FastViT", "Eva": "ViT with rotary positions", "SwinTran
 
 
 @dataclass(frozen=True)
-class Read:
-    """A configuration as it was read.
+class Pixels:
+    """What a configuration says of the pixels; ``defaults``: names of what it lacks, which is as OpenAI has it."""
 
-    Args:
-        model: what open_clip's classes are built with.
-        activation: of both towers; "" where the configuration does not say, which means gelu to open_clip.
-        tokenizer: a repository of the Hugging Face hub.
-        clean: what is done to texts; "" where they are OpenAI's byte pairs.
-        strip_sep: the id at the end of a text becomes 0 (CLIPA).
-        class_last: a class token at the last position (CLIPS, Delta-CLIP).
-        size, mean, std, interpolation, resize: of the pixels.
-        defaults: names of those of the last line that the configuration lacks.
-    """
-
-    model: dict[str, Any]
-    activation: str
     size: tuple[int, int]
-    tokenizer: str = ""
-    clean: str = ""
-    strip_sep: bool = False
-    class_last: bool = False
     mean: tuple[float, float, float] = cards.CLIP_MEAN
     std: tuple[float, float, float] = cards.CLIP_STD
     interpolation: str = "bicubic"
     resize: str = "shortest"
     defaults: tuple[str, ...] = ()
 
+
+@dataclass(frozen=True)
+class Texts:
+    """What a configuration says of texts.
+
+    Args:
+        tokenizer: a repository of the Hugging Face hub.
+        clean: what is done to texts; "" where they are OpenAI's byte pairs.
+        strip_sep: the id at the end of a text becomes 0 (CLIPA).
+        class_last: a class token at the last position (CLIPS, Delta-CLIP).
+    """
+
+    tokenizer: str = ""
+    clean: str = ""
+    strip_sep: bool = False
+    class_last: bool = False
+
+
+@dataclass(frozen=True)
+class Read:
+    """A configuration as it was read.
+
+    Args:
+        model: what open_clip's classes are built with.
+        activation: of both towers; "" where the configuration does not say, which means gelu to open_clip.
+    """
+
+    model: Config
+    activation: str
+    pixels: Pixels
+    texts: Texts = Texts()
+
     def with_activation(self, activation: str) -> Read:
         """The same with this activation in both towers."""
-        model = self.model | {"quick_gelu": activation == cards.QUICKGELU}
+        model = {**self.model, "quick_gelu": activation == cards.QUICKGELU}
         return dataclasses.replace(self, activation=activation, model=model)
 
 
@@ -168,7 +183,7 @@ def read_open_clip(whole: Config, where: str) -> Read:
     vision, text = top.part("vision_cfg", _VISION), top.part("text_cfg", _TEXT)
     _refuse(vision, text)
     quick = top.flag("quick_gelu", None)
-    model = {
+    model: dict[str, Any] = {
         "embed_dim": top.whole("embed_dim"),
         "quick_gelu": bool(quick),
         "custom_text": bool(top.flag("custom_text")),
@@ -182,14 +197,14 @@ def read_open_clip(whole: Config, where: str) -> Read:
     model["vision_cfg"]["image_size"] = size
     return Read(
         model=model,
-        **_texts(text),
         activation="" if quick is None else cards.QUICKGELU if quick else cards.GELU,
-        **read_preprocessing(whole.get("preprocess_cfg") or {}, (size, size), f"{where}: preprocess_cfg"),
+        pixels=read_preprocessing(whole.get("preprocess_cfg") or {}, (size, size), f"{where}: preprocess_cfg"),
+        texts=_texts(text),
     )
 
 
-def read_preprocessing(config: Config, size: tuple[int, int], where: str) -> dict[str, Any]:
-    """Size, mean, std, interpolation and resize of open_clip's ``preprocess_cfg``, as fields of :class:`Read`.
+def read_preprocessing(config: Config, size: tuple[int, int], where: str) -> Pixels:
+    """Open_clip's ``preprocess_cfg``. ``size``: that of the image tower.
 
     Raises:
         WeightsError: another size than the image tower's, or something that is not known.
@@ -197,14 +212,14 @@ def read_preprocessing(config: Config, size: tuple[int, int], where: str) -> dic
     pixels = _Reader(config, where, _PREPROCESS)
     if config.get("size") is not None and pixels.square("size") != size[0]:
         raise WeightsError(f"{where} has {config['size']} pixels, and the image tower {size[0]}")
-    return {
-        "size": size,
-        "mean": pixels.three("mean", cards.CLIP_MEAN),
-        "std": pixels.three("std", cards.CLIP_STD, 1e-3),
-        "interpolation": pixels.word("interpolation", "bicubic", ("bicubic", "bilinear")),
-        "resize": pixels.word("resize_mode", "shortest", cards.RESIZE),
-        "defaults": tuple(n for n in ("mean", "std", "interpolation", "resize_mode") if n not in config),
-    }
+    return Pixels(
+        size,
+        mean=pixels.three("mean", cards.CLIP_MEAN),
+        std=pixels.three("std", cards.CLIP_STD, 1e-3),
+        interpolation=pixels.word("interpolation", "bicubic", ("bicubic", "bilinear")),
+        resize=pixels.word("resize_mode", "shortest", cards.RESIZE),
+        defaults=tuple(n for n in ("mean", "std", "interpolation", "resize_mode") if n not in config),
+    )
 
 
 def _refuse(vision: _Reader, text: _Reader) -> None:
@@ -227,17 +242,16 @@ def _refuse(vision: _Reader, text: _Reader) -> None:
         raise WeightsError(f"{text.where}: final_ln_after_pool, which open_clip's text tower does not have")
 
 
-def _texts(text: _Reader) -> dict[str, Any]:
-    """How texts are cleaned and framed, as fields of :class:`Read`; {} where they are OpenAI's byte pairs."""
+def _texts(text: _Reader) -> Texts:
+    """How texts are cleaned and framed."""
     where, name = f"{text.where}: tokenizer_kwargs", text.config.get("hf_tokenizer_name")
     options = _Reader(text.config.get("tokenizer_kwargs") or {}, where, ("clean", "strip_sep_token"))
     class_last = text.word("tokenizer_mode", "", ("", "clips")) == "clips"
     if not (name or class_last):
         options.word("clean", "lower", ("lower",))
-        return {}
+        return Texts()
     clean = options.word("clean", "whitespace", CLEANINGS)
-    strip_sep = bool(options.flag("strip_sep_token"))
-    return {"tokenizer": str(name or ""), "clean": clean, "strip_sep": strip_sep, "class_last": class_last}
+    return Texts(str(name or ""), clean, bool(options.flag("strip_sep_token")), class_last)
 
 
 def read_transformers(config: Config, pixels: Config, where: str) -> Read:
@@ -289,24 +303,26 @@ def read_transformers(config: Config, pixels: Config, where: str) -> Read:
     return Read(
         model=model,
         activation=cards.QUICKGELU if model["quick_gelu"] else cards.GELU,
-        size=(size, size),
-        mean=processor.three("image_mean", cards.CLIP_MEAN),
-        std=processor.three("image_std", cards.CLIP_STD, 1e-3),
-        interpolation=resample,
-        resize="squash" if squash else "shortest",
-        defaults=tuple(name for name in ("image_mean", "image_std", "resample") if name not in pixels),
+        pixels=Pixels(
+            (size, size),
+            mean=processor.three("image_mean", cards.CLIP_MEAN),
+            std=processor.three("image_std", cards.CLIP_STD, 1e-3),
+            interpolation=resample,
+            resize="squash" if squash else "shortest",
+            defaults=tuple(name for name in ("image_mean", "image_std", "resample") if name not in pixels),
+        ),
     )
 
 
-def _tower(part: _Reader, width: int, layers: int, hidden: int) -> dict[str, Any]:
+def _tower(part: _Reader, width: int, layers: int, hidden: int) -> Config:
     width = part.whole("hidden_size", width)
-    made = {
+    made: Config = {
         "width": width,
         "layers": part.whole("num_hidden_layers", layers),
         "mlp_ratio": part.whole("intermediate_size", hidden) / width,
     }
     eps = part.number("layer_norm_eps", 1e-5)
-    return made if eps == 1e-5 else made | {"norm_kwargs": {"eps": eps}}
+    return made if eps == 1e-5 else {**made, "norm_kwargs": {"eps": eps}}
 
 
 def card_of(name: str, read: Read, tokenizer: TokenizerFile | None = None) -> Card:
@@ -340,22 +356,31 @@ def _activation(read: Read, part: _Reader) -> str:
 
 def _image_card(name: str, read: Read, config: Config) -> ImageCard:
     part = _Reader(config, f"{name}: vision_cfg", config)
-    side = read.size[0]
-    pixels = {n: getattr(read, n) for n in ("size", "mean", "std", "interpolation", "resize")}
+    pixels = read.pixels
+    side = pixels.size[0]
+    bare = ImageCard(
+        pixels.size,
+        activation="",
+        mean=pixels.mean,
+        std=pixels.std,
+        interpolation=pixels.interpolation,
+        resize=pixels.resize,
+    )
     if config.get("timm_model_name"):
-        return _timm_card(name, part, pixels)
+        return _timm_card(name, part, dataclasses.replace(bare, kind="timm", pool="mean"))
     head = part.whole("head_width", 64)
     if isinstance(config.get("layers"), list | tuple):
-        heads = part.whole("width", 64) * 32 // head
-        sizes = {"heads": heads, "width": part.whole("width", 64)}
-        return ImageCard(activation="", kind="resnet", family="ResNet", pool="attention", **sizes, **pixels)
+        width = part.whole("width", 64)
+        resnet = dataclasses.replace(bare, kind="resnet", family="ResNet", pool="attention")
+        return dataclasses.replace(resnet, heads=width * 32 // head, width=width)
     width, patch = part.whole("width", 768), part.whole("patch_size", 16)
     if width % head or side % patch:
         raise WeightsError(
             f"{part.where}: a width of {width} in heads of {head}, {side} pixels in patches of {patch}; expected whole "
             "numbers of both"
         )
-    return ImageCard(
+    return dataclasses.replace(
+        bare,
         activation=_activation(read, part),
         heads=width // head,
         eps=part.part("norm_kwargs", ("eps",)).number("eps", 1e-5),
@@ -364,12 +389,12 @@ def _image_card(name: str, read: Read, config: Config) -> ImageCard:
         tokens=1 + (side // patch) ** 2,
         pool=_IMAGE_POOLS[part.word("pool_type", "tok", _IMAGE_POOLS)],
         norm_last=bool(part.flag("final_ln_after_pool")),
-        **pixels,
     )
 
 
-def _timm_card(name: str, part: _Reader, pixels: dict[str, Any]) -> ImageCard:
-    """A tower of timm's, which is asked what it is: built without memory for its tensors."""
+def _timm_card(name: str, part: _Reader, bare: ImageCard) -> ImageCard:
+    """A tower of timm's, which is asked what it is: built without memory for its tensors. ``bare``: without its
+    tokens."""
     import torch
 
     timm = extras.need("timm", name)
@@ -380,75 +405,68 @@ def _timm_card(name: str, part: _Reader, pixels: dict[str, Any]) -> ImageCard:
         )
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         trunk = timm.create_model(tower, pretrained=False, num_classes=0)
-    kind, side = type(trunk).__name__, pixels["size"][0]
+    kind, side = type(trunk).__name__, bare.size[0]
     family = "ViTamin" if tower.startswith("vitamin") else _FAMILIES.get(kind, kind)
     if type(trunk) is not timm.models.vision_transformer.VisionTransformer or family == "ViTamin":
-        return ImageCard(activation="", kind="timm", family=family, pool="mean", **pixels)
+        return dataclasses.replace(bare, family=family)
     if trunk.patch_embed.img_size != (side, side):
         raise WeightsError(
             f"{part.where}: image_size is {side}, and {tower} reads {trunk.patch_embed.img_size[0]} pixels"
         )
     pool = part.config.get("timm_pool") or trunk.global_pool
     if not isinstance(pool, str) or pool not in _TIMM_POOLS:
-        return ImageCard(activation="", kind="timm", family="ViT with a pooling of its own", pool="mean", **pixels)
-    return ImageCard(
-        activation="",
+        return dataclasses.replace(bare, family="ViT with a pooling of its own")
+    return dataclasses.replace(
+        bare,
         heads=trunk.blocks[0].attn.num_heads,
         eps=next(float(m.eps) for m in trunk.modules() if isinstance(m, torch.nn.LayerNorm)),
-        kind="timm",
         width=trunk.embed_dim,
         blocks=len(trunk.blocks),
         tokens=trunk.patch_embed.num_patches + trunk.num_prefix_tokens,
         pool=_TIMM_POOLS[pool],
-        **pixels,
     )
 
 
 def _text_card(name: str, read: Read, config: Config, tokenizer: TokenizerFile | None) -> TextCard:
     part = _Reader(config, f"{name}: text_cfg", config)
     pool = part.word("pool_type", "argmax", ("argmax", "eos", "last", "first"))
-    causal, vocabulary = not part.flag("no_causal_mask"), part.whole("vocab_size", BPE_ROWS)
-    made = {
-        "context": part.whole("context_length", 77),
-        "vocabulary": vocabulary,
-        "width": part.whole("width", 512),
-        "heads": part.whole("heads", 8),
-        "blocks": part.whole("layers", 12),
-        "activation": _activation(read, part),
-        "eps": part.part("norm_kwargs", ("eps",)).number("eps", 1e-5),
-        "causal": causal,
-        "reads": {"argmax": "end", "eos": "end"}.get(pool, pool),
-    }
-    if made["width"] % made["heads"]:
-        raise WeightsError(f"{part.where}: a width of {made['width']} cannot have {made['heads']} heads")
-    if not read.clean:
-        if vocabulary != BPE_ROWS:
-            raise WeightsError(
-                f"{part.where}: a token table of {vocabulary} rows and no hf_tokenizer_name; OpenAI's tokenizer has "
-                f"{BPE_ROWS}"
-            )
-        return TextCard(**made)
-    made["clean"] = read.clean
-    if tokenizer is None:
-        return TextCard(**made, tokenizer="", start=(), end=None)
-    return TextCard(**made, **_tokens(part, read, tokenizer, vocabulary, pool))
-
-
-def _tokens(part: _Reader, read: Read, tokenizer: TokenizerFile, vocabulary: int, pool: str) -> dict[str, Any]:
-    """The special tokens of a tokenizer, as fields of a text card."""
-    rows = tokenizer.tokenizer.get_vocab_size()
-    if rows > vocabulary:
+    card = TextCard(
+        context=part.whole("context_length", 77),
+        vocabulary=part.whole("vocab_size", BPE_ROWS),
+        width=part.whole("width", 512),
+        heads=part.whole("heads", 8),
+        blocks=part.whole("layers", 12),
+        activation=_activation(read, part),
+        eps=part.part("norm_kwargs", ("eps",)).number("eps", 1e-5),
+        causal=not part.flag("no_causal_mask"),
+        reads={"argmax": "end", "eos": "end"}.get(pool, pool),
+    )
+    if card.width % card.heads:
+        raise WeightsError(f"{part.where}: a width of {card.width} cannot have {card.heads} heads")
+    if read.texts.clean:
+        card = dataclasses.replace(card, clean=read.texts.clean, tokenizer="", start=(), end=None)
+        return card if tokenizer is None else _with_tokens(card, part, read.texts, tokenizer, pool)
+    if card.vocabulary != BPE_ROWS:
         raise WeightsError(
-            f"{tokenizer.path} has {rows} tokens, and the model's token table has {vocabulary} rows: it is the "
+            f"{part.where}: a token table of {card.vocabulary} rows and no hf_tokenizer_name; OpenAI's tokenizer has "
+            f"{BPE_ROWS}"
+        )
+    return card
+
+
+def _with_tokens(card: TextCard, part: _Reader, texts: Texts, tokenizer: TokenizerFile, pool: str) -> TextCard:
+    """The card with the special tokens of a tokenizer."""
+    rows = tokenizer.tokenizer.get_vocab_size()
+    if rows > card.vocabulary:
+        raise WeightsError(
+            f"{tokenizer.path} has {rows} tokens, and the model's token table has {card.vocabulary} rows: it is the "
             "tokenizer of another model"
         )
-    tail: tuple[int, ...] = ()
-    if read.class_last:
-        start, end = (tokenizer.named("bos_token"),), tokenizer.named("eos_token")
-        tail = (tokenizer.named("cls_token"),)
-    else:
-        start, end = tokenizer.around()
-    end = 0 if read.strip_sep else end
+    start, end = (
+        tokenizer.around() if not texts.class_last else ((tokenizer.named("bos_token"),), tokenizer.named("eos_token"))
+    )
+    tail = (tokenizer.named("cls_token"),) if texts.class_last else ()
+    end = 0 if texts.strip_sep else end
     if pool == "eos" and end != part.config.get("eos_id", 2):
         raise WeightsError(
             f"{part.where}: eos_id is {part.config.get('eos_id', 2)}, and {tokenizer.path} ends with {end}"
@@ -457,4 +475,4 @@ def _tokens(part: _Reader, read: Read, tokenizer: TokenizerFile, vocabulary: int
         raise WeightsError(
             f"{part.where}: pool_type argmax reads at the largest id, and {tokenizer.path} ends with {end}"
         )
-    return {"tokenizer": tokenizer.digest, "start": start, "end": end, "pad": tokenizer.pad(), "tail": tail}
+    return dataclasses.replace(card, tokenizer=tokenizer.digest, start=start, end=end, pad=tokenizer.pad(), tail=tail)

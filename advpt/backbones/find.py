@@ -51,15 +51,16 @@ class Model:
         Raises:
             WeightsError: it is not there.
         """
-        if not self.read.clean:
+        texts = self.read.texts
+        if not texts.clean:
             return None
         place = self.place
-        if not isinstance(place, Folder) and self.read.tokenizer:
-            if not names.is_repository(self.read.tokenizer):
+        if not isinstance(place, Folder) and texts.tokenizer:
+            if not names.is_repository(texts.tokenizer):
                 raise WeightsError(
-                    f"{self.name}: the tokenizer is {self.read.tokenizer!r}; expected a repository of the hub, ORG/REPO"
+                    f"{self.name}: the tokenizer is {texts.tokenizer!r}; expected a repository of the hub, ORG/REPO"
                 )
-            place = Repository(self.read.tokenizer)
+            place = Repository(texts.tokenizer)
         if place is None:
             raise WeightsError(f"{self.name} names no tokenizer; take it by the name of its repository or folder")
         path = place.fetch([pieces.FILE], beside=(pieces.SETTINGS,))
@@ -70,8 +71,8 @@ class Model:
         facts = {"kind": self.source.kind, "file": file, "sha256": sha256}
         if isinstance(self.place, Repository):
             facts |= {"repository": self.place.name, "revision": self.place.commit}
-        if self.read.defaults:
-            facts["by_default"] = ", ".join(self.read.defaults)
+        if self.read.pixels.defaults:
+            facts["by_default"] = ", ".join(self.read.pixels.defaults)
         return facts
 
 
@@ -120,7 +121,7 @@ def _open_clip(source: Source) -> Model:
     if entry.get("quick_gelu") is not None:
         read = read.with_activation(cards.QUICKGELU if entry["quick_gelu"] else cards.GELU)
     entries = {name: entry[name] for name in ("mean", "std", "interpolation", "resize_mode") if name in entry}
-    preprocessing = configs.read_preprocessing(entries, read.size, f"open_clip's {source.architecture}/{source.tag}")
+    pixels = configs.read_preprocessing(entries, read.pixels.size, f"open_clip's {source.architecture}/{source.tag}")
     organisation, _, rest = str(entry.get("hf_hub", "")).partition("/")
     repository, _, file = rest.partition("/")
     if not repository:
@@ -129,7 +130,7 @@ def _open_clip(source: Source) -> Model:
             "MODEL.WEIGHTS FILE"
         )
     files = (file,) if file else hub.OPEN_CLIP_WEIGHTS
-    read = dataclasses.replace(read, **preprocessing)
+    read = dataclasses.replace(read, pixels=pixels)
     return Model(source, read, Repository(f"{organisation}/{repository}"), files)
 
 
@@ -155,7 +156,7 @@ def missing(name: str) -> str:
             return ""
         if source.kind == names.FOLDER:
             return "" if Path(source.folder).expanduser().is_dir() else f"{name}: there is no such folder"
-        files = (*hub.OPEN_CLIP_WEIGHTS, *hub.TRANSFORMERS_WEIGHTS)
+        files: tuple[str, ...] = (*hub.OPEN_CLIP_WEIGHTS, *hub.TRANSFORMERS_WEIGHTS)
         place = Repository(source.repository, source.revision)
         if source.kind == names.OPEN_CLIP:
             model = _open_clip(source)

@@ -63,9 +63,9 @@ def test_flat_configurations_are_read_and_empty_ones_refused() -> None:
 
 
 def test_preprocessing_that_is_absent_is_openais_and_said_so() -> None:
-    partial = read_open_clip({"model_cfg": VIT, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5]}}, "FILE")
+    partial = read_open_clip({"model_cfg": VIT, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5]}}, "FILE").pixels
     assert partial.mean == (0.5,) * 3 and partial.defaults == ("std", "interpolation", "resize_mode")
-    assert read_open_clip({"model_cfg": VIT}, "FILE").mean == CLIP_MEAN
+    assert read_open_clip({"model_cfg": VIT}, "FILE").pixels.mean == CLIP_MEAN
     assert read(VIT, resize_mode="squash", interpolation="bilinear").image.resize == "squash"
 
 
@@ -208,5 +208,7 @@ def test_transformers_configurations() -> None:
         with pytest.raises(WeightsError, match=part):
             read_transformers({"model_type": "clip"}, processor, "FILE")
     both = {"size": {"height": 224, "width": 224}, "do_center_crop": False}
-    assert read_transformers({"model_type": "clip"}, both, "FILE").resize == "squash"
-    assert read_transformers({"model_type": "clip"}, {"size": {"shortest_edge": 224}}, "FILE").resize == "shortest"
+    assert read_transformers({"model_type": "clip"}, both, "FILE").pixels.resize == "squash"
+    assert (
+        read_transformers({"model_type": "clip"}, {"size": {"shortest_edge": 224}}, "FILE").pixels.resize == "shortest"
+    )

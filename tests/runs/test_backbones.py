@@ -72,7 +72,7 @@ def words(workspace: Workspace, tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "trainer"),
     [*((name, trainer) for name in CONFIGS for trainer in ("AdvPT", "CoOp")), ("vit", "AdvMaPLe"), ("vit", "AdvIVLP"),
-     ("siglip", "AdvMaPLe"), ("siglip", "AdvIVLP")],
+     ("siglip", "AdvMaPLe"), ("siglip", "AdvIVLP"), ("siglip", "CoCoOp"), ("convnext", "AdvTrain")],
 )  # fmt: skip
 def test_prompts_are_tuned_and_evaluated(workspace: Workspace, words, name: str, trainer: str) -> None:
     deep = trainer in ("AdvMaPLe", "AdvIVLP")
