@@ -12,7 +12,7 @@ from advpt.backbones.card import Card, fields
 from advpt.cli import common
 from advpt.errors import AdvPTError, ConfigError
 from advpt.jobs.prerequisites import DEMO, backbone_name, missing_name
-from advpt.settings import BACKBONES
+from advpt.settings import BACKBONES, backbone_file, recipe
 
 HEADS = ("short name", "model", "pixels", "image encoder", "text", "visual prompts, TAPT", "weights")
 
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     repository = common.repository()
     if args.name:
         name = backbone_name(args.name, repository)
-        card = load.find_card(name)
+        card = load.find_card(name, _activation(args.name, repository))
         if card is None:
             raise ConfigError(f"nothing is known of {name!r} by its name; see: python -m advpt backbones")
         print(tabulate([*_rows(card)], tablefmt="plain"))
@@ -42,13 +42,19 @@ def _line(short: str, repository: Path) -> tuple[str, ...]:
     name = backbone_name(short, repository)
     weights = "not there yet" if missing_name(name) else "there"
     try:
-        card = load.find_card(name) if find.is_known_here(name) else None
+        card = load.find_card(name, _activation(short, repository)) if find.is_known_here(name) else None
     except AdvPTError as error:
         return (short, name, "", str(error).partition(". ")[0][:60], "", "", weights)
     if card is None:
         return (short, name, "", "its configuration is not in the cache", "", "", weights)
     size = f"{card.image.size[0]} {card.image.resize}"
     return (short, name, size, card.image.family, _text(card), "yes" if card.image.prompts else "no", weights)
+
+
+def _activation(short: str, repository: Path) -> str:
+    """``MODEL.ACTIVATION`` of a backbone's file; "" for other names."""
+    file = backbone_file(repository, short)
+    return str(recipe(file)["MODEL.ACTIVATION"]) if file is not None else ""
 
 
 def _text(card: Card) -> str:
