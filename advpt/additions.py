@@ -16,6 +16,8 @@ from advpt.files import canonical_json
 SETTINGS: dict[str, Any] = {}
 # Other values of such leaves that say what old files mean, in more words: they are left out like the default.
 SAME_AS_DEFAULT: dict[str, tuple[Any, ...]] = {"MODEL.ACTIVATION": ("quickgelu",), "INPUT.RESIZE": ("shortest",)}
+# Beginnings of names of models with a configuration of their own, to which an empty MODEL.ACTIVATION leaves it.
+CONFIGURED = ("open_clip:", "hf-hub:", "local-dir:")
 
 # Fields of a bank's spec and of a record's result, by dotted name; those of a list's items by the name of the list.
 BANK_FIELDS: dict[str, Any] = {

@@ -314,7 +314,10 @@ def plain(cfg: CfgNode) -> dict[str, Any]:
     """The configuration as run folders and records keep it: one flat dict of JSON values (tuples become lists), without
     the leaves of :mod:`advpt.additions` at their defaults."""
     settings = {name: list(value) if isinstance(value, tuple) else value for name, value in leaves(cfg)}
-    return {name: value for name, value in settings.items() if not additions.is_as_before(name, value)}
+    kept = {name: value for name, value in settings.items() if not additions.is_as_before(name, value)}
+    if cfg.MODEL.ACTIVATION and cfg.MODEL.BACKBONE.NAME.startswith(additions.CONFIGURED):
+        kept["MODEL.ACTIVATION"] = cfg.MODEL.ACTIVATION
+    return kept
 
 
 def _coerce(old: Any, text: Any) -> Any:

@@ -128,6 +128,23 @@ def test_the_library_knows_no_trainer_no_dataset_and_no_dassl(module: str) -> No
         assert source.split(".")[0] not in ("trainers", "datasets", "dassl", "train"), f"{module} imports {source}"
 
 
+PARTS = {
+    *("resblocks", "ln_pre", "ln_post", "ln_final", "class_embedding", "positional_embedding", "token_embedding"),
+    *("text_projection", "in_proj_weight", "trunk", "patch_embed", "encode_image", "encode_text"),
+}
+OF_BPE = {77, 49406, 49407, 49408}
+
+
+@pytest.mark.parametrize(
+    "path", [*(p for m, p in MODULES.items() if part(m) != "backbones"), *PLUGINS], ids=lambda p: p.stem
+)
+def test_backbones_alone_know_what_a_tower_is_made_of(path: Path) -> None:
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    assert not PARTS & {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    numbers = {node.value for node in nodes if isinstance(node, ast.Constant) and type(node.value) is int}
+    assert not OF_BPE & numbers, "context and token ids are in the card"
+
+
 EXTRAS = ("open_clip", "timm", "tokenizers", "transformers", "huggingface_hub")
 IMPORT_ALL = f"""
 import pkgutil, importlib, sys, advpt

@@ -22,8 +22,6 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 HEAD_WIDTH = 64  # of every head in OpenAI's model code
 QUICKGELU, GELU, TANH_GELU = "quickgelu", "gelu", "gelu_tanh"
-RESIZE = ("shortest", "squash")  # the shorter side and a crop; both sides
-POOLS = ("class", "mean", "map", "attention")  # a token, all patches, a query that attends, a ResNet's
 READS = ("end", "last", "first")  # position that a text's feature is read at
 
 
@@ -42,8 +40,10 @@ class ImageCard:
         blocks: residual blocks of a transformer.
         tokens: of an image: class token if there is one, registers and patches. None where there are none that prompts
             can stand among.
-        pool: how the feature is made of the tokens.
+        pool: what the feature is made of: ``class`` (a token), ``mean`` (of all patches), ``map`` (a query that
+            attends), ``attention`` (a ResNet's), or timm's word for it.
         norm_last: whether the last norm comes behind the pooling.
+        module: timm's name of the tower, which stands for all that is not said here.
     """
 
     size: tuple[int, int]
@@ -57,6 +57,7 @@ class ImageCard:
     tokens: int | None = None
     pool: str = "class"
     norm_last: bool = False
+    module: str = ""
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
     interpolation: str = "bicubic"
@@ -83,6 +84,7 @@ class ImageCard:
             kind="vit" if vit else "resnet",
             pool="class" if vit else "attention",
             norm_last=False,
+            module="",
             mean=CLIP_MEAN,
             std=CLIP_STD,
         )

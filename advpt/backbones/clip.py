@@ -21,7 +21,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from advpt.backbones import democlip, robust
+from advpt.backbones import democlip
 from advpt.backbones.backbone import Backbone
 from advpt.backbones.card import GELU, HEAD_WIDTH, QUICKGELU, Card, ImageCard, openai_text
 from advpt.backbones.shim import import_clip
@@ -29,8 +29,6 @@ from advpt.checkpoints import is_torchscript, read_state_dict, unreadable
 from advpt.errors import WeightsError
 from advpt.files import file_digest, network_timeout
 
-BUILT_IN = democlip.NAME
-ACTIVATION = robust.ACTIVATION
 WIDEST = 1024  # image tower whose published weights have heads of that width
 VOCABULARY = democlip.VOCABULARY  # of OpenAI's tokenizer
 FILE_LABEL = "CLIP weights"  # what a file is called in messages
@@ -168,7 +166,7 @@ def card_of(name: str, arch: Architecture) -> Card:
     vit = arch.patch is not None
     image = ImageCard(
         size=(arch.resolution, arch.resolution),
-        activation=ACTIVATION if vit else "",
+        activation=QUICKGELU if vit else "",
         heads=arch.vision_width * (1 if vit else 32) // HEAD_WIDTH,
         kind="vit" if vit else "resnet",
         family="ViT" if vit else "ResNet",
@@ -264,7 +262,7 @@ def _read_archive(path: Path, trusted: bool) -> tuple[dict[str, Tensor], str]:
         )
     try:
         archive = torch.jit.load(path, map_location="cpu")
-        return archive.state_dict(), ACTIVATION if official else activation_in(archive)
+        return archive.state_dict(), QUICKGELU if official else activation_in(archive)
     except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
         raise unreadable(path, FILE_LABEL, error) from error
 
@@ -275,7 +273,7 @@ def activation_in(archive: Any) -> str:
         code = str(getattr(archive.transformer.resblocks, "0").mlp.gelu.graph)
     except (AttributeError, RuntimeError):
         return ""
-    return ACTIVATION if "{1.702}" in code else "gelu" if "aten::gelu(" in code else ""
+    return QUICKGELU if "{1.702}" in code else GELU if "aten::gelu(" in code else ""
 
 
 def require_activation(source: str, asked: str, shown: str) -> str:

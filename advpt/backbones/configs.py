@@ -18,6 +18,7 @@ from advpt.backbones import card as cards
 from advpt.backbones import extras
 from advpt.backbones.card import Card, ImageCard, TextCard
 from advpt.backbones.pieces import CLEANINGS, TokenizerFile
+from advpt.data.images import RESIZES
 from advpt.errors import WeightsError
 
 BPE_ROWS = 49408  # of OpenAI's token table
@@ -217,7 +218,7 @@ def read_preprocessing(config: Config, size: tuple[int, int], where: str) -> Pix
         mean=pixels.three("mean", cards.CLIP_MEAN),
         std=pixels.three("std", cards.CLIP_STD, 1e-3),
         interpolation=pixels.word("interpolation", "bicubic", ("bicubic", "bilinear")),
-        resize=pixels.word("resize_mode", "shortest", cards.RESIZE),
+        resize=pixels.word("resize_mode", "shortest", RESIZES),
         defaults=tuple(n for n in ("mean", "std", "interpolation", "resize_mode") if n not in config),
     )
 
@@ -293,11 +294,19 @@ def read_transformers(config: Config, pixels: Config, where: str) -> Read:
     }
     size = model["vision_cfg"]["image_size"]
     processor = _Reader(pixels, f"{where}: preprocessor_config.json", pixels)
-    resample = {2: "bilinear", 3: "bicubic"}.get(pixels.get("resample", 3))
-    if resample is None:
+    filters = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+    resample = pixels.get("resample", 3)
+    if not isinstance(resample, int) or resample not in filters:
         raise processor.wrong("resample", "2 (bilinear) or 3 (bicubic)")
     target = pixels.get("size")
     squash = isinstance(target, Mapping) and {"height", "width"} <= target.keys()
+    for name in ("size", "crop_size"):
+        sides = pixels.get(name)
+        if any(side not in (None, size) for side in (sides.values() if isinstance(sides, Mapping) else [sides])):
+            raise processor.wrong(name, f"{size}, the pixels that the image tower reads")
+    for name in ("do_resize", "do_rescale", "do_normalize"):
+        if not processor.flag(name, True):
+            raise processor.wrong(name, "true")
     if not squash and not processor.flag("do_center_crop", True):
         raise processor.wrong("do_center_crop", "true, or a size with height and width: only square images are read")
     return Read(
@@ -307,7 +316,7 @@ def read_transformers(config: Config, pixels: Config, where: str) -> Read:
             (size, size),
             mean=processor.three("image_mean", cards.CLIP_MEAN),
             std=processor.three("image_std", cards.CLIP_STD, 1e-3),
-            interpolation=resample,
+            interpolation=filters[resample],
             resize="squash" if squash else "shortest",
             defaults=tuple(name for name in ("image_mean", "image_std", "resample") if name not in pixels),
         ),
@@ -367,7 +376,7 @@ def _image_card(name: str, read: Read, config: Config) -> ImageCard:
         resize=pixels.resize,
     )
     if config.get("timm_model_name"):
-        return _timm_card(name, part, dataclasses.replace(bare, kind="timm", pool="mean"))
+        return _timm_card(name, part, dataclasses.replace(bare, kind="timm"))
     head = part.whole("head_width", 64)
     if isinstance(config.get("layers"), list | tuple):
         width = part.whole("width", 64)
@@ -406,6 +415,8 @@ def _timm_card(name: str, part: _Reader, bare: ImageCard) -> ImageCard:
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         trunk = timm.create_model(tower, pretrained=False, num_classes=0)
     kind, side = type(trunk).__name__, bare.size[0]
+    pool = part.config.get("timm_pool", "avg") or getattr(trunk, "global_pool", "")  # open_clip's default, timm's
+    bare = dataclasses.replace(bare, module=tower, pool=str(pool))
     family = "ViTamin" if tower.startswith("vitamin") else _FAMILIES.get(kind, kind)
     if type(trunk) is not timm.models.vision_transformer.VisionTransformer or family == "ViTamin":
         return dataclasses.replace(bare, family=family)
@@ -413,7 +424,6 @@ def _timm_card(name: str, part: _Reader, bare: ImageCard) -> ImageCard:
         raise WeightsError(
             f"{part.where}: image_size is {side}, and {tower} reads {trunk.patch_embed.img_size[0]} pixels"
         )
-    pool = part.config.get("timm_pool") or trunk.global_pool
     if not isinstance(pool, str) or pool not in _TIMM_POOLS:
         return dataclasses.replace(bare, family="ViT with a pooling of its own")
     return dataclasses.replace(

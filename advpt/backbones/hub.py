@@ -8,12 +8,14 @@ a repository is followed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ TRANSFORMERS_WEIGHTS = (
 )
 INDEX = ".index.json"  # ends the names of lists of shards
 WEIGHTS_LABEL = "weights of a CLIP"
+log = logging.getLogger(__name__)
 
 
 def cache_root() -> Path:
@@ -127,8 +130,9 @@ class Repository:
         """Put a file into the cache; False where the repository has no such file."""
         hub = extras.need("huggingface_hub", f"{self}, which is not in the cache {self.cache},")
         commit = self.commit if (self.cache / "snapshots" / self.commit).is_dir() else ""
+        log.info("%s: looking for %s on the hub", self, file)
         try:
-            with network_timeout():
+            with network_timeout(), _without_warnings():
                 hub.hf_hub_download(
                     self.name, file, revision=commit or self.revision or None, cache_dir=str(cache_root())
                 )
@@ -141,11 +145,12 @@ class Repository:
     def _absent(self, files: Sequence[str], reason: str) -> str:
         what = " or ".join(files)
         revision = f" --revision {shlex.quote(self.revision)}" if self.revision else ""
+        whole = any(file.endswith(".json") or "-of-" in file for file in files)  # what else is needed is not known yet
+        only = "" if whole else "".join(f" --include {each}" for each in ('"*.json"', *files))
         return (
             f"{self}: {what} is needed; it is not in the cache ({self.cache}), and was not downloaded: {reason}. On a "
-            f'machine with a network run: hf download {self.name}{revision} --include "*.json" --include {files[0]} '
-            f"--local-dir DIR, copy DIR, and give MODEL.BACKBONE.NAME local-dir:DIR; or copy that machine's "
-            f"{self.cache.name} into {cache_root()}"
+            f"machine with a network run: hf download {self.name}{revision}{only} --local-dir DIR, copy DIR, and give "
+            f"MODEL.BACKBONE.NAME local-dir:DIR; or copy that machine's {self.cache.name} into {cache_root()}"
         )
 
 
@@ -182,6 +187,18 @@ class Folder:
 
 
 Place = Repository | Folder
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """For downloads: each of huggingface_hub's attempts warns, and what came of them is in the error at the end."""
+    theirs = logging.getLogger("huggingface_hub")
+    before = theirs.level
+    theirs.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        theirs.setLevel(before)
 
 
 def _git_hash(path: Path) -> str:

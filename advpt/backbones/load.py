@@ -43,6 +43,8 @@ def load_backbone(settings: BackboneSettings, device: torch.device | str = "cpu"
             architecture, an activation that is unknown or is not the model's, an extra that is not installed.
     """
     if (family := family_of(settings.name)) is not None:
+        if settings.weights:
+            raise WeightsError(f"MODEL.WEIGHTS names {settings.weights}, and {settings.name} has weights of its own")
         made = family[0].load(family[1], device)
     elif (model := find_model(settings.name, settings.activation)) is not None:
         made = _load_model(model, settings, device)

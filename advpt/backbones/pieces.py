@@ -22,6 +22,7 @@ from advpt.files import file_digest
 
 CLEANINGS = ("whitespace", "canonicalize", "lower")
 FILE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
+OF_BERT = {"pad_token": "[PAD]", "cls_token": "[CLS]"}  # whose own settings do not name them
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -131,7 +132,7 @@ class TokenizerFile:
         Raises:
             WeightsError: the settings do not name it.
         """
-        token = self.about.get(name)
+        token = self.about.get(name, OF_BERT.get(name))
         token = token.get("content") if isinstance(token, dict) else token
         number = self.tokenizer.token_to_id(token) if isinstance(token, str) else None
         if number is None:

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from advpt import checkpoints
+from advpt.backbones.card import QUICKGELU
 from advpt.errors import WeightsError
 from advpt.files import tensor_digest
 
-ACTIVATION = "quickgelu"  # of OpenAI's model code
 WRAPPERS = ("vision_encoder_state_dict", *checkpoints.WRAPPERS)
 TEXT = ("token_embedding", "transformer", "ln_final", "positional_embedding", "text_projection")
 SOURCES = (
@@ -47,7 +47,7 @@ def read_tower(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 
 def tower_for(
-    clip: Mapping[str, Tensor], name: str, path: Path, activation: str = ACTIVATION, expected: str = ACTIVATION
+    clip: Mapping[str, Tensor], name: str, path: Path, activation: str = QUICKGELU, expected: str = QUICKGELU
 ) -> dict[str, Tensor]:
     """The tensors in ``path`` for the image tower of a CLIP, by the names within ``visual``; every one of them fits.
 

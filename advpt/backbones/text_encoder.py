@@ -72,6 +72,11 @@ class TextEncoder(nn.Module):
         """Where it is."""
         return self.positional_embedding.device
 
+    @property
+    def table(self) -> Tensor:
+        """The token table ``[V, d]``."""
+        return self.token_embedding.weight.detach()
+
     def embed(self, tokens: Tensor) -> Tensor:
         """Rows of the token table for ``[...]`` int64 ids: ``[..., d]`` float32."""
         return self.token_embedding(tokens)

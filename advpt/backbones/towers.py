@@ -2,8 +2,10 @@
 
 The feature of a class token is read at that token alone. So the last block computes its keys and values of all tokens,
 and the rest of itself for the class token. Images come before tokens, so that no tensor has to be rearranged for the
-attention. Features and gradients are those of OpenAI's and of open_clip's modules; in float32 on a CPU to the last bit.
-(Where no gradient is taken, open_clip's blocks come from a fused kernel of PyTorch's that rounds in another way.)
+attention. Features and gradients are those of OpenAI's and of open_clip's modules: in float32 on a CPU to 1e-6, and to
+the last bit in narrow towers and where the biases of attention are 0 (a product of another shape adds a bias to its sum
+at another place). Where no gradient is taken, open_clip's blocks come from a fused kernel of PyTorch's that rounds in
+another way.
 """
 
 from __future__ import annotations

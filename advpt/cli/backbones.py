@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     repository = common.repository()
     if args.name:
         name = backbone_name(args.name, repository)
-        card = load.find_card(name)
+        card = load.find_card(name, _activation(args.name, repository))
         if card is None:
             raise ConfigError(f"nothing is known of {name!r} by its name; see: python -m advpt backbones")
         print(tabulate([*_rows(card)], tablefmt="plain"))
@@ -49,13 +49,19 @@ def _line(short: str, repository: Path) -> tuple[str, ...]:
     name = backbone_name(short, repository)
     weights = "not there yet" if missing_name(name) else "there"
     try:
-        card = load.find_card(name) if find.is_known_here(name) else None
+        card = load.find_card(name, _activation(short, repository)) if find.is_known_here(name) else None
     except AdvPTError as error:
         return (short, name, "", str(error).partition(". ")[0][:60], "", "", weights)
     if card is None:
         return (short, name, "", "its configuration is not in the cache", "", "", weights)
     size = f"{card.image.size[0]} {card.image.resize}"
     return (short, name, size, card.image.family, _text(card), "yes" if card.image.prompts else "no", weights)
+
+
+def _activation(short: str, repository: Path) -> str:
+    """``MODEL.ACTIVATION`` of a backbone's file; "" for other names."""
+    file = backbone_file(repository, short)
+    return str(recipe(file)["MODEL.ACTIVATION"]) if file is not None else ""
 
 
 def _text(card: Card) -> str:

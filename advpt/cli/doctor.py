@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from advpt.backbones import clip
+from advpt.backbones import clip, hub
 from advpt.data import data_root
 from advpt.files import file_digest
 from advpt.version import __version__
@@ -54,6 +54,11 @@ def run(args: argparse.Namespace) -> int:
         if file.is_file():
             same = file_digest(file) == clip.official_file(name)[1]
             print(f"            {name}: {'ok' if same else 'DAMAGED, its SHA-256 differs: delete it'}")
+    origin = next((f"${name}" for name in ("HF_HUB_CACHE", "HF_HOME") if os.environ.get(name)), "the hub's default")
+    there = sorted(path.name.removeprefix("models--") for path in hub.cache_root().glob("models--*"))
+    print(f"hub cache   {hub.cache_root()} (from {origin}){'' if there else ': no models yet'}")
+    if there:
+        print(f"            {', '.join(name.replace('--', '/', 1) for name in there)}")
     for module, (extra, gives) in EXTRAS.items():
         command = f'pip install "advpt[{extra}]"' if extra else f"pip install {module}"
         installed = "yes" if importlib.util.find_spec(module) is not None else f"no ({command})"

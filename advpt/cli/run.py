@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from advpt.backbones import names
 from advpt.cli import common
 from advpt.cli.report import print_tables
 from advpt.errors import ConfigError
@@ -71,6 +72,12 @@ def script_of(args: argparse.Namespace) -> tuple[Script, Places]:
     if len(args.words) < needed:
         raise ConfigError(f"{args.plan} needs {needed} words (data set, backbone, ...); got {' '.join(args.words)!r}")
     words = args.words if args.plan == "cross_dataset" else args.words[:needed]
+    if needed and names.parse(words[1]) is not None:
+        raise ConfigError(
+            f"{words[1]} is the name of a model; expected the short name of a file in configs/backbones. Write that "
+            f"file (docs/backbones.md), or take the recipe of another one: {args.plan} {words[0]} laion_b16 "
+            f"MODEL.BACKBONE.NAME {words[1]}"
+        )
     pairs = [*args.settings.split(), *args.words[len(words) :]]
     if len(pairs) % 2:
         raise ConfigError(f"settings are KEY VALUE pairs; one of these words is alone: {' '.join(pairs)}")

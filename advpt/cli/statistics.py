@@ -9,6 +9,7 @@ from pathlib import Path
 from dassl.config import get_cfg_default
 from dassl.engine import build_trainer
 
+from advpt.backbones import names
 from advpt.bank.statistics import Source, build, folder_of
 from advpt.cli import common
 from advpt.data import data_root
@@ -43,8 +44,9 @@ def run(args: argparse.Namespace) -> int:
     for name, value in (("DATASET.NUM_SHOTS", args.shots), ("MODEL.WEIGHTS", args.weights), ("BANK.CHUNK", args.chunk)):
         settings |= {name: str(value)} if value else {}
     merge_overrides(cfg, [word for name, value in settings.items() for word in (name, value)])
-    # The run's weights went through OpenAI's model code: what a folder that does not name the activation means.
-    cfg.MODEL.ACTIVATION = cfg.MODEL.ACTIVATION or "quickgelu"
+    if names.parse(cfg.MODEL.BACKBONE.NAME) is None:
+        # OpenAI's model code has read the run's weights: that is what a folder that does not name the activation means
+        cfg.MODEL.ACTIVATION = cfg.MODEL.ACTIVATION or "quickgelu"
     cfg.freeze()
     trainer = build_trainer(cfg)
     trainer.load_model(str(args.folder))

@@ -94,8 +94,7 @@ def nearest_words(
     was given in the place of the backbone's own weights."""
     file = democlip.FILES.get(backbone.name)  # the other rows of its table were never trained
     only = democlip.trained_token_ids(file) if file and not own_weights else None
-    table, tokenizer = encoder.token_embedding.weight.detach(), encoder.tokenizer
-    facts = {name: words.describe(tokenizer, each, table, k, only) for name, each in contexts.items()}
+    facts = {name: words.describe(encoder.tokenizer, each, encoder.table, k, only) for name, each in contexts.items()}
     return from_json(WordFacts, facts)
 
 

@@ -23,6 +23,10 @@ class LinearClassifier(Classifier):
         """``[b, K]`` of embeddings ``[b, L]``."""
         return embeddings @ self.features.T + self.bias
 
+    def probabilities(self, embeddings: Tensor, bias: float | None = None) -> Tensor:
+        """``[b, K]``: of each class among the classes, whatever the ``bias`` of the model's own cosines."""
+        return super().probabilities(embeddings)
+
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 of weights and bias."""

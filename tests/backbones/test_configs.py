@@ -165,6 +165,8 @@ def test_towers_of_timm_are_asked_what_they_are() -> None:
     siglip = card("vit_base_patch16_siglip_224", 224, timm_pool="map", timm_proj="none")
     assert (siglip.kind, siglip.width, siglip.blocks, siglip.tokens, siglip.heads) == ("timm", 768, 12, 196, 12)
     assert siglip.pool == "map" and siglip.eps == 1e-6 and siglip.prompts
+    absent, empty = (card("vit_base_patch16_siglip_224", 224, **more) for more in ({}, {"timm_pool": ""}))
+    assert (absent.pool, empty.pool) == ("mean", "map"), "open_clip's default, timm's own"
     for name, family in (
         ("convnext_tiny", "ConvNeXt"),
         ("fastvit_mci0", "FastViT"),
@@ -173,6 +175,8 @@ def test_towers_of_timm_are_asked_what_they_are() -> None:
         ("vit_relpos_medium_patch16_cls_224", "ViT with relative positions"),
     ):
         assert (card(name, 224).family, card(name, 224).prompts) == (family, False)
+    one, other = card("convnext_tiny", 224), card("convnext_tiny_hnf", 224)
+    assert one.reading() != other.reading(), "the same tensors, another place of the last norm"
     with pytest.raises(WeightsError, match="image_size is 256, and vit_base_patch16_siglip_224 reads 224"):
         card("vit_base_patch16_siglip_224", 256)
 
@@ -204,7 +208,15 @@ def test_transformers_configurations() -> None:
     ):
         with pytest.raises(WeightsError, match=part):
             read_transformers(config, {}, "FILE")
-    for processor, part in (({"resample": 0}, "resample is 0"), ({"do_center_crop": False}, "do_center_crop is False")):
+    for processor, part in (
+        ({"resample": 0}, "resample is 0"),
+        ({"resample": [3]}, "resample is"),
+        ({"do_center_crop": False}, "do_center_crop is False"),
+        ({"do_normalize": False}, "do_normalize is False; expected true"),
+        ({"size": {"shortest_edge": 256}, "crop_size": 224}, "size is {'shortest_edge': 256}; expected 224"),
+        ({"size": {"height": 224, "width": 336}}, "expected 224, the pixels that the image tower reads"),
+        ({"size": 224, "crop_size": {"height": 196, "width": 196}}, "crop_size is"),
+    ):
         with pytest.raises(WeightsError, match=part):
             read_transformers({"model_type": "clip"}, processor, "FILE")
     both = {"size": {"height": 224, "width": 224}, "do_center_crop": False}

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advpt.backbones import democlip
+from advpt.backbones.backbone import Backbone
 from advpt.backbones.card import CLIP_MEAN, CLIP_STD
-from advpt.backbones.clip import BUILT_IN, Backbone
 from advpt.backbones.load import load_backbone
 from advpt.backbones.shim import import_clip
 from advpt.data import rendered
@@ -37,7 +37,7 @@ def demo() -> Backbone:
 
 
 def test_it_loads_and_is_small(demo: Backbone) -> None:
-    assert BUILT_IN == demo.name == "DemoCLIP"
+    assert democlip.NAME == demo.name == "DemoCLIP"
     assert democlip.WEIGHTS.stat().st_size <= 8_000_000
     image, text = demo.card.image, demo.card.text
     assert (image.size, image.tokens, text.context, text.vocabulary) == ((32, 32), 1 + 8 * 8, 77, 49408)

@@ -12,7 +12,7 @@ import torch
 
 from advpt.backbones.families import FAMILIES, family_of
 from advpt.backbones.load import find_card, load_backbone
-from advpt.errors import ConfigError
+from advpt.errors import ConfigError, WeightsError
 from advpt.settings import BackboneSettings
 from tests.helpers.open_clip import VIT, changed, write_folder
 from tests.helpers.workspace import ROOT, Workspace, results
@@ -48,6 +48,8 @@ def test_a_family_is_one_file(workspace: Workspace) -> None:
     assert torch.equal(
         one.text.encode_texts(["a"]), load_backbone(BackboneSettings("seeded:1")).text.encode_texts(["a"])
     )
+    with pytest.raises(WeightsError, match="seeded:1 has weights of its own"):
+        load_backbone(BackboneSettings("seeded:1", "file.pt"))
     workspace.run("MODEL.BACKBONE.NAME", "seeded:1", *LEFT_TO_THE_MODEL, *QUICK, trainer="CoOp")
     result = next(iter(results(workspace.output).values()))
     assert result["backbone"]["name"] == "seeded:1" and result["config"]["INPUT.SIZE"] == [16, 16]

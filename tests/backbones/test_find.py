@@ -48,6 +48,27 @@ def test_activation_and_preprocessing_belong_to_the_tag() -> None:
     assert model("open_clip:ViT-H-14/laion2b_s32b_b79k").card().image.heads == 16, "heads of 80"
 
 
+def test_every_tag_is_read_as_open_clips_table_says() -> None:
+    """Its own table has activations that its architectures contradict: the tag is right."""
+    open_clip = pytest.importorskip("open_clip")
+    read, refused = 0, set()
+    for architecture, tag in open_clip.list_pretrained():
+        try:
+            made = find_model(f"open_clip:{architecture}/{tag}")
+        except WeightsError as error:
+            assert "of transformers" in str(error) or "CoCa" in str(error)
+            refused.add(f"{architecture}/{tag}")
+            continue
+        if made is not None:  # None: OpenAI's own
+            said, pixels = open_clip.get_pretrained_cfg(architecture, tag), made.read.pixels
+            assert made.read.activation == ("quickgelu" if said.get("quick_gelu") else "gelu")
+            assert (pixels.mean, pixels.std) == (tuple(said["mean"]), tuple(said["std"]))
+            assert (pixels.interpolation, pixels.resize) == (said["interpolation"], said["resize_mode"])
+            read += 1
+    if open_clip.__version__.startswith("3.3."):
+        assert (read, len(refused)) == (165, 13)
+
+
 def test_weights_of_a_tag_are_those_of_its_repository() -> None:
     pytest.importorskip("open_clip")
     made = model("open_clip:ViT-B-32/laion2b_s34b_b79k")

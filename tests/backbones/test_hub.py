@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,10 +71,31 @@ def test_without_a_network_the_message_says_what_where_why_and_what_to_do(cache:
         "hf-hub:org/repo@v1: config.json is needed",
         str(cache / "models--org--repo"),
         "HF_HUB_OFFLINE is set",
-        'hf download org/repo --revision v1 --include "*.json" --include config.json --local-dir DIR',
+        "hf download org/repo --revision v1 --local-dir DIR",
         "MODEL.BACKBONE.NAME local-dir:DIR",
     ):
         assert part in str(error.value)
+    with pytest.raises(WeightsError) as error:
+        Repository("org/repo").fetch(hub.OPEN_CLIP_WEIGHTS)
+    for file in ('"*.json"', *hub.OPEN_CLIP_WEIGHTS):
+        assert f" --include {file}" in str(error.value)
+
+
+def test_what_huggingface_hub_warns_of_is_said_once(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn = logging.getLogger("huggingface_hub.utils").warning
+
+    def download(*args: Any, **options: Any) -> None:
+        warn("Retrying")
+        raise OSError("no route")
+
+    fake_hub(monkeypatch, download)
+    with caplog.at_level(logging.INFO), pytest.raises(WeightsError, match="no route"):
+        Repository("org/repo").fetch(["config.json"])
+    assert caplog.messages == ["hf-hub:org/repo: looking for config.json on the hub"]
+    warn("Retrying")
+    assert caplog.messages[1:] == ["Retrying"]
 
 
 def fake_hub(monkeypatch: pytest.MonkeyPatch, download: Any) -> type[Exception]:

@@ -107,6 +107,7 @@ def test_damage_and_what_is_missing_are_named(tmp_path: Path) -> None:
     settings = path.with_name("tokenizer_config.json")
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"pad_token": {"content": "<pad>"}}))
     assert TokenizerFile.read(path, settings).pad() == 0
+    assert TokenizerFile.read(write_bert(tmp_path / "bert"), None).pad() == 0, "BERT's own settings do not name it"
     path.write_text("{")
     with pytest.raises(WeightsError, match="cannot be read as a tokenizer"):
         TokenizerFile.read(path, settings)

@@ -37,6 +37,17 @@ def test_the_verb_lists_what_each_model_can_do(
         assert all(part in listed[name] for part in parts), listed[name]
 
 
+def test_a_backbones_file_says_the_activation_that_its_configuration_lacks(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    config = json.dumps({"model_cfg": VIT}).encode()
+    hub_repository(tmp_path, "chs20/fare2-clip", {"open_clip_config.json": config})
+    assert main(["backbones", "fare2_l14"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("quickgelu") == 2 and " gelu" not in shown
+
+
 def test_of_one_model_the_verb_shows_the_card(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["backbones", "laion_b32"]) == 0
     card = capsys.readouterr().out

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advpt.backbones import democlip, open_clip
@@ -16,6 +17,8 @@ from advpt.backbones.card import Card
 from advpt.backbones.clip import Architecture, backbone_of, build
 from advpt.backbones.configs import card_of, read_open_clip
 from advpt.backbones.tokenizers import Tokenizer
+from advpt.prompts.learner import PromptLearner
+from advpt.settings import ContextSettings
 from tests.helpers.open_clip import VIT, changed
 from tests.helpers.prompts import BPE
 
@@ -95,11 +98,17 @@ def make(name: str, seed: int = 0) -> Backbone:
             return backbone_of(name, democlip.load())
         if name in OPENAI:
             return backbone_of(name, shake(build(OPENAI[name])))
-    what = card(name)
+    return of_card(card(name), seed)
+
+
+def of_card(what: Card, seed: int = 0, change: Callable[[nn.Module], nn.Module] = shake) -> Backbone:
+    """A model of open_clip's classes, as it is built and then changed. Its texts are letters where they are not byte
+    pairs."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        tensors = shake(open_clip.build(what)).state_dict()
-    return open_clip.load(what, tensors, name, tokenizer=Letters(what.text) if name in SPECIALS else BPE)
+        tensors = change(open_clip.build(what)).state_dict()
+    tokenizer = BPE if what.text.tokenizer == "bpe" else Letters(what.text)
+    return open_clip.load(what, tensors, what.name, tokenizer=tokenizer)
 
 
 def pixels(backbone: Backbone, n: int = 3) -> Tensor:
@@ -182,3 +191,69 @@ def own_text(
     each += [tower.transformer.resblocks[i].register_forward_pre_hook(replace(t)) for i, t in enumerate(deep, 1)]
     with hooks(*each):
         return backbone.model.encode_text(ids)
+
+
+CLASSES = ["cat", "great_white_shark", "7-Eleven's (red)"]
+
+
+def apart(ours: Tensor, theirs: Tensor) -> float:
+    """The distance of two results, relative to the second."""
+    return float((ours - theirs).detach().norm() / theirs.detach().norm())
+
+
+def learner(
+    backbone: Backbone, *, n_ctx: int = 4, csc: bool = False, position: str = "end", depth: int = 1
+) -> PromptLearner:
+    """Prompts of :data:`CLASSES` in the text, far from where they start."""
+    settings = ContextSettings(n_ctx, csc, "", position, "fp32")
+    settings = dataclasses.replace(settings, layout="text_deep" if depth > 1 else "text", depth_text=depth)
+    made = PromptLearner(backbone.text, CLASSES, settings, torch.Generator().manual_seed(3), backbone.card)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.mul_(10)
+    return made
+
+
+def by_hooks(backbone: Backbone, prompts: PromptLearner) -> Tensor:
+    """The features of the learner's prompts, as the model's own code computes them."""
+    tokenizer, m, card = backbone.tokenizer, prompts.n_ctx, backbone.card.text
+    s, rows, places = len(card.start), [], []
+    for name in CLASSES:
+        name = name.replace("_", " ")
+        whole, alone = tokenizer.pieces(f"{name}."), len(tokenizer.pieces(name))
+        before, cut = {"end": (m, 0), "middle": (m // 2, alone), "front": (0, alone)}[prompts.position]
+        places.append([*range(s, s + before), *range(s + before + cut, s + cut + m)])
+        row = [*card.start, *[5] * before, *whole[:cut], *[5] * (m - before), *whole[cut:], card.end]
+        rows.append([*row, *[card.pad] * (card.context - len(row))])
+    context = prompts.ctx if prompts.csc else prompts.ctx.expand(len(CLASSES), -1, -1)
+    deep = getattr(prompts, "ctx_deep", ())
+    return own_text(backbone, torch.tensor(rows), context, torch.tensor(places), list(deep))
+
+
+def compare(backbone: Backbone, prompts: PromptLearner, within: Sequence[float] = (1e-5, 5e-5)) -> None:
+    """Features and gradients of the learner's prompts are those of the model's own code."""
+    ours, theirs = backbone.text(prompts().text), by_hooks(backbone, prompts)
+    assert apart(ours, theirs) <= within[0]
+    targets, parameters = torch.arange(len(CLASSES)), list(prompts.parameters())
+    gradients = [
+        torch.autograd.grad(F.cross_entropy(20 * F.normalize(f, dim=-1) @ _direction(f).T, targets), parameters)
+        for f in (ours, theirs)
+    ]
+    for one, other in zip(*gradients):
+        assert apart(one, other) <= within[1]
+
+
+def compare_images(backbone: Backbone, layers: int, n: int, images: int = 3) -> None:
+    """Features and gradients of visual prompts ``[layers, n, D]`` are those of the model's own code."""
+    x = pixels(backbone, images)
+    visual = 0.5 * torch.randn(layers, n, backbone.card.image.width or 0, generator=torch.Generator().manual_seed(n))
+    visual.requires_grad_()
+    ours, theirs = backbone.require_image().features(x, visual), own_image(backbone, x, visual)
+    assert apart(ours, theirs) <= 1e-6
+    one, other = (torch.autograd.grad(f.square().sum(), visual)[0] for f in (ours, theirs))
+    assert apart(one, other) <= 1e-5
+    assert apart(ours, backbone.require_image()(x)) > 1e-3
+
+
+def _direction(features: Tensor) -> Tensor:
+    return F.normalize(torch.randn(features.shape, generator=torch.Generator().manual_seed(4)), dim=-1)

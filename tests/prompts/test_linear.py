@@ -20,6 +20,9 @@ def test_it_is_a_linear_layer_on_embeddings_as_they_are(layer: Linear) -> None:
     embeddings = 7 * torch.randn(4, 5, generator=torch.Generator().manual_seed(1))  # of no particular length
     head = LinearClassifier(layer.weight, 100.0, layer.bias)
     torch.testing.assert_close(head.logits(embeddings), layer(embeddings))
+    assert torch.equal(head.probabilities(embeddings, -10.0), head.logits(embeddings).softmax(-1)), (
+        "SigLIP's bias is not its"
+    )
 
 
 def test_its_digest_is_of_weights_and_bias(layer: Linear) -> None:

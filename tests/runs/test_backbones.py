@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from advpt.backbones import find, hub, open_clip
+from advpt.cli import main
 from advpt.evaluation.saved_run import load_run
 from tests.helpers.open_clip import VIT, changed
 from tests.helpers.tokenizer import write_tokenizer
@@ -19,6 +20,7 @@ from tests.helpers.workspace import Workspace, results
 
 pytest.importorskip("open_clip")
 CONFIGS = {
+    "resnet": changed(VIT, vision={"layers": [1, 1, 1, 1], "width": 16, "image_size": 64, "head_width": 64}),
     "vit": changed(VIT, vision={"image_size": 16, "width": 64}),
     "convnext": changed(
         VIT,
@@ -69,12 +71,13 @@ def words(workspace: Workspace, tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("name", "trainer"),
-    [("vit", "AdvPT"), ("vit", "CoOp"), ("vit", "AdvMaPLe"), ("convnext", "AdvPT"), ("convnext", "CoOp"),
-     ("convnext", "AdvTrain"), ("siglip", "AdvPT"), ("siglip", "CoOp"), ("siglip", "CoCoOp")],
+    [*((name, trainer) for name in CONFIGS for trainer in ("AdvPT", "CoOp")), ("vit", "AdvMaPLe"), ("vit", "AdvIVLP"),
+     ("siglip", "AdvMaPLe"), ("siglip", "AdvIVLP"), ("siglip", "CoCoOp"), ("convnext", "AdvTrain")],
 )  # fmt: skip
 def test_prompts_are_tuned_and_evaluated(workspace: Workspace, words, name: str, trainer: str) -> None:
-    depths = ("TRAINER.ADVMAPLE.DEPTH_TEXT", "2", "TRAINER.ADVMAPLE.DEPTH_VISION", "2") if trainer == "AdvMaPLe" else ()
-    workspace.run(*words(name), *depths, trainer=trainer)
+    deep = trainer in ("AdvMaPLe", "AdvIVLP")
+    depths = [word for tower in ("TEXT", "VISION") for word in (f"TRAINER.{trainer.upper()}.DEPTH_{tower}", "2")]
+    workspace.run(*words(name), *(depths if deep else ()), trainer=trainer)
     result = next(iter(results(workspace.output).values()))
     reads = result["backbone"]["reads"]
     assert reads["text"]["activation"] == "gelu" and reads["text"]["causal"] == (name != "siglip")
@@ -86,17 +89,39 @@ def test_prompts_are_tuned_and_evaluated(workspace: Workspace, words, name: str,
     assert (name == "siglip") == bool((total < 0.99).any()), "SigLIP's probabilities are each by itself"
 
 
-def test_test_time_tuning_where_images_have_tokens(workspace: Workspace, words) -> None:
+@pytest.mark.parametrize("name", ("vit", "siglip"))
+def test_test_time_tuning_where_images_have_tokens(workspace: Workspace, words, name: str) -> None:
     depth = ("TRAINER.ADVVPT.DEPTH_VISION", "1", "TRAINER.TAPT.DEPTH_VISION", "1")
-    workspace.run(*words("vit"), *depth, "EVAL.ATTACKS", "()", trainer="AdvVPT")
+    workspace.run(*words(name), *depth, "EVAL.ATTACKS", "()", trainer="AdvVPT")
     how = ("TRAINER.TAPT.VIEWS", "4", "TRAINER.TAPT.RHO", "0.5", "TRAINER.TAPT.CLEAN_RUN", str(workspace.output))
     flags = ("--eval-only", "--model-dir", str(workspace.output))
     tuned = workspace.folder / "tapt"
-    workspace.run(*words("vit"), *depth, *how, trainer="TAPTV", output=tuned, flags=flags)
+    workspace.run(*words(name), *depth, *how, trainer="TAPTV", output=tuned, flags=flags)
     assert any(result["defenses"] == ["tapt"] for result in results(tuned).values())
 
 
-def test_visual_prompts_are_refused_before_any_data_are_read(workspace: Workspace, words) -> None:
-    for trainer in ("AdvMaPLe", "AdvVPT", "TAPTV"):
-        code, said = workspace.call(*words("convnext"), "DATASET.ROOT", "/nowhere", trainer=trainer)
-        assert code == 2 and "image encoder is a ConvNeXt and has none: use LAYOUT text or text_deep" in said, said
+def test_an_activation_that_no_configuration_says_is_kept_with_the_run(workspace: Workspace, words, capsys) -> None:
+    named = (*words("vit"), "TRAINER.ADVVPT.DEPTH_VISION", "1", "EVAL.ATTACKS", "()", "MODEL.ACTIVATION")
+    workspace.run(*named, "quickgelu", trainer="AdvVPT")
+    assert load_run(workspace.output).backbone.card.image.activation == "quickgelu"
+    for other in ("", "gelu"):
+        printed = workspace.call(*named, other, trainer="AdvVPT")[1]
+        assert "MODEL.ACTIVATION: the folder has 'quickgelu'" in printed, printed
+    arguments = ("--root", str(workspace.folder / "data"), "--banks", str(workspace.folder / "banks"))
+    assert main(["statistics", str(workspace.output), *arguments]) == 0, capsys.readouterr().err
+
+
+def test_statistics_of_a_run_are_made_by_a_command(workspace: Workspace, words, capsys) -> None:
+    workspace.run(*words("vit"), "TRAINER.ADVVPT.DEPTH_VISION", "1", "EVAL.ATTACKS", "()", trainer="AdvVPT")
+    arguments = ("--root", str(workspace.folder / "data"), "--banks", str(workspace.folder / "banks"))
+    assert main(["statistics", str(workspace.output), *arguments]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "family"), [("convnext", "ConvNeXt"), ("resnet", "ResNet")])
+def test_visual_prompts_are_refused_before_any_data_are_read(
+    workspace: Workspace, words, name: str, family: str
+) -> None:
+    for trainer in ("AdvMaPLe", "AdvIVLP", "AdvVPT", "TAPTV"):
+        code, printed = workspace.call(*words(name), "DATASET.ROOT", "/nowhere", trainer=trainer)
+        assert code == 2, printed
+        assert f"image encoder is a {family} and has none: use LAYOUT text or text_deep" in printed, printed

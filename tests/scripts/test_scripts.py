@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from advpt.checkpoints import load_checkpoint
 from advpt.data import imagenet
+from advpt.errors import ConfigError
 from advpt.evaluation import record as records
 from advpt.files import file_digest
 from tests.helpers.hub import COMMIT, hub_repository
-from tests.helpers.open_clip import VIT, build, changed, write_folder
+from tests.helpers.open_clip import VIT, changed, write_folder
 from tests.helpers.script_calls import plan_of, value
 from tests.helpers.waiting import wait_for
 from tests.helpers.workspace import ROOT, Workspace, write_jpeg
@@ -60,24 +60,6 @@ def test_main_finds_a_robust_model_of_the_hub_by_its_short_name(folder, tmp_path
     }  # fmt: skip
     assert result.config["INPUT.SIZE"] == [16, 16] and result.config["INPUT.INTERPOLATION"] == "bicubic"
     assert "open_clip" in records.read(next((run / "records").glob("*.json"))).observed.versions
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ("ViT-B/16", "RN50"))
-def test_main_runs_models_of_full_size_from_files(folder, tmp_path, name):
-    """Random weights in the official formats: a file for a tag of open_clip's, and a folder."""
-    open_clip = pytest.importorskip("open_clip")
-    if name == "RN50":
-        made = write_folder(tmp_path / "rn50", open_clip.get_model_config("RN50-quickgelu"))
-        file, model = "", ("MODEL.BACKBONE.NAME", f"local-dir:{made}")
-    else:
-        file, model = tmp_path / "b16.pt", ()
-        torch.save(build(open_clip.get_model_config("ViT-B-16")).state_dict(), file)
-    done = main_sh(folder, file, "OPTIM.MAX_EPOCH", "1", backbone="laion_b16", model=model, seeds="1")
-    assert (
-        done.returncode == 0
-        and "* robust_accuracy:" in (folder / "out/image_folder/AdvPT/laion_b16_allshots/seed1/log.txt").read_text()
-    ), done.stdout
 
 
 def test_main_continues_after_a_kill_says_done_and_refuses_another_configuration(folder, tiny_file, monkeypatch):
@@ -131,6 +113,15 @@ def test_missing_things_stop_main_at_once_with_the_command_that_gets_them(folder
         ["bash", str(ROOT / "scripts/advpt/main.sh"), "petz", "vit_b16"], capture_output=True, text=True, check=False
     )
     assert unknown.returncode == 2 and "there is no configs/datasets/petz.yaml" in unknown.stderr
+
+
+@pytest.mark.parametrize("script", ("main", "base_to_new"))
+def test_a_model_without_a_short_name_takes_the_recipe_of_another(tmp_path, script):
+    name = "hf-hub:chs20/tecoa2-clip"
+    with pytest.raises(ConfigError, match=rf"{script} digits laion_b16 MODEL.BACKBONE.NAME {name}$"):
+        plan_of(tmp_path, f"advpt/{script}.sh", "digits", name)
+    made, _ = plan_of(tmp_path / "more", f"advpt/{script}.sh", "digits", "laion_b16", "MODEL.BACKBONE.NAME", name)
+    assert value(made[0], "MODEL.BACKBONE.NAME") == name
 
 
 @pytest.mark.filterwarnings("ignore:.*not comparable")
