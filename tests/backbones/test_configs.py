@@ -148,6 +148,9 @@ def test_odd_values_are_read_or_refused_and_never_an_error_of_another_kind(value
     for config in ({"text_config": value}, {"projection_dim": value}, {"vision_config": {"image_size": value}}):
         with contextlib.suppress(WeightsError):
             read_transformers({"model_type": "clip", **config}, {}, "FILE")
+    for key in ("size", "crop_size", "resample", "image_mean", "image_std", "do_resize", "do_center_crop"):
+        with contextlib.suppress(WeightsError):
+            read_transformers({"model_type": "clip"}, {key: value}, "FILE")
 
 
 @needs_timm
