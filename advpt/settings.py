@@ -315,8 +315,8 @@ def plain(cfg: CfgNode) -> dict[str, Any]:
     the leaves of :mod:`advpt.additions` at their defaults."""
     settings = {name: list(value) if isinstance(value, tuple) else value for name, value in leaves(cfg)}
     kept = {name: value for name, value in settings.items() if not additions.is_as_before(name, value)}
-    if cfg.MODEL.ACTIVATION and cfg.MODEL.BACKBONE.NAME.startswith(additions.CONFIGURED):
-        kept["MODEL.ACTIVATION"] = cfg.MODEL.ACTIVATION
+    if settings.get("MODEL.ACTIVATION") and settings["MODEL.BACKBONE.NAME"].startswith(additions.CONFIGURED):
+        kept["MODEL.ACTIVATION"] = settings["MODEL.ACTIVATION"]
     return kept
 
 
