@@ -131,11 +131,10 @@ class Repository:
         hub = extras.need("huggingface_hub", f"{self}, which is not in the cache {self.cache},")
         commit = self.commit if (self.cache / "snapshots" / self.commit).is_dir() else ""
         log.info("%s: looking for %s on the hub", self, file)
+        download = hub.hf_hub_download  # imported at this moment, which sets the level of its log
         try:
             with network_timeout(), _without_warnings():
-                hub.hf_hub_download(
-                    self.name, file, revision=commit or self.revision or None, cache_dir=str(cache_root())
-                )
+                download(self.name, file, revision=commit or self.revision or None, cache_dir=str(cache_root()))
         except hub.errors.LocalEntryNotFoundError:  # no network; also an EntryNotFoundError
             raise
         except hub.errors.EntryNotFoundError:

@@ -80,7 +80,7 @@ def _load(settings: BackboneSettings, device: torch.device | str) -> Backbone:
         problem = unknown_name("backbone", name, [*clip.OFFICIAL, *democlip.FILES])
         raise WeightsError(
             f"MODEL.BACKBONE.NAME: {problem}; for other weights add MODEL.WEIGHTS FILE, or name a model of open_clip "
-            "or of the hub: docs/backbones.md"
+            "or of the hub (docs/backbones.md); short names: python -m advpt backbones"
         )
     path = clip.download(name)
     return clip.from_state(name, clip.read_state(path), str(path), device)

@@ -90,7 +90,14 @@ def test_what_huggingface_hub_warns_of_is_said_once(
         warn("Retrying")
         raise OSError("no route")
 
+    class Lazy(SimpleNamespace):
+        @property
+        def hf_hub_download(self) -> Any:
+            logging.getLogger("huggingface_hub").setLevel(logging.WARNING)
+            return download
+
     fake_hub(monkeypatch, download)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", Lazy(errors=sys.modules["huggingface_hub"].errors))
     with caplog.at_level(logging.INFO), pytest.raises(WeightsError, match="no route"):
         Repository("org/repo").fetch(["config.json"])
     assert caplog.messages == ["hf-hub:org/repo: looking for config.json on the hub"]
