@@ -315,7 +315,7 @@ def plain(cfg: CfgNode) -> dict[str, Any]:
     the leaves of :mod:`advpt.additions` at their defaults."""
     settings = {name: list(value) if isinstance(value, tuple) else value for name, value in leaves(cfg)}
     kept = {name: value for name, value in settings.items() if not additions.is_as_before(name, value)}
-    if settings.get("MODEL.ACTIVATION") and settings["MODEL.BACKBONE.NAME"].startswith(additions.CONFIGURED):
+    if settings.get("MODEL.ACTIVATION") and str(settings["MODEL.BACKBONE.NAME"]).startswith(additions.CONFIGURED):
         kept["MODEL.ACTIVATION"] = settings["MODEL.ACTIVATION"]
     return kept
 

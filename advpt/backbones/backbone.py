@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from advpt.backbones import extras
 from advpt.backbones.card import JSON, Card, ImageCard, digest_of_tower
 from advpt.backbones.text_encoder import TextEncoder
 from advpt.backbones.tokenizers import Bpe, Tokenizer
@@ -154,6 +155,12 @@ class Backbone:
         """How both towers are read, for records; None where it is as OpenAI's code reads them."""
         image, text = self.card.image.read_otherwise(), self.card.text.read_otherwise()
         return {"image": image, "text": text} if image or text else None
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The packages, of those that come with an extra, whose code the model is of."""
+        roots = {type(module).__module__.partition(".")[0] for module in self.model.modules()}
+        return tuple(sorted(roots & extras.EXTRA_OF.keys()))
 
     @property
     def folder(self) -> str:

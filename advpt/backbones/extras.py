@@ -6,7 +6,7 @@ import functools
 import importlib
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -20,9 +20,9 @@ EXTRA_OF = {
 }
 
 
-def versions() -> dict[str, str]:
-    """Versions of those that this process has imported and that numbers depend on."""
-    imported = {name: sys.modules.get(name) for name in ("open_clip", "timm", "tokenizers")}
+def versions(packages: Iterable[str] = ("open_clip", "timm", "tokenizers")) -> dict[str, str]:
+    """Versions of those of ``packages`` that this process has imported; by default of all that numbers depend on."""
+    imported = {name: sys.modules.get(name) for name in packages}
     return {name: str(getattr(module, "__version__", "")) for name, module in imported.items() if module is not None}
 
 

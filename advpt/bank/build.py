@@ -153,14 +153,15 @@ def shard_rows(n: int, chunk: int) -> list[range]:
     return [range(start, min(start + size, n)) for start in range(0, n, size)] or [range(0)]
 
 
-def environment(device: torch.device) -> dict[str, str | int]:
-    """Versions and hardware that the bits of a bank depend on besides its key."""
+def environment(device: torch.device, packages: Sequence[str]) -> dict[str, str | int]:
+    """Versions and hardware that the bits of a bank depend on besides its key. ``packages``: those that the model's
+    code is of (:attr:`~advpt.backbones.backbone.Backbone.packages`)."""
     return {
         "torch": torch.__version__,
         "processor": platform.machine(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        **extras.versions(),
+        **extras.versions(packages),
     }
 
 
@@ -172,6 +173,7 @@ class Work:
         targets: the banks to fill.
         shards: the image rows of each shard (:func:`shard_rows`).
         workers: processes that read images.
+        packages: that the code of the model is of.
     """
 
     adversarial_set: AdversarialSet
@@ -179,6 +181,7 @@ class Work:
     targets: tuple[BankTarget, ...]
     shards: tuple[range, ...]
     workers: int = 0
+    packages: tuple[str, ...] = ()
 
     @functools.cached_property
     def concurrent_chunks(self) -> ConcurrentChunks:
@@ -192,7 +195,7 @@ class Work:
     def built_with(self) -> dict[str, Any]:
         """:func:`environment` of this process, and versions of the attack's packages."""
         attack = self.attacker.attack
-        return environment(self.attacker.device) | (attack.provenance() if attack else {})
+        return environment(self.attacker.device, self.packages) | (attack.provenance() if attack else {})
 
     def fill(self, index: int, progress: Callable[[int], object]) -> None:
         """Make one shard of every bank that lacks it; ``progress(n)`` is called after every n images."""

@@ -251,7 +251,8 @@ class BankCache:
             request.algorithm.examine(request.images, self.workers)
         targets = tuple(BankTarget(each, self.folder(each), encode, defended) for each, defended in wanted)
         shards = tuple(shard_rows(len(request.images), self.chunk))
-        build_banks(Work(spec.adversarial_set, attacker, targets, shards, self.workers), self.fill)
+        work = Work(spec.adversarial_set, attacker, targets, shards, self.workers, backbone.packages)
+        build_banks(work, self.fill)
 
     def _larger(self, spec: BankSpec) -> Bank | None:
         """A finished bank that differs in its image list alone and has all requested images, with their labels and made

@@ -171,7 +171,8 @@ def build(
         if not (bool(mean.isfinite().all()) and bool(variance.isfinite().all())):
             raise BankError("statistics that are not finite; check the weights and the prompts. Nothing was written")
         store.write_tensors(folder / FILE, key, {"mean": mean, "variance": variance})
-        store.write_manifest(folder, wanted, [measured.count], environment(backbone.device), about=dict(about))
+        made_with = environment(backbone.device, backbone.packages)
+        store.write_manifest(folder, wanted, [measured.count], made_with, about=dict(about))
         log.info("bank     statistics of %d images: built %s", measured.count, key[:12])
         return Statistics(key, mean, variance, measured.count, wanted)
 

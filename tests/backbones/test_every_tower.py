@@ -142,6 +142,12 @@ def test_no_prompts_change_no_bit(with_tokens: Backbone) -> None:
         assert torch.equal(encoder.features(x, torch.zeros(2, 0, with_tokens.card.image.width)), encoder(x))
 
 
+def test_the_packages_of_a_model_are_those_of_its_code(backbone: Backbone) -> None:
+    own = {"open_clip"} if hasattr(backbone.model, "attn_mask") or hasattr(backbone.model, "text") else set()
+    timm = {"timm"} if backbone.card.image.kind == "timm" else set()
+    assert set(backbone.packages) == own | timm
+
+
 def test_what_stands_before_each_block(with_tokens: Backbone) -> None:
     card, x, states = with_tokens.card.image, pixels(with_tokens), []
     visual = torch.randn(2, 2, card.width, generator=torch.Generator().manual_seed(0))

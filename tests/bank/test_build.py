@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ import torch.nn.functional as F
 
 from advpt.bank import build as build_module
 from advpt.bank.cache import AttackRequest, BankCache
-from advpt.bank.store import open_bank
+from advpt.bank.store import MANIFEST, open_bank, read_manifest
 from advpt.errors import BankError
 from advpt.files import canonical_json
 from advpt.prompts.classifier import Classifier
@@ -28,6 +31,18 @@ def test_clean_rows_are_the_encoders_embeddings(bank_cache, pictures):
     assert torch.equal(bank.embeddings, expected)
     assert list(bank.ids) == pictures.ids and torch.equal(bank.labels, pictures.labels)
     assert not bank.columns["perturbed"].any() and (bank.columns["clean_correct"] == -1).all()
+
+
+def test_a_bank_says_the_versions_of_its_models_own_packages_alone(bank_cache, pictures, monkeypatch, tmp_path):
+    def built_with(root: Path) -> dict[str, object]:
+        dataclasses.replace(bank_cache, root=root).get(pictures)
+        (manifest,) = root.rglob(MANIFEST)
+        return read_manifest(manifest.parent)["built_with"]
+
+    monkeypatch.setitem(sys.modules, "timm", SimpleNamespace(__version__="1.0.31"))  # imported for something else
+    assert "timm" not in built_with(tmp_path / "openai")
+    monkeypatch.setattr(type(bank_cache.backbone), "packages", ("timm",))
+    assert built_with(tmp_path / "timm")["timm"] == "1.0.31"
 
 
 def test_attacked_rows_describe_the_attack(bank_cache, pictures):
