@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,7 +34,7 @@ def test_clean_rows_are_the_encoders_embeddings(bank_cache, pictures):
 
 def test_a_bank_says_the_versions_of_its_models_own_packages_alone(bank_cache, pictures, monkeypatch, tmp_path):
     def built_with(root: Path) -> dict[str, object]:
-        dataclasses.replace(bank_cache, root=root).get(pictures)
+        BankCache(root, bank_cache.backbone, lambda: bank_cache.backbone).get(pictures)
         (manifest,) = root.rglob(MANIFEST)
         return read_manifest(manifest.parent)["built_with"]
 
