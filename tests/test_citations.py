@@ -23,7 +23,8 @@ CITED = {
     "advpt/attacks/pgd.py": ["section 4.1", "equation 2"],
     "advpt/losses.py": ["equation 3", "equation 3", "equations 6 to 8", "equations 3"],
     "advpt/prompts/words.py": ["Table 5"],
-    "trainers/finetune.py": ["Figure 4", "Figure 5"],
+    "trainers/adv_train.py": ["Figure 4"],
+    "trainers/fast_at.py": ["Figure 5"],
     "trainers/linear_probe.py": ["section 5.6", "Table 4", "Table 1", "Table 4"],
 }
 NUMBERED = re.compile(

@@ -1,7 +1,7 @@
 """scripts/advpt/main.sh from the files of published models: random weights of full size, two pictures.
 
 Minutes for each of them, and up to 6 GB of memory: ``ADVPT_FULL_SIZE=1 python -m pytest -s`` with this file. Otherwise
-AdvPT alone, on two of them. Small networks of the same kinds are in tests/runs/test_backbones.py.
+AdvPT alone, on the quickest. Small networks of the same kinds are in tests/runs/test_backbones.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.helpers.published import PUBLISHED, Published
 from tests.helpers.workspace import ROOT, write_jpeg
 
 ALL = bool(os.environ.get("ADVPT_FULL_SIZE"))
-SHORT = ("ViT-B/16, a training checkpoint", "ResNet")
+SHORT = ("ResNet",)
 QUICK = ("OPTIM.MAX_EPOCH", "2", "DATALOADER.NUM_WORKERS", "0", "DATALOADER.TRAIN_X.BATCH_SIZE", "2",
          "BANK.ATTACK", "pgd1-fkl@4")  # fmt: skip
 ATTACKS = ("EVAL.ATTACKS", "('pgd1-ce@4:transfer','pgd1-ce@4:adaptive')")
@@ -84,8 +84,8 @@ def test_a_published_model_is_tuned_and_evaluated(runs: Runs) -> None:
     where = ["--root", runs.environment["DATA"], "--dataset-config-file", "configs/datasets/image_folder.yaml",
              "--config-file", yaml, "--output-dir", str(runs.of("TAPTVLI"))]  # fmt: skip
     weights = ["MODEL.WEIGHTS", runs.environment["WEIGHTS"]] if "WEIGHTS" in runs.environment else []
-    how = ["TRAINER.TAPT.VIEWS", "4", "TRAINER.TAPT.RHO", "0.5", "TRAINER.TAPT.CLEAN_RUN", str(runs.of("AdvIVLP"))]
-    words = [sys.executable, *tuned, *where, *how, *weights, "EVAL.ATTACKS", "('pgd1-ce@4:static',)"]
+    views = ["TRAINER.TAPT.VIEWS", "4", "TRAINER.TAPT.RHO", "0.5", "TRAINER.TAPT.CLEAN_RUN", str(runs.of("AdvIVLP"))]
+    words = [sys.executable, *tuned, *where, *views, *weights, "EVAL.ATTACKS", "('pgd1-ce@4:static',)"]
     assert runs.call("TAPTVLI", words).endswith("exit 0")
     made = [records.read(path).result for path in (runs.of("TAPTVLI") / "records").glob("*.json")]
     assert any(list(result.defenses) == ["tapt"] for result in made)
