@@ -167,12 +167,7 @@ class CLIPTrainer(TrainerX):
 
     def check_cfg(self, cfg: Any) -> None:
         """Every setting is read before anything is loaded; mistakes raise ConfigError."""
-        for node, where in (*((node, cfg.TRAINER) for node in self.nodes()), ("BANK", cfg), ("EVAL", cfg)):
-            if node not in where:
-                raise ConfigError(
-                    f"{type(self).__name__} has no settings: the configuration lacks {node}. In train.py, call "
-                    "trainers.advpt.extend_cfg(cfg) at the end of extend_cfg, where all trainers are imported"
-                )
+        require_nodes(type(self).__name__, cfg, self.nodes())
         settle(cfg)
         require_ranges(cfg, self.nodes())
         self.options = self.settings.from_cfg(cfg)
@@ -328,12 +323,7 @@ class CLIPTrainer(TrainerX):
             self.backbone = self.bank_cache.load()
             self.bank_cache = dataclasses.replace(self.bank_cache, backbone=self.backbone)
             self.encoder = self.backbone.text
-        if self.backbone.card.image.resize == "squash":
-            warnings.warn(
-                f"the host's loaders crop images, and {self.backbone.name} was trained on whole ones: their test loop "
-                "measures less than the results here, which do not use those loaders",
-                stacklevel=2,
-            )
+        warn_of_crops(self.backbone)
         classifier = self.classifier()
         encode = with_visual_prompts(self.backbone.require_image(), classifier.visual)
         return classifier.logits(encode(to_pixels(images, self.cfg)))
@@ -694,6 +684,26 @@ class AdvPT(PromptTrainer):
 def bank_loader(bank: Bank, cfg: Any, seed: int) -> BankLoader:
     """Batches of a bank in the way Dassl's training loaders make them."""
     return BankLoader(bank, batch_size=cfg.DATALOADER.TRAIN_X.BATCH_SIZE, seed=seed)
+
+
+def require_nodes(trainer: str, cfg: Any, nodes: Sequence[str]) -> None:
+    """Refuse a configuration without the nodes of a trainer's settings; the ConfigError says how they get there."""
+    for node, where in (*((node, cfg.TRAINER) for node in nodes), ("BANK", cfg), ("EVAL", cfg)):
+        if node not in where:
+            raise ConfigError(
+                f"{trainer} has no settings: the configuration lacks {node}. In train.py, call "
+                "trainers.advpt.extend_cfg(cfg) at the end of extend_cfg, where all trainers are imported"
+            )
+
+
+def warn_of_crops(backbone: Backbone) -> None:
+    """A warning where the host's loaders, which crop, feed a model that was trained on whole images."""
+    if backbone.card.image.resize == "squash":
+        warnings.warn(
+            f"the host's loaders crop images, and {backbone.name} was trained on whole ones: their test loop measures "
+            "less than the results here, which do not use those loaders",
+            stacklevel=3,
+        )
 
 
 def to_pixels(images: Tensor, cfg: Any) -> Tensor:

@@ -43,7 +43,7 @@ class ImageCard:
         pool: what the feature is made of: ``class`` (a token), ``mean`` (of all patches), ``map`` (a query that
             attends), ``attention`` (a ResNet's), or timm's word for it.
         norm_last: whether the last norm comes behind the pooling.
-        module: timm's name of the tower, which stands for all that is not said here.
+        module: timm's name of the tower, which stands for all that the card leaves out.
     """
 
     size: tuple[int, int]

@@ -292,8 +292,16 @@ def read_transformers(config: Config, pixels: Config, where: str) -> Read:
             "head_width": vision.whole("hidden_size", 768) // vision.whole("num_attention_heads", 12),
         },
     }
-    size = model["vision_cfg"]["image_size"]
-    processor = _Reader(pixels, f"{where}: preprocessor_config.json", pixels)
+    activation = cards.QUICKGELU if model["quick_gelu"] else cards.GELU
+    processor = f"{where}: preprocessor_config.json"
+    return Read(
+        model=model, activation=activation, pixels=_pixels(pixels, model["vision_cfg"]["image_size"], processor)
+    )
+
+
+def _pixels(pixels: Config, size: int, where: str) -> Pixels:
+    """What a ``preprocessor_config.json`` says of images, for a tower that reads ``size`` pixels."""
+    processor = _Reader(pixels, where, pixels)
     filters = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
     resample = pixels.get("resample", 3)
     if not isinstance(resample, int) or resample not in filters:
@@ -309,17 +317,13 @@ def read_transformers(config: Config, pixels: Config, where: str) -> Read:
             raise processor.wrong(name, "true")
     if not squash and not processor.flag("do_center_crop", True):
         raise processor.wrong("do_center_crop", "true, or a size with height and width: only square images are read")
-    return Read(
-        model=model,
-        activation=cards.QUICKGELU if model["quick_gelu"] else cards.GELU,
-        pixels=Pixels(
-            (size, size),
-            mean=processor.three("image_mean", cards.CLIP_MEAN),
-            std=processor.three("image_std", cards.CLIP_STD, 1e-3),
-            interpolation=filters[resample],
-            resize="squash" if squash else "shortest",
-            defaults=tuple(name for name in ("image_mean", "image_std", "resample") if name not in pixels),
-        ),
+    return Pixels(
+        (size, size),
+        mean=processor.three("image_mean", cards.CLIP_MEAN),
+        std=processor.three("image_std", cards.CLIP_STD, 1e-3),
+        interpolation=filters[resample],
+        resize="squash" if squash else "shortest",
+        defaults=tuple(name for name in ("image_mean", "image_std", "resample") if name not in pixels),
     )
 
 

@@ -1,7 +1,7 @@
 """The tokenizer in a ``tokenizer.json``, through the package ``tokenizers``: SigLIP's, CLIPA's.
 
 No code of a repository is run, as transformers' ``AutoTokenizer`` could. Which ids stand around a text is read from the
-file and its settings; how a text is cleaned is said by the model's configuration.
+file and its settings; how a text is cleaned stands in the model's configuration.
 """
 
 from __future__ import annotations
