@@ -179,10 +179,10 @@ def problems(folder: Path) -> list[str]:
     """Why a run is not complete: one sentence for each thing that is missing or unsound; empty for a complete run."""
     try:
         done = read_json(folder / DONE, RecordError)
-        listed = dict(done["records"])
     except RecordError:
         return [f"{folder} is not finished"]
-    except (KeyError, TypeError, ValueError):
+    listed = done.get("records") if isinstance(done, dict) else None
+    if not isinstance(listed, dict):
         return [f"{folder / DONE} is not what a finished run leaves; run it again"]
     sentences = [] if listed else [f"{folder} finished without a record"]
     for name, written in listed.items():

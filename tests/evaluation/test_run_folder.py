@@ -108,3 +108,13 @@ def test_a_title_is_a_name_and_no_part_of_a_run(run, tmp_path):
     run_folder.claim(run, configuration("DATASET.TITLE", "one"), lists(tmp_path / "a"))
     do_something(run)
     run_folder.claim(run, configuration("DATASET.TITLE", "two"), lists(tmp_path / "a"))
+
+
+@pytest.mark.parametrize(
+    "text", ("[]", "{}", '{"records": [[false, 1]]}', '{"records": [["a", 1]]}', '{"records": 1}', "1")
+)
+def test_what_no_finished_run_leaves_is_named_and_the_run_is_not_done(tmp_path, text):
+    (tmp_path / run_folder.DONE).write_text(text)
+    (sentence,) = run_folder.problems(tmp_path)
+    assert sentence == f"{tmp_path / run_folder.DONE} is not what a finished run leaves; run it again"
+    assert not run_folder.is_done(tmp_path, configuration())
