@@ -6,21 +6,37 @@ NumPy's numbers and for the schedulers and optimizers that every CoOp run with w
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
 
 from advpt.errors import WeightsError, first_words
 from advpt.files import file_digest
+from advpt.signals import defer_signals
 
 WRAPPERS = ("state_dict", "model")  # names under which training code puts a state dict
+
+
+@contextlib.contextmanager
+def open_safetensors(path: Path) -> Iterator[Any]:
+    """A file of safetensors, as ``safe_open`` gives it. A stop waits until it is closed: safetensors would take the
+    exception of a signal for damage of the file."""
+    with defer_signals(), safe_open(path, framework="pt") as file:
+        yield file
+
+
+def load_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file of safetensors, by name."""
+    with open_safetensors(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
 
 
 class Opaque:
@@ -131,7 +147,7 @@ def read_state_dict(path: Path, expected: str, wrappers: Sequence[str] = WRAPPER
         WeightsError: the file is damaged, holds pickled objects or no tensors.
     """
     try:
-        content = load_file(path) if path.suffix == ".safetensors" else _load(path)
+        content = load_safetensors(path) if path.suffix == ".safetensors" else _load(path)
     except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
         if pickled := pickled_class(error):
             raise WeightsError(

@@ -8,6 +8,7 @@ import io
 import operator
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import zipfile
@@ -18,11 +19,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from advpt.checkpoints import Opaque, is_torchscript, load_checkpoint, read_state_dict
+from advpt import checkpoints
+from advpt.checkpoints import Opaque, is_torchscript, load_checkpoint, load_safetensors, read_state_dict
 from advpt.errors import WeightsError
+from advpt.signals import Terminated, stoppable
 
 pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 
@@ -321,3 +325,35 @@ def test_files_without_a_state_dict_say_what_was_expected(tmp_path: Path) -> Non
     torch.save(nn.Linear(1, 1), tmp_path / "w.pt")
     with pytest.raises(WeightsError, match=r"holds a pickled object of torch\.nn\.modules\.linear\.Linear"):
         read_state_dict(tmp_path / "w.pt", "CLIP weights")
+
+
+@pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGINT))
+def test_a_stop_while_safetensors_are_read_waits_and_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    class Interrupted:
+        """A file whose reader takes the exception of a signal for damage, as safetensors' own does."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self.closed = False
+
+        def __enter__(self) -> Interrupted:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            self.closed = True
+
+        def keys(self) -> list[str]:
+            return ["a"]
+
+        def get_tensor(self, name: str) -> Tensor:
+            try:
+                os.kill(os.getpid(), number)
+                return torch.zeros(1)
+            except KeyboardInterrupt as error:
+                raise SafetensorError("could not determine the shape") from error
+
+    monkeypatch.setattr(checkpoints, "safe_open", Interrupted)
+    with pytest.raises(KeyboardInterrupt) as stop, stoppable():
+        load_safetensors(tmp_path / "any.safetensors")
+    assert isinstance(stop.value, Terminated) == (number == signal.SIGTERM)

@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from advpt.backbones import democlip
 from advpt.backbones.backbone import Backbone
 from advpt.backbones.card import GELU, HEAD_WIDTH, QUICKGELU, Card, ImageCard, openai_text
 from advpt.backbones.shim import import_clip
-from advpt.checkpoints import is_torchscript, read_state_dict, unreadable
+from advpt.checkpoints import is_torchscript, open_safetensors, read_state_dict, unreadable
 from advpt.errors import WeightsError
 from advpt.files import file_digest, network_timeout
 
@@ -246,7 +245,7 @@ def read_weights(path: Path, *, trust_archive: bool = False) -> tuple[dict[str, 
     else:
         state = read_state_dict(path, FILE_LABEL)
         if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
+            with open_safetensors(path) as file:
                 activation = (file.metadata() or {}).get("activation", "").lower()
     return {k: v for k, v in state.items() if k not in ("input_resolution", "context_length", "vocab_size")}, activation
 

@@ -27,13 +27,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from advpt.backbones.card import CLIP_MEAN, CLIP_STD
 from advpt.backbones.shim import import_clip
+from advpt.checkpoints import open_safetensors
 from advpt.data import rendered
 from advpt.errors import ConfigError, WeightsError
 
@@ -75,7 +76,7 @@ def load(path: Path = WEIGHTS) -> nn.Module:
     if not path.is_file():
         raise WeightsError(f"DemoCLIP's weights are missing at {path}; they ship with the project: install it again")
     try:
-        with safe_open(path, framework="pt") as file:
+        with open_safetensors(path) as file:
             about = json.loads((file.metadata() or {}).get("democlip", "{}"))
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError) as error:
@@ -95,7 +96,7 @@ def load(path: Path = WEIGHTS) -> nn.Module:
 
 def trained_token_ids(path: Path = WEIGHTS) -> list[int]:
     """Ids of the tokens that occurred in pre-training (nearest words search only these)."""
-    with safe_open(path, framework="pt") as file:
+    with open_safetensors(path) as file:
         return file.get_tensor("token_ids").tolist()
 
 

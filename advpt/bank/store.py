@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
 from advpt.bank.spec import FORMAT, differences
+from advpt.checkpoints import open_safetensors
 from advpt.errors import BankError, BankMismatchError, shown
 from advpt.files import atomic_path, digest, file_digest, read_json, tensor_digest, write_json
 from advpt.schema import FieldError, Json, from_json
@@ -105,7 +106,7 @@ def read_tensors(path: Path, key: str, again: str) -> tuple[dict[str, Tensor], s
         BankError: missing, damaged, or from another bank.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with open_safetensors(path) as file:
             about = json.loads((file.metadata() or {}).get("bank", "{}"))
             about = about if isinstance(about, dict) else {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from advpt.checkpoints import open_safetensors
 from advpt.defenses.weights import WeightFile
 from advpt.errors import DefenseError, WeightsError
 
@@ -172,7 +173,7 @@ def save(model: nn.Module, config: Mapping[str, Any], path: Path) -> None:
 
 def _config_of(path: Path) -> dict[str, Any]:
     try:
-        with safe_open(path, framework="pt") as file:
+        with open_safetensors(path) as file:
             return dict(json.loads((file.metadata() or {})[CONFIG]))
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise WeightsError(

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from advpt.checkpoints import load_safetensors
 from advpt.errors import DataError, WeightsError
 from advpt.files import atomic_path
 from advpt.prompts.linear import LinearClassifier
@@ -59,7 +60,7 @@ def load(path: Path, classes: int, width: int) -> Probe:
         WeightsError: damaged, or of another shape.
     """
     try:
-        saved = load_file(path)
+        saved = load_safetensors(path)
         probe = Probe(saved["weight"], saved["bias"], float(saved["c"]), True)
     except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as error:
         raise WeightsError(f"{path} is not a linear probe, or damaged ({error}); train it again") from error
