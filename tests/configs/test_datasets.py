@@ -9,6 +9,7 @@ import yaml
 from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 
+import datasets  # noqa: F401 - registers the data sets
 from advpt.data import catalog
 
 FOLDER = Path(__file__).parents[2] / "configs" / "datasets"
