@@ -8,6 +8,7 @@ import io
 import operator
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -357,3 +358,9 @@ def test_a_stop_while_safetensors_are_read_waits_and_is_no_damage(
     with pytest.raises(KeyboardInterrupt) as stop, stoppable():
         load_safetensors(tmp_path / "any.safetensors")
     assert isinstance(stop.value, Terminated) == (number == signal.SIGTERM)
+
+
+def test_no_other_module_opens_safetensors_itself() -> None:
+    product = Path(checkpoints.__file__).parent
+    opening = {path.name for path in product.rglob("*.py") if re.search(r"\b(safe_open|load_file)\b", path.read_text())}
+    assert opening == {"checkpoints.py"}

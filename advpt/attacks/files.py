@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from advpt.attacks.base import ATTACKS, TOLERANCE, Attack, Forward
 from advpt.attacks.noise import SampleNoise
 from advpt.attacks.objectives import NONE
-from advpt.checkpoints import is_torchscript
+from advpt.checkpoints import is_torchscript, open_safetensors
 from advpt.data import listing
 from advpt.data.images import ImageSet, read_rgb
 from advpt.errors import AttackError
@@ -224,7 +224,7 @@ def _beside(path: Path) -> list[str]:
 
 
 def _from_safetensors(path: Path) -> tuple[Any, Any]:
-    with safe_open(path, framework="pt") as file:
+    with open_safetensors(path) as file:
         ids = (file.metadata() or {}).get("ids")
         return file.get_tensor("images"), json.loads(ids) if ids is not None else None
 

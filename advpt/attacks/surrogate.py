@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from advpt.checkpoints import read_state_dict
+from advpt.checkpoints import load_safetensors, read_state_dict
 from advpt.data.images import ImageSet
 from advpt.errors import AttackError, ConfigError, WeightsError
 from advpt.files import atomic_path, digest, file_digest, network_timeout, tensor_digest
@@ -215,7 +215,7 @@ def read_or_make(folder: Path, key_fields: dict[str, Any], make: Callable[[], di
         with atomic_path(path) as partial:
             save_file(state, partial)
     try:
-        return load_file(path)
+        return load_safetensors(path)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is damaged ({error}); delete it, and it is made again") from error
 
