@@ -26,7 +26,7 @@ from advpt.attacks.surrogate import Surrogate
 from advpt.backbones import extras
 from advpt.backbones.precision import tf32
 from advpt.bank.concurrent import MAX_CONCURRENT, ConcurrentChunks
-from advpt.bank.defended_input import UNDEFENDED, AdaptiveTarget, DefendedInput, Encode
+from advpt.bank.defended_input import UNDEFENDED, AdaptiveTarget, CachedForward, DefendedInput, Encode
 from advpt.bank.spec import AdversarialSet, BankSpec
 from advpt.bank.store import MANIFEST, shard_is_sound, shard_name, write_manifest, write_shard
 from advpt.data.images import ImageBatch
@@ -54,31 +54,10 @@ class BankTarget:
             pixels: ``[b, 3, h, w]``, attacked or clean.
             encode: in place of the target's own encoder.
         """
-        defended = self.input(pixels, ids)
+        defended, encode = self.input(pixels, ids), encode or self.encode
         if self.input.reader is not None:
-            return self.input.reader(defended, ids, self.spec.adversarial_set.attack is None).float().cpu()
-        return (encode or self.encode)(defended).float().cpu()
-
-
-class CachedForward:
-    """An encoder that caches its last pass without gradients: attacks begin with the pass that gives ``clean_correct``,
-    and end with the one that the bank needs."""
-
-    def __init__(self, encode: Encode) -> None:
-        self.encode = encode
-        self._last: tuple[Tensor, int, Tensor] | None = None
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
-            return self.encode(pixels)
-        if self._last is not None:
-            before, version, output = self._last
-            if before._version == version and torch.equal(before, pixels):  # not written into since
-                return output
-            self._last = None
-        output = self.encode(pixels)
-        self._last = pixels, pixels._version, output
-        return output
+            return self.input.reader(defended, ids, self.spec.adversarial_set.attack is None, encode).float().cpu()
+        return encode(defended).float().cpu()
 
 
 @dataclass(frozen=True)
@@ -270,10 +249,10 @@ def _compute(index: int, work: Work, targets: Sequence[BankTarget], progress: Ca
         first, batch = item
         names, encode = ids[first : first + len(batch.labels)], CachedForward(attacker.encode)
         pixels, facts = dataclasses.replace(attacker, encode=encode)(batch, names, work.adversarial_set.seed or 0)
+        other = CachedForward(targets[0].encode)  # all targets have one encoder
         with torch.no_grad():
             embedded = [
-                target.embed(pixels, names, encode if target.encode is attacker.encode else target.encode)
-                for target in targets
+                target.embed(pixels, names, encode if target.encode is attacker.encode else other) for target in targets
             ]
         row = torch.arange(rows.start + first, rows.start + first + len(names))
         return embedded, facts | {"label": batch.labels, "row": row, "file_hash": batch.file_hash}

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from advpt.attacks.noise import SampleNoise, as_noise
 from advpt.errors import DefenseError
+from advpt.options import Option
 from advpt.registry import Registry
 
-Option = bool | int | float | str
 OWN, STRAIGHT = "own", "straight through"
 
 

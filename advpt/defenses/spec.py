@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import torch
 
-from advpt.defenses.base import DEFENSES, Defense, Option
+from advpt.defenses.base import DEFENSES, Defense
 from advpt.defenses.chain import Chain
-from advpt.errors import ConfigError, DefenseError, unknown_name
+from advpt.errors import ConfigError, DefenseError
+from advpt.options import Option, parse_options, write_options
 
 EXAMPLES = "rescale, super:mustafa, super:advpt/sigma=0.05+rescale, diffpure:ddpm/t=75"
 
@@ -30,13 +31,12 @@ class Stage:
     def __str__(self) -> str:
         """The shortest text with this meaning: only options that differ from the profile's."""
         defaults = DEFENSES.get(self.name).profiles[self.profile]
-        changed = [f"{k}={v}" for k, v in self.options if v != defaults[k]]
-        return "/".join([f"{self.name}:{self.profile}", *changed])
+        return write_options(self.name, self.profile, {k: v for k, v in self.options if v != defaults[k]})
 
     @property
     def expanded(self) -> str:
         """Every option written out; parsing it gives the same stage back."""
-        return "/".join([f"{self.name}:{self.profile}", *(f"{k}={v}" for k, v in self.options)])
+        return write_options(self.name, self.profile, dict(self.options))
 
     def require(self) -> None:
         """Check that files and packages are there. Raises WeightsError or DefenseError."""
@@ -96,30 +96,11 @@ def parse_all(texts: Sequence[str]) -> list[DefenseSpec]:
 
 
 def _stage(text: str) -> Stage:
-    head, *words = text.split("/")
-    name, _, profile = head.partition(":")
+    name = text.split("/")[0].partition(":")[0]
     kind = DEFENSES.get(name)
-    profile = profile or next(iter(kind.profiles))
-    if profile not in kind.profiles:
-        raise ConfigError(f"defense {text!r}: {unknown_name('profile', profile, kind.profiles)}")
-    options = dict(kind.profiles[profile])
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or key not in options:
-            raise ConfigError(f"defense {text!r}: {unknown_name('option', key, options)}; write OPTION=VALUE")
-        options[key] = _value(text, key, value, options[key])
+    profile, options = parse_options("defense", text, kind.profiles)
     try:
         kind.check(options)
     except DefenseError as error:
         raise ConfigError(f"defense {text!r}: {error}") from None
     return Stage(name, profile, tuple(options.items()))
-
-
-def _value(text: str, key: str, value: str, like: Option) -> Option:
-    try:
-        if isinstance(like, bool):
-            return {"true": True, "false": False, "1": True, "0": False}[value.lower()]
-        return type(like)(value)
-    except (ValueError, KeyError):
-        kind = {bool: "True or False", int: "a whole number", float: "a number"}[type(like)]
-        raise ConfigError(f"defense {text!r}: {key} is {value!r}; expected {kind}, for instance {like}") from None

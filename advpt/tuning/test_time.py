@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -199,12 +199,15 @@ class Tuner:
         """Whether the prompts start anew for every image."""
         return self.config.reset_every == 1 or not self.config.steps
 
-    def __call__(self, pixels: Tensor, ids: Sequence[str], clean: bool = False) -> Tensor:
+    def __call__(
+        self, pixels: Tensor, ids: Sequence[str], clean: bool = False, encode: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
         """Logits ``[b, K]`` of ``pixels [b, 3, h, w]`` under prompts tuned on each. Images in the order of ``ids`` form
         chains of ``reset_every``, whose prompts go on from image to image; a batch of chains is tuned together.
 
         Args:
             clean: the pixels are those of the image files.
+            encode: not used: the encoder must take prompts of each image's own.
         """
         if not self.config.steps:
             return self.untuned(pixels)

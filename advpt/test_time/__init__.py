@@ -1,0 +1,7 @@
+"""Defenses at test time, without training, behind one interface: each classifies images in the place of the plain
+classifier."""
+
+from advpt.test_time.base import TEST_TIME
+from advpt.test_time.spec import parse, parse_all
+
+__all__ = ["TEST_TIME", "parse", "parse_all"]
