@@ -26,7 +26,7 @@ from advpt.errors import ConfigError, unknown_name
 from advpt.files import read_text
 
 PROFILES = ("sound", "released", "paper")
-PROTOCOLS = ("transfer", "transfer-all", "static", "tuned", "adaptive")
+PROTOCOLS = ("transfer", "transfer-all", "static", "pseudo", "tuned", "adaptive")
 POSITIONS = ("end", "middle", "front")
 PRECISIONS = ("fp32", "amp", "fp16")
 LAYOUTS = ("text", "text_deep", "visual", "independent", "t2v", "v2t")
@@ -808,6 +808,9 @@ class EvalSettings(Settings):
     protocols: tuple[str, ...] = setting(("transfer",), "what attackers know, where an attack names no protocol",
                                          allowed=PROTOCOLS)  # fmt: skip
     defenses: tuple[str, ...] = setting((), "chains of defenses, each measured in turn")
+    test_time: tuple[str, ...] = setting((), "defenses at test time, each measured in turn", added=True)
+    adaptive_subset: int = setting(0, "images for pseudo and adaptive; 0: all", allowed=FROM_0, added=True)
+    queries: int = setting(1000, "queries of Square", allowed=FROM_1, added=True)
     subset: int = setting(0, "images of the split, always the same ones; 0: all", allowed=FROM_0)
     seed: int = setting(0, "seed of attacks and defenses")
     defense_seeds: int = setting(3, "draws of a random defense that are averaged", allowed=FROM_1)

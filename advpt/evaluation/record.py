@@ -112,6 +112,25 @@ class SurrogateFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttackPart:
+    """One attack of an adaptive row: how many images it left right, of ``n`` that it attacked (all, or those that were
+    still right).
+
+    Args:
+        name: ``static``, or like ``frozen delta, ce, random``. attack: its short form. bank: key of its images.
+        gradient_norm: norm of its gradient over the plain model's, None where there is none.
+    """
+
+    name: str
+    accuracy: float
+    n: int
+    correct: int
+    attack: str = ""
+    bank: str | None = optional()
+    gradient_norm: float | None = optional()
+
+
+@dataclass(frozen=True, kw_only=True)
 class RobustAccuracy(CleanAccuracy):
     """On attacked images.
 
@@ -127,6 +146,7 @@ class RobustAccuracy(CleanAccuracy):
     largest_linf: float | None = optional()
     stages: Mapping[str, int] | None = optional()
     surrogate: SurrogateFacts | None = optional()
+    parts: tuple[AttackPart, ...] = optional(())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,6 +310,8 @@ class Result(RunFacts):
     attack: AttackFacts | None = None
     robust: RobustAccuracy | None = None
     note: str = ""
+    flags: tuple[str, ...] = optional(())
+    cost: Mapping[str, float] | None = optional()
 
     def __post_init__(self) -> None:
         if (self.robust is None) != (self.attack is None):
@@ -355,6 +377,7 @@ class Observed:
     revision: str | None = optional()
     files: str | None = optional()
     read_from: Mapping[str, Json] | None = optional()
+    milliseconds: float | None = optional()
     training: TrainingTimes | None = optional()
     prepared_data: Mapping[str, Json] | None = optional()
     details: Mapping[str, Json] = other_names()
