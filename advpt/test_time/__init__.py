@@ -2,6 +2,7 @@
 classifier."""
 
 from advpt.test_time import clipure as clipure  # each of these registers its defenses
+from advpt.test_time import dbd as dbd
 from advpt.test_time.base import TEST_TIME
 from advpt.test_time.spec import parse, parse_all
 

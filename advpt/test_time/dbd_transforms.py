@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -87,21 +87,18 @@ def _padded(pixels: Tensor) -> Tensor:
     return F.pad(pixels, [SIDE // 2] * 4, mode="reflect")
 
 
+def _without_draws(function: Callable[[Tensor], Tensor]) -> Transform:
+    return lambda pixels, draws: function(pixels)
+
+
 def _table() -> dict[str, Transform]:
-    table: dict[str, Transform] = {}
-    for i in range(CROPS):
-        table[f"crop {i}"] = lambda pixels, draws, i=i: crop(pixels, draws, i)
-    for rounding in (torch.floor, torch.round, torch.ceil):
-        table[f"{BITS} bits, {rounding.__name__}"] = lambda pixels, _, r=rounding: fewer_bits(pixels, r)
+    table: dict[str, Transform] = {f"crop {i}": partial(crop, number=i) for i in range(CROPS)}
+    for name, rounding in (("floor", torch.floor), ("round", torch.round), ("ceil", torch.ceil)):
+        table[f"{BITS} bits, {name}"] = _without_draws(partial(fewer_bits, rounding=rounding))
     for quality in (50, 60, 75):
-        table[f"jpeg {quality}"] = lambda pixels, _, quality=quality: jpeg(pixels, quality)
-    for i in range(NOISES):
-        table[f"noise {i}"] = lambda pixels, draws, i=i: noisy(pixels, draws, i)
-    return table | {
-        "median": lambda pixels, _: median(pixels),
-        "mean": lambda pixels, _: mean(pixels),
-        "gaussian": lambda pixels, _: gaussian(pixels),
-    }
+        table[f"jpeg {quality}"] = _without_draws(partial(jpeg, quality=quality))
+    table |= {f"noise {i}": partial(noisy, number=i) for i in range(NOISES)}
+    return table | {function.__name__: _without_draws(function) for function in (median, mean, gaussian)}
 
 
 TRANSFORMS = _table()  # by name; an image's own pixels come on top
