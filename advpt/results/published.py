@@ -32,7 +32,7 @@ DATASETS = {
 @dataclass(frozen=True, order=True)
 class PaperCell:
     """Where a number stands in a paper. ``table``: 1 to 4, ``shift``, ``tapt 1`` or ``tapt 2``, or of defenses at test
-    time as :func:`test_time_cell` has it; the others as there."""
+    time as :func:`defense_cell` has it; the others as there."""
 
     table: str
     backbone: str
@@ -56,7 +56,7 @@ def _rows(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_time_cell(source: str, backbone: str, dataset: str, method: str, attack: str = "", eps: str = "") -> PaperCell:
+def defense_cell(source: str, backbone: str, dataset: str, method: str, attack: str = "", eps: str = "") -> PaperCell:
     """Where a number of a defense at test time stands.
 
     Args:
@@ -76,8 +76,8 @@ def _test_time_numbers() -> dict[PaperCell, float]:
         # Rows of one source differ in the attacker, too, where one of them knows the defense.
         knows = "" if r["attacker"] == UNAWARE else f", {r['attacker']}"
         if r["clean"]:
-            made[test_time_cell(*about)] = float(r["clean"])
-        made[test_time_cell(*about, r["attack"] + knows, r["eps_255"])] = float(r["robust"])
+            made[defense_cell(*about)] = float(r["clean"])
+        made[defense_cell(*about, r["attack"] + knows, r["eps_255"])] = float(r["robust"])
     return made
 
 

@@ -54,7 +54,7 @@ class Row:
         """The static images among those that the adaptive attack has."""
         part = next((each for each in self.parts if each.name == STATIC), None)
         if part is None:
-            return Value(self.states.get("adaptive", NO_CELL))
+            return Value(NO_CELL if "adaptive" in self.records else self.states["adaptive"])
         return Value("value", Runs({self.seed: part.accuracy}, {}, part.n, trained=False))
 
     @property

@@ -17,7 +17,7 @@ from advpt.jobs.methods import ZEROSHOT
 from advpt.jobs.recipes import quoted
 from advpt.jobs.setup import TestTimeBudget
 from advpt.results.exhibit import DefenseRow, DefenseTable, Exhibit, PartTable
-from advpt.results.published import PaperCell, test_time_cell
+from advpt.results.published import PaperCell, defense_cell
 from advpt.test_time import parse as parse_test_time
 
 PROTOCOLS = ("static", "pseudo", "adaptive")
@@ -70,4 +70,4 @@ def _published(
     if not method or not source:
         return None, None
     about = (source, b.setup.column(backbone), b.setup.column(dataset), method)
-    return test_time_cell(*about), test_time_cell(*about, budget.published, f"{parse_attack(budget.attack).eps:g}")
+    return defense_cell(*about), defense_cell(*about, budget.published, f"{parse_attack(budget.attack).eps:g}")
