@@ -1,6 +1,9 @@
 """Defenses at test time, without training, behind one interface: each classifies images in the place of the plain
 classifier."""
 
+from advpt.test_time import prompt_tuning as prompt_tuning
+from advpt.test_time import rtpt as rtpt
+from advpt.test_time import sstpt as sstpt
 from advpt.test_time.base import TEST_TIME
 from advpt.test_time.spec import parse, parse_all
 
