@@ -160,4 +160,4 @@ class MTA(MultiView):
         """Through all rounds, bandwidths and affinities included."""
         numbers = ("lambda_y", "lambda_q", "neighbours", "rounds", "inner")
         values = {name: getattr(self.settings, name) for name in numbers}
-        return (self.through_views("unrolled", self.combine, **values, rule=self.version),)
+        return (self.through_views("unrolled", self.combine, algorithm=self.version, **values),)
