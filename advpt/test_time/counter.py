@@ -140,9 +140,9 @@ class CounterPerturbation(TestTimeDefense):
         """A variant of this defense with these settings. ``cost``: that of ``frozen delta`` if it is not given, the
         attacker's backward pass included."""
         parameters: dict[str, Any] = {
-            "of": self.name,
+            "name": name,
+            "defense": self.name,
             "version": self.version,
-            "variant": name,
             "settings": dataclasses.asdict(self.settings),
             "text": self.model.classifier.digest,
         }
@@ -160,7 +160,7 @@ def plain(model: DefendedModel) -> Variant:
     def logits(encode: Encode, pixels: Tensor, draws: Draws) -> Tensor:
         return model.classifier.logits(encode(pixels))
 
-    return Variant("plain", logits, {"variant": "plain", "text": model.classifier.digest}, cost=Cost(1, 1))
+    return Variant("plain", logits, {"name": "plain", "text": model.classifier.digest}, cost=Cost(1, 1))
 
 
 def check_ball(**values: float) -> None:
