@@ -205,7 +205,7 @@ class CLIPure(TestTimeDefense):
             return self.model.classifier.logits(encode(pixels))
 
         own = {
-            "defense": self.name,
+            "name": self.name,
             "version": self.version,
             "settings": dataclasses.asdict(self.settings),
             "text": self.model.classifier.digest,
