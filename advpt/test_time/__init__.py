@@ -1,8 +1,12 @@
 """Defenses at test time, without training, behind one interface: each classifies images in the place of the plain
 classifier."""
 
-from advpt.test_time import clipure as clipure  # each of these registers its defenses
+from advpt.test_time import anti_adversaries as anti_adversaries  # each module registers its defenses
+from advpt.test_time import clipure as clipure
 from advpt.test_time import dbd as dbd
+from advpt.test_time import et3 as et3
+from advpt.test_time import hedge as hedge
+from advpt.test_time import ttc as ttc
 from advpt.test_time.base import TEST_TIME
 from advpt.test_time.spec import parse, parse_all
 

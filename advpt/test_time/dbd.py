@@ -109,9 +109,8 @@ class DBD(TestTimeDefense):
             attacked = score(own, pick(others, chosen)) > self.settings.tau
             high, low = (own.new_tensor(each) for each in (self.settings.lambda_high, self.settings.lambda_low))
             factor = torch.where(attacked, high, low)[:, None]
-        return self.model.classifier.logits(
-            debiased(own, pick(others, chosen), factor if forced is None else forced)
-        )  # fmt: skip
+        kept_others = pick(others, chosen)
+        return self.model.classifier.logits(debiased(own, kept_others, factor if forced is None else forced))
 
     def variants(self) -> tuple[Variant, ...]:
         """Through the image and 8 of the transforms, other ones in every pass: with the gate as it is, and with either
@@ -119,7 +118,7 @@ class DBD(TestTimeDefense):
         low, high = self.settings.lambda_low, self.settings.lambda_high
         note = f"{OWN}; JPEG and fewer bits straight through"
         shared = {
-            "name": self.name,
+            "defense": self.name,
             "version": self.version,
             "transforms": VERSION,
             "views": 1 + ATTACKED_VIEWS,
@@ -144,4 +143,10 @@ class DBD(TestTimeDefense):
             own, *others = embed(encode, torch.cat([pixels[:, None], views], 1)).unbind(1)
             return self._logits(own, torch.stack(others, 1), self._kept_of_some, forced)
 
-        return Variant(name, logits, parameters, note, Cost(1 + ATTACKED_VIEWS, 1 + ATTACKED_VIEWS))
+        return Variant(
+            name,
+            logits,
+            parameters | {"name": "forced" if forced is not None else name},
+            note,
+            Cost(1 + ATTACKED_VIEWS, 1 + ATTACKED_VIEWS),
+        )
