@@ -22,6 +22,7 @@ from advpt.bank.defended_input import Encode
 from advpt.errors import DefenseError
 from advpt.files import tensor_digest
 from advpt.test_time.base import TEST_TIME, Cost, Draws, TestTimeDefense, Variant
+from advpt.test_time.counter import plain
 
 TEMPLATES = Path(__file__).parents[1] / "data" / "imagenet_templates.txt"  # OpenAI's 80 for ImageNet
 
@@ -201,9 +202,6 @@ class CLIPure(TestTimeDefense):
         def released(encode: Encode, pixels: Tensor, draws: Draws) -> Tensor:
             return self._logits(encode(pixels), graph=False)
 
-        def plain(encode: Encode, pixels: Tensor, draws: Draws) -> Tensor:
-            return self.model.classifier.logits(encode(pixels))
-
         own = {
             "defense": self.name,
             "version": self.version,
@@ -211,9 +209,9 @@ class CLIPure(TestTimeDefense):
             "text": self.model.classifier.digest,
             "null": self._digest,
         }
-        variants = [Variant("exact", exact, own | {"variant": "exact"})]
+        cost = Cost(1, 1)
+        variants = [Variant("exact", exact, own | {"name": "exact"}, cost=cost)]
         if self.settings.steps:
-            without = "without the part through the inner gradients"
-            variants.append(Variant("released gradient", released, own | {"variant": "released gradient"}, without))
-        undefended = {"variant": "plain", "version": 1, "text": self.model.classifier.digest}
-        return (*variants, Variant("plain", plain, undefended, "of the undefended model"))
+            note = "without the part through the inner gradients"
+            variants.append(Variant("released gradient", released, own | {"name": "released gradient"}, note, cost))
+        return (*variants, plain(self.model))

@@ -109,28 +109,26 @@ class DBD(TestTimeDefense):
             attacked = score(own, pick(others, chosen)) > self.settings.tau
             high, low = (own.new_tensor(each) for each in (self.settings.lambda_high, self.settings.lambda_low))
             factor = torch.where(attacked, high, low)[:, None]
-        return self.model.classifier.logits(
-            debiased(own, pick(others, chosen), factor if forced is None else forced)
-        )  # fmt: skip
+        kept_others = pick(others, chosen)
+        return self.model.classifier.logits(debiased(own, kept_others, factor if forced is None else forced))
 
     def variants(self) -> tuple[Variant, ...]:
         """Through the image and 8 of the transforms, other ones in every pass: with the gate as it is, and with either
         branch forced."""
         low, high = self.settings.lambda_low, self.settings.lambda_high
-        note = f"{OWN}; JPEG and fewer bits straight through"
         shared = {
-            "name": self.name,
+            "defense": self.name,
             "version": self.version,
             "transforms": VERSION,
             "views": 1 + ATTACKED_VIEWS,
             "kept": self._kept_of_some,
             "text": self.model.classifier.digest,
         }
-        gate = {"tau": self.settings.tau, "lambda_high": high, "lambda_low": low}
+        gate = {"name": "gate as it is", "tau": self.settings.tau, "lambda_high": high, "lambda_low": low}
         return (
-            self._variant("gate as it is", None, shared | gate, note),
-            self._variant("forced low", low, shared | {"lambda": low}, note),
-            self._variant("forced high", high, shared | {"lambda": high}, note),
+            self._variant("gate as it is", None, shared | gate),
+            self._variant("forced low", low, shared | {"name": "forced", "lambda": low}),
+            self._variant("forced high", high, shared | {"name": "forced", "lambda": high}),
         )
 
     @property
@@ -138,10 +136,11 @@ class DBD(TestTimeDefense):
         """The same share of the transforms that an attacker sees."""
         return max(1, ATTACKED_VIEWS * self.settings.kept // len(TRANSFORMS))
 
-    def _variant(self, name: str, forced: float | None, parameters: dict[str, Any], note: str) -> Variant:
+    def _variant(self, name: str, forced: float | None, parameters: dict[str, Any]) -> Variant:
         def logits(encode: Encode, pixels: Tensor, draws: Draws) -> Tensor:
             views = transformed(pixels, draws, some(draws, ATTACKED_VIEWS))
             own, *others = embed(encode, torch.cat([pixels[:, None], views], 1)).unbind(1)
             return self._logits(own, torch.stack(others, 1), self._kept_of_some, forced)
 
-        return Variant(name, logits, parameters, note, Cost(1 + ATTACKED_VIEWS, 1 + ATTACKED_VIEWS))
+        gradient = f"{OWN}; JPEG and fewer bits straight through"
+        return Variant(name, logits, parameters, gradient, Cost(1 + ATTACKED_VIEWS, 1 + ATTACKED_VIEWS))
