@@ -1,6 +1,9 @@
 """Defenses at test time, without training, behind one interface: each classifies images in the place of the plain
 classifier."""
 
+from advpt.test_time import ensemble as ensemble  # each of these registers its defenses
+from advpt.test_time import mta as mta
+from advpt.test_time import zero as zero
 from advpt.test_time.base import TEST_TIME
 from advpt.test_time.spec import parse, parse_all
 

@@ -27,6 +27,7 @@ from advpt.data import views
 from advpt.errors import PromptError
 from advpt.files import tensor_digest
 from advpt.prompts.learner import PromptLearner, PromptState
+from advpt.test_time.selection import choose as choose
 
 log = logging.getLogger(__name__)
 
@@ -89,13 +90,6 @@ def released_reset(layout: str, loaded: Values, constructed: Values) -> Values:
     if layout == "visual":
         return constructed
     return constructed | {"ctx": loaded["ctx"]} if layout == "independent" else loaded
-
-
-def choose(logits: Tensor, kept: int) -> Tensor:
-    """``[S, kept]`` views of lowest entropy, of logits ``[S, views, K]``; the earlier one of equals."""
-    log_p = logits.float().log_softmax(-1)
-    entropy = -(log_p.exp() * log_p).sum(-1)
-    return entropy.argsort(dim=-1, stable=True)[:, :kept]
 
 
 @dataclass(frozen=True, eq=False)
