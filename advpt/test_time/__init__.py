@@ -3,6 +3,9 @@ classifier."""
 
 from advpt.test_time import ensemble as ensemble  # each of these registers its defenses
 from advpt.test_time import mta as mta
+from advpt.test_time import prompt_tuning as prompt_tuning
+from advpt.test_time import rtpt as rtpt
+from advpt.test_time import sstpt as sstpt
 from advpt.test_time import zero as zero
 from advpt.test_time.base import TEST_TIME
 from advpt.test_time.spec import parse, parse_all
