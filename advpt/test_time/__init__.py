@@ -2,6 +2,8 @@
 classifier."""
 
 from advpt.test_time import anti_adversaries as anti_adversaries  # each of these registers its defenses
+from advpt.test_time import clipure as clipure
+from advpt.test_time import dbd as dbd
 from advpt.test_time import ensemble as ensemble
 from advpt.test_time import et3 as et3
 from advpt.test_time import hedge as hedge
