@@ -808,9 +808,6 @@ class EvalSettings(Settings):
     protocols: tuple[str, ...] = setting(("transfer",), "what attackers know, where an attack names no protocol",
                                          allowed=PROTOCOLS)  # fmt: skip
     defenses: tuple[str, ...] = setting((), "chains of defenses, each measured in turn")
-    test_time: tuple[str, ...] = setting((), "defenses at test time, each measured in turn", added=True)
-    adaptive_subset: int = setting(0, "images for pseudo and adaptive; 0: all", allowed=FROM_0, added=True)
-    queries: int = setting(1000, "queries of Square", allowed=FROM_1, added=True)
     subset: int = setting(0, "images of the split, always the same ones; 0: all", allowed=FROM_0)
     seed: int = setting(0, "seed of attacks and defenses")
     defense_seeds: int = setting(3, "draws of a random defense that are averaged", allowed=FROM_1)
@@ -819,6 +816,16 @@ class EvalSettings(Settings):
     bpda: bool = setting(False, "adaptive attacks pass gradients straight through defenses that are not linear")
     words: int = setting(0, "nearest words of each context vector that go into records", allowed=FROM_0)
     pictures: int = setting(0, "images under the first attack that are kept as pictures", allowed=FROM_0)
+    test_time: tuple[str, ...] = setting(
+        (), "defenses at test time, each measured in turn (docs/test_time.md)", added=True
+    )
+    adaptive_subset: int = setting(
+        0, "images for pseudo and adaptive attackers where there are defenses at test time; 0: all", allowed=FROM_0,
+        added=True,
+    )  # fmt: skip
+    queries: int = setting(
+        1000, "queries of Square to a cheap defense at test time under adaptive; 0: none", allowed=FROM_0, added=True
+    )
 
 
 @register("DATASET", in_v1=True)

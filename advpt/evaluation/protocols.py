@@ -16,7 +16,7 @@ KNOWS = {
     "transfer": "both encoders and the hand-written prompt, not the learned one (the paper's attacker)",
     "transfer-all": "as transfer, and every image is perturbed",
     "static": "the encoders and the learned prompt, not what is done to it at test time (TAPT's attacker)",
-    "pseudo": "as static, but not the labels: it takes the undefended model's own predictions for them",
+    "pseudo": "as static, but for the label: it leaves what the undefended model takes the image for",
     "tuned": "also what tuning at test time makes of the prompt on the clean image",
     "adaptive": "everything, the learned prompt included",
 }

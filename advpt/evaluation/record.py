@@ -112,22 +112,25 @@ class SurrogateFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttackPart:
-    """One attack of an adaptive row: how many images it left right, of ``n`` that it attacked (all, or those that were
-    still right).
+class PartAccuracy:
+    """One attack of an attacker who tries several and keeps the worst for each image.
 
     Args:
-        name: ``static``, or like ``frozen delta, ce, random``. attack: its short form. bank: key of its images.
-        gradient_norm: norm of its gradient over the plain model's, None where there is none.
+        name: what it differentiated and from where it started. attack: its short form.
+        n: attacked images: all of them, or those that were correct under the parts before (``left``).
+        correct, accuracy: of these images after it, as a count and in percent; means over draws of the defense.
+        bank: key of the images' bank. gradient: size of the gradient that it followed at the clean images, as a
+            share of the undefended model's.
     """
 
     name: str
-    accuracy: float
+    attack: str
     n: int
-    correct: int
-    attack: str = ""
-    bank: str | None = optional()
-    gradient_norm: float | None = optional()
+    correct: float
+    accuracy: float
+    left: bool = False
+    bank: str | None = None
+    gradient: float | None = optional()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +141,7 @@ class RobustAccuracy(CleanAccuracy):
         untouched: percent of the images that the attack left as they were. on_perturbed: accuracy on the others.
         lost: percent of all images that were correct before the attack and are not now.
         largest_linf: largest change of a pixel, in 1/255. stages: how many images each stage of the attack broke.
+        parts: the attacks that this is the worst of, image by image.
     """
 
     untouched: float = 0.0
@@ -146,7 +150,7 @@ class RobustAccuracy(CleanAccuracy):
     largest_linf: float | None = optional()
     stages: Mapping[str, int] | None = optional()
     surrogate: SurrogateFacts | None = optional()
-    parts: tuple[AttackPart, ...] = optional(())
+    parts: tuple[PartAccuracy, ...] = optional(())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,7 +300,13 @@ class RunFacts:
 @dataclass(frozen=True, kw_only=True)
 class Result(RunFacts):
     """What must be equal in equal runs. ``protocol``, ``attack`` and ``robust`` are None in a record of clean images;
-    ``attacker_knows`` and ``note`` are sentences on the attacker and on what was replaced in the attack."""
+    ``attacker_knows`` and ``note`` are sentences on the attacker and on what was replaced in the attack.
+
+    Args:
+        flags: signs that a number says less than it seems (:mod:`advpt.evaluation.flags`).
+        cost: passes per image at evaluation, through the image tower and through the text tower for all classes, where
+            there are defenses at test time.
+    """
 
     split: str
     backbone: BackboneFacts
@@ -366,7 +376,8 @@ class Observed:
         finished: seconds since 1970. seconds: of the evaluation. revision: Git's, of the project.
         memory: peak in MB, of the process (``rss_mb``) and of its GPU (``cuda_mb``).
         files: folder of attacked images that were made elsewhere. read_from: by bank key, the larger bank it is in.
-        training: times of the run. prepared_data: digest and date of the prepared data set's manifest.
+        milliseconds: per image, to classify it. training: times of the run.
+        prepared_data: digest and date of the prepared data set's manifest.
     """
 
     finished: float | None = optional()
@@ -377,8 +388,8 @@ class Observed:
     revision: str | None = optional()
     files: str | None = optional()
     read_from: Mapping[str, Json] | None = optional()
-    milliseconds: float | None = optional()
     training: TrainingTimes | None = optional()
+    milliseconds: float | None = optional()
     prepared_data: Mapping[str, Json] | None = optional()
     details: Mapping[str, Json] = other_names()
 

@@ -1,10 +1,7 @@
 """Defenses at test time, without training, behind one interface: each classifies images in the place of the plain
 classifier."""
 
-from advpt.test_time import anti_adversaries as anti_adversaries  # each module registers its defenses
-from advpt.test_time import clipure as clipure
-from advpt.test_time import dbd as dbd
-from advpt.test_time import anti_adversaries as anti_adversaries  # each module registers its defenses
+from advpt.test_time import anti_adversaries as anti_adversaries  # each of these registers its defenses
 from advpt.test_time import clipure as clipure
 from advpt.test_time import dbd as dbd
 from advpt.test_time import ensemble as ensemble
