@@ -28,7 +28,7 @@ DIFFERENCES = (
 )
 COST = (
     "Cost per image: F and B are forward and backward passes of the image tower, f and b of the text tower over all "
-    "classes; ms were measured with other defenses sharing what they can, on the machine that the records name."
+    "classes; ms were measured one row at a time, on the machine that the records name."
 )
 COST_HEADS = ("passes", "ms")
 HEADS = ("backbone", "attack", "protocol", "defense", "method")

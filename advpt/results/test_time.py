@@ -6,19 +6,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
+from advpt.evaluation.flags import LABEL_LEAK, MASKED, VANISHED, VANISHING, own_attacks
 from advpt.evaluation.intervals import Interval, Runs, wilson
-from advpt.evaluation.record import AttackPart, Record, RobustAccuracy
+from advpt.evaluation.record import PartAccuracy, Record
+from advpt.evaluation.test_time import STATIC
 from advpt.results.exhibit import DefenseRow, DefenseTable, PartTable, Table, TableRow, robust
 from advpt.results.index import RecordIndex
 from advpt.results.published import number
 from advpt.results.render import COLUMNS, csv_line, grid, to_csv
 from advpt.results.values import NO_CELL, Comparison, FilledTable, Value, compare, summarize
 
-STATIC = "static"  # the part whose images were made on the undefended model
-MASKED, VANISHES, LEAK = "adaptive weaker than static", "gradient vanishes", "robust above clean"  # flags of records
-VANISHED = 1e-6  # of the plain model's gradient
 PROTOCOLS = ("static", "pseudo", "adaptive")
 PART_HEADS = ("defense", "part", "left right", "95 % interval", "images", "gradient")
 
@@ -39,15 +37,11 @@ class Row:
             return Value(self.states[protocol])
         return summarize({self.seed: record}, attacked)
 
-    @cached_property
-    def parts(self) -> tuple[AttackPart, ...]:
-        """Those of the adaptive attack."""
-        part = self._adaptive
-        return part.parts if part is not None else ()
-
     @property
-    def _adaptive(self) -> RobustAccuracy | None:
-        return self.records["adaptive"].result.robust if "adaptive" in self.records else None
+    def parts(self) -> tuple[PartAccuracy, ...]:
+        """Those of the adaptive attack."""
+        attacked = self.records["adaptive"].result.robust if "adaptive" in self.records else None
+        return attacked.parts if attacked is not None else ()
 
     @property
     def static_part(self) -> Value:
@@ -58,19 +52,14 @@ class Row:
         return Value("value", Runs({self.seed: part.accuracy}, {}, part.n, trained=False))
 
     @property
-    def strongest(self) -> AttackPart | None:
-        """The strongest attack through the defense of those on all images."""
-        whole = [each for each in self.parts if each.name != STATIC and each.n == self._n]
-        return min(whole, key=lambda part: part.accuracy, default=None)
+    def strongest(self) -> PartAccuracy | None:
+        """The strongest attack through the defense of those on all images, from a start of their own."""
+        return min(own_attacks(self.parts), key=lambda part: part.accuracy, default=None)
 
     @property
-    def vanished(self) -> list[AttackPart]:
+    def vanished(self) -> list[PartAccuracy]:
         """Parts whose gradient is nothing beside the plain model's."""
-        return [each for each in self.parts if each.gradient_norm is not None and each.gradient_norm < VANISHED]
-
-    @property
-    def _n(self) -> int:
-        return self._adaptive.n if self._adaptive is not None else 0
+        return [each for each in self.parts if each.gradient is not None and each.gradient < VANISHED]
 
     @property
     def flags(self) -> set[str]:
@@ -83,9 +72,9 @@ def rows(table: DefenseTable, index: RecordIndex) -> list[Row]:
     read = []
     for about in table.rows:
         run = index.runs.get(about.run)
-        read_of = {protocol: _record(table, about, protocol, index) for protocol in PROTOCOLS}
-        records = {protocol: record for protocol, (record, _) in read_of.items() if record is not None}
-        states = {protocol: state for protocol, (_, state) in read_of.items()}
+        sought = {protocol: _record(table, about, protocol, index) for protocol in PROTOCOLS}
+        records = {protocol: record for protocol, (record, _) in sought.items() if record is not None}
+        states = {protocol: state for protocol, (_, state) in sought.items()}
         read.append(Row(about, run.seed if run is not None else 0, records, states))
     return read
 
@@ -218,7 +207,7 @@ def _vanished(others: Sequence[Row]) -> str:
     """Where a gradient was nothing, and what another one did."""
     shown = []
     for row in others:
-        if VANISHES in row.flags:
+        if VANISHING in row.flags:
             clean, worst = row.value("adaptive", attacked=False), row.value("adaptive")
             left = [f"clean {clean.mean_text} %", *(f"{part.name} {part.accuracy:.1f} %" for part in row.vanished)]
             shown.append(f"{row.about.name} ({', '.join(left)}, the worst of all parts {worst.mean_text} %)")
@@ -231,7 +220,7 @@ def _leaks(others: Sequence[Row]) -> str:
     for row in others:
         for protocol, record in row.records.items():
             r = record.result
-            if LEAK in r.flags and r.robust is not None:
+            if LABEL_LEAK in r.flags and r.robust is not None:
                 both = f"{protocol} {r.robust.accuracy:.1f} %, clean {r.clean.accuracy:.1f} %"
                 shown.append(f"{row.about.name} ({both})")
     if not shown:
@@ -250,14 +239,14 @@ class PartLine:
     """A part of an adaptive attack, as a line of the CSV; ``record``: the id of its record."""
 
     defense: str
-    part: AttackPart
+    part: PartAccuracy
     record: str
 
     @property
     def cells(self) -> tuple[str, ...]:
         """As :data:`PART_HEADS`."""
         low, high = wilson(self.part.correct, self.part.n)
-        ratio = "" if self.part.gradient_norm is None else f"{self.part.gradient_norm:.2g}"
+        ratio = "" if self.part.gradient is None else f"{self.part.gradient:.2g}"
         left = f"{self.part.accuracy:.1f}"
         return (self.defense, self.part.name, left, f"[{low:.1f}, {high:.1f}]", str(self.part.n), ratio)
 
@@ -278,14 +267,14 @@ class FilledParts:
 
     def comma_separated(self) -> str:
         """One line per part, with the id of its record and the key of its bank."""
-        heads = ("table", "defense", "part", "attack", "accuracy", "low95", "high95", "correct", "images",
-                 "gradient_norm", "bank", "record")  # fmt: skip
+        heads = ("table", "defense", "part", "attack", "left", "accuracy", "low95", "high95", "correct", "images",
+                 "gradient", "bank", "record")  # fmt: skip
         lines: list[list[object]] = []
         for line in self.lines:
             part, (low, high) = line.part, wilson(line.part.correct, line.part.n)
-            number_of = [f"{part.accuracy:.2f}", f"{low:.2f}", f"{high:.2f}", part.correct, part.n]
-            ratio = "" if part.gradient_norm is None else f"{part.gradient_norm:.4g}"
-            about = [self.table.name, line.defense, part.name, part.attack]
+            number_of = [f"{part.accuracy:.2f}", f"{low:.2f}", f"{high:.2f}", f"{part.correct:g}", part.n]
+            ratio = "" if part.gradient is None else f"{part.gradient:.4g}"
+            about = [self.table.name, line.defense, part.name, part.attack, part.left]
             lines.append([*about, *number_of, ratio, part.bank or "", line.record])
         return to_csv(heads, lines)
 

@@ -32,9 +32,9 @@ def part(name: str, hits: int, n: int = 100, **more) -> dict:
 
 
 PARTS = {
-    "mean": [part("static", 60), part("mean of views, ce, random", 58, gradient_norm=0.9)],
-    "anti": [part("static", 36), part("frozen delta, ce, static", 44), part("square", 30, 36)],
-    "pure": [part("static", 40), part("released, ce, random", 58, gradient_norm=3e-9), part("exact, ce, random", 32)],
+    "mean": [part("static", 60), part("mean of views, ce", 58, gradient=0.9)],
+    "anti": [part("static", 36), part("frozen delta, ce", 44), part("Square", 30, 36, left=True)],
+    "pure": [part("static", 40), part("released, ce", 58, gradient=3e-9), part("exact, ce", 32, left=True)],
 }
 FLAGS = {"anti": ["adaptive weaker than static"], "pure": ["gradient vanishes", "depends on batch"]}
 
@@ -114,8 +114,8 @@ def test_nothing_is_claimed_where_all_intervals_contain_0(tmp_path):
 
 def test_a_weak_attack_and_a_gradient_of_nothing_are_said_with_their_numbers(defended):
     masked, vanished = defended.filled().sentences[3:]
-    assert "anti (static 36.0 %, frozen delta, ce, static 44.0 %)" in masked, "square is on some of the images only"
-    assert "pure (clean 58.0 %, released, ce, random 58.0 %, the worst of all parts 32.0 %)" in vanished
+    assert "anti (static 36.0 %, frozen delta, ce 44.0 %)" in masked, "Square is on some of the images only"
+    assert "pure (clean 58.0 %, released, ce 58.0 %, the worst of all parts 32.0 %)" in vanished
     assert "stands still" in vanished and "mean" not in masked + vanished
 
 
@@ -134,7 +134,7 @@ def test_more_right_attacked_than_clean_is_said(tmp_path):
 def test_page_text_and_csv_have_flags_sentences_parts_and_cost(defended):
     page = defended.report()
     for shown in ("adaptive weaker than static", "depends on batch", "1 of 4 defenses keep a gain", "64 F, 2 f, 1 b",
-                  "released, ce, random", "3e-09", "Cost per image: F and B", "mean - none"):  # fmt: skip
+                  "released, ce", "3e-09", "Cost per image: F and B", "mean - none"):  # fmt: skip
         assert shown in page, shown
     tables = defended.top / "report" / "tables"
     text = (tables / "defended.md").read_text()
@@ -152,9 +152,9 @@ def test_every_part_has_its_line(defended):
     filled = fill_parts(PartTable("p", "P", "", defended.table()), RecordIndex(defended.runs))
     assert len(filled.lines) == sum(map(len, PARTS.values())) and not filled.absent
     cells = [line.cells for line in filled.lines]
-    assert ("anti", "square", "83.3", "[68.1, 92.1]", "36", "") in cells
-    assert ("mean", "mean of views, ce, random", "58.0", "[48.2, 67.2]", "100", "0.9") in cells
-    assert "square" in filled.comma_separated() and "| anti" in filled.text()
+    assert ("anti", "Square", "83.3", "[68.1, 92.1]", "36", "") in cells
+    assert ("mean", "mean of views, ce", "58.0", "[48.2, 67.2]", "100", "0.9") in cells
+    assert "Square" in filled.comma_separated() and "| anti" in filled.text()
     gone = {"run": Run("run", defended.top / "none", 1, "not run")}
     assert fill_parts(filled.table, RecordIndex(gone)).absent == {row.name: "not run" for row in defended.table().rows}
 
