@@ -43,11 +43,15 @@ NAME = "test_time_strength"
 
 def digits(folder: Path, n: int) -> ImageSet:
     """The first ``n`` images of the digits' test split, as an evaluation of so many takes them."""
-    made = demo_sets.DIGITS
-    demo_sets.prepare(made, folder)
-    samples = tuple(Sample(name, str(made.images(folder) / name), label) for name, label, _ in made.split().test)
-    names = tuple(dict.fromkeys(name for _, _, name in made.split().test))
-    return ImageSet("Digits", "test", samples, names, Preprocessing((32, 32), "bicubic")).first(n)
+    rows = {row[0]: row for row in demo_sets.DIGITS.split().test}
+    samples = tuple(Sample(name, str(folder / name), label) for name, label, _ in rows.values())
+    names = tuple(dict.fromkeys(name for _, _, name in rows.values()))
+    images = ImageSet("Digits", "test", samples, names, Preprocessing((32, 32), "bicubic")).first(n)
+    for sample in images.samples:
+        path = Path(sample.path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        demo_sets.DIGITS.draw(folder, rows[sample.id]).save(path)
+    return images
 
 
 def defended_model(clip: Backbone, names: Sequence[str]) -> DefendedModel:

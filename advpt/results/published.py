@@ -60,7 +60,8 @@ def defense_cell(source: str, backbone: str, dataset: str, method: str, attack: 
     """Where a number of a defense at test time stands.
 
     Args:
-        source: paper and table. backbone: with other weights than OpenAI's behind a comma. method: as the source has it.
+        source: paper and table. backbone: with other weights than OpenAI's behind a comma.
+        method: as the source has it.
         attack: with its steps, as the source has it, and ``eps`` in 1/255; both "" without an attack.
     """
     return PaperCell(TEST_TIME + source, backbone, dataset, method, "none", f"{attack}@{eps}" if attack else "clean")

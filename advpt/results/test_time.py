@@ -122,7 +122,7 @@ def comma_separated(table: DefenseTable, filled: FilledTable) -> str:
     """One line per number, with the ids of the records behind it."""
     lines = []
     for row, line in zip(table.rows, filled.values):
-        for (protocol, head), value in zip(columns(table), line):
+        for (protocol, _), value in zip(columns(table), line):
             if value.state != NO_CELL:
                 attack = table.attack if protocol else "clean"
                 where = (table.name, table.backbone, table.dataset, "vanilla", row.name, protocol or "-", attack)

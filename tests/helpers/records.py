@@ -30,8 +30,8 @@ def write_defended(
     flags: Sequence[str] = (), cost: JsonObject | None = None, milliseconds: float | None = None,
     attack: str = "pgd20-ce@2/a0.25",
 ) -> Path:  # fmt: skip
-    """Write the record of a defense at test time, ``name`` as records have it, "" for none. ``clean``, ``robust``: which
-    images are right, ``[n]`` bool."""
+    """Write the record of a defense at test time, ``name`` as records have it, "" for none. ``clean``, ``robust``:
+    which images are right, ``[n]`` bool."""
     result = {
         "split": "test", "dataset": "Digits", "trainer": "ZeroshotCLIP", "seed": 1, "backbone": {"name": "DemoCLIP"},
         "images": {"n": len(clean), "digest": f"first {len(clean)}"}, "clean": accuracy(clean), "config": {},

@@ -1,5 +1,5 @@
-"""Defenses at test time, without training: clean, and under attackers who do not know them, who guess the labels, and who
-know all of it. Not in AdvPT's paper.
+"""Defenses at test time, without training: clean, and under attackers who do not know them, who guess the labels, and
+who know all of it. Not in AdvPT's paper.
 
 Zero-shot CLIP with the hand-written prompt. One run for each budget and group of defenses: those of a group share the
 views of an image, and all share banks.
@@ -24,7 +24,7 @@ PROTOCOLS = ("static", "pseudo", "adaptive")
 
 
 def exhibits(b: Builder) -> list[Exhibit]:
-    s, made = b.setup.test_time, []
+    s, made = b.setup.test_time, list[Exhibit]()
     for dataset, backbone, budget in itertools.product(s.datasets, s.backbones, s.budgets):
         attack = parse_attack(budget.attack)
         names = (b.setup.column(backbone), b.setup.column(dataset))
@@ -46,7 +46,7 @@ def _source(budget: TestTimeBudget, backbone: str) -> str:
 
 def _rows(b: Builder, dataset: str, backbone: str, budget: TestTimeBudget) -> tuple[DefenseRow, ...]:
     """No defense, then all defenses in the order of their groups, each with the run that measures it."""
-    s, rows = b.setup.test_time, []
+    s, rows = b.setup.test_time, list[DefenseRow]()
     for group, defenses in s.defenses.items():
         inputs = s.inputs if group == s.inputs_with else ()
         settings = (("EVAL.TEST_TIME", quoted(*defenses)), ("EVAL.ADAPTIVE_SUBSET", str(s.some)), *s.settings)

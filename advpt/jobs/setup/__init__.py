@@ -197,9 +197,8 @@ class ReproductionSetup:
         peers = dataclasses.replace(self.peers, backbones=of_peers, seeds=tuple(seeds) or self.peers.seeds)
         of_tapt = keep(self.tapt.backbones, backbones)
         tapt = dataclasses.replace(self.tapt, datasets=keep(self.tapt.datasets, only), backbones=of_tapt)
-        of_test_time = {name: keep(getattr(self.test_time, name), wanted) for name, wanted in (
-            ("datasets", only), ("backbones", backbones)
-        )}  # fmt: skip
+        names = keep(self.test_time.datasets, only), keep(self.test_time.backbones, backbones)
+        of_test_time = dataclasses.replace(self.test_time, datasets=names[0], backbones=names[1])
         return dataclasses.replace(
             self,
             datasets=keep(self.datasets, only),
@@ -211,7 +210,7 @@ class ReproductionSetup:
             seeds=tuple(seeds) or self.seeds,
             peers=peers,
             tapt=tapt,
-            test_time=dataclasses.replace(self.test_time, **of_test_time),
+            test_time=of_test_time,
         )
 
 
