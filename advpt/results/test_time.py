@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from advpt.evaluation.flags import LABEL_LEAK, MASKED, VANISHED, VANISHING, own_attacks
+from advpt.evaluation.flags import LABEL_LEAK, MASKED, VANISHED, own_attacks
 from advpt.evaluation.intervals import Interval, Runs, wilson
 from advpt.evaluation.record import PartAccuracy, Record
 from advpt.evaluation.test_time import STATIC
@@ -18,7 +18,8 @@ from advpt.results.render import COLUMNS, csv_line, grid, to_csv
 from advpt.results.values import NO_CELL, Comparison, FilledTable, Value, compare, summarize
 
 PROTOCOLS = ("static", "pseudo", "adaptive")
-PART_HEADS = ("defense", "part", "left right", "95 % interval", "images", "gradient")
+WEAKER = 5  # points, from which on a weak attack is named
+PART_HEADS = ("defense", "part", "right", "of", "%", "95 % interval", "gradient")
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,10 @@ class Row:
         return Value("value", Runs({self.seed: part.accuracy}, {}, part.n, trained=False))
 
     @property
-    def strongest(self) -> PartAccuracy | None:
-        """The strongest attack through the defense of those on all images, from a start of their own."""
-        return min(own_attacks(self.parts), key=lambda part: part.accuracy, default=None)
-
-    @property
     def vanished(self) -> list[PartAccuracy]:
-        """Parts whose gradient is nothing beside the plain model's."""
-        return [each for each in self.parts if each.gradient is not None and each.gradient < VANISHED]
+        """Attacks on all images, from a start of their own, whose gradient is nothing beside the plain model's."""
+        own = own_attacks(self.parts)
+        return [each for each in own if each.gradient is not None and each.gradient < VANISHED]
 
     @property
     def flags(self) -> set[str]:
@@ -141,7 +138,7 @@ def sentences(table: DefenseTable, read: Sequence[Row]) -> list[str]:
     made = [_undefended(table, plain)] if {"static", "adaptive"} <= plain.records.keys() else []
     for protocol in ("adaptive", "static"):
         made += _gains(table, plain, others, protocol)
-    made += [text for text in (_masked(others), _vanished(others), _leaks(others)) if text]
+    made += [text for text in (_masked(others), _vanished(plain, others), _leaks(others)) if text]
     return made
 
 
@@ -190,28 +187,34 @@ def _masked(others: Sequence[Row]) -> str:
     """Where attacks through the defense are weaker than images that were made without it."""
     shown = []
     for row in others:
-        if MASKED in row.flags:
-            best, static = row.strongest, row.static_part.mean_text
-            shown.append(
-                f"{row.about.name} (static {static} %" + (f", {best.name} {best.accuracy:.1f} %)" if best else ")")
-            )
+        static = row.static_part
+        weak = [part for part in own_attacks(row.parts) if static.runs and part.accuracy >= static.runs.mean + WEAKER]
+        if weak:
+            part = max(weak, key=lambda part: part.accuracy)
+            alone = ", and no gradient of its own is stronger than they are" if MASKED in row.flags else ""
+            shown.append(f"{row.about.name} through {part.name} ({part.accuracy:.1f} %, {static.mean_text} %{alone})")
     if not shown:
         return ""
     return (
-        "Attacks through the defense alone are weaker than images made on the undefended model, so their gradient is "
-        f"masked or noisy, for: {', '.join(shown)}. The adaptive number is the worst of both."
+        f"Attacks that know the defense and leave at least {WEAKER} points more right than the static images, as where "
+        f"a gradient is masked or noisy: {'; '.join(shown)}. The adaptive number is the worst of both."
     )
 
 
-def _vanished(others: Sequence[Row]) -> str:
+def _vanished(plain: Row, others: Sequence[Row]) -> str:
     """Where a gradient was nothing, and what another one did."""
     shown = []
     for row in others:
-        if VANISHING in row.flags:
+        if row.vanished:
             clean, worst = row.value("adaptive", attacked=False), row.value("adaptive")
-            left = [f"clean {clean.mean_text} %", *(f"{part.name} {part.accuracy:.1f} %" for part in row.vanished)]
-            shown.append(f"{row.about.name} ({', '.join(left)}, the worst of all parts {worst.mean_text} %)")
-    return f"A gradient is nothing, so an attack along it stands still, for: {', '.join(shown)}." if shown else ""
+            left = [f"clean {clean.mean_text} %", *(f"{part.name}: {part.accuracy:.1f} %" for part in row.vanished)]
+            left.append(f"the worst of all parts {worst.mean_text} %")
+            shown.append(f"{row.about.name} ({'; '.join(left)})")
+    if not shown:
+        return ""
+    undefended = plain.value("adaptive")
+    behind = f"; the undefended model has {undefended.mean_text} %" if undefended.runs is not None else ""
+    return f"A gradient is nothing, so an attack along it stands still: {', '.join(shown)}{behind}."
 
 
 def _leaks(others: Sequence[Row]) -> str:
@@ -247,8 +250,9 @@ class PartLine:
         """As :data:`PART_HEADS`."""
         low, high = wilson(self.part.correct, self.part.n)
         ratio = "" if self.part.gradient is None else f"{self.part.gradient:.2g}"
-        left = f"{self.part.accuracy:.1f}"
-        return (self.defense, self.part.name, left, f"[{low:.1f}, {high:.1f}]", str(self.part.n), ratio)
+        part, images = self.part, f"{self.part.n} still right" if self.part.left else f"all {self.part.n}"
+        interval = f"[{low:.1f}, {high:.1f}]"
+        return (self.defense, part.name, f"{part.correct:g}", images, f"{part.accuracy:.1f}", interval, ratio)
 
 
 @dataclass(frozen=True)

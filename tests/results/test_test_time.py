@@ -112,14 +112,17 @@ def test_nothing_is_claimed_where_all_intervals_contain_0(tmp_path):
     assert filled.values[1][0].state == "missing" and filled.table.columns[0] == "clean, all images"
 
 
-def test_a_weak_attack_and_a_gradient_of_nothing_are_said_with_their_numbers(defended):
+def test_a_weak_attack_and_a_gradient_of_nothing_are_told_with_their_numbers(defended):
     masked, vanished = defended.filled().sentences[3:]
-    assert "anti (static 36.0 %, frozen delta, ce 44.0 %)" in masked, "Square is on some of the images only"
-    assert "pure (clean 58.0 %, released, ce 58.0 %, the worst of all parts 32.0 %)" in vanished
+    weak = "anti through frozen delta, ce (44.0 %, 36.0 %, and no gradient of its own is stronger than they are)"
+    assert f"masked or noisy: {weak}; pure through released, ce (58.0 %, 40.0 %). The" in masked
+    assert "Square" not in masked, "which is on some of the images only"
+    assert "pure (clean 58.0 %; released, ce: 58.0 %; the worst of all parts 32.0 %)" in vanished
+    assert vanished.endswith("the undefended model has 35.0 %.")
     assert "stands still" in vanished and "mean" not in masked + vanished
 
 
-def test_more_right_attacked_than_clean_is_said(tmp_path):
+def test_more_right_attacked_than_clean_is_told(tmp_path):
     for name, hits in (("", 30), ("dbd", 70)):
         flags = ("robust above clean",) if hits == 70 else ()
         write_defended(tmp_path / "run", name, "static", first(58), first(hits), flags=flags)
@@ -152,8 +155,8 @@ def test_every_part_has_its_line(defended):
     filled = fill_parts(PartTable("p", "P", "", defended.table()), RecordIndex(defended.runs))
     assert len(filled.lines) == sum(map(len, PARTS.values())) and not filled.absent
     cells = [line.cells for line in filled.lines]
-    assert ("anti", "Square", "83.3", "[68.1, 92.1]", "36", "") in cells
-    assert ("mean", "mean of views, ce", "58.0", "[48.2, 67.2]", "100", "0.9") in cells
+    assert ("anti", "Square", "30", "36 still right", "83.3", "[68.1, 92.1]", "") in cells
+    assert ("mean", "mean of views, ce", "58", "all 100", "58.0", "[48.2, 67.2]", "0.9") in cells
     assert "Square" in filled.comma_separated() and "| anti" in filled.text()
     gone = {"run": Run("run", defended.top / "none", 1, "not run")}
     assert fill_parts(filled.table, RecordIndex(gone)).absent == {row.name: "not run" for row in defended.table().rows}
