@@ -31,11 +31,12 @@ def suitability(features: Tensor) -> Tensor:
 
 
 def js_divergence(p: Tensor, q: Tensor, form: str = "usual") -> Tensor:
-    """``[...]`` Jensen-Shannon divergence in nats of probabilities ``[..., K]``: half the sum of KL(p | m) and
-    KL(q | m), m their mean; ``reversed``, of KL(m | p) and KL(m | q), as in the released code."""
-    tiny = torch.finfo(p.dtype).tiny
+    """``[...]`` Jensen-Shannon divergence in nats of probabilities ``[..., K]``, to each of which a little is added:
+    half the sum of KL(p | m) and KL(q | m), m their mean; ``reversed``, of KL(m | p) and KL(m | q), as in the released
+    code."""
+    p, q = p + SMALLEST, q + SMALLEST
     m = (p + q) / 2
-    log_p, log_q, log_m = (each.clamp(min=tiny).log() for each in (p, q, m))
+    log_p, log_q, log_m = p.log(), q.log(), m.log()
     if form == "reversed":
         return (m * (log_m - (log_p + log_q) / 2)).sum(-1).clamp(min=0)
     return ((p * (log_p - log_m) + q * (log_q - log_m)).sum(-1) / 2).clamp(min=0)
