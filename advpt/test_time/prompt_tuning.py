@@ -22,6 +22,7 @@ from advpt.backbones.text_encoder import PromptBatch
 from advpt.bank.defended_input import Encode
 from advpt.errors import DefenseError
 from advpt.files import tensor_digest
+from advpt.prompts.adamw import BETAS, DECAY, EPS, Values, descend, unroll, warn_not_finite
 from advpt.prompts.classifier import Classifier
 from advpt.prompts.conditional import ConditionalLearner
 from advpt.prompts.learner import PromptLearner
@@ -30,7 +31,6 @@ from advpt.test_time import views
 from advpt.test_time.base import OWN, TEST_TIME, Cost, DefendedModel, Draws, TestTimeDefense, Variant
 from advpt.test_time.selection import choose, kept_count, pick, unit
 from advpt.test_time.views import ViewSettings
-from advpt.tuning.adamw import BETAS, DECAY, EPS, Values, descend, unroll, warn_not_finite
 
 WORDS = ContextSettings(n_ctx=4, csc=False, ctx_init="a photo of a", position="end", precision="fp32")
 PROMPTS_AT_ONCE = {"cpu": 256, "cuda": 4096}  # images x classes in a pass through the text tower with a graph

@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from advpt import losses
 from advpt.backbones.backbone import Backbone
 from advpt.errors import ConfigError, DefenseError
+from advpt.prompts import adamw
 from advpt.prompts.conditional import ConditionalLearner
 from advpt.prompts.learner import PromptLearner
 from advpt.settings import ContextSettings
@@ -32,7 +33,6 @@ from advpt.test_time.prompt_tuning import (
 )
 from advpt.test_time.rtpt import RTPT, RTPTSettings, mean_entropy
 from advpt.test_time.selection import choose, unit
-from advpt.tuning import adamw
 from tests.helpers.gradients import central_differences
 from tests.helpers.test_time import DTYPES, NAMES, defended_model, images, vectors
 from tests.helpers.toy_prompts import toy, toy_features

@@ -139,7 +139,7 @@ def test_weak_views_are_of_the_same_views_and_counted(tiny_clip: Backbone) -> No
 @pytest.mark.parametrize("name", ("weighted untuned", "unrolled"))
 def test_gradients_against_central_differences(tiny_clip: Backbone, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Weights are constant for the attacker, so that they are held for the differences."""
-    monkeypatch.setattr("advpt.tuning.adamw.direction", lambda m, size: m / (m.abs() + 1e-2))
+    monkeypatch.setattr("advpt.prompts.adamw.direction", lambda m, size: m / (m.abs() + 1e-2))
     made = SSTPT(defended_model(double(tiny_clip)), dataclasses.replace(FEW, lr=0.05, consistency=0.0))
     variant = {each.name: each for each in made.variants()}[name]
     qualities, held = made.qualities, list[Any]()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from advpt.tuning.adamw import descend, unroll
+from advpt.prompts.adamw import descend, unroll
 from tests.helpers.test_time import DTYPES, vectors
 
 
