@@ -81,13 +81,13 @@ def test_losses_and_their_gradients(dtype: torch.dtype) -> None:
         (mean_entropy, "rtpt_mean_of_entropies", "rtpt_gradient_at_kept_logits"),
     ):
         found = loss(kept)
-        assert float(found) == pytest.approx(example[value], rel=close["rtol"])
+        assert found.item() == pytest.approx(example[value], rel=close["rtol"])
         torch.testing.assert_close(torch.autograd.grad(found, kept)[0], example[gradient], **close)
     p, mean = kept.softmax(-1), kept.softmax(-1).mean(0)
     divergence = (p * (p.log() - mean.log())).sum(-1).mean()
-    assert float(divergence) == pytest.approx(example["mean_kl_to_mean"], rel=close["rtol"])
-    assert float(losses.averaged_entropy(kept)) == pytest.approx(
-        float(mean_entropy(kept) + divergence), rel=close["rtol"]
+    assert divergence.item() == pytest.approx(example["mean_kl_to_mean"], rel=close["rtol"])
+    assert losses.averaged_entropy(kept).item() == pytest.approx(
+        (mean_entropy(kept) + divergence).item(), rel=close["rtol"]
     )
 
 
@@ -116,7 +116,7 @@ def test_a_whole_tuning_of_the_worked_example(name: str, dtype: torch.dtype) -> 
     context = made.context[None].clone().requires_grad_()
     text = made.text_features(context)
     loss = made.objective(seen, untuned, rows)(made.logits(features[:, rows[0]], text), text)
-    assert float(loss) == pytest.approx(example["loss"], rel=close["rtol"])
+    assert loss.item() == pytest.approx(example["loss"], rel=close["rtol"])
     (gradient,) = torch.autograd.grad(loss.sum(), context)
     torch.testing.assert_close(gradient[0], example["gradient"], **close)
     after = made.logits(features, made.text_features(example["prompt_after"][None]))[0]
