@@ -106,7 +106,7 @@ class SSTPT(PromptTuning):
     summary: ClassVar[str] = "tunes the prompt on each image: views weighted by suitability and stability"
     profiles: ClassVar[Mapping[str, Any]] = {
         "sound": SSTPTSettings(),
-        "released": SSTPTSettings(divergence="reversed"),
+        "released": SSTPTSettings(source="file", eight_bits="floor", divergence="reversed"),
     }
     fewest_kept: ClassVar[int] = 2
     settings: SSTPTSettings

@@ -102,4 +102,4 @@ def test_rounding_decides_in_the_released_rule() -> None:
 def test_what_is_recorded(tiny_clip: Backbone) -> None:
     sound, released = (parse(text).build(defended_model(tiny_clip)).parameters() for text in ("rtpt", "rtpt:released"))
     assert "cosines" not in sound and released["cosines"] == "float32 on cpu"
-    assert released["settings"] == sound["settings"] | {"others": "below-1"}
+    assert released["settings"] == sound["settings"] | {"source": "file", "eight_bits": "floor", "others": "below-1"}
