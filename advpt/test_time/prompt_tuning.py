@@ -22,7 +22,7 @@ from advpt.backbones.text_encoder import PromptBatch
 from advpt.bank.defended_input import Encode
 from advpt.errors import DefenseError
 from advpt.files import tensor_digest
-from advpt.prompts.adamw import BETAS, DECAY, EPS, Values, descend, unroll, warn_not_finite
+from advpt.prompts.adamw import BETAS, DECAY, EPS, SMOOTH_STEP, Values, descend, unroll, warn_not_finite
 from advpt.prompts.classifier import Classifier
 from advpt.prompts.conditional import ConditionalLearner
 from advpt.prompts.learner import PromptLearner
@@ -36,7 +36,6 @@ from advpt.test_time.views import ViewSettings
 WORDS = ContextSettings(n_ctx=4, csc=False, ctx_init="a photo of a", position="end", precision="fp32")
 PROMPTS_AT_ONCE = {"cpu": 256, "cuda": 4096}  # images x classes in a pass through the text tower with a graph
 STARTS = ("hand", "learned")
-SMOOTH_STEP = "through the step, whose sign is smooth backward"
 Objective = Callable[[Tensor, Tensor], Tensor]  # logits [S, v, K] of the kept views, text [S, K, L], to losses [S]
 
 

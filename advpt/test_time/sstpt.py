@@ -13,9 +13,10 @@ from torch import Tensor
 from advpt.bank.defended_input import Encode
 from advpt.data.weak import weak_augmentation
 from advpt.errors import DefenseError
+from advpt.prompts.adamw import SMOOTH_STEP
 from advpt.test_time import views
 from advpt.test_time.base import TEST_TIME, Cost, Draws, Variant
-from advpt.test_time.prompt_tuning import SMOOTH_STEP, Objective, PromptTuning, SeenViews, TuningSettings
+from advpt.test_time.prompt_tuning import Objective, PromptTuning, SeenViews, TuningSettings
 from advpt.test_time.rtpt import mean_entropy, weighted_answer
 from advpt.test_time.selection import softmax_weights, unit
 

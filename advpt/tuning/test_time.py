@@ -186,6 +186,11 @@ class Tuner:
         }
 
     @property
+    def at_start(self) -> tuple[PromptState, Tensor]:
+        """The prompts that images start from, and their text features ``[K, L]`` of unit length."""
+        return self._state, self._text
+
+    @property
     def by_image(self) -> bool:
         """Whether the prompts start anew for every image."""
         return self.config.reset_every == 1 or not self.config.steps
