@@ -48,6 +48,8 @@ def test_equal_views_under_both_rules(dtype: torch.dtype) -> None:
         torch.testing.assert_close(score(features, k), expected["score"], **close)
         made = toy(RTPT, RTPTSettings(neighbours=k, temperature=temperature, others=others), dtype)
         torch.testing.assert_close(made.weights(features), expected["weight"], rtol=1e-4, atol=1e-6)
+    few = torch.stack([features[0], features[1], features[3]])
+    torch.testing.assert_close(released_score(few, 2), torch.full((3,), 0.5, dtype=dtype))
     all_equal = features[:1].expand(4, -1)
     assert torch.equal(released_score(all_equal, 2), torch.zeros(4, dtype=dtype))
 
