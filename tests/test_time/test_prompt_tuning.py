@@ -271,9 +271,9 @@ def test_it_starts_from_the_learned_prompt(tiny_clip: Backbone, changed: dict[st
     torch.testing.assert_close(start(x, IDS[:2], False, encode), hand.classifier.logits(encode(x)), rtol=0, atol=1e-4)
     learned = build(model, "tpt", start="learned", steps=0)
     assert start.parameters()["start"] != learned.parameters()["start"]
-    before = learned(x, IDS[:2], False, encode)
+    made = build(model, "tpt", start="learned")
     own.ctx.data += 1
-    assert torch.equal(learned(x, IDS[:2], False, encode), before), "what is tuned later is another prompt"
+    assert torch.equal(made(x, IDS[:2], False, encode), tuned), "what the run tunes later is another prompt"
     assert learned.variants()[0].parameters["text"] == plain.digest, "the attack on the plain prompt is that of others"
 
 
