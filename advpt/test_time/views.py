@@ -230,7 +230,9 @@ def through_views(
         **values,
     }
     gradient = OWN if settings.augmix == settings.eight_bits == "off" else STRAIGHT
-    return Variant(name, logits, parameters, gradient, Cost(settings.views, settings.views))
+    return Variant(
+        name, logits, parameters, gradient, Cost(settings.views, settings.views), mean_over=max(1, settings.views - 1)
+    )
 
 
 def mean_of_views(
