@@ -36,10 +36,14 @@ def generator_of(seed: int, *about: object) -> torch.Generator:
     return torch.Generator().manual_seed(int(digest([seed, *map(str, about)])[:15], 16))
 
 
-def draw(height: int, width: int, n: int, generator: torch.Generator) -> Boxes:
-    """``n`` crops of an image: the first of ten draws that fits, else the largest centre crop within the ratios."""
+def draw(height: int, width: int, n: int, generator: torch.Generator, scale: tuple[float, float] = SCALE) -> Boxes:
+    """``n`` crops of an image: the first of ten draws that fits, else the largest centre crop within the ratios.
+
+    Args:
+        scale: the smallest and the largest area, as shares of the image.
+    """
     numbers = torch.rand(4, n, ATTEMPTS, generator=generator, dtype=torch.float64)
-    return _boxes(height, width, numbers, torch.rand(n, generator=generator) < 0.5)
+    return _boxes(height, width, numbers, torch.rand(n, generator=generator) < 0.5, scale)
 
 
 def draw_more(height: int, width: int, n: int, generator: torch.Generator) -> Boxes:
@@ -48,10 +52,10 @@ def draw_more(height: int, width: int, n: int, generator: torch.Generator) -> Bo
     return _boxes(height, width, numbers[:, 1:].unflatten(1, (4, ATTEMPTS)).transpose(0, 1), numbers[:, 0] < 0.5)
 
 
-def _boxes(height: int, width: int, numbers: Tensor, flipped: Tensor) -> Boxes:
+def _boxes(height: int, width: int, numbers: Tensor, flipped: Tensor, scale: tuple[float, float] = SCALE) -> Boxes:
     """Crops of uniform random numbers ``[4, n, 10]``."""
     area, shape, across, down = numbers
-    target = height * width * (SCALE[0] + (SCALE[1] - SCALE[0]) * area)
+    target = height * width * (scale[0] + (scale[1] - scale[0]) * area)
     low, high = math.log(RATIO[0]), math.log(RATIO[1])
     ratio = torch.exp(low + (high - low) * shape)
     w, h = ((target * ratio).sqrt().round().long(), (target / ratio).sqrt().round().long())

@@ -3,7 +3,8 @@ a graph serves all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from advpt.bank.defended_input import CachedForward, Encode
 from advpt.data import views as crops
+from advpt.data.augmix import augmix, eight_bits
 from advpt.errors import DefenseError
 from advpt.test_time.base import OWN, Cost, DefendedModel, Draws, Variant
 from advpt.test_time.selection import log_mean_probability
@@ -20,8 +22,10 @@ from advpt.test_time.selection import log_mean_probability
 ATTACKED_VIEWS = 8  # beside the image itself, in every pass of an attacker
 AT_ONCE = {"cpu": 64, "cuda": 1024}  # views in one pass; a processor's caches like them small
 VERSION = 1
-AUGMIX = ("off",)
+STRAIGHT = "straight through operations on 8-bit pictures"
+AUGMIX = ("off", "all")
 SOURCES = ("tensor", "file")
+EIGHT_BITS = ("off", "floor", "round")
 
 
 @dataclass(frozen=True)
@@ -33,21 +37,23 @@ class ViewSettings:
         augmix: ``off``, or ``all`` for AugMix on every crop.
         source: clean images are cropped from the input ``tensor`` or from the ``file`` at full resolution; attacked
             images are always cropped from the tensor.
+        eight_bits: ``off``, or attacked images become pictures of 8 bits before anything else: ``round`` to the
+            nearest level, ``floor`` to the one below, as releases that save them do.
     """
 
     views: int = 64
     augmix: str = "off"
     source: str = "tensor"
+    eight_bits: str = "off"
 
 
 def check(settings: ViewSettings) -> None:
     """Check the values of settings. Raises DefenseError."""
     if settings.views < 1:
         raise DefenseError(f"views is {settings.views}; expected 1 or more, the image itself among them")
-    if settings.augmix not in AUGMIX:
-        raise DefenseError(f"augmix is {settings.augmix!r}; expected {' or '.join(AUGMIX)}")
-    if settings.source not in SOURCES:
-        raise DefenseError(f"source is {settings.source!r}; expected {' or '.join(SOURCES)}")
+    for option, words in (("augmix", AUGMIX), ("source", SOURCES), ("eight_bits", EIGHT_BITS)):
+        if (value := getattr(settings, option)) not in words:
+            raise DefenseError(f"{option} is {value!r}; expected {' or '.join(words)}")
 
 
 def view_pixels(
@@ -71,6 +77,7 @@ def view_pixels(
         DefenseError: the file of an image is not known. DataError: it cannot be read.
     """
     n, size = settings.views - 1, pixels.shape[-2:]
+    pixels = _input(pixels, settings, clean)
     generators = draws.generators("views")
     if n == 0:
         drawn = pixels.new_zeros(len(pixels), 0, *pixels.shape[1:])
@@ -85,7 +92,16 @@ def view_pixels(
         boxes = [crops.draw_more(size[0], size[1], n, generator) for generator in generators]
         boxes = [crops.Boxes(each.place[max(first - 1, 0) :], each.flipped[max(first - 1, 0) :]) for each in boxes]
         drawn = crops.crops(pixels, boxes)
+    if settings.augmix == "all" and n:
+        drawn = augmix(drawn, draws.generators("augmix"), skip=max(first - 1, 0))
     return torch.cat([pixels[:, None], drawn], 1) if first == 0 else drawn
+
+
+def _input(pixels: Tensor, settings: ViewSettings, clean: bool) -> Tensor:
+    """The images that views are made of."""
+    if clean or settings.eight_bits == "off":
+        return pixels
+    return eight_bits(pixels, floor=settings.eight_bits == "floor")
 
 
 def _paths(keys: Sequence[str], files: Mapping[str, Path]) -> list[Path]:
@@ -132,6 +148,7 @@ def view_features(
     """
     shared: dict[str, Any] = encode.shared if isinstance(encode, CachedForward) else {}
     source = settings.source if clean else "tensor"
+    pixels = _input(pixels, settings, clean)
     key = f"views, seed {draws.seed}, augmix {settings.augmix}, source {source}"
     known = shared.get(key)
     if not isinstance(known, _Computed) or not known.of(draws.keys, pixels):
@@ -147,7 +164,7 @@ def _own(encode: Encode, shared: dict[str, Any], pixels: Tensor) -> Tensor:
     """Embeddings ``[b, L]`` of the images themselves, whatever their views."""
     known = shared.get("images")
     if not isinstance(known, _Computed) or not known.of((), pixels):
-        known = shared["images"] = _Computed((), pixels, encode(pixels))
+        known = shared["images"] = _Computed((), pixels, _precise(encode(pixels)))
     return known.embeddings
 
 
@@ -180,30 +197,59 @@ def embed(encode: Encode, views: Tensor) -> Tensor:
     """Embeddings ``[b, n, L]`` of ``views [b, n, 3, h, w]`` in one pass, not normalised; nothing of it is cached."""
     if isinstance(encode, CachedForward):
         encode = encode.encode
-    return encode(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+    return _precise(encode(views.flatten(0, 1))).unflatten(0, views.shape[:2])
 
 
-def mean_of_views(model: DefendedModel, views: int = ATTACKED_VIEWS, augmix: str = "off") -> Variant:
+def _precise(embeddings: Tensor) -> Tensor:
+    """In float32 or float64."""
+    return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+
+
+def through_views(
+    model: DefendedModel, name: str, rule: Callable[[Tensor], Tensor], settings: ViewSettings, **values: Any
+) -> Variant:
+    """The variant that differentiates a rule over the image and fresh views of it.
+
+    Args:
+        rule: embeddings ``[b, V, L]`` to logits ``[b, K]``, differentiable; the image's own embedding comes first.
+        settings: how the views are made; all are made of the tensor.
+        values: the numbers that the rule depends on, besides the text.
+    """
+    settings = dataclasses.replace(settings, source="tensor")
+
+    def logits(encode: Encode, pixels: Tensor, draws: Draws) -> Tensor:
+        return rule(embed(encode, view_pixels(pixels, draws, settings)))
+
+    parameters: dict[str, Any] = {
+        "name": name,
+        "version": VERSION,
+        "views": settings.views,
+        "augmix": settings.augmix,
+        "eight bits": settings.eight_bits,
+        "text": model.classifier.digest,
+        **values,
+    }
+    gradient = OWN if settings.augmix == settings.eight_bits == "off" else STRAIGHT
+    return Variant(
+        name, logits, parameters, gradient, Cost(settings.views, settings.views), mean_over=max(1, settings.views - 1)
+    )
+
+
+def mean_of_views(
+    model: DefendedModel, views: int = ATTACKED_VIEWS, augmix: str = "off", eight_bits: str = "off"
+) -> Variant:
     """What an attacker of any method over views differentiates: the mean prediction over the image and ``views`` fresh
     views of it. Equal for all methods of the same model, so that they share its attacks.
 
     Args:
-        augmix: as in :class:`ViewSettings`, the attacked method's.
+        augmix, eight_bits: of the attacked method's :class:`ViewSettings`.
     """
-    settings = ViewSettings(views + 1, augmix)
 
-    def logits(encode: Encode, pixels: Tensor, draws: Draws) -> Tensor:
-        embeddings = embed(encode, view_pixels(pixels, draws, settings))
+    def rule(embeddings: Tensor) -> Tensor:
         return log_mean_probability(logits_of_views(model, embeddings))
 
-    parameters: dict[str, Any] = {
-        "name": "mean of views",
-        "version": VERSION,
-        "views": views + 1,
-        "augmix": augmix,
-        "text": model.classifier.digest,
-    }
-    return Variant("mean of views", logits, parameters, OWN, Cost(views + 1, views + 1))
+    settings = ViewSettings(views + 1, augmix, eight_bits=eight_bits)
+    return through_views(model, "mean of views", rule, settings)
 
 
 def logits_of_views(model: DefendedModel, embeddings: Tensor) -> Tensor:

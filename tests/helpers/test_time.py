@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from advpt.backbones.backbone import Backbone
 from advpt.bank.defended_input import Encode
-from advpt.prompts.classifier import from_templates
-from advpt.test_time.base import DefendedModel
+from advpt.prompts.classifier import Classifier, from_templates
+from advpt.test_time import parse
+from advpt.test_time.base import DefendedModel, Draws, Variant
 
 NAMES = ("cat", "owl", "sea")
 VECTORS = Path(__file__).resolve().parents[1] / "test_time" / "vectors.json"
@@ -58,3 +60,42 @@ class Counter:
     def __call__(self, pixels: Tensor) -> Tensor:
         self.images += len(pixels)
         return self.encode(pixels)
+
+
+def toy_model(text: Tensor, scale: float) -> DefendedModel:
+    """A model of raw text features ``[K, L]``, without towers."""
+    classifier = Classifier(torch.nn.functional.normalize(text, dim=-1), scale)
+    names = tuple(f"class {i}" for i in range(len(text)))
+    return DefendedModel(classifier, cast(Any, None), names, cast(Any, None))
+
+
+def smooth_encoder(pixels: Tensor) -> Tensor:
+    """A small smooth tower, pixels ``[b, 3, 8, 8]`` to embeddings ``[b, 4]``, float64."""
+    generator = torch.Generator().manual_seed(1)
+    first, second = (torch.randn(192, 4, generator=generator, dtype=torch.float64) / 5 for _ in range(2))
+    flat = pixels.flatten(1)
+    return flat @ first + (flat @ second).tanh()
+
+
+def central_differences(text: str, side: int = 8, directions: int = 5, step: float = 1e-5) -> Iterator[float]:
+    """For each variant of a defense, the largest relative error of the derivative of the cross-entropy along random
+    directions, against central differences in float64 with the attacker's draws fixed."""
+    words = torch.randn(3, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    defense = parse(text).build(toy_model(words, 10.0))
+    x, labels = images(2, side).double(), torch.tensor([0, 2])
+    draws = Draws.of_attacker(torch.Generator().manual_seed(3), 2)
+    generator = torch.Generator().manual_seed(4)
+    for variant in defense.variants():
+
+        def loss(pixels: Tensor, variant: Variant = variant) -> Tensor:
+            return torch.nn.functional.cross_entropy(variant.logits(smooth_encoder, pixels, draws), labels)
+
+        with torch.enable_grad():
+            leaf = x.clone().requires_grad_()
+            gradient = torch.autograd.grad(loss(leaf), leaf)[0]
+        errors = []
+        for _ in range(directions):
+            direction = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+            measured = (loss(x + step * direction) - loss(x - step * direction)) / (2 * step)
+            errors.append(float(abs(measured - (gradient * direction).sum()) / abs(measured)))
+        yield max(errors)
