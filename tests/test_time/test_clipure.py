@@ -73,9 +73,9 @@ def test_closed_form_of_the_worked_example(dtype: torch.dtype) -> None:
     expected, theta = example["closed_form_image_0_step_0.1"], angle(u, t)
     after = angle_after(theta, 0.1, 10)
     a, b = after.sin() / theta.sin(), (theta - after).sin() / theta.sin()
-    found = (theta, theta - angle_after(theta, 0.1, 1), after, a, b)
+    values = (theta, theta - angle_after(theta, 0.1, 1), after, a, b)
     names = ("angle_before", "rotation_per_step", "angle_after_10", "a", "b")
-    for value, name in zip(found, names):
+    for value, name in zip(values, names):
         assert value.item() == pytest.approx(expected[name], rel=1e-6 if dtype == torch.float64 else 1e-4), name
     torch.testing.assert_close(closed_form(u, t, 0.1, 10)[0], expected["a_u_plus_b_t"], **DTYPES[dtype])
     u = F.normalize(example["embeddings"], dim=-1)
