@@ -1,4 +1,4 @@
-"""``NAME[:PROFILE][/OPTION=VALUE...]``: what texts mean, and what is said of mistakes."""
+"""``NAME[:PROFILE][/OPTION=VALUE...]``: what texts mean, and what errors tell about mistakes."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def test_switches(text: str, value: bool) -> None:
 
 @pytest.mark.parametrize(("text", "value"), (("2", 2.0), ("1e-3", 0.001), ("-0.5", -0.5), ("inf", math.inf)))
 def test_numbers_keep_the_type_of_the_profile(text: str, value: float) -> None:
-    found = read(f"name/size={text}")[1]["size"]
-    assert found == value and type(found) is float
+    read_value = read(f"name/size={text}")[1]["size"]
+    assert read_value == value and type(read_value) is float
 
 
 def test_large_numbers_are_written_without_a_plus() -> None:

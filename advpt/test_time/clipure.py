@@ -76,10 +76,7 @@ def iterate(u: Tensor, t: Tensor, eta: float, steps: int, batch: int = 1, graph:
 
 
 def angle(u: Tensor, t: Tensor) -> Tensor:
-    """``[b]``: the angle in [0, pi] between ``u [b, L]`` and ``t [L]``, both of unit length; a constant where it has no
-    derivative, at 0 and pi."""
-    flat = tangent(u.detach(), t).norm(dim=-1, keepdim=True) <= _rounding(u)
-    u = torch.where(flat, u.detach(), u)
+    """``[b]``: the angle in [0, pi] between ``u [b, L]`` and ``t [L]``, both of unit length."""
     return torch.atan2(tangent(u, t).norm(dim=-1), u @ t)
 
 

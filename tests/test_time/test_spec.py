@@ -1,4 +1,4 @@
-"""The text form of test-time defenses: what it means, and what is said of mistakes."""
+"""The text form of test-time defenses: what it means, and what errors tell about mistakes."""
 
 from __future__ import annotations
 
