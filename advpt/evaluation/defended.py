@@ -34,14 +34,14 @@ def inexact_gradient(defense: DefenseFacts | None) -> str:
     test time that of a smoothed step."""
     words = []
     for stage, kind in (defense.gradient or {}).items() if defense is not None else ():
-        name = stage.split()[-1]
+        name = stage.partition(",")[0].split()[-1]  # without the variant of a defense at test time
         if kind.startswith(STRAIGHT):
             words.append(f"identity gradient through {name}")
         elif STRAIGHT in kind:
             words.append(f"identity gradient through the rounding of {name}")
         elif SMOOTH in kind:
             words.append("smoothed gradient through the tuning")
-    return ", ".join(words)
+    return ", ".join(dict.fromkeys(words))
 
 
 @dataclass(frozen=True, eq=False)

@@ -125,6 +125,8 @@ def test_bpda_and_worst_cases_are_recorded(bank_cache, pictures, prompts, settin
          "identity gradient through super, identity gradient through diffpure"),
         ({"tapt": tuned.GRADIENT["adaptive"]}, "smoothed gradient through the tuning"),
         ({"tapt": tuned.GRADIENT["tuned"]}, ""),
+        ({f"dbd, {variant}": "own (JPEG passed straight through)" for variant in ("gate as it is", "forced low")},
+         "identity gradient through the rounding of dbd"),
         (None, ""),
     ],
 )  # fmt: skip
