@@ -73,9 +73,9 @@ def test_closed_form_of_the_worked_example(dtype: torch.dtype) -> None:
     expected, theta = example["closed_form_image_0_step_0.1"], angle(u, t)
     after = angle_after(theta, 0.1, 10)
     a, b = after.sin() / theta.sin(), (theta - after).sin() / theta.sin()
-    found = (theta, theta - angle_after(theta, 0.1, 1), after, a, b)
+    values = (theta, theta - angle_after(theta, 0.1, 1), after, a, b)
     names = ("angle_before", "rotation_per_step", "angle_after_10", "a", "b")
-    for value, name in zip(found, names):
+    for value, name in zip(values, names):
         assert value.item() == pytest.approx(expected[name], rel=1e-6 if dtype == torch.float64 else 1e-4), name
     torch.testing.assert_close(closed_form(u, t, 0.1, 10)[0], expected["a_u_plus_b_t"], **DTYPES[dtype])
     u = F.normalize(example["embeddings"], dim=-1)
@@ -129,6 +129,11 @@ def test_an_embedding_at_the_null_text_stays(sign: int, dtype: torch.dtype) -> N
             gradient = torch.autograd.grad(out.square().sum() + out[:, 0].sum(), u)[0]
         torch.testing.assert_close(out[0], sign * t, rtol=0, atol=1e-6)
         assert bool(gradient.isfinite().all())
+    exactly = F.one_hot(torch.tensor([2]), 4).to(dtype)
+    leaf = (sign * exactly).requires_grad_()
+    with torch.enable_grad():
+        gradient = torch.autograd.grad(rotate(leaf, exactly[0], 0.5).sum(), leaf)[0]
+    assert bool(gradient.isfinite().all()), "no rounding error at all"
     assert bool(step(torch.stack([sign * t, sign * t]), t, 30, batch=2).isfinite().all())
 
 
@@ -171,6 +176,8 @@ def test_only_the_released_form_depends_on_the_batch() -> None:
     for batch in (1, 2, 32):
         change[batch] = float((iterate(u, t, 30, 10, batch) - u).abs().max())
     assert change[1] < 1e-12 < 1e-6 < change[2] < change[32] and change[32] > 0.05, change
+    pairs = torch.cat([iterate(pair, t, 30, 10, 64) for pair in u[:5].split(2)])
+    torch.testing.assert_close(iterate(u[:5], t, 30, 10, 2), pairs, rtol=0, atol=1e-12)
     alone = iterate(u[:1], t, 30, 10, 32)
     torch.testing.assert_close(alone, u[:1], rtol=0, atol=1e-12)
 
@@ -231,3 +238,14 @@ def test_the_released_gradient_is_rounding_error_and_the_exact_one_is_the_plain_
     values = [each.logits(encode, x, Draws(KEYS)) for each in ways.values()]
     torch.testing.assert_close(values[0], values[1], rtol=0, atol=1e-6)
     torch.testing.assert_close(values[2], model.classifier.logits(encode(x)))
+
+
+def test_in_float32_the_released_gradient_has_no_direction_left(tiny_clip: Backbone) -> None:
+    model, encode, x = defended_model(tiny_clip), tiny_clip.require_image(), images(4)
+    for text in ("clipure:released", "clipure:paper"):
+        ways = variants(build(text, model, far_null(encode, x)))
+        exact, released, plain = (gradient(each, encode, x).flatten(1) for each in ways.values())
+        ratio = float(released.norm() / plain.norm())
+        assert 0 < ratio < 1e-6, "rounding error"
+        assert float(F.cosine_similarity(released / ratio, plain).mean().abs()) < 0.3
+        assert float(F.cosine_similarity(exact, plain).min()) > 0.99
