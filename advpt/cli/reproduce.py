@@ -15,7 +15,9 @@ from advpt.results.report import write
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("names", nargs="*", help="table1 to table5, fig3 to fig7, curves, efficiency, all; peers, tapt")
+    sub.add_argument(
+        "names", nargs="*", help="table1 to table5, fig3 to fig7, curves, efficiency, all; peers, tapt, test_time"
+    )
     sub.add_argument("--demo", action="store_true", help="all of it small: DemoCLIP and digits, no download")
     sub.add_argument("--only", default="", help="data sets, for instance pets,dtd")
     sub.add_argument("--backbones", default="", help="for instance vit_b16")

@@ -35,5 +35,10 @@ def flags(clean: CleanAccuracy, robust: RobustAccuracy | None, depends_on_batch:
 def weaker_than_static(parts: Sequence[PartAccuracy]) -> bool:
     """Whether the strongest attack through gradients from a start of its own, on all images, leaves more than the
     static images (the first part)."""
-    own = [part.accuracy for part in parts[1:] if not part.left and "from static" not in part.name]
+    own = [part.accuracy for part in own_attacks(parts)]
     return bool(own) and min(own) > parts[0].accuracy
+
+
+def own_attacks(parts: Sequence[PartAccuracy]) -> list[PartAccuracy]:
+    """The attacks through gradients from a start of their own, on all images."""
+    return [part for part in parts[1:] if not part.left and "from static" not in part.name]

@@ -81,13 +81,16 @@ def work(jobs: Iterable[Job], repository: Path, sharing: Collection[str]) -> Wor
         bank = (job.dataset, job.backbone, str(n), str(values["EVAL.DEFENSES"]))
         clean = bank if job.trainer in sharing else (*bank, job.id)
         images[clean], passes[clean] = n, rows * n
+        if values["EVAL.TEST_TIME"]:
+            uncounted["passes of defenses at test time, and attacks through them,"] = None
+        some = int(values["EVAL.ADAPTIVE_SUBSET"]) or n
         for threat in threats(values["EVAL.ATTACKS"], values["EVAL.PROTOCOLS"]):
-            attack = threat.attack
+            attack, faced = threat.attack, min(n, some) if threat.protocol in ("pseudo", "adaptive") else n
             if not attack.path and (not attack.steps or ATTACKS.get(attack.name).source_model == "surrogate"):
                 uncounted[str(attack)] = None
             else:
                 attacked = (*bank, job.id) if threat.protocol == "adaptive" else clean
-                passes[*attacked, str(attack), threat.protocol] = n * (attack.steps + rows)
+                passes[*attacked, str(attack), threat.protocol] = faced * (attack.steps + rows)
     return Work(sum(images.values()), sum(passes.values()), tuple(uncounted))
 
 

@@ -75,6 +75,49 @@ class Table:
 
 
 @dataclass(frozen=True)
+class DefenseRow:
+    """A defense of a :class:`DefenseTable`: its name there, what records call it ("" for no defense), the run that
+    measures it, and where a paper prints its clean and its ``static`` accuracy."""
+
+    name: str
+    recorded: str
+    run: str
+    clean: PaperCell | None = None
+    static: PaperCell | None = None
+
+
+@dataclass(frozen=True)
+class DefenseTable:
+    """Defenses at test time under one attack, no defense first, each with what it costs. What is written above it, and
+    the parts of its adaptive attacks, come from the records.
+
+    Args:
+        attack: as it is asked for, under ``static``, ``pseudo`` and ``adaptive``.
+        images, some: how many are evaluated, and how many under ``pseudo`` and ``adaptive``.
+    """
+
+    name: str
+    title: str
+    caption: str
+    backbone: str
+    dataset: str
+    attack: str
+    images: int
+    some: int
+    rows: tuple[DefenseRow, ...]
+
+
+@dataclass(frozen=True)
+class PartTable:
+    """What each part of the adaptive attacks on the defenses of ``of`` left."""
+
+    name: str
+    title: str
+    caption: str
+    of: DefenseTable
+
+
+@dataclass(frozen=True)
 class WordColumn:
     """Nearest words of one run; ``dataset`` as the paper writes it."""
 
@@ -127,4 +170,4 @@ class Figure:
     log_x: bool = False
 
 
-Exhibit = Table | WordTable | Figure
+Exhibit = Table | DefenseTable | PartTable | WordTable | Figure

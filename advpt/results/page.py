@@ -20,6 +20,7 @@ from advpt.results import render
 from advpt.results.exhibit import Exhibit
 from advpt.results.figures import DrawnPoint
 from advpt.results.index import RecordIndex, Run
+from advpt.results.test_time import PART_HEADS, FilledParts
 from advpt.results.values import FilledTable
 from advpt.results.words import VECTOR_HEADS, WORD_HEADS, FilledWords
 
@@ -31,7 +32,7 @@ class Section:
     """A section of the page, with the files that lie in a folder beside it; a figure's first one is its image."""
 
     exhibit: Exhibit
-    content: FilledTable | FilledWords | list[DrawnPoint]
+    content: FilledTable | FilledWords | FilledParts | list[DrawnPoint]
     files: Sequence[Path] = ()
 
     @property
@@ -58,6 +59,7 @@ def page(title: str, about: str, sections: Sequence[Section], index: RecordIndex
     environment.filters["data_uri"] = data_uri
     environment.tests["table"] = lambda content: isinstance(content, FilledTable)
     environment.tests["words"] = lambda content: isinstance(content, FilledWords)
+    environment.tests["parts"] = lambda content: isinstance(content, FilledParts)
     shown = picture_groups(index)
     used = sorted(index.used.items(), key=lambda item: (item[1][0], item[1][1].result.seed, item[0]))
     return environment.get_template(TEMPLATE).render(
@@ -73,6 +75,7 @@ def page(title: str, about: str, sections: Sequence[Section], index: RecordIndex
         inexact_gradient=inexact_gradient,
         word_heads=WORD_HEADS,
         vector_heads=VECTOR_HEADS,
+        part_heads=PART_HEADS,
     )
 
 

@@ -13,7 +13,7 @@ from advpt.results.values import NO_CELL, FilledTable, Value
 
 COLUMNS = ("table", "backbone", "dataset", "method", "defense", "protocol", "attack", "ours", "low95", "high95",
            "interval", "paper", "difference", "seeds", "images", "untouched", "on_perturbed", "comparable", "better",
-           "notes", "records")  # fmt: skip
+           "notes", "records", "passes", "ms")  # fmt: skip
 LEGEND = (
     "n/a: the paper has no such cell; not run, failed, missing (the run is done, its record is gone) and refused (a "
     "record of another schema, or changed) mean what they say. Published numbers have no interval."
@@ -26,6 +26,11 @@ DIFFERENCES = (
     "Differences on the same images, paired by seed where both methods have the same seeds; 95 % intervals over seeds "
     "and images (variance components with Student's t, docs/statistics.md)."
 )
+COST = (
+    "Cost per image: F and B are forward and backward passes of the image tower, f and b of the text tower over all "
+    "classes; ms were measured one row at a time, on the machine that the records name."
+)
+COST_HEADS = ("passes", "ms")
 HEADS = ("backbone", "attack", "protocol", "defense", "method")
 DIFFERENCE_HEADS = ("difference", "accuracy", "points", "95 % interval", "interval over")
 
@@ -40,6 +45,8 @@ def caption(filled: FilledTable, *, alone: bool = True) -> str:
         parts += [BOLD, LEGEND]
         if not filled.has_paper:
             parts.append("Paper: n/a for every cell, the paper has no such data sets or backbones.")
+    if filled.has_cost:
+        parts.append(COST)
     official = {value.comparable for line in filled.values for value in line if value.runs is not None}
     if False in official:
         parts.append("Not the official split: these numbers compare with nothing published.")
@@ -65,8 +72,10 @@ def row_heads(filled: FilledTable) -> tuple[list[str], list[list[str]]]:
     """Names of the columns before the values, and these columns row by row; those that are empty are left out."""
     rows = [(row.backbone, row.attack, row.protocol, row.defense, row.method) for row in filled.table.rows]
     shown = [i for i in range(len(HEADS)) if any(row[i] for row in rows)]
-    lines = [[*(row[i] for i in shown), filled.seeds(line)] for row, line in zip(rows, filled.values)]
-    return [*(HEADS[i] for i in shown), "seeds"], lines
+    heads, lines = [*(HEADS[i] for i in shown), "seeds"], []
+    for row, line in zip(rows, filled.values):
+        lines.append([*(row[i] for i in shown), filled.seeds(line), *(filled.cost(line) if filled.has_cost else ())])
+    return [*heads, *(COST_HEADS if filled.has_cost else ())], lines
 
 
 def grid(heads: Sequence[str], rows: Sequence[Sequence[object]], style: str = "github") -> str:
@@ -79,7 +88,7 @@ def text(filled: FilledTable, style: str = "github") -> str:
     bold = "**{}**" if filled.bold else "{}"
     cells = [[cell_text(value, filled.has_paper, bold) for value in line] for line in filled.values]
     table = grid([*heads, *filled.table.columns], [[*row, *line] for row, line in zip(rows, cells)], style)
-    parts = [caption(filled), table]
+    parts = [caption(filled), *filled.sentences, table]
     if filled.attacks:
         parts.append(f"Attacks: {'; '.join(f'{words} = {exact}' for words, exact in filled.attacks.items())}.")
     if filled.warnings:
@@ -104,13 +113,19 @@ def comma_separated(filled: FilledTable) -> str:
         for dataset, v in zip(filled.table.columns, line):
             if v.state == NO_CELL:
                 continue
-            where = [filled.table.name, row.backbone, dataset, row.method, row.defense, row.protocol, row.attack]
-            untouched = f"{v.untouched:.1f}" if v.runs is not None else ""
-            on_perturbed = f"{v.on_perturbed:.1f}" if v.on_perturbed is not None else ""
-            comparable = "unknown" if v.comparable is None else v.comparable
-            about = [*images_of(v), untouched, on_perturbed, comparable, v.better, "; ".join(v.notes), " ".join(v.ids)]
-            lines.append([*where, *measured(v), v.difference_text, *about])
+            where = (filled.table.name, row.backbone, dataset, row.method, row.defense, row.protocol, row.attack)
+            lines.append(csv_line(where, v))
     return to_csv(COLUMNS, lines)
+
+
+def csv_line(where: Sequence[str], v: Value) -> list[object]:
+    """A line of :data:`COLUMNS`. ``where``: the first of them, up to the attack."""
+    untouched = f"{v.untouched:.1f}" if v.runs is not None else ""
+    on_perturbed = f"{v.on_perturbed:.1f}" if v.on_perturbed is not None else ""
+    comparable = "unknown" if v.comparable is None else v.comparable
+    about = [*images_of(v), untouched, on_perturbed, comparable, v.better, "; ".join(v.notes), " ".join(v.ids)]
+    cost = [v.passes, f"{v.milliseconds:.4g}" if v.milliseconds is not None else ""]
+    return [*where, *measured(v), v.difference_text, *about, *cost]
 
 
 def measured(v: Value) -> list[str]:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from advpt.files import write_text
 from advpt.results import figures, render
-from advpt.results.exhibit import Exhibit, Figure, Table
+from advpt.results.exhibit import DefenseTable, Exhibit, Figure, PartTable, Table
 from advpt.results.groups import groups
 from advpt.results.index import Note, RecordIndex, Run
 from advpt.results.page import Section, page
+from advpt.results.test_time import FilledParts, comma_separated, fill_defenses, fill_parts
 from advpt.results.values import FilledTable, fill
 from advpt.results.words import FilledWords, fill_words
 
@@ -51,13 +52,17 @@ def _section(exhibit: Exhibit, index: RecordIndex, folder: Path) -> Section:
     if isinstance(exhibit, Figure):
         points = figures.points(exhibit, index)
         return Section(exhibit, points, figures.draw(exhibit, points, folder / FIGURES))
-    content: FilledTable | FilledWords
-    if isinstance(exhibit, Table):
-        content = fill(exhibit, index)
-        texts = {"md": f"{render.text(content)}\n", "csv": render.comma_separated(content)}
-        texts["tex"] = render.latex(content)
+    content: FilledTable | FilledWords | FilledParts
+    if isinstance(exhibit, Table | DefenseTable):
+        if isinstance(exhibit, DefenseTable):
+            content = fill_defenses(exhibit, index)
+            numbers = comma_separated(exhibit, content)
+        else:
+            content = fill(exhibit, index)
+            numbers = render.comma_separated(content)
+        texts = {"md": f"{render.text(content)}\n", "csv": numbers, "tex": render.latex(content)}
     else:
-        content = fill_words(exhibit, index)
+        content = fill_parts(exhibit, index) if isinstance(exhibit, PartTable) else fill_words(exhibit, index)
         texts = {"md": content.text(), "csv": content.comma_separated()}
     paths = [folder / TABLES / f"{exhibit.name}.{ending}" for ending in texts]
     for path, text in zip(paths, texts.values()):

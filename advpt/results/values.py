@@ -21,6 +21,8 @@ from advpt.results.published import number
 
 NO_CELL = "n/a"
 WARNED = "warning, see notes"
+# Forward and backward passes through the image tower, and through the text tower for all classes.
+PASSES = {"forward": "F", "backward": "B", "text_forward": "f", "text_backward": "b"}
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Value:
         paper: the published number, None where the paper has no such cell.
         better: the differences to all comparable methods are significant, and it is above them.
         images: SHA-256 of the list of images, "" where runs have different ones.
+        passes, milliseconds: per image, of a defense at test time; "" and None where they were not measured.
     """
 
     state: str
@@ -49,6 +52,8 @@ class Value:
     paper: float | None = None
     better: bool = False
     images: str = ""
+    passes: str = ""
+    milliseconds: float | None = None
 
     @cached_property
     def interval(self) -> Interval | None:
@@ -86,6 +91,11 @@ class Value:
         return f"{self.interval.mean - self.paper:+.1f}"
 
 
+def passes_text(cost: Mapping[str, float] | None) -> str:
+    """``64 F, 2 f, 1 b``: passes per image, in the letters of :data:`PASSES`."""
+    return ", ".join(f"{number:g} {letter}" for name, letter in PASSES.items() if (number := (cost or {}).get(name)))
+
+
 @dataclass(frozen=True)
 class Comparison:
     """The difference of two methods (``names``) in an accuracy (``accuracy``: its words)."""
@@ -97,14 +107,29 @@ class Comparison:
 
 @dataclass
 class FilledTable:
-    """A table with its values, row by row, and the comparisons and warnings below it. ``bold``: values that are better
-    than all others are marked."""
+    """A table with its values, row by row, and the comparisons and warnings below it.
+
+    Args:
+        bold: values that are better than all others are marked. sentences: what the numbers say, above the table.
+    """
 
     table: Table
     values: list[list[Value]]
     comparisons: list[Comparison] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     bold: bool = True
+    sentences: list[str] = field(default_factory=list)
+
+    @property
+    def has_cost(self) -> bool:
+        """Whether the cost of any row is known."""
+        return any(value.passes or value.milliseconds is not None for line in self.values for value in line)
+
+    def cost(self, line: Sequence[Value]) -> list[str]:
+        """Passes and milliseconds per image of a row."""
+        passes = next((value.passes for value in line if value.passes), "")
+        times = [value.milliseconds for value in line if value.milliseconds is not None]
+        return [passes, f"{times[0]:.3g}" if times else ""]
 
     @property
     def has_paper(self) -> bool:
@@ -147,6 +172,7 @@ def summarize(by_seed: Mapping[int, Record], robust: bool, notes: Sequence[str] 
     beside = list(notes)
     if len(results) == 1 and (deviation := next(iter(parts.values())).deviation):
         beside.append(f"± {deviation:.1f} over draws")
+    beside += [flag for result in results for flag in (result.flags if robust else ())]
     if robust:
         beside += [inexact_gradient(result.defense) for result in results]
     digests = {result.images.digest for result in results}
@@ -154,6 +180,7 @@ def summarize(by_seed: Mapping[int, Record], robust: bool, notes: Sequence[str] 
         beside.append("the seeds have different images")
         runs = dataclasses.replace(runs, correct={})
     official = {result.comparable for result in results}
+    times = [each for record in by_seed.values() if (each := record.observed.milliseconds) is not None]
     perturbed = [each.on_perturbed.accuracy for each in attacked if each.on_perturbed is not None]
     return Value(
         "value",
@@ -164,6 +191,8 @@ def summarize(by_seed: Mapping[int, Record], robust: bool, notes: Sequence[str] 
         on_perturbed=float(np.mean(perturbed)) if perturbed else None,
         comparable=False if False in official else None if None in official else True,
         images=digests.pop() if len(digests) == 1 else "",
+        passes=passes_text(results[0].cost),
+        milliseconds=float(np.mean(times)) if times else None,
     )
 
 

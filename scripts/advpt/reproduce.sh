@@ -4,9 +4,10 @@
 #   bash scripts/advpt/reproduce.sh table1 --only pets,dtd --backbones vit_b16 --dry-run
 #   bash scripts/advpt/reproduce.sh all --demo
 #
-# Names: table1 to table5, fig3 to fig7 (fig6 is the domain shift), curves, efficiency, all of these; peers, tapt.
+# Names: table1 to table5, fig3 to fig7 (fig6 is the domain shift), curves, efficiency, all of these; peers, tapt,
+# test_time.
 # It can be stopped and started again.
 set -euo pipefail
 source "$(dirname "$0")/common.sh"
-[ $# -ge 1 ] || { sed -n '2,8s/^# \{0,1\}//p' scripts/advpt/reproduce.sh; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,9s/^# \{0,1\}//p' scripts/advpt/reproduce.sh; exit 2; }
 exec "$PYTHON" -m advpt reproduce "$@"

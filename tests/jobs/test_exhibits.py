@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from ast import literal_eval as literal
 from collections import Counter
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from advpt.jobs.places import Places, command
 from advpt.jobs.plan import Job, Plan
 from advpt.jobs.scripts import sweep
 from advpt.jobs.setup import DEMO, PAPER
-from advpt.results.exhibit import Figure, Table, WordTable
-from advpt.results.published import number, numbers
+from advpt.results.exhibit import DefenseTable, Figure, PartTable, Table, WordTable
+from advpt.results.published import TEST_TIME, number, numbers
+from advpt.test_time import TEST_TIME as TEST_TIME_DEFENSES
 from tests.helpers.plans import ADV, COOP, PETS, ZS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +53,7 @@ NEEDED = {
     "tapt": {(trainer, purpose, False): 1 for trainer in ("AdvVPT", "AdvIVLP", "AdvMaPLe")
              for purpose in ("defensive", "clean")}
     | {(trainer, "tuned", True): 2 for trainer in ("TAPTV", "TAPTVLI", "TAPTVLJ")},  # imagenet makes the statistics
+    "test_time": {(ZS, f"test_time-{group}", False): 2 for group in ("views", "counter", "features")},
 }  # fmt: skip
 
 
@@ -78,7 +81,7 @@ def test_every_published_number_has_its_cell_and_no_cell_invents_one():
         for row in table.rows:
             assert len(row.cells) == len(table.columns)
             found.update(cell.paper for cell in row.cells if cell is not None and cell.paper is not None)
-    of_advpt = {key for key in numbers() if not key.table.startswith("tapt")}
+    of_advpt = {key for key in numbers() if not key.table.startswith(("tapt", TEST_TIME))}
     assert set(found) == of_advpt, "keys that only one side has"
     assert all(n == 1 for key, n in found.items() if key.table != "1")
 
@@ -92,9 +95,11 @@ def test_adaptive_rows_stand_beside_nothing_published():
 def test_the_demo_has_every_exhibit():
     found = plan_exhibits(["all", *NOT_IN_ALL], DEMO, ROOT)
     names = [e.name for e in found.exhibits]
-    assert names == [*(n for n in EXHIBITS if n not in LAST), "fig6_table", *LAST[:-1], "peers_figure", LAST[-1]]
+    of_test_time = [f"test_time_digits_democlip_{eps}{parts}" for eps in (2, 4) for parts in ("", "_parts")]
+    shown = [*(n for n in EXHIBITS if n not in (*LAST, "test_time")), "fig6_table", *LAST[:-1], "peers_figure"]
+    assert names == [*shown, LAST[-1], *of_test_time]
     assert all("Demo" in e.caption for e in found.exhibits)
-    assert {type(e) for e in found.exhibits} == {Table, WordTable, Figure}
+    assert {type(e) for e in found.exhibits} == {Table, WordTable, Figure, DefenseTable, PartTable}
     assert "stand-in" in next(e for e in found.exhibits if e.name == "table2").caption
     assert {job.backbone for job in found.plan.jobs} == {"democlip", "democlip_s"}
 
@@ -269,3 +274,53 @@ def test_tapts_caption_says_what_statistics_are_taken_over():
             assert job.shots == 16, "prompts are tuned as before"
     with pytest.raises(ConfigError, match="--all-statistics is a variant of tapt"):
         plan_exhibits(["peers"], PETS, ROOT, variant=Variant(all_statistics=True))
+
+
+# --- defenses at test time ----------------------------------------------------------------------------------------
+
+
+def test_every_defense_has_its_row_under_three_protocols_and_those_over_views_share_a_run():
+    found = plan_exhibits(["test_time"], DEMO, ROOT)
+    tables = [e for e in found.exhibits if isinstance(e, DefenseTable)]
+    assert [table.attack for table in tables] == ["pgd20-ce@2", "pgd20-ce@4"]
+    for table in tables:
+        rows = {row.name: row for row in table.rows}
+        assert len(rows) == len(table.rows) and table.rows[0].recorded == "", "no defense first"
+        assert {name.partition(":")[0] for name in rows} == {"none", "noise", "low-pass", *TEST_TIME_DEFENSES}
+        views = {name for name, row in rows.items() if row.run == rows["mean"].run}
+        assert {"none", "conf", "tte", "zero", "mta", "tpt", "ctpt", "rtpt", "sstpt"} <= views
+        assert rows["noise"].run == rows["ttc"].run, "the control is measured beside counter-perturbations"
+        assert (table.images, table.some) == (200, 100)
+    for job in found.plan.jobs:
+        settings = dict(job.settings)
+        attacks = {text.rpartition(":")[2]: text.partition(":")[0] for text in literal(settings["EVAL.ATTACKS"])}
+        assert attacks.keys() == {"static", "pseudo", "adaptive"} and len(set(attacks.values())) == 1
+        assert (settings["EVAL.SUBSET"], settings["EVAL.ADAPTIVE_SUBSET"]) == ("200", "100")
+        assert (settings["EVAL.EOT"], settings["EVAL.DEFENSE_SEEDS"]) == ("1", "1")
+    assert len(found.plan.jobs) == 6 and not any(row.clean or row.static for t in tables for row in t.rows)
+
+
+def test_published_numbers_stand_beside_static_ones_of_their_attack_budget_data_and_backbone():
+    found = plan_exhibits(["test_time"], PAPER.narrowed(["flowers", "ucf101"], ["vit_b16"], []), ROOT)
+    numbers_of = {
+        (table.dataset, table.attack): {row.name: (number(row.clean), number(row.static)) for row in table.rows}
+        for table in found.exhibits
+        if isinstance(table, DefenseTable)
+    }
+    assert len(numbers_of) == 4
+    at_4 = numbers_of["Flowers", "pgd100-ce@4/a1"]
+    assert at_4["rtpt"] == (68.7, 44.6), "T-VSS, which calls the data set Flower102"
+    assert at_4["none"][1] == 0.0 and at_4["mean"][1] is not None and at_4["mta"][1] is not None
+    assert {name for name, (_, static) in at_4.items() if static is not None} == {"none", "mean", "mta", "rtpt", "ttc"}
+    at_1 = numbers_of["Flowers", "pgd10-ce@1/a1"]
+    assert at_1["hedge"][1] is not None and at_1["low-pass"][1] is not None and at_1["mta"] == (None, None)
+    assert all(static is None for _, static in numbers_of["UCF101", "pgd10-ce@1/a1"].values()), "BaP has no UCF101"
+    tables = [e for e in found.exhibits if isinstance(e, DefenseTable)]
+    assert "Published: T-VSS, 2026 table 1, PGD-100, step eps/4" in tables[1].caption
+
+
+def test_groups_of_defenses_have_jobs_of_their_own_and_a_budget_too():
+    with pytest.raises(ConfigError, match="nothing is left"):
+        plan_exhibits(["test_time"], PAPER.narrowed(["imagenet"], [], []), ROOT)
+    one = plan_exhibits(["test_time"], PAPER.narrowed(["pets"], ["vit_b32"], []), ROOT).plan.jobs
+    assert {job.backbone for job in one} == {"vit_b32"} and len({job.folder for job in one}) == len(one) == 6

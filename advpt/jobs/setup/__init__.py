@@ -73,6 +73,44 @@ class TaptSetup:
 
 
 @dataclass(frozen=True)
+class TestTimeBudget:
+    """An attack on defenses at test time, under every protocol, and where published numbers under it stand: the
+    attack's name there, and by backbone the paper and table; empty where there are none."""
+
+    __test__ = False  # not one of pytest's
+    attack: str
+    published: str = ""
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TestTimeSetup:
+    """The comparison of defenses at test time.
+
+    Args:
+        datasets, backbones: that are compared, with the hand-written prompt. budgets: one table for each.
+        defenses: by group; those of a group are measured in one run, and share what they can.
+        inputs: defenses of the input, measured with the group of ``inputs_with``.
+        published: by our name of a defense ("none" without one) that of the papers.
+        subset: images under ``static``. some: of these under ``pseudo`` and ``adaptive``.
+        settings: of all runs. caption: what captions add.
+    """
+
+    __test__ = False  # not one of pytest's
+    datasets: tuple[str, ...]
+    backbones: tuple[str, ...]
+    budgets: tuple[TestTimeBudget, ...]
+    defenses: Mapping[str, tuple[str, ...]]
+    inputs: tuple[str, ...]
+    inputs_with: str
+    subset: int
+    some: int
+    published: Mapping[str, str] = field(default_factory=dict)
+    settings: Pairs = ()
+    caption: str = ""
+
+
+@dataclass(frozen=True)
 class ReproductionSetup:
     """Everything that differs between one reproduction and another. Names are those of the yaml files, attacks are in
     their short form.
@@ -117,6 +155,7 @@ class ReproductionSetup:
     curve_every: Mapping[str, int]
     peers: PeerSetup
     tapt: TaptSetup
+    test_time: TestTimeSetup
     clock_settings: Mapping[str, Pairs] = field(default_factory=dict)
     subset: int = 0
     defended_subset: int = 0
@@ -142,8 +181,8 @@ class ReproductionSetup:
         Raises:
             ConfigError: an unknown name, with the known ones.
         """
-        datasets = {*self.datasets, *self.targets, *self.timed, *self.tapt.datasets}
-        every_backbone = {*self.backbones, *self.tapt.backbones}
+        datasets = {*self.datasets, *self.targets, *self.timed, *self.tapt.datasets, *self.test_time.datasets}
+        every_backbone = {*self.backbones, *self.tapt.backbones, *self.test_time.backbones}
         for name in only:
             if name not in datasets:
                 raise ConfigError(f"--only: {unknown_name('data set', name, datasets)}")
@@ -158,6 +197,8 @@ class ReproductionSetup:
         peers = dataclasses.replace(self.peers, backbones=of_peers, seeds=tuple(seeds) or self.peers.seeds)
         of_tapt = keep(self.tapt.backbones, backbones)
         tapt = dataclasses.replace(self.tapt, datasets=keep(self.tapt.datasets, only), backbones=of_tapt)
+        names = keep(self.test_time.datasets, only), keep(self.test_time.backbones, backbones)
+        of_test_time = dataclasses.replace(self.test_time, datasets=names[0], backbones=names[1])
         return dataclasses.replace(
             self,
             datasets=keep(self.datasets, only),
@@ -169,6 +210,7 @@ class ReproductionSetup:
             seeds=tuple(seeds) or self.seeds,
             peers=peers,
             tapt=tapt,
+            test_time=of_test_time,
         )
 
 
@@ -183,7 +225,9 @@ def _load(name: str) -> ReproductionSetup:
     """The setup in ``<name>.toml``; a name that no field has, or a field that has no value, is a TypeError."""
     values = _tuples(tomllib.loads(Path(__file__).with_name(f"{name}.toml").read_text(encoding="utf-8")))
     values["defenses"] = tuple(InputDefense(**each) for each in values["defenses"])
+    budgets = tuple(TestTimeBudget(**each) for each in values["test_time"]["budgets"])
     values |= {"peers": PeerSetup(**values["peers"]), "tapt": TaptSetup(**values["tapt"])}
+    values["test_time"] = TestTimeSetup(**{**values["test_time"], "budgets": budgets})
     return ReproductionSetup(name, **values)
 
 
