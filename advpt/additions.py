@@ -23,6 +23,7 @@ CONFIGURED = ("open_clip:", "hf-hub:", "local-dir:")
 BANK_FIELDS: dict[str, Any] = {
     "adversarial_set.attacked.visual_prompt": None,
     "adversarial_set.preprocessing.resize": "shortest",
+    "adversarial_set.labels": None,  # the true ones
 }
 RESULT_FIELDS: dict[str, Any] = {
     "backbone.image_file": None,

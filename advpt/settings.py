@@ -26,7 +26,7 @@ from advpt.errors import ConfigError, unknown_name
 from advpt.files import read_text
 
 PROFILES = ("sound", "released", "paper")
-PROTOCOLS = ("transfer", "transfer-all", "static", "tuned", "adaptive")
+PROTOCOLS = ("transfer", "transfer-all", "static", "pseudo", "tuned", "adaptive")
 POSITIONS = ("end", "middle", "front")
 PRECISIONS = ("fp32", "amp", "fp16")
 LAYOUTS = ("text", "text_deep", "visual", "independent", "t2v", "v2t")
@@ -816,6 +816,16 @@ class EvalSettings(Settings):
     bpda: bool = setting(False, "adaptive attacks pass gradients straight through defenses that are not linear")
     words: int = setting(0, "nearest words of each context vector that go into records", allowed=FROM_0)
     pictures: int = setting(0, "images under the first attack that are kept as pictures", allowed=FROM_0)
+    test_time: tuple[str, ...] = setting(
+        (), "defenses at test time, each measured in turn (docs/test_time.md)", added=True
+    )
+    adaptive_subset: int = setting(
+        0, "images for pseudo and adaptive attackers where there are defenses at test time; 0: all", allowed=FROM_0,
+        added=True,
+    )  # fmt: skip
+    queries: int = setting(
+        1000, "queries of Square to a cheap defense at test time under adaptive; 0: none", allowed=FROM_0, added=True
+    )
 
 
 @register("DATASET", in_v1=True)

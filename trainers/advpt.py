@@ -44,9 +44,9 @@ from advpt.data.lists import DataLists
 from advpt.data.manifest import manifest
 from advpt.detectors import LossWatch, bank_rows, same_prompts
 from advpt.errors import ConfigError, PromptError
-from advpt.evaluation import defended, evaluator, session
+from advpt.evaluation import defended, measure, session, test_time
 from advpt.evaluation.defended import EvaluationRow
-from advpt.evaluation.evaluator import Prompts
+from advpt.evaluation.measure import Prompts
 from advpt.evaluation.protocols import threats
 from advpt.evaluation.record import CurvePoint, RunFacts, TrainingFacts, trained_field
 from advpt.evaluation.session import Session
@@ -72,6 +72,7 @@ from advpt.settings import (
     require_ranges,
     setting,
 )
+from advpt.test_time.base import DefendedModel
 from advpt.tuning.loader import BankLoader, batch_seed
 from advpt.tuning.progress import FILE as PROGRESS
 from advpt.tuning.progress import Progress
@@ -139,6 +140,7 @@ class CLIPTrainer(TrainerX):
     zero_shot: Classifier  # the hand-written prompt
     seed: int
     progress: Progress  # of training by steps
+    prompt_learner: PromptLearner | None = None  # the tuned prompts, where there are any
     loaded: dict[str, Any] | None = None  # where an evaluated model came from
     loading_warnings: tuple[str, ...] = ()
     unread_settings: tuple[str, ...] = ()  # a sentence for each setting that nothing reads
@@ -177,6 +179,7 @@ class CLIPTrainer(TrainerX):
         self.bank_attack = parse_training(self.bank_settings.attack, "BANK.ATTACK", self.bank_settings.profile)
         threats(self.eval_settings.attacks, self.eval_settings.protocols)
         defended.check(self.eval_settings)
+        test_time.check(self.eval_settings)
 
     def build_model(self) -> None:
         cfg, backbone = self.cfg, BackboneSettings.from_cfg(self.cfg)
@@ -231,7 +234,9 @@ class CLIPTrainer(TrainerX):
 
     def prompts(self) -> Prompts:
         """What classifies, and the prompt that transfer attacks go through."""
-        return Prompts(self.classifier(), self.zero_shot, self.templates)
+        learned = self.classifier()
+        model = DefendedModel(learned, self.encoder, tuple(self.classnames), self.backbone.card, self.prompt_learner)
+        return Prompts(learned, self.zero_shot, self.templates, model)
 
     def session(self) -> Session:
         return Session(self.bank_cache, self.eval_settings, Path(self.output_dir), print)
@@ -251,7 +256,7 @@ class CLIPTrainer(TrainerX):
         print(f"Evaluate on the *{name}* set")
         bank = self.clean_bank(prompts, images)
         self.evaluator.reset()
-        for logits, labels in zip(evaluator.logits_of(prompts.learned, bank, 1024), bank.labels.split(1024)):
+        for logits, labels in zip(measure.logits_of(prompts.learned, bank, 1024), bank.labels.split(1024)):
             self.evaluator.process(logits, labels.to(self.device))
         results = self.evaluator.evaluate()
         for metric, value in results.items():

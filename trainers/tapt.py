@@ -28,7 +28,7 @@ from advpt.data import catalog
 from advpt.data.images import ImageSet
 from advpt.errors import BankError, ConfigError
 from advpt.evaluation import tuned
-from advpt.evaluation.evaluator import Prompts
+from advpt.evaluation.measure import Prompts
 from advpt.evaluation.record import RunFacts
 from advpt.evaluation.tuned import Tuned
 from advpt.prompts import exchange

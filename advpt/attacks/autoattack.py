@@ -156,6 +156,53 @@ class APGDPair(_Standard):
     stages = ("apgd-ce", "apgd-t")
 
 
+class _OneStage(_Standard):
+    """One stage of AutoAttack with a number of steps of its own."""
+
+    default_objective = "margin"
+
+    def __init__(self, *, eps: float, steps: int, norm: str = "linf", every: bool = False) -> None:
+        super().__init__(eps=eps, norm=norm, every=every)
+        if steps < 1:
+            raise AttackError(f"steps={steps}: at least 1")
+        self.steps = steps
+
+    def parameters(self) -> dict[str, Any]:
+        return super().parameters() | {"steps": self.steps}
+
+    def _package_attack(self, *arguments: Any) -> Any:
+        attack, steps = super()._package_attack(*arguments), self.steps
+        attack.apgd.n_iter = attack.square.n_queries = steps
+        (
+            attack.apgd.n_iter_2,
+            attack.apgd.n_iter_min,
+            attack.apgd.size_decr,
+        ) = (  # its checkpoints, as shares of the steps
+            max(int(share * steps), 1) for share in (0.22, 0.06, 0.03)
+        )
+        return attack
+
+
+@ATTACKS.add
+class APGD(_OneStage):
+    """APGD on cross-entropy, from one random start."""
+
+    name = "apgd-ce"
+    summary = "APGD-CE alone, with a number of steps"
+    stages = ("apgd-ce",)
+    default_steps = 100
+
+
+@ATTACKS.add
+class Square(_OneStage):
+    """Square (Andriushchenko et al., ECCV 2020): random squares, no gradient; ``steps`` are queries."""
+
+    name = "square"
+    summary = "Square alone, with a number of queries and no gradient"
+    stages = ("square",)
+    default_steps = 5000
+
+
 def stages_for(stages: tuple[str, ...], classes: int) -> list[tuple[int, str]]:
     """The stages that exist for so many classes, with their index. Three classes are too few for the targeted DLR loss,
     which the untargeted one replaces; two are too few for either, and targeted FAB has one target then."""

@@ -105,6 +105,10 @@ class Attack(ABC):
         """Versions of the packages that the images depend on, for a bank's manifest."""
         return {}
 
+    def starting_at(self, images: Tensor) -> Attack:
+        """The same attack from ``images [b, 3, h, w]`` of a batch in the place of its own start. Raises AttackError."""
+        raise AttackError(f"{self.name} has a start of its own; use pgd to go on from other attacks' images")
+
     def require(self, images: ImageSet) -> None:  # noqa: B027 - most attacks take any images
         """Check the list of images, without reading them, before anything is attacked. Raises AttackError."""
 

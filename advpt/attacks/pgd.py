@@ -12,6 +12,7 @@ Profiles of the embedding attack (the paper's section 4.1 and equation 2, and it
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -67,6 +68,7 @@ class PGD(Attack):
     summary = "projected gradient descent on any objective"
     default_objective, default_steps = "fkl", 40
     by_image, whole_batches = True, True
+    given_start: Tensor | None = None  # images to start from, in the place of ``start``
     resizes: ClassVar[bool] = False  # whether the attacked network takes images of any size
 
     def __init__(
@@ -163,21 +165,28 @@ class PGD(Attack):
         """The objective's gradient in step ``t``, summed over scaled copies and samples (only its direction counts)."""
         images = images.detach().requires_grad_()
 
-        def of_copy(copy: int) -> Tensor:
-            scaled = images / 2**copy if copy else images
+        def of_copy(scale: int) -> Tensor:
+            scaled = images / 2**scale if scale else images
             if self.diverse == "none":
                 output = forward(scaled)
             else:
                 output = through_diverse(forward, scaled, DIVERSE[self.diverse], noise)
             return torch.autograd.grad(self.objective.loss(output, clean, y).sum(), images)[0]
 
-        first, *others = [copy for copy in range(self.copies) for _ in range(self.eot_samples)]
+        first, *others = [scale for scale in range(self.copies) for _ in range(self.eot_samples)]
         total = of_copy(first)
-        for copy in others:
-            total += of_copy(copy)
+        for scale in others:
+            total += of_copy(scale)
         return total
 
+    def starting_at(self, images: Tensor) -> Attack:
+        other = copy.copy(self)
+        other.given_start = images
+        return other
+
     def _start(self, x: Tensor, noise: SampleNoise) -> Tensor:
+        if self.given_start is not None:
+            return self.given_start - x
         r = self.radius
         if self.start == "none":
             return torch.zeros_like(x)

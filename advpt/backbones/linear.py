@@ -43,14 +43,13 @@ def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
 
 class _FastLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.weight = weight
         return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        back = torch.ops.mkldnn._linear_pointwise(gradient.contiguous(), ctx.weight.t(), None, "none", [], "")
-        return back, None, None
+        return _FastLinear.apply(gradient, ctx.weight.t(), None), None, None
 
 
 class _Linear(torch.autograd.Function):

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from advpt.attacks.base import Attack
 from advpt.attacks.noise import SampleNoise, choose_targets
-from advpt.attacks.objectives import is_wrong
+from advpt.attacks.objectives import is_wrong, margin
+from advpt.attacks.spec import AttackSpec
 from advpt.attacks.surrogate import Surrogate
 from advpt.backbones import extras
 from advpt.backbones.precision import tf32
@@ -70,6 +71,7 @@ class Attacker:
         classifier: the attacked prompts, for objectives on logits.
         surrogate: the attacker's own network, in place of ``encode`` and ``classifier``.
         attack_target: what an adaptive attacker differentiates besides the encoder.
+        predicted_labels: leave the attacked model's predictions on the clean images, not their labels.
     """
 
     attack: Attack | None
@@ -78,6 +80,7 @@ class Attacker:
     device: torch.device
     surrogate: Surrogate | None = None
     attack_target: AdaptiveTarget | None = None
+    predicted_labels: bool = False
 
     def __call__(self, batch: ImageBatch, ids: Sequence[str], seed: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Attacked pixels ``[b, 3, h, w]`` and the bank columns of the attack."""
@@ -88,7 +91,9 @@ class Attacker:
         correct = torch.full((n,), -1, dtype=torch.int8)
         if model is not None:
             with torch.no_grad():
-                correct = (~is_wrong(model(x), y)).to(torch.int8).cpu()
+                logits = model(x)
+            correct = (~is_wrong(logits, y)).to(torch.int8).cpu()
+            y = logits.argmax(1) if self.predicted_labels else y
         facts = {
             "clean_correct": correct,
             "perturbed": torch.zeros(n, dtype=torch.bool),
@@ -100,10 +105,30 @@ class Attacker:
             return x, facts
         if self.attack.objective.targeted:
             y = choose_targets(y, self.classes, ids, seed)
-        out = self.attack(encode if model is None else model, x, y, SampleNoise(ids, seed))
+        attack, start = self.attack, self.attack_target.start if self.attack_target is not None else None
+        if start is not None:
+            attack = attack.starting_at(self._images_of(start, batch, ids, seed))
+        out = attack(encode if model is None else model, x, y, SampleNoise(ids, seed))
         linf = 255 * (out.images - x).abs().flatten(1).amax(1)
         facts |= {"perturbed": out.changed, "stage": out.stage, "loss": out.loss, "linf": linf}
         return out.images, {name: value.cpu() for name, value in facts.items()}
+
+    def gradient_size(self, batch: ImageBatch, ids: Sequence[str], seed: int) -> float:
+        """The size of the gradient at the pixels that an attack on logits would follow from these images, of the margin
+        (which does not saturate as cross-entropy does); a mean over them."""
+        x, y = batch.pixels.to(self.device), batch.labels.to(self.device)
+        encode = self.encode if self.attack_target is None else self.attack_target.encoder(self.encode, ids, seed, x)
+        model = self.model(encode)
+        if model is None:
+            raise BankError(f"the attack {self.attack!r} does not look at logits")
+        with torch.enable_grad():
+            x = x.requires_grad_()
+            (gradient,) = torch.autograd.grad(margin(model(x), x, y).sum(), x)
+        return float(gradient.flatten(1).norm(dim=1).mean())
+
+    def _images_of(self, attack: AttackSpec, batch: ImageBatch, ids: Sequence[str], seed: int) -> Tensor:
+        """The images of an attack that knows of no defense."""
+        return dataclasses.replace(self, attack=attack.build(), attack_target=None)(batch, ids, seed)[0]
 
     def model(self, encode: Encode) -> Encode | None:
         """The attacked model, pixels to logits; None for an attack on embeddings."""

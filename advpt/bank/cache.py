@@ -43,6 +43,7 @@ class AttackRequest:
         classifier: the prompts that the attack goes through; only attacks on logits need them.
         seed: of the attack's random draws.
         attack_target: what an adaptive attacker differentiates besides the encoder.
+        predicted_labels: the attack leaves what the attacked model predicts for the clean image, not its label.
     """
 
     images: ImageSet
@@ -50,6 +51,7 @@ class AttackRequest:
     classifier: Classifier | None = None
     seed: int = 0
     attack_target: AdaptiveTarget | None = None
+    predicted_labels: bool = False
 
     @functools.cached_property
     def algorithm(self) -> Attack | None:
@@ -80,13 +82,14 @@ class CacheState:
         opened: banks that were opened and verified, by key.
         built: keys of the banks that were built here.
         read_from: for banks whose rows came from a larger one, its key by theirs.
-        surrogate: the attacker's own network, once it is loaded.
+        surrogate: the attacker's own network, once it is loaded. backbone: with its image encoder, likewise.
     """
 
     opened: dict[str, Bank] = field(default_factory=dict, repr=False)
     built: list[str] = field(default_factory=list)
     read_from: dict[str, str] = field(default_factory=dict)
     surrogate: Surrogate | None = None
+    backbone: Backbone | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ class BankCache:
 
     def with_backbone(self, backbone: Backbone) -> BankCache:
         """The cache of another image encoder; the banks that are open stay with this one."""
-        state = dataclasses.replace(self.state, opened={})
+        state = dataclasses.replace(self.state, opened={}, backbone=None)
         return dataclasses.replace(self, backbone=backbone, load=lambda: backbone, state=state)
 
     def spec(self, request: AttackRequest, defended: DefendedInput = UNDEFENDED) -> BankSpec:
@@ -162,6 +165,7 @@ class BankCache:
             attacked_text=text,
             attacked_defense=request.attack_target.parameters() if request.attack_target is not None else None,
             attacked_visual=visual_digest(request.visual),
+            labels="predicted" if request.predicted_labels else None,
         )
 
     def folder(self, spec: BankSpec) -> Path:
@@ -230,16 +234,38 @@ class BankCache:
             )
         return bank
 
+    def loaded(self) -> Backbone:
+        """The backbone with its image encoder, read once."""
+        if self.backbone.image is not None:
+            return self.backbone
+        if self.state.backbone is None:
+            self.state.backbone = self.load()
+        return self.state.backbone
+
+    def target(self, request: AttackRequest, defended: DefendedInput, backbone: Backbone) -> BankTarget:
+        """What fills the bank of a request, with the encoder of this cache."""
+        spec = self.spec(request, defended)
+        encode = in_precision(with_visual_prompts(backbone.require_image(), self.visual), self.precision)
+        return BankTarget(spec, self.folder(spec), encode, defended)
+
     def attacker(self, request: AttackRequest, backbone: Backbone) -> Attacker:
         """The attack of a request on this backbone, in the cache's precision."""
         attack = request.algorithm
         encode = in_precision(with_visual_prompts(backbone.require_image(), request.visual), self.precision)
         surrogate = self.surrogate if attack is not None and attack.source_model == "surrogate" else None
-        return Attacker(attack, encode, request.classifier, backbone.device, surrogate, request.attack_target)
+        return Attacker(
+            attack,
+            encode,
+            request.classifier,
+            backbone.device,
+            surrogate,
+            request.attack_target,
+            request.predicted_labels,
+        )
 
     def _build(self, wanted: Sequence[tuple[BankSpec, DefendedInput]], request: AttackRequest) -> None:
         spec = wanted[0][0]
-        backbone = self.backbone if self.backbone.image is not None else self.load()
+        backbone = self.loaded()
         if backbone.image_digest != spec.encoder:
             raise BankError("the weight file changed while the run was going on; start it again")
         backbone.require_preprocessing(request.images.preprocessing)

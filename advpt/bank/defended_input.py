@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from advpt.attacks.noise import SampleNoise
+from advpt.attacks.spec import AttackSpec
 from advpt.defenses.chain import Chain
 
 Encode = Callable[[Tensor], Tensor]
@@ -66,6 +67,10 @@ class AdaptiveTarget(Protocol):
     @property
     def by_image(self) -> bool:
         """Whether an image's output depends on that image alone, and not on the others of its batch."""
+
+    @property
+    def start(self) -> AttackSpec | None:
+        """The attack on the undefended model whose images the attack starts from; None for its own start."""
 
     def encoder(self, encode: Encode, ids: Sequence[str], seed: int, clean: Tensor) -> Encode:
         """The attacked model, pixels to embeddings or logits; ``clean [b, 3, h, w]``: the images before the attack."""
@@ -133,6 +138,7 @@ class DefenseAwareForward:
     bpda: bool = False
     gives_logits: ClassVar[bool] = False
     by_image: ClassVar[bool] = True
+    start: ClassVar[None] = None
 
     def encoder(self, encode: Encode, ids: Sequence[str], seed: int, clean: Tensor | None = None) -> Encode:
         """Pixels to embeddings of defended images. A part of the batch, which some attacks pass, draws from a generator

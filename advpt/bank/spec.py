@@ -28,6 +28,7 @@ class AdversarialSet:
         precision: of the attacked encoder's arithmetic.
         attacked_defense: what an adaptive attacker differentiated.
         attacked_visual: hash of the visual prompts in the attacked encoder.
+        labels: whose labels the attack has: None for the true ones, ``predicted`` for the attacked model's own.
     """
 
     images: ImageSet
@@ -39,6 +40,7 @@ class AdversarialSet:
     precision: str = "fp32"
     attacked_defense: Mapping[str, Any] | None = None
     attacked_visual: str | None = None
+    labels: str | None = None
 
     def fields(self) -> dict[str, Any]:
         """All that the pixels depend on, as JSON values, without what :mod:`advpt.additions` leaves out."""
@@ -63,6 +65,7 @@ class AdversarialSet:
             "seed": self.seed,
             "chunk": self.chunk,
             "precision": self.precision,
+            "labels": self.labels,
         }
         return additions.omit(fields, additions.BANK_FIELDS, "adversarial_set.")
 

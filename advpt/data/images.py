@@ -170,6 +170,12 @@ class ImageSet:
         """SHA-256 over the ordered ids and labels."""
         return digest([[sample.id, sample.label] for sample in self.samples])
 
+    def select(self, rows: Sequence[int]) -> ImageSet:
+        """The images of these rows, in their order; itself where they are all of them."""
+        if list(rows) == list(range(len(self))):
+            return self
+        return dataclasses.replace(self, samples=tuple(self.samples[i] for i in rows), part=True)
+
     def first(self, n: int) -> ImageSet:
         """At most ``n`` images (0 = all), a fixed class-balanced choice: classes take turns, each in a seeded order."""
         if n <= 0 or n >= len(self):

@@ -8,7 +8,7 @@ the seed and the image's id alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,17 +35,32 @@ def generator_of(seed: int, *about: object) -> torch.Generator:
     return torch.Generator().manual_seed(int(digest([seed, *map(str, about)])[:15], 16))
 
 
-def draw(height: int, width: int, n: int, generator: torch.Generator) -> Boxes:
-    """``n`` crops of an image: the first of ten draws that fits, else the largest centre crop within the ratios."""
-    area, shape, across, down = torch.rand(4, n, ATTEMPTS, generator=generator, dtype=torch.float64)
-    flipped = torch.rand(n, generator=generator) < 0.5
-    target = height * width * (SCALE[0] + (SCALE[1] - SCALE[0]) * area)
+def draw(height: int, width: int, n: int, generator: torch.Generator, scale: tuple[float, float] = SCALE) -> Boxes:
+    """``n`` crops of an image: the first of ten draws that fits, else the largest centre crop within the ratios.
+
+    Args:
+        scale: the smallest and the largest area, as shares of the image.
+    """
+    numbers = torch.rand(4, n, ATTEMPTS, generator=generator, dtype=torch.float64)
+    return _boxes(height, width, numbers, torch.rand(n, generator=generator) < 0.5, scale)
+
+
+def draw_more(height: int, width: int, n: int, generator: torch.Generator) -> Boxes:
+    """As :func:`draw`, but view by view: with equal seeds, fewer crops are the first ones of more."""
+    numbers = torch.rand(n, 4 * ATTEMPTS + 1, generator=generator, dtype=torch.float64)
+    return _boxes(height, width, numbers[:, 1:].unflatten(1, (4, ATTEMPTS)).transpose(0, 1), numbers[:, 0] < 0.5)
+
+
+def _boxes(height: int, width: int, numbers: Tensor, flipped: Tensor, scale: tuple[float, float] = SCALE) -> Boxes:
+    """Crops of uniform random numbers ``[4, n, 10]``."""
+    area, shape, across, down = numbers
+    target = height * width * (scale[0] + (scale[1] - scale[0]) * area)
     low, high = math.log(RATIO[0]), math.log(RATIO[1])
     ratio = torch.exp(low + (high - low) * shape)
     w, h = ((target * ratio).sqrt().round().long(), (target / ratio).sqrt().round().long())
     fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
     first = fits.int().argmax(1)
-    rows = torch.arange(n)
+    rows = torch.arange(len(flipped))
     w, h = w[rows, first], h[rows, first]
     top = (down[rows, first] * (height - h + 1)).long()
     left = (across[rows, first] * (width - w + 1)).long()
@@ -86,8 +101,18 @@ def views(pixels: Tensor, ids: Sequence[str], n: int, seed: int) -> Tensor:
     return torch.cat([pixels[:, None], crops(pixels, boxes)], 1) if n > 1 else pixels[:, None]
 
 
-def crops_of_file(path: Path, size: tuple[int, int], n: int, generator: torch.Generator, interpolation: str) -> Tensor:
+def crops_of_file(
+    path: Path,
+    size: tuple[int, int],
+    n: int,
+    generator: torch.Generator,
+    interpolation: str,
+    draw: Callable[[int, int, int, torch.Generator], Boxes] = draw,
+) -> Tensor:
     """``[n, 3, h, w]`` in [0, 1]: crops of the image file at full resolution, resized by PIL.
+
+    Args:
+        draw: :func:`draw` or :func:`draw_more`.
 
     Raises:
         DataError: the file is missing, is not a whole image, or is too large.

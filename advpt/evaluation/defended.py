@@ -21,6 +21,7 @@ from advpt.evaluation.intervals import wilson
 from advpt.evaluation.protocols import Threat
 from advpt.evaluation.record import Accuracy, CleanAccuracy, DefenseFacts, DrawAccuracy, RobustAccuracy
 from advpt.settings import EvalSettings
+from advpt.test_time.base import Cost, Variant
 
 Part = TypeVar("Part", bound=Accuracy)
 Clean = TypeVar("Clean", bound=CleanAccuracy)
@@ -43,13 +44,32 @@ def inexact_gradient(defense: DefenseFacts | None) -> str:
     return ", ".join(words)
 
 
+@dataclass(frozen=True, eq=False)
+class AttackPart:
+    """One attack of an attacker who tries several.
+
+    Args:
+        name: what it differentiates and where it starts.
+        threat: with the attack that is carried out. target: what it goes through, None for the undefended model.
+        left: it attacks only the images that the parts before left correct.
+        variant: the gradient that it follows, whose size is measured.
+    """
+
+    name: str
+    threat: Threat
+    target: AdaptiveTarget | None
+    left: bool = False
+    variant: Variant | None = None
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class EvaluationRow:
     """One row of results: images without a defense. Subclasses put something before the classifier.
 
     Args:
         names: the stages before the classifier. inputs: of its banks, one for each draw of a random defense.
-        part: the images are a part, taken because a defense is costly.
+        part: the images are a part, taken because a defense or its attackers are costly.
+        protocols: those that the row is measured under; None: all.
         tuning_settings: node of the settings by which prompts are tuned on every image, "" where they are not.
     """
 
@@ -58,10 +78,24 @@ class EvaluationRow:
     inputs: tuple[DefendedInput, ...] = (UNDEFENDED,)
     part: bool = False
     tuning_settings: str = ""
+    protocols: tuple[str, ...] | None = None
 
     def applies_to(self, threat: Threat) -> bool:
         """Whether the row is measured under this threat."""
-        return True
+        return self.protocols is None or threat.protocol in self.protocols
+
+    def parts(self, threat: Threat, settings: EvalSettings) -> tuple[AttackPart, ...]:
+        """The attacks of which the threat is the worst for each image; none where it is a single one."""
+        return ()
+
+    def cost(self) -> Cost:
+        """Passes per image."""
+        return Cost()
+
+    @property
+    def depends_on_batch(self) -> bool:
+        """Whether an image's answer depends on those beside it."""
+        return False
 
     def attack_target(self, threat: Threat, bpda: bool) -> AdaptiveTarget | None:
         """What the attacker differentiates besides the encoder."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -11,11 +12,14 @@ from torch import Tensor
 
 from advpt import detectors, progress
 from advpt.bank.cache import AttackRequest, BankCache
-from advpt.bank.defended_input import UNDEFENDED, AdaptiveTarget
+from advpt.bank.defended_input import UNDEFENDED
 from advpt.bank.store import Bank
 from advpt.data.images import ImageSet
 from advpt.evaluation import record as records
+from advpt.evaluation import test_time
 from advpt.evaluation.defended import EvaluationRow, inexact_gradient, mean_over_draws, plan
+from advpt.evaluation.flags import flags
+from advpt.evaluation.measure import Measured, Measurer, Prompts, predict
 from advpt.evaluation.protocols import Threat, threats
 from advpt.evaluation.record import (
     Accuracy,
@@ -23,6 +27,7 @@ from advpt.evaluation.record import (
     BackboneFacts,
     CleanAccuracy,
     ImageFacts,
+    PartAccuracy,
     Record,
     Result,
     RobustAccuracy,
@@ -30,33 +35,10 @@ from advpt.evaluation.record import (
     SurrogateFacts,
 )
 from advpt.files import canonical_json
-from advpt.prompts.classifier import Classifier
 from advpt.schema import from_json
 from advpt.settings import EvalSettings
 
 WORST_CASE = "worst-case"
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """The prompt that classifies, and the hand-written one that transfer attacks go through (with its text)."""
-
-    learned: Classifier
-    zero_shot: Classifier
-    handcrafted_text: tuple[str, ...]
-
-
-def logits_of(classifier: Classifier, bank: Bank, chunk: int) -> Iterator[Tensor]:
-    """Logits ``[b, K]`` of a bank's rows, ``chunk`` at a time, on the classifier's device. A bank of logits has them
-    already."""
-    for part in torch.split(bank.embeddings, chunk):
-        part = part.to(classifier.features.device)
-        yield part if bank.kind == "logits" else classifier.logits(part)
-
-
-def predict(classifier: Classifier, bank: Bank, chunk: int = 4096) -> Tensor:
-    """``[n]`` int64 predicted labels of a bank's rows."""
-    return torch.cat([logits.argmax(1).cpu() for logits in logits_of(classifier, bank, chunk)])
 
 
 def evaluate(
@@ -81,34 +63,22 @@ def evaluate(
     asked = threats(settings.attacks, settings.protocols)
     for threat in asked:
         threat.attack.build().require(images)
-    planned = [*rows, *plan(settings, images, bank_cache.backbone.device)]
+    device = bank_cache.backbone.device
+    planned = test_time.plan([*rows, *plan(settings, images, device)], settings, images, device, prompts.model)
     return Evaluator(prompts, bank_cache, settings, facts).run(planned, asked)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The outcome of a threat to a prompt behind a defense: for each draw of the defense the bank and, ``[n]`` bool,
-    which of its images are classified correctly."""
-
-    threat: Threat
-    banks: list[Bank]
-    correct: list[Tensor]
-
-    @property
-    def perturbed(self) -> Tensor:
-        """``[n]`` bool: which images the attack changed."""
-        return self.banks[0].columns["perturbed"]
 
 
 @dataclass(frozen=True)
 class RowResults:
     """The results of a row: that on clean images, which of them are correct (``[n]`` bool for each draw of the
-    defense), whether tuning changed none of these predictions, and what each threat did."""
+    defense), whether tuning changed none of these predictions, milliseconds per image where they were measured, and
+    what each threat did."""
 
     row: EvaluationRow
     clean: Result
     clean_correct: list[Tensor]
     untuned: bool
+    milliseconds: float | None = None
     measured: list[Measured] = field(default_factory=list)
 
 
@@ -117,29 +87,32 @@ class Evaluator:
 
     def __init__(self, prompts: Prompts, bank_cache: BankCache, settings: EvalSettings, facts: RunFacts) -> None:
         self.prompts, self.bank_cache, self.settings, self.facts = prompts, bank_cache, settings, facts
+        self.measurer = Measurer(prompts, bank_cache, settings)
         self.records: list[Record] = []
         self._started = time.monotonic()
         self._bank_warnings: dict[str, list[str]] = {}  # by the bank's key
 
     def run(self, planned: Sequence[EvaluationRow], asked: Sequence[Threat]) -> list[Record]:
         """The records of all rows under all threats."""
-        self.prefetch(planned, None)
+        planned = [row for row in planned if any(map(row.applies_to, asked)) or (not asked and not row.part)]
+        self.measurer.prefetch(planned, None)
         rows = [self.clean_results(row) for row in planned]
         for threat in progress.each(asked, "evaluation", len(asked), "attack"):
             faced = [results for results in rows if results.row.applies_to(threat)]
-            self.prefetch([results.row for results in faced], threat)
+            self.measurer.prefetch([results.row for results in faced], threat)
+            self.measurer.prefetch_parts([results.row for results in faced], threat)
             for results in faced:
                 self.add_attacked(results, threat)
         for results in rows:
             for group in same_budget_groups(results.measured):
-                self.add(worst_case(group, results, self.settings))
+                self.add(results, worst_case(group, results, self.settings))
         if not self.records:
             for results in rows:
-                self.add(results.clean)
+                self.add(results, results.clean)
         return self.records
 
-    def add(self, result: Result, banks: Sequence[Bank] = (), path: str | None = None) -> None:
-        """Make the record of a result, with every warning about it and about the rows of its ``banks``."""
+    def add(self, results: RowResults, result: Result, banks: Sequence[Bank] = (), path: str | None = None) -> None:
+        """Make the record of a result of a row, with every warning about it and about the rows of its ``banks``."""
         warnings = list(result.warnings)
         for bank in banks:
             if bank.key not in self._bank_warnings:
@@ -147,19 +120,19 @@ class Evaluator:
             warnings += [f"bank {bank.key[:12]}: {line}" for line in self._bank_warnings[bank.key]]
         if result.robust is not None and result.attack is not None:
             warnings += contradictions(result.clean, result.robust, f"{result.protocol} {result.attack.spec}")
-        result = replace(result, warnings=tuple(dict.fromkeys(warnings)))
+        raised = flags(result.clean, result.robust, results.row.depends_on_batch)
+        result = replace(result, warnings=tuple(dict.fromkeys(warnings)), flags=raised)
         keys = canonical_json(result.to_json())
         larger = {key: source for key, source in self.bank_cache.state.read_from.items() if key in keys}
         observed = records.observe(time.monotonic() - self._started, self.bank_cache.backbone.device)
-        self.records.append(Record(result, replace(observed, files=path or None, read_from=larger or None)))
+        observed = replace(observed, files=path or None, read_from=larger or None, milliseconds=results.milliseconds)
+        self.records.append(Record(result, observed))
         self._started = time.monotonic()
 
     def add_attacked(self, results: RowResults, asked: Threat) -> None:
         """Attack the images of a row, or read them from banks, classify them, and make the record."""
-        row = results.row
-        target, threat = row.attack_target(asked, self.settings.bpda), row.adapt(asked, self.settings.eot)
-        banks = self.bank_cache.get_all(self.request(row.images, threat, target), row.inputs)
-        measured = Measured(threat, banks, self.correct(banks))
+        row, measured = results.row, self.measurer.measure(results.row, results.clean_correct, asked)
+        threat = measured.threat
         results.measured.append(measured)
         defense = row.facts(threat, self.settings.bpda)
         robust = mean_over_draws(robust_accuracies(measured, results.clean_correct), row.inputs)
@@ -169,40 +142,18 @@ class Evaluator:
             protocol=threat.protocol,
             attacker_knows=row.knowledge(threat),
             attack=from_json(AttackFacts, threat.attack.build().parameters() | attack),
-            note="; ".join(filter(None, (threat.note, inexact_gradient(defense)))),
+            note="; ".join(filter(None, (threat.note, worst_of(measured.parts), inexact_gradient(defense)))),
             defense=defense,
-            robust=replace(robust, surrogate=self.surrogate_facts(measured)),
+            robust=replace(robust, surrogate=self.surrogate_facts(measured), parts=measured.parts),
             warnings=(*self.facts.warnings, *(self.idle_tuning(row, asked) if results.untuned else ())),
         )
-        self.add(result, banks, path=threat.attack.path)
-
-    def prefetch(self, rows: Sequence[EvaluationRow], threat: Threat | None) -> None:
-        """Build the missing banks of all rows that one pass over the images can serve."""
-        by_images: dict[str, list[EvaluationRow]] = {}
-        for row in rows:
-            if threat is None or row.attack_target(threat, self.settings.bpda) is None:
-                by_images.setdefault(row.images.list_digest, []).append(row)
-        for group in by_images.values():
-            inputs = [each for row in group for each in row.inputs]
-            if len(inputs) > 1:
-                self.bank_cache.get_all(self.request(group[0].images, threat), inputs)
-
-    def request(self, images: ImageSet, threat: Threat | None, target: AdaptiveTarget | None = None) -> AttackRequest:
-        """The bank request of a threat; of clean images without one."""
-        if threat is None:
-            return AttackRequest(images)
-        prompt = threat.attacked(self.prompts.learned, self.prompts.zero_shot)
-        return AttackRequest(images, threat.attack, prompt, self.settings.seed, target)
-
-    def correct(self, banks: Sequence[Bank]) -> list[Tensor]:
-        """For each bank ``[n]`` bool: which images the learned prompt classifies correctly."""
-        return [predict(self.prompts.learned, bank) == bank.labels for bank in banks]
+        self.add(results, result, measured.banks, path=threat.attack.path)
 
     def clean_results(self, row: EvaluationRow) -> RowResults:
         """The common part of all records of a row."""
         backbone = self.bank_cache.backbone
         banks = self.bank_cache.get_all(AttackRequest(row.images), row.inputs)
-        correct = self.correct(banks)
+        correct = self.measurer.correct(banks)
         parts = [CleanAccuracy.of(each, bank=bank.key) for each, bank in zip(correct, banks)]
         result = Result(
             **vars(self.facts),
@@ -225,9 +176,11 @@ class Evaluator:
             hand_prompt=tuple(self.prompts.handcrafted_text),
             defenses=row.names,
             defense=row.facts(None, self.settings.bpda),
+            cost=dataclasses.asdict(row.cost()) if self.settings.test_time else None,
         )
         untuned = self.idle_tuning(row, None)
-        return RowResults(row, replace(result, warnings=(*result.warnings, *untuned)), correct, bool(untuned))
+        result = replace(result, warnings=(*result.warnings, *untuned))
+        return RowResults(row, result, correct, bool(untuned), self.measurer.milliseconds(row))
 
     def idle_tuning(self, row: EvaluationRow, threat: Threat | None) -> list[str]:
         """A warning where tuning at test time changed no prediction: of the clean images, and of attacked ones where
@@ -236,7 +189,7 @@ class Evaluator:
             return []
         if threat is not None and row.attack_target(threat, self.settings.bpda) is not None:
             threat = None
-        banks = self.bank_cache.get_all(self.request(row.images, threat), (*row.inputs, UNDEFENDED))
+        banks = self.bank_cache.get_all(self.measurer.request(row.images, threat), (*row.inputs, UNDEFENDED))
         tuned, plain = (predict(self.prompts.learned, bank) for bank in banks)
         if not torch.equal(tuned, plain):
             return []
@@ -269,7 +222,7 @@ def contradictions(clean: CleanAccuracy, robust: RobustAccuracy, attack: str) ->
 
 def robust_accuracies(measured: Measured, clean_correct: Sequence[Tensor]) -> list[RobustAccuracy]:
     """The accuracy of each draw of the defense, and where the attack has stages, how many images each of them broke."""
-    names = measured.threat.attack.build().parameters().get("stages")
+    names = None if measured.parts else measured.threat.attack.build().parameters().get("stages")
     accuracies = []
     for bank, correct, clean in zip(measured.banks, measured.correct, clean_correct):
         part = replace(_robust(correct, measured.perturbed, clean, [bank]), bank=bank.key)
@@ -289,6 +242,11 @@ def _robust(correct: Tensor, perturbed: Tensor, clean_correct: Tensor, banks: Se
         lost=100 * float((clean_correct & ~correct).float().mean()),
         largest_linf=round(max(float(bank.columns["linf"].max()) for bank in banks), 4),
     )
+
+
+def worst_of(parts: Sequence[PartAccuracy]) -> str:
+    """The words beside a number that is the worst of several attacks."""
+    return f"per image the worst of {len(parts)} attacks" if parts else ""
 
 
 def same_budget_groups(measured: Sequence[Measured]) -> list[list[Measured]]:

@@ -14,7 +14,7 @@ from advpt.bank.build import Attacker
 from advpt.bank.cache import AttackRequest, BankCache
 from advpt.data.images import ImageSet, Sample
 from advpt.errors import RecordError
-from advpt.evaluation.evaluator import Prompts
+from advpt.evaluation.measure import Prompts
 from advpt.evaluation.protocols import Threat
 from advpt.evaluation.record import Record
 from advpt.files import atomic_path, read_json, write_json

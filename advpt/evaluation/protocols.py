@@ -16,10 +16,11 @@ KNOWS = {
     "transfer": "both encoders and the hand-written prompt, not the learned one (the paper's attacker)",
     "transfer-all": "as transfer, and every image is perturbed",
     "static": "the encoders and the learned prompt, not what is done to it at test time (TAPT's attacker)",
+    "pseudo": "as static, but for the label: it leaves what the undefended model takes the image for",
     "tuned": "also what tuning at test time makes of the prompt on the clean image",
     "adaptive": "everything, the learned prompt included",
 }
-KNOW_THE_PROMPT = ("static", "tuned", "adaptive")  # equal where nothing is tuned at test time
+KNOW_THE_PROMPT = ("static", "pseudo", "tuned", "adaptive")  # equal where nothing is tuned at test time
 KNOWS_NOTHING = "neither CLIP nor any prompt: it attacks a network of its own"
 NOT_KNOWN = "what its maker knew: the images were made elsewhere"
 

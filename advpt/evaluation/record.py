@@ -112,6 +112,28 @@ class SurrogateFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PartAccuracy:
+    """One attack of an attacker who tries several and keeps the worst for each image.
+
+    Args:
+        name: what it differentiated and from where it started. attack: its short form.
+        n: attacked images: all of them, or those that were correct under the parts before (``left``).
+        correct, accuracy: of these images after it, as a count and in percent; means over draws of the defense.
+        bank: key of the images' bank. gradient: size of the gradient that it followed at the clean images, as a
+            share of the undefended model's.
+    """
+
+    name: str
+    attack: str
+    n: int
+    correct: float
+    accuracy: float
+    left: bool = False
+    bank: str | None = None
+    gradient: float | None = optional()
+
+
+@dataclass(frozen=True, kw_only=True)
 class RobustAccuracy(CleanAccuracy):
     """On attacked images.
 
@@ -119,6 +141,7 @@ class RobustAccuracy(CleanAccuracy):
         untouched: percent of the images that the attack left as they were. on_perturbed: accuracy on the others.
         lost: percent of all images that were correct before the attack and are not now.
         largest_linf: largest change of a pixel, in 1/255. stages: how many images each stage of the attack broke.
+        parts: the attacks that this is the worst of, image by image.
     """
 
     untouched: float = 0.0
@@ -127,6 +150,7 @@ class RobustAccuracy(CleanAccuracy):
     largest_linf: float | None = optional()
     stages: Mapping[str, int] | None = optional()
     surrogate: SurrogateFacts | None = optional()
+    parts: tuple[PartAccuracy, ...] = optional(())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,7 +300,13 @@ class RunFacts:
 @dataclass(frozen=True, kw_only=True)
 class Result(RunFacts):
     """What must be equal in equal runs. ``protocol``, ``attack`` and ``robust`` are None in a record of clean images;
-    ``attacker_knows`` and ``note`` are sentences on the attacker and on what was replaced in the attack."""
+    ``attacker_knows`` and ``note`` are sentences on the attacker and on what was replaced in the attack.
+
+    Args:
+        flags: signs that a number says less than it seems (:mod:`advpt.evaluation.flags`).
+        cost: passes per image at evaluation, through the image tower and through the text tower for all classes, where
+            there are defenses at test time.
+    """
 
     split: str
     backbone: BackboneFacts
@@ -290,6 +320,8 @@ class Result(RunFacts):
     attack: AttackFacts | None = None
     robust: RobustAccuracy | None = None
     note: str = ""
+    flags: tuple[str, ...] = optional(())
+    cost: Mapping[str, float] | None = optional()
 
     def __post_init__(self) -> None:
         if (self.robust is None) != (self.attack is None):
@@ -344,7 +376,8 @@ class Observed:
         finished: seconds since 1970. seconds: of the evaluation. revision: Git's, of the project.
         memory: peak in MB, of the process (``rss_mb``) and of its GPU (``cuda_mb``).
         files: folder of attacked images that were made elsewhere. read_from: by bank key, the larger bank it is in.
-        training: times of the run. prepared_data: digest and date of the prepared data set's manifest.
+        milliseconds: per image, to classify it. training: times of the run.
+        prepared_data: digest and date of the prepared data set's manifest.
     """
 
     finished: float | None = optional()
@@ -356,6 +389,7 @@ class Observed:
     files: str | None = optional()
     read_from: Mapping[str, Json] | None = optional()
     training: TrainingTimes | None = optional()
+    milliseconds: float | None = optional()
     prepared_data: Mapping[str, Json] | None = optional()
     details: Mapping[str, Json] = other_names()
 

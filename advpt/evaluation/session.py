@@ -17,7 +17,8 @@ from advpt.bank.cache import BankCache
 from advpt.data.images import ImageSet
 from advpt.evaluation import evaluator, pictures, record
 from advpt.evaluation.defended import EvaluationRow
-from advpt.evaluation.evaluator import Prompts, evaluate
+from advpt.evaluation.evaluator import evaluate
+from advpt.evaluation.measure import Prompts
 from advpt.evaluation.protocols import recorded, threats
 from advpt.evaluation.record import CurvePoint, Observed, Record, RunFacts, WordFacts
 from advpt.prompts import words
@@ -68,7 +69,11 @@ class Session:
         """Accuracy after an epoch (from 1) on clean images and under the first attack of the first protocol, without
         outcomes; nothing is written."""
         first = dataclasses.replace(
-            self.settings, attacks=self.settings.attacks[:1], protocols=self.settings.protocols[:1], defenses=()
+            self.settings,
+            attacks=self.settings.attacks[:1],
+            protocols=self.settings.protocols[:1],
+            defenses=(),
+            test_time=(),
         )
         unrecorded = RunFacts(dataset=images.dataset, trainer="", seed=0, config={})
         result = evaluate(prompts, images, self.bank_cache, first, unrecorded)[0].result

@@ -6,14 +6,12 @@ the tuning itself, with views of its own, and takes means over them (EOT).
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from advpt.attacks.base import ATTACKS
 from advpt.attacks.noise import SampleNoise
@@ -25,9 +23,9 @@ from advpt.evaluation.protocols import Threat, threats
 from advpt.evaluation.record import DefenseFacts
 from advpt.schema import JsonObject
 from advpt.settings import EvalSettings
+from advpt.test_time.base import twice_differentiable
 from advpt.tuning.test_time import Tuner
 
-_KERNEL_LOCK = threading.Lock()  # the choice of an attention kernel is global
 GRADIENT = {
     "tuned": "through the prompts found on the clean image",
     "adaptive": f"through views and steps, AdamW's step as a {SMOOTH}",
@@ -41,6 +39,7 @@ class TunedTarget:
     tuner: Tuner
     protocol: str
     gives_logits: ClassVar[bool] = True
+    start: ClassVar[None] = None
 
     @property
     def by_image(self) -> bool:
@@ -58,7 +57,7 @@ class TunedTarget:
             view_seed = int(torch.randint(2**31, (), generator=generator))
             if not torch.is_grad_enabled():
                 return self.tuner.unrolled(self._all(pixels, ids), ids, view_seed)
-            with _KERNEL_LOCK, sdpa_kernel(SDPBackend.MATH):  # the only one with a second derivative
+            with twice_differentiable():
                 return self.tuner.unrolled(self._all(pixels, ids), ids, view_seed)
 
         return forward
@@ -85,7 +84,7 @@ class Tuned(EvaluationRow):
     beside: bool = False
 
     def applies_to(self, threat: Threat) -> bool:
-        return not (self.beside and _knows_tuning(threat))
+        return super().applies_to(threat) and not (self.beside and _knows_tuning(threat))
 
     def attack_target(self, threat: Threat, bpda: bool) -> AdaptiveTarget | None:
         return TunedTarget(self.tuner, threat.protocol) if _knows_tuning(threat) else None

@@ -6,15 +6,18 @@ A new one is one file with ``@TEST_TIME.add`` and one import in ``advpt/test_tim
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from advpt.attacks.noise import SampleNoise
 from advpt.backbones.card import Card
@@ -27,7 +30,15 @@ from advpt.prompts.learner import PromptLearner
 from advpt.registry import Registry
 from advpt.schema import JsonObject
 
+_KERNEL_LOCK = threading.Lock()  # the choice of an attention kernel is global
 OWN = "own"  # of Variant.gradient: the derivative of what is computed
+
+
+@contextlib.contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Attention by the only kernel that has a second derivative."""
+    with _KERNEL_LOCK, sdpa_kernel(SDPBackend.MATH):
+        yield
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +108,7 @@ class Variant:
         gradient: :data:`OWN`, or in words what it is instead.
         cost: of one pass.
         second_derivative: the logits differentiate through a gradient.
+        mean_over: draws that one pass is a mean over; an attacker who takes means (EOT) takes as many fewer passes.
     """
 
     name: str
@@ -105,6 +117,14 @@ class Variant:
     gradient: str = OWN
     cost: Cost = Cost()
     second_derivative: bool = False
+    mean_over: int = 1
+
+    def __call__(self, encode: Encode, pixels: Tensor, draws: Draws) -> Tensor:
+        """:attr:`logits`, with an attention that has the derivatives it needs."""
+        if not (self.second_derivative and torch.is_grad_enabled()):
+            return self.logits(encode, pixels, draws)
+        with twice_differentiable():
+            return self.logits(encode, pixels, draws)
 
 
 class TestTimeDefense(ABC):

@@ -9,7 +9,6 @@ leading dimension S); only the chosen views have a graph.
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +26,12 @@ from advpt.data import views
 from advpt.errors import PromptError
 from advpt.files import tensor_digest
 from advpt.prompts.learner import PromptLearner, PromptState
-
-log = logging.getLogger(__name__)
+from advpt.test_time.selection import choose as choose
+from advpt.tuning.adamw import BETAS, EPS, Values, descend, unroll, warn_not_finite
+from advpt.tuning.adamw import DECAY as DECAY
 
 VERSION = 1
-BETAS, EPS, DECAY = (0.9, 0.999), 1e-8, 0.01  # of AdamW, PyTorch's defaults
 IMAGES_AT_ONCE = {"cpu": 64, "cuda": 1024}  # of the pass without a graph; a processor's caches like them small
-Values = dict[str, Tensor]
 Reference = Sequence[tuple[Tensor, Tensor]]
 
 
@@ -89,13 +87,6 @@ def released_reset(layout: str, loaded: Values, constructed: Values) -> Values:
     if layout == "visual":
         return constructed
     return constructed | {"ctx": loaded["ctx"]} if layout == "independent" else loaded
-
-
-def choose(logits: Tensor, kept: int) -> Tensor:
-    """``[S, kept]`` views of lowest entropy, of logits ``[S, views, K]``; the earlier one of equals."""
-    log_p = logits.float().log_softmax(-1)
-    entropy = -(log_p.exp() * log_p).sum(-1)
-    return entropy.argsort(dim=-1, stable=True)[:, :kept]
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,23 +246,9 @@ class Tuner:
         """Values ``[S, ...]`` after all steps on ``views [S, views, 3, h, w]``, from ``values`` or the start."""
         kept = self.kept_views(views, values)
         old = values or self.untouched(len(views))
-        now = {name: value.detach().clone().requires_grad_() for name, value in old.items()}
-        optimizer = torch.optim.AdamW(now.values(), lr=self.config.lr, betas=BETAS, eps=EPS, weight_decay=DECAY)
-        broken = torch.zeros(len(views), dtype=torch.bool, device=views.device)
-        with torch.enable_grad():
-            for _ in range(self.config.steps):
-                optimizer.zero_grad()
-                self.loss(now, kept)[0].sum().backward()
-                broken |= _not_finite(now)
-                optimizer.step()
-        if bool(broken.any()):
-            bad = [name for name, each in zip(ids, broken.tolist()) if each]
-            log.warning(
-                "the gradient of %d image(s) was not finite (%s); they keep the prompts they had", len(bad), bad[:1]
-            )
-            self.not_finite.extend(bad)
-            now = {name: _where(broken, old[name], value) for name, value in now.items()}
-        return {name: value.detach() for name, value in now.items()}
+        now, broken = descend(old, lambda at: self.loss(at, kept)[0], self.config.steps, self.config.lr)
+        self.not_finite.extend(warn_not_finite(broken, ids))
+        return now
 
     def loss(self, values: Values, kept: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss ``[S]`` of every sample and its parts, on chosen views ``kept [S, v, 3, h, w]``."""
@@ -313,49 +290,17 @@ class Tuner:
 
     def unrolled(self, pixels: Tensor, ids: Sequence[str], seed: int) -> Tensor:
         """Logits ``[b, K]`` as :meth:`__call__` gives them with views drawn by ``seed``, differentiable in the pixels
-        through views, gradients and steps. AdamW's first step is almost the sign of the gradient, whose derivative is
-        zero: backward, the denominator is that of a smooth sign with the tensor's mean size. Every image starts anew.
+        through views, gradients and steps, as :func:`advpt.tuning.adamw.unroll` has it. Every image starts anew.
         """
         if not torch.is_grad_enabled():
             tuned = self.tune(self.views(pixels, ids, seed=seed), ids=ids) if self.config.steps else None
             return self.predict(tuned or self.untouched(len(ids)), pixels)
-        now = {name: value.clone().requires_grad_() for name, value in self.untouched(len(ids)).items()}
-        first = {name: torch.zeros_like(value) for name, value in now.items()}
-        second = dict(first)
         kept = self.kept_views(self.views(pixels, ids, seed=seed), None) if self.config.steps else pixels
-        for step in range(1, self.config.steps + 1):
-            loss = self.loss(now, kept)[0].sum()
-            gradients = dict(zip(now, torch.autograd.grad(loss, list(now.values()), create_graph=True)))
-            for name, g in gradients.items():
-                first[name] = BETAS[0] * first[name] + (1 - BETAS[0]) * g
-                second[name] = BETAS[1] * second[name] + (1 - BETAS[1]) * g.detach().square()
-                m = first[name] / (1 - BETAS[0] ** step)
-                size = (second[name] / (1 - BETAS[1] ** step)).sqrt()
-                now[name] = now[name] * (1 - self.config.lr * DECAY) - self.config.lr * _smooth(m, size + EPS)
+        start = self.untouched(len(ids))
+        now = unroll(start, lambda at: self.loss(at, kept)[0], self.config.steps, self.config.lr)
         return self.attackable(now, pixels)
-
-
-def _smooth(m: Tensor, size: Tensor) -> Tensor:
-    """``m / size``, with the gradient of ``m / (|m| + mean |m|)`` of each sample."""
-    around = m.detach().abs().flatten(1).mean(1).view(-1, *[1] * (m.dim() - 1))
-    smooth = m / (m.abs() + around + EPS)
-    return smooth + (m / size - smooth).detach()
 
 
 def _none(tokens: Sequence[Tensor]) -> Reference:
     """Placeholder statistics for a term with weight 0."""
     return [(x.new_zeros(x.shape[-2:]), x.new_zeros(x.shape[-2:])) for x in tokens]
-
-
-def _not_finite(values: Values) -> Tensor:
-    """``[S]`` bool, the samples whose gradient is not finite; sets it to zero there."""
-    bad = torch.stack([~v.grad.isfinite().flatten(1).all(1) for v in values.values() if v.grad is not None]).any(0)
-    if bool(bad.any()):
-        for value in values.values():
-            if value.grad is not None:
-                value.grad[bad] = 0
-    return bad
-
-
-def _where(which: Tensor, one: Tensor, other: Tensor) -> Tensor:
-    return torch.where(which.view(-1, *[1] * (other.dim() - 1)), one, other)

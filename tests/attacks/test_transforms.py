@@ -84,7 +84,7 @@ def test_a_list_of_budgets_is_several_attacks() -> None:
         ("aa40@8", "aa has no number of steps; write aa@8"),
         ("aa-ce@8", "unknown objective 'ce'. Known: margin"),
         ("aa@8/a1", "option 'a1' is not one of l2, every"),
-        ("apgd-ce@8", "unknown attack 'apgd'.*apgd-ce-t@8"),
+        ("apgd@8", "unknown attack 'apgd'.*apgd-ce"),
         ("mifgm10@8", "unknown attack 'mifgm'. Did you mean 'mifgsm'"),
         ("pgd4-ce@8/ever", "option 'ever' is not one of"),
         ("pgd4-ce@8/a1/a2", "aSTEP is given twice"),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from advpt.backbones import linear as module
 from advpt.backbones.linear import BLOCK, ROWS, fast_linear, linear
@@ -26,11 +29,12 @@ def test_values_and_gradients_are_those_of_the_plain_product(rows: int, terms: i
     assert all(torch.equal(one, other) for one, other in zip(*found))
 
 
-def test_a_gradient_of_a_gradient() -> None:
-    weight, x = draw(64, 128), draw(ROWS, 128).requires_grad_()
+@pytest.mark.parametrize("own", (linear, fast_linear))
+def test_a_gradient_of_a_gradient(own: Callable[..., Tensor]) -> None:
+    weight, bias, x = draw(64, 128), draw(64), draw(ROWS, 128).requires_grad_()
     seconds = []
-    for product in (linear, F.linear):
-        (first,) = torch.autograd.grad(product(x, weight).pow(3).sum(), x, create_graph=True)
+    for product in (own, F.linear):
+        (first,) = torch.autograd.grad(product(x, weight, bias).pow(3).sum(), x, create_graph=True)
         seconds.append(torch.autograd.grad(first.square().sum(), x)[0])
     assert (seconds[0] - seconds[1]).norm() < 1e-5 * seconds[1].norm()
 

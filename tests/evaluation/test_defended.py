@@ -21,7 +21,8 @@ from advpt.errors import ConfigError, WeightsError
 from advpt.evaluation import defended, tuned
 from advpt.evaluation import record as records
 from advpt.evaluation.defended import mean_over_draws
-from advpt.evaluation.evaluator import Prompts, evaluate, summary
+from advpt.evaluation.evaluator import evaluate, summary
+from advpt.evaluation.measure import Prompts
 from advpt.evaluation.record import Accuracy, DefenseFacts, RobustAccuracy, RunFacts
 from advpt.prompts.classifier import Classifier
 from advpt.results.exhibit import Cell, Metric, Table, TableRow, robust

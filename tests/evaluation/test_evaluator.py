@@ -22,7 +22,8 @@ from advpt.bank import build
 from advpt.bank.cache import AttackRequest, BankCache
 from advpt.data.images import ImageSet
 from advpt.errors import AttackError
-from advpt.evaluation.evaluator import Prompts, contradictions, evaluate, summary
+from advpt.evaluation.evaluator import contradictions, evaluate, summary
+from advpt.evaluation.measure import Prompts
 from advpt.evaluation.protocols import KNOWS, KNOWS_NOTHING, NOT_KNOWN
 from advpt.evaluation.record import CleanAccuracy, Record, RobustAccuracy, RunFacts
 from advpt.prompts.classifier import Classifier
@@ -204,7 +205,8 @@ torch.set_num_threads(1)
 from advpt.backbones.clip import Architecture, backbone_of, build
 from advpt.bank.cache import BankCache
 from advpt.data import images
-from advpt.evaluation.evaluator import Prompts, evaluate
+from advpt.evaluation.evaluator import evaluate
+from advpt.evaluation.measure import Prompts
 from advpt.evaluation.record import RunFacts
 from advpt.prompts.classifier import Classifier
 from advpt.settings import EvalSettings

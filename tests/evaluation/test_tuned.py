@@ -16,7 +16,7 @@ from advpt.bank.cache import AttackRequest, BankCache
 from advpt.bank.defended_input import UNDEFENDED
 from advpt.errors import AttackError, ConfigError
 from advpt.evaluation import tuned
-from advpt.evaluation.evaluator import predict
+from advpt.evaluation.measure import predict
 from advpt.evaluation.protocols import KNOWS, Threat, threats
 from advpt.prompts.classifier import Classifier, from_templates
 from advpt.prompts.learner import PromptLearner

@@ -96,16 +96,16 @@ def test_an_attack_that_changes_nothing_is_in_the_record(workspace: Workspace, t
 
 def test_robust_above_clean_is_in_the_record(workspace: Workspace, tally, monkeypatch):
     from advpt.attacks.pgd import PGD
-    from advpt.evaluation import evaluator
+    from advpt.evaluation import measure
 
-    predict = evaluator.predict
+    predict = measure.predict
 
     def rigged(classifier, bank, **how):
         found = predict(classifier, bank, **how)
         return bank.labels if bool(bank.columns["perturbed"].any()) else found
 
     assert PGD.name
-    monkeypatch.setattr(evaluator, "predict", rigged)
+    monkeypatch.setattr(measure, "predict", rigged)
     said, printed = warned(workspace)
     tally("silent failure: robust above clean", 1, wrong=not any(s.startswith("robust above clean") for s in said))
     assert "WARNING robust above clean" in printed

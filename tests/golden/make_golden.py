@@ -31,7 +31,13 @@ RUNS: dict[str, list[str]] = {
 }  # fmt: skip
 START = {"TAPTV": "AdvVPT", "TAPTVLI": "AdvIVLP", "TAPTVLJ": "AdvMaPLe"}  # whose run test-time tuning begins with
 SMALL = ["OPTIM.MAX_EPOCH", "1", "BANK.LIMIT", "32", "EVAL.SUBSET", "16", "DATASET.NUM_SHOTS", "4"]
-ADDED = ("MODEL.CUDA_GRAPHS", "INPUT.RESIZE")  # leaves that came after the revision of the golden file
+ADDED = (
+    "MODEL.CUDA_GRAPHS",
+    "INPUT.RESIZE",
+    "EVAL.TEST_TIME",
+    "EVAL.ADAPTIVE_SUBSET",
+    "EVAL.QUERIES",
+)  # leaves that came later
 DATASETS = ("digits", "pets", "imagenet")
 
 

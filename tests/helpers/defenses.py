@@ -11,6 +11,7 @@ from advpt.defenses import DEFENSES
 from advpt.defenses.base import Defense
 from advpt.defenses.diffpure import DiffPure
 from advpt.defenses.edsr import EDSR, MEAN
+from advpt.defenses.low_pass import MASKS, LowPass
 from advpt.defenses.rescale import RandomRescale
 from advpt.defenses.super_resolution import SuperResolution
 
@@ -50,6 +51,7 @@ def blur(x, index):
 
 # What a defense takes part with in the contract; one that is not here, with its defaults.
 EXAMPLES: dict[str, Callable[[], list[Defense]]] = {
+    "low-pass": lambda: [LowPass(mask=mask) for mask in MASKS],
     "rescale": lambda: [RandomRescale(), RandomRescale(interp="bilinear", flip=True, low=1.0368)],
     "super": lambda: [SuperResolution(), SuperResolution(sigma=0.01, space="channel").use(small_edsr())],
     "diffpure": lambda: [

@@ -114,10 +114,8 @@ def test_two_sets_of_ones_own_have_tables_of_their_own(folder, tiny_file):
 def test_missing_things_stop_main_at_once_with_the_command_that_gets_them(folder, tiny_file):
     nothing = main_sh(folder, folder / "nowhere.pt", seeds="1")
     assert nothing.returncode != 0 and "no such file" in nothing.stdout
-    unknown = subprocess.run(
-        ["bash", str(ROOT / "scripts/advpt/main.sh"), "petz", "vit_b16"], capture_output=True, text=True, check=False
-    )
-    assert unknown.returncode == 2 and "there is no configs/datasets/petz.yaml" in unknown.stderr
+    unknown = run_here(folder, "advpt/main.sh", "petz", "vit_b16")
+    assert unknown.returncode == 2 and "there is no configs/datasets/petz.yaml" in unknown.stdout
 
 
 @pytest.mark.parametrize("script", ("main", "base_to_new"))
