@@ -168,7 +168,7 @@ def autocontrast(levels: Tensor) -> Tensor:
     """Every channel stretched to 0 to 255."""
     x = levels.detach().flatten(2).flatten(0, 1)
     low, high = (edge[:, None].double() for edge in x.aminmax(dim=1))
-    scale = 255 / (high - low).clamp_min(1)
+    scale = torch.full_like(high, 255).div((high - low).clamp_min(1))  # 255 / x multiplies by the reciprocal of x
     every = torch.arange(256, device=x.device, dtype=torch.float64)
     stretched = (every * scale - low * scale).trunc().clamp(0, 255)
     return _look_up(levels, torch.where(high > low, stretched, every))
