@@ -23,7 +23,8 @@ from advpt.evaluation.protocols import Threat, threats
 from advpt.evaluation.record import DefenseFacts
 from advpt.schema import JsonObject
 from advpt.settings import EvalSettings
-from advpt.test_time.base import twice_differentiable
+from advpt.test_time.base import Cost, twice_differentiable
+from advpt.tuning.tapt import TAPT
 from advpt.tuning.test_time import Tuner
 
 GRADIENT = {
@@ -86,6 +87,9 @@ class Tuned(EvaluationRow):
     def applies_to(self, threat: Threat) -> bool:
         return super().applies_to(threat) and not (self.beside and _knows_tuning(threat))
 
+    def cost(self) -> Cost:
+        return TAPT(self.tuner).cost()
+
     def attack_target(self, threat: Threat, bpda: bool) -> AdaptiveTarget | None:
         return TunedTarget(self.tuner, threat.protocol) if _knows_tuning(threat) else None
 
@@ -104,7 +108,7 @@ def rows(tuners: Sequence[Tuner], images: ImageSet, settings: str) -> list[Tuned
     """A row for each tuner on these images. ``settings``: the node that has the tuning's."""
     made = []
     for i, tuner in enumerate(tuners):
-        names, inputs = (tuner.name,), (DefendedInput(reader=tuner),)
+        names, inputs = (tuner.name,), (DefendedInput(reader=TAPT(tuner)),)
         made.append(
             Tuned(images=images, names=names, inputs=inputs, tuning_settings=settings, tuner=tuner, beside=i > 0)
         )

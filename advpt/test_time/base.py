@@ -47,7 +47,8 @@ class DefendedModel:
 
     Args:
         classifier: the prompts that are defended: unit text features, logit scale, visual prompts.
-        text: the text tower. classnames: in the order of the logits. card: of the whole CLIP.
+        text: the text tower. classnames: in the order of the logits.
+        card: of the whole CLIP, None where only parts of it are known.
         learner: the run's own tuned prompts, None where it has none.
         files: paths of the image files by image id, for views of clean images from the file.
     """
@@ -55,7 +56,7 @@ class DefendedModel:
     classifier: Classifier
     text: TextEncoder
     classnames: tuple[str, ...]
-    card: Card
+    card: Card | None
     learner: PromptLearner | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
 

@@ -22,20 +22,20 @@ from advpt.backbones.text_encoder import PromptBatch
 from advpt.bank.defended_input import Encode
 from advpt.errors import DefenseError
 from advpt.files import tensor_digest
+from advpt.prompts.adamw import BETAS, DECAY, EPS, SMOOTH_STEP, Values, descend, unroll, warn_not_finite
 from advpt.prompts.classifier import Classifier
 from advpt.prompts.conditional import ConditionalLearner
 from advpt.prompts.learner import PromptLearner
 from advpt.settings import ContextSettings
 from advpt.test_time import views
-from advpt.test_time.base import OWN, TEST_TIME, Cost, DefendedModel, Draws, TestTimeDefense, Variant
+from advpt.test_time.base import OWN, TEST_TIME, Cost, DefendedModel, Draws, Variant
+from advpt.test_time.multi_view import MultiView
 from advpt.test_time.selection import choose, kept_count, pick, unit
 from advpt.test_time.views import ViewSettings
-from advpt.tuning.adamw import BETAS, DECAY, EPS, Values, descend, unroll, warn_not_finite
 
 WORDS = ContextSettings(n_ctx=4, csc=False, ctx_init="a photo of a", position="end", precision="fp32")
 PROMPTS_AT_ONCE = {"cpu": 256, "cuda": 4096}  # images x classes in a pass through the text tower with a graph
 STARTS = ("hand", "learned")
-SMOOTH_STEP = "through the step, whose sign is smooth backward"
 Objective = Callable[[Tensor, Tensor], Tensor]  # logits [S, v, K] of the kept views, text [S, K, L], to losses [S]
 
 
@@ -69,7 +69,7 @@ class SeenViews:
         return [SeenViews(*part) for part in zip(self.features.split(images), weak)]
 
 
-class PromptTuning(TestTimeDefense):
+class PromptTuning(MultiView):
     """Tunes a prompt on each image. Subclasses write a loss and an answer rule.
 
     Raises:
@@ -94,17 +94,13 @@ class PromptTuning(TestTimeDefense):
 
     @classmethod
     def check(cls, settings: Any) -> None:
-        views.check(settings)
+        super().check(settings)
         if not 0 < settings.rho <= 1:
             raise DefenseError(f"rho is {settings.rho}; expected a share of the views above 0 and at most 1")
         if settings.start not in STARTS:
             raise DefenseError(f"start is {settings.start!r}; expected {' or '.join(STARTS)}")
         if settings.steps < 0 or settings.lr < 0:
             raise DefenseError(f"steps is {settings.steps} and lr {settings.lr}; expected 0 or more of both")
-
-    @property
-    def draws_noise(self) -> bool:
-        return self.settings.views > 1
 
     def cost(self) -> Cost:
         steps = self.settings.steps
@@ -133,6 +129,9 @@ class PromptTuning(TestTimeDefense):
     def classify(self, encode: Encode, pixels: Tensor, draws: Draws, clean: bool) -> Tensor:
         return self.tune_and_answer(self.look(encode, pixels, draws, clean), draws.keys)
 
+    def combine(self, embeddings: Tensor) -> Tensor:
+        return self.tune_and_answer(SeenViews(unit(embeddings)))
+
     def look(self, encode: Encode, pixels: Tensor, draws: Draws, clean: bool) -> SeenViews:
         """The views of ``pixels [b, 3, h, w]``, without a graph."""
         return SeenViews(unit(views.view_features(encode, pixels, draws, self.settings, clean, self.model.files)))
@@ -141,13 +140,7 @@ class PromptTuning(TestTimeDefense):
         """The image and a few fresh views of it, differentiable in the pixels."""
         return SeenViews(unit(views.embed(encode, views.view_pixels(pixels, draws, self.attacked_views))))
 
-    @property
-    def attacked_views(self) -> ViewSettings:
-        """The views in an attacker's pass."""
-        n = min(self.settings.views, views.ATTACKED_VIEWS + 1)
-        return ViewSettings(n, self.settings.augmix)
-
-    def tune_and_answer(self, seen: SeenViews, ids: Sequence[str], steps: int | None = None) -> Tensor:
+    def tune_and_answer(self, seen: SeenViews, ids: Sequence[str] = (), steps: int | None = None) -> Tensor:
         """Logits ``[b, K]``. With enabled gradients they are differentiable in the features, through the steps too.
 
         Args:
@@ -199,7 +192,8 @@ class PromptTuning(TestTimeDefense):
     def mean_of_views(self) -> Variant:
         """The variant that all methods over views share, with the prompt that this one starts from."""
         model = dataclasses.replace(self.model, classifier=self.untuned)
-        return views.mean_of_views(model, augmix=self.settings.augmix)
+        seen = self.attacked_views
+        return views.mean_of_views(model, seen.views - 1, seen.augmix, seen.eight_bits)
 
     def untuned_image(self) -> Variant:
         """The image itself, under the prompt at the start."""
@@ -222,7 +216,9 @@ class PromptTuning(TestTimeDefense):
         about = {key: value for key, value in self.parameters().items() if key not in ("seed", "gives", "settings")}
         parameters = about | {"settings": settings | {"views": n, "steps": steps}, "variant": name}
         cost = Cost(n + weak, n, steps + 1 if steps else 0, 2 * steps + 1 if steps else 0)
-        return Variant(name, logits, parameters, gradient, cost, second_derivative=steps > 0)
+        if not self.attacked_views.augmix == self.attacked_views.eight_bits == "off":
+            gradient = f"{gradient}; {views.STRAIGHT}"
+        return Variant(name, logits, parameters, gradient, cost, second_derivative=steps > 0, mean_over=max(1, n - 1))
 
     def unrolled(self, gradient: str = SMOOTH_STEP, weak: int = 0) -> tuple[Variant, ...]:
         """The method itself through its steps; nothing where it has none. See :meth:`over_views`."""

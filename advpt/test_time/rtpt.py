@@ -67,7 +67,10 @@ class RTPT(PromptTuning):
 
     name: ClassVar[str] = "rtpt"
     summary: ClassVar[str] = "tunes the prompt on each image: entropy of each view; answer weighted over views"
-    profiles: ClassVar[Mapping[str, Any]] = {"sound": RTPTSettings(), "released": RTPTSettings(others="below-1")}
+    profiles: ClassVar[Mapping[str, Any]] = {
+        "sound": RTPTSettings(),
+        "released": RTPTSettings(source="file", eight_bits="floor", others="below-1"),
+    }
     settings: RTPTSettings
 
     @classmethod

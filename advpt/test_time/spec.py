@@ -19,6 +19,11 @@ from advpt.errors import ConfigError, DefenseError
 from advpt.options import parse_options, write_options
 from advpt.test_time.base import TEST_TIME, DefendedModel, TestTimeDefense
 
+WITH_A_RUN = {
+    "tapt": "it starts from the prompts of a run and needs their statistics, so that no text makes it; evaluate the "
+    "run with --trainer TAPTV, TAPTVLI or TAPTVLJ, --eval-only and --model-dir RUN"
+}  # defenses that are made by a trainer, and how
+
 
 @dataclass(frozen=True)
 class TestTimeSpec:
@@ -64,7 +69,10 @@ def parse(text: str) -> TestTimeSpec:
         ConfigError: the text does not follow the grammar; the message says where.
     """
     *stages, last = (part.strip() for part in text.strip().split("+"))
-    kind = TEST_TIME.get(last.split("/")[0].partition(":")[0])
+    name = last.split("/")[0].partition(":")[0]
+    if name in WITH_A_RUN:
+        raise ConfigError(f"test-time defense {text!r}: {WITH_A_RUN[name]}")
+    kind = TEST_TIME.get(name)
     profiles = {name: dataclasses.asdict(settings) for name, settings in kind.profiles.items()}
     profile, options = parse_options("test-time defense", last, profiles)
     settings = dataclasses.replace(kind.profiles[profile], **options)

@@ -13,9 +13,10 @@ from torch import Tensor
 from advpt.bank.defended_input import Encode
 from advpt.data.weak import weak_augmentation
 from advpt.errors import DefenseError
+from advpt.prompts.adamw import SMOOTH_STEP
 from advpt.test_time import views
 from advpt.test_time.base import TEST_TIME, Cost, Draws, Variant
-from advpt.test_time.prompt_tuning import SMOOTH_STEP, Objective, PromptTuning, SeenViews, TuningSettings
+from advpt.test_time.prompt_tuning import Objective, PromptTuning, SeenViews, TuningSettings
 from advpt.test_time.rtpt import mean_entropy, weighted_answer
 from advpt.test_time.selection import softmax_weights, unit
 
@@ -31,11 +32,12 @@ def suitability(features: Tensor) -> Tensor:
 
 
 def js_divergence(p: Tensor, q: Tensor, form: str = "usual") -> Tensor:
-    """``[...]`` Jensen-Shannon divergence in nats of probabilities ``[..., K]``: half the sum of KL(p | m) and
-    KL(q | m), m their mean; ``reversed``, of KL(m | p) and KL(m | q), as in the released code."""
-    tiny = torch.finfo(p.dtype).tiny
+    """``[...]`` Jensen-Shannon divergence in nats of probabilities ``[..., K]``, to each of which a little is added:
+    half the sum of KL(p | m) and KL(q | m), m their mean; ``reversed``, of KL(m | p) and KL(m | q), as in the released
+    code."""
+    p, q = p + SMALLEST, q + SMALLEST
     m = (p + q) / 2
-    log_p, log_q, log_m = (each.clamp(min=tiny).log() for each in (p, q, m))
+    log_p, log_q, log_m = p.log(), q.log(), m.log()
     if form == "reversed":
         return (m * (log_m - (log_p + log_q) / 2)).sum(-1).clamp(min=0)
     return ((p * (log_p - log_m) + q * (log_q - log_m)).sum(-1) / 2).clamp(min=0)
@@ -105,7 +107,7 @@ class SSTPT(PromptTuning):
     summary: ClassVar[str] = "tunes the prompt on each image: views weighted by suitability and stability"
     profiles: ClassVar[Mapping[str, Any]] = {
         "sound": SSTPTSettings(),
-        "released": SSTPTSettings(divergence="reversed"),
+        "released": SSTPTSettings(source="file", eight_bits="floor", divergence="reversed"),
     }
     fewest_kept: ClassVar[int] = 2
     settings: SSTPTSettings

@@ -25,10 +25,10 @@ from advpt.backbones.text_encoder import TextEncoder
 from advpt.data import views
 from advpt.errors import PromptError
 from advpt.files import tensor_digest
+from advpt.prompts.adamw import BETAS, EPS, Values, descend, unroll, warn_not_finite
+from advpt.prompts.adamw import DECAY as DECAY
 from advpt.prompts.learner import PromptLearner, PromptState
 from advpt.test_time.selection import choose as choose
-from advpt.tuning.adamw import BETAS, EPS, Values, descend, unroll, warn_not_finite
-from advpt.tuning.adamw import DECAY as DECAY
 
 VERSION = 1
 IMAGES_AT_ONCE = {"cpu": 64, "cuda": 1024}  # of the pass without a graph; a processor's caches like them small
@@ -186,6 +186,11 @@ class Tuner:
         }
 
     @property
+    def at_start(self) -> tuple[PromptState, Tensor]:
+        """The prompts that images start from, and their text features ``[K, L]`` of unit length."""
+        return self._state, self._text
+
+    @property
     def by_image(self) -> bool:
         """Whether the prompts start anew for every image."""
         return self.config.reset_every == 1 or not self.config.steps
@@ -290,7 +295,7 @@ class Tuner:
 
     def unrolled(self, pixels: Tensor, ids: Sequence[str], seed: int) -> Tensor:
         """Logits ``[b, K]`` as :meth:`__call__` gives them with views drawn by ``seed``, differentiable in the pixels
-        through views, gradients and steps, as :func:`advpt.tuning.adamw.unroll` has it. Every image starts anew.
+        through views, gradients and steps, as :func:`advpt.prompts.adamw.unroll` has it. Every image starts anew.
         """
         if not torch.is_grad_enabled():
             tuned = self.tune(self.views(pixels, ids, seed=seed), ids=ids) if self.config.steps else None

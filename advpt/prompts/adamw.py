@@ -12,6 +12,7 @@ from torch import Tensor
 log = logging.getLogger(__name__)
 
 BETAS, EPS, DECAY = (0.9, 0.999), 1e-8, 0.01  # PyTorch's defaults
+SMOOTH_STEP = "through the steps, whose sign is smooth backward"  # of :func:`unroll`, for records
 Values = dict[str, Tensor]
 Loss = Callable[[Values], Tensor]  # values [S, ...] to losses [S]
 
