@@ -183,18 +183,20 @@ class CLIPure(TestTimeDefense):
     def _logits(self, embeddings: Tensor, graph: bool, closed: bool = False) -> Tensor:
         """Logits of purified embeddings; ``closed``: by the closed form, where the norm is each image's own."""
         s, t = self.settings, self.null.to(embeddings)
+        length = embeddings.norm(dim=-1, keepdim=True)
         u = F.normalize(embeddings, dim=-1)
         if s.share:
             u = rotate(u, t, s.share)
         if s.steps:
             one = closed and s.batch == 1
             u = closed_form(u, t, s.eta, s.steps) if one else iterate(u, t, s.eta, s.steps, s.batch, graph)
-        return self.model.classifier.logits(u)
+        return self.model.classifier.logits(length * u)  # the paper changes the direction alone
 
     def variants(self) -> tuple[Variant, ...]:
         """``exact``: the derivative of the closed form, or of the iteration where images share a norm. ``released
-        gradient``: without the part through the inner gradients, as the authors attack it; there is next to nothing
-        left of it. ``plain``: of the undefended model."""
+        gradient``: without the part through the inner gradients, as the authors attack it. Each step divides what is
+        left by eta, until in float32 the rounding error of the embedding's length, which has no gradient in exact
+        arithmetic, is a million times larger. ``plain``: of the undefended model."""
 
         def exact(encode: Encode, pixels: Tensor, draws: Draws) -> Tensor:
             return self._logits(encode(pixels), graph=True, closed=True)
