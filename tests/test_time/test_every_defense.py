@@ -141,11 +141,10 @@ def test_a_neutral_setting_is_the_undefended_model(exact: Setting, text: str) ->
         close(logits.log_softmax(1), plain.log_softmax(1), 1e-6)
 
 
-def test_every_profile_but_those_that_have_none_has_a_neutral_setting() -> None:
+def test_every_profile_of_these_methods_has_a_neutral_setting() -> None:
     neutral = {(spec.name, spec.profile) for spec in map(parse, NEUTRAL)}
-    left = {(name, profile) for name in TEST_TIME for profile in TEST_TIME.get(name).profiles} - neutral
-    # a flip is always there; half precision rounds; more views than neighbours are asked for
-    assert left == {("tte", "sound"), ("ttc", "released"), ("rtpt", "released")}
+    left = {(name, profile) for name, _ in neutral for profile in TEST_TIME.get(name).profiles} - neutral
+    assert left == {("ttc", "released"), ("rtpt", "released")}, "half precision; more views than neighbours"
 
 
 def test_an_image_that_equals_its_flip_is_its_ensemble_with_it(exact: Setting) -> None:
@@ -384,7 +383,7 @@ def test_variants_are_differentiable_and_give_the_same_values_without_gradients(
             if defense.by_image:
                 close(variant(exact.encode, exact.pixels[1:3], part), logits[1:3])
         ratio = gradient.norm() / plain.norm()
-        assert (ratio < 1e-6) if variant.name in VANISHES else (ratio > 1e-3), f"{variant.name}: {ratio}"
+        assert (ratio < 1e-4) if variant.name in VANISHES else (ratio > 1e-3), f"{variant.name}: {ratio}"
         assert gradient.flatten(1).norm(dim=1).min() > 0, "every image has one"
 
 
