@@ -37,7 +37,12 @@ def parse_options(kind: str, text: str, profiles: Mapping[str, Mapping[str, Opti
 
 def write_options(name: str, profile: str, options: Mapping[str, Option]) -> str:
     """The text of a profile with these options written behind it."""
-    return "/".join([f"{name}:{profile}", *(f"{key}={value}" for key, value in options.items())])
+    return "/".join([f"{name}:{profile}", *(f"{key}={_text(value)}" for key, value in options.items())])
+
+
+def _text(value: Option) -> str:
+    """As :func:`_value` reads it; large numbers without the ``+`` of 1e+16, which separates defenses."""
+    return str(value).replace("+", "") if isinstance(value, float) else str(value)
 
 
 def _value(where: str, key: str, value: str, like: Option) -> Option:

@@ -26,7 +26,7 @@ from common import machine  # noqa: E402
 from gpu import describe_run  # noqa: E402
 from measurements import Report, describe  # noqa: E402
 
-PARTS = ("tuning_step", "bank", "epoch", "evaluation", "tapt")
+PARTS = ("tuning_step", "bank", "epoch", "evaluation", "tapt", "multi_view")
 
 
 def describe_results(results: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ def alternate(
     repeats: int,
     warm: bool = True,
     of: Callable[[list[float]], float] = statistics.median,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
     """Seconds of every way: the median of ``repeats`` runs, in turn in this process.
 
@@ -28,16 +29,17 @@ def alternate(
         repeats: how many times.
         warm: one unmeasured round before.
         of: what to take in place of the median.
+        clock: in seconds.
     """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(repeats + warm):
         for name, work in ways.items():
             synchronize()
-            started = time.perf_counter()
+            started = clock()
             work()
             synchronize()
             if turn >= warm:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return {name: of(values) for name, values in seconds.items()}
 
 

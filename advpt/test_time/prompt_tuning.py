@@ -56,17 +56,17 @@ class TuningSettings(ViewSettings):
 
 
 @dataclass(frozen=True, eq=False)
-class SeenViews:
+class ViewFeatures:
     """What a method knows of S images: unit features ``[S, V, L]`` of their views, themselves first, and of one weak
     augmentation of each view, where it uses any."""
 
     features: Tensor
     weak: Tensor | None = None
 
-    def split(self, images: int) -> list[SeenViews]:
+    def split(self, images: int) -> list[ViewFeatures]:
         """Parts of at most ``images`` images."""
         weak = self.weak.split(images) if self.weak is not None else [None] * len(self.features)
-        return [SeenViews(*part) for part in zip(self.features.split(images), weak)]
+        return [ViewFeatures(*part) for part in zip(self.features.split(images), weak)]
 
 
 class PromptTuning(MultiView):
@@ -113,7 +113,7 @@ class PromptTuning(MultiView):
     # --- what a method decides -------------------------------------------------------------------------------------
 
     @abstractmethod
-    def objective(self, seen: SeenViews, untuned: Tensor, kept: Tensor) -> Objective:
+    def objective(self, inputs: ViewFeatures, untuned: Tensor, kept: Tensor) -> Objective:
         """The loss of the kept views, in which nothing but its arguments has a gradient to the prompt.
 
         Args:
@@ -121,7 +121,7 @@ class PromptTuning(MultiView):
         """
 
     @abstractmethod
-    def answer(self, seen: SeenViews, untuned: Tensor, tuned: Tensor) -> Tensor:
+    def answer(self, inputs: ViewFeatures, untuned: Tensor, tuned: Tensor) -> Tensor:
         """Logits ``[S, K]`` from those of all views ``[S, V, K]``, under the start and under the tuned prompt."""
 
     # --- the tuner --------------------------------------------------------------------------------------------------
@@ -130,34 +130,34 @@ class PromptTuning(MultiView):
         return self.tune_and_answer(self.look(encode, pixels, draws, clean), draws.keys)
 
     def combine(self, embeddings: Tensor) -> Tensor:
-        return self.tune_and_answer(SeenViews(unit(embeddings)))
+        return self.tune_and_answer(ViewFeatures(unit(embeddings)))
 
-    def look(self, encode: Encode, pixels: Tensor, draws: Draws, clean: bool) -> SeenViews:
+    def look(self, encode: Encode, pixels: Tensor, draws: Draws, clean: bool) -> ViewFeatures:
         """The views of ``pixels [b, 3, h, w]``, without a graph."""
-        return SeenViews(unit(views.view_features(encode, pixels, draws, self.settings, clean, self.model.files)))
+        return ViewFeatures(unit(views.view_features(encode, pixels, draws, self.settings, clean, self.model.files)))
 
-    def look_as_attacker(self, encode: Encode, pixels: Tensor, draws: Draws) -> SeenViews:
+    def look_as_attacker(self, encode: Encode, pixels: Tensor, draws: Draws) -> ViewFeatures:
         """The image and a few fresh views of it, differentiable in the pixels."""
-        return SeenViews(unit(views.embed(encode, views.view_pixels(pixels, draws, self.attacked_views))))
+        return ViewFeatures(unit(views.embed(encode, views.view_pixels(pixels, draws, self.attacked_views))))
 
-    def tune_and_answer(self, seen: SeenViews, ids: Sequence[str] = (), steps: int | None = None) -> Tensor:
+    def tune_and_answer(self, inputs: ViewFeatures, ids: Sequence[str] = (), steps: int | None = None) -> Tensor:
         """Logits ``[b, K]``. With enabled gradients they are differentiable in the features, through the steps too.
 
         Args:
             ids: of the images, for a warning. steps: in the place of the setting's.
         """
         steps = self.settings.steps if steps is None else steps
-        images = max(1, PROMPTS_AT_ONCE.get(seen.features.device.type, 256) // len(self.untuned.features))
-        parts = seen.split(images)
+        images = max(1, PROMPTS_AT_ONCE.get(inputs.features.device.type, 256) // len(self.untuned.features))
+        parts = inputs.split(images)
         return torch.cat([self._answer(part, ids[i * images :], steps) for i, part in enumerate(parts)])
 
-    def _answer(self, seen: SeenViews, ids: Sequence[str], steps: int) -> Tensor:
-        untuned = self.logits(seen.features, self.untuned.features)
+    def _answer(self, inputs: ViewFeatures, ids: Sequence[str], steps: int) -> Tensor:
+        untuned = self.logits(inputs.features, self.untuned.features)
         if not steps:
-            return self.answer(seen, untuned, untuned)
-        n = seen.features.shape[1]
+            return self.answer(inputs, untuned, untuned)
+        n = inputs.features.shape[1]
         rows = choose(untuned.detach(), min(n, max(self.fewest_kept, kept_count(self.settings.rho, n))))
-        kept, objective = pick(seen.features, rows), self.objective(seen, untuned, rows)
+        kept, objective = pick(inputs.features, rows), self.objective(inputs, untuned, rows)
 
         def loss(values: Values) -> Tensor:
             text = self.text_features(values["context"])
@@ -169,7 +169,7 @@ class PromptTuning(MultiView):
         else:
             values, broken = descend(start, loss, steps, self.settings.lr)
             warn_not_finite(broken, ids)
-        return self.answer(seen, untuned, self.logits(seen.features, self.text_features(values["context"])))
+        return self.answer(inputs, untuned, self.logits(inputs.features, self.text_features(values["context"])))
 
     def logits(self, features: Tensor, text: Tensor) -> Tensor:
         """``[S, v, K]`` of unit features ``[S, v, L]`` and text ``[K, L]`` or ``[S, K, L]``."""
@@ -192,8 +192,8 @@ class PromptTuning(MultiView):
     def mean_of_views(self) -> Variant:
         """The variant that all methods over views share, with the prompt that this one starts from."""
         model = dataclasses.replace(self.model, classifier=self.untuned)
-        seen = self.attacked_views
-        return views.mean_of_views(model, seen.views - 1, seen.augmix, seen.eight_bits)
+        inputs = self.attacked_views
+        return views.mean_of_views(model, inputs.views - 1, inputs.augmix, inputs.eight_bits)
 
     def untuned_image(self) -> Variant:
         """The image itself, under the prompt at the start."""
@@ -266,10 +266,10 @@ class TPT(PromptTuning):
     summary: ClassVar[str] = "tunes the prompt on each image: entropy of the mean prediction over views"
     profiles: ClassVar[Mapping[str, Any]] = {"sound": TuningSettings()}
 
-    def objective(self, seen: SeenViews, untuned: Tensor, kept: Tensor) -> Objective:
+    def objective(self, inputs: ViewFeatures, untuned: Tensor, kept: Tensor) -> Objective:
         return lambda logits, text: losses.averaged_entropy(logits)
 
-    def answer(self, seen: SeenViews, untuned: Tensor, tuned: Tensor) -> Tensor:
+    def answer(self, inputs: ViewFeatures, untuned: Tensor, tuned: Tensor) -> Tensor:
         return tuned[:, 0]
 
     def variants(self) -> tuple[Variant, ...]:
@@ -296,5 +296,5 @@ class CTPT(TPT):
     profiles: ClassVar[Mapping[str, Any]] = {"sound": CTPTSettings()}
     settings: CTPTSettings
 
-    def objective(self, seen: SeenViews, untuned: Tensor, kept: Tensor) -> Objective:
+    def objective(self, inputs: ViewFeatures, untuned: Tensor, kept: Tensor) -> Objective:
         return lambda logits, text: ctpt_loss(logits, text, self.settings.dispersion)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from advpt.errors import DefenseError
 from advpt.test_time.base import TEST_TIME, Variant
-from advpt.test_time.prompt_tuning import Objective, PromptTuning, SeenViews, TuningSettings
+from advpt.test_time.prompt_tuning import Objective, PromptTuning, TuningSettings, ViewFeatures
 from advpt.test_time.selection import entropy, neighbour_score, softmax_weights
 
 ANSWERS = ("logits", "probabilities")
@@ -86,7 +86,7 @@ class RTPT(PromptTuning):
                 raise DefenseError(f"{key} is {getattr(settings, key)!r}; expected {' or '.join(allowed)}")
         if settings.others == "below-1" and settings.views <= settings.neighbours:
             raise DefenseError(
-                f"the released weights need more views than neighbours; found {settings.views} and "
+                f"the released weights need more views than neighbours; got {settings.views} and "
                 f"{settings.neighbours}. Use others=index, or fewer neighbours"
             )
 
@@ -96,7 +96,7 @@ class RTPT(PromptTuning):
             own = {"cosines": f"float32 on {self.untuned.features.device.type}"}
         return super().parameters() | own
 
-    def objective(self, seen: SeenViews, untuned: Tensor, kept: Tensor) -> Objective:
+    def objective(self, inputs: ViewFeatures, untuned: Tensor, kept: Tensor) -> Objective:
         return lambda logits, text: mean_entropy(logits)
 
     def weights(self, features: Tensor) -> Tensor:
@@ -108,8 +108,8 @@ class RTPT(PromptTuning):
             score = neighbour_score(features, settings.neighbours)
         return softmax_weights(score, settings.temperature)
 
-    def answer(self, seen: SeenViews, untuned: Tensor, tuned: Tensor) -> Tensor:
-        return weighted_answer(tuned, self.weights(seen.features), self.settings.answer)
+    def answer(self, inputs: ViewFeatures, untuned: Tensor, tuned: Tensor) -> Tensor:
+        return weighted_answer(tuned, self.weights(inputs.features), self.settings.answer)
 
     def variants(self) -> tuple[Variant, ...]:
         return (*self.unrolled(), self.over_views("weighted untuned", 0), self.mean_of_views())

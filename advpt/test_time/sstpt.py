@@ -16,7 +16,7 @@ from advpt.errors import DefenseError
 from advpt.prompts.adamw import SMOOTH_STEP
 from advpt.test_time import views
 from advpt.test_time.base import TEST_TIME, Cost, Draws, Variant
-from advpt.test_time.prompt_tuning import Objective, PromptTuning, SeenViews, TuningSettings
+from advpt.test_time.prompt_tuning import Objective, PromptTuning, TuningSettings, ViewFeatures
 from advpt.test_time.rtpt import mean_entropy, weighted_answer
 from advpt.test_time.selection import softmax_weights, unit
 
@@ -129,36 +129,38 @@ class SSTPT(PromptTuning):
         cost = super().cost()
         return Cost(2 * cost.forward, 0, cost.text_forward, cost.text_backward)
 
-    def look(self, encode: Encode, pixels: Tensor, draws: Draws, clean: bool) -> SeenViews:
+    def look(self, encode: Encode, pixels: Tensor, draws: Draws, clean: bool) -> ViewFeatures:
         files, parts = self.model.files, []
         images = max(1, views.AT_ONCE.get(pixels.device.type, 64) // self.settings.views)
         for i in range(0, len(pixels), images):
             some = Draws(draws.keys[i : i + images], draws.seed)
             own = views.view_pixels(pixels[i : i + images], some, self.settings, clean, files)
             parts.append(views.embed(encode, weak_augmentation(own, some.generators("weak"))))
-        return SeenViews(super().look(encode, pixels, draws, clean).features, unit(torch.cat(parts)))
+        return ViewFeatures(super().look(encode, pixels, draws, clean).features, unit(torch.cat(parts)))
 
-    def look_as_attacker(self, encode: Encode, pixels: Tensor, draws: Draws) -> SeenViews:
+    def look_as_attacker(self, encode: Encode, pixels: Tensor, draws: Draws) -> ViewFeatures:
         """As the base class; weak augmentations serve the weights alone, which are constant for an attacker."""
         own = views.view_pixels(pixels, draws, self.attacked_views)
         with torch.no_grad():
             weak = views.embed(encode, weak_augmentation(own, draws.generators("weak")))
-        return SeenViews(unit(views.embed(encode, own)), unit(weak))
+        return ViewFeatures(unit(views.embed(encode, own)), unit(weak))
 
-    def qualities(self, seen: SeenViews, untuned: Tensor) -> tuple[Tensor, Tensor]:
+    def qualities(self, inputs: ViewFeatures, untuned: Tensor) -> tuple[Tensor, Tensor]:
         """Suitability and stability ``[S, V]``, under the prompt at the start; constant for every gradient. Without
         weak augmentations every view is equally stable."""
-        weak = untuned if seen.weak is None else self.logits(seen.weak, self.untuned.features)
-        return suitability(seen.features.detach()), stability(untuned.detach(), weak.detach(), self.settings.divergence)
+        weak = untuned if inputs.weak is None else self.logits(inputs.weak, self.untuned.features)
+        return suitability(inputs.features.detach()), stability(
+            untuned.detach(), weak.detach(), self.settings.divergence
+        )
 
-    def objective(self, seen: SeenViews, untuned: Tensor, kept: Tensor) -> Objective:
+    def objective(self, inputs: ViewFeatures, untuned: Tensor, kept: Tensor) -> Objective:
         settings = self.settings
-        suited, stable = (each.gather(1, kept) for each in self.qualities(seen, untuned))
+        suited, stable = (each.gather(1, kept) for each in self.qualities(inputs, untuned))
         weights = view_weights(suited, stable, settings.ratio, settings.temperature)
         return lambda logits, text: sstpt_loss(logits, weights, settings.consistency)
 
-    def answer(self, seen: SeenViews, untuned: Tensor, tuned: Tensor) -> Tensor:
-        qualities = self.qualities(seen, untuned)
+    def answer(self, inputs: ViewFeatures, untuned: Tensor, tuned: Tensor) -> Tensor:
+        qualities = self.qualities(inputs, untuned)
         return weighted_answer(tuned, view_weights(*qualities, self.settings.ratio, self.settings.temperature))
 
     def variants(self) -> tuple[Variant, ...]:

@@ -147,12 +147,12 @@ def view_features(
     views is used again, and only further ones are computed.
     """
     shared: dict[str, Any] = encode.shared if isinstance(encode, CachedForward) else {}
-    source = settings.source if clean else "tensor"
+    source, bits = (settings.source, "off") if clean else ("tensor", settings.eight_bits)
     pixels = _input(pixels, settings, clean)
-    key = f"views, seed {draws.seed}, augmix {settings.augmix}, source {source}"
+    key = f"views, seed {draws.seed}, augmix {settings.augmix}, source {source}, eight bits {bits}"
     known = shared.get(key)
     if not isinstance(known, _Computed) or not known.of(draws.keys, pixels):
-        known = _Computed(draws.keys, pixels, _own(encode, shared, pixels)[:, None])
+        known = _Computed(draws.keys, pixels, _own(encode, shared, pixels, bits)[:, None])
     if (have := known.embeddings.shape[1]) < settings.views:
         more = _embed_views(encode, pixels, draws, settings, clean, files, have)
         known = _Computed(draws.keys, pixels, torch.cat([known.embeddings, more], 1))
@@ -160,11 +160,11 @@ def view_features(
     return known.embeddings[:, : settings.views]
 
 
-def _own(encode: Encode, shared: dict[str, Any], pixels: Tensor) -> Tensor:
+def _own(encode: Encode, shared: dict[str, Any], pixels: Tensor, bits: str = "off") -> Tensor:
     """Embeddings ``[b, L]`` of the images themselves, whatever their views."""
-    known = shared.get("images")
+    known = shared.get(key := f"images, eight bits {bits}")
     if not isinstance(known, _Computed) or not known.of((), pixels):
-        known = shared["images"] = _Computed((), pixels, _precise(encode(pixels)))
+        known = shared[key] = _Computed((), pixels, _precise(encode(pixels)))
     return known.embeddings
 
 

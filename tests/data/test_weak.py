@@ -39,9 +39,9 @@ def test_the_map_turns_scales_and_shifts() -> None:
     x[..., 16, 24] = 1  # right of the centre
 
     def centre(**drawn: object) -> tuple[float, float]:
-        found = augment(x, dataclasses.replace(NOTHING, **drawn), generator_of(0))[0, 0]
-        at, mass = torch.arange(33.0, dtype=torch.float64) - 16, found.sum()
-        return float((found.sum(0) * at).sum() / mass), float((found.sum(1) * at).sum() / mass)
+        result = augment(x, dataclasses.replace(NOTHING, **drawn), generator_of(0))[0, 0]
+        at, mass = torch.arange(33.0, dtype=torch.float64) - 16, result.sum()
+        return float((result.sum(0) * at).sum() / mass), float((result.sum(1) * at).sum() / mass)
 
     assert centre(shift=(2 / 33, 3 / 33)) == pytest.approx((10, 3), abs=1e-6)
     assert centre(scale=1.25) == pytest.approx((10, 0), abs=0.1)
@@ -53,10 +53,10 @@ def test_an_image_has_one_draw_and_noise_for_each_view() -> None:
     x = images(2)
     views = x[:, None].expand(-1, 3, -1, -1, -1)
     for name in range(40):
-        found = weak_augmentation(views[:1], [generator_of(0, "weak", name)])[0]
+        result = weak_augmentation(views[:1], [generator_of(0, "weak", name)])[0]
         noise = draw(generator_of(0, "weak", name)).noise
-        assert torch.equal(found[0], found[1]) == (noise == 0)
-        assert (found[0] - found[1]).std() < 2 * noise + 1e-6
+        assert torch.equal(result[0], result[1]) == (noise == 0)
+        assert (result[0] - result[1]).std() < 2 * noise + 1e-6
     keys = [generator_of(0, "weak", name) for name in "ab"]
     both = weak_augmentation(views, keys)
     assert torch.equal(weak_augmentation(views[1:], [generator_of(0, "weak", "b")])[0], both[1])

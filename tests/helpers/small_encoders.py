@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from advpt.backbones.backbone import Backbone
 from advpt.bank.defended_input import Encode
-from advpt.prompts.classifier import Classifier
 from advpt.test_time.base import DefendedModel, Draws
-from tests.helpers.test_time import defended_model, vectors
-
-
-def model_of(text: Tensor, scale: float) -> DefendedModel:
-    """Text features and nothing else."""
-    unused: Any = None
-    return DefendedModel(Classifier(text, scale), unused, tuple(str(i) for i in range(len(text))), unused)
+from tests.helpers.test_time import toy_model, vectors
 
 
 def toy(dtype: torch.dtype = torch.float64) -> tuple[DefendedModel, Encode, Tensor]:
     """The model, encoder ``A v + (B v)^2`` and two images 3 x 2 x 2 of the worked examples."""
     given, inputs = vectors("toy_encoder", dtype), vectors("inputs", dtype)
-    text = inputs["text_raw"] / inputs["text_raw"].norm(dim=-1, keepdim=True)
     a, b = given["A"].T, given["B"].T
 
     def encode(pixels: Tensor) -> Tensor:
         v = pixels.flatten(1)
         return v @ a + (v @ b).square()
 
-    return model_of(text, inputs["scale"]), encode, given["pixels"]
+    return toy_model(inputs["text_raw"], inputs["scale"]), encode, given["pixels"]
 
 
 def inner_pixels(pixels: Tensor) -> Tensor:
@@ -48,18 +38,7 @@ def linear(weight: list[float], scale: float, dtype: torch.dtype) -> tuple[Defen
         first = pixels.flatten(1) @ w
         return torch.stack([first, torch.ones_like(first)], -1)
 
-    return model_of(torch.eye(2, dtype=dtype), scale), encode
-
-
-def double_clip(clip: Backbone) -> tuple[DefendedModel, Encode]:
-    """A tiny CLIP whose image tower and text features are float64."""
-    model = defended_model(clip)
-    classifier = dataclasses.replace(model.classifier, features=model.classifier.features.double())
-    encode = clip.require_image().double()
-    for module in encode.modules():
-        if isinstance(module, torch.nn.LayerNorm):
-            module.__class__ = torch.nn.LayerNorm  # OpenAI's own computes in float32
-    return dataclasses.replace(model, classifier=classifier), encode
+    return toy_model(torch.eye(2, dtype=dtype), scale), encode
 
 
 class GivenDraws(Draws):

@@ -26,8 +26,8 @@ def test_two_steps_of_the_worked_example(dtype: torch.dtype, steps: int) -> None
     example = vectors("adamw", dtype)
     start = {"p": example["start"][None]}
     wanted = example[f"after_step_{steps}"]
-    found, broken = descend(start, Given(example["gradients"]), steps, example["lr"])
-    torch.testing.assert_close(found["p"][0], wanted, rtol=DTYPES[dtype]["rtol"], atol=1e-9)
+    result, broken = descend(start, Given(example["gradients"]), steps, example["lr"])
+    torch.testing.assert_close(result["p"][0], wanted, rtol=DTYPES[dtype]["rtol"], atol=1e-9)
     assert not broken.any() and torch.equal(start["p"][0], example["start"])
     same = unroll(start, Differentiable(example["gradients"]), steps, example["lr"])
     torch.testing.assert_close(same["p"][0].detach(), wanted, rtol=DTYPES[dtype]["rtol"], atol=1e-9)
@@ -46,16 +46,16 @@ def test_a_sample_without_a_finite_gradient_keeps_its_start() -> None:
     def loss(values: dict[str, Tensor]) -> Tensor:
         return (values["p"].square().sum(1) + values["q"].sum(1)) * torch.tensor([1.0, float("nan"), 2.0])
 
-    found, broken = descend(start, loss, 2, 0.1)
+    result, broken = descend(start, loss, 2, 0.1)
     assert broken.tolist() == [False, True, False]
-    assert torch.equal(found["p"][1], start["p"][1]) and torch.equal(found["q"][1], start["q"][1])
-    assert bool((found["p"][[0, 2]] < 0.9).all()) and bool((found["q"][[0, 2]] < -0.1).all())
+    assert torch.equal(result["p"][1], start["p"][1]) and torch.equal(result["q"][1], start["q"][1])
+    assert bool((result["p"][[0, 2]] < 0.9).all()) and bool((result["q"][[0, 2]] < -0.1).all())
 
 
 def test_backward_the_step_is_a_smooth_sign() -> None:
     a = torch.tensor([[2.0, -1.0, 0.5]], dtype=torch.float64, requires_grad=True)
-    found = unroll({"p": torch.zeros(1, 3, dtype=torch.float64)}, lambda at: (at["p"] * a).sum(-1), 1, 0.1)["p"]
-    torch.testing.assert_close(found.detach(), -0.1 * a.detach().sign(), atol=1e-8, rtol=0)
-    (gradient,) = torch.autograd.grad(found.sum(), a)
+    result = unroll({"p": torch.zeros(1, 3, dtype=torch.float64)}, lambda at: (at["p"] * a).sum(-1), 1, 0.1)["p"]
+    torch.testing.assert_close(result.detach(), -0.1 * a.detach().sign(), atol=1e-8, rtol=0)
+    (gradient,) = torch.autograd.grad(result.sum(), a)
     around = a.detach().abs().mean()
     torch.testing.assert_close(gradient, -0.1 * around / (a.detach().abs() + around) ** 2, rtol=1e-6, atol=0)

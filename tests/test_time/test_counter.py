@@ -15,7 +15,8 @@ from advpt.errors import ConfigError
 from advpt.test_time import TEST_TIME, parse
 from advpt.test_time.base import DefendedModel, Draws
 from advpt.test_time.counter import CounterPerturbation, StepRule, climb, l2_direction, plain, smooth_sign
-from tests.helpers.small_encoders import double_clip, inner_pixels, slopes, toy
+from tests.helpers.float64 import in_float64
+from tests.helpers.small_encoders import inner_pixels, slopes, toy
 from tests.helpers.test_time import defended_model, images
 
 NAMES = sorted(n for n in TEST_TIME if issubclass(TEST_TIME.get(n), CounterPerturbation))
@@ -30,7 +31,7 @@ IDS = ("a", "b", "c")
 
 @pytest.fixture
 def clip(tiny_clip: Backbone) -> tuple[DefendedModel, Encode]:
-    return double_clip(tiny_clip)
+    return in_float64(tiny_clip), tiny_clip.require_image()
 
 
 def shift(delta: Tensor, l2: bool) -> Tensor:

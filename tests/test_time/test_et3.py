@@ -11,7 +11,8 @@ from advpt.backbones.backbone import Backbone
 from advpt.test_time.base import Draws
 from advpt.test_time.counter import StepRule, climb, l2_direction
 from advpt.test_time.et3 import ET3, ET3Settings, energy
-from tests.helpers.small_encoders import double_clip, inner_pixels, linear, slopes, toy
+from tests.helpers.float64 import in_float64
+from tests.helpers.small_encoders import inner_pixels, linear, slopes, toy
 from tests.helpers.test_time import DTYPES, images
 
 # Two classes, embedding (e, 1) with e = w . x and w = (1, -2, 2), |w| = 3, logits s (e, 1) / |(e, 1)| with s = 2.
@@ -87,7 +88,7 @@ def test_the_unrolled_gradient_is_that_of_central_differences(eps: float, inside
 
 
 def test_the_unrolled_gradient_through_a_vision_transformer(tiny_clip: Backbone) -> None:
-    model, encode = double_clip(tiny_clip)
+    model, encode = in_float64(tiny_clip), tiny_clip.require_image()
     with sdpa_kernel(SDPBackend.MATH):
         check(ET3(model, ET3Settings()), encode, inner_pixels(images(2).double()))
 

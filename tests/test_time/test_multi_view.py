@@ -98,24 +98,33 @@ def test_all_of_them_share_the_attack_on_the_mean_of_views(tiny_clip: Backbone) 
     assert parse("mean/views=4").build(model).variants()[-1].parameters["views"] == 4, "never more than the method has"
 
 
-def test_all_rows_over_crops_together_make_the_passes_of_the_dearest_one(tiny_clip: Backbone) -> None:
-    """And one of each image where the plain row is beside them."""
-    model, x, images_seen = defended_model(tiny_clip), images(2), {}
-    for name in OVER_CROPS:
-        counter = Counter(tiny_clip.require_image())
-        parse(name).build(model)(x, IDS[:2], False, CachedForward(counter))
-        images_seen[name] = counter.images / 2
-    counter = Counter(tiny_clip.require_image())
+def test_all_rows_over_views_together_share_the_image_passes_of_one(tiny_clip: Backbone) -> None:
+    """They make those of the dearest one, and what no other has: SS-TPT's weak augmentations, TTE's shifts."""
+    model, x, tower = defended_model(tiny_clip), images(2), tiny_clip.require_image()
+
+    def run(name: str, encode: CachedForward) -> Tensor:
+        return parse(name).build(model)(x, IDS[:2], False, encode)
+
+    alone, passes = {}, {}
+    for name in (*OVER_CROPS, "tte"):
+        counter = Counter(tower)
+        alone[name], passes[name] = run(name, CachedForward(counter)), counter.images / 2
+        assert passes[name] == parse(name).build(model).cost().forward
+    assert {name for name in OVER_CROPS if passes[name] != 64} == {"sstpt"} and passes["sstpt"] == 32
+    assert max(passes.values()) == 64 and passes["tte"] == 10
+    counter = Counter(tower)
     encode = CachedForward(counter)
     with torch.no_grad():
         encode(x)  # the row without a defense
-    alone = {name: parse(name).build(model)(x, IDS[:2], False, tiny_clip.require_image()) for name in OWN}
-    for name in OVER_CROPS:
-        logits = parse(name).build(model)(x, IDS[:2], False, encode)
-        if name in alone:
-            assert torch.equal(logits, alone[name]), "shared or not, the same bits"
-    own = {"sstpt": 16}  # weak augmentations of its views, which nobody shares
-    expected = max(images_seen.values()) + sum(own.get(name, 0) for name in OVER_CROPS)
-    assert counter.images / 2 == expected <= 1.3 * max(images_seen.values())
-    parse("tte").build(model)(x, IDS[:2], False, encode)
-    assert counter.images / 2 == expected + 9, "TTE's views besides the image itself"
+    for name in sorted(OVER_CROPS, key=lambda name: name == "sstpt"):
+        assert torch.equal(run(name, encode), alone[name]), f"{name}: the same bits, shared or not"
+        assert counter.images / 2 == (64 + 16 if name == "sstpt" else 64)
+    assert torch.equal(run("tte", encode), alone["tte"]) and counter.images / 2 == 64 + 16 + 9
+
+
+def test_a_method_that_sees_pictures_of_8_bits_does_not_disturb_the_others(tiny_clip: Backbone) -> None:
+    model, x, counter = defended_model(tiny_clip), images(2), Counter(tiny_clip.require_image())
+    encode = CachedForward(counter)
+    for name in ("mean", "mean/eight_bits=floor", "logits", "logits/eight_bits=floor"):
+        parse(name).build(model)(x, IDS[:2], False, encode)
+    assert counter.images / 2 == 2 * 64

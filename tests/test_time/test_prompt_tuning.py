@@ -25,8 +25,8 @@ from advpt.test_time.prompt_tuning import (
     TPT,
     CTPTSettings,
     PromptTuning,
-    SeenViews,
     TuningSettings,
+    ViewFeatures,
     ctpt_loss,
     dispersion,
 )
@@ -79,9 +79,9 @@ def test_losses_and_their_gradients(dtype: torch.dtype) -> None:
         (losses.averaged_entropy, "tpt_entropy_of_mean", "tpt_gradient_at_kept_logits"),
         (mean_entropy, "rtpt_mean_of_entropies", "rtpt_gradient_at_kept_logits"),
     ):
-        found = loss(kept)
-        assert found.item() == pytest.approx(example[value], rel=close["rtol"])
-        torch.testing.assert_close(torch.autograd.grad(found, kept)[0], example[gradient], **close)
+        result = loss(kept)
+        assert result.item() == pytest.approx(example[value], rel=close["rtol"])
+        torch.testing.assert_close(torch.autograd.grad(result, kept)[0], example[gradient], **close)
     p, mean = kept.softmax(-1), kept.softmax(-1).mean(0)
     divergence = (p * (p.log() - mean.log())).sum(-1).mean()
     assert divergence.item() == pytest.approx(example["mean_kl_to_mean"], rel=close["rtol"])
@@ -108,28 +108,28 @@ def test_dispersion(dtype: torch.dtype) -> None:
 def test_a_whole_tuning_of_the_worked_example(name: str, dtype: torch.dtype) -> None:
     example, close = vectors("toy_prompt_tuning", dtype)[name], DTYPES[dtype]
     made, features = toy(*TOY[name], dtype), toy_features(dtype)
-    seen, untuned = SeenViews(features), made.logits(features, made.untuned.features)
+    inputs, untuned = ViewFeatures(features), made.logits(features, made.untuned.features)
     torch.testing.assert_close(untuned[0], example["logits_before"], **close)
     rows = choose(untuned, 3)
     assert torch.equal(rows[0], example["kept"])
     context = made.context[None].clone().requires_grad_()
     text = made.text_features(context)
-    loss = made.objective(seen, untuned, rows)(made.logits(features[:, rows[0]], text), text)
+    loss = made.objective(inputs, untuned, rows)(made.logits(features[:, rows[0]], text), text)
     assert loss.item() == pytest.approx(example["loss"], rel=close["rtol"])
     (gradient,) = torch.autograd.grad(loss.sum(), context)
     torch.testing.assert_close(gradient[0], example["gradient"], **close)
     after = made.logits(features, made.text_features(example["prompt_after"][None]))[0]
     torch.testing.assert_close(after, example["logits_after"], **close)
     with torch.no_grad():
-        found = made.tune_and_answer(seen, IDS[:1])[0]
+        result = made.tune_and_answer(inputs, IDS[:1])[0]
     if name != "rtpt":
-        torch.testing.assert_close(found, example["answer_view_0"], **close)
+        torch.testing.assert_close(result, example["answer_view_0"], **close)
         return
-    torch.testing.assert_close(found, example["answer_weighted_logits_k2"], **close)
+    torch.testing.assert_close(result, example["answer_weighted_logits_k2"], **close)
     other = toy(RTPT, dataclasses.replace(made.settings, answer="probabilities"), dtype)
     with torch.no_grad():
-        found = other.tune_and_answer(seen, IDS[:1])[0].exp()
-    torch.testing.assert_close(found, example["answer_weighted_probabilities_k2"], **close)
+        result = other.tune_and_answer(inputs, IDS[:1])[0].exp()
+    torch.testing.assert_close(result, example["answer_weighted_probabilities_k2"], **close)
 
 
 # --- what holds for every method ----------------------------------------------------------------------------------
@@ -177,11 +177,11 @@ def test_a_call_leaves_everything_as_it_was(tiny_clip: Backbone, name: str) -> N
 def test_the_order_of_views(tiny_clip: Backbone, name: str) -> None:
     made, x = build(defended_model(tiny_clip), name), images(2)
     with torch.no_grad():
-        seen = made.look(tiny_clip.require_image(), x, Draws(IDS[:2]), False)
+        inputs = made.look(tiny_clip.require_image(), x, Draws(IDS[:2]), False)
 
         def answer(order: list[int]) -> Tensor:
-            weak = seen.weak[:, order] if seen.weak is not None else None
-            return made.tune_and_answer(SeenViews(seen.features[:, order], weak), IDS[:2])
+            weak = inputs.weak[:, order] if inputs.weak is not None else None
+            return made.tune_and_answer(ViewFeatures(inputs.features[:, order], weak), IDS[:2])
 
         first, others = answer(list(range(10))), answer([0, 5, 3, 9, 1, 2, 4, 8, 7, 6])
         swapped = answer([4, 1, 2, 3, 0, 5, 6, 7, 8, 9])
@@ -213,9 +213,9 @@ def test_an_image_without_a_finite_gradient_keeps_the_start(
     good = made(x, IDS[:3], False, encode)
     factor = torch.tensor([1.0, float("nan"), 1.0])
     monkeypatch.setattr(made, "objective", lambda *_: lambda logits, text: factor * losses.averaged_entropy(logits))
-    found = made(x, IDS[:3], False, encode)
-    assert torch.equal(found[[0, 2]], good[[0, 2]]) and "1 image(s) was not finite (['b'])" in caplog.text
-    torch.testing.assert_close(found[1], made.untuned.logits(encode(x))[1], rtol=0, atol=1e-4)
+    result = made(x, IDS[:3], False, encode)
+    assert torch.equal(result[[0, 2]], good[[0, 2]]) and "1 image(s) was not finite (['b'])" in caplog.text
+    torch.testing.assert_close(result[1], made.untuned.logits(encode(x))[1], rtol=0, atol=1e-4)
 
 
 # --- properties of TPT and C-TPT ----------------------------------------------------------------------------------
@@ -271,37 +271,40 @@ def test_it_starts_from_the_learned_prompt(tiny_clip: Backbone, changed: dict[st
     torch.testing.assert_close(start(x, IDS[:2], False, encode), hand.classifier.logits(encode(x)), rtol=0, atol=1e-4)
     learned = build(model, "tpt", start="learned", steps=0)
     assert start.parameters()["start"] != learned.parameters()["start"]
+    made = build(model, "tpt", start="learned")
+    own.ctx.data += 1
+    assert torch.equal(made(x, IDS[:2], False, encode), tuned), "what the run tunes later is another prompt"
     assert learned.variants()[0].parameters["text"] == plain.digest, "the attack on the plain prompt is that of others"
 
 
 def test_runs_without_a_text_context_are_refused(tiny_clip: Backbone) -> None:
     hand, context = defended_model(tiny_clip), ContextSettings(2, False, "", "end", "fp32")
     meta = ConditionalLearner(tiny_clip.text, NAMES, context, None, tiny_clip.card)
-    for own, said in (
+    for own, message in (
         (None, "has none; use start=hand"),
         (learner(tiny_clip, layout="visual"), "no text context"),
         (meta, "differs from image to image"),
     ):
-        with pytest.raises(DefenseError, match=said):
+        with pytest.raises(DefenseError, match=message):
             build(dataclasses.replace(hand, learner=own), "tpt", start="learned")
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     (
         ("tpt/rho=0.0", "rho is 0.0"),
         ("ctpt/start=file", "expected hand or learned"),
         ("rtpt/steps=-1", "steps is -1"),
         ("rtpt/temperature=0.0", "temperature 0.0"),
         ("rtpt/answer=votes", "expected logits or probabilities"),
-        ("rtpt:released/views=16", "more views than neighbours; found 16 and 20"),
+        ("rtpt:released/views=16", "more views than neighbours; got 16 and 20"),
         ("sstpt/ratio=1.5", "ratio is 1.5"),
         ("sstpt/divergence=kl", "expected usual or reversed"),
         ("sstpt/consistency=-1.0", "consistency -1.0"),
     ),
 )
-def test_mistakes_in_settings(text: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_mistakes_in_settings(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         parse(text)
 
 

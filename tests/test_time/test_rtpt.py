@@ -11,7 +11,7 @@ import torch
 from advpt.backbones.backbone import Backbone
 from advpt.test_time import parse
 from advpt.test_time.base import Draws
-from advpt.test_time.prompt_tuning import SeenViews
+from advpt.test_time.prompt_tuning import ViewFeatures
 from advpt.test_time.rtpt import RTPT, RTPTSettings, released_score, weighted_answer
 from advpt.test_time.selection import neighbour_score, softmax_weights, unit
 from tests.helpers.test_time import DTYPES, defended_model, images, vectors
@@ -35,8 +35,8 @@ def test_weights_and_answers_of_the_worked_example(dtype: torch.dtype) -> None:
         torch.testing.assert_close(weights, expected["weight"], rtol=50 * close["rtol"] / 5, atol=close["atol"])
     weights = softmax_weights(neighbour_score(features, 2), example["temperature"])
     torch.testing.assert_close(weighted_answer(logits, weights), example["weighted_logits"], **close)
-    found = weighted_answer(logits, weights, "probabilities").exp()
-    torch.testing.assert_close(found, example["weighted_probabilities"], **close)
+    result = weighted_answer(logits, weights, "probabilities").exp()
+    torch.testing.assert_close(result, example["weighted_probabilities"], **close)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -48,6 +48,8 @@ def test_equal_views_under_both_rules(dtype: torch.dtype) -> None:
         torch.testing.assert_close(score(features, k), expected["score"], **close)
         made = toy(RTPT, RTPTSettings(neighbours=k, temperature=temperature, others=others), dtype)
         torch.testing.assert_close(made.weights(features), expected["weight"], rtol=1e-4, atol=1e-6)
+    few = torch.stack([features[0], features[1], features[3]])
+    torch.testing.assert_close(released_score(few, 2), torch.full((3,), 0.5, dtype=dtype))
     all_equal = features[:1].expand(4, -1)
     assert torch.equal(released_score(all_equal, 2), torch.zeros(4, dtype=dtype))
 
@@ -67,9 +69,9 @@ def test_all_others_as_neighbours_and_the_ends_of_the_temperature() -> None:
 def test_a_mean_of_predictions_has_a_gradient_where_weights_vanish() -> None:
     logits = torch.tensor([[1.0, 0.0], [0.0, 2.0]], requires_grad=True)
     weights = torch.tensor([1.0, 0.0], requires_grad=True)
-    found = weighted_answer(logits, weights, "probabilities")
-    torch.testing.assert_close(found, logits[0].log_softmax(-1))
-    assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(found.sum(), (logits, weights)))
+    result = weighted_answer(logits, weights, "probabilities")
+    torch.testing.assert_close(result, logits[0].log_softmax(-1))
+    assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(result.sum(), (logits, weights)))
 
 
 def test_equal_views_are_the_plain_image(tiny_clip: Backbone) -> None:
@@ -77,16 +79,16 @@ def test_equal_views_are_the_plain_image(tiny_clip: Backbone) -> None:
     plain = defended_model(tiny_clip).classifier.logits(features[:, 0])
     for others in ("index", "below-1"):
         with torch.no_grad():
-            found = rtpt(tiny_clip, steps=0, others=others).tune_and_answer(SeenViews(features), ("a", "b"))
-        torch.testing.assert_close(found, plain, rtol=0, atol=1e-5)
+            result = rtpt(tiny_clip, steps=0, others=others).tune_and_answer(ViewFeatures(features), ("a", "b"))
+        torch.testing.assert_close(result, plain, rtol=0, atol=1e-5)
 
 
 def test_weights_do_not_depend_on_the_text(tiny_clip: Backbone) -> None:
     one = rtpt(tiny_clip)
     other = RTPT(defended_model(tiny_clip, ("dog", "tree", "sky")), FEW)
     with torch.no_grad():
-        seen = one.look(tiny_clip.require_image(), images(2), Draws(("a", "b")), False)
-    assert torch.equal(one.weights(seen.features), other.weights(seen.features))
+        inputs = one.look(tiny_clip.require_image(), images(2), Draws(("a", "b")), False)
+    assert torch.equal(one.weights(inputs.features), other.weights(inputs.features))
 
 
 def test_rounding_decides_in_the_released_rule() -> None:

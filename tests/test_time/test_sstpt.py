@@ -12,7 +12,7 @@ import torch
 from advpt.backbones.backbone import Backbone
 from advpt.data.weak import weak_augmentation
 from advpt.test_time.base import Draws
-from advpt.test_time.prompt_tuning import SeenViews
+from advpt.test_time.prompt_tuning import ViewFeatures
 from advpt.test_time.rtpt import mean_entropy
 from advpt.test_time.selection import choose, pick
 from advpt.test_time.sstpt import (
@@ -73,12 +73,12 @@ def test_the_class_gives_the_worked_examples_answer(dtype: torch.dtype) -> None:
     made = toy(SSTPT, dataclasses.replace(FEW, divergence="reversed"), dtype)
     made.untuned = dataclasses.replace(made.untuned, features=text)
     weak = torch.linalg.lstsq(text.double(), example["logits_of_weakly_augmented_views"].double().T / 10).solution.T
-    seen = SeenViews(toy_features(dtype), weak[None].to(dtype))
-    found = made.tune_and_answer(seen, ("a",), steps=0)[0]
+    inputs = ViewFeatures(toy_features(dtype), weak[None].to(dtype))
+    result = made.tune_and_answer(inputs, ("a",), steps=0)[0]
     expected = example["answer_weighted_logits_without_tuning"]
-    torch.testing.assert_close(found, expected, rtol=1e-3 if dtype == torch.float32 else 1e-6, atol=0)
-    untuned, kept = made.logits(seen.features, text), example["selected_3"][None]
-    loss = made.objective(seen, untuned, kept)(pick(untuned, kept), text)
+    torch.testing.assert_close(result, expected, rtol=1e-3 if dtype == torch.float32 else 1e-6, atol=0)
+    untuned, kept = made.logits(inputs.features, text), example["selected_3"][None]
+    loss = made.objective(inputs, untuned, kept)(pick(untuned, kept), text)
     assert float(loss) == pytest.approx(example["loss"], rel=1e-3 if dtype == torch.float32 else 1e-6)
 
 
@@ -110,43 +110,43 @@ def test_what_holds_for_weights_and_loss() -> None:
     torch.testing.assert_close(sstpt_loss(logits, weights, 0.0), mean_entropy(logits))
     torch.testing.assert_close(sstpt_loss(logits[:1], weights[:1], 1.0), mean_entropy(logits[:1]))
     grown = logits.clone().requires_grad_()
-    (found,) = torch.autograd.grad(sstpt_loss(grown, weights, 1.0), grown)
+    (result,) = torch.autograd.grad(sstpt_loss(grown, weights, 1.0), grown)
     reference = leave_one_out(logits.softmax(-1), weights)
     (entropy,) = torch.autograd.grad(mean_entropy(grown), grown)
-    torch.testing.assert_close(found - entropy, (logits.softmax(-1) - reference) / 6)
+    torch.testing.assert_close(result - entropy, (logits.softmax(-1) - reference) / 6)
 
 
 def test_images_that_are_all_alike(tiny_clip: Backbone) -> None:
     features = torch.nn.functional.normalize(tiny_clip.require_image()(images(2)), dim=-1)[:, None].expand(-1, 6, -1)
     made = SSTPT(defended_model(tiny_clip), FEW)
     with torch.no_grad():
-        found = made.tune_and_answer(SeenViews(features), ("a", "b"), steps=0)
-    torch.testing.assert_close(found, made.untuned.logits(features[:, 0]), rtol=0, atol=1e-5)
+        result = made.tune_and_answer(ViewFeatures(features), ("a", "b"), steps=0)
+    torch.testing.assert_close(result, made.untuned.logits(features[:, 0]), rtol=0, atol=1e-5)
 
 
 def test_weak_views_are_of_the_same_views_and_counted(tiny_clip: Backbone) -> None:
     made, x, draws = SSTPT(defended_model(tiny_clip), FEW), images(3), Draws(("a", "b", "c"))
     encode = Counter(tiny_clip.require_image())
     with torch.no_grad():
-        seen = made.look(encode, x, draws, False)
-        assert encode.images == 3 * made.cost().forward == 36 and seen.weak is not None
+        inputs = made.look(encode, x, draws, False)
+        assert encode.images == 3 * made.cost().forward == 36 and inputs.weak is not None
         own = view_pixels(x, draws, FEW)
         expected = encode(weak_augmentation(own, draws.generators("weak")).flatten(0, 1)).unflatten(0, (3, 6))
-    torch.testing.assert_close(seen.weak, torch.nn.functional.normalize(expected, dim=-1), rtol=0, atol=1e-5)
-    assert (seen.weak - seen.features).abs().max() > 1e-3
+    torch.testing.assert_close(inputs.weak, torch.nn.functional.normalize(expected, dim=-1), rtol=0, atol=1e-5)
+    assert (inputs.weak - inputs.features).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ("weighted untuned", "unrolled"))
 def test_gradients_against_central_differences(tiny_clip: Backbone, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Weights are constant for the attacker, so that they are held for the differences."""
+    """Weights are constant for the attacker, so that differences keep them, too."""
     monkeypatch.setattr("advpt.prompts.adamw.direction", lambda m, size: m / (m.abs() + 1e-2))
     made = SSTPT(defended_model(double(tiny_clip)), dataclasses.replace(FEW, lr=0.05, consistency=0.0))
     variant = {each.name: each for each in made.variants()}[name]
-    qualities, held = made.qualities, list[Any]()
+    qualities, kept_once = made.qualities, list[Any]()
 
     def first(*args: Any) -> Any:
-        held.append(held[0] if held else qualities(*args))
-        return held[0]
+        kept_once.append(kept_once[0] if kept_once else qualities(*args))
+        return kept_once[0]
 
     monkeypatch.setattr(made, "qualities", first)
     encode, draws = tiny_clip.require_image(), Draws(("k",))

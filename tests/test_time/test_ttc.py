@@ -111,6 +111,8 @@ def test_the_gate_has_a_gradient_of_its_own() -> None:
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-7)
     open_gate = TTC(model, settings(tau=1e-9)).through_gate(encode, pixels, DRAWS)
     torch.testing.assert_close(open_gate, noisy)
+    zero = TTC(model, settings(tau=1e-9, otherwise="zero")).through_gate(encode, pixels, DRAWS)
+    torch.testing.assert_close(zero, model.classifier.logits(encode(pixels)))
 
 
 def test_raising_a_loss_through_the_gate_crosses_the_threshold() -> None:
