@@ -27,11 +27,13 @@ EXCEPTIONS = {
     "advpt/version.py": "one constant",
 }
 DATA = ("advpt/jobs/exhibits/",)  # tables and figures: tests/jobs/test_exhibits.py
-# A class that registers itself is under the contract of all of its kind (test_base.py) without a file of its own.
-CONTRACTS = ("@ATTACKS.add\n", "@DEFENSES.add\n")
+# A class that registers itself is under the contract of all of its kind (test_base.py, test_every_defense.py) without a
+# file of its own.
+CONTRACTS = ("@ATTACKS.add\n", "@DEFENSES.add\n", "@TEST_TIME.add\n")
 # Tests of more than one module.
 TOPICS = {
     "tests/backbones/test_every_tower.py": "backbones/ and prompts/ over models of every family",
+    "tests/test_time/test_every_defense.py": "what all defenses at test time share",
     "tests/cli/test_main.py": "main() of advpt/cli/__init__.py",
     "tests/test_citations.py": "what is said of papers",
     "tests/test_contributing.py": "CONTRIBUTING.md",
