@@ -33,7 +33,7 @@ from advpt.test_time.multi_view import MultiView
 from advpt.test_time.prompt_tuning import PromptTuning, ViewFeatures
 from advpt.test_time.selection import unit
 from tests.helpers.float64 import in_float64
-from tests.helpers.test_time import NAMES, defended_model, images
+from tests.helpers.tiny_clip import NAMES, defended_model, images
 
 MOST = {"views": 5, "neighbours": 3, "steps": 4}  # of settings that are costly
 # Settings under which a method is the undefended model.
