@@ -14,7 +14,7 @@ from advpt.test_time.base import Draws
 from advpt.test_time.counter import StepRule, smooth_sign
 from advpt.test_time.ttc import TTC, TTCSettings, counterattack, iterate_weights, weighted
 from tests.helpers.small_encoders import GivenDraws, inner_pixels, slopes, toy
-from tests.helpers.test_time import DTYPES, defended_model, images, vectors
+from tests.helpers.tiny_clip import DTYPES, defended_model, images, vectors
 
 DRAWS = Draws(("a", "b"))
 
