@@ -22,9 +22,10 @@ COPIED = (*PACKAGES, "configs", "scripts", "tests", "docs", "dassl-lite", "train
 FOUND_BY = ("tests/helpers/contributed.py", "tests/attacks/test_base.py", "tests/defenses/test_base.py",
             "tests/bank/test_defended_input.py", "tests/data/test_catalog_entries.py", "tests/data/test_prepare.py",
             "tests/data/test_prepare_verb.py", "tests/datasets/test_split_file.py", "tests/configs",
-            "tests/test_settings.py", "tests/test_train.py", "tests/test_tree.py")  # fmt: skip
-NAMES = ("contributed", "rsfgsm", "squeeze", "Shapes", "shapes", "Smooth", "smooth", "registered", "unique", "shipped",
-         "documented")  # fmt: skip
+            "tests/test_settings.py", "tests/test_time/test_every_defense.py", "tests/test_train.py",
+            "tests/test_tree.py")  # fmt: skip
+NAMES = ("contributed", "rsfgsm", "squeeze", "mirror", "Shapes", "shapes", "Smooth", "smooth", "registered", "unique",
+         "shipped", "documented")  # fmt: skip
 
 
 def blocks(section: str) -> dict[str, str]:
@@ -55,6 +56,7 @@ ADDITIONS = {
     "Add a trainer": ["configs/trainers/Smooth/democlip.yaml", "trainers/__init__.py", "trainers/smooth.py"],
     "Add an attack": ["advpt/attacks/__init__.py", "advpt/attacks/rsfgsm.py"],
     "Add a defense": ["advpt/defenses/__init__.py", "advpt/defenses/squeeze.py"],
+    "Add a test-time defense": ["advpt/test_time/__init__.py", "advpt/test_time/mirror.py"],
     "Add a data set": ["advpt/data/catalog.toml", "configs/datasets/shapes.yaml"],
 }
 

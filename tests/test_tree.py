@@ -20,6 +20,7 @@ EXCEPTIONS = {
     "advpt/cli/run.py": "tests/scripts",
     "advpt/cli/statistics.py": "tests/bank/test_statistics.py, tests/trainers/test_tapt.py",
     "advpt/data/facts.py": "dataclasses without a rule of their own",
+    "advpt/test_time/dbd_transforms.py": "tests/test_time/test_dbd.py",
     "advpt/jobs/backends.py": "tests/jobs/test_executor.py runs on this machine, test_backends_on_ray.py on a cluster",
     "advpt/jobs/methods.py": "names",
     "advpt/jobs/scripts.py": "tests/scripts",
@@ -27,11 +28,13 @@ EXCEPTIONS = {
     "advpt/version.py": "one constant",
 }
 DATA = ("advpt/jobs/exhibits/",)  # tables and figures: tests/jobs/test_exhibits.py
-# A class that registers itself is under the contract of all of its kind (test_base.py) without a file of its own.
-CONTRACTS = ("@ATTACKS.add\n", "@DEFENSES.add\n")
+# A class that registers itself is under the contract of all of its kind (test_base.py, test_every_defense.py) without a
+# file of its own.
+CONTRACTS = ("@ATTACKS.add\n", "@DEFENSES.add\n", "@TEST_TIME.add\n")
 # Tests of more than one module.
 TOPICS = {
     "tests/backbones/test_every_tower.py": "backbones/ and prompts/ over models of every family",
+    "tests/test_time/test_every_defense.py": "what all defenses at test time share",
     "tests/cli/test_main.py": "main() of advpt/cli/__init__.py",
     "tests/test_citations.py": "what is said of papers",
     "tests/test_contributing.py": "CONTRIBUTING.md",

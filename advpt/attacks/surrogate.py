@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -97,6 +96,8 @@ def load_surrogate(
     """
     if settings.network == "small-cnn":
         return _small(settings, train, folder, device)
+    import torchvision  # a second to import
+
     state = read_resnet(settings.weights)
     network = torchvision.models.resnet50()
     _load(network, state, settings.weights or URL)

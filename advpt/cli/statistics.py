@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 from dassl.config import get_cfg_default
-from dassl.engine import build_trainer
 
 from advpt.backbones import names
 from advpt.bank.statistics import Source, build, folder_of
@@ -35,6 +34,8 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Statistics bank of a run's visual prompts, for TAPT: mean and variance of every token at the input of every
     block, over the clean training images of the run's data set."""
+    from dassl.engine import build_trainer  # brings torchvision, a second to import
+
     train = common.register_plugins()
     cfg = get_cfg_default()
     train.extend_cfg(cfg)

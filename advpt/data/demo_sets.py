@@ -13,11 +13,11 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from advpt import files
 from advpt.data import catalog, rendered
@@ -58,7 +58,7 @@ def digits_split() -> Split:
     decides); the first go to test, the next to val, the rest to train. How many per class follows the class
     sizes, rounded by largest remainder so that the totals are exact. Lists are in order of label, then index.
     """
-    facts, labels = catalog.get("Digits"), load_digits().target
+    facts, labels = catalog.get("Digits"), _source().target
     members = [np.flatnonzero(labels == label).tolist() for label in range(facts.classes)]
     sizes = [len(indices) for indices in members]
     _, n_val, n_test = facts.counts
@@ -87,7 +87,14 @@ def _shares(total: int, sizes: list[int]) -> list[int]:
 @functools.cache
 def _scans() -> np.ndarray:
     """``[1797, 8, 8]`` uint8."""
-    return np.rint(load_digits().images * (255 / 16)).astype(np.uint8)
+    return np.rint(_source().images * (255 / 16)).astype(np.uint8)
+
+
+def _source() -> Any:
+    """scikit-learn's copy of the set."""
+    from sklearn.datasets import load_digits  # most of a second to import
+
+    return load_digits()
 
 
 def _draw_scan(root: Path, row: Row) -> Image.Image:

@@ -20,14 +20,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as TF
 
 from advpt.data import listing
 from advpt.errors import ConfigError, DataError, StorageError, out_of_shared_memory, own_words
 from advpt.files import digest
 
-INTERPOLATIONS = {name: InterpolationMode(name) for name in ("bilinear", "bicubic", "nearest")}
+INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 RESIZES = ("shortest", "squash")
 MOST_PIXELS = 89_478_485  # Pillow's own limit before it warns of a decompression bomb: 256 MiB of RGB
 
@@ -75,15 +73,19 @@ class Preprocessing:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """``[3, h, w]`` float32 in [0, 1]."""
+        from torchvision.transforms import InterpolationMode  # a second to import
+        from torchvision.transforms import functional as TF
+
         width, height = image.size
+        mode = InterpolationMode(self.interpolation)
         if self.resize == "squash":
-            return TF.to_tensor(TF.resize(as_rgb(image), list(self.size), INTERPOLATIONS[self.interpolation]))
+            return TF.to_tensor(TF.resize(as_rgb(image), list(self.size), mode))
         if width * height * (max(self.size) / max(1, min(width, height))) ** 2 > MOST_PIXELS:
             raise ValueError(
                 f"it is {width} x {height} pixels; with a shorter side of {max(self.size)} it would have more than "
                 f"{MOST_PIXELS // 10**6} million pixels. Crop it"
             )
-        image = TF.resize(as_rgb(image), max(self.size), INTERPOLATIONS[self.interpolation])
+        image = TF.resize(as_rgb(image), max(self.size), mode)
         return TF.to_tensor(TF.center_crop(image, list(self.size)))
 
 

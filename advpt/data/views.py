@@ -15,9 +15,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms import functional as TF
 
-from advpt.data.images import INTERPOLATIONS, read_rgb
+from advpt.data.images import read_rgb
 from advpt.files import digest
 
 SCALE, RATIO, ATTEMPTS = (0.08, 1.0), (3 / 4, 4 / 3), 10
@@ -118,9 +117,12 @@ def crops_of_file(
     Raises:
         DataError: the file is missing, is not a whole image, or is too large.
     """
+    from torchvision.transforms import InterpolationMode  # a second to import
+    from torchvision.transforms import functional as TF
+
     image = read_rgb(path)
     boxes = draw(image.height, image.width, n, generator)
-    mode, resized = INTERPOLATIONS[interpolation], []
+    mode, resized = InterpolationMode(interpolation), []
     for (top, left, height, width), flip in zip(boxes.place.tolist(), boxes.flipped.tolist()):
         crop = TF.resized_crop(image, top, left, height, width, list(size), mode)
         resized.append(TF.to_tensor(TF.hflip(crop) if flip else crop))

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms import functional as TF
 
 DEGREES, SHIFT, SCALE = 5.0, 0.04, 0.08  # shift as a share of the side
 CHANCE = 0.5  # of each of the others
@@ -60,6 +59,8 @@ def draw(generator: torch.Generator) -> WeakDraw:
 
 def augment(views: Tensor, drawn: WeakDraw, generator: torch.Generator) -> Tensor:
     """``[V, 3, h, w]`` in [0, 1]: the augmented ``views [V, 3, h, w]`` of one image. ``generator``: of the noise."""
+    from torchvision.transforms import functional as TF  # a second to import
+
     x = _affine(views, drawn)
     if drawn.colours is not None:
         brightness, contrast, saturation, hue = drawn.colours

@@ -89,8 +89,8 @@ class PromptTuning(MultiView):
             self._deep = prompts.deep.detach().clone() if prompts is not None and prompts.deep is not None else None
             text = self.text_features(self.context[None])[0]
         given = model.classifier
-        same = text.shape == given.features.shape and torch.allclose(text, given.features, atol=1e-5)
-        self.untuned = given if same else Classifier(text, given.scale, visual=given.visual)
+        same = text.shape == given.features.shape and torch.allclose(text.to(given.features), given.features, atol=1e-5)
+        self.untuned = given if same else Classifier(text.to(given.features), given.scale, visual=given.visual)
 
     @classmethod
     def check(cls, settings: Any) -> None:

@@ -8,6 +8,7 @@ the original CLIP's tower in the gate of a robust one (here the tower in use), i
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,16 @@ from torch import Tensor
 from advpt.bank.defended_input import Encode
 from advpt.errors import DefenseError, unknown_name
 from advpt.test_time.base import TEST_TIME, Cost, Draws, Variant
-from advpt.test_time.counter import CONSTANT, CounterPerturbation, StepRule, check_ball, climb, plain
+from advpt.test_time.counter import (
+    CONSTANT,
+    SMOOTH,
+    CounterPerturbation,
+    StepRule,
+    check_ball,
+    climb,
+    plain,
+    sign_with_smooth_gradient,
+)
 
 OTHERWISE = ("noise", "zero")
 DTYPES = ("fp32", "fp16")
@@ -52,15 +62,18 @@ class Counterattack:
     deltas: Tensor
 
 
-def counterattack(encode: Encode, pixels: Tensor, noise: Tensor, rule: StepRule) -> Counterattack:
-    """Steps that raise ``|f(x + d) - f(x)|^2`` from ``d = noise``, f the embedding as it is, not normalised."""
-    with torch.no_grad():
+def counterattack(
+    encode: Encode, pixels: Tensor, noise: Tensor, rule: StepRule, unrolled: bool = False
+) -> Counterattack:
+    """Steps that raise ``|f(x + d) - f(x)|^2`` from ``d = noise``, f the embedding as it is, not normalised.
+    ``unrolled``: differentiable in the pixels, as :func:`advpt.test_time.counter.climb`."""
+    with torch.set_grad_enabled(unrolled and torch.is_grad_enabled()):
         still = encode(pixels)
 
     def distance(point: Tensor) -> Tensor:
         return (encode(point) - still).square().sum(-1)
 
-    path = climb(distance, pixels, noise, rule)
+    path = climb(distance, pixels, noise, rule, unrolled)
     with torch.no_grad():
         first = path.values[0] if path.values else distance(pixels + path.deltas[0])
     return Counterattack(first.sqrt() / torch.linalg.vector_norm(still, dim=-1), path.deltas)
@@ -126,7 +139,10 @@ class TTC(CounterPerturbation):
         return counterattack(self.precise(encode), pixels.detach(), self.noise(pixels, draws), self.rule)
 
     def delta(self, encode: Encode, pixels: Tensor, draws: Draws) -> Tensor:
-        attack = self.counterattack(encode, pixels, draws)
+        return self.gated(self.counterattack(encode, pixels, draws))
+
+    def gated(self, attack: Counterattack) -> Tensor:
+        """What each image gets, by its ratio."""
         stable = (attack.ratio < self.settings.tau)[:, None, None, None]
         return torch.where(stable, weighted(self.settings.beta, attack.deltas), self.unstable(attack))
 
@@ -144,6 +160,12 @@ class TTC(CounterPerturbation):
         """Logits as if no image was stable."""
         noise = self.rule.project(pixels.detach(), self.noise(pixels, draws))
         return self.logits(encode, pixels + noise)
+
+    def unrolled(self, encode: Encode, pixels: Tensor, draws: Draws) -> Tensor:
+        """The defense's logits, differentiable through its steps with the derivative of a smooth sign."""
+        rule = dataclasses.replace(self.rule, direction=sign_with_smooth_gradient)
+        attack = counterattack(self.precise(encode), pixels, self.noise(pixels, draws), rule, unrolled=True)
+        return self.logits(encode, pixels + self.gated(attack))
 
     def through_gate(self, encode: Encode, pixels: Tensor, draws: Draws) -> Tensor:
         """Logits of both branches, mixed by a gate that opens linearly: all weight on the counterattack where noise
@@ -164,8 +186,10 @@ class TTC(CounterPerturbation):
     def variants(self) -> tuple[Variant, ...]:
         forward, backward = self.cost().forward, self.cost().backward
         gate = f"{CONSTANT}; a gate that opens linearly up to twice the threshold"
+        passes = forward + 2 * self.settings.steps
         return (
             self.frozen_delta(),
+            self.variant("smooth sign", self.unrolled, SMOOTH, Cost(passes, passes), second_derivative=True),
             self.variant("gate evasion", self.through_gate, gate, Cost(forward + 2, backward + 3)),
             self.variant("always weighted", self.always_weighted, CONSTANT),
             self.variant("noise", self.only_noise, CONSTANT, Cost(1, 1))

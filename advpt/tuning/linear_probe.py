@@ -14,8 +14,6 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from advpt.checkpoints import load_safetensors
@@ -77,6 +75,9 @@ def fit(features: Tensor, labels: Tensor, classes: int, c: float, iterations: in
     Raises:
         DataError: a class has no image.
     """
+    from sklearn.exceptions import ConvergenceWarning  # most of a second to import
+    from sklearn.linear_model import LogisticRegression
+
     if absent := sorted(set(range(classes)) - set(labels.tolist())):
         raise DataError(
             f"a linear probe needs images of every class; {len(absent)} of {classes} have none, the first is class "

@@ -13,7 +13,7 @@ from torch import Tensor
 from advpt.data import augmix
 from advpt.data.augmix import Mixture
 from advpt.data.views import generator_of
-from tests.helpers.test_time import DTYPES, images, vectors
+from tests.helpers.tiny_clip import DTYPES, images, vectors
 
 SIZES = ((32, 32), (40, 31), (64, 96))
 BILINEAR = Image.Resampling.BILINEAR

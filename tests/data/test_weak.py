@@ -9,7 +9,7 @@ import torch
 
 from advpt.data.views import generator_of
 from advpt.data.weak import WeakDraw, augment, draw, weak_augmentation
-from tests.helpers.test_time import images
+from tests.helpers.tiny_clip import images
 
 NOTHING = WeakDraw(0.0, (0.0, 0.0), 1.0, None, None, 0.0)
 

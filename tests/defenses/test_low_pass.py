@@ -8,7 +8,7 @@ import torch
 from advpt.attacks.noise import SampleNoise
 from advpt.defenses.low_pass import MASKS, LowPass, low_pass, mask
 from advpt.errors import DefenseError
-from tests.helpers.test_time import DTYPES, vectors
+from tests.helpers.tiny_clip import DTYPES, vectors
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import signal
@@ -28,7 +27,7 @@ from advpt.jobs.process import ProcessSpec
 from advpt.signals import TERMINATED, stoppable
 from advpt.tuning import rolling
 from tests.helpers.banks import make_clip, make_images
-from tests.helpers.injection import at_full_length, content, forked, kill_at_random, outcome, run, times
+from tests.helpers.injection import Forked, at_full_length, content, forked, kill_at_random, outcome, run, times
 from tests.helpers.workspace import Workspace, learned
 
 FKL = parse("pgd3-fkl@8")
@@ -110,32 +109,6 @@ def test_killed_tuning(workspace: Workspace, tally, monkeypatch, kind):
 # --- sweeps ---------------------------------------------------------------------------------------------------------
 
 
-class Forked:
-    """A run of ``train.py`` in place of a subprocess: the imports are there already."""
-
-    def __init__(self, call: ProcessSpec, lock: int, notes: Path) -> None:
-        self.pid, self.status = forked(lambda: train.main(list(call.words)), call.log), None
-        with notes.open("a") as file:
-            file.write(f"{self.pid}\n")
-
-    def poll(self) -> int | None:
-        if self.status is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self.status = os.waitstatus_to_exitcode(status) if pid else None
-        return self.status
-
-    def wait(self, timeout: float = 10.0) -> int | None:
-        while self.poll() is None:
-            time.sleep(0.01)
-        return self.status
-
-    def terminate(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGTERM)
-
-    kill = terminate
-
-
 def alive(pid: int) -> bool:
     """Whether a process runs (one that ended and was not waited for does not)."""
     try:
@@ -161,7 +134,14 @@ def test_killed_sweeps(workspace: Workspace, tally, monkeypatch):
             return workspace.argv(*more, trainer=job.trainer, seed=job.seed, output=out, flags=flags)
 
         top.mkdir(exist_ok=True)
-        monkeypatch.setattr(backends, "start", lambda spec, lock: Forked(spec, lock, top / "pids"))
+
+        def start(spec: ProcessSpec, lock: int) -> Forked:
+            started = Forked(lambda: train.main(list(spec.words)), spec.log)
+            with (top / "pids").open("a") as file:
+                file.write(f"{started.pid}\n")
+            return started
+
+        monkeypatch.setattr(backends, "start", start)
         with stoppable():
             summary = Executor(
                 plan, places, backend=LocalBackend(2), start=words, retries=99, display=Display(print)

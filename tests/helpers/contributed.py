@@ -41,19 +41,22 @@ def test_contributed_additions_run_and_are_reported(data: Path, tmp_path: Path, 
         "--config-file", str(ROOT / "configs/trainers/Smooth/democlip.yaml"),
         "OPTIM.MAX_EPOCH", "1", "DATALOADER.TRAIN_X.BATCH_SIZE", "3", "BANK.DIR", str(tmp_path / "banks"),
         "BANK.ATTACK", "rsfgsm-fkl@4", "EVAL.ATTACKS", "('rsfgsm-ce@8',)", "EVAL.DEFENSES", "('squeeze/levels=4',)",
+        "EVAL.TEST_TIME", "('mirror/share=0.3',)",
         "TRAINER.SMOOTH.SMOOTHING", "0.2",
     ]  # fmt: skip
     assert train.main(words) == 0
     printed = capsys.readouterr().out
     assert "epoch [1/1]" in printed and "* robust_accuracy:" in printed
     made = [json.loads(path.read_text())["result"] for path in (output / "records").glob("*.json")]
-    assert len(made) == 4 and all(result["config"]["TRAINER.SMOOTH.SMOOTHING"] == 0.2 for result in made)
+    assert len(made) == 6, [(r["protocol"], r["attack"]["asked"]) for r in made]
+    assert all(result["config"]["TRAINER.SMOOTH.SMOOTHING"] == 0.2 for result in made)
     assert load_run(output).classifier.digest == made[0]["prompt"]
     assert train.main([*words, "TRAINER.SMOOTH.SMOOTHING", "2"]) == 2
     assert "TRAINER.SMOOTH.SMOOTHING" in capsys.readouterr().err
     assert main(["report", str(output)]) == 0
     table = capsys.readouterr().out
     assert "Shapes, test split, 6 images" in table and "rsfgsm" in table and "squeeze:bits/levels=4" in table
+    assert "mirror/share=0.3" in table or "mirror:sound/share=0.3" in table, table
     assert "not comparable" not in table
 
 
@@ -66,5 +69,9 @@ def test_contributed_additions_are_planned(data: Path, tmp_path: Path, capsys) -
 
 def test_contributed_additions_are_listed(capsys) -> None:
     assert main(["attacks"]) == 0 and "rsfgsm" in capsys.readouterr().out
-    assert main(["defenses"]) == 0 and "squeeze" in capsys.readouterr().out
+    assert main(["defenses", "squeeze+mirror"]) == 0
+    assert capsys.readouterr().out == "squeeze+mirror = squeeze:bits/levels=8+mirror:sound/share=0.5\n"
+    assert main(["defenses"]) == 0
+    printed = capsys.readouterr().out
+    assert "squeeze:bits" in printed and "mirror:sound" in printed
     assert main(["prepare", "shapes", "--offline"]) == 0 and "https://example.org/shapes.zip" in capsys.readouterr().out

@@ -8,7 +8,7 @@ from torch import nn
 
 from advpt.backbones.backbone import Backbone
 from advpt.test_time.base import DefendedModel
-from tests.helpers.test_time import defended_model
+from tests.helpers.tiny_clip import defended_model
 
 
 def in_float64(clip: Backbone) -> DefendedModel:

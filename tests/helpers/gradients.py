@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tests.helpers.test_time import images
+from tests.helpers.tiny_clip import images
 
 
 def central_differences(logits: Callable[[Tensor], Tensor], directions: int = 5, h: float = 1e-5) -> None:

@@ -57,6 +57,30 @@ def outcome(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+class Forked:
+    """``work`` in the place of a job's process: the imports are there already."""
+
+    def __init__(self, work: Callable[[], object], log: Path) -> None:
+        self.pid, self.status = forked(work, log), None
+
+    def poll(self) -> int | None:
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.status = os.waitstatus_to_exitcode(status) if pid else None
+        return self.status
+
+    def wait(self, timeout: float = 10.0) -> int | None:
+        while self.poll() is None:
+            time.sleep(0.01)
+        return self.status
+
+    def terminate(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
+
+    kill = terminate
+
+
 def run(work: Callable[[], object], log: Path | None = None) -> int:
     """``work`` in a child of its own, to the end."""
     return outcome(forked(work, log))

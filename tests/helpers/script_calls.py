@@ -1,4 +1,5 @@
-"""What a script of ``scripts/`` calls, without running it: the words of Python, and the runs of its plan."""
+"""What a script of ``scripts/`` calls: the words of Python, the runs of its plan, and those runs without a start of
+Python for each."""
 
 from __future__ import annotations
 
@@ -6,9 +7,13 @@ import os
 import subprocess
 from pathlib import Path
 
-from advpt.cli import parser
+import train
+from advpt.cli import main, parser
 from advpt.cli.run import script_of
+from advpt.jobs import backends
 from advpt.jobs.places import command
+from advpt.jobs.process import ProcessSpec
+from tests.helpers.injection import Forked, run
 from tests.helpers.workspace import ROOT
 
 
@@ -32,6 +37,36 @@ def plan_of(tmp_path: Path, script: str, *words: str, **env: str):
     assert call[:3] == ["-m", "advpt", "run"]
     made, places = script_of(parser(["run"]).parse_args(call[2:]))
     return [command(job, made.plan, places)[2:] for job in made.plan.jobs], made
+
+
+def run_here(tmp_path: Path, script: str, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """The script's one call of Python and its runs in forks of this process: as in processes of their own, but for
+    seconds of imports in each."""
+    (tmp_path / "calls").unlink(missing_ok=True)
+    (call,), printed = calls(tmp_path, script, *words, **env)
+    assert call[:2] == ["-m", "advpt"]
+    log = tmp_path / "printed"
+    log.write_text(printed, encoding="utf-8")
+
+    def work() -> int:
+        os.environ.update(env)
+        os.chdir(ROOT)
+        backends.start = _fork
+        return main(call[2:])
+
+    return subprocess.CompletedProcess(call, run(work, log), log.read_text(encoding="utf-8"))
+
+
+def _fork(spec: ProcessSpec, lock: int) -> Forked:
+    def work() -> int:
+        os.environ.clear()
+        os.environ.update(spec.environment)
+        os.chdir(spec.folder)
+        python, program, *words = spec.words
+        assert Path(program) == ROOT / "train.py"
+        return train.main(words)
+
+    return Forked(work, spec.log)
 
 
 def value(words: list[str], name: str) -> str:

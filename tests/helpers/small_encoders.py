@@ -10,7 +10,7 @@ from torch import Tensor
 
 from advpt.bank.defended_input import Encode
 from advpt.test_time.base import DefendedModel, Draws
-from tests.helpers.test_time import toy_model, vectors
+from tests.helpers.tiny_clip import toy_model, vectors
 
 
 def toy(dtype: torch.dtype = torch.float64) -> tuple[DefendedModel, Encode, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from advpt.prompts.classifier import Classifier
 from advpt.test_time.prompt_tuning import PromptTuning
 from advpt.test_time.selection import unit
-from tests.helpers.test_time import vectors
+from tests.helpers.tiny_clip import vectors
 
 
 def toy(kind: type[PromptTuning], settings: Any, dtype: torch.dtype = torch.float64) -> PromptTuning:

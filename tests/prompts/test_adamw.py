@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from advpt.prompts.adamw import descend, unroll
-from tests.helpers.test_time import DTYPES, vectors
+from tests.helpers.tiny_clip import DTYPES, vectors
 
 
 class Given:

@@ -17,25 +17,30 @@ from advpt.evaluation import record as records
 from advpt.files import file_digest
 from tests.helpers.hub import COMMIT, hub_repository
 from tests.helpers.open_clip import VIT, changed, write_folder
-from tests.helpers.script_calls import plan_of, value
+from tests.helpers.script_calls import plan_of, run_here, value
 from tests.helpers.waiting import wait_for
 from tests.helpers.workspace import ROOT, Workspace, write_jpeg
 
 TINY = ("MODEL.BACKBONE.NAME", "tiny", "MODEL.ACTIVATION", "quickgelu", "INPUT.SIZE", "(16, 16)")
 
 
-def main_sh(folder: Path, weights: Path | str, *more: str, seeds: str = "1 2", start=subprocess.run, more_env=None,
+def main_sh(folder: Path, weights: Path | str, *more: str, seeds: str = "1 2", start=None, more_env=None,
             backbone: str = "vit_b16", model: tuple[str, ...] = TINY, **how):  # fmt: skip
-    env = os.environ | {
-        "PYTHON": sys.executable, "SEEDS": seeds, "DATA": str(folder / "data"), "OUTPUT": str(folder / "out"),
-        "WEIGHTS": str(weights), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1",
-        "JOBS": "1",
-    } | (more_env or {})  # fmt: skip
+    """What the script printed, and its status; with ``start``, which is subprocess.run or subprocess.Popen, in
+    processes of its own."""
+    env = {
+        "SEEDS": seeds, "DATA": str(folder / "data"), "OUTPUT": str(folder / "out"), "WEIGHTS": str(weights),
+        "JOBS": "1", **(more_env or {}),
+    }  # fmt: skip
     words = [*model, "BANK.DIR", str(folder / "banks"),
              "DATALOADER.NUM_WORKERS", "0", "OPTIM.MAX_EPOCH", "2", "BANK.ATTACK", "pgd2-fkl@8",
              "TRAINER.ADVPT.N_CTX", "4", "DATALOADER.TRAIN_X.BATCH_SIZE", "4",
              "EVAL.ATTACKS", "('pgd2-fkl@16',)"]  # fmt: skip
+    if start is None:
+        return run_here(folder, "advpt/main.sh", "image_folder", backbone, *words, *more, **env)
     script = ["bash", str(ROOT / "scripts/advpt/main.sh"), "image_folder", backbone, *words, *more]
+    path = os.pathsep.join(p for p in sys.path if p)
+    env = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | env
     return start(script, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **how)
 
 
@@ -49,7 +54,7 @@ def test_main_finds_a_robust_model_of_the_hub_by_its_short_name(folder, tmp_path
     hub_repository(tmp_path / "cache", "chs20/fare2-clip", files)
     env = {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "TRAINER": trainer}
     depths = ("TRAINER.ADVIVLP.DEPTH_TEXT", "2", "TRAINER.ADVIVLP.DEPTH_VISION", "2")
-    done = main_sh(folder, "", *depths, backbone="fare2_l14", model=(), seeds="1", more_env=env)
+    done = main_sh(folder, "", *depths, start=subprocess.run, backbone="fare2_l14", model=(), seeds="1", more_env=env)
     assert done.returncode == 0, done.stdout
     run = folder / f"out/image_folder/{trainer}/fare2_l14_allshots/seed1"
     result = records.read(next((run / "records").glob("*robust*.json"), next((run / "records").glob("*.json")))).result
@@ -62,7 +67,7 @@ def test_main_finds_a_robust_model_of_the_hub_by_its_short_name(folder, tmp_path
     assert "open_clip" in records.read(next((run / "records").glob("*.json"))).observed.versions
 
 
-def test_main_continues_after_a_kill_says_done_and_refuses_another_configuration(folder, tiny_file, monkeypatch):
+def test_main_continues_after_a_kill_says_done_and_refuses_another_configuration(folder, tiny_file):
     first = folder / "out/image_folder/AdvPT/vit_b16_allshots/seed1/done.json"
     running = main_sh(folder, tiny_file, start=subprocess.Popen, start_new_session=True)
     wait_for(first.is_file, 300)
@@ -82,11 +87,11 @@ def test_main_continues_after_a_kill_says_done_and_refuses_another_configuration
     other = main_sh(folder, tiny_file, "OPTIM.LR", "0.5", seeds="1")
     assert other.returncode != 0 and "OPTIM.LR: the folder has 0.005, this run 0.5" in other.stdout
 
-    monkeypatch.setenv("TOGETHER", "1")
-    more = main_sh(folder, tiny_file, seeds="1 2 3")
+    together = {"TOGETHER": "1"}
+    more = main_sh(folder, tiny_file, seeds="1 2 3", more_env=together)
     assert more.returncode == 0 and "done already" not in more.stdout and "| 1,2,3 " in more.stdout, more.stdout
     assert records.read(next((first.parents[1] / "seed3/records").glob("*.json"))).result.seed == 3
-    assert "done already" in main_sh(folder, tiny_file, seeds="1 2 3").stdout
+    assert "done already" in main_sh(folder, tiny_file, seeds="1 2 3", more_env=together).stdout
 
 
 def test_two_sets_of_ones_own_have_tables_of_their_own(folder, tiny_file):
@@ -109,10 +114,8 @@ def test_two_sets_of_ones_own_have_tables_of_their_own(folder, tiny_file):
 def test_missing_things_stop_main_at_once_with_the_command_that_gets_them(folder, tiny_file):
     nothing = main_sh(folder, folder / "nowhere.pt", seeds="1")
     assert nothing.returncode != 0 and "no such file" in nothing.stdout
-    unknown = subprocess.run(
-        ["bash", str(ROOT / "scripts/advpt/main.sh"), "petz", "vit_b16"], capture_output=True, text=True, check=False
-    )
-    assert unknown.returncode == 2 and "there is no configs/datasets/petz.yaml" in unknown.stderr
+    unknown = run_here(folder, "advpt/main.sh", "petz", "vit_b16")
+    assert unknown.returncode == 2 and "there is no configs/datasets/petz.yaml" in unknown.stdout
 
 
 @pytest.mark.parametrize("script", ("main", "base_to_new"))
@@ -174,17 +177,15 @@ def state_of(run: Path) -> dict:
 
 def test_base_to_new(folder, tiny_file):
     """The script, with prompts of base classes on classes that they were not tuned on."""
-    env = os.environ | {
-        "PYTHON": sys.executable, "SEEDS": "1", "SHOTS": "2", "DATA": str(folder / "data"), "TRAINER": "CoCoOp",
-        "OUTPUT": str(folder / "out"), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1",
+    env = {
+        "SEEDS": "1", "SHOTS": "2", "DATA": str(folder / "data"), "TRAINER": "CoCoOp", "OUTPUT": str(folder / "out")
     }  # fmt: skip
     words = ["MODEL.WEIGHTS", str(tiny_file), "MODEL.ACTIVATION", "quickgelu", "MODEL.BACKBONE.NAME", "tiny",
              "INPUT.SIZE", "(16, 16)", "BANK.DIR", str(folder / "banks"), "DATALOADER.NUM_WORKERS", "0",
              "OPTIM.MAX_EPOCH", "2", "EVAL.ATTACKS", "('pgd2-ce@8',)",
              "EVAL.PROTOCOLS", "('transfer','adaptive')"]  # fmt: skip
-    script = ["bash", str(ROOT / "scripts/advpt/base_to_new.sh"), "image_folder", "vit_b16", *words]
-    done = subprocess.run(script, env=env, text=True, capture_output=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_here(folder, "advpt/base_to_new.sh", "image_folder", "vit_b16", *words, **env)
+    assert done.returncode == 0, done.stdout
     assert "base classes" in done.stdout and "new classes" in done.stdout
     top = folder / "out" / "image_folder" / "CoCoOp" / "vit_b16_2shots"
     for part, classes in (("base", 2), ("new", 1)):

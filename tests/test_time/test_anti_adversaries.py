@@ -9,7 +9,7 @@ from advpt.test_time.anti_adversaries import AntiAdversaries, AntiAdversariesSet
 from advpt.test_time.base import Draws
 from advpt.test_time.counter import StepRule, climb, sign_with_smooth_gradient, smooth_sign
 from tests.helpers.small_encoders import inner_pixels, slopes, toy
-from tests.helpers.test_time import DTYPES, vectors
+from tests.helpers.tiny_clip import DTYPES, vectors
 
 DRAWS = Draws(("a", "b"))
 

@@ -16,7 +16,7 @@ from advpt.test_time import clipure, parse
 from advpt.test_time.base import DefendedModel, Draws, Variant
 from advpt.test_time.clipure import CLIPure, angle, angle_after, closed_form, iterate, rotate, step
 from tests.helpers.float64 import in_float64
-from tests.helpers.test_time import DTYPES, defended_model, images, vectors
+from tests.helpers.tiny_clip import DTYPES, defended_model, images, vectors
 
 KEYS = ("a", "b", "c", "d")
 

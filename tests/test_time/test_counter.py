@@ -17,7 +17,7 @@ from advpt.test_time.base import DefendedModel, Draws
 from advpt.test_time.counter import CounterPerturbation, StepRule, climb, l2_direction, plain, smooth_sign
 from tests.helpers.float64 import in_float64
 from tests.helpers.small_encoders import inner_pixels, slopes, toy
-from tests.helpers.test_time import defended_model, images
+from tests.helpers.tiny_clip import defended_model, images
 
 NAMES = sorted(n for n in TEST_TIME if issubclass(TEST_TIME.get(n), CounterPerturbation))
 NEUTRAL = {

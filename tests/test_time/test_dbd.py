@@ -23,7 +23,7 @@ from advpt.test_time import dbd_transforms as transforms
 from advpt.test_time.base import DefendedModel, Draws
 from advpt.test_time.dbd import DBD, DBDSettings
 from tests.helpers.float64 import in_float64
-from tests.helpers.test_time import DTYPES, Counter, defended_model, images, vectors
+from tests.helpers.tiny_clip import DTYPES, Counter, defended_model, images, vectors
 
 KEYS = ("a", "b", "c")
 DRAWS = Draws(KEYS, 3)

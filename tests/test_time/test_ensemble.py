@@ -14,7 +14,7 @@ from advpt.prompts.classifier import Classifier
 from advpt.test_time import TEST_TIME, parse
 from advpt.test_time.base import DefendedModel, Draws
 from advpt.test_time.ensemble import TTE, draw_offsets, tte_views
-from tests.helpers.test_time import DTYPES, central_differences, defended_model, images, toy_model, vectors
+from tests.helpers.tiny_clip import DTYPES, central_differences, defended_model, images, toy_model, vectors
 
 IDS = ("a", "b", "c")
 

@@ -13,7 +13,7 @@ from advpt.test_time.counter import StepRule, climb, l2_direction
 from advpt.test_time.et3 import ET3, ET3Settings, energy
 from tests.helpers.float64 import in_float64
 from tests.helpers.small_encoders import inner_pixels, linear, slopes, toy
-from tests.helpers.test_time import DTYPES, images
+from tests.helpers.tiny_clip import DTYPES, images
 
 # Two classes, embedding (e, 1) with e = w . x and w = (1, -2, 2), |w| = 3, logits s (e, 1) / |(e, 1)| with s = 2.
 # The slope of log(exp z_0 + exp z_1) in e is s (p_0 - p_1 e) / |(e, 1)|^3: steps go along +- w / 3 by its sign.

@@ -9,7 +9,7 @@ from advpt.test_time.base import Draws
 from advpt.test_time.counter import StepRule, climb
 from advpt.test_time.hedge import Hedge, HedgeSettings, against_all
 from tests.helpers.small_encoders import GivenDraws, inner_pixels, linear, toy
-from tests.helpers.test_time import DTYPES
+from tests.helpers.tiny_clip import DTYPES
 
 # Two classes, embedding (e, 1) with e = w . x and w = (1, -1, 2), logits s (e, 1) / |(e, 1)| with s = 3.
 # With D = z_0 - z_1 = s (e - 1) / |(e, 1)| the objective is log(1 + exp(D)) + log(1 + exp(-D)), its slope in D is

@@ -12,7 +12,7 @@ from torch import Tensor
 from advpt.errors import ConfigError
 from advpt.test_time import parse
 from advpt.test_time.mta import ModeSearch, MtaSettings, bandwidths
-from tests.helpers.test_time import DTYPES, central_differences, toy_model, vectors
+from tests.helpers.tiny_clip import DTYPES, central_differences, toy_model, vectors
 
 EXAMPLE = MtaSettings(neighbours=0.3)  # of five other views: one
 

@@ -11,7 +11,7 @@ from advpt.bank.defended_input import CachedForward
 from advpt.test_time import TEST_TIME, parse
 from advpt.test_time.base import DefendedModel
 from advpt.test_time.multi_view import MultiView
-from tests.helpers.test_time import Counter, defended_model, images
+from tests.helpers.tiny_clip import Counter, defended_model, images
 
 OVER_CROPS = [name for name in TEST_TIME if issubclass(TEST_TIME.get(name), MultiView)]
 OWN = ("mean", "conf/rho=0.4", "logits", "feature", "zero", "mta")  # of which the order of views is tested here

@@ -33,7 +33,7 @@ from advpt.test_time.prompt_tuning import (
 from advpt.test_time.rtpt import RTPT, RTPTSettings, mean_entropy
 from advpt.test_time.selection import choose, unit
 from tests.helpers.gradients import central_differences
-from tests.helpers.test_time import DTYPES, NAMES, defended_model, images, vectors
+from tests.helpers.tiny_clip import DTYPES, NAMES, defended_model, images, vectors
 from tests.helpers.toy_prompts import toy, toy_features
 
 METHODS = ("tpt", "ctpt", "rtpt", "sstpt")

@@ -14,7 +14,7 @@ from advpt.test_time.base import Draws
 from advpt.test_time.prompt_tuning import ViewFeatures
 from advpt.test_time.rtpt import RTPT, RTPTSettings, released_score, weighted_answer
 from advpt.test_time.selection import neighbour_score, softmax_weights, unit
-from tests.helpers.test_time import DTYPES, defended_model, images, vectors
+from tests.helpers.tiny_clip import DTYPES, defended_model, images, vectors
 from tests.helpers.toy_prompts import toy, toy_features
 
 FEW = RTPTSettings(views=10, rho=0.3, neighbours=4)

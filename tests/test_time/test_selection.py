@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from advpt.test_time import selection
-from tests.helpers.test_time import DTYPES, vectors
+from tests.helpers.tiny_clip import DTYPES, vectors
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

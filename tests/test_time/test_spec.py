@@ -18,7 +18,7 @@ from advpt.errors import ConfigError, DefenseError
 from advpt.options import write_options
 from advpt.test_time import TEST_TIME, parse, parse_all
 from advpt.test_time.base import Cost, Draws, TestTimeDefense, Variant
-from tests.helpers.test_time import defended_model
+from tests.helpers.tiny_clip import defended_model
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from advpt.test_time.sstpt import (
 )
 from advpt.test_time.views import view_pixels
 from tests.helpers.gradients import central_differences
-from tests.helpers.test_time import DTYPES, Counter, defended_model, images, vectors
+from tests.helpers.tiny_clip import DTYPES, Counter, defended_model, images, vectors
 from tests.helpers.toy_prompts import toy, toy_features
 from tests.test_time.test_prompt_tuning import double
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from advpt.backbones.backbone import Backbone
 from advpt.test_time import parse
 from advpt.test_time.base import Draws
-from advpt.test_time.counter import StepRule
+from advpt.test_time.counter import StepRule, smooth_sign
 from advpt.test_time.ttc import TTC, TTCSettings, counterattack, iterate_weights, weighted
 from tests.helpers.small_encoders import GivenDraws, inner_pixels, slopes, toy
-from tests.helpers.test_time import DTYPES, defended_model, images, vectors
+from tests.helpers.tiny_clip import DTYPES, defended_model, images, vectors
 
 DRAWS = Draws(("a", "b"))
 
@@ -113,6 +113,23 @@ def test_the_gate_has_a_gradient_of_its_own() -> None:
     torch.testing.assert_close(open_gate, noisy)
     zero = TTC(model, settings(tau=1e-9, otherwise="zero")).through_gate(encode, pixels, DRAWS)
     torch.testing.assert_close(zero, model.classifier.logits(encode(pixels)))
+
+
+def test_the_smooth_sign_unrolls_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its values are the defense's; with the smooth sign forward, too, its gradient is that of central differences."""
+    model, encode, pixels = toy()
+    pixels = inner_pixels(pixels)
+    defense = TTC(model, settings(tau=1.0))
+    frozen, smooth = defense.variants()[:2]
+    assert (smooth.name, smooth.second_derivative) == ("smooth sign", True)
+    x = pixels.clone().requires_grad_()
+    one, two = (variant.logits(encode, x, DRAWS) for variant in (frozen, smooth))
+    torch.testing.assert_close(one, two)
+    first, second = (torch.autograd.grad(z[:, 1].sum(), x)[0] for z in (one, two))
+    assert not torch.allclose(first, second, rtol=1e-2)
+    monkeypatch.setattr("advpt.test_time.ttc.sign_with_smooth_gradient", smooth_sign)
+    ours, expected = slopes(lambda x: defense.unrolled(encode, x, DRAWS)[:, 1].sum(), pixels)
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-7)
 
 
 def test_raising_a_loss_through_the_gate_crosses_the_threshold() -> None:

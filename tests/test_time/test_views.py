@@ -17,7 +17,7 @@ from advpt.data.views import generator_of
 from advpt.errors import DefenseError
 from advpt.test_time.base import Draws
 from advpt.test_time.views import ViewSettings, check, image_features, mean_of_views, view_features, view_pixels
-from tests.helpers.test_time import Counter, defended_model, images
+from tests.helpers.tiny_clip import Counter, defended_model, images
 
 DRAWS = Draws(("a", "b", "c"), 3)
 FEW = ViewSettings(views=4)

@@ -9,7 +9,7 @@ from torch import Tensor
 from advpt.backbones.backbone import Backbone
 from advpt.test_time import parse
 from advpt.test_time.zero import count_votes
-from tests.helpers.test_time import central_differences, defended_model, images, vectors
+from tests.helpers.tiny_clip import central_differences, defended_model, images, vectors
 
 # Views of four classes: for which class, and how far its logit is above the others, which are 0, 0.1, 0.2, 0.3 from
 # class 0 on. The higher, the lower is the entropy.

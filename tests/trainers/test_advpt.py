@@ -16,6 +16,7 @@ from PIL import Image
 from advpt.backbones.backbone import ImageEncoder
 from advpt.checkpoints import load_checkpoint
 from advpt.evaluation import record as records
+from tests.helpers.autoattack import shorten
 from tests.helpers.workspace import ROOT, context, results
 
 
@@ -61,8 +62,9 @@ def test_training_on_16_bit_images_is_training_on_the_same_images_of_8_bits(work
 
 
 @pytest.mark.parametrize("attacks", ["('pgd2-fkl@8','pgd2-ce@8')", "('aa@2',)"], ids=["pgd", "autoattack"])
-def test_equal_runs_have_equal_results_with_and_without_a_larger_bank(workspace, attacks):
+def test_equal_runs_have_equal_results_with_and_without_a_larger_bank(workspace, monkeypatch, attacks):
     """Training rows, clean rows and attacked rows: whoever made banks of more images before."""
+    shorten(monkeypatch, 10, queries=100)
     small = ("EVAL.SUBSET", "7", "DATASET.NUM_SHOTS", "2", "EVAL.ATTACKS", attacks)
     workspace.run(*small, output=workspace.folder / "alone")
     shutil.move(workspace.folder / "banks", workspace.folder / "banks of its own")

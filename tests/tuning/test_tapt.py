@@ -15,7 +15,7 @@ from advpt.test_time import TEST_TIME, parse
 from advpt.test_time.base import Draws
 from advpt.tuning.tapt import TAPT
 from tests.evaluation.test_tuned import make
-from tests.helpers.test_time import Counter, images
+from tests.helpers.tiny_clip import Counter, images
 
 IDS = ("a", "b")
 
