@@ -161,7 +161,7 @@ def clock() -> Callable[[], float]:
 
 def run(report: Report, name: str = SMALL, *methods: str) -> None:
     clip = backbone(name)
-    pixels = digits(8) if name == SMALL else torch.rand(2, 3, 224, 224, device=device())
+    pixels = digits(8) if name == SMALL else torch.rand(1 if report.small else 2, 3, 224, 224, device=device())
     names = DIGITS if name == SMALL else [f"class name {i}" for i in range(37)]
     repeats, wanted = (3 if report.small else 5, WANTED) if name == SMALL else (1, None)
     compare(report, clip, names, pixels, repeats, wanted, methods or METHODS)

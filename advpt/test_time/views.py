@@ -3,7 +3,6 @@ a graph serves all of them."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -212,10 +211,9 @@ def through_views(
 
     Args:
         rule: embeddings ``[b, V, L]`` to logits ``[b, K]``, differentiable; the image's own embedding comes first.
-        settings: how the views are made; all are made of the tensor.
+        settings: how the views are made, always of the tensor.
         values: the numbers that the rule depends on, besides the text.
     """
-    settings = dataclasses.replace(settings, source="tensor")
 
     def logits(encode: Encode, pixels: Tensor, draws: Draws) -> Tensor:
         return rule(embed(encode, view_pixels(pixels, draws, settings)))

@@ -54,10 +54,27 @@ def test_views_of_clean_images_come_from_their_files(tmp_path: Path) -> None:
     generator = generator_of(0, "views", "a")
     expected = crops.crops_of_file(files["a"], (32, 32), 4, generator, "bilinear", crops.draw_more)
     assert torch.equal(found[0, 1:], expected)
+    further = view_pixels(x, draws, settings, clean=True, files=files, first=3)
+    assert torch.equal(further, found[:, 3:])
     attacked = view_pixels(x, draws, settings, clean=False, files=files)
     assert torch.equal(attacked, view_pixels(x, draws, dataclasses.replace(settings, source="tensor")))
     with pytest.raises(DefenseError, match="image 'b' is not known"):
         view_pixels(x, draws, settings, clean=True, files={"a": files["a"]})
+
+
+def test_attacked_images_become_pictures_of_8_bits_and_clean_ones_stay() -> None:
+    x, settings = images(3), ViewSettings(views=3, eight_bits="floor")
+    assert torch.equal(view_pixels(x, DRAWS, settings)[:, 0], (255 * x).floor() / 255)
+    clean = view_pixels(x, DRAWS, settings, clean=True)
+    assert torch.equal(clean, view_pixels(x, DRAWS, ViewSettings(views=3)))
+
+
+def test_augmix_is_of_each_crop_by_its_number() -> None:
+    x, settings = images(3), ViewSettings(views=6, augmix="all")
+    whole = view_pixels(x, DRAWS, settings)
+    assert torch.equal(whole[:, 0], x), "not of the image itself"
+    assert torch.equal(view_pixels(x, DRAWS, settings, first=3), whole[:, 3:])
+    assert not torch.equal(whole, view_pixels(x, DRAWS, ViewSettings(views=6)))
 
 
 @pytest.mark.parametrize("wrong", (ViewSettings(views=0), ViewSettings(augmix="some"), ViewSettings(source="disk")))
