@@ -36,7 +36,7 @@ from advpt.test_time import TEST_TIME, parse  # noqa: E402
 from advpt.test_time.base import DefendedModel, Draws, TestTimeDefense  # noqa: E402
 from advpt.test_time.ensemble import TTE  # noqa: E402
 from advpt.test_time.multi_view import MultiView  # noqa: E402
-from advpt.test_time.prompt_tuning import PromptTuning, SeenViews  # noqa: E402
+from advpt.test_time.prompt_tuning import PromptTuning, ViewFeatures  # noqa: E402
 from advpt.test_time.selection import choose, kept_count  # noqa: E402
 from advpt.test_time.sstpt import SSTPT  # noqa: E402
 
@@ -74,7 +74,7 @@ def _plain(defense: TestTimeDefense, clip: Backbone, embed: Encode, image: Tenso
     weak = None
     if isinstance(defense, SSTPT):
         weak = F.normalize(embed(weak_augmentation(shown[None], draws.generators("weak"))[0]), dim=-1)[None]
-    return _tuned(defense, clip.model, SeenViews(features, weak))
+    return _tuned(defense, clip.model, ViewFeatures(features, weak))
 
 
 def _crops(image: Tensor, n: int, draws: Draws) -> list[Tensor]:
@@ -95,7 +95,7 @@ class _Prompt(torch.nn.Module):
         self.ctx, self.n_ctx = torch.nn.Parameter(context.clone()), len(context)
 
 
-def _tuned(defense: PromptTuning, clip: Any, seen: SeenViews) -> Tensor:
+def _tuned(defense: PromptTuning, clip: Any, seen: ViewFeatures) -> Tensor:
     prompt, scale = _Prompt(defense.context), defense.model.classifier.scale
     texts = [f"a photo of a {name}." for name in defense.model.classnames]
 
