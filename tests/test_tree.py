@@ -21,6 +21,7 @@ EXCEPTIONS = {
     "advpt/cli/statistics.py": "tests/bank/test_statistics.py, tests/trainers/test_tapt.py",
     "advpt/data/facts.py": "dataclasses without a rule of their own",
     "advpt/test_time/dbd_transforms.py": "tests/test_time/test_dbd.py",
+    "advpt/evaluation/measure.py": "tests/evaluation/test_evaluator.py, and test_test_time.py for attackers in parts",
     "advpt/jobs/backends.py": "tests/jobs/test_executor.py runs on this machine, test_backends_on_ray.py on a cluster",
     "advpt/jobs/methods.py": "names",
     "advpt/jobs/scripts.py": "tests/scripts",

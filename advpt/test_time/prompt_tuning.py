@@ -245,7 +245,7 @@ def start_of(model: DefendedModel, start: str) -> PromptLearner:
 
 def dispersion(text: Tensor) -> Tensor:
     """``[...]`` mean distance of text features ``[..., K, L]`` of unit length from their mean, which is not normalised
-    (C-TPT, section 4)."""
+    (C-TPT)."""
     return (text - text.mean(-2, keepdim=True)).norm(dim=-1).mean(-1)
 
 
