@@ -106,6 +106,38 @@ def test_killed_tuning(workspace: Workspace, tally, monkeypatch, kind):
         tally(f"{name} while prompts are tuned", count.injected, wrong=count.wrong)
 
 
+def test_killed_evaluations_of_defenses_at_test_time(workspace: Workspace, tally):
+    """Attackers in parts, on images that the parts before left: each part is a bank."""
+    wanted = {
+        "EVAL.TEST_TIME": "('mean/views=3','ttc/steps=1','clipure')",
+        "EVAL.ATTACKS": "('pgd2-ce@8',)",
+        "EVAL.PROTOCOLS": "('static','pseudo','adaptive')",
+        "EVAL.DEFENSE_SEEDS": "1",
+        "EVAL.QUERIES": "5",
+        "EVAL.EOT": "1",
+        "EVAL.ADAPTIVE_SUBSET": "6",
+    }
+
+    def evaluate(top: Path) -> int:
+        more = [word for pair in wanted.items() for word in pair] + ["BANK.DIR", str(top / "banks")]
+        flags = ("--eval-only",)
+        return train.main(workspace.argv(*more, trainer="ZeroshotCLIP", output=top / "run", flags=flags))
+
+    def ids(top: Path) -> dict[str, str]:
+        return {path.name: records.read(path).id for path in sorted((top / "run").glob("records/*.json"))}
+
+    started = time.monotonic()
+    assert run(lambda: evaluate(workspace.folder / "whole")) == 0
+    whole, longest = ids(workspace.folder / "whole"), (time.monotonic() - started) / 2
+    assert len(whole) == 4 * 3
+
+    def sound(top: Path) -> str:
+        return "" if ids(top) == whole else "other records than an uninterrupted evaluation"
+
+    count = kill_at_random(workspace.folder / "killed", evaluate, sound, kills=times(30), longest=longest)
+    tally("SIGKILL while defenses at test time are attacked", count.injected, wrong=count.wrong)
+
+
 # --- sweeps ---------------------------------------------------------------------------------------------------------
 
 
