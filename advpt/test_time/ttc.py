@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advpt.bank.defended_input import Encode
+from advpt.bank.defended_input import CachedForward, Encode
 from advpt.errors import DefenseError, unknown_name
 from advpt.test_time.base import TEST_TIME, Cost, Draws, Variant
 from advpt.test_time.counter import (
@@ -121,9 +121,11 @@ class TTC(CounterPerturbation):
         return draws.noise("ttc").uniform(pixels, -self.rule.radius, self.rule.radius)
 
     def precise(self, encode: Encode) -> Encode:
-        """The encoder in this dtype."""
+        """The encoder in this dtype. What a cache has of other methods is in float32."""
         if self.settings.dtype == "fp32":
             return encode
+        if isinstance(encode, CachedForward):
+            encode = encode.encode
 
         def half(pixels: Tensor) -> Tensor:
             with torch.autocast(pixels.device.type, torch.float16):

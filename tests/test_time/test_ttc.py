@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from advpt.backbones.backbone import Backbone
+from advpt.bank.defended_input import CachedForward
 from advpt.test_time import parse
 from advpt.test_time.base import Draws
 from advpt.test_time.counter import StepRule, smooth_sign
@@ -185,3 +186,17 @@ def test_passes_are_counted(tiny_clip: Backbone) -> None:
         defense = parse(text).build(model)
         defense(images(1), ("a",), True, counted)
         assert (defense.cost().forward, defense.cost().backward) == tuple(passes), text
+
+
+def test_half_precision_is_no_matter_of_what_a_cache_has(tiny_clip: Backbone) -> None:
+    model, encode, pixels = defended_model(tiny_clip), tiny_clip.require_image(), images(3)
+    released = parse("ttc:released").build(model)
+    expected = released(pixels, ("a", "b", "c"), True, encode)
+    cached = CachedForward(encode)
+    with torch.no_grad():
+        single = cached(pixels)
+    assert torch.equal(released(pixels, ("a", "b", "c"), True, cached), expected)
+    fresh = CachedForward(encode)
+    released(pixels, ("a", "b", "c"), True, fresh)
+    with torch.no_grad():
+        assert torch.equal(fresh(pixels), single), "nor does it leave anything there"
