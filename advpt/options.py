@@ -5,6 +5,7 @@ Options are bool, int, float or str; a profile has all of them, and a text chang
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from advpt.errors import ConfigError, unknown_name
@@ -20,7 +21,7 @@ def parse_options(kind: str, text: str, profiles: Mapping[str, Mapping[str, Opti
         profiles: options by name; the first one is the default.
 
     Raises:
-        ConfigError: an unknown profile or option, or a value of another type.
+        ConfigError: an unknown profile or option, a value of another type, or a number that is not finite.
     """
     head, *words = text.split("/")
     profile = head.partition(":")[2] or next(iter(profiles))
@@ -49,7 +50,10 @@ def _value(where: str, key: str, value: str, like: Option) -> Option:
     try:
         if isinstance(like, bool):
             return {"true": True, "false": False, "1": True, "0": False}[value.lower()]
-        return type(like)(value)
+        read = type(like)(value)
+        if isinstance(read, float) and not math.isfinite(read):
+            raise ValueError
+        return read
     except (ValueError, KeyError):
-        kind = {bool: "True or False", int: "a whole number", float: "a number"}[type(like)]
+        kind = {bool: "True or False", int: "a whole number", float: "a finite number"}[type(like)]
         raise ConfigError(f"{where}: {key} is {value!r}; expected {kind}, for instance {like}") from None

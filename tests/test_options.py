@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import string
 
 import pytest
@@ -40,7 +39,7 @@ def test_switches(text: str, value: bool) -> None:
     assert read(f"name/clip={text}")[1]["clip"] is value
 
 
-@pytest.mark.parametrize(("text", "value"), (("2", 2.0), ("1e-3", 0.001), ("-0.5", -0.5), ("inf", math.inf)))
+@pytest.mark.parametrize(("text", "value"), (("2", 2.0), ("1e-3", 0.001), ("-0.5", -0.5)))
 def test_numbers_keep_the_type_of_the_profile(text: str, value: float) -> None:
     read_value = read(f"name/size={text}")[1]["size"]
     assert read_value == value and type(read_value) is float
@@ -59,7 +58,7 @@ def test_words_may_hold_equals_signs() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.sampled_from(list(PROFILES)), st.integers(), st.floats(allow_nan=False), st.booleans(), WORDS
+    st.sampled_from(list(PROFILES)), st.integers(), st.floats(-1e300, 1e300), st.booleans(), WORDS
 )  # fmt: skip
 def test_what_is_written_is_read_back(profile: str, steps: int, size: float, clip: bool, rule: str) -> None:
     options: dict[str, Option] = {"steps": steps, "size": size, "clip": clip, "rule": rule}
@@ -87,9 +86,12 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         ("name/step=3", "unknown option 'step'. Did you mean 'steps'.*OPTION=VALUE"),
         ("name/steps", "OPTION=VALUE"),
         ("name//steps=3", "unknown option ''"),
+        ("name/size=inf", "size is 'inf'; expected a finite number, for instance 0.5"),
+        ("name/size=nan", "size is 'nan'; expected a finite number"),
+        ("name/size=1e999", "size is '1e999'; expected a finite number"),
         ("name/steps=2.5", "steps is '2.5'; expected a whole number, for instance 2"),
-        ("name/size=big", "size is 'big'; expected a number, for instance 0.5"),
-        ("name/size=", "size is ''; expected a number"),
+        ("name/size=big", "size is 'big'; expected a finite number, for instance 0.5"),
+        ("name/size=", "size is ''; expected a finite number"),
         ("name/clip=maybe", "clip is 'maybe'; expected True or False, for instance True"),
     ),
 )

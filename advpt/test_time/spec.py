@@ -3,7 +3,8 @@
     [DEFENSE+...]NAME[:PROFILE][/OPTION=VALUE...]
 
 What stands before the last ``+`` are defenses of the input (:mod:`advpt.defenses.spec`), which it gets its images
-behind. A short form expands to every option with its value; the expansion is what is recorded.
+behind; views then come from these images, never from files. A short form expands to every option with its value; the
+expansion is what is recorded.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from advpt.defenses import spec as defenses
+from advpt.defenses.base import DEFENSES
 from advpt.defenses.spec import DefenseSpec
 from advpt.errors import ConfigError, DefenseError
 from advpt.options import parse_options, write_options
@@ -72,6 +74,11 @@ def parse(text: str) -> TestTimeSpec:
     name = last.split("/")[0].partition(":")[0]
     if name in WITH_A_RUN:
         raise ConfigError(f"test-time defense {text!r}: {WITH_A_RUN[name]}")
+    if name in DEFENSES:
+        raise ConfigError(
+            f"test-time defense {text!r}: {name!r} is a defense of the input, and those stand before the last '+', for "
+            f"instance {name}+mean; without a defense at test time it goes into EVAL.DEFENSES"
+        )
     kind = TEST_TIME.get(name)
     profiles = {name: dataclasses.asdict(settings) for name, settings in kind.profiles.items()}
     profile, options = parse_options("test-time defense", last, profiles)
@@ -80,6 +87,11 @@ def parse(text: str) -> TestTimeSpec:
         kind.check(settings)
     except DefenseError as error:
         raise ConfigError(f"test-time defense {text!r}: {error}") from None
+    if stages and getattr(settings, "source", None) == "file":
+        raise ConfigError(
+            f"test-time defense {text!r}: with source=file views of clean images come from their files, past the "
+            f"defenses of the input before it; write {last}/source=tensor there"
+        )
     return TestTimeSpec(kind.name, profile, settings, defenses.parse("+".join(stages)) if stages else None)
 
 

@@ -39,7 +39,7 @@ def test_chains_and_repeats():
         ("reskale", "Did you mean 'rescale'"),
         ("super:advtp", "Did you mean 'advpt'"),
         ("super/sigm=0.1", "Did you mean 'sigma'"),
-        ("super/sigma=much", "expected a number"),
+        ("super/sigma=much", "expected a finite number"),
         ("super/sigma=20", "expected 0 to 1"),
         ("super/sr=rcan", "unknown super-resolution network"),
         ("rescale/flip=maybe", "expected True or False"),

@@ -89,12 +89,14 @@ def test_defenses_of_the_input_stand_before_the_last_plus() -> None:
     assert spec.expanded.startswith("rescale:iclr/low=1.0/") and spec.expanded.endswith("/rule=linear")
     assert parse(spec.expanded) == spec == parse(str(spec)) != parse("dim/times=2")
     assert parse("dim").input is None
+    assert parse("noise+rtpt:released/source=tensor").settings.source == "tensor"
+    assert parse("rtpt:released").settings.source == "file"
 
 
 @settings(max_examples=40, deadline=None)
 @given(
     st.sampled_from(("", "rescale+", "super:mustafa+rescale/flip=True+")), st.sampled_from(("sound", "released")),
-    st.floats(max_value=1, allow_nan=False), st.integers(), st.booleans(), st.sampled_from(("linear", "a b", "")),
+    st.floats(-1e300, 1), st.integers(), st.booleans(), st.sampled_from(("linear", "a b", "")),
 )  # fmt: skip
 def test_both_forms_have_the_meaning_of_the_text(
     chain: str, profile: str, factor: float, times: int, clip: bool, rule: str
@@ -138,13 +140,18 @@ def test_every_profile_of_every_defense_can_be_written(name: str) -> None:
         ("dim:relaesed", "unknown profile 'relaesed'. Did you mean 'released'"),
         ("dim/facto=1", "unknown option 'facto'. Did you mean 'factor'"),
         ("dim/factor", "OPTION=VALUE"),
-        ("dim/factor=dark", "factor is 'dark'; expected a number"),
+        ("dim/factor=dark", "factor is 'dark'; expected a finite number"),
         ("dim/times=1.5", "times is '1.5'; expected a whole number"),
         ("dim/clip=maybe", "expected True or False"),
         ("rescale+dim/factor=2", r"test-time defense 'rescale\+dim/factor=2': factor=2.0; expected 0 to 1"),
         ("reskale+dim", "unknown defense 'reskale'. Did you mean 'rescale'"),
         ("rescale/flip=maybe+dim", "defense 'rescale/flip=maybe'.*True or False"),
-        ("dim+rescale", "unknown test-time defense 'rescale'"),
+        ("dim/factor=nan", "factor is 'nan'; expected a finite number"),
+        ("dim/factor=-inf", "factor is '-inf'; expected a finite number"),
+        ("dim+rescale", r"'rescale' is a defense of the input, .* before the last '\+', for instance rescale\+mean"),
+        ("noise:sound/x=1", "'noise' is a defense of the input.*EVAL.DEFENSES"),
+        ("noise+rtpt/source=file", r"past the defenses of the input.*write rtpt/source=file/source=tensor"),
+        ("noise+rtpt:released", r"past the defenses of the input.*write rtpt:released/source=tensor there"),
         ("dim+dim", "unknown defense 'dim'"),
         ("+dim", "not of the form"),
         ("dim+", "unknown test-time defense ''"),
