@@ -148,6 +148,10 @@ class CLIPure(TestTimeDefense):
             raise DefenseError(f"share={settings.share}; expected 0 <= share < 1 (at 1 every image is the null text)")
         if settings.steps < 0 or settings.batch < 1:
             raise DefenseError(f"steps={settings.steps}, batch={settings.batch}; expected steps >= 0 and batch >= 1")
+        if settings.batch > 1 and not settings.steps:
+            raise DefenseError(
+                f"batch={settings.batch} is of the steps' norm, and steps=0; expected batch=1, or steps above 0"
+            )
         if not 0 <= settings.eta < float("inf") or (settings.steps and not settings.eta):
             raise DefenseError(f"eta={settings.eta}; expected a size of the {settings.steps} steps, for instance 30")
 

@@ -103,14 +103,17 @@ class DBD(TestTimeDefense):
         Args:
             forced: the multiple of the direction, whatever the score.
         """
-        own, others = F.normalize(own, dim=-1), F.normalize(others, dim=-1)
         with torch.no_grad():  # which ones are kept, and the gate, are constants for an attacker
             chosen = choose(logits_of_views(self.model, others), kept)
+        length = own.norm(dim=-1, keepdim=True)
+        own, others = F.normalize(own, dim=-1), F.normalize(others, dim=-1)
+        with torch.no_grad():
             attacked = score(own, pick(others, chosen)) > self.settings.tau
             high, low = (own.new_tensor(each) for each in (self.settings.lambda_high, self.settings.lambda_low))
             factor = torch.where(attacked, high, low)[:, None]
         kept_others = pick(others, chosen)
-        return self.model.classifier.logits(debiased(own, kept_others, factor if forced is None else forced))
+        moved = debiased(own, kept_others, factor if forced is None else forced)
+        return self.model.classifier.logits(length * F.normalize(moved, dim=-1))
 
     def variants(self) -> tuple[Variant, ...]:
         """Through the image and 8 of the transforms, other ones in every pass: with the gate as it is, and with either

@@ -87,15 +87,16 @@ class MeanLogits(MultiView):
 
 @TEST_TIME.add
 class MeanFeature(MultiView):
-    """The logits of the views' mean feature, of unit length again: those of ``logits`` at another temperature for each
-    image."""
+    """The logits of the views' mean feature, at the length of the image's own embedding. Of cosines they are those of
+    ``logits`` at another temperature for each image."""
 
     name = "feature"
     summary = "logits of the mean feature over views"
     profiles: ClassVar = {"sound": ViewSettings()}
 
     def combine(self, embeddings: Tensor) -> Tensor:
-        return self.model.classifier.logits(selection.unit(embeddings).mean(1))
+        mean = selection.unit(selection.unit(embeddings).mean(1))
+        return self.model.classifier.logits(embeddings[:, 0].norm(dim=-1, keepdim=True) * mean)
 
     def own_variants(self) -> tuple[Variant, ...]:
         return (self.through_views("logits of the mean feature", self.combine),)

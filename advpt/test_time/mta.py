@@ -132,7 +132,7 @@ def _changed(new: Tensor, old: Tensor) -> Tensor:
 
 @TEST_TIME.add
 class MTA(MultiView):
-    """The logits of the mode of the views' features."""
+    """The logits of the mode of the views' features, at the length of the image's own embedding."""
 
     name = "mta"
     summary = "logits of the mode of the views' features (MTA)"
@@ -154,7 +154,7 @@ class MTA(MultiView):
             return self.model.classifier.logits(embeddings[:, 0])
         predictions = self.logits_of_views(embeddings).softmax(-1)
         mode, _ = ModeSearch(selection.unit(embeddings), predictions, self.settings).run()
-        return self.model.classifier.logits(mode)
+        return self.model.classifier.logits(embeddings[:, 0].norm(dim=-1, keepdim=True) * mode)
 
     def own_variants(self) -> tuple[Variant, ...]:
         """Through all rounds, bandwidths and affinities included."""

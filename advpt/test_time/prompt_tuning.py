@@ -24,8 +24,9 @@ from advpt.errors import DefenseError
 from advpt.files import tensor_digest
 from advpt.prompts.adamw import BETAS, DECAY, EPS, SMOOTH_STEP, Values, descend, unroll, warn_not_finite
 from advpt.prompts.classifier import Classifier
-from advpt.prompts.conditional import ConditionalLearner
+from advpt.prompts.conditional import ConditionalClassifier, ConditionalLearner
 from advpt.prompts.learner import PromptLearner
+from advpt.prompts.linear import LinearClassifier
 from advpt.settings import ContextSettings
 from advpt.test_time import views
 from advpt.test_time.base import OWN, TEST_TIME, Cost, DefendedModel, Draws, Variant
@@ -74,7 +75,8 @@ class PromptTuning(MultiView):
     """Tunes a prompt on each image. Subclasses write a loss and an answer rule.
 
     Raises:
-        DefenseError: the start is the learned prompt, and the run has none that can be tuned.
+        DefenseError: the classifier has no words; the start is the learned prompt, and the run has none that can be
+            tuned.
     """
 
     tunes_text: ClassVar[bool] = True
@@ -83,6 +85,11 @@ class PromptTuning(MultiView):
 
     def __init__(self, model: DefendedModel, settings: TuningSettings, seed: int = 0) -> None:
         super().__init__(model, settings, seed)
+        if isinstance(model.classifier, LinearClassifier):
+            raise DefenseError(
+                f"{self.name} tunes the words that classify, and a linear probe has none; use a defense of images or "
+                "of their embeddings, for instance mta, or a run that classifies by prompts"
+            )
         self.learner = start_of(model, settings.start)
         with torch.no_grad():
             self.context = self.learner.ctx.detach().to(model.text.table, copy=True)
@@ -90,7 +97,8 @@ class PromptTuning(MultiView):
             self._deep = prompts.deep.detach().clone() if prompts is not None and prompts.deep is not None else None
             text = self.text_features(self.context[None])[0]
         given = model.classifier
-        same = text.shape == given.features.shape and torch.allclose(text.to(given.features), given.features, atol=1e-5)
+        one = not isinstance(given, ConditionalClassifier) and text.shape == given.features.shape
+        same = one and torch.allclose(text.to(given.features), given.features, atol=1e-5)
         self.untuned = given if same else Classifier(text.to(given.features), given.scale, visual=given.visual)
 
     @classmethod

@@ -194,7 +194,9 @@ def test_the_released_form_says_that_it_depends_on_the_batch(tiny_clip: Backbone
     assert build("clipure:released", model).parameters()["settings"]["batch"] == 2
 
 
-@pytest.mark.parametrize("wrong", ("share=1", "share=-0.1", "share=nan", "steps=3", "steps=-1", "batch=0", "eta=inf"))
+@pytest.mark.parametrize(
+    "wrong", ("share=1", "share=-0.1", "share=nan", "steps=3", "batch=0", "batch=2", "eta=inf", "steps=-1")
+)
 def test_wrong_settings_are_refused(wrong: str) -> None:
     with pytest.raises(ConfigError, match="expected"):
         parse(f"clipure/{wrong}")

@@ -22,7 +22,10 @@ from torch import Tensor
 from advpt.backbones.clip import from_state
 from advpt.bank.defended_input import Encode
 from advpt.errors import DefenseError
+from advpt.prompts.classifier import Classifier
+from advpt.prompts.conditional import ConditionalLearner
 from advpt.prompts.learner import PromptLearner
+from advpt.prompts.linear import LinearClassifier
 from advpt.settings import ContextSettings
 from advpt.test_time import TEST_TIME, parse
 from advpt.test_time.base import DefendedModel, Draws, TestTimeDefense, Variant
@@ -44,7 +47,7 @@ NEUTRAL = (
     *("ttc/eps=0", "ttc/eps=0/otherwise=zero", "ttc/tau=0/otherwise=zero", "hedge/eps=0"),
     *("anti-adversaries/steps=0", "anti-adversaries/alpha=0", "anti-adversaries/eps=0"),
     *("anti-adversaries:released/steps=0", "et3/alpha=0", "et3/steps=0", "et3/eps=0"),
-    *("clipure/share=0", "clipure:paper", "clipure:released/steps=0", "dbd/lambda_high=0/lambda_low=0"),
+    *("clipure/share=0", "clipure:paper", "clipure:released/steps=0/batch=1", "dbd/lambda_high=0/lambda_low=0"),
 )
 VOTES = ("zero",)  # its logits are shares of votes: the class alone can be compared
 # Values of settings that are words.
@@ -274,6 +277,53 @@ def test_the_order_of_views_does_not_matter_and_equal_ones_are_one(exact: Settin
             close(equal.log_softmax(1), plain.log_softmax(1), 1e-6)
 
 
+def with_classifier(setting: Setting, kind: str) -> Setting:
+    """The same model with a linear probe, or with prompts that move with the image (CoCoOp)."""
+    generator, model = torch.Generator().manual_seed(0), setting.model
+    with torch.no_grad():
+        own = setting.encode(setting.pixels)
+    if kind == "linear probe":
+        weight = torch.randn(len(NAMES), own.shape[1], generator=generator).to(own) / 10
+        classifier: Classifier = LinearClassifier(weight, 1.0, torch.arange(3).to(own) / 3)
+    else:
+        words = ContextSettings(4, False, "a photo of a", "end", "fp32")
+        learner = ConditionalLearner(model.text, NAMES, words, generator, model.card)
+        given = model.classifier
+        classifier = learner.classifier(model.text, given.scale, given.features)
+        classifier = dataclasses.replace(classifier, features=given.features)  # as near to CLIP's own as it gets
+    return dataclasses.replace(setting, model=dataclasses.replace(model, classifier=classifier))
+
+
+@pytest.mark.parametrize("kind", ("linear probe", "prompts of each image"))
+@pytest.mark.parametrize("text", (*NEUTRAL, *SOUND))
+def test_other_classifiers_are_defended_too_or_refused(single: Setting, kind: str, text: str) -> None:
+    """Their own answer at neutral settings and for equal views; methods that tune words need words."""
+    setting = with_classifier(single, kind)
+    tuned = issubclass(parse(text).kind, PromptTuning)
+    if tuned and kind == "linear probe":
+        with pytest.raises(DefenseError, match=r"tunes the words that classify, and a linear probe has none; use"):
+            setting.build(text)
+        return
+    defense, plain = setting.build(text), setting.plain()
+    if tuned:  # it starts from words of its own
+        assert isinstance(defense, PromptTuning) and type(defense.untuned) is Classifier
+        assert all(variant.parameters != plain_variant(setting.model).parameters for variant in defense.variants())
+        if text in NEUTRAL:
+            close(setting(text).log_softmax(1), single.plain().log_softmax(1), 1e-4)
+        return
+    answers = [setting(text)] if text in NEUTRAL else []
+    if (rule := over_views(defense)) is not None:
+        with torch.no_grad():
+            same = setting.encode(setting.pixels)[:, None].expand(-1, 6, -1)
+            answers.append(rule(same, same))
+    for answer in answers:
+        if defense.name in VOTES:
+            assert torch.equal(answer.argmax(1), plain.argmax(1))
+        else:
+            coarse = text.startswith("clipure:paper")  # 10 steps of 88 degrees
+            close(answer.log_softmax(1), plain.log_softmax(1), 1e-3 if coarse else 1e-4)
+
+
 @pytest.mark.parametrize("text", ("rtpt/steps=0", "rtpt:released/steps=0", "sstpt/steps=0", "sstpt:released/steps=0"))
 def test_weights_of_equal_views_do_not_matter(exact: Setting, text: str) -> None:
     rule = over_views(exact.build(text))
@@ -301,6 +351,8 @@ def changed(defense: TestTimeDefense) -> Iterator[tuple[str, TestTimeDefense]]:
             if candidate == value:
                 continue
             settings = dataclasses.replace(defense.settings, **{field.name: candidate})
+            if field.name == "batch" and not defense.settings.steps:  # refused alone
+                settings = dataclasses.replace(settings, steps=1)
             try:
                 defense.check(settings)
             except DefenseError:
