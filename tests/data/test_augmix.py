@@ -68,12 +68,12 @@ def test_operations_are_those_of_pil(name: str) -> None:
         for level in (0.1, 0.34, 0.7, 0.9999):
             for sign in (1.0, -1.0):
                 magnitude = (torch.full((3,), value, dtype=torch.float64) for value in (level, sign))
-                found = augmix.apply(levels, [name] * 3, *magnitude)
+                made = augmix.apply(levels, [name] * 3, *magnitude)
                 expected = torch.stack([from_pil(by_pil(name, to_pil(each), level, sign)) for each in levels])
-                gap = (found - expected).abs()
+                gap = (made - expected).abs()
                 rare = 2e-4 if name.startswith("shear") else 0  # whole levels that PIL computes as a little less
                 assert float(gap.max()) <= 1 and float((gap > 0).float().mean()) <= rare, (name, size, level, sign)
-                changed += float((found != levels).float().mean())
+                changed += float((made != levels).float().mean())
     assert changed > 0.1, "the operation does something"
 
 
@@ -83,13 +83,13 @@ def test_operations_of_pictures_without_contrast() -> None:
     two[..., 0] = 10  # one value more: too few pixels to make the histogram even
     for levels in (flat, two):
         for name in ("autocontrast", "equalize"):
-            found = augmix.apply(levels, [name], torch.ones(1), torch.ones(1))
-            assert torch.equal(found[0], from_pil(by_pil(name, to_pil(levels[0]), 1.0, 1.0)))
+            made = augmix.apply(levels, [name], torch.ones(1), torch.ones(1))
+            assert torch.equal(made[0], from_pil(by_pil(name, to_pil(levels[0]), 1.0, 1.0)))
 
 
 def test_whole_mixtures_are_those_of_a_pipeline_of_pictures() -> None:
     x = torch.rand(2, 20, 3, 32, 32, generator=torch.Generator().manual_seed(2))
-    found = augmix.augmix(x, [generator_of(0, "augmix", key) for key in "ab"])
+    made = augmix.augmix(x, [generator_of(0, "augmix", key) for key in "ab"])
     for i, key in enumerate("ab"):
         drawn = augmix.draw(20, generator_of(0, "augmix", key))
         for view in range(20):
@@ -104,7 +104,7 @@ def test_whole_mixtures_are_those_of_a_pipeline_of_pictures() -> None:
                 total += float(drawn.weights[view, chain]) * from_pil(now) / 255
             share = float(drawn.share[view])
             expected = share * from_pil(picture) / 255 + (1 - share) * total
-            gap = (found[i, view] - expected).abs()
+            gap = (made[i, view] - expected).abs()
             assert float(gap.max()) <= 1 / 255 and float((gap > 1e-6).float().mean()) < 1e-3
 
 

@@ -280,8 +280,8 @@ def test_tapts_caption_says_what_statistics_are_taken_over():
 
 
 def test_every_defense_has_its_row_under_three_protocols_and_those_over_views_share_a_run():
-    found = plan_exhibits(["test_time"], DEMO, ROOT)
-    tables = [e for e in found.exhibits if isinstance(e, DefenseTable)]
+    planned = plan_exhibits(["test_time"], DEMO, ROOT)
+    tables = [e for e in planned.exhibits if isinstance(e, DefenseTable)]
     assert [table.attack for table in tables] == ["pgd20-ce@2", "pgd20-ce@4"]
     for table in tables:
         rows = {row.name: row for row in table.rows}
@@ -291,20 +291,20 @@ def test_every_defense_has_its_row_under_three_protocols_and_those_over_views_sh
         assert {"none", "conf", "tte", "zero", "mta", "tpt", "ctpt", "rtpt", "sstpt"} <= views
         assert rows["noise"].run == rows["ttc"].run, "the control is measured beside counter-perturbations"
         assert (table.images, table.some) == (200, 100)
-    for job in found.plan.jobs:
+    for job in planned.plan.jobs:
         settings = dict(job.settings)
         attacks = {text.rpartition(":")[2]: text.partition(":")[0] for text in literal(settings["EVAL.ATTACKS"])}
         assert attacks.keys() == {"static", "pseudo", "adaptive"} and len(set(attacks.values())) == 1
         assert (settings["EVAL.SUBSET"], settings["EVAL.ADAPTIVE_SUBSET"]) == ("200", "100")
         assert (settings["EVAL.EOT"], settings["EVAL.DEFENSE_SEEDS"]) == ("1", "1")
-    assert len(found.plan.jobs) == 6 and not any(row.clean or row.static for t in tables for row in t.rows)
+    assert len(planned.plan.jobs) == 6 and not any(row.clean or row.static for t in tables for row in t.rows)
 
 
 def test_published_numbers_stand_beside_static_ones_of_their_attack_budget_data_and_backbone():
-    found = plan_exhibits(["test_time"], PAPER.narrowed(["flowers", "ucf101"], ["vit_b16"], []), ROOT)
+    planned = plan_exhibits(["test_time"], PAPER.narrowed(["flowers", "ucf101"], ["vit_b16"], []), ROOT)
     numbers_of = {
         (table.dataset, table.attack): {row.name: (number(row.clean), number(row.static)) for row in table.rows}
-        for table in found.exhibits
+        for table in planned.exhibits
         if isinstance(table, DefenseTable)
     }
     assert len(numbers_of) == 4
@@ -315,7 +315,7 @@ def test_published_numbers_stand_beside_static_ones_of_their_attack_budget_data_
     at_1 = numbers_of["Flowers", "pgd10-ce@1/a1"]
     assert at_1["hedge"][1] is not None and at_1["low-pass"][1] is not None and at_1["mta"] == (None, None)
     assert all(static is None for _, static in numbers_of["UCF101", "pgd10-ce@1/a1"].values()), "BaP has no UCF101"
-    tables = [e for e in found.exhibits if isinstance(e, DefenseTable)]
+    tables = [e for e in planned.exhibits if isinstance(e, DefenseTable)]
     assert "Published: T-VSS, 2026 table 1, PGD-100, step eps/4" in tables[1].caption
 
 

@@ -81,10 +81,10 @@ def test_draws_are_by_key_seed_and_purpose() -> None:
 def test_a_variant_through_a_gradient_has_an_attention_with_a_second_derivative(tiny_clip) -> None:
     """The fused kernel of a float32 tower has none."""
     encode = tiny_clip.require_image()
-    seen: list[bool] = []
+    enabled: list[bool] = []
 
     def logits(encode: Any, pixels: Tensor, draws: Draws) -> Tensor:
-        seen.append(torch.backends.cuda.flash_sdp_enabled())
+        enabled.append(torch.backends.cuda.flash_sdp_enabled())
         value = encode(pixels)
         if not value.requires_grad:
             return value
@@ -98,7 +98,7 @@ def test_a_variant_through_a_gradient_has_an_attention_with_a_second_derivative(
         assert gradient.isfinite().all() and gradient.abs().max() > 0
     with torch.no_grad():
         through(encode, x, Draws(("a", "b")))
-    assert seen == [False, True]
+    assert enabled == [False, True]
     with twice_differentiable():
         assert not torch.backends.cuda.flash_sdp_enabled()
     assert torch.backends.cuda.flash_sdp_enabled()

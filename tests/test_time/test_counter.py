@@ -11,10 +11,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from advpt.backbones.backbone import Backbone
 from advpt.bank.defended_input import Encode
-from advpt.errors import ConfigError
+from advpt.errors import ConfigError, DefenseError
 from advpt.test_time import TEST_TIME, parse
 from advpt.test_time.base import DefendedModel, Draws
 from advpt.test_time.counter import CounterPerturbation, StepRule, climb, l2_direction, plain, smooth_sign
+from advpt.test_time.et3 import ET3, ET3Settings
 from tests.helpers.float64 import in_float64
 from tests.helpers.small_encoders import inner_pixels, slopes, toy
 from tests.helpers.tiny_clip import defended_model, images
@@ -97,7 +98,7 @@ def test_variants_differentiate_and_give_the_same_values_without_gradients(tiny_
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_gradient_of_a_frozen_delta_is_that_of_differences_with_delta_held(name: str) -> None:
+def test_the_gradient_of_a_frozen_delta_is_that_of_differences_with_delta_constant(name: str) -> None:
     """Central differences of z(x + delta), delta that of the attacked images."""
     model, encode, pixels = toy()
     pixels, draws = inner_pixels(pixels), Draws(("a", "b"))
@@ -150,10 +151,10 @@ def test_directions() -> None:
     ("text", "message"),
     [
         ("ttc/eps=-1", "eps=-1.0: expected 0 or more, and finite"),
-        ("ttc/tau=nan", "tau=nan: expected 0 or more"),
+        ("ttc/tau=nan", "tau is 'nan'; expected a finite number"),
         ("ttc/otherwise=nothing", "unknown value of otherwise"),
         ("ttc/dtype=fp61", "Did you mean 'fp16'"),
-        ("et3/alpha=inf", "alpha=inf: expected 0 or more, and finite"),
+        ("et3/alpha=inf", "alpha is 'inf'; expected a finite number"),
         ("hedge/steps=-2", "steps=-2: expected 0 or more"),
         ("anti-adversaries/clip=2", "expected True or False"),
     ],
@@ -161,3 +162,9 @@ def test_directions() -> None:
 def test_mistakes_are_explained(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse(text)
+
+
+@pytest.mark.parametrize("value", (float("inf"), float("nan")))
+def test_settings_that_no_text_made_are_checked_too(value: float) -> None:
+    with pytest.raises(DefenseError, match="alpha=.*: expected 0 or more, and finite"):
+        ET3.check(ET3Settings(alpha=value))

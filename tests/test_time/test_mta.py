@@ -26,12 +26,12 @@ def search(dtype: torch.dtype = torch.float64, settings: MtaSettings = EXAMPLE, 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_worked_example(dtype: torch.dtype) -> None:
-    expected, found, close = vectors("mta", dtype), search(dtype), DTYPES[dtype]
-    torch.testing.assert_close(found.bandwidth[0], expected["bandwidth_squared"], **close)
-    torch.testing.assert_close(found.affinity[0], expected["affinity"], **close)
-    mode, log_y = found.start()
+    expected, modes, close = vectors("mta", dtype), search(dtype), DTYPES[dtype]
+    torch.testing.assert_close(modes.bandwidth[0], expected["bandwidth_squared"], **close)
+    torch.testing.assert_close(modes.affinity[0], expected["affinity"], **close)
+    mode, log_y = modes.start()
     for outer in range(1, 6):
-        mode, log_y = found.round(mode, log_y)
+        mode, log_y = modes.round(mode, log_y)
         for stage in expected["trace"]:
             if stage["outer"] == outer:
                 torch.testing.assert_close(mode[0], stage["mode"], **close)
@@ -91,8 +91,8 @@ def test_an_image_ends_when_it_stays_whatever_others_do() -> None:
     predictions = (10 * other @ words.T).softmax(-1)
     together = ModeSearch(torch.cat([one.features, other]), torch.cat([one.predictions, predictions]), EXAMPLE).run()
     for i, alone in enumerate((one, ModeSearch(other, predictions, EXAMPLE))):
-        for found, expected in zip(together, alone.run()):
-            torch.testing.assert_close(found[i], expected[0], rtol=1e-12, atol=1e-14)
+        for ours, expected in zip(together, alone.run()):
+            torch.testing.assert_close(ours[i], expected[0], rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("wrong", ("lambda_y=0", "lambda_q=-1", "neighbours=0", "rounds=0", "inner=0"))

@@ -52,7 +52,7 @@ def test_equal_views_are_neighbours_and_a_lone_one_has_none() -> None:
 
 def test_the_mean_probability_of_logits() -> None:
     logits = torch.randn(2, 5, 3, dtype=torch.float64)
-    found = selection.log_mean_probability(logits)
-    assert torch.allclose(found.exp(), logits.softmax(-1).mean(1)) and torch.allclose(
-        found.exp().sum(-1), torch.ones(2).double()
+    mean = selection.log_mean_probability(logits)
+    assert torch.allclose(mean.exp(), logits.softmax(-1).mean(1)) and torch.allclose(
+        mean.exp().sum(-1), torch.ones(2).double()
     )

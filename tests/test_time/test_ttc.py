@@ -93,7 +93,7 @@ def test_the_embedding_moves_further_with_every_small_step() -> None:
 
 
 def test_the_gate_has_a_gradient_of_its_own() -> None:
-    """Against central differences with both deltas held; at the threshold both branches count half."""
+    """Against central differences with both deltas constant; at the threshold both branches count half."""
     model, encode, pixels = toy()
     pixels = inner_pixels(pixels)
     defense = TTC(model, settings())
@@ -106,9 +106,9 @@ def test_the_gate_has_a_gradient_of_its_own() -> None:
     share = 1 - attack.ratio[1] / (2 * attack.ratio[0])
     torch.testing.assert_close(mixed[1], share * counter[1] + (1 - share) * noisy[1])
 
-    held = TTC(model, settings(tau=float(attack.ratio[0])))
-    held.counterattack = lambda *_: attack  # type: ignore[method-assign]
-    ours, expected = slopes(lambda x: held.through_gate(encode, x, DRAWS)[:, 0].sum(), pixels)
+    fixed = TTC(model, settings(tau=float(attack.ratio[0])))
+    fixed.counterattack = lambda *_: attack  # type: ignore[method-assign]
+    ours, expected = slopes(lambda x: fixed.through_gate(encode, x, DRAWS)[:, 0].sum(), pixels)
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-7)
     open_gate = TTC(model, settings(tau=1e-9)).through_gate(encode, pixels, DRAWS)
     torch.testing.assert_close(open_gate, noisy)
@@ -158,16 +158,16 @@ def test_raising_a_loss_through_the_gate_crosses_the_threshold() -> None:
 
 def test_released_computes_in_half_precision(tiny_clip: Backbone) -> None:
     model, encode, pixels = defended_model(tiny_clip), tiny_clip.require_image(), images(3)
-    seen: set[torch.dtype] = set()
+    dtypes: set[torch.dtype] = set()
 
     def watched(x: Tensor) -> Tensor:
         embeddings = encode(x)
-        seen.add(embeddings.dtype)
+        dtypes.add(embeddings.dtype)
         return embeddings
 
     released, sound = (parse(text).build(model) for text in ("ttc:released", "ttc"))
     logits = released(pixels, ("a", "b", "c"), True, watched)
-    assert seen == {torch.float16} and logits.dtype == torch.float32
+    assert dtypes == {torch.float16} and logits.dtype == torch.float32
     same = sound(pixels, ("a", "b", "c"), True, encode)
     assert not torch.equal(logits, same) and released.parameters() != sound.parameters()
 

@@ -49,13 +49,13 @@ def test_views_of_clean_images_come_from_their_files(tmp_path: Path) -> None:
         files[key] = tmp_path / f"{key}.png"
         TF.to_pil_image(picture).save(files[key])
     settings, draws = ViewSettings(views=5, source="file"), Draws(("a", "b"), 0)
-    found = view_pixels(x, draws, settings, clean=True, files=files)
-    assert torch.equal(found[:, 0], x)
+    made = view_pixels(x, draws, settings, clean=True, files=files)
+    assert torch.equal(made[:, 0], x)
     generator = generator_of(0, "views", "a")
     expected = crops.crops_of_file(files["a"], (32, 32), 4, generator, "bilinear", crops.draw_more)
-    assert torch.equal(found[0, 1:], expected)
+    assert torch.equal(made[0, 1:], expected)
     further = view_pixels(x, draws, settings, clean=True, files=files, first=3)
-    assert torch.equal(further, found[:, 3:])
+    assert torch.equal(further, made[:, 3:])
     attacked = view_pixels(x, draws, settings, clean=False, files=files)
     assert torch.equal(attacked, view_pixels(x, draws, dataclasses.replace(settings, source="tensor")))
     with pytest.raises(DefenseError, match="image 'b' is not known"):
@@ -86,11 +86,11 @@ def test_wrong_settings_are_refused(wrong: ViewSettings) -> None:
 def test_embeddings_are_those_of_each_view_without_a_graph(tiny_clip: Backbone) -> None:
     encode, x = tiny_clip.require_image(), images(3)
     with torch.enable_grad():
-        found = view_features(encode, x.requires_grad_(), DRAWS, FEW)
-    assert found.shape[:2] == (3, 4) and not found.requires_grad
+        embeddings = view_features(encode, x.requires_grad_(), DRAWS, FEW)
+    assert embeddings.shape[:2] == (3, 4) and not embeddings.requires_grad
     for i, views in enumerate(view_pixels(x.detach(), DRAWS, FEW)):
-        assert torch.allclose(found[i], encode(views), atol=1e-5)
-    assert not torch.allclose(found.norm(dim=-1), torch.ones(3, 4)), "not normalised"
+        assert torch.allclose(embeddings[i], encode(views), atol=1e-5)
+    assert not torch.allclose(embeddings.norm(dim=-1), torch.ones(3, 4)), "not normalised"
 
 
 def test_defenses_share_one_pass(tiny_clip: Backbone) -> None:
@@ -128,11 +128,11 @@ def test_the_mean_of_views_is_the_logarithm_of_the_mean_probability(tiny_clip: B
     model, encode, x = defended_model(tiny_clip), tiny_clip.require_image(), images(3)
     variant = mean_of_views(model)
     with torch.enable_grad():
-        found = variant.logits(encode, x.requires_grad_(), DRAWS)
-        gradient = torch.autograd.grad(found[:, 0].sum(), x)[0]
+        logits = variant.logits(encode, x.requires_grad_(), DRAWS)
+        gradient = torch.autograd.grad(logits[:, 0].sum(), x)[0]
     views = view_pixels(x.detach(), DRAWS, ViewSettings(views=9))
     expected = torch.stack([model.classifier.logits(encode(each)).softmax(-1).mean(0) for each in views])
-    assert torch.allclose(found.softmax(-1), expected, atol=1e-5)
+    assert torch.allclose(logits.softmax(-1), expected, atol=1e-5)
     assert bool((gradient.flatten(1).norm(dim=1) > 0).all()) and variant.cost.backward == 9
     assert variant.parameters == mean_of_views(model).parameters != mean_of_views(model, views=4).parameters
 

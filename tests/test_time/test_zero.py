@@ -49,8 +49,8 @@ def test_worked_example_of_eight_views() -> None:
     """Rows 3, 2, 6, 5 of the worked example are the most certain: for classes 1, 0, 0, 2; then 7 (class 0)."""
     logits = vectors("inputs")["logits8"][None]
     for kept, counted, winner in ((2, [1, 1, 0], 0), (3, [2, 1, 0], 0), (4, [2, 1, 1], 0), (1, [0, 1, 0], 1)):
-        found = count_votes(logits, kept)
-        assert (found[0][0].tolist(), int(found[1])) == (counted, winner)
+        votes_of_each, wins = count_votes(logits, kept)
+        assert (votes_of_each[0].tolist(), int(wins)) == (counted, winner)
     both = count_votes(torch.cat([logits, logits[:, :, [2, 0, 1]]]), 2)
     assert both[1].tolist() == [0, 1], "each image by itself"
 
