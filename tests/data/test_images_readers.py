@@ -158,7 +158,7 @@ def test_items_of_the_hosts_loaders_are_those_of_the_host(tmp_path: Path) -> Non
 
 
 def test_nobody_else_opens_images() -> None:
-    """Two read headers or ask whether the reader would read, one decodes what it encoded; the others are the readers."""
+    """Two read headers or ask whether the reader would read, one decodes what it encoded; others are the readers."""
     root = Path(__file__).resolve().parents[2]
     folders = ("advpt", "trainers", "datasets", "benchmarks", "dassl-lite/dassl")
     sources = [path for folder in folders for path in (root / folder).rglob("*.py")] + [root / "train.py"]
