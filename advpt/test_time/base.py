@@ -110,6 +110,8 @@ class Variant:
         cost: of one pass.
         second_derivative: the logits differentiate through a gradient.
         mean_over: draws that one pass is a mean over; an attacker who takes means (EOT) takes as many fewer passes.
+        draws: whether an attacker's draws change the logits. Without, means over them are of equal values.
+        undefended: it goes through the model without the defense.
     """
 
     name: str
@@ -119,6 +121,8 @@ class Variant:
     cost: Cost = Cost()
     second_derivative: bool = False
     mean_over: int = 1
+    draws: bool = True
+    undefended: bool = False
 
     def __call__(self, encode: Encode, pixels: Tensor, draws: Draws) -> Tensor:
         """:attr:`logits`, with an attention that has the derivatives it needs."""

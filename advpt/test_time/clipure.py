@@ -209,8 +209,9 @@ class CLIPure(TestTimeDefense):
             "null": self._digest,
         }
         cost = Cost(1, 1)
-        variants = [Variant("exact", exact, own | {"name": "exact"}, cost=cost)]
+        variants = [Variant("exact", exact, own | {"name": "exact"}, cost=cost, draws=False)]
         if self.settings.steps:
             note = "without the part through the inner gradients"
-            variants.append(Variant("released gradient", released, own | {"name": "released gradient"}, note, cost))
+            about = own | {"name": "released gradient"}
+            variants.append(Variant("released gradient", released, about, note, cost, draws=False))
         return (*variants, plain(self.model))

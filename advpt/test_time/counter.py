@@ -17,6 +17,7 @@ from torch import Tensor
 
 from advpt.bank.defended_input import Encode
 from advpt.errors import DefenseError
+from advpt.schema import JsonObject
 from advpt.test_time.base import OWN, Cost, DefendedModel, Draws, TestTimeDefense, Variant
 
 Objective = Callable[[Tensor], Tensor]  # pixels [b, 3, h, w] to one value per image [b], to be raised
@@ -147,7 +148,7 @@ class CounterPerturbation(TestTimeDefense):
             "text": self.model.classifier.digest,
         }
         cost = cost or Cost(self.cost().forward, self.cost().backward + 1)
-        return Variant(name, logits, parameters, gradient, cost, second_derivative)
+        return Variant(name, logits, parameters, gradient, cost, second_derivative, draws=self.draws_noise)
 
     def frozen_delta(self) -> Variant:
         """The defense itself, with the gradient at the shifted point. Sign steps have no other one."""
@@ -160,7 +161,8 @@ def plain(model: DefendedModel) -> Variant:
     def logits(encode: Encode, pixels: Tensor, draws: Draws) -> Tensor:
         return model.classifier.logits(encode(pixels))
 
-    return Variant("plain", logits, {"name": "plain", "text": model.classifier.digest}, cost=Cost(1, 1))
+    about: JsonObject = {"name": "plain", "text": model.classifier.digest}
+    return Variant("plain", logits, about, cost=Cost(1, 1), draws=False, undefended=True)
 
 
 def check_ball(**values: float) -> None:

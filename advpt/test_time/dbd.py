@@ -143,4 +143,5 @@ class DBD(TestTimeDefense):
             return self._logits(own, torch.stack(others, 1), self._kept_of_some, forced)
 
         gradient = f"{OWN}; JPEG and fewer bits straight through"
-        return Variant(name, logits, parameters, gradient, Cost(1 + ATTACKED_VIEWS, 1 + ATTACKED_VIEWS))
+        cost = Cost(1 + ATTACKED_VIEWS, 1 + ATTACKED_VIEWS)
+        return Variant(name, logits, parameters, gradient, cost, mean_over=ATTACKED_VIEWS)

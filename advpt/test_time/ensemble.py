@@ -176,7 +176,7 @@ class TTE(TestTimeDefense):
             return self._mean(embed(encode, self.views(pixels)))
 
         n = self.cost().forward
-        return (Variant("exact", logits, self.parameters(), cost=Cost(n, n)),)
+        return (Variant("exact", logits, self.parameters(), cost=Cost(n, n), draws=False),)
 
     def cost(self) -> Cost:
         return Cost(2 * (self.settings.crops + 1))

@@ -29,6 +29,7 @@ from advpt.prompts.learner import PromptLearner
 from advpt.settings import ContextSettings
 from advpt.test_time import views
 from advpt.test_time.base import OWN, TEST_TIME, Cost, DefendedModel, Draws, Variant
+from advpt.test_time.counter import plain
 from advpt.test_time.multi_view import MultiView
 from advpt.test_time.selection import choose, kept_count, pick, unit
 from advpt.test_time.views import ViewSettings
@@ -196,14 +197,18 @@ class PromptTuning(MultiView):
         return views.mean_of_views(model, inputs.views - 1, inputs.augmix, inputs.eight_bits)
 
     def untuned_image(self) -> Variant:
-        """The image itself, under the prompt at the start."""
+        """The image itself, under the prompt at the start: the attack that all defenses share, where that prompt is
+        the model's own."""
         classifier = self.untuned
+        if classifier is self.model.classifier:
+            return plain(self.model)
 
         def logits(encode: Encode, pixels: Tensor, draws: Draws) -> Tensor:
             return classifier.logits(encode(pixels))
 
         parameters = {"name": "plain", "version": 1, "text": classifier.digest}
-        return Variant("plain", logits, parameters, "of the untuned prompt", Cost(1, 1))
+        gradient = "of the untuned prompt"
+        return Variant("plain", logits, parameters, gradient, Cost(1, 1), draws=False, undefended=True)
 
     def over_views(self, name: str, steps: int, gradient: str = OWN, weak: int = 0) -> Variant:
         """The method itself on an attacker's views, with so many steps. ``weak``: further passes without a graph."""
@@ -218,7 +223,7 @@ class PromptTuning(MultiView):
         cost = Cost(n + weak, n, steps + 1 if steps else 0, 2 * steps + 1 if steps else 0)
         if not self.attacked_views.augmix == self.attacked_views.eight_bits == "off":
             gradient = f"{gradient}; {views.STRAIGHT}"
-        return Variant(name, logits, parameters, gradient, cost, second_derivative=steps > 0, mean_over=max(1, n - 1))
+        return Variant(name, logits, parameters, gradient, cost, steps > 0, mean_over=max(1, n - 1), draws=n > 1)
 
     def unrolled(self, gradient: str = SMOOTH_STEP, weak: int = 0) -> tuple[Variant, ...]:
         """The method itself through its steps; nothing where it has none. See :meth:`over_views`."""

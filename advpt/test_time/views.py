@@ -228,9 +228,8 @@ def through_views(
         **values,
     }
     gradient = OWN if settings.augmix == settings.eight_bits == "off" else STRAIGHT
-    return Variant(
-        name, logits, parameters, gradient, Cost(settings.views, settings.views), mean_over=max(1, settings.views - 1)
-    )
+    others, cost = settings.views - 1, Cost(settings.views, settings.views)
+    return Variant(name, logits, parameters, gradient, cost, mean_over=max(1, others), draws=others > 0)
 
 
 def mean_of_views(

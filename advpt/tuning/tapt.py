@@ -57,11 +57,12 @@ class TAPT(TestTimeDefense):
         def plain(encode: Encode, pixels: Tensor, draws: Draws) -> Tensor:
             return self.tuner.attackable(self.tuner.untouched(len(pixels)), pixels)
 
-        about, cost = self.tuner.parameters(), self.cost()
+        about, cost, draws = self.tuner.parameters(), self.cost(), self.draws_noise
+        start = "of the prompts at the start"
         through = Cost(cost.forward, 2 * cost.backward + 1, cost.text_forward, 2 * cost.text_backward)
         return (
-            Variant("unrolled", unrolled, about | {"variant": "unrolled"}, SMOOTH_STEP, through, True),
-            Variant("plain", plain, about | {"variant": "plain"}, "of the prompts at the start", Cost(1, 1)),
+            Variant("unrolled", unrolled, about | {"variant": "unrolled"}, SMOOTH_STEP, through, True, draws=draws),
+            Variant("plain", plain, about | {"variant": "plain"}, start, Cost(1, 1), draws=False, undefended=True),
         )
 
     def cost(self) -> Cost:

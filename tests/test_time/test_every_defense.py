@@ -387,6 +387,21 @@ def test_variants_are_differentiable_and_give_the_same_values_without_gradients(
         assert gradient.flatten(1).norm(dim=1).min() > 0, "every image has one"
 
 
+@every
+def test_a_variant_says_whether_it_draws_and_whether_it_meets_the_defense(exact: Setting, text: str) -> None:
+    defense, plain = exact.build(text), exact.plain()
+    others = Draws.of_attacker(torch.Generator().manual_seed(7), 4)
+    with torch.no_grad():
+        for variant in defense.variants():
+            one, other = (variant(exact.encode, exact.pixels, draws) for draws in (ATTACKER, others))
+            assert torch.equal(one, other) != variant.draws, variant.name
+            assert variant.undefended == (variant.parameters == plain_variant(exact.model).parameters), variant.name
+            assert torch.equal(one, plain) or not variant.undefended, variant.name
+            assert variant.draws or variant.mean_over == 1, variant.name
+    if isinstance(defense, DBD):
+        assert {variant.mean_over for variant in defense.variants()} == {8}
+
+
 @pytest.fixture(scope="module")
 def variants(exact: Setting) -> dict[str, list[tuple[str, Tensor]]]:
     """The logits of every variant of every defense, and of the same with each setting changed, by its parameters."""
