@@ -208,6 +208,10 @@ class AttackSpec:
         step = {"step": defaults["step"]} if "step" in defaults else {}
         return self._with(objective=objective, **step)
 
+    def on(self, objective: str) -> AttackSpec:
+        """The same budget, steps and step on another objective."""
+        return self._with(objective=objective)
+
     def with_eot(self, eot_samples: int) -> AttackSpec:
         """The same attack on a model that draws noise: gradients are means over ``eot_samples`` forward passes
         (unless the text says how many), or the attack's stochastic variant takes its place."""

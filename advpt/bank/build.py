@@ -115,7 +115,7 @@ class Attacker:
 
     def gradient_size(self, batch: ImageBatch, ids: Sequence[str], seed: int) -> float:
         """The size of the gradient at the pixels that an attack on logits would follow from these images, of the margin
-        (which does not saturate as cross-entropy does); a mean over them."""
+        (which does not saturate as cross-entropy does); a mean over those where it is finite, 0 without any."""
         x, y = batch.pixels.to(self.device), batch.labels.to(self.device)
         encode = self.encode if self.attack_target is None else self.attack_target.encoder(self.encode, ids, seed, x)
         model = self.model(encode)
@@ -124,7 +124,8 @@ class Attacker:
         with torch.enable_grad():
             x = x.requires_grad_()
             (gradient,) = torch.autograd.grad(margin(model(x), x, y).sum(), x)
-        return float(gradient.flatten(1).norm(dim=1).mean())
+        sizes = gradient.flatten(1).norm(dim=1)
+        return float(sizes[sizes.isfinite()].mean().nan_to_num())
 
     def _images_of(self, attack: AttackSpec, batch: ImageBatch, ids: Sequence[str], seed: int) -> Tensor:
         """The images of an attack that knows of no defense."""

@@ -152,6 +152,7 @@ class BankCache:
 
     def _attacked(self, made: AdversarialSet, request: AttackRequest, attack: Attack) -> AdversarialSet:
         """The set with what the attack goes through."""
+        made = dataclasses.replace(made, labels="predicted" if request.predicted_labels else None)
         if attack.source_model == "surrogate":
             return dataclasses.replace(made, attacked_image=self.surrogate.digest)
         classifier, text = request.classifier, None
@@ -165,7 +166,6 @@ class BankCache:
             attacked_text=text,
             attacked_defense=request.attack_target.parameters() if request.attack_target is not None else None,
             attacked_visual=visual_digest(request.visual),
-            labels="predicted" if request.predicted_labels else None,
         )
 
     def folder(self, spec: BankSpec) -> Path:

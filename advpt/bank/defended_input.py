@@ -105,6 +105,11 @@ class DefendedInput:
         return (*stages, *([self.reader.parameters()] if self.reader is not None else []))
 
     @property
+    def draw_seed(self) -> int | None:
+        """The seed of what is drawn here, None where nothing is."""
+        return self.seed if self.seed is not None else getattr(self.reader, "seed", None)
+
+    @property
     def by_image(self) -> bool:
         """Whether a row of the bank depends on its image alone."""
         return self.reader is None or self.reader.by_image

@@ -196,7 +196,9 @@ def mean_over_draws(parts: Sequence[Clean], draws: Sequence[DefendedInput]) -> C
         return first
     accuracies = [part.accuracy for part in parts]
     accuracy = float(np.mean(accuracies))
-    seeds = [DrawAccuracy(seed=draw.seed, accuracy=part.accuracy, bank=part.bank) for draw, part in zip(draws, parts)]
+    seeds = [
+        DrawAccuracy(seed=draw.draw_seed, accuracy=part.accuracy, bank=part.bank) for draw, part in zip(draws, parts)
+    ]
     mean = dataclasses.replace(
         _at(first, accuracy, round(accuracy * first.n / 100)),
         deviation=float(np.std(accuracies, ddof=1)),

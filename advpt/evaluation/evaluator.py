@@ -94,7 +94,11 @@ class Evaluator:
 
     def run(self, planned: Sequence[EvaluationRow], asked: Sequence[Threat]) -> list[Record]:
         """The records of all rows under all threats."""
-        planned = [row for row in planned if any(map(row.applies_to, asked)) or (not asked and not row.part)]
+        planned = [
+            row
+            for row in planned
+            if any(map(row.applies_to, asked)) or not (asked or row.part or row.protocols == test_time.KNOWING)
+        ]
         self.measurer.prefetch(planned, None)
         rows = [self.clean_results(row) for row in planned]
         for threat in progress.each(asked, "evaluation", len(asked), "attack"):
@@ -225,7 +229,7 @@ def robust_accuracies(measured: Measured, clean_correct: Sequence[Tensor]) -> li
     names = None if measured.parts else measured.threat.attack.build().parameters().get("stages")
     accuracies = []
     for bank, correct, clean in zip(measured.banks, measured.correct, clean_correct):
-        part = replace(_robust(correct, measured.perturbed, clean, [bank]), bank=bank.key)
+        part = replace(_robust(correct, measured.perturbed, clean, measured.linf), bank=bank.key)
         if names:
             broken = {name: int((bank.columns["stage"] == i).sum()) for i, name in enumerate(names)}
             part = replace(part, stages=broken | {"none": len(correct) - sum(broken.values())})
@@ -233,14 +237,14 @@ def robust_accuracies(measured: Measured, clean_correct: Sequence[Tensor]) -> li
     return accuracies
 
 
-def _robust(correct: Tensor, perturbed: Tensor, clean_correct: Tensor, banks: Sequence[Bank]) -> RobustAccuracy:
+def _robust(correct: Tensor, perturbed: Tensor, clean_correct: Tensor, linf: float) -> RobustAccuracy:
     """Accuracy from ``[n]`` bool: ``correct`` after the attack and before it, and what it ``perturbed``."""
     return RobustAccuracy.of(
         correct,
         untouched=100 * float((~perturbed).float().mean()),
         on_perturbed=replace(Accuracy.of(correct[perturbed]), outcome=None),
         lost=100 * float((clean_correct & ~correct).float().mean()),
-        largest_linf=round(max(float(bank.columns["linf"].max()) for bank in banks), 4),
+        largest_linf=round(linf, 4),
     )
 
 
@@ -264,9 +268,9 @@ def worst_case(group: Sequence[Measured], results: RowResults, settings: EvalSet
     strongest = next((each.threat for each in group if not each.threat.own_network), group[0].threat)  # knows most
     survived = [torch.stack(each).all(0) for each in zip(*(each.correct for each in group))]
     perturbed = torch.stack([each.perturbed for each in group]).any(0)
-    defense, banks = row.facts(group[0].threat, settings.bpda), [each.banks[0] for each in group]
+    defense, linf = row.facts(group[0].threat, settings.bpda), max(each.linf for each in group)
     name = f"{WORST_CASE}@{spec.eps:g}" + ("" if spec.norm == "linf" else f"/{spec.norm}")
-    parts = [_robust(correct, perturbed, clean, banks) for correct, clean in zip(survived, results.clean_correct)]
+    parts = [_robust(correct, perturbed, clean, linf) for correct, clean in zip(survived, results.clean_correct)]
     attack = AttackFacts(
         name=WORST_CASE,
         objective="any",

@@ -40,5 +40,6 @@ def weaker_than_static(parts: Sequence[PartAccuracy]) -> bool:
 
 
 def own_attacks(parts: Sequence[PartAccuracy]) -> list[PartAccuracy]:
-    """The attacks through gradients from a start of their own, on all images."""
-    return [part for part in parts[1:] if not part.left and "from static" not in part.name]
+    """The attacks through the defense, from a start of their own, on all images."""
+    own = [part for part in parts[1:] if not part.left and not part.undefended]
+    return [part for part in own if "from static" not in part.name]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from advpt.backbones.precision import tf32
 from advpt.bank.cache import AttackRequest, BankCache
 from advpt.bank.defended_input import AdaptiveTarget, DefendedInput
 from advpt.bank.store import Bank
@@ -56,7 +57,7 @@ class Measured:
     Args:
         banks, correct: for each draw of the defense the bank and, ``[n]`` bool, which of its images are classified
             correctly.
-        perturbed: ``[n]`` bool: which images the attack changed.
+        perturbed: ``[n]`` bool: which images the attack changed. linf: the largest change of a pixel, in 1/255.
         parts: the attacks of which it is the worst.
     """
 
@@ -64,7 +65,13 @@ class Measured:
     banks: list[Bank]
     correct: list[Tensor]
     perturbed: Tensor
+    linf: float
     parts: tuple[PartAccuracy, ...] = ()
+
+
+def largest_change(banks: Sequence[Bank]) -> float:
+    """The largest change of a pixel, in 1/255, of images that banks are of."""
+    return max((float(bank.columns["linf"].max()) for bank in banks if len(bank)), default=0.0)
 
 
 class Measurer:
@@ -81,9 +88,11 @@ class Measurer:
         target, threat = row.attack_target(asked, self.settings.bpda), row.adapt(asked, self.settings.eot)
         banks = self.bank_cache.get_all(self.request(row.images, threat, target), row.inputs)
         correct = self.correct(banks)
-        if threat.protocol == "pseudo":  # where the prediction was wrong, leaving it can make it right
+        if (
+            threat.protocol == "pseudo" and not threat.own_network
+        ):  # where the prediction was wrong, leaving it can make it right
             correct = [each & clean for each, clean in zip(correct, clean_correct)]
-        return Measured(threat, banks, correct, banks[0].columns["perturbed"])
+        return Measured(threat, banks, correct, banks[0].columns["perturbed"], largest_change(banks))
 
     def measure_parts(self, row: EvaluationRow, asked: Threat, parts: Sequence[AttackPart]) -> Measured:
         """Measure several attacks, those that ask for it on the images that are correct under some draw of the defense
@@ -111,11 +120,13 @@ class Measurer:
                     correct=round(mean, 4),
                     accuracy=100 * mean / len(rows),
                     left=part.left,
+                    undefended=part.variant is not None and part.variant.undefended,
                     bank=banks[part.name][0].key,
                     gradient=sizes.get(part.variant.name) if part.variant is not None else None,
                 )
             )
-        return Measured(asked, banks[parts[0].name], right, perturbed, tuple(facts))
+        linf = max(largest_change(each) for each in banks.values())
+        return Measured(asked, banks[parts[0].name], right, perturbed, linf, tuple(facts))
 
     def gradient_share(self, row: EvaluationRow, part: AttackPart) -> float:
         """The size of the gradient that an attack follows at the first clean images, of the margin, over that of the
@@ -124,7 +135,8 @@ class Measurer:
         batch, backbone = next(images.batches(range(len(images)), len(images))), self.bank_cache.loaded()
         plain = self.bank_cache.attacker(self.request(images, part.threat), backbone)
         through = self.bank_cache.attacker(self.request(images, part.threat, part.target), backbone)
-        sizes = [attacker.gradient_size(batch, images.ids, self.settings.seed) for attacker in (through, plain)]
+        with tf32(self.bank_cache.precision.startswith("tf32")):
+            sizes = [attacker.gradient_size(batch, images.ids, self.settings.seed) for attacker in (through, plain)]
         return sizes[0] / sizes[1] if math.isfinite(sizes[0]) and sizes[1] else 0.0
 
     def prefetch_parts(self, rows: Sequence[EvaluationRow], threat: Threat) -> None:
@@ -149,8 +161,9 @@ class Measurer:
         batch, backbone = next(images.batches(range(n), n)), self.bank_cache.loaded()
         target = self.bank_cache.target(AttackRequest(images), row.inputs[0], backbone)
         pixels = batch.pixels.to(backbone.device)
-        started = time.perf_counter()
-        with torch.no_grad():
+        with torch.no_grad(), tf32(self.bank_cache.precision.startswith("tf32")):
+            target.embed(pixels[:1], images.ids[:1])  # what only the first pass has to do
+            started = time.perf_counter()
             target.embed(pixels, images.ids)  # ends on the CPU
         return round(1000 * (time.perf_counter() - started) / n, 3)
 
@@ -170,7 +183,8 @@ class Measurer:
         if threat is None:
             return AttackRequest(images)
         prompt = threat.attacked(self.prompts.learned, self.prompts.zero_shot)
-        return AttackRequest(images, threat.attack, prompt, self.settings.seed, target, threat.protocol == "pseudo")
+        predicted = threat.protocol == "pseudo" and not threat.own_network
+        return AttackRequest(images, threat.attack, prompt, self.settings.seed, target, predicted)
 
     def correct(self, banks: Sequence[Bank]) -> list[Tensor]:
         """For each bank ``[n]`` bool: which images the learned prompt classifies correctly."""

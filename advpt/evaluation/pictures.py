@@ -78,7 +78,8 @@ def take(
         raise RecordError(f"record {record.id[:12]} has no attack; pictures need one")
     backbone = bank_cache.backbone if bank_cache.backbone.image is not None else bank_cache.load()
     seed = record.result.attack.seed
-    request = AttackRequest(images, threat.attack, threat.attacked(prompts.learned, prompts.zero_shot), seed)
+    prompt, pseudo = threat.attacked(prompts.learned, prompts.zero_shot), threat.protocol == "pseudo"
+    request = AttackRequest(images, threat.attack, prompt, seed, predicted_labels=pseudo and not threat.own_network)
     attacker, chunk = bank_cache.attacker(request, backbone), 1 if request.by_image else bank_cache.chunk
 
     @torch.no_grad()

@@ -119,6 +119,7 @@ class PartAccuracy:
         name: what it differentiated and from where it started. attack: its short form.
         n: attacked images: all of them, or those that were correct under the parts before (``left``).
         correct, accuracy: of these images after it, as a count and in percent; means over draws of the defense.
+        undefended: it went through the model without the defense.
         bank: key of the images' bank. gradient: size of the gradient that it followed at the clean images, as a
             share of the undefended model's.
     """
@@ -130,6 +131,7 @@ class PartAccuracy:
     accuracy: float
     left: bool = False
     bank: str | None = None
+    undefended: bool = optional(False)
     gradient: float | None = optional()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from advpt.attacks import parse
@@ -50,7 +52,8 @@ class TestTimeTarget:
     Args:
         chain: defenses of the input before it. bpda: as of :class:`~advpt.bank.defended_input.DefenseAwareForward`.
         start: the attack on the undefended model whose images it starts from.
-        fixed_draws: the attacker draws once and for all, for attacks that need the same logits each time.
+        fixed_draws: the attacker draws so often for each image, once and for all, and takes the mean prediction over
+            these draws: for attacks that need the same logits each time. 0: new draws in every pass.
     """
 
     __test__: ClassVar[bool] = False  # not one of pytest's
@@ -61,20 +64,28 @@ class TestTimeTarget:
     chain: Chain | None = None
     bpda: bool = False
     start: AttackSpec | None = None
-    fixed_draws: bool = False
+    fixed_draws: int = 0
 
-    def encoder(self, encode: Encode, ids: Sequence[str], seed: int, clean: object = None) -> Encode:
-        """Pixels of all or some of these images to logits."""
-        batch_seed = SampleNoise([f"attacker {name}" for name in ids], seed).batch_seed
-        generator = torch.Generator().manual_seed(batch_seed)
+    def encoder(self, encode: Encode, ids: Sequence[str], seed: int, clean: Tensor) -> Encode:
+        """Pixels of all or some of these images to logits; ``clean [b, 3, h, w]``: the images before the attack."""
+        generator = torch.Generator().manual_seed(SampleNoise([f"attacker {name}" for name in ids], seed).batch_seed)
 
         def forward(pixels: Tensor) -> Tensor:
-            source = torch.Generator().manual_seed(batch_seed) if self.fixed_draws else generator
-            if self.chain is not None:
-                pixels = self.chain.attackable(pixels, source, bpda=self.bpda)
-            return self.variant(encode, pixels, Draws.of_attacker(source, len(pixels)))
+            return self._logits(encode, pixels, Draws.of_attacker(generator, len(pixels)))
 
-        return forward
+        def mean(pixels: Tensor) -> Tensor:
+            keys = [ids[row] for row in rows_of(pixels, clean)]
+            draws = [Draws(tuple(f"attacker {i} {key}" for key in keys), seed) for i in range(self.fixed_draws)]
+            if len(draws) == 1:
+                return self._logits(encode, pixels, draws[0])
+            return torch.stack([self._logits(encode, pixels, each).log_softmax(-1) for each in draws]).logsumexp(0)
+
+        return mean if self.fixed_draws else forward
+
+    def _logits(self, encode: Encode, pixels: Tensor, draws: Draws) -> Tensor:
+        if self.chain is not None:
+            pixels = self.chain.attackable(pixels, draws.noise("defense"), bpda=self.bpda)
+        return self.variant(encode, pixels, draws)
 
     def parameters(self) -> JsonObject:
         """The part of a bank's key."""
@@ -172,6 +183,8 @@ class TestTimeRow(EvaluationRow):
     def parts(self, threat: Threat, settings: EvalSettings) -> tuple[AttackPart, ...]:
         if not threat.is_adaptive:
             return ()
+        if len(self.defense.model.classnames) < 2:  # nothing can be taken for anything else
+            return (AttackPart(STATIC, threat, None),)
         return (
             AttackPart(STATIC, threat, None),
             *self._through_gradients(threat, settings),
@@ -183,32 +196,38 @@ class TestTimeRow(EvaluationRow):
         for variant in self.variants:
             first, shared = True, canonical_json(variant.parameters) in self.shared
             if spec.name != "pgd":
-                target = self._target(variant, settings, fixed_draws=True)
-                yield AttackPart(variant.name, threat, target, left=not shared, variant=variant)
+                target = self._target(variant, settings, fixed_draws=self._means(variant, settings))
+                part = dataclasses.replace(threat, attack=spec.perturbing_all())
+                yield AttackPart(variant.name, part, target, left=not shared, variant=variant)
                 continue
-            for objective in dict.fromkeys((spec.objective, *OBJECTIVES)):
-                attack = spec if objective == spec.objective else spec.with_objective(objective)
-                if self._draws or variant.mean_over > 1:
-                    attack = attack.with_eot(max(1, settings.eot // variant.mean_over))
-                for start in (None, spec):
-                    name = f"{variant.name}, {objective}{' from static' if start is not None else ''}"
-                    target = self._target(variant, settings, start=start)
-                    part = dataclasses.replace(threat, attack=attack)
-                    yield AttackPart(name, part, target, left=not first and not shared, variant=variant)
-                    first = False
+            for objective, start in itertools.product(dict.fromkeys((spec.objective, *OBJECTIVES)), (None, spec)):
+                if variant.undefended and self.chain is None and objective == spec.objective and start is None:
+                    continue  # these are the static images
+                attack = spec.on(objective).with_eot(self._means(variant, settings))
+                name = f"{variant.name}, {objective}{' from static' if start is not None else ''}"
+                part, target = dataclasses.replace(threat, attack=attack), self._target(variant, settings, start=start)
+                yield AttackPart(name, part, target, left=not first and not shared, variant=variant)
+                first = False
+
+    def _means(self, variant: Variant, settings: EvalSettings) -> int:
+        """The number of passes that an attacker's gradient is a mean over."""
+        chain = self.chain is not None and self.chain.draws_noise
+        return max(1, settings.eot // variant.mean_over) if variant.draws or chain else 1
 
     def _last(self, threat: Threat, settings: EvalSettings) -> Iterator[AttackPart]:
         """The attacks of another kind, on the images that all others left."""
         spec, norm = threat.attack, f"/{threat.attack.norm}" if threat.attack.norm != "linf" else ""
         if spec.name != "pgd":
             return
-        apgd = dataclasses.replace(threat, attack=parse(f"apgd-ce{spec.steps}@{spec.eps:g}{norm}"))
-        target = self._target(self.variants[0], settings, fixed_draws=True)
-        yield AttackPart(f"{self.variants[0].name}, APGD", apgd, target, left=True)
+        first = self.variants[0]
+        apgd = dataclasses.replace(threat, attack=parse(f"apgd-ce{spec.steps}@{spec.eps!r}{norm}/every"))
+        target = self._target(first, settings, fixed_draws=self._means(first, settings))
+        yield AttackPart(f"{first.name}, APGD", apgd, target, left=True)
         if settings.queries and self.cost().forward <= CHEAP:
-            square = dataclasses.replace(threat, attack=parse(f"square{settings.queries}@{spec.eps:g}{norm}"))
-            itself = Variant("itself", self._itself, self._itself_parameters())
-            yield AttackPart("Square", square, self._target(itself, settings, fixed_draws=True), left=True)
+            square = dataclasses.replace(threat, attack=parse(f"square{settings.queries}@{spec.eps!r}{norm}"))
+            itself = Variant("itself", self._itself, self._itself_parameters(), draws=self.defense.draws_noise)
+            target = self._target(itself, settings, fixed_draws=self._means(itself, settings))
+            yield AttackPart("Square", square, target, left=True)
 
     def _itself(self, encode: Encode, pixels: Tensor, draws: Draws) -> Tensor:
         with torch.no_grad():
@@ -218,7 +237,7 @@ class TestTimeRow(EvaluationRow):
         return {"itself": {name: value for name, value in self.defense.parameters().items() if name != "seed"}}
 
     def _target(
-        self, variant: Variant, settings: EvalSettings, start: AttackSpec | None = None, fixed_draws: bool = False
+        self, variant: Variant, settings: EvalSettings, start: AttackSpec | None = None, fixed_draws: int = 0
     ) -> AdaptiveTarget:
         return TestTimeTarget(variant, self.chain, settings.bpda, start, fixed_draws)
 
@@ -242,18 +261,27 @@ def plan(
         return list(planned)
     if model is None:
         raise ConfigError("EVAL.TEST_TIME names defenses at test time, and this evaluation has no model to defend")
-    few, maker = images.first(settings.adaptive_subset), _RowMaker(settings, device, model)
+    maker, all_rows, part = _RowMaker(settings, device, model), list(planned), images.first(settings.costly_subset)
+    for spec in specs:
+        costly = spec.input is not None and spec.input.costly and not settings.subset
+        some = part if costly else images
+        if len(some) < len(images) and not any(row.part for row in all_rows):
+            all_rows.append(EvaluationRow(images=some, part=True))
+        all_rows.append(dataclasses.replace(maker.defended(spec, some), part=len(some) < len(images)))
     others = tuple(name for name in PROTOCOLS if name not in KNOWING)
-    mine = [row for row in planned if isinstance(row, Tuned)]
-    plain = [row for row in planned if not isinstance(row, Tuned) and len(row.images) == len(images)]
-    first = [
-        dataclasses.replace(row, protocols=others) for row in [*plain, *(maker.defended(s, images) for s in specs)]
-    ]
-    made = [*(maker.plain(row, few) for row in plain), *(maker.defended(spec, few) for spec in specs)]
-    counts = Counter(canonical_json(variant.parameters) for row in made for variant in row.variants)
+    knowing: dict[tuple[str, int], TestTimeRow] = {}
+    for row in all_rows:
+        few = row.images.first(settings.adaptive_subset)
+        again = maker.again(row, few)
+        if again is not None:
+            made = dataclasses.replace(again, protocols=KNOWING, part=row.part or len(few) < len(images))
+            knowing.setdefault((made.text, len(few)), made)
+    counts = Counter(canonical_json(variant.parameters) for row in knowing.values() for variant in row.variants)
     shared = frozenset(parameters for parameters, count in counts.items() if count > 1)
-    part = len(few) < len(images)
-    return [*mine, *first, *(dataclasses.replace(row, protocols=KNOWING, shared=shared, part=part) for row in made)]
+    return [
+        *(dataclasses.replace(row, protocols=others) for row in all_rows),
+        *(dataclasses.replace(row, shared=shared) for row in knowing.values()),
+    ]
 
 
 @dataclass(frozen=True)
@@ -262,8 +290,13 @@ class _RowMaker:
     device: torch.device
     model: DefendedModel
 
-    def plain(self, row: EvaluationRow, images: ImageSet) -> TestTimeRow:
-        """A row without a defense at test time, under the attackers of those that have one."""
+    def again(self, row: EvaluationRow, images: ImageSet) -> TestTimeRow | None:
+        """A row on these images, under the attackers of defenses at test time; None for a variant of another row."""
+        if isinstance(row, TestTimeRow):
+            return dataclasses.replace(row, images=images)
+        if isinstance(row, Tuned):
+            name, defense = row.tuner.name, row.defense
+            return None if row.beside else self._row(name, name, None, lambda seed: defense, images, draws=1)
         chain = row.chain if isinstance(row, Defended) else None
         text, full = (str(row.spec), row.spec.expanded) if isinstance(row, Defended) else ("", "")
         return self._row(text, full, chain, lambda seed: Plain(self.model, seed), images)
@@ -276,9 +309,16 @@ class _RowMaker:
         return self._row(str(spec), spec.expanded, chain, lambda seed: spec.build(model, seed), images)
 
     def _row(
-        self, text: str, full: str, chain: Chain | None, build: Callable[[int], TestTimeDefense], images: ImageSet
+        self,
+        text: str,
+        full: str,
+        chain: Chain | None,
+        build: Callable[[int], TestTimeDefense],
+        images: ImageSet,
+        draws: int = 0,
     ) -> TestTimeRow:
-        seeds = [self.settings.seed + i for i in range(self.settings.defense_seeds)]
+        """``draws``: of a random defense, 0 for ``EVAL.DEFENSE_SEEDS``."""
+        seeds = [self.settings.seed + i for i in range(draws or self.settings.defense_seeds)]
         one, random = build(seeds[0]), chain is not None and chain.draws_noise
         defenses = (one, *map(build, seeds[1:])) if random or one.draws_noise else (one,)
         inputs = tuple(DefendedInput(chain, each.seed if random else None, each) for each in defenses)
@@ -286,6 +326,14 @@ class _RowMaker:
         return TestTimeRow(
             images=images, names=names, inputs=inputs, text=text, expanded=full, defenses=defenses, chain=chain
         )
+
+
+def rows_of(pixels: Tensor, clean: Tensor) -> list[int]:
+    """For each of ``pixels [n, 3, h, w]``, some of a batch under attack, the row of its clean image in ``clean
+    [b, 3, h, w]``: the nearest one, in 64 mean colours."""
+    few = [F.adaptive_avg_pool2d(each.detach().float(), 8).flatten(1) for each in (pixels, clean)]
+    rows: list[int] = torch.cdist(*few, compute_mode="donot_use_mm_for_euclid_dist").argmin(1).tolist()
+    return rows
 
 
 def check(settings: EvalSettings) -> None:

@@ -81,14 +81,18 @@ class Tuned(EvaluationRow):
         beside: the row is a variant of another one, which alone is measured under attackers who know the tuning.
     """
 
-    tuner: Tuner
+    defense: TAPT
     beside: bool = False
+
+    @property
+    def tuner(self) -> Tuner:
+        return self.defense.tuner
 
     def applies_to(self, threat: Threat) -> bool:
         return super().applies_to(threat) and not (self.beside and _knows_tuning(threat))
 
     def cost(self) -> Cost:
-        return TAPT(self.tuner).cost()
+        return self.defense.cost()
 
     def attack_target(self, threat: Threat, bpda: bool) -> AdaptiveTarget | None:
         return TunedTarget(self.tuner, threat.protocol) if _knows_tuning(threat) else None
@@ -108,9 +112,10 @@ def rows(tuners: Sequence[Tuner], images: ImageSet, settings: str) -> list[Tuned
     """A row for each tuner on these images. ``settings``: the node that has the tuning's."""
     made = []
     for i, tuner in enumerate(tuners):
-        names, inputs = (tuner.name,), (DefendedInput(reader=TAPT(tuner)),)
+        defense = TAPT(tuner)
+        names, inputs = (tuner.name,), (DefendedInput(reader=defense),)
         made.append(
-            Tuned(images=images, names=names, inputs=inputs, tuning_settings=settings, tuner=tuner, beside=i > 0)
+            Tuned(images=images, names=names, inputs=inputs, tuning_settings=settings, defense=defense, beside=i > 0)
         )
     return made
 
