@@ -3,7 +3,8 @@
 ``static`` attacks the undefended model, as papers do. ``adaptive`` is the worst, image by image, of several attacks:
 the static images; the same attack through every gradient that the defense names, on cross-entropy and on the margin,
 from a random start and from the static images; APGD through the first of these gradients; and Square, which needs none,
-where a query is cheap. Attacks that are a defense's own and not its first look only at images that are still correct.
+where a query is cheap. All images get the first attack through the first gradient and through every cheap one, and the
+attacks that several defenses share; the others get the images that are still correct then.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from advpt.settings import PROTOCOLS, EvalSettings
 from advpt.test_time.base import Cost, DefendedModel, Draws, TestTimeDefense, Variant
 from advpt.test_time.spec import TestTimeSpec, parse_all
 
-CHEAP = 5  # image passes to classify an image, up to which Square's queries are asked of a defense
+CHEAP = 5  # image passes, up to which a defense gets Square's queries, and a gradient a number on all images
 OBJECTIVES = ("ce", "margin")
 STATIC = "static"
 STOCHASTIC = "aa-rand"
@@ -185,20 +186,17 @@ class TestTimeRow(EvaluationRow):
             return ()
         if len(self.defense.model.classnames) < 2:  # nothing can be taken for anything else
             return (AttackPart(STATIC, threat, None),)
-        return (
-            AttackPart(STATIC, threat, None),
-            *self._through_gradients(threat, settings),
-            *self._last(threat, settings),
-        )
+        parts = sorted(self._through_gradients(threat, settings), key=lambda part: part.left)  # all images come first
+        return (AttackPart(STATIC, threat, None), *parts, *self._last(threat, settings))
 
     def _through_gradients(self, threat: Threat, settings: EvalSettings) -> Iterator[AttackPart]:
         spec = threat.attack
-        for variant in self.variants:
-            first, shared = True, canonical_json(variant.parameters) in self.shared
+        for i, variant in enumerate(self.variants):
+            first, shared = i == 0 or variant.cost.forward <= CHEAP, canonical_json(variant.parameters) in self.shared
             if spec.name != "pgd":
                 target = self._target(variant, settings, fixed_draws=self._means(variant, settings))
                 part = dataclasses.replace(threat, attack=spec.perturbing_all())
-                yield AttackPart(variant.name, part, target, left=not shared, variant=variant)
+                yield AttackPart(variant.name, part, target, left=not first and not shared, variant=variant)
                 continue
             for objective, start in itertools.product(dict.fromkeys((spec.objective, *OBJECTIVES)), (None, spec)):
                 if variant.undefended and self.chain is None and objective == spec.objective and start is None:
@@ -331,8 +329,8 @@ class _RowMaker:
 def rows_of(pixels: Tensor, clean: Tensor) -> list[int]:
     """For each of ``pixels [n, 3, h, w]``, some of a batch under attack, the row of its clean image in ``clean
     [b, 3, h, w]``: the nearest one, in 64 mean colours."""
-    few = [F.adaptive_avg_pool2d(each.detach().float(), 8).flatten(1) for each in (pixels, clean)]
-    rows: list[int] = torch.cdist(*few, compute_mode="donot_use_mm_for_euclid_dist").argmin(1).tolist()
+    some, all_of_them = (F.adaptive_avg_pool2d(each.detach().float(), 8).flatten(1) for each in (pixels, clean))
+    rows: list[int] = torch.cdist(some, all_of_them, compute_mode="donot_use_mm_for_euclid_dist").argmin(1).tolist()
     return rows
 
 
