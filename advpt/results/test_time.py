@@ -214,7 +214,7 @@ def _vanished(plain: Row, others: Sequence[Row]) -> str:
         return ""
     undefended = plain.value("adaptive")
     behind = f"; the undefended model has {undefended.mean_text} %" if undefended.runs is not None else ""
-    return f"A gradient is nothing, so an attack along it stands still: {', '.join(shown)}{behind}."
+    return f"A gradient is nothing, so an attack along it has no direction: {', '.join(shown)}{behind}."
 
 
 def _leaks(others: Sequence[Row]) -> str:

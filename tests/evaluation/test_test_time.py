@@ -17,10 +17,13 @@ from advpt.bank import cache
 from advpt.bank.build import build_banks
 from advpt.bank.cache import AttackRequest, BankCache
 from advpt.data.images import ImageSet
+from advpt.defenses.rescale import RandomRescale
 from advpt.errors import ConfigError
 from advpt.evaluation import test_time
 from advpt.evaluation.evaluator import evaluate, summary
-from advpt.evaluation.measure import Prompts
+from advpt.evaluation.flags import own_attacks
+from advpt.evaluation.measure import Measurer, Prompts
+from advpt.evaluation.protocols import threats
 from advpt.evaluation.record import Record, RunFacts
 from advpt.evaluation.test_time import TestTimeTarget
 from advpt.prompts.classifier import Classifier
@@ -253,3 +256,67 @@ def test_autoattack_goes_through_every_gradient_with_fixed_draws(
         "apgd-ce2@8/every",
     } or record.result.robust.correct == 0
     assert record.result.attack.spec == "apgd-ce2@8"
+
+
+def test_surrogates_have_no_pseudo_labels(bank_cache: BankCache, prompts: Prompts, pictures: ImageSet) -> None:
+    measurer = Measurer(prompts, bank_cache, SETTINGS)
+    (own,) = threats(("rap2@8",), ("pseudo",))
+    assert own.protocol == "pseudo" and not measurer.request(pictures, own).predicted_labels
+    (other,) = threats(("pgd2-ce@8",), ("pseudo",))
+    assert measurer.request(pictures, other).predicted_labels
+
+
+def test_costly_defenses_keep_their_part_of_the_images(
+    bank_cache: BankCache, pictures: ImageSet, prompts: Prompts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RandomRescale, "costly", True)
+    costly = {"defenses": ("rescale",), "defense_seeds": 1, "costly_subset": 4, "test_time": ("blur", "rescale+blur")}
+    for subset in (2, 0):
+        records = run(prompts, pictures, bank_cache, adaptive_subset=subset, queries=0, **costly)
+        names = [record.name for record in records]
+        assert len(names) == len(set(names))
+        sizes = {(r.result.protocol, r.result.defense_name): set() for r in records}
+        for record in records:
+            sizes[record.result.protocol, record.result.defense_name].add(record.result.images.n)
+        assert sizes["static", ""] == {10, 4} and sizes["static", "blur:sound"] == {10}
+        assert sizes["static", "rescale:iclr"] == sizes["static", "rescale:iclr+blur:sound"] == {4}
+        assert sizes["adaptive", "rescale:iclr"] == {subset or 4} and sizes["adaptive", "blur:sound"] == {subset or 10}
+        assert sizes["adaptive", ""] == ({2} if subset else {10, 4})
+
+
+def test_nothing_comes_twice_where_no_attack_is_asked(
+    bank_cache: BankCache, pictures: ImageSet, prompts: Prompts
+) -> None:
+    records = run(prompts, pictures, bank_cache, attacks=(), adaptive_subset=0)
+    assert sorted(r.name for r in records) == ["train_clean", "train_clean_blur-sound"]
+
+
+def test_records_say_which_draw_gave_which_number(bank_cache: BankCache, pictures: ImageSet, prompts: Prompts) -> None:
+    records = run(prompts, pictures, bank_cache, test_time=("mean/views=2",), protocols=("static",), defense_seeds=2)
+    robust = records[-1].result.robust
+    assert robust is not None and [draw.seed for draw in robust.defense_seeds] == [0, 1]
+    assert robust.deviation is not None
+
+
+def test_an_undefended_gradient_is_no_attack_through_the_defense(
+    bank_cache: BankCache, pictures: ImageSet, prompts: Prompts
+) -> None:
+    record = run(prompts, pictures, bank_cache, test_time=("anti-adversaries/alpha=2",), protocols=("adaptive",))[-1]
+    robust = record.result.robust
+    assert robust is not None
+    names = {part.name for part in own_attacks(robust.parts)}
+    assert names == {"frozen delta, ce"} and "plain, ce" not in {part.name for part in robust.parts}
+    undefended = [part for part in robust.parts if part.undefended]
+    assert all(part.name.startswith("plain") for part in undefended)
+
+
+def test_one_class_cannot_be_attacked(bank_cache: BankCache, pictures: ImageSet, prompts: Prompts) -> None:
+    samples = tuple(dataclasses.replace(sample, label=0) for sample in pictures.samples)
+    one = dataclasses.replace(pictures, samples=samples, classnames=("a",))
+    learned = Classifier(prompts.learned.features[:1], 20.0)
+    assert prompts.model is not None
+    model = dataclasses.replace(prompts.model, classifier=learned, classnames=("a",))
+    single = Prompts(learned, learned, ("{}",), model)
+    record = run(single, one, bank_cache, protocols=("adaptive",))[-1]
+    assert record.result.robust is not None and record.result.robust.accuracy == 100
+    assert [part.name for part in record.result.robust.parts] == ["static"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,14 +15,19 @@ from advpt.backbones.clip import Backbone
 from advpt.bank.build import Attacker
 from advpt.bank.cache import AttackRequest, BankCache
 from advpt.bank.defended_input import UNDEFENDED
+from advpt.data.images import Preprocessing
 from advpt.errors import AttackError, ConfigError
 from advpt.evaluation import tuned
-from advpt.evaluation.measure import predict
+from advpt.evaluation.evaluator import evaluate
+from advpt.evaluation.measure import Prompts, predict
 from advpt.evaluation.protocols import KNOWS, Threat, threats
+from advpt.evaluation.record import RunFacts
 from advpt.prompts.classifier import Classifier, from_templates
 from advpt.prompts.learner import PromptLearner
 from advpt.settings import ContextSettings, EvalSettings
+from advpt.test_time.base import DefendedModel
 from advpt.tuning.test_time import PromptedCLIP, Tuner, TuningConfig
+from tests.helpers.banks import make_images
 
 NAMES, IDS = ["cat", "owl", "sea"], ["a", "b"]
 TOKENS = 1 + 16 + 2
@@ -138,3 +144,25 @@ def test_rows_and_their_threats(tiny_clip: Backbone, images) -> None:
     attacked = {p: t.attacked(learned, zero_shot) is learned for p, t in found.items()}
     assert attacked == {"transfer": False, "static": True, "tuned": True, "adaptive": True}
     assert Threat("static", found["static"].attack).knows == KNOWS["static"]
+
+
+def test_beside_other_defenses_it_has_their_attackers_on_the_same_images(tiny_clip: Backbone, tmp_path: Path) -> None:
+    pictures = dataclasses.replace(
+        make_images(tmp_path / "images", 4), preprocessing=Preprocessing((32, 32), "bicubic")
+    )
+    learned = from_templates(tiny_clip.text, NAMES, ["a photo of a {}."], tiny_clip.logit_scale)
+    model = DefendedModel(learned, tiny_clip.text, tuple(NAMES), tiny_clip.card)
+    cache = BankCache(tmp_path / "banks", tiny_clip, lambda: tiny_clip, chunk=4)
+    settings = EvalSettings(
+        ("pgd1-ce@8",), ("static", "adaptive"), test_time=("tte/crops=0",), adaptive_subset=3, queries=0, eot=1
+    )
+    facts = RunFacts(dataset="tiny", trainer="TAPTVLI", seed=1, config={})
+    rows = tuned.rows([make(tiny_clip)], pictures, "TRAINER.TAPT")
+    records = evaluate(Prompts(learned, learned, ("{}",), model), pictures, cache, settings, facts, rows)
+    by_name = {(r.result.protocol, r.result.defense_name): r.result for r in records}
+    assert set(by_name) == {(p, d) for p in ("static", "adaptive") for d in ("", "tapt", "tte:sound/crops=0")}
+    adaptive = by_name["adaptive", "tapt"]
+    assert adaptive.images.n == by_name["adaptive", ""].images.n == 3 and adaptive.robust is not None
+    names = [part.name for part in adaptive.robust.parts]
+    assert names[0] == "static" and (adaptive.robust.correct == 0 or "unrolled, ce" in names)
+    assert by_name["static", "tapt"].images.n == 4
