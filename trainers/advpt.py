@@ -44,10 +44,9 @@ from advpt.data.lists import DataLists
 from advpt.data.manifest import manifest
 from advpt.detectors import LossWatch, bank_rows, same_prompts
 from advpt.errors import ConfigError, PromptError
-from advpt.evaluation import defended, measure, session, test_time
+from advpt.evaluation import evaluator, measure, session
 from advpt.evaluation.defended import EvaluationRow
 from advpt.evaluation.measure import Prompts
-from advpt.evaluation.protocols import threats
 from advpt.evaluation.record import CurvePoint, RunFacts, TrainingFacts, trained_field
 from advpt.evaluation.session import Session
 from advpt.files import digest, write_json
@@ -140,7 +139,6 @@ class CLIPTrainer(TrainerX):
     zero_shot: Classifier  # the hand-written prompt
     seed: int
     progress: Progress  # of training by steps
-    prompt_learner: PromptLearner | None = None  # the tuned prompts, where there are any
     loaded: dict[str, Any] | None = None  # where an evaluated model came from
     loading_warnings: tuple[str, ...] = ()
     unread_settings: tuple[str, ...] = ()  # a sentence for each setting that nothing reads
@@ -177,9 +175,7 @@ class CLIPTrainer(TrainerX):
         for settings in (ZeroShotSettings, BackboneSettings, SurrogateSettings):
             settings.from_cfg(cfg)
         self.bank_attack = parse_training(self.bank_settings.attack, "BANK.ATTACK", self.bank_settings.profile)
-        threats(self.eval_settings.attacks, self.eval_settings.protocols)
-        defended.check(self.eval_settings)
-        test_time.check(self.eval_settings)
+        evaluator.check(self.eval_settings)
 
     def build_model(self) -> None:
         cfg, backbone = self.cfg, BackboneSettings.from_cfg(self.cfg)
@@ -234,8 +230,8 @@ class CLIPTrainer(TrainerX):
 
     def prompts(self) -> Prompts:
         """What classifies, and the prompt that transfer attacks go through."""
-        learned = self.classifier()
-        model = DefendedModel(learned, self.encoder, tuple(self.classnames), self.backbone.card, self.prompt_learner)
+        learned, learner = self.classifier(), getattr(self, "prompt_learner", None)
+        model = DefendedModel(learned, self.encoder, tuple(self.classnames), self.backbone.card, learner)
         return Prompts(learned, self.zero_shot, self.templates, model)
 
     def session(self) -> Session:

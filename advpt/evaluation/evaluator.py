@@ -15,8 +15,8 @@ from advpt.bank.cache import AttackRequest, BankCache
 from advpt.bank.defended_input import UNDEFENDED
 from advpt.bank.store import Bank
 from advpt.data.images import ImageSet
+from advpt.evaluation import defended, test_time
 from advpt.evaluation import record as records
-from advpt.evaluation import test_time
 from advpt.evaluation.defended import EvaluationRow, inexact_gradient, mean_over_draws, plan
 from advpt.evaluation.flags import flags
 from advpt.evaluation.measure import Measured, Measurer, Prompts, predict
@@ -66,6 +66,17 @@ def evaluate(
     device = bank_cache.backbone.device
     planned = test_time.plan([*rows, *plan(settings, images, device)], settings, images, device, prompts.model)
     return Evaluator(prompts, bank_cache, settings, facts).run(planned, asked)
+
+
+def check(settings: EvalSettings) -> None:
+    """Refuse what no evaluation can do, and require the files and packages of defenses, before anything is loaded.
+
+    Raises:
+        ConfigError, WeightsError, DefenseError: what is wrong or missing.
+    """
+    threats(settings.attacks, settings.protocols)
+    defended.check(settings)
+    test_time.check(settings)
 
 
 @dataclass(frozen=True)
