@@ -2,9 +2,11 @@
 
 ``static`` attacks the undefended model, as papers do. ``adaptive`` is the worst, image by image, of several attacks:
 the static images; the same attack through every gradient that the defense names, on cross-entropy and on the margin,
-from a random start and from the static images; APGD through the first of these gradients; and Square, which needs none,
-where a query is cheap. All images get the first attack through the first gradient and through every cheap one, and the
-attacks that several defenses share; the others get the images that are still correct then.
+from a random start and from the static images; APGD through one of these gradients; and Square, which needs none, where
+a query is cheap. All images get the first attack through every cheap gradient, and the attacks that several defenses
+share (where a defense has neither, the first of its own); the others get the images that are still correct then. A dear
+gradient that no other defense has is followed twice: on cross-entropy from a random start, and on the margin from the
+static images.
 """
 
 from __future__ import annotations
@@ -191,21 +193,29 @@ class TestTimeRow(EvaluationRow):
 
     def _through_gradients(self, threat: Threat, settings: EvalSettings) -> Iterator[AttackPart]:
         spec = threat.attack
+        common = any(self._shares(variant) and not variant.undefended for variant in self.variants)
         for i, variant in enumerate(self.variants):
-            first, shared = i == 0 or variant.cost.forward <= CHEAP, canonical_json(variant.parameters) in self.shared
+            cheap, shared = variant.cost.forward <= CHEAP, self._shares(variant)
+            whole = cheap or (i == 0 and not common)
             if spec.name != "pgd":
                 target = self._target(variant, settings, fixed_draws=self._means(variant, settings))
                 part = dataclasses.replace(threat, attack=spec.perturbing_all())
-                yield AttackPart(variant.name, part, target, left=not first and not shared, variant=variant)
+                yield AttackPart(variant.name, part, target, left=not whole and not shared, variant=variant)
                 continue
-            for objective, start in itertools.product(dict.fromkeys((spec.objective, *OBJECTIVES)), (None, spec)):
+            objectives = tuple(dict.fromkeys((spec.objective, *OBJECTIVES)))
+            pairs = itertools.product(objectives, (None, spec))
+            for objective, start in pairs if cheap or shared else ((objectives[0], None), (objectives[1], spec)):
                 if variant.undefended and self.chain is None and objective == spec.objective and start is None:
                     continue  # these are the static images
                 attack = spec.on(objective).with_eot(self._means(variant, settings))
                 name = f"{variant.name}, {objective}{' from static' if start is not None else ''}"
                 part, target = dataclasses.replace(threat, attack=attack), self._target(variant, settings, start=start)
-                yield AttackPart(name, part, target, left=not first and not shared, variant=variant)
-                first = False
+                yield AttackPart(name, part, target, left=not whole and not shared, variant=variant)
+                whole = False
+
+    def _shares(self, variant: Variant) -> bool:
+        """Whether another row has this gradient as well."""
+        return canonical_json(variant.parameters) in self.shared
 
     def _means(self, variant: Variant, settings: EvalSettings) -> int:
         """The number of passes that an attacker's gradient is a mean over."""
@@ -217,10 +227,10 @@ class TestTimeRow(EvaluationRow):
         spec, norm = threat.attack, f"/{threat.attack.norm}" if threat.attack.norm != "linf" else ""
         if spec.name != "pgd":
             return
-        first = self.variants[0]
+        first = next((each for each in self.variants if self._shares(each) and not each.undefended), self.variants[0])
         apgd = dataclasses.replace(threat, attack=parse(f"apgd-ce{spec.steps}@{spec.eps!r}{norm}/every"))
         target = self._target(first, settings, fixed_draws=self._means(first, settings))
-        yield AttackPart(f"{first.name}, APGD", apgd, target, left=True)
+        yield AttackPart(f"{first.name}, APGD", apgd, target, left=not self._shares(first))
         if settings.queries and self.cost().forward <= CHEAP:
             square = dataclasses.replace(threat, attack=parse(f"square{settings.queries}@{spec.eps!r}{norm}"))
             itself = Variant("itself", self._itself, self._itself_parameters(), draws=self.defense.draws_noise)

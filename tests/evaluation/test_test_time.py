@@ -150,7 +150,7 @@ def test_attacks_of_a_gradient_that_rows_share_are_made_once(
     monkeypatch.setattr(cache, "build_banks", build)
     two = {"protocols": ("adaptive",), "queries": 0, "test_time": ("blur", "blur/share=0.5")}
     records = run(prompts, pictures, bank_cache, **two)
-    assert [work for work in works if work[0] == "plain"] == [("plain", 2)] * 4, "on all images, for both rows"
+    assert [work for work in works if work[0] == "plain"] == [("plain", 2)] * 5, "on all images, for both rows"
     assert works[1] == ("", 3), "the static images are made once, for no defense as well"
     works.clear()
     again = run(prompts, pictures, bank_cache, **two)
