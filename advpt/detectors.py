@@ -51,15 +51,15 @@ def stuck(losses: Sequence[float]) -> str:
     )
 
 
-def bank_rows(embeddings: Tensor, ids: Sequence[str]) -> list[str]:
+def bank_rows(embeddings: Tensor, ids: Sequence[str], votes: bool = False) -> list[str]:
     """Warnings about rows of a bank (``embeddings [n, L]`` float32, with the images' ids) that have norm 0, are not
-    finite, or equal another row."""
+    finite, or equal another row; ``votes``: they are counts, which may well be equal."""
     warnings = []
     norms = embeddings.norm(dim=1)
     for what, bad in (("are not finite", ~torch.isfinite(norms)), ("have norm 0", norms == 0)):
         if rows := bad.nonzero().flatten().tolist():
             warnings.append(f"{len(rows)} of {len(ids)} embeddings {what}, the first of {ids[rows[0]]}")
-    if twice := repeats(embeddings):
+    if not votes and (twice := repeats(embeddings)):
         one, other = twice[0]
         warnings.append(
             f"{len(twice)} of {len(ids)} embeddings equal another one bit by bit, {ids[other]} that of {ids[one]}: "

@@ -39,6 +39,7 @@ from advpt.test_time.base import DefendedModel, Draws, TestTimeDefense, Variant
 
 DEFENSES = {"mean": "mean of views", "rtpt": "mean of views", "ttc": "frozen delta"}
 NAME = "test_time_strength"
+TEMPLATE = "a photo of a {}."
 
 
 def digits(folder: Path, n: int) -> ImageSet:
@@ -55,8 +56,8 @@ def digits(folder: Path, n: int) -> ImageSet:
 
 
 def defended_model(clip: Backbone, names: Sequence[str]) -> DefendedModel:
-    """DemoCLIP with the digits' hand-written prompt."""
-    classifier = from_templates(clip.text, names, [demo_sets.DIGITS.facts.template], clip.logit_scale)
+    """DemoCLIP with the prompt that R-TPT starts from, so that it shares attacks with the mean over views."""
+    classifier = from_templates(clip.text, names, [TEMPLATE], clip.logit_scale)
     return DefendedModel(classifier, clip.text, tuple(names), clip.card)
 
 

@@ -41,6 +41,7 @@ def test_rows_that_say_nothing_or_the_same():
     said = bank_rows(rows, ids)
     assert [x for x in said if "1 of 6 embeddings have norm 0, the first of i2" in x]
     assert [x for x in said if "i4 that of i1" in x] and [x for x in said if "not finite, the first of i5" in x]
+    assert len(bank_rows(rows, ids, votes=True)) == 2, "counts of votes may be equal"
     assert len(said) == 3 and bank_rows(torch.zeros(0, 4), []) == []
 
 

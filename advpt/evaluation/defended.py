@@ -97,6 +97,11 @@ class EvaluationRow:
         """Whether an image's answer depends on those beside it."""
         return False
 
+    @property
+    def counts_votes(self) -> bool:
+        """Whether logits are counts, which two images may well have in common."""
+        return False
+
     def attack_target(self, threat: Threat, bpda: bool) -> AdaptiveTarget | None:
         """What the attacker differentiates besides the encoder."""
         return None

@@ -128,14 +128,14 @@ class Evaluator:
 
     def add(self, results: RowResults, result: Result, banks: Sequence[Bank] = (), path: str | None = None) -> None:
         """Make the record of a result of a row, with every warning about it and about the rows of its ``banks``."""
-        warnings = list(result.warnings)
+        warnings, row = list(result.warnings), results.row
         for bank in banks:
             if bank.key not in self._bank_warnings:
-                self._bank_warnings[bank.key] = detectors.bank_rows(bank.embeddings, bank.ids)
+                self._bank_warnings[bank.key] = detectors.bank_rows(bank.embeddings, bank.ids, row.counts_votes)
             warnings += [f"bank {bank.key[:12]}: {line}" for line in self._bank_warnings[bank.key]]
         if result.robust is not None and result.attack is not None:
             warnings += contradictions(result.clean, result.robust, f"{result.protocol} {result.attack.spec}")
-        raised = flags(result.clean, result.robust, results.row.depends_on_batch)
+        raised = flags(result.clean, result.robust, row.depends_on_batch)
         result = replace(result, warnings=tuple(dict.fromkeys(warnings)), flags=raised)
         keys = canonical_json(result.to_json())
         larger = {key: source for key, source in self.bank_cache.state.read_from.items() if key in keys}

@@ -157,6 +157,10 @@ class TestTimeRow(EvaluationRow):
     def depends_on_batch(self) -> bool:
         return not self.defense.by_image
 
+    @property
+    def counts_votes(self) -> bool:
+        return self.defense.counts_votes
+
     def knowledge(self, threat: Threat) -> str:
         if threat.own_network or not self.text:
             return threat.knows

@@ -148,6 +148,7 @@ class TestTimeDefense(ABC):
     profiles: ClassVar[Mapping[str, Any]]  # settings by name; the first is the default, ``sound``
     uses_gradients: ClassVar[bool] = False  # a call differentiates the image encoder
     tunes_text: ClassVar[bool] = False  # it tunes the words that CLIP reads
+    counts_votes: ClassVar[bool] = False  # its logits are counts, which two images may well have in common
 
     def __init__(self, model: DefendedModel, settings: Any, seed: int = 0) -> None:
         self.model, self.settings, self.seed = model, settings, seed

@@ -58,6 +58,7 @@ class Zero(MultiView):
 
     name = "zero"
     summary = "votes of the views of lowest entropy (ZERO)"
+    counts_votes = True
     profiles: ClassVar = {"sound": ZeroSettings()}
     settings: ZeroSettings
 

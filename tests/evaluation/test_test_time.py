@@ -320,3 +320,8 @@ def test_one_class_cannot_be_attacked(bank_cache: BankCache, pictures: ImageSet,
     record = run(single, one, bank_cache, protocols=("adaptive",))[-1]
     assert record.result.robust is not None and record.result.robust.accuracy == 100
     assert [part.name for part in record.result.robust.parts] == ["static"]
+
+
+def test_votes_may_be_equal(bank_cache: BankCache, pictures: ImageSet, prompts: Prompts) -> None:
+    records = run(prompts, pictures, bank_cache, test_time=("zero/views=3/gamma=0.4",), protocols=("static",))
+    assert not [line for record in records for line in record.result.warnings if "bit by bit" in line]
