@@ -20,7 +20,7 @@ from advpt.attacks.surrogate import Surrogate
 from advpt.backbones.backbone import Backbone
 from advpt.backbones.precision import in_precision
 from advpt.bank.build import Attacker, BankTarget, Fill, Work, build_banks, fill_here, shard_rows
-from advpt.bank.defended_input import UNDEFENDED, AdaptiveTarget, DefendedInput
+from advpt.bank.defended_input import UNDEFENDED, AdaptiveTarget, DefendedInput, Encode
 from advpt.bank.spec import AdversarialSet, BankSpec
 from advpt.bank.store import MANIFEST, Bank, open_bank, read_manifest
 from advpt.data.images import ImageSet
@@ -245,13 +245,16 @@ class BankCache:
     def target(self, request: AttackRequest, defended: DefendedInput, backbone: Backbone) -> BankTarget:
         """What fills the bank of a request, with the encoder of this cache."""
         spec = self.spec(request, defended)
-        encode = in_precision(with_visual_prompts(backbone.require_image(), self.visual), self.precision)
-        return BankTarget(spec, self.folder(spec), encode, defended)
+        return BankTarget(spec, self.folder(spec), self._encoder(backbone, self.visual), defended)
+
+    def _encoder(self, backbone: Backbone, visual: Tensor | None) -> Encode:
+        """The image encoder with these visual prompts, in the cache's precision."""
+        return in_precision(with_visual_prompts(backbone.require_image(), visual), self.precision)
 
     def attacker(self, request: AttackRequest, backbone: Backbone) -> Attacker:
         """The attack of a request on this backbone, in the cache's precision."""
         attack = request.algorithm
-        encode = in_precision(with_visual_prompts(backbone.require_image(), request.visual), self.precision)
+        encode = self._encoder(backbone, request.visual)
         surrogate = self.surrogate if attack is not None and attack.source_model == "surrogate" else None
         return Attacker(
             attack,
@@ -272,7 +275,7 @@ class BankCache:
         attacker = self.attacker(request, backbone)
         encode = attacker.encode  # shared where it is the same, so that no forward pass is repeated
         if visual_digest(request.visual) != visual_digest(self.visual):
-            encode = in_precision(with_visual_prompts(backbone.require_image(), self.visual), self.precision)
+            encode = self._encoder(backbone, self.visual)
         if request.algorithm is not None:
             request.algorithm.examine(request.images, self.workers)
         targets = tuple(BankTarget(each, self.folder(each), encode, defended) for each, defended in wanted)

@@ -88,9 +88,7 @@ class Measurer:
         target, threat = row.attack_target(asked, self.settings.bpda), row.adapt(asked, self.settings.eot)
         banks = self.bank_cache.get_all(self.request(row.images, threat, target), row.inputs)
         correct = self.correct(banks)
-        if (
-            threat.protocol == "pseudo" and not threat.own_network
-        ):  # where the prediction was wrong, leaving it can make it right
+        if threat.predicts_labels:  # where the prediction was wrong, leaving it can make it right
             correct = [each & clean for each, clean in zip(correct, clean_correct)]
         return Measured(threat, banks, correct, banks[0].columns["perturbed"], largest_change(banks))
 
@@ -183,8 +181,7 @@ class Measurer:
         if threat is None:
             return AttackRequest(images)
         prompt = threat.attacked(self.prompts.learned, self.prompts.zero_shot)
-        predicted = threat.protocol == "pseudo" and not threat.own_network
-        return AttackRequest(images, threat.attack, prompt, self.settings.seed, target, predicted)
+        return AttackRequest(images, threat.attack, prompt, self.settings.seed, target, threat.predicts_labels)
 
     def correct(self, banks: Sequence[Bank]) -> list[Tensor]:
         """For each bank ``[n]`` bool: which images the learned prompt classifies correctly."""

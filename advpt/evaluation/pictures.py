@@ -76,10 +76,10 @@ def take(
     """
     if record.result.attack is None:
         raise RecordError(f"record {record.id[:12]} has no attack; pictures need one")
-    backbone = bank_cache.backbone if bank_cache.backbone.image is not None else bank_cache.load()
+    backbone = bank_cache.loaded()
     seed = record.result.attack.seed
-    prompt, pseudo = threat.attacked(prompts.learned, prompts.zero_shot), threat.protocol == "pseudo"
-    request = AttackRequest(images, threat.attack, prompt, seed, predicted_labels=pseudo and not threat.own_network)
+    prompt = threat.attacked(prompts.learned, prompts.zero_shot)
+    request = AttackRequest(images, threat.attack, prompt, seed, predicted_labels=threat.predicts_labels)
     attacker, chunk = bank_cache.attacker(request, backbone), 1 if request.by_image else bank_cache.chunk
 
     @torch.no_grad()

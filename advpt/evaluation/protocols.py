@@ -49,6 +49,11 @@ class Threat:
         return self.protocol == "adaptive" and not self.own_network
 
     @property
+    def predicts_labels(self) -> bool:
+        """Whether the attacker leaves the undefended model's predictions, not the labels."""
+        return self.protocol == "pseudo" and not self.own_network
+
+    @property
     def knows(self) -> str:
         """What this attacker knows, in words."""
         if self.attack.path:

@@ -39,6 +39,7 @@ from advpt.files import canonical_json
 from advpt.schema import JsonObject
 from advpt.settings import PROTOCOLS, EvalSettings
 from advpt.test_time.base import Cost, DefendedModel, Draws, TestTimeDefense, Variant
+from advpt.test_time.counter import plain
 from advpt.test_time.spec import TestTimeSpec, parse_all
 
 CHEAP = 5  # image passes, up to which a defense gets Square's queries, and a gradient a number on all images
@@ -110,8 +111,7 @@ class Plain(TestTimeDefense):
         return self.model.classifier.logits(encode(pixels))
 
     def variants(self) -> tuple[Variant, ...]:
-        about = {"name": self.name, "text": self.model.classifier.digest}
-        return (Variant("the model", lambda encode, pixels, draws: self.classify(encode, pixels, draws, False), about),)
+        return (dataclasses.replace(plain(self.model), name="the model", undefended=False),)
 
     def cost(self) -> Cost:
         return Cost()
