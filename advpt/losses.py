@@ -36,6 +36,18 @@ def trades(clean: Tensor, attacked: Tensor, labels: Tensor, beta: float) -> tupl
     return ce + beta * kl, {"ce": ce.detach(), "kl": kl.detach()}
 
 
+def fare(attacked: Tensor, reference: Tensor, norm: str = "l2") -> Tensor:
+    """Mean over the batch of the squared distance of embeddings, summed over coordinates (FARE, Schlarmann et al., ICML
+    2024, equation 3); ``l1``: of absolute differences (its Table 8). Embeddings are not normalised.
+
+    Args:
+        attacked: ``[b, L]`` of the tuned tower on attacked images. reference: ``[b, L]`` of the frozen tower on clean
+            ones, without gradient.
+    """
+    difference = attacked - reference
+    return (difference.square() if norm == "l2" else difference.abs()).sum(-1).mean()
+
+
 def divergence(reference: Tensor, attacked: Tensor, direction: str = "target_is_reference") -> Tensor:
     """``[b]`` KL(p(reference) || p(attacked)), or with ``reverse`` KL(p(attacked) || p(reference)), of ``[b, K]``
     logits; summed over classes, in float32. The gradient at ``attacked`` of the first is p(attacked) - p(reference).

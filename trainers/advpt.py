@@ -387,14 +387,18 @@ class GradientTrainer(CLIPTrainer):
         settings = self.cfg.OPTIM
         try:
             self.optim = build_optimizer(model, settings)
-            try:
-                self.sched = build_lr_scheduler(self.optim, settings)
-            except TypeError:
-                log.info("the host's learning-rate warm-up does not run on torch %s; using our own", torch.__version__)
-                self.sched = warmup_schedule(self.optim, settings)
+            self.sched = self.build_schedule(self.optim)
         except (ValueError, TypeError, ArithmeticError) as error:
             raise ConfigError(f"the settings of OPTIM cannot be used: {error}") from error
         self.register_model(name, model, self.optim, self.sched)
+
+    def build_schedule(self, optimizer: Any) -> Any:
+        """The schedule of the learning rate, stepped by :meth:`end_batch`."""
+        try:
+            return build_lr_scheduler(optimizer, self.cfg.OPTIM)
+        except TypeError:
+            log.info("the host's learning-rate warm-up does not run on torch %s; using our own", torch.__version__)
+            return warmup_schedule(optimizer, self.cfg.OPTIM)
 
     def prepare_training(self) -> None:
         """Get the training input, before the first epoch and never for an evaluation alone."""

@@ -8,6 +8,8 @@ is. Builds on its neighbour ``trainers/advpt.py``.
 
 from __future__ import annotations
 
+import copy
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,33 +17,45 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from advpt.attacks.base import Attack
+from advpt.attacks.base import Attack, Forward
 from advpt.attacks.spec import AttackSpec, parse_training
+from advpt.backbones.backbone import ImageEncoder
 from advpt.backbones.card import JSON
 from advpt.evaluation.record import CurvePoint
 from advpt.evaluation.saved_run import IMAGE_ENCODER, load_image_encoder
 from advpt.prompts import exchange
 from advpt.settings import Settings, setting
+from advpt.tuning.schedule import step_schedule
 from trainers.advpt import GradientTrainer, to_pixels
+
+log = logging.getLogger(__name__)
+WARMUP_SHARE = 10  # of few steps, at most one in so many warms up
 
 
 @dataclass(frozen=True)
 class EncoderSettings(Settings):
     attack: str = setting("pgd10-ce@8", "training attack")
+    warmup_steps: int = setting(
+        -1, "steps of a linear warm-up before a cosine over all steps; -1: OPTIM's schedule, by epochs", added=True
+    )
 
 
 class EncoderTrainer(GradientTrainer):
-    """Trains the image encoder on attacked images; methods have their loss and their attack."""
+    """Trains the image encoder on attacked images; methods have their loss and their attack, and may compare with
+    :attr:`reference`, the encoder as it was before training."""
 
     settings: ClassVar[type[EncoderSettings]]
     shares_test_banks, trains_encoder = False, True
+    compares: ClassVar[bool] = False  # with the frozen reference
 
     options: EncoderSettings
     attack_spec: AttackSpec
     attack: Attack
-    image_encoder: nn.Module
+    image_encoder: ImageEncoder
+    reference: ImageEncoder  # frozen, in evaluation mode; in no optimizer and no checkpoint
+    warmup_steps: int  # of this run
 
     def check_cfg(self, cfg: Any) -> None:
         super().check_cfg(cfg)
@@ -50,8 +64,31 @@ class EncoderTrainer(GradientTrainer):
 
     def build_model(self) -> None:
         super().build_model()
-        self.image_encoder = self.backbone.require_image().requires_grad_(True)
+        self.image_encoder = self.backbone.require_image()
+        if self.compares:
+            self.reference_digest = self.backbone.image_digest
+            self.reference = copy.deepcopy(self.image_encoder).eval().requires_grad_(False)
+        self.image_encoder.requires_grad_(True)
         self.register_trained(IMAGE_ENCODER, self.image_encoder)
+
+    def build_schedule(self, optimizer: Any) -> Any:
+        self.warmup_steps = warmup = self.options.warmup_steps
+        if warmup < 0:
+            return super().build_schedule(optimizer)
+        total = self.cfg.OPTIM.MAX_EPOCH * len(self.train_loader_x)
+        if warmup > total // WARMUP_SHARE:
+            self.warmup_steps = total // WARMUP_SHARE
+            log.warning(
+                "%s.WARMUP_STEPS is %d, and there are %d steps in all: %d of them warm up",
+                self.settings.node, warmup, total, self.warmup_steps,
+            )  # fmt: skip
+        return step_schedule(optimizer, self.warmup_steps, total)
+
+    def end_batch(self) -> None:
+        if self.warmup_steps < 0:
+            super().end_batch()
+        else:
+            self.update_lr()
 
     def logits(self, pixels: Tensor) -> Tensor:
         """``[b, K]`` of the hand-written prompts, differentiable in pixels and encoder."""
@@ -62,10 +99,13 @@ class EncoderTrainer(GradientTrainer):
         attack, encoder = attack or self.attack, self.image_encoder
         training = encoder.training
         encoder.eval().requires_grad_(False)
-        forward = self.logits if attack.objective.space == "logits" else encoder
-        attacked = attack(forward, pixels, labels, torch.Generator().manual_seed(seed)).images
+        attacked = attack(self.attacked_model(attack), pixels, labels, torch.Generator().manual_seed(seed)).images
         encoder.train(training).requires_grad_(True)
         return attacked
+
+    def attacked_model(self, attack: Attack) -> Forward:
+        """Pixels to what the objective of an attack looks at: logits or embeddings."""
+        return self.logits if attack.objective.space == "logits" else self.image_encoder
 
     def loss(self, pixels: Tensor, attacked: Tensor, labels: Tensor) -> Tensor:
         """The method's loss, a scalar: by default the cross-entropy of the attacked images."""
@@ -78,7 +118,9 @@ class EncoderTrainer(GradientTrainer):
         return self.gradient_step(self.loss(pixels, attacked, labels))
 
     def training_facts(self) -> dict[str, Any]:
-        return {"attack": str(self.attack_spec), "images": len(self.dm.dataset.train_x)}
+        facts: dict[str, Any] = {"attack": str(self.attack_spec), "images": len(self.dm.dataset.train_x)}
+        facts |= {"warmup_steps": self.warmup_steps} if self.warmup_steps >= 0 else {}
+        return facts | ({"reference": self.reference_digest} if self.compares else {})
 
     def use_encoder_as_it_is(self) -> None:
         """Evaluate a frozen copy with a hash of its own, so that no other run has its banks."""

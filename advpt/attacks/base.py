@@ -109,6 +109,11 @@ class Attack(ABC):
         """The same attack from ``images [b, 3, h, w]`` of a batch in the place of its own start. Raises AttackError."""
         raise AttackError(f"{self.name} has a start of its own; use pgd to go on from other attacks' images")
 
+    def against(self, clean: Tensor) -> Attack:
+        """The same attack whose objective compares with ``clean [b, ...]``, the output of another model at the clean
+        images of a batch, in the place of the attacked model's own. Raises AttackError."""
+        raise AttackError(f"{self.name} compares with the attacked model alone; use pgd to compare with another one")
+
     def require(self, images: ImageSet) -> None:  # noqa: B027 - most attacks take any images
         """Check the list of images, without reading them, before anything is attacked. Raises AttackError."""
 

@@ -68,10 +68,23 @@ def targeted(output: Tensor, clean: Tensor, y: Tensor) -> Tensor:
     return -F.cross_entropy(output, y, reduction="none")
 
 
+def squared_distance(output: Tensor, clean: Tensor, y: Tensor) -> Tensor:
+    """Squared Euclidean distance of embeddings to those of the clean image, summed over coordinates, not normalised
+    (FARE, Schlarmann et al., ICML 2024). Zero with zero gradient at the clean image: it needs a random start."""
+    return (output - clean).square().sum(-1)
+
+
+def absolute_distance(output: Tensor, clean: Tensor, y: Tensor) -> Tensor:
+    """The same with absolute differences (FARE, Table 8)."""
+    return (output - clean).abs().sum(-1)
+
+
 OBJECTIVES = {
     o.name: o
     for o in (
         Objective("fkl", "embedding", False, kl_to_clean, "KL between softmaxed embeddings (AdvPT)"),
+        Objective("l2", "embedding", False, squared_distance, "squared distance between embeddings (FARE)"),
+        Objective("l1", "embedding", False, absolute_distance, "absolute distance between embeddings (FARE)"),
         Objective("ce", "logits", True, cross_entropy, "cross-entropy to the true label"),
         Objective("kl", "logits", False, kl_to_clean, "KL between class probabilities (TRADES)"),
         Objective("margin", "logits", True, margin, "largest wrong logit minus the true one (CW)"),
@@ -81,6 +94,7 @@ OBJECTIVES = {
     )
 }
 
+AT_REST = ("fkl", "kl", "l2", "l1")  # those without a gradient at the clean image
 
 # The objective of images made elsewhere; no attack can have it.
 NONE = Objective("none", "embedding", False, lambda output, clean, y: torch.zeros(len(output)), "not known")

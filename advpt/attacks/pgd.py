@@ -21,7 +21,7 @@ from torch import Tensor
 
 from advpt.attacks.base import ATTACKS, Attack, Forward
 from advpt.attacks.noise import SampleNoise
-from advpt.attacks.objectives import is_wrong
+from advpt.attacks.objectives import AT_REST, is_wrong
 from advpt.attacks.transforms import DIVERSE, accumulate, smooth, through_diverse
 from advpt.errors import AttackError, unknown_name
 
@@ -69,6 +69,7 @@ class PGD(Attack):
     default_objective, default_steps = "fkl", 40
     by_image, whole_batches = True, True
     given_start: Tensor | None = None  # images to start from, in the place of ``start``
+    given_clean: Tensor | None = None  # another model's output at the clean images, in the place of the attacked one's
     resizes: ClassVar[bool] = False  # whether the attacked network takes images of any size
 
     def __init__(
@@ -96,7 +97,7 @@ class PGD(Attack):
             raise AttackError(f"momentum={momentum}, copies={copies}, eot_samples={eot_samples}: at least 0, 1 and 1")
         if steps < 1 or restarts < 1 or start not in STARTS:
             raise AttackError(f"steps={steps}, restarts={restarts}, start={start!r}: at least 1, 1, one of {STARTS}")
-        if start == "none" and objective in ("fkl", "kl"):
+        if start == "none" and objective in AT_REST:
             raise AttackError(f"objective {objective!r} has no gradient at the clean image; it needs a random start")
         if start == "none" and restarts > 1:
             raise AttackError("restarts need a random start")
@@ -125,7 +126,7 @@ class PGD(Attack):
 
     def run(self, forward: Forward, x: Tensor, y: Tensor, noise: SampleNoise) -> tuple[Tensor, Tensor, Tensor]:
         with torch.no_grad():
-            clean = forward(x)
+            clean = forward(x) if self.given_clean is None else self.given_clean
         best, best_loss = x, torch.full((len(x),), float("-inf"), device=x.device)
         stage = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
         for _ in range(self.restarts):
@@ -182,6 +183,11 @@ class PGD(Attack):
     def starting_at(self, images: Tensor) -> Attack:
         other = copy.copy(self)
         other.given_start = images
+        return other
+
+    def against(self, clean: Tensor) -> Attack:
+        other = copy.copy(self)
+        other.given_clean = clean
         return other
 
     def _start(self, x: Tensor, noise: SampleNoise) -> Tensor:

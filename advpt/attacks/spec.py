@@ -331,9 +331,9 @@ def _read_head(head: str, text: str) -> tuple[str, int | None, str]:
     """Name, steps and objective ("" where there is none) from the part before the @; the longest known name wins."""
     known = [*ATTACKS, *SHORT_NAMES]
     for name in sorted(known, key=len, reverse=True):
-        if match := re.fullmatch(rf"{re.escape(name)}(\d*)(?:-([a-z]+(?:-[a-z]+)*))?", head):
+        if match := re.fullmatch(rf"{re.escape(name)}(\d*)(?:-([a-z]+\d?(?:-[a-z]+)*))?", head):
             return name, int(match[1]) if match[1] else None, match[2] or ""
-    shape = re.fullmatch(r"([a-z]+(?:-[a-z]+)*?)(\d*)((?:-[a-z]+)*)", head)
+    shape = re.fullmatch(r"([a-z]+(?:-[a-z]+)*?)(\d*)((?:-[a-z]+\d?)*)", head)
     if not shape:
         raise ConfigError(f"it is not of the form {GRAMMAR}; {_examples(text)}")
     raise ConfigError(f"{unknown_name('attack', shape[1], known)}. The form is {GRAMMAR}; {_examples(text)}")
