@@ -8,11 +8,13 @@ import re
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-
-from yacs.config import CfgNode
+from typing import TYPE_CHECKING
 
 from advpt.errors import AdvPTError, ConfigError, out_of_memory, out_of_shared_memory, own_words
 from advpt.settings import missing_leaf
+
+if TYPE_CHECKING:
+    from yacs.config import CfgNode
 
 
 def advice_on_nodes(problem: str, cfg: CfgNode, repository: Path) -> str:

@@ -15,15 +15,17 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, dataclass_transform
 
 import yaml
-from yacs.config import CfgNode
 
 from advpt import additions
 from advpt.cluster import Engine
 from advpt.errors import ConfigError, unknown_name
 from advpt.files import read_text
+
+if TYPE_CHECKING:
+    from yacs.config import CfgNode
 
 PROFILES = ("sound", "released", "paper")
 PROTOCOLS = ("transfer", "transfer-all", "static", "pseudo", "tuned", "adaptive")
@@ -289,6 +291,8 @@ def table() -> str:
 
 def extend_cfg(cfg: CfgNode) -> None:
     """Add this project's nodes and leaves to a Dassl configuration; what is there already keeps its value."""
+    from yacs.config import CfgNode  # here, so that the library runs without it
+
     for path, value in DEFAULTS.items():
         *nodes, leaf = path.split(".")
         node = cfg
@@ -520,6 +524,8 @@ def missing_leaf(error: AttributeError, cfgs: Sequence[CfgNode]) -> str:
     Args:
         error: as it was caught. cfgs: the configurations that may have been read.
     """
+    from yacs.config import CfgNode
+
     if not isinstance(error.obj, CfgNode):
         return ""
     nodes = (pair for cfg in cfgs for pair in _nodes(cfg))
@@ -530,7 +536,7 @@ def _nodes(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, CfgNode]]:
     """A node and those inside it, each with the beginning of its leaves' dotted names."""
     yield prefix, node
     for name, value in node.items():
-        if isinstance(value, CfgNode):
+        if isinstance(value, dict):
             yield from _nodes(value, f"{prefix}{name}.")
 
 

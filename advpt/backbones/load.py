@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from yacs.config import CfgNode
 
 from advpt.backbones import card as cards
 from advpt.backbones import clip, configs, democlip, hf, hub, names, open_clip, robust
@@ -23,6 +23,9 @@ from advpt.backbones.pieces import Pieces
 from advpt.errors import ConfigError, DataError, WeightsError, unknown_name
 from advpt.files import file_digest
 from advpt.settings import BackboneSettings
+
+if TYPE_CHECKING:
+    from yacs.config import CfgNode
 
 
 def find_card(name: str, activation: str = "") -> Card | None:

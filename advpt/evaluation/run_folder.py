@@ -9,8 +9,7 @@ import platform
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-
-from yacs.config import CfgNode
+from typing import TYPE_CHECKING
 
 from advpt import additions
 from advpt.data.catalog import title
@@ -23,6 +22,9 @@ from advpt.files import open_locked, read_json, read_object, unlock, write_json
 from advpt.prompts import exchange
 from advpt.schema import Json, JsonObject
 from advpt.settings import UNCOMPARED_LEAVES, plain
+
+if TYPE_CHECKING:
+    from yacs.config import CfgNode
 
 FILE, DATA, DONE, LOCK = "config.json", "data.json", "done.json", ".lock"
 # What a start leaves before anything is done: a run that was refused, or failed in its set-up.

@@ -17,6 +17,7 @@ from advpt.backbones.load import load_backbone
 from advpt.backbones.names import parse
 from advpt.backbones.text_encoder import TextEncoder
 from advpt.checkpoints import load_checkpoint
+from advpt.data.images import Preprocessing
 from advpt.errors import RecordError, WeightsError
 from advpt.evaluation import run_folder
 from advpt.files import read_object
@@ -34,11 +35,24 @@ IMAGE_ENCODER, ZERO_SHOT = "image_encoder", "zero_shot"  # folders of models tha
 
 @dataclass(frozen=True, eq=False)
 class SavedModel:
-    """What a run tuned: its CLIP (with the run's image encoder where that was trained), classifier and classes."""
+    """What a run tuned: its CLIP (with the run's image encoder where that was trained), classifier and classes.
+
+    Args:
+        zero_shot, templates: the hand-written prompt of the run, and its text.
+        learner: its prompts, None where it has none.
+        preprocessing: what its test images went through.
+        trainer, source: its method, and the file that all this is from.
+    """
 
     backbone: Backbone
     classifier: Classifier
     classnames: tuple[str, ...]
+    zero_shot: Classifier
+    templates: tuple[str, ...]
+    preprocessing: Preprocessing
+    learner: PromptLearner | None = None
+    trainer: str = ""
+    source: Path | None = None
 
     def logits(self, pixels: Tensor) -> Tensor:
         """``[b, K]`` of ``pixels [b, 3, h, w]`` in [0, 1]."""
@@ -70,18 +84,45 @@ def load_run(
     backbone = load_backbone(_backbone_settings(folder, about, weights), device)
     trained_on = ("image",) if path == probe else ("text",) if place else ("text", "image")
     exchange.require_towers(about, str(path), backbone, trained_on)
-    encoder, names = backbone.text, tuple(about["classnames"])
+    encoder, names, templates = backbone.text, tuple(about["classnames"]), tuple(about["templates"])
+    zero_shot = from_templates(encoder, names, templates, backbone.logit_scale)
+    classifier, learner = zero_shot, None
     if path == probe:
-        fitted = linear_probe.load(path, len(names), backbone.card.embed_dim)
-        return SavedModel(backbone, fitted.classifier(backbone.device), names)
-    zero_shot = from_templates(encoder, names, tuple(about["templates"]), backbone.logit_scale)
-    if place == exchange.FOLDER:
+        classifier = linear_probe.load(path, len(names), backbone.card.embed_dim).classifier(backbone.device)
+    elif place == exchange.FOLDER:
         learner = _learner(path, about, names, encoder, backbone)
-        return SavedModel(backbone, learner.classifier(encoder, backbone.logit_scale, zero_shot.features), names)
-    if place == IMAGE_ENCODER:
+        classifier = learner.classifier(encoder, backbone.logit_scale, zero_shot.features)
+    elif place == IMAGE_ENCODER:
         load_image_encoder(path, backbone)
         backbone = backbone.copy()  # whose hash is that of the trained tower
-    return SavedModel(backbone, zero_shot, names)
+    return SavedModel(
+        backbone,
+        classifier,
+        names,
+        zero_shot,
+        templates,
+        _preprocessing(folder, backbone),
+        learner,
+        trainer=str(about.get("trainer", "")),
+        source=path,
+    )
+
+
+def _preprocessing(folder: Path, backbone: Backbone) -> Preprocessing:
+    """What a run's test images went through; the model's own where its folder keeps no configuration."""
+    image, settings = backbone.card.image, _settings(folder)
+    size = tuple(settings.get("INPUT.SIZE") or image.size)
+    return Preprocessing(
+        image.size if size == (0, 0) else (int(size[0]), int(size[1])),
+        settings.get("INPUT.INTERPOLATION") or image.interpolation,
+        settings.get("INPUT.RESIZE") or image.resize,
+    )
+
+
+def _settings(folder: Path) -> dict[str, Json]:
+    """The configuration of a run by dotted name; empty where its folder keeps none."""
+    config = folder / run_folder.FILE
+    return additions.complete(read_object(config, RecordError)) if config.is_file() else {}
 
 
 def load_image_encoder(path: Path, backbone: Backbone) -> int | None:
@@ -113,9 +154,9 @@ def _learner(
 
 def _backbone_settings(folder: Path, about: Mapping[str, Json], weights: str) -> BackboneSettings:
     """Which CLIP; a folder of a host that keeps no configuration names it by what stands beside the checkpoint."""
-    config = folder / run_folder.FILE
-    saved = additions.complete(read_object(config, RecordError)) if config.is_file() else {}
-    settings = BackboneSettings.from_flat({"MODEL.BACKBONE.NAME": exchange.tuned_in(about, "backbone")["name"]} | saved)
+    settings = BackboneSettings.from_flat(
+        {"MODEL.BACKBONE.NAME": exchange.tuned_in(about, "backbone")["name"]} | _settings(folder)
+    )
     # OpenAI's model code has read the run's weights: that is what a folder that does not name the activation means
     activation = settings.activation or ("" if parse(settings.name) else "quickgelu")
     return dataclasses.replace(settings, weights=weights or settings.weights, activation=activation)

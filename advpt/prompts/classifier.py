@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +40,11 @@ class Classifier:
         :meth:`logits` leave it out) of each class by itself."""
         logits = self.logits(embeddings)
         return logits.softmax(-1) if bias is None else (logits + bias).sigmoid()
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> Self:
+        """The same on another device: every tensor through ``move``, as :class:`torch.nn.Module` moves its own."""
+        visual = None if self.visual is None else move(self.visual)
+        return dataclasses.replace(self, features=move(self.features), visual=visual)
 
     @functools.cached_property
     def digest(self) -> str:

@@ -7,10 +7,12 @@ their shared prefix once per image.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -128,6 +130,11 @@ class ConditionalClassifier(Classifier):
     def _logits(self, embeddings: Tensor) -> Tensor:
         prompts = self.learner.of_images(F.normalize(embeddings, dim=-1), self.values)
         return logits_of_images(embeddings, self.encoder(prompts), self.scale)
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> Self:
+        """As of :class:`Classifier`; the modules ``encoder`` and ``learner`` are moved by who owns them."""
+        values = {name: move(value) for name, value in self.values.items()}
+        return dataclasses.replace(super().moved(move), values=values)
 
     @functools.cached_property
     def digest(self) -> str:

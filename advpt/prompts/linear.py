@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -26,6 +29,9 @@ class LinearClassifier(Classifier):
     def probabilities(self, embeddings: Tensor, bias: float | None = None) -> Tensor:
         """``[b, K]``: of each class among the classes, whatever the ``bias`` of the model's own cosines."""
         return super().probabilities(embeddings)
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> Self:
+        return dataclasses.replace(super().moved(move), bias=move(self.bias))
 
     @functools.cached_property
     def digest(self) -> str:
