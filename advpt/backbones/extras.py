@@ -17,6 +17,9 @@ EXTRA_OF = {
     "timm": "openclip",
     "huggingface_hub": "openclip",
     "tokenizers": "siglip",
+    "onnx": "onnx",
+    "onnxscript": "onnx",
+    "onnxruntime": "onnx",
 }
 
 

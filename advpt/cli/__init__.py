@@ -19,6 +19,8 @@ VERBS = {
     "defenses": "defenses and what a chain means",
     "backbones": "models and what each can do",
     "bank": "list or verify banks",
+    "predict": "what a tuned model takes images for",
+    "export": "a tuned model for other programs: safetensors or ONNX",
     "prompt": "show, import or export a learned prompt",
     "prepare": "fetch, lay out and check data sets",
     "run": "the plans of scripts/advpt: main, base_to_new, ...",
