@@ -23,7 +23,7 @@ ROWS = 256  # with fewer there is nothing to gain
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``F.linear(x, weight, bias)``, the same bits; differentiable in ``x``, and in the rest where it requires it."""
-    if x.numel() < ROWS * x.shape[-1] or not _suits_onednn(x, weight):
+    if torch.compiler.is_compiling() or x.numel() < ROWS * x.shape[-1] or not _suits_onednn(x, weight):
         return F.linear(x, weight, bias)
     return _Linear.apply(x, weight, bias)
 

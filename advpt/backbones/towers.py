@@ -59,14 +59,15 @@ class ClipWalk:
         tower = self.tower
         x = tower.conv1(pixels).flatten(2).permute(0, 2, 1)
         x = x.float() if wide else x
-        x = torch.cat([tower.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], 1)
+        x = torch.cat([tower.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1), x], 1)
         return x + tower.positional_embedding.to(x.dtype)
 
     def enter(self, x: Tensor) -> Tensor:
         return self.tower.ln_pre(x)
 
     def step(self, block: Any, x: Tensor, last: bool) -> Tensor:
-        attention, first_only = block.attn, last and self.reads_class
+        attention = block.attn
+        first_only = last and self.reads_class and not torch.compiler.is_exporting()  # which is for batches of any size
         qkv = linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
         q, k, v = qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)  # [b, heads, T, D / heads]
         if first_only:
