@@ -269,7 +269,9 @@ def test_an_attack_may_compare_with_another_model(net, x) -> None:
     spy = Spy(net)
     attack = PGD(eps=8, steps=2, objective="l2")
     found = attack.against(other)(spy, x, Y, SampleNoise(IDS, 0))
-    assert len(spy.seen) == 3 and attack.given_clean is None, "the clean images are not embedded, the attack is as it was"
+    assert len(spy.seen) == 3 and attack.given_clean is None, (
+        "the clean images are not embedded, the attack is as it was"
+    )
     torch.testing.assert_close(found.loss, (net(found.images) - other).square().sum(1))
     assert not torch.equal(found.images, attack(net, x, Y, SampleNoise(IDS, 0)).images)
     same = attack.against(net(x))(net, x, Y, SampleNoise(IDS, 0))

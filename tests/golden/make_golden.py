@@ -27,7 +27,7 @@ RUNS: dict[str, list[str]] = {
     "AdvPT": ATTACKED, "CoOp": ATTACKED, "ZeroshotCLIP": ATTACKED, "LinearProbe": ATTACKED, "CoCoOp": ATTACKED,
     "APT": ATTACKED, "FAP": ATTACKED, "CAPT": ATTACKED, "TradesPT": ATTACKED, "AdvVPT": ATTACKED, "AdvIVLP": ATTACKED,
     "AdvMaPLe": ATTACKED, "AdvTrain": ATTACKED, "FastAT": ATTACKED, "TradesFT": ATTACKED, "TAPTV": TUNED,
-    "TAPTVLI": TUNED, "TAPTVLJ": TUNED,
+    "TAPTVLI": TUNED, "TAPTVLJ": TUNED, "TeCoA": ATTACKED, "FARE": ATTACKED,
 }  # fmt: skip
 START = {"TAPTV": "AdvVPT", "TAPTVLI": "AdvIVLP", "TAPTVLJ": "AdvMaPLe"}  # whose run test-time tuning begins with
 SMALL = ["OPTIM.MAX_EPOCH", "1", "BANK.LIMIT", "32", "EVAL.SUBSET", "16", "DATASET.NUM_SHOTS", "4"]
@@ -37,7 +37,12 @@ ADDED = (
     "EVAL.TEST_TIME",
     "EVAL.ADAPTIVE_SUBSET",
     "EVAL.QUERIES",
-)  # leaves that came later
+    "TRAINER.ADVTRAIN.WARMUP_STEPS",
+    "TRAINER.FASTAT.WARMUP_STEPS",
+    "TRAINER.TRADESFT.WARMUP_STEPS",
+    "TRAINER.TECOA.",
+    "TRAINER.FARE.",
+)  # leaves that came later, and nodes
 DATASETS = ("digits", "pets", "imagenet")
 
 
@@ -57,7 +62,7 @@ def configuration(yaml: str, dataset: str) -> str:
     words += ["--config-file", f"configs/trainers/{yaml}", "--dataset-config-file", f"configs/datasets/{dataset}.yaml"]
     train.register_plugins()
     leaves = flat(train.setup_cfg(train.parse_args(words)))
-    return digest({name: value for name, value in leaves.items() if name not in ADDED})
+    return digest({name: value for name, value in leaves.items() if not name.startswith(ADDED)})
 
 
 def flat(node: Any, prefix: str = "") -> dict[str, Any]:

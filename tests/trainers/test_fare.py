@@ -103,7 +103,10 @@ def test_the_reference_stays_and_is_rebuilt_on_resume(workspace, monkeypatch):
 @pytest.mark.parametrize(
     ("attack", "reason"),
     [
-        ("pgd10-l2@4/none", "objective 'l2' has no gradient at the clean image, with which it compares; it needs a random"),
+        (
+            "pgd10-l2@4/none",
+            "objective 'l2' has no gradient at the clean image, with which it compares; it needs a random",
+        ),
         ("fgsm-l1@4", "objective 'l1' has no gradient at the clean image"),
         ("pgd10-ce@4", "FARE's attack and loss are one distance between embeddings: pgd10-l2@4/a1"),
         ("pgd10-fkl@4", "one distance between embeddings"),
