@@ -27,12 +27,8 @@ def make(workspace, *more: str):
         for weight in trainer.image_encoder.parameters():
             weight.add_(0.3 * weight.std().nan_to_num(0) * torch.randn(weight.shape, generator=g))
     pixels = torch.rand(4, 3, 16, 16, generator=g)
-    return (
-        trainer,
-        pixels,
-        (pixels + 0.1 * torch.randn(pixels.shape, generator=g)).clamp(0, 1),
-        torch.tensor([0, 1, 2, 1]),
-    )
+    attacked = (pixels + 0.1 * torch.randn(pixels.shape, generator=g)).clamp(0, 1)
+    return trainer, pixels, attacked, torch.tensor([0, 1, 2, 1])
 
 
 def probabilities(encoder, pixels: Tensor, classifier: Classifier, scale: float) -> np.ndarray:
@@ -49,17 +45,21 @@ def kl(p: np.ndarray, q: np.ndarray) -> float:
     return float((p * np.log(p / q)).sum())
 
 
-def by_hand(trainer, pixels: Tensor, attacked: Tensor, labels: Tensor, profile: str) -> float:
+def by_hand(trainer, pixels: Tensor, attacked: Tensor, labels: Tensor, profile: str, weights=(1.0, 1.0)) -> float:
     """The table of the three losses (A, A0: attacked images in the tuned and the frozen tower; C: clean ones)."""
     scale = 1.0 if profile == "released" else trainer.backbone.logit_scale
     of = [(trainer.image_encoder, attacked), (trainer.reference, attacked), (trainer.image_encoder, pixels)]
     a, a0, c = (probabilities(encoder, x, trainer.zero_shot, scale) for encoder, x in of)
     ce = -float(np.log(a[range(4), labels]).mean())
-    return ce + {
-        "paper": (kl(a0, a) + kl(c, a)) / 4,
-        "released": kl(a0, a) + kl(c, a),
-        "ttc": (kl(a, a0) + kl(a, c)) / 4,
-    }[profile]  # fmt: skip
+    alpha, beta = weights
+    return (
+        ce
+        + {
+            "paper": (alpha * kl(a0, a) + beta * kl(c, a)) / 4,
+            "released": alpha * kl(a0, a) + beta * kl(c, a),
+            "ttc": (alpha * kl(a, a0) + beta * kl(a, c)) / 4,
+        }[profile]
+    )
 
 
 def test_the_three_losses(workspace):
@@ -76,6 +76,8 @@ def test_weights_and_values_that_are_given(workspace):
     trainer, *batch = make(workspace, "TRAINER.PMGAFT.ALPHA", "0", "TRAINER.PMGAFT.BETA", "0")
     plain = trainer.loss(*batch).item()
     assert plain == pytest.approx(torch.nn.functional.cross_entropy(trainer.logits(batch[1]), batch[2]).item())
+    trainer, *batch = make(workspace, "TRAINER.PMGAFT.ALPHA", "3", "TRAINER.PMGAFT.BETA", "0.5")
+    assert trainer.loss(*batch).item() == pytest.approx(by_hand(trainer, *batch, "paper", (3, 0.5)), rel=1e-4)
     given = ("SCALE", str(trainer.backbone.logit_scale), "KL_REDUCTION", "mean", "KL_DIRECTION", "reverse")
     words = [f"TRAINER.PMGAFT.{word}" if i % 2 == 0 else word for i, word in enumerate(given)]
     trainer, *batch = make(workspace, "TRAINER.PMGAFT.PROFILE", "released", *words)

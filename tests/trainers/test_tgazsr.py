@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,7 @@ from advpt.errors import ConfigError
 from advpt.files import tensor_digest
 from advpt.prompts.classifier import from_templates
 from tests.trainers.test_finetune import build
+from trainers.tgazsr import PROFILES
 
 SHORT = ("TRAINER.TGAZSR.ATTACK", "pgd2-ce@8/a4")
 LABELS = torch.tensor([0, 1, 2, 1])
@@ -65,6 +68,23 @@ def test_the_loss_of_three_passes(workspace, given, weights, norm, wanted):
             rtol=1e-5,
             atol=1e-5,
         )
+
+
+def test_profiles_differ_in_their_maps(workspace):
+    """On a grid of nine patches, whose middle no enlarged map reaches."""
+    tokens, made = torch.randn(4, 10, 32, generator=torch.Generator().manual_seed(0)), {}
+    how = {"sound": {}, "paper": {"resize_first": True}, "released": {"axis": "tokens"}}
+    assert how.keys() == PROFILES.keys()
+    for profile, wanted in how.items():
+        trainer = build(workspace, "TGAZSR", *SHORT, "TRAINER.TGAZSR.PROFILE", profile)
+        trainer.backbone.card = dataclasses.replace(
+            trainer.backbone.card, image=dataclasses.replace(trainer.backbone.card.image, tokens=10)
+        )
+        made[profile] = trainer.maps(tokens, LABELS)
+        of_class = losses.attention_map(tokens, trainer.zero_shot.features[LABELS], (16, 16), **wanted)
+        assert torch.equal(made[profile], of_class)
+    one, two, three = made.values()
+    assert min((one - two).abs().max(), (one - three).abs().max(), (two - three).abs().max()) > 0.01
 
 
 def test_a_map_is_of_the_pass_that_the_logits_are_of(workspace, monkeypatch):
