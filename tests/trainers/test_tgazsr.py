@@ -55,7 +55,8 @@ def by_hand(trainer, pixels: Tensor, attacked: Tensor, weights: tuple[float, flo
         ((), (0.08, 0.05), "l2", {"size": (16, 16)}),
         (("PROFILE", "released", "ALPHA", "2"), (2, 0.05), "l2", {"size": (16, 16), "axis": "tokens"}),
         (("PROFILE", "paper", "BETA", "3"), (0.08, 3), "l2", {"size": (16, 16), "resize_first": True}),
-        (("AXIS", "tokens", "SIZE", "32", "DISTANCE", "l1"), (0.08, 0.05), "l1", {"size": (32, 32), "axis": "tokens"}),
+        (("AXIS", "tokens", "DISTANCE", "l1"), (0.08, 0.05), "l1", {"size": (16, 16), "axis": "tokens"}),
+        (("SIZE", "32", "ALPHA", "2"), (2, 0.05), "l2", {"size": (32, 32)}),
         (("NEGATED", "no {}", "ALPHA", "2"), (2, 0.05), "l2", {"size": (16, 16), "negated": "no {}"}),
     ),
 )
