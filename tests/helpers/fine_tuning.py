@@ -1,5 +1,5 @@
-"""Worked examples of fine-tuning the image tower, of TAME and of the data sets' files (float64, six digits), and steps of
-a trainer."""
+"""Worked examples of fine-tuning the image tower, of TAME and of the data sets' files (float64, six digits), and steps
+of a trainer."""
 
 from __future__ import annotations
 
