@@ -106,7 +106,8 @@ def test_a_sum_doubles_with_the_batch_and_a_mean_does_not() -> None:
 
 # --- maps of where a class is -----------------------------------------------------------------------------------------
 
-ENLARGE = np.array([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])  # bilinear, 2 to 4, corners not aligned
+# Bilinear, 3 to 6, corners not aligned: nothing of the middle row reaches 1.
+ENLARGE = np.array([[4, 0, 0], [3, 1, 0], [1, 3, 0], [0, 3, 1], [0, 1, 3], [0, 0, 4]]) / 4
 
 
 @pytest.mark.parametrize(("axis", "section"), (("channels", "channels"), ("tokens", "tokens_released")))
@@ -127,16 +128,17 @@ def test_the_complementary_map_of_the_worked_example(axis: str, section: str) ->
     torch.testing.assert_close(losses.complement(shown, negated), made[section], rtol=0, atol=1e-6)
 
 
-def test_a_map_that_is_enlarged_first() -> None:
-    given, _ = example("tga_map")
-    tokens, text = (given[name].numpy() for name in ("tokens", "texts_of_true_class"))
-    made = losses.attention_map(given["tokens"], given["texts_of_true_class"], (4, 4), resize_first=True)
-    for image, (mine, word) in enumerate(zip(tokens, text)):
+@pytest.mark.parametrize("first", (False, True))
+def test_what_is_rescaled(first: bool) -> None:
+    tokens, text = draw(4, 1 + 9, 5), draw(4, 5, seed=1)
+    made = losses.attention_map(tokens, text, (6, 6), resize_first=first)
+    for image, (mine, word) in enumerate(zip(tokens.numpy(), text.numpy())):
         cosines = mine[1:] @ word / np.linalg.norm(mine[1:], axis=1) / np.linalg.norm(word)
-        large = ENLARGE @ cosines.reshape(2, 2) @ ENLARGE.T
-        wanted = (large - large.min()) / (large.max() - large.min())
+        large = ENLARGE @ cosines.reshape(3, 3) @ ENLARGE.T
+        rescaled = large if first else cosines
+        wanted = (large - rescaled.min()) / (rescaled.max() - rescaled.min())
         np.testing.assert_allclose(made[image].numpy(), wanted.ravel(), atol=1e-12)
-    assert not torch.allclose(made, losses.attention_map(given["tokens"], given["texts_of_true_class"], (3, 3)).mean())
+    assert bool((made.amax(1) == 1).all()) == first
 
 
 @pytest.mark.parametrize("axis", losses.AXES)

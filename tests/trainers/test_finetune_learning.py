@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.helpers.fine_tuning import take_steps
 from trainers.finetune import EncoderTrainer
 
 HELD_OUT = 64  # images under attack, of the test split
@@ -52,17 +53,6 @@ def clean_accuracy(trainer: EncoderTrainer) -> float:
     pixels, labels = pixels_of(trainer, CLEAN)
     with torch.no_grad():
         return 100 * float((trainer.logits(pixels).argmax(1) == labels).float().mean())
-
-
-def take_steps(trainer: EncoderTrainer, steps: int) -> None:
-    trainer.set_model_mode("train")
-    trainer.num_batches, done = len(trainer.train_loader_x), 0
-    while done < steps:
-        trainer.epoch = done // trainer.num_batches
-        for trainer.batch_idx, batch in enumerate(trainer.train_loader_x):
-            if done < steps:
-                trainer.forward_backward(batch)
-                done += 1
 
 
 @pytest.mark.parametrize("method", METHODS)
