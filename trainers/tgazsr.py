@@ -63,6 +63,7 @@ class TGAZSRSettings(EncoderSettings):
 class TGAZSR(EncoderTrainer):
     settings, compares = TGAZSRSettings, True
     options: TGAZSRSettings
+    negated: Tensor | None  # [K, L] text features of what the maps are to leave out
 
     def check_cfg(self, cfg: Any) -> None:
         super().check_cfg(cfg)
@@ -73,13 +74,10 @@ class TGAZSR(EncoderTrainer):
     def build_model(self) -> None:
         super().build_model()
         require_class_token(self.backbone.name, self.backbone.card.image)
-
-    @functools.cached_property
-    def negated(self) -> Tensor | None:
-        """``[K, L]`` text features of what no map should show; None without NEGATED."""
-        if not self.options.negated:
-            return None
-        return from_templates(self.encoder, self.classnames, (self.options.negated,), self.zero_shot.scale).features
+        self.negated = None
+        if template := self.options.negated:
+            made = from_templates(self.encoder, self.classnames, (template,), self.zero_shot.scale)
+            self.negated = made.features
 
     def maps(self, tokens: Tensor, labels: Tensor) -> Tensor:
         """``[b, H W]`` where the class of each image is, of the outputs ``[b, 1 + P, L]`` of its tokens."""
