@@ -24,8 +24,8 @@ FOUND_BY = ("tests/helpers/contributed.py", "tests/attacks/test_base.py", "tests
             "tests/data/test_prepare_verb.py", "tests/datasets/test_split_file.py", "tests/configs",
             "tests/test_settings.py", "tests/test_time/test_every_defense.py", "tests/test_train.py",
             "tests/test_tree.py", "tests/trainers/test_finetune.py")  # fmt: skip
-NAMES = ("contributed", "rsfgsm", "squeeze", "mirror", "Shapes", "shapes", "Smooth", "smooth", "Anchored", "registered", "unique",
-         "shipped", "documented")  # fmt: skip
+NAMES = ("contributed", "rsfgsm", "squeeze", "mirror", "Shapes", "shapes", "Smooth", "smooth", "Anchored", "registered",
+         "unique", "shipped", "documented")  # fmt: skip
 
 
 def blocks(section: str) -> dict[str, str]:
