@@ -28,6 +28,7 @@ RUNS: dict[str, list[str]] = {
     "APT": ATTACKED, "FAP": ATTACKED, "CAPT": ATTACKED, "TradesPT": ATTACKED, "AdvVPT": ATTACKED, "AdvIVLP": ATTACKED,
     "AdvMaPLe": ATTACKED, "AdvTrain": ATTACKED, "FastAT": ATTACKED, "TradesFT": ATTACKED, "TAPTV": TUNED,
     "TAPTVLI": TUNED, "TAPTVLJ": TUNED, "TeCoA": ATTACKED, "FARE": ATTACKED,
+    "PMGAFT": ATTACKED, "TGAZSR": ATTACKED,
 }  # fmt: skip
 START = {"TAPTV": "AdvVPT", "TAPTVLI": "AdvIVLP", "TAPTVLJ": "AdvMaPLe"}  # whose run test-time tuning begins with
 SMALL = ["OPTIM.MAX_EPOCH", "1", "BANK.LIMIT", "32", "EVAL.SUBSET", "16", "DATASET.NUM_SHOTS", "4"]
@@ -42,6 +43,8 @@ ADDED = (
     "TRAINER.TRADESFT.WARMUP_STEPS",
     "TRAINER.TECOA.",
     "TRAINER.FARE.",
+    "TRAINER.PMGAFT.",
+    "TRAINER.TGAZSR.",
 )  # leaves that came later, and nodes
 DATASETS = ("digits", "pets", "imagenet")
 
