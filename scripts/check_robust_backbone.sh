@@ -10,7 +10,7 @@ source "$(dirname "$0")/advpt/common.sh"
 BACKBONE=${BACKBONE:-vit_b32} EPS=${EPS:-4} OUTPUT=${OUTPUT:-output/robust_backbone}
 if [ ! -f "${WEIGHTS:-}" ]; then
   echo "error: WEIGHTS names no file (${WEIGHTS:-it is empty}); expected a robust image tower." >&2
-  "$PYTHON" -c 'from advpt.backbones.robust import SOURCES; print("They come from", SOURCES)' >&2
+  "$PYTHON" -c 'from advpt.backbones.tower_files import SOURCES; print("They come from", SOURCES)' >&2
   exit 2
 fi
 [ -d "${DATA:-${ADVPT_DATA:-data}}/imagenet" ] || {
