@@ -217,6 +217,18 @@ def test_a_whole_model_of_laions_tower(config: dict[str, Any], tmp_path: Path) -
     assert made.image_file is not None and made.image_file["activation"] == "gelu"
 
 
+def test_delta_clip_is_a_whole_model_alone(tmp_path: Path) -> None:
+    """CLIPA's architecture, with a text tower of another tokenizer."""
+    config = CONFIGS["CLIPA"] | {"quick_gelu": False}
+    base = base_file(tmp_path, parts(build(OPENAI))[1], parts(build(OPENAI))[0])
+    name = f"local-dir:{whole(tmp_path / 'delta', robust(config), config, mean=[0.485, 0.456, 0.406])}"
+    with pytest.raises(
+        WeightsError,
+        match=f"no norm in front of its blocks .ln_pre., as CLIPA's.*whole model: MODEL.BACKBONE.NAME {name}",
+    ):
+        load_backbone(dataclasses.replace(base, image_weights=name))
+
+
 def test_a_tower_that_was_tuned_here(tmp_path: Path) -> None:
     """Its metadata say the activation: MODEL.IMAGE_ACTIVATION need not."""
     theirs = robust(VIT)
