@@ -147,8 +147,12 @@ def test_the_tower_wins_over_the_prompter_beside_it(
     torch.save({"vision_encoder_state_dict": own, "epoch": 1}, path)
     load_backbone(settings)
     assert "holds the image tower of tiny as it is, bit by bit: nothing in it is more robust" in caplog.text
-    for beside in ("state_dict", "add_prompter"):
-        torch.save({beside: PROMPTER, "vision_encoder_state_dict": own}, path)
+    for parts in (
+        {"state_dict": PROMPTER, "vision_encoder_state_dict": own},
+        {"vision_encoder_state_dict": own, "add_prompter": {"module.prompt": torch.rand(1, 5, 64)}},
+        {"state_dict": own, "add_prompter": PROMPTER},
+    ):
+        torch.save(parts, path)
         with pytest.raises(WeightsError, match="what was trained is the visual prompter beside it, and no tower"):
             load_backbone(settings)
 
