@@ -138,6 +138,12 @@ class BankCache:
         state = dataclasses.replace(self.state, opened={}, backbone=None)
         return dataclasses.replace(self, backbone=backbone, load=lambda: backbone, state=state)
 
+    def at(self, size: tuple[int, int]) -> BankCache:
+        """The cache for attacks on images of this size, which the model enlarges (:meth:`.Backbone.at`)."""
+        state = dataclasses.replace(self.state, opened={}, backbone=None)
+        backbone, load = self.backbone.at(size), self.loaded
+        return dataclasses.replace(self, backbone=backbone, load=lambda: load().at(size), state=state)
+
     def spec(self, request: AttackRequest, defended: DefendedInput = UNDEFENDED) -> BankSpec:
         """The spec of a request's bank. Prompts and the attacked defense count only for attacks that use
         them, and the attacked CLIP not for attacks through a network of the attacker's own."""
@@ -337,6 +343,6 @@ def check_images(bank: Bank, images: ImageSet) -> None:
 def _same_but_images(one: dict[str, Any], other: dict[str, Any]) -> bool:
     def without_list(fields: dict[str, Any]) -> dict[str, Any]:
         made = fields["adversarial_set"]
-        return fields | {"adversarial_set": made | {"data": {"classnames": made["data"]["classnames"]}}}
+        return fields | {"adversarial_set": made | {"data": made["data"] | {"images": None, "n": None}}}
 
     return without_list(one) == without_list(other)
