@@ -37,7 +37,7 @@ class CatalogDataset(DatasetBase):
         split_digest: SHA-256 of the whole split in canonical form, before few-shot and base/new.
         warnings: what was left out, for the records.
         protocol: DATASET.PROTOCOL.
-        only_tested: the sentence for who asks for training images where the protocol has none, else "".
+        no_training: why nothing can be trained on it, "" where it can.
     """
 
     info: ClassVar[DatasetFacts]
@@ -45,7 +45,7 @@ class CatalogDataset(DatasetBase):
     split_digest: str
     warnings: list[str]
     protocol: str
-    only_tested: str = ""
+    no_training: str = ""
 
     def __init_subclass__(cls) -> None:
         if "info" in vars(cls):
@@ -103,10 +103,8 @@ class CatalogDataset(DatasetBase):
         split, different = zero_shot.test_split(self.info, rule, self.place.folder, lists)
         self.warn_of(*different)
         if not split.train:
-            self.only_tested = (
-                f"DATASET.PROTOCOL is {self.protocol}, under which {self.info.name} has test images alone: what needs "
-                "training images is tuned under DATASET.PROTOCOL coop, or on ImageNet, and evaluated here with "
-                "--eval-only --model-dir"
+            self.no_training = (
+                f"DATASET.PROTOCOL {self.protocol} tests it and has no training images of it; DATASET.PROTOCOL coop has"
             )
         return split, not different and (official or self.info.split is None)
 

@@ -249,9 +249,12 @@ class CLIPTrainer(TrainerX):
         return ImageSet.from_datums(name, split, items or [], self.classnames, root, pixels, protocol)
 
     def require_training_images(self) -> None:
-        """Refuse (ConfigError) to train on the test images of a protocol that has no others."""
-        if sentence := getattr(self.dm.dataset, "only_tested", ""):
-            raise ConfigError(sentence)
+        """Refuse to train on a data set that has no images for it."""
+        if why := getattr(self.dm.dataset, "no_training", ""):
+            raise ConfigError(
+                f"{self.cfg.DATASET.NAME} cannot be trained on: {why}. Evaluate there what was tuned on another: "
+                "--eval-only --model-dir RUN"
+            )
 
     def evaluated(self, split: str) -> ImageSet:
         """The images of an evaluation, at most EVAL.SUBSET, as attacks change them: at the model's size, or at their
