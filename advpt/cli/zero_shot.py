@@ -25,6 +25,8 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--attack-at", default="model", choices=("model", "native"), help="native: CIFAR and STL-10 alone")
     sub.add_argument("--subset", type=int, default=0, help="images of each data set (default: all)")
     sub.add_argument("--imagenet", default="all", choices=SUBSETS, help="which images of ImageNet")
+    sub.add_argument("--method", default="", help="the tower as papers call it, for numbers beside ours: TeCoA, FARE2")
+    sub.add_argument("--train-set", default="none", help='what it was tuned on, for instance "TinyImageNet eps1"')
     sub.add_argument("--output", type=Path, default=Path("output", "zero_shot"))
     sub.add_argument("--banks", type=Path, default=Path("banks"))
     common.add_plan_arguments(sub)
@@ -46,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
         templates=args.templates,
         subset=args.subset,
         imagenet=args.imagenet,
+        method=args.method,
+        train_set=args.train_set,
         more=more,
     )
     there, absent = zero_shot.split_by_data(asked.sets(common.words(args.sets)), places.root, asked.images_of)
@@ -57,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return 0
     summary = common.execute(plan, places, args)
-    rows, index = fill(measured, asked.attacks, runs(plan, places))
+    rows, index = fill(measured, asked.attacks, runs(plan, places), asked.tower(places.repository))
     title = f"{args.model}{f' with {Path(args.image_weights).name}' if args.image_weights else ''}, protocol "
     print(f"\n{ZeroShotTable(title + asked.images_of, asked.attacks, rows, tuple(absent)).text()}\n")
     for note in index.notes:

@@ -13,9 +13,10 @@ from advpt.jobs.methods import ZEROSHOT
 from advpt.jobs.places import missing_files
 from advpt.jobs.plan import Pairs, Plan, Planner
 from advpt.jobs.recipes import Recipes, quoted
-from advpt.results.zero_shot import MeasuredSet
+from advpt.results.zero_shot import MeasuredSet, Tower
 
 DEMO = "democlip"  # beginning of the names of models that read digits alone
+PLAIN = "CLIP"  # papers' name of a tower that was not tuned
 IMAGENET = "ImageNet"  # the data set with named subsets
 
 
@@ -28,6 +29,8 @@ class Evaluation:
         protocol, attack_at, templates: as ``DATASET.PROTOCOL``, ``EVAL.ATTACK_AT`` and
             ``TRAINER.ZEROSHOTCLIP.TEMPLATES``; protocol "": TeCoA's, or CoOp's for DemoCLIP.
         attacks: in their short form. subset: images of each data set, 0 for all. imagenet: its ``TEST_SUBSET``.
+        method, train_set: the tower as papers call it (:class:`~advpt.results.published_towers.TowerPlace`); method
+            "": plain CLIP where there are no ``image_weights``, else nothing is looked up.
         more: settings of every run.
     """
 
@@ -39,6 +42,8 @@ class Evaluation:
     templates: str = ""
     subset: int = 0
     imagenet: str = "all"
+    method: str = ""
+    train_set: str = "none"
     more: Pairs = ()
 
     @property
@@ -77,6 +82,22 @@ class Evaluation:
         pairs += [("DATASET.TEST_SUBSET", self.imagenet)] if catalog.canonical(dataset) == IMAGENET else []
         pairs += [("MODEL.IMAGE_WEIGHTS", self.image_weights)] if self.image_weights else []
         return (*pairs, *self.more)
+
+    def tower(self, repository: Path) -> Tower | None:
+        """The tower as papers call it; None where no paper has it."""
+        if self.is_demo or (self.image_weights and not self.method):
+            return None
+        recipes = Recipes(repository)
+        name = str(recipes.values(recipes.of(ZEROSHOT, self.model, "digits"), self.more)["MODEL.BACKBONE.NAME"])
+        own = any(key.startswith("TRAINER.ZEROSHOTCLIP.") for key, _ in self.more)
+        return Tower(
+            method=self.method or PLAIN,
+            backbone=name,
+            train_set=self.train_set,
+            protocol=self.images_of,
+            prompt="own" if own else self.templates or self.images_of,
+            images="all" if (self.subset, self.imagenet) == (0, "all") else str(self.subset or self.imagenet),
+        )
 
     def is_native(self, dataset: str) -> bool:
         """Whether ``attack_at native`` is about this data set: its images have one size, and the papers that attack
