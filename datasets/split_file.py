@@ -80,6 +80,8 @@ class CatalogDataset(DatasetBase):
         """Locate and read, and set the attributes."""
         self.protocol = wanted_protocol(cfg)
         rule = zero_shot.facts_of(self.info.name, self.protocol)
+        if rule is not None:
+            self.refuse_parts(cfg)
         self.place = self.locate(cfg)
         self.dataset_dir, self.image_dir = str(self.place.folder), str(self.place.images)
         self.warnings = []
@@ -87,7 +89,6 @@ class CatalogDataset(DatasetBase):
             split, self.comparable = self.read()
         else:
             split, self.comparable = self.read_by(rule)
-            self.refuse_parts(cfg)
         self.split_digest = zero_shot.split_digest(self.protocol, split)
         return split
 
@@ -100,7 +101,7 @@ class CatalogDataset(DatasetBase):
             split, official = self.read()
             return split
 
-        split, different = zero_shot.test_split(self.info, rule, self.place.folder, lists)
+        split, different = zero_shot.lists_of(self.info, rule, self.place.folder, lists)
         self.warn_of(*different)
         if not split.train:
             self.no_training = (
@@ -274,8 +275,8 @@ def refuse_test_subset(cfg: Any, info: DatasetFacts) -> None:
     subset = wanted_test_subset(cfg)
     if subset:
         raise ConfigError(
-            f"DATASET.TEST_SUBSET is {subset!r}, but {info.name} has no test subsets; "
-            'only ImageNet has one, "paper1000". Leave it empty'
+            f"DATASET.TEST_SUBSET is {subset!r}, but {info.name} has no test subsets; only ImageNet has some: "
+            "paper1000, robustbench5000, robustbench1000. Leave it empty"
         )
 
 

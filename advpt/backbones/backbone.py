@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advpt.backbones import extras
@@ -20,7 +18,6 @@ from advpt.backbones.tokenizers import Bpe, Tokenizer
 from advpt.backbones.towers import Walk, walk_of
 from advpt.data.images import Preprocessing
 from advpt.errors import DataError, PromptError, WeightsError
-from advpt.files import digest
 
 
 class ImageEncoder(nn.Module):
@@ -81,29 +78,6 @@ class ImageEncoder(nn.Module):
         return walk_of(self.visual, self.card)
 
 
-# How :class:`EnlargingEncoder` enlarges, for digests and records.
-ENLARGES = "bicubic, no antialias, corners not aligned, not clamped"
-
-
-class EnlargingEncoder(ImageEncoder):
-    """An encoder of pixels ``[b, 3, h, w]`` of another size, in [0, 1], which it enlarges to its own: an attack on it
-    changes the pixels before they are enlarged. Bicubic as in TeCoA's code (Mao et al., ICLR 2023): the enlarged image
-    may leave [0, 1] and is not clamped. The identity where the size is the encoder's own.
-
-    Args:
-        encoder: whose tower it is.
-    """
-
-    def __init__(self, encoder: ImageEncoder) -> None:
-        super().__init__(encoder.visual, encoder.card)
-        self.to(encoder.mean.device).eval()
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        if pixels.shape[-2:] != self.card.size:
-            pixels = F.interpolate(pixels, self.card.size, mode="bicubic", align_corners=False, antialias=False)
-        return super().normalise(pixels)
-
-
 def no_tokens(name: str, card: ImageCard) -> str:
     """Why ``name`` has no visual prompts, as a sentence."""
     return (
@@ -162,7 +136,6 @@ class Backbone:
         bias = getattr(model, "logit_bias", None)
         self.logit_bias = None if bias is None else float(bias)  # of SigLIP's probabilities
         self.image_file: dict[str, str] | None = None  # where a robust image tower came from, for records
-        self.enlarges = False  # images of another size than the tower's, as :meth:`at` made it
 
     @functools.cached_property
     def image_digest(self) -> str:
@@ -181,8 +154,6 @@ class Backbone:
     def reads(self) -> dict[str, JSON] | None:
         """How both towers are read, for records; None where it is as OpenAI's code reads them."""
         image, text = self.card.image.read_otherwise(), self.card.text.read_otherwise()
-        if self.enlarges:
-            image = (image or self.card.image.reading()) | {"enlarges": ENLARGES}
         return {"image": image, "text": text} if image or text else None
 
     @property
@@ -235,27 +206,6 @@ class Backbone:
         _ = self.image_digest
         self.image = None
         self.model.visual = None
-
-    def at(self, size: tuple[int, int]) -> Backbone:
-        """The same model for images of another size, at most its own, which it enlarges (:class:`EnlargingEncoder`);
-        its hash says so. ``size``: height and width in pixels.
-
-        Raises:
-            DataError: the images are larger than the model's.
-        """
-        image = self.card.image
-        if size[0] > image.size[0] or size[1] > image.size[1]:
-            (h, w), (own_h, own_w) = size, image.size
-            raise DataError(
-                f"EVAL.ATTACK_AT is native, and the images have {h} x {w} pixels, more than the {own_h} x {own_w} of "
-                f"{self.name}; attack them with EVAL.ATTACK_AT model"
-            )
-        made = copy.copy(self)
-        made.image_digest = digest({"tower": self.image_digest, "enlarges": ENLARGES})
-        made.image = None if self.image is None else EnlargingEncoder(self.image)
-        made.card = dataclasses.replace(self.card, image=dataclasses.replace(image, size=size))
-        made.enlarges = True
-        return made
 
     def copy(self) -> Backbone:
         """The same model with tensors of its own, frozen as they are now, and hashes of those."""

@@ -18,6 +18,7 @@ from advpt.attacks.base import Attack
 from advpt.attacks.spec import AttackSpec
 from advpt.attacks.surrogate import Surrogate
 from advpt.backbones.backbone import Backbone
+from advpt.backbones.enlarging import EnlargingBackbone
 from advpt.backbones.precision import in_precision
 from advpt.bank.build import Attacker, BankTarget, Fill, Work, build_banks, fill_here, shard_rows
 from advpt.bank.defended_input import UNDEFENDED, AdaptiveTarget, DefendedInput, Encode
@@ -139,10 +140,10 @@ class BankCache:
         return dataclasses.replace(self, backbone=backbone, load=lambda: backbone, state=state)
 
     def at(self, size: tuple[int, int]) -> BankCache:
-        """The cache for attacks on images of this size, which the model enlarges (:meth:`.Backbone.at`)."""
+        """The cache for images of this size, which the model enlarges itself. ``size``: height and width."""
         state = dataclasses.replace(self.state, opened={}, backbone=None)
-        backbone, load = self.backbone.at(size), self.loaded
-        return dataclasses.replace(self, backbone=backbone, load=lambda: load().at(size), state=state)
+        backbone, load = EnlargingBackbone(self.backbone, size), self.loaded
+        return dataclasses.replace(self, backbone=backbone, load=lambda: EnlargingBackbone(load(), size), state=state)
 
     def spec(self, request: AttackRequest, defended: DefendedInput = UNDEFENDED) -> BankSpec:
         """The spec of a request's bank. Prompts and the attacked defense count only for attacks that use

@@ -91,7 +91,7 @@ def facts_of(dataset: str, protocol: str) -> ZeroShotFacts | None:
 # --- which images ---------------------------------------------------------------------------------------------------
 
 
-def test_split(
+def lists_of(
     facts: DatasetFacts, rule: ZeroShotFacts, folder: Path, read: Callable[[], Split]
 ) -> tuple[Split, list[str]]:
     """The lists of a data set under the protocol, and what differs from the table, as sentences.
