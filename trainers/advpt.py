@@ -103,9 +103,10 @@ class ZeroShotSettings(Settings):
 
     def templates(self, dataset: str, protocol: str = zero_shot.COOP) -> tuple[str, ...]:
         """The prompts of a data set, by its registry name, under ``DATASET.PROTOCOL``."""
+        of_protocol = zero_shot.templates("", dataset, protocol)
         if self.template_set:
             return zero_shot.templates(self.template_set, dataset)
-        own = (self.template,) if self.template else zero_shot.templates("", dataset, protocol)
+        own = (self.template,) if self.template else of_protocol
         return tuple(dict.fromkeys((*own, *catalog.ensemble(dataset)))) if self.ensemble else own
 
 
@@ -200,6 +201,7 @@ class CLIPTrainer(TrainerX):
         cfg, backbone = self.cfg, BackboneSettings.from_cfg(self.cfg)
         self.seed = cfg.SEED if cfg.SEED >= 0 else torch.seed() % 2**31
         self.progress = Progress(Path(self.output_dir, PROGRESS))
+        self.require_protocol()
         hand_prompt = ZeroShotSettings.from_cfg(cfg)
         self.templates = hand_prompt.templates(cfg.DATASET.NAME, cfg.DATASET.PROTOCOL)
         self.classnames = self.names_of_classes(hand_prompt.template_set)
@@ -221,6 +223,15 @@ class CLIPTrainer(TrainerX):
         self.zero_shot = from_templates(self.encoder, self.classnames, self.templates, self.backbone.logit_scale)
         if backbone.compile:
             self.encoder.compile()
+
+    def require_protocol(self) -> None:
+        """Refuse (ConfigError) a protocol that the data set's file does not know, as another repository's."""
+        asked, given = self.cfg.DATASET.PROTOCOL, getattr(self.dm.dataset, "protocol", zero_shot.COOP)
+        if asked != given:
+            raise ConfigError(
+                f"DATASET.PROTOCOL is {asked}, and the file of {self.cfg.DATASET.NAME} in datasets/ gives the images "
+                f"of {given}: it does not read that setting. Use this project's file, or DATASET.PROTOCOL {given}"
+            )
 
     def names_of_classes(self, template_set: str) -> list[str]:
         """The class names that go into prompts, by label."""
