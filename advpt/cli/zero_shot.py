@@ -20,20 +20,14 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--image-weights", default="", metavar="F", help="file of another image tower")
     sub.add_argument("--attack", action="append", default=[], metavar="A", help=f"default: {ATTACK}; may be repeated")
     sub.add_argument("--sets", default="", metavar="S", help="for instance pets,dtd (default: all with data)")
-    sub.add_argument(
-        "--protocol", default="", choices=("", *protocol.PROTOCOLS), metavar="P", help="tecoa (the default) or coop"
-    )
-    sub.add_argument(
-        "--templates",
-        default="",
-        choices=protocol.TEMPLATE_SETS,
-        metavar="T",
-        help="tecoa or fare (default: the protocol's)",
-    )
-    at = sub.add_argument("--attack-at", default="model", choices=("model", "native"), metavar="A")
-    at.help = "native: CIFAR and STL-10 at their own size"
+    for option, words, mark, text in (
+        ("--protocol", ("", *protocol.PROTOCOLS), "P", "tecoa (the default) or coop"),
+        ("--templates", protocol.TEMPLATE_SETS, "T", "tecoa or fare (default: the protocol's)"),
+        ("--attack-at", ("model", "native"), "A", "native: CIFAR and STL-10 at their own size"),
+        ("--imagenet", SUBSETS, "S", " or ".join(SUBSETS[1:])),
+    ):
+        sub.add_argument(option, default=words[0], choices=words, metavar=mark, help=text)
     sub.add_argument("--subset", type=int, default=0, metavar="N", help="images of each (default: all)")
-    sub.add_argument("--imagenet", default="all", choices=SUBSETS, metavar="S", help=" or ".join(SUBSETS[1:]))
     sub.add_argument("--method", default="", metavar="M", help="the tower as papers call it: TeCoA")
     sub.add_argument("--train-set", default="none", metavar="D", help='of papers: "TinyImageNet eps1"')
     sub.add_argument("--output", type=Path, default=Path("output", "zero_shot"), metavar="O")
