@@ -236,8 +236,11 @@ class CLIPTrainer(TrainerX):
     def names_of_classes(self, template_set: str) -> list[str]:
         """The class names that go into prompts, by label."""
         data, folders = self.dm.dataset, dict[int, str]()
+        if template_set != zero_shot.FARE:
+            return list(data.classnames)
         for item in (*data.test, *data.train_x):
-            folders.setdefault(item.label, Path(item.impath).parent.name)
+            if item.label not in folders:
+                folders[item.label] = Path(item.impath).parent.name
         return zero_shot.class_names(
             template_set, self.cfg.DATASET.NAME, data.classnames, [folders[label] for label in sorted(folders)]
         )

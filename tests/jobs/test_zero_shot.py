@@ -71,7 +71,7 @@ def test_what_papers_call_it() -> None:
         "method": "CLIP", "backbone": "ViT-B/32", "train_set": "none", "base": "CLIP", "protocol": "tecoa",
         "prompt": "tecoa", "images": "all",
     }  # fmt: skip
-    assert Evaluation("democlip", ()).tower(ROOT) is None
+    assert all(Evaluation(model, ()).tower(ROOT) is None for model in ("democlip", "fare2_l14", "laion_b32"))
     assert Evaluation("vit_b32", (), image_weights="a.pt").tower(ROOT) is None
     tuned = Evaluation("vit_b32", (), image_weights="a.pt", method="TeCoA", train_set="TinyImageNet eps1", subset=100)
     assert vars(tuned.tower(ROOT))["method"] == "TeCoA" and vars(tuned.tower(ROOT))["images"] == "100"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from advpt.data import catalog
-from tests.helpers.dataset_trees import content, tree
+from advpt.data import catalog, zero_shot
+from tests.helpers.dataset_trees import Content, content, tree
 from tests.helpers.workspace import parse_as_coop, results
 
 
@@ -45,14 +45,29 @@ def test_what_does_not_go_together_is_a_sentence(workspace, pairs: str, sentence
     assert status == 2 and sentence in printed, printed
 
 
-def test_nothing_of_one_protocol_is_read_for_the_other(workspace) -> None:
-    """The same test images under the same names: banks, records and folders are apart all the same."""
-    made = content([("beagle_{}.jpg", "beagle"), ("pug_{}.jpg", "pug")])
-    folder = tree(workspace.folder / "data", "OxfordPets", made) / catalog.get("OxfordPets").image_dir
+def written(workspace, name: str, made: Content) -> None:
+    """A small data set of the catalogue, with images."""
+    folder = tree(workspace.folder / "data", name, made) / catalog.get(name).image_dir
     rng = np.random.default_rng(0)
     for rows in made.values():
         for path, *_ in rows:
             Image.fromarray(rng.integers(0, 255, (18, 18, 3), dtype=np.uint8)).save(folder / path)
+
+
+def test_fares_prompts_are_an_ensemble_with_names_of_their_own(workspace) -> None:
+    folders = list(zero_shot.table()["EuroSAT"].by_folder)
+    written(workspace, "EuroSAT", content([(f"{name}/{{}}.jpg", f"CoOp's {name}") for name in folders], 1, 1, 1))
+    words = ("DATASET.NAME", "EuroSAT", "EVAL.ATTACKS", "('pgd1-ce@8',)", "TRAINER.ZEROSHOTCLIP.TEMPLATES", "fare")
+    workspace.run(*words, trainer="ZeroshotCLIP")
+    result = results(workspace.output)["test_transfer_pgd1-ce@8-a8.json"]
+    assert tuple(result["hand_prompt"]) == zero_shot.templates("fare", "EuroSAT") and len(result["hand_prompt"]) == 3
+    about = json.loads((workspace.output / "zero_shot" / "prompt.json").read_text())
+    assert about["classnames"][:4] == ["annual crop land", "forest", "brushland or shrubland", "highway or road"]
+
+
+def test_nothing_of_one_protocol_is_read_for_the_other(workspace) -> None:
+    """The same test images under the same names: banks, records and folders are apart all the same."""
+    written(workspace, "OxfordPets", content([("beagle_{}.jpg", "beagle"), ("pug_{}.jpg", "pug")]))
     found = {}
     for protocol in ("coop", "tecoa"):
         words = ("DATASET.NAME", "OxfordPets", "DATASET.PROTOCOL", protocol, "EVAL.ATTACKS", "('pgd1-ce@8',)")
