@@ -45,6 +45,9 @@ ADDED = (
     "TRAINER.FARE.",
     "TRAINER.PMGAFT.",
     "TRAINER.TGAZSR.",
+    "EVAL.ATTACK_AT",
+    "DATASET.PROTOCOL",
+    "TRAINER.ZEROSHOTCLIP.TEMPLATES",
 )  # leaves that came later, and nodes
 DATASETS = ("digits", "pets", "imagenet")
 
