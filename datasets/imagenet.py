@@ -9,7 +9,7 @@ from typing import Any
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from advpt.data import catalog, imagenet, layout, listing, steps
+from advpt.data import catalog, classnames, imagenet, layout, listing, steps
 from advpt.data.split import Row, Split, triple
 from advpt.errors import ConfigError, DataError, unknown_name
 
@@ -26,10 +26,13 @@ TEST_SUBSETS = ("", "all", "paper1000")
 
 
 class ClassFolders(CatalogDataset):
-    """A data set in class folders that are named by wnid, or by number."""
+    """A data set in class folders that are named by wnid, by number or by class."""
 
     def class_names(self) -> tuple[Mapping[str, str], bool]:
-        """Class names by wnid, and whether they are the shipped ones; others are warned about."""
+        """Class names by class folder, and whether they are the shipped ones; others are warned about, and can be had
+        for ImageNet's classes alone."""
+        if self.info.classnames:
+            return classnames.shipped(self.info), True
         names, warning = imagenet.names_for(self.place.folder)
         if warning:
             warnings.warn(warning, stacklevel=2)
@@ -140,8 +143,8 @@ class ImageNet(ClassFolders):
         return {folder: name.strip() for folder, _, name in pairs}
 
 
-class ImageNetVariant(ClassFolders, TestOnlyDataset):
-    """A test-only set in ImageNet's class folders. Labels follow the sorted folders, names their wnid."""
+class TestFolders(ClassFolders, TestOnlyDataset):
+    """A test-only set in class folders. Labels follow the sorted folders, names the folder."""
 
     def read(self) -> tuple[Split, bool]:
         names, shipped = self.class_names()
@@ -155,6 +158,10 @@ class ImageNetVariant(ClassFolders, TestOnlyDataset):
         images, doubts = imagenet.list_images(folder, folders)
         self.warn_of(*left_out, *doubts)
         return images, names
+
+
+class ImageNetVariant(TestFolders):
+    """A test-only set in ImageNet's class folders."""
 
 
 def rows(part: str, images: imagenet.Listing, names: Mapping[str, str]) -> tuple[Row, ...]:

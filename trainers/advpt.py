@@ -404,6 +404,7 @@ class GradientTrainer(CLIPTrainer):
         """Get the training input, before the first epoch and never for an evaluation alone."""
 
     def before_train(self) -> None:
+        self.require_training_images()
         self.require_validation()
         if self.cfg.RESUME:
             run = Path(self.cfg.RESUME)
@@ -415,6 +416,14 @@ class GradientTrainer(CLIPTrainer):
         self.rolling = RollingCheckpoint(Path(self.output_dir, ROLLING), watch)
         self.start_epoch = self.rolling.restore(self)
         self.progress = Progress(Path(self.output_dir, PROGRESS), self.start_epoch, self.input_seconds, watch)
+
+    def require_training_images(self) -> None:
+        """Refuse to train on a data set that has no images for it."""
+        if why := getattr(self.dm.dataset, "no_training", ""):
+            raise ConfigError(
+                f"{self.cfg.DATASET.NAME} cannot be trained on: {why}. Evaluate there what was tuned on another: "
+                "--eval-only --model-dir RUN"
+            )
 
     def require_validation(self) -> None:
         """Refuse to choose the best checkpoint on test images, which Dassl does where there are no others."""

@@ -87,12 +87,12 @@ def class_folders(folder: Path, names: Mapping[str, str], part: str = "") -> tup
     if foreign:
         raise DataError(
             f"{folder} has {len(foreign)} class folders without a class name: {listing.some(foreign, 5)}. "
-            "Expected the 1,000 classes of the 2012 task (or fewer); this may be another ImageNet"
+            f"Expected the {len(names):,} classes of its list (or fewer); this may be another ImageNet"
         )
     classes = [name for name in there if name in names]
     if not classes:
         raise DataError(
-            f"{folder} {without_classes(folder)}; expected one folder per class there, named by wnid (n01440764). "
+            f"{folder} {without_classes(folder)}; expected one folder per class there, such as {next(iter(names))}. "
             f"Folders there: {listing.some(unknown)}"
         )
     prefix = f"{part}: " if part else ""

@@ -198,7 +198,7 @@ class Preparation:
 
     def unpack_archive(self, source: Source, path: Path, unpacked: Path) -> None:
         """Unpack an archive and the archives inside it that hold images."""
-        archives.extract(path, unpacked, self.budget)
+        archives.extract(path, unpacked, self.budget, source.skip)
         for inner in source.inner:
             if (unpacked / inner).is_file():
                 archives.extract(unpacked / inner, unpacked, self.budget)
