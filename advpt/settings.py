@@ -637,9 +637,15 @@ class BackboneSettings(Settings):
     weights: str = setting("", "file with CLIP's weights; empty: those of the name", recorded=False)
     trust_archive: bool = setting(False, "run the code in a TorchScript file instead of reading its tensors alone")
     image_weights: str = setting(
-        "", "file with a robust image tower (TeCoA, FARE) in the place of the backbone's own", recorded=False
+        "",
+        "robust image tower (TeCoA, FARE) in the place of the backbone's own: a file, hf-hub:ORG/REPO[/FILE] or "
+        "local-dir:FOLDER",
+        recorded=False,
     )
-    image_activation: str = setting("quickgelu", "activation that IMAGE_WEIGHTS was trained with")
+    image_activation: str = setting(
+        "quickgelu", "activation that IMAGE_WEIGHTS was trained with, where its source does not say",
+        allowed=ACTIVATIONS[1:],
+    )  # fmt: skip
     activation: str = setting(
         "", "activation of the model, where neither its name nor its file shows it", allowed=ACTIVATIONS, added=True
     )
