@@ -832,6 +832,17 @@ class EvalSettings(Settings):
     queries: int = setting(
         1000, "queries of Square to a cheap defense at test time under adaptive; 0: none", allowed=FROM_0, added=True
     )
+    attack_at: str = setting(
+        "model", "pixels that attacks change: the model's, or the images' own, which the model then enlarges",
+        allowed=("model", "native"), added=True,
+    )  # fmt: skip
+
+    def check(self) -> None:
+        if self.attack_at == "native" and (self.defenses or self.test_time):
+            raise ConfigError(
+                "EVAL.ATTACK_AT is native: images are attacked at their own size, and defenses read them at the "
+                "model's. Leave EVAL.DEFENSES and EVAL.TEST_TIME empty, or measure them with EVAL.ATTACK_AT model"
+            )
 
 
 @register("DATASET", in_v1=True)
@@ -840,6 +851,10 @@ class DatasetSettings(Settings):
 
     subsample_classes: str = setting("all", "all, base or new: which half of the classes, as in CoOp")
     test_subset: str = setting("", "a list of test images, where the data set has several")
+    protocol: str = setting(
+        "coop", "which images are tested, under which names and prompt: CoOp's, or TeCoA's (docs/zero_shot.md)",
+        allowed=("coop", "tecoa"), added=True,
+    )  # fmt: skip
     title: str = setting(
         "", "name of one's own data in headings, records and folders; empty: that of their folder", identity=False,
         added=True,

@@ -18,6 +18,7 @@ from advpt.attacks.base import Attack
 from advpt.attacks.spec import AttackSpec
 from advpt.attacks.surrogate import Surrogate
 from advpt.backbones.backbone import Backbone
+from advpt.backbones.enlarging import EnlargingBackbone
 from advpt.backbones.precision import in_precision
 from advpt.bank.build import Attacker, BankTarget, Fill, Work, build_banks, fill_here, shard_rows
 from advpt.bank.defended_input import UNDEFENDED, AdaptiveTarget, DefendedInput, Encode
@@ -139,6 +140,12 @@ class BankCache:
         """The cache of another image encoder; the banks that are open stay with this one."""
         state = dataclasses.replace(self.state, opened={}, backbone=None)
         return dataclasses.replace(self, backbone=backbone, load=lambda: backbone, state=state)
+
+    def at(self, size: tuple[int, int]) -> BankCache:
+        """The cache for images of this size, which the model enlarges itself. ``size``: height and width."""
+        state = dataclasses.replace(self.state, opened={}, backbone=None)
+        backbone, load = EnlargingBackbone(self.backbone, size), self.loaded
+        return dataclasses.replace(self, backbone=backbone, load=lambda: EnlargingBackbone(load(), size), state=state)
 
     def spec(self, request: AttackRequest, defended: DefendedInput = UNDEFENDED) -> BankSpec:
         """The spec of a request's bank. Prompts and the attacked defense count only for attacks that use
@@ -339,6 +346,6 @@ def check_images(bank: Bank, images: ImageSet) -> None:
 def _same_but_images(one: dict[str, Any], other: dict[str, Any]) -> bool:
     def without_list(fields: dict[str, Any]) -> dict[str, Any]:
         made = fields["adversarial_set"]
-        return fields | {"adversarial_set": made | {"data": {"classnames": made["data"]["classnames"]}}}
+        return fields | {"adversarial_set": made | {"data": made["data"] | {"images": None, "n": None}}}
 
     return without_list(one) == without_list(other)

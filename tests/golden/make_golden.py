@@ -37,6 +37,9 @@ ADDED = (
     "EVAL.TEST_TIME",
     "EVAL.ADAPTIVE_SUBSET",
     "EVAL.QUERIES",
+    "EVAL.ATTACK_AT",
+    "DATASET.PROTOCOL",
+    "TRAINER.ZEROSHOTCLIP.TEMPLATES",
 )  # leaves that came later
 DATASETS = ("digits", "pets", "imagenet")
 
