@@ -1,4 +1,4 @@
-"""Tables of fine-tuned towers from hand-made records: numbers, seconds, stacks, sentences that rank nobody by chance."""
+"""Tables of fine-tuned towers from hand-made records: numbers, seconds, stacks, and sentences that rank nobody."""
 
 from __future__ import annotations
 
