@@ -26,7 +26,7 @@ from advpt.errors import ConfigError, unknown_name
 from advpt.files import read_text
 
 PROFILES = ("sound", "released", "paper")
-PROTOCOLS = ("transfer", "transfer-all", "static", "pseudo", "tuned", "adaptive")
+PROTOCOLS = ("transfer", "transfer-all", "untuned", "static", "pseudo", "tuned", "adaptive")
 POSITIONS = ("end", "middle", "front")
 PRECISIONS = ("fp32", "amp", "fp16")
 LAYOUTS = ("text", "text_deep", "visual", "independent", "t2v", "v2t")

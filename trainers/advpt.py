@@ -337,7 +337,7 @@ class CLIPTrainer(TrainerX):
         """What a record says besides of how training and evaluation went."""
         prepared = manifest(Path(str(getattr(self.dm.dataset, "dataset_dir", ""))))
         about = {"prepared_data": {"manifest": digest(prepared), "date": prepared.get("date")}} if prepared else {}
-        return ({"training": self.progress.times()} if self.progress.measured else {}) | about
+        return ({"training": self.progress.times()} if self.progress.seconds else {}) | about
 
     def facts(self) -> RunFacts:
         """What a record says of the run itself."""

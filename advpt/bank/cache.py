@@ -45,6 +45,7 @@ class AttackRequest:
         seed: of the attack's random draws.
         attack_target: what an adaptive attacker differentiates besides the encoder.
         predicted_labels: the attack leaves what the attacked model predicts for the clean image, not its label.
+        source: whose image encoder the attack goes through, in the place of the one that embeds the images.
     """
 
     images: ImageSet
@@ -53,6 +54,7 @@ class AttackRequest:
     seed: int = 0
     attack_target: AdaptiveTarget | None = None
     predicted_labels: bool = False
+    source: Backbone | None = None
 
     @functools.cached_property
     def algorithm(self) -> Attack | None:
@@ -169,7 +171,7 @@ class BankCache:
             text = classifier.digest
         return dataclasses.replace(
             made,
-            attacked_image=self.backbone.image_digest,
+            attacked_image=(request.source or self.backbone).image_digest,
             attacked_text=text,
             attacked_defense=request.attack_target.parameters() if request.attack_target is not None else None,
             attacked_visual=visual_digest(request.visual),
@@ -261,7 +263,7 @@ class BankCache:
     def attacker(self, request: AttackRequest, backbone: Backbone) -> Attacker:
         """The attack of a request on this backbone, in the cache's precision."""
         attack = request.algorithm
-        encode = self._encoder(backbone, request.visual)
+        encode = self._encoder(request.source or backbone, request.visual)
         surrogate = self.surrogate if attack is not None and attack.source_model == "surrogate" else None
         return Attacker(
             attack,
@@ -281,7 +283,7 @@ class BankCache:
         backbone.require_preprocessing(request.images.preprocessing)
         attacker = self.attacker(request, backbone)
         encode = attacker.encode  # shared where it is the same, so that no forward pass is repeated
-        if visual_digest(request.visual) != visual_digest(self.visual):
+        if request.source is not None or visual_digest(request.visual) != visual_digest(self.visual):
             encode = self._encoder(backbone, self.visual)
         if request.algorithm is not None:
             request.algorithm.examine(request.images, self.workers)
