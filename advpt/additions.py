@@ -32,6 +32,8 @@ RESULT_FIELDS: dict[str, Any] = {
     "training.c_chosen_on": None,  # of a linear probe; None: C was given, or it is not known
 }
 
+PROMPT_FIELDS: dict[str, Any] = {"experts": 0, "router": "hybrid"}  # of the layout beside a checkpoint of prompts
+
 
 def omit(fields: Mapping[str, Any], added: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """``fields`` (JSON) without those that were ``added`` and have the value of what lacks them; nested ones too.

@@ -34,6 +34,9 @@ class Walk(Protocol):
     def enter(self, x: Tensor) -> Tensor:
         """What stands between the tokens and the first block."""
 
+    def norm(self, block: Any, x: Tensor) -> Tensor:
+        """What a block's attention reads of tokens ``x``: its first norm."""
+
     def step(self, block: Any, x: Tensor, last: bool) -> Tensor:
         """The output of a block; of the ``last`` one those tokens alone that the feature is made of, or more."""
 
@@ -64,6 +67,9 @@ class ClipWalk:
 
     def enter(self, x: Tensor) -> Tensor:
         return self.tower.ln_pre(x)
+
+    def norm(self, block: Any, x: Tensor) -> Tensor:
+        return block.ln_1(x)
 
     def step(self, block: Any, x: Tensor, last: bool) -> Tensor:
         attention, first_only = block.attn, last and self.reads_class
@@ -98,6 +104,9 @@ class TimmWalk:
 
     def enter(self, x: Tensor) -> Tensor:
         return self.trunk.norm_pre(x)
+
+    def norm(self, block: Any, x: Tensor) -> Tensor:
+        return block.norm1(x)
 
     def step(self, block: Any, x: Tensor, last: bool) -> Tensor:
         return block(x)
