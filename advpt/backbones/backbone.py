@@ -16,7 +16,7 @@ from advpt.backbones.card import JSON, Card, ImageCard, digest_of_tower
 from advpt.backbones.mixture import Visual, VisualMixture
 from advpt.backbones.text_encoder import TextEncoder
 from advpt.backbones.tokenizers import Bpe, Tokenizer
-from advpt.backbones.towers import Walk, walk_of
+from advpt.backbones.towers import ClipWalk, Walk, walk_of
 from advpt.data.images import Preprocessing
 from advpt.errors import DataError, PromptError, WeightsError
 
@@ -78,6 +78,21 @@ class ImageEncoder(nn.Module):
         x = walk.embed(self.normalise(pixels), wide=True)
         return _through(walk, x, _of_each_image(visual, len(x)) if visual is not None else None, hidden_states)
 
+    def tokens(self, pixels: Tensor) -> Tensor:
+        """All tokens ``[b, 1 + P, L]`` behind the last norm and the projection, differentiable in pixels and weights:
+        the class token, which is the feature of a call (to 1e-6: products of other shapes), and the P patches row by
+        row.
+
+        Raises:
+            PromptError: the feature of this tower is not that of a class token.
+        """
+        require_class_token("this model", self.card)
+        walk = ClipWalk(self.visual, self.card)
+        x = walk.enter(walk.embed(self.normalise(pixels), wide=True))
+        for block in walk.blocks:
+            x = walk.step(block, x, last=False)
+        return walk.project(x)
+
     def _walk(self) -> Walk | None:
         return walk_of(self.visual, self.card)
 
@@ -88,6 +103,20 @@ def no_tokens(name: str, card: ImageCard) -> str:
         f"visual prompts are tokens of a vision transformer; {name}'s image encoder is a {card.family} and has none: "
         "use LAYOUT text or text_deep"
     )
+
+
+def require_class_token(name: str, card: ImageCard) -> None:
+    """Refuse an image tower whose tokens have no outputs of their own; ``name`` is the model's.
+
+    Raises:
+        PromptError: what its feature is read from, and what to use.
+    """
+    if not card.reads_class_token:
+        raise PromptError(
+            f"attention maps are made of the outputs of tokens, which go the way of the class token; {name}'s image "
+            f"encoder is a {card.family} whose feature is no class token (pooling: {card.pool}); use a vision "
+            "transformer of OpenAI's kind, such as ViT-B/32"
+        )
 
 
 def _through(

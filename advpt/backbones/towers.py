@@ -56,7 +56,7 @@ class ClipWalk:
 
     def __init__(self, tower: Any, card: ImageCard) -> None:
         self.tower, self.blocks = tower, tower.transformer.resblocks
-        self.reads_class, self.norm_last = card.pool == "class", card.norm_last
+        self.reads_class, self.norm_last = card.reads_class_token, card.norm_last
 
     def embed(self, pixels: Tensor, wide: bool) -> Tensor:
         tower = self.tower
@@ -85,11 +85,14 @@ class ClipWalk:
 
     def finish(self, x: Tensor, prompts: int) -> Tensor:
         tower = self.tower
-        x = x[:, 0] if self.reads_class else x[:, 1 : x.shape[1] - prompts]
-        if self.norm_last and not self.reads_class:
-            return tower.ln_post(x.mean(1)) @ tower.proj
-        x = tower.ln_post(x)
-        return (x if self.reads_class else x.mean(1)) @ tower.proj
+        if self.reads_class:
+            return self.project(x[:, 0])
+        x = x[:, 1 : x.shape[1] - prompts]
+        return self.project(x.mean(1)) if self.norm_last else tower.ln_post(x).mean(1) @ tower.proj
+
+    def project(self, x: Tensor) -> Tensor:
+        """Outputs of the last block, ``[..., D]``, behind the last norm and the projection, ``[..., L]``."""
+        return self.tower.ln_post(x) @ self.tower.proj
 
 
 class TimmWalk:
