@@ -21,8 +21,10 @@ from torch import Tensor
 
 from advpt.attacks.base import Attack, Forward
 from advpt.attacks.spec import AttackSpec, parse_training
+from advpt.backbones import tuned_tower
 from advpt.backbones.backbone import ImageEncoder
-from advpt.backbones.card import JSON
+from advpt.backbones.card import JSON, digest_of_tower
+from advpt.data import catalog
 from advpt.evaluation.record import CurvePoint
 from advpt.evaluation.saved_run import IMAGE_ENCODER, load_image_encoder
 from advpt.prompts import exchange
@@ -54,6 +56,7 @@ class EncoderTrainer(GradientTrainer):
     attack_spec: AttackSpec
     attack: Attack
     image_encoder: ImageEncoder
+    base: tuned_tower.Base  # what training starts from
     reference: ImageEncoder  # frozen, in evaluation mode; in no optimizer and no checkpoint
     warmup_steps: int  # of this run
 
@@ -65,8 +68,8 @@ class EncoderTrainer(GradientTrainer):
     def build_model(self) -> None:
         super().build_model()
         self.image_encoder = self.backbone.require_image()
+        self.base = tuned_tower.Base.of(self.backbone)
         if self.compares:
-            self.reference_digest = self.backbone.image_digest
             self.reference = copy.deepcopy(self.image_encoder).eval().requires_grad_(False)
         self.image_encoder.requires_grad_(True)
         self.register_trained(IMAGE_ENCODER, self.image_encoder)
@@ -111,16 +114,42 @@ class EncoderTrainer(GradientTrainer):
         """The method's loss, a scalar: by default the cross-entropy of the attacked images."""
         return F.cross_entropy(self.logits(attacked), labels)
 
+    def robust_loss(self, pixels: Tensor, labels: Tensor, seed: int) -> Tensor:
+        """What training lowers: the loss of a batch ``[b, 3, h, w]`` that is attacked first, with random numbers of
+        ``seed``."""
+        return self.loss(pixels, self.perturb(pixels, labels, seed), labels)
+
     def forward_backward(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
         images, labels = self.parse_batch_test(batch)
-        pixels = to_pixels(images, self.cfg)
-        attacked = self.perturb(pixels, labels, self.batch_seed())
-        return self.gradient_step(self.loss(pixels, attacked, labels))
+        return self.gradient_step(self.robust_loss(to_pixels(images, self.cfg), labels, self.batch_seed()))
 
     def training_facts(self) -> dict[str, Any]:
         facts: dict[str, Any] = {"attack": str(self.attack_spec), "images": len(self.dm.dataset.train_x)}
         facts |= {"warmup_steps": self.warmup_steps} if self.warmup_steps >= 0 else {}
-        return facts | ({"reference": self.reference_digest} if self.compares else {})
+        return facts | ({"reference": self.base.image} if self.compares else {})
+
+    def after_train(self) -> None:
+        super().after_train()  # which takes the best tower where TEST.FINAL_MODEL asks for it
+        self.save_tower()
+
+    def save_tower(self) -> None:
+        """The tower as it is now, for ``MODEL.IMAGE_WEIGHTS`` of other runs."""
+        tower, card, cfg = self.image_encoder.visual.state_dict(), self.backbone.card.image, self.cfg
+        made = tuned_tower.Provenance(
+            base=self.base,
+            image=digest_of_tower(tower, card),
+            activation=tuned_tower.activation_of(self.backbone),
+            mean=card.mean,
+            std=card.std,
+            size=card.size,
+            trainer=cfg.TRAINER.NAME,
+            dataset=catalog.title(cfg.DATASET),
+            shots=cfg.DATASET.NUM_SHOTS,
+            seed=cfg.SEED,
+            epoch=(self.loaded or {}).get("epoch") or self.max_epoch,
+            training=self.training_facts(),
+        )
+        tuned_tower.write(Path(self.output_dir, IMAGE_ENCODER, tuned_tower.FILE), tower, made)
 
     def use_encoder_as_it_is(self) -> None:
         """Evaluate a frozen copy with a hash of its own, so that no other run has its banks."""
