@@ -12,31 +12,14 @@ from torch import Tensor
 
 from advpt import losses
 from advpt.backbones.mixture import ALPHA, LEARNED, RAW_ONE, ROUTERS, TAU, Mixture, VisualMixture, visual_tensors
+from tests.helpers.fine_tuning import example
 
-# One block, worked by hand: tokens behind the norm and without prompts, two of them images, and three experts.
-TOKENS = [[[-0.368, 0.671, 0.161], [-0.435, -0.944, 0.081], [0.969, 1.16, -1.86], [-0.651, -0.792, -0.395]],
-          [[-1.154, 0.295, 1.554], [0.953, -0.572, 0.055], [0.21, 1.209, -0.089], [1.804, -0.373, -0.241]]]  # fmt: skip
-GATE = [[1.353, -1.612, 0.838], [-0.387, -0.233, -2.874], [-0.956, 1.694, 1.426]]
-EXPERTS = [[[0.267, -0.354, 0.331], [0.809, 0.101, -0.394]], [[-0.633, 0.093, -0.555], [0.639, 0.25, -0.146]],
-           [[-0.419, 0.041, 0.426], [-0.414, 0.825, -0.67]]]  # fmt: skip
-BASE = [[-0.162, -0.073, 0.067], [0.345, 0.492, -0.403]]
-# raw tau and alpha; weights, contexts and balance of both images
-WORKED = {
-    "initial": (0.541325, 0.541325, [[0.068822, 0.266576, 0.664602], [0.042853, 0.002505, 0.954642]],
-                [[[-0.428835, 0.027677, 0.157951], [-0.049127, 0.621892, -0.51132]],
-                 [[-0.390139, 0.024203, 0.419471], [-0.358953, 0.792534, -0.65686]]], 0.114458),
-    "clamped high": (2.0, 3.0, [[0.104645, 0.296551, 0.598804], [0.083352, 0.009383, 0.907265]],
-                     [[[-0.65935, 0.103172, 0.183285], [-0.292502, 0.66544, -0.568451]],
-                      [[-0.565657, 0.090128, 0.750754], [-0.94936, 1.026516, -0.881156]]], 0.088654),
-    "clamped low": (-3.0, -2.0, [[0.029903, 0.206939, 0.763159], [0.011729, 0.000203, 0.988068]],
-                    [[[-0.197638, -0.058664, 0.086439], [0.280962, 0.516416, -0.422079]],
-                     [[-0.193605, -0.059117, 0.1124], [0.25051, 0.533174, -0.436465]]], 0.148175),
-}  # fmt: skip
+INPUTS, OUTPUTS = example("tame_block")  # tokens behind the norm and without prompts; two images, three experts
 
 
-def worked(tau: float, alpha: float, router: str = "hybrid") -> Mixture:
-    parts = (EXPERTS, BASE, GATE, [-0.045, -0.002, -0.01], tau, alpha)
-    return Mixture(*(torch.tensor([part], dtype=torch.float64) for part in parts), router=router)
+def worked(tau: float, alpha: float) -> Mixture:
+    parts = (INPUTS[name] for name in ("experts", "base", "gate_weight", "gate_bias"))
+    return Mixture(*(part[None] for part in parts), torch.tensor([tau]).double(), torch.tensor([alpha]).double())
 
 
 def drawn(e: int = 3, layers: int = 2, n: int = 2, d: int = 5, s: int = 0, seed: int = 0, router: str = "hybrid"):
@@ -49,15 +32,16 @@ def tokens(b: int = 4, t: int = 6, d: int = 5, seed: int = 9) -> Tensor:
     return torch.randn(b, t, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("case", WORKED)
+@pytest.mark.parametrize("case", ("initial", "clamped_high", "clamped_low"))
 def test_worked_block(case: str) -> None:
-    tau, alpha, weights, context, balance = WORKED[case]
-    mixture, x = worked(tau, alpha), torch.tensor(TOKENS, dtype=torch.float64)
-    close = {"rtol": 0, "atol": 2e-6}
-    torch.testing.assert_close(mixture.weights(1, x), torch.tensor(weights, dtype=torch.float64), **close)
-    torch.testing.assert_close(mixture.prompts(1, x), torch.tensor(context, dtype=torch.float64), **close)
-    assert losses.balance(mixture.weights(1, x)).item() == pytest.approx(balance, abs=1e-6)
-    assert losses.diversity(mixture.experts).item() == pytest.approx(0.084702, abs=1e-6)
+    expected, x = OUTPUTS[case], INPUTS["tokens"]
+    mixture = worked(float(expected["raw_tau"]), float(expected["raw_alpha"]))
+    weights = mixture.weights(1, x)
+    for name, made in (("weights", weights), ("context", mixture.prompts(1, x))):
+        torch.testing.assert_close(made, expected[name], rtol=0, atol=2e-6)
+    assert losses.balance(weights).item() == pytest.approx(expected["balance"], abs=2e-6)
+    assert losses.diversity(mixture.experts).item() == pytest.approx(OUTPUTS["diversity"], abs=1e-6)
+    assert INPUTS["lambda"] == ROUTERS["hybrid"]
 
 
 @given(e=st.integers(1, 4), n=st.integers(1, 3), t=st.integers(1, 6), s=st.integers(0, 3), seed=st.integers(0, 99),
@@ -124,7 +108,7 @@ def test_gradients_against_central_differences(samples: int) -> None:
 def test_no_gradient_where_a_range_cuts_off_and_none_for_the_base_at_first() -> None:
     for raw, moves in ((RAW_ONE, True), (-3.0, False), (3.0, False)):
         mixture = worked(raw, RAW_ONE).each(lambda part: part.clone().requires_grad_())
-        mixture.prompts(1, torch.tensor(TOKENS, dtype=torch.float64))[0, 0, 0].backward()
+        mixture.prompts(1, INPUTS["tokens"])[0, 0, 0].backward()
         assert (mixture.tau.grad.abs().item() > 1e-6) == moves
         assert mixture.base.grad.abs().max() < 1e-9, "with a residual scale of 1 the context is the mixture"
         assert mixture.alpha.grad.abs() > 1e-6 and mixture.gate_weight.grad.abs().max() > 1e-3

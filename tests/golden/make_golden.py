@@ -37,7 +37,10 @@ ADDED = (
     "EVAL.TEST_TIME",
     "EVAL.ADAPTIVE_SUBSET",
     "EVAL.QUERIES",
-)  # leaves that came later
+    "TRAINER.ADVIVLPMOE.",
+    "TRAINER.ADVVPTMOE.",
+    "TRAINER.TAME.",
+)  # leaves that came later, and nodes
 DATASETS = ("digits", "pets", "imagenet")
 
 
@@ -57,7 +60,7 @@ def configuration(yaml: str, dataset: str) -> str:
     words += ["--config-file", f"configs/trainers/{yaml}", "--dataset-config-file", f"configs/datasets/{dataset}.yaml"]
     train.register_plugins()
     leaves = flat(train.setup_cfg(train.parse_args(words)))
-    return digest({name: value for name, value in leaves.items() if name not in ADDED})
+    return digest({name: value for name, value in leaves.items() if not name.startswith(ADDED)})
 
 
 def flat(node: Any, prefix: str = "") -> dict[str, Any]:
