@@ -29,6 +29,8 @@ RESULT_FIELDS: dict[str, Any] = {
     "backbone.image_file": None,
     "backbone.source": None,  # where a model that is not OpenAI's came from
     "backbone.reads": None,  # how both towers' tensors are read, where it is not as OpenAI's code reads them
+    "tuning.decay": 0.01,  # of test-time tuning
+    "tuning.frozen": (),  # parts of its prompts that stay as they are
     "training.c_chosen_on": None,  # of a linear probe; None: C was given, or it is not known
 }
 

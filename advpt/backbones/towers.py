@@ -61,7 +61,7 @@ class ClipWalk:
     def embed(self, pixels: Tensor, wide: bool) -> Tensor:
         tower = self.tower
         x = tower.conv1(pixels).flatten(2).permute(0, 2, 1)
-        x = x.float() if wide else x
+        x = widened(x) if wide else x
         x = torch.cat([tower.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], 1)
         return x + tower.positional_embedding.to(x.dtype)
 
@@ -103,7 +103,7 @@ class TimmWalk:
 
     def embed(self, pixels: Tensor, wide: bool) -> Tensor:
         x = self.trunk.patch_embed(pixels)
-        return self.trunk._pos_embed(x.float() if wide else x)
+        return self.trunk._pos_embed(widened(x) if wide else x)
 
     def enter(self, x: Tensor) -> Tensor:
         return self.trunk.norm_pre(x)
@@ -117,6 +117,11 @@ class TimmWalk:
     def finish(self, x: Tensor, prompts: int) -> Tensor:
         x = self.trunk.norm(x)
         return self.head(self.trunk.forward_head(x[:, : x.shape[1] - prompts]))
+
+
+def widened(x: Tensor) -> Tensor:
+    """In float32 where it is narrower."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def scaled(block: Any, name: str, x: Tensor) -> Tensor:
