@@ -27,9 +27,12 @@ RUNS: dict[str, list[str]] = {
     "AdvPT": ATTACKED, "CoOp": ATTACKED, "ZeroshotCLIP": ATTACKED, "LinearProbe": ATTACKED, "CoCoOp": ATTACKED,
     "APT": ATTACKED, "FAP": ATTACKED, "CAPT": ATTACKED, "TradesPT": ATTACKED, "AdvVPT": ATTACKED, "AdvIVLP": ATTACKED,
     "AdvMaPLe": ATTACKED, "AdvTrain": ATTACKED, "FastAT": ATTACKED, "TradesFT": ATTACKED, "TAPTV": TUNED,
-    "TAPTVLI": TUNED, "TAPTVLJ": TUNED,
+    "TAPTVLI": TUNED, "TAPTVLJ": TUNED, "AdvVPTMoE": ATTACKED, "AdvIVLPMoE": ATTACKED, "TAMEV": TUNED, "TAMEVLI": TUNED,
 }  # fmt: skip
-START = {"TAPTV": "AdvVPT", "TAPTVLI": "AdvIVLP", "TAPTVLJ": "AdvMaPLe"}  # whose run test-time tuning begins with
+# Whose run test-time tuning begins with.
+START = {
+    "TAPTV": "AdvVPT", "TAPTVLI": "AdvIVLP", "TAPTVLJ": "AdvMaPLe", "TAMEV": "AdvVPTMoE", "TAMEVLI": "AdvIVLPMoE",
+}  # fmt: skip
 SMALL = ["OPTIM.MAX_EPOCH", "1", "BANK.LIMIT", "32", "EVAL.SUBSET", "16", "DATASET.NUM_SHOTS", "4"]
 ADDED = (
     "MODEL.CUDA_GRAPHS",
@@ -89,7 +92,7 @@ def run(trainer: str, folder: Path) -> dict[str, Any]:
         if not (folder / start / "records").is_dir():
             run(start, folder)
         words += ["--eval-only", "--model-dir", str(folder / start)]
-        pairs += ["TRAINER.TAPT.CLEAN_RUN", str(folder / start)]
+        pairs += [f"TRAINER.{trainer[:4]}.CLEAN_RUN", str(folder / start)]
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         status = train.main([*words, *pairs])
