@@ -42,11 +42,11 @@ def trades(clean: Tensor, attacked: Tensor, labels: Tensor, beta: float) -> tupl
 
 def fare(attacked: Tensor, reference: Tensor, norm: str = "l2") -> Tensor:
     """Mean over the batch of the squared distance of embeddings, summed over coordinates (FARE, Schlarmann et al., ICML
-    2024, equation 3); ``l1``: of absolute differences (its Table 8). Embeddings are not normalised.
+    2024). Embeddings are not normalised; a mean over coordinates would be L times smaller.
 
     Args:
         attacked: ``[b, L]`` of the tuned tower on attacked images. reference: ``[b, L]`` of the frozen tower on clean
-            ones, without gradient.
+            ones, without gradient. norm: ``l2``, or ``l1`` for the sum of absolute differences.
     """
     difference = attacked - reference
     return (difference.square() if norm == "l2" else difference.abs()).sum(-1).mean()
