@@ -457,11 +457,15 @@ class GradientTrainer(CLIPTrainer):
         """
         settings = self.cfg.OPTIM
         try:
-            self.optim = build_optimizer(model, settings)
+            self.optim = self.without_decay(build_optimizer(model, settings), model)
             self.sched = self.build_schedule(self.optim)
         except (ValueError, TypeError, ArithmeticError) as error:
             raise ConfigError(f"the settings of OPTIM cannot be used: {error}") from error
         self.register_model(name, model, self.optim, self.sched)
+
+    def without_decay(self, optimizer: Any, model: nn.Module) -> Any:
+        """The optimizer, once the parameters of ``model`` that weight decay is not for have a group of their own."""
+        return optimizer
 
     def build_schedule(self, optimizer: Any) -> Any:
         """The schedule of the learning rate, stepped by :meth:`end_batch`."""
@@ -705,7 +709,7 @@ class PromptTrainer(GradientTrainer):
             "n_ctx": self.prompt_learner.n_ctx,
             "csc": self.context.csc,
             "class_token_position": self.context.position,
-            "prompt": dataclasses.asdict(self.context),
+            "prompt": self.context.fields(),
         }
 
     def load_weights(self, path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
