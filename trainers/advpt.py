@@ -381,14 +381,6 @@ class CLIPTrainer(TrainerX):
             lines = [*(f"training bank {bank.key[:12]}: {line}" for line in odd), *lines]
         return [*self.set_up_warnings(), *lines, *self.loading_warnings]
 
-    def require_training_images(self) -> None:
-        """Refuse to train on a data set that has no images for it."""
-        if why := getattr(self.dm.dataset, "no_training", ""):
-            raise ConfigError(
-                f"{self.cfg.DATASET.NAME} cannot be trained on: {why}. Evaluate there what was tuned on another: "
-                "--eval-only --model-dir RUN"
-            )
-
     def model_inference(self, images: Tensor) -> Tensor:
         """Logits ``[b, K]`` of images as the host's loaders give them."""
         if self.backbone.image is None:
