@@ -306,3 +306,26 @@ def tapt(
     )
     loss = entropy_weight * entropy + align_weight * (alpha * adv + (1 - alpha) * own)
     return loss, {"entropy": entropy.detach(), "align_adv": adv.detach(), "align_clean": own.detach()}
+
+
+def balance(weights: Tensor) -> Tensor:
+    """Mean over experts of the squared distance of their mean weight to an equal share (TAME's code).
+
+    Args:
+        weights: ``[b, E]`` of one layer, in rows that sum to 1.
+    """
+    return (weights.mean(0) - 1 / weights.shape[1]).square().mean()
+
+
+def diversity(experts: Tensor) -> Tensor:
+    """Mean over pairs of experts of their cosine where it is positive, summed over layers (TAME's code).
+
+    Args:
+        experts: ``[layers, E, n, D]``. A single expert has no pair: 0.
+    """
+    e = experts.shape[1]
+    if e < 2:
+        return experts.new_zeros(())
+    unit = F.normalize(experts.flatten(2), dim=-1)
+    one, other = torch.triu_indices(e, e, 1, device=experts.device)
+    return (unit[:, one] * unit[:, other]).sum(-1).clamp_min(0).mean(-1).sum()
