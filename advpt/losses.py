@@ -42,11 +42,11 @@ def trades(clean: Tensor, attacked: Tensor, labels: Tensor, beta: float) -> tupl
 
 def fare(attacked: Tensor, reference: Tensor, norm: str = "l2") -> Tensor:
     """Mean over the batch of the squared distance of embeddings, summed over coordinates (FARE, Schlarmann et al., ICML
-    2024, equation 3); ``l1``: of absolute differences (its Table 8). Embeddings are not normalised.
+    2024). Embeddings are not normalised; a mean over coordinates would be L times smaller.
 
     Args:
         attacked: ``[b, L]`` of the tuned tower on attacked images. reference: ``[b, L]`` of the frozen tower on clean
-            ones, without gradient.
+            ones, without gradient. norm: ``l2``, or ``l1`` for the sum of absolute differences.
     """
     difference = attacked - reference
     return (difference.square() if norm == "l2" else difference.abs()).sum(-1).mean()
@@ -116,13 +116,11 @@ def attention_map(
             each channel over the ``tokens``, the class token among them (the released code).
         resize_first: smallest and largest are those of the enlarged map (the paper's text), not of the grid (its code).
     """
-    text = F.normalize(text, dim=-1)
     unit = F.normalize(tokens, dim=-1 if axis == "channels" else 1)
-    similarity = (unit[:, 1:] @ text.unsqueeze(-1)).squeeze(-1)
+    similarity = _rescaled((unit[:, 1:] @ text.unsqueeze(-1)).squeeze(-1))
     rows, columns = grid or (math.isqrt(similarity.shape[1]),) * 2
-    similarity = similarity if resize_first else _rescaled(similarity)
     enlarged = F.interpolate(similarity.view(-1, 1, rows, columns), size, mode="bilinear").flatten(1)
-    return _rescaled(enlarged) if resize_first else enlarged
+    return _rescaled(enlarged) if resize_first else enlarged  # what was rescaled before does not matter behind another
 
 
 def _rescaled(x: Tensor) -> Tensor:
@@ -308,3 +306,26 @@ def tapt(
     )
     loss = entropy_weight * entropy + align_weight * (alpha * adv + (1 - alpha) * own)
     return loss, {"entropy": entropy.detach(), "align_adv": adv.detach(), "align_clean": own.detach()}
+
+
+def balance(weights: Tensor) -> Tensor:
+    """Mean over experts of the squared distance of their mean weight to an equal share (TAME's code).
+
+    Args:
+        weights: ``[b, E]`` of one layer, in rows that sum to 1.
+    """
+    return (weights.mean(0) - 1 / weights.shape[1]).square().mean()
+
+
+def diversity(experts: Tensor) -> Tensor:
+    """Mean over pairs of experts of their cosine where it is positive, summed over layers (TAME's code).
+
+    Args:
+        experts: ``[layers, E, n, D]``. A single expert has no pair: 0.
+    """
+    e = experts.shape[1]
+    if e < 2:
+        return experts.new_zeros(())
+    unit = F.normalize(experts.flatten(2), dim=-1)
+    one, other = torch.triu_indices(e, e, 1, device=experts.device)
+    return (unit[:, one] * unit[:, other]).sum(-1).clamp_min(0).mean(-1).sum()

@@ -103,9 +103,10 @@ class ZeroShotSettings(Settings):
 
     def templates(self, dataset: str, protocol: str = zero_shot.COOP) -> tuple[str, ...]:
         """The prompts of a data set, by its registry name, under ``DATASET.PROTOCOL``."""
+        of_protocol = zero_shot.templates("", dataset, protocol)
         if self.template_set:
             return zero_shot.templates(self.template_set, dataset)
-        own = (self.template,) if self.template else zero_shot.templates("", dataset, protocol)
+        own = (self.template,) if self.template else of_protocol
         return tuple(dict.fromkeys((*own, *catalog.ensemble(dataset)))) if self.ensemble else own
 
 
@@ -200,6 +201,7 @@ class CLIPTrainer(TrainerX):
         cfg, backbone = self.cfg, BackboneSettings.from_cfg(self.cfg)
         self.seed = cfg.SEED if cfg.SEED >= 0 else torch.seed() % 2**31
         self.progress = Progress(Path(self.output_dir, PROGRESS))
+        self.require_protocol()
         hand_prompt = ZeroShotSettings.from_cfg(cfg)
         self.templates = hand_prompt.templates(cfg.DATASET.NAME, cfg.DATASET.PROTOCOL)
         self.classnames = self.names_of_classes(hand_prompt.template_set)
@@ -222,11 +224,23 @@ class CLIPTrainer(TrainerX):
         if backbone.compile:
             self.encoder.compile()
 
+    def require_protocol(self) -> None:
+        """Refuse (ConfigError) a protocol that the data set's file does not know, as another repository's."""
+        asked, given = self.cfg.DATASET.PROTOCOL, getattr(self.dm.dataset, "protocol", zero_shot.COOP)
+        if asked != given:
+            raise ConfigError(
+                f"DATASET.PROTOCOL is {asked}, and the file of {self.cfg.DATASET.NAME} in datasets/ gives the images "
+                f"of {given}: it does not read that setting. Use this project's file, or DATASET.PROTOCOL {given}"
+            )
+
     def names_of_classes(self, template_set: str) -> list[str]:
         """The class names that go into prompts, by label."""
         data, folders = self.dm.dataset, dict[int, str]()
+        if template_set != zero_shot.FARE:
+            return list(data.classnames)
         for item in (*data.test, *data.train_x):
-            folders.setdefault(item.label, Path(item.impath).parent.name)
+            if item.label not in folders:
+                folders[item.label] = Path(item.impath).parent.name
         return zero_shot.class_names(
             template_set, self.cfg.DATASET.NAME, data.classnames, [folders[label] for label in sorted(folders)]
         )
@@ -435,11 +449,15 @@ class GradientTrainer(CLIPTrainer):
         """
         settings = self.cfg.OPTIM
         try:
-            self.optim = build_optimizer(model, settings)
+            self.optim = self.without_decay(build_optimizer(model, settings), model)
             self.sched = self.build_schedule(self.optim)
         except (ValueError, TypeError, ArithmeticError) as error:
             raise ConfigError(f"the settings of OPTIM cannot be used: {error}") from error
         self.register_model(name, model, self.optim, self.sched)
+
+    def without_decay(self, optimizer: Any, model: nn.Module) -> Any:
+        """The optimizer, once the parameters of ``model`` that weight decay is not for have a group of their own."""
+        return optimizer
 
     def build_schedule(self, optimizer: Any) -> Any:
         """The schedule of the learning rate, stepped by :meth:`end_batch`."""
@@ -683,7 +701,7 @@ class PromptTrainer(GradientTrainer):
             "n_ctx": self.prompt_learner.n_ctx,
             "csc": self.context.csc,
             "class_token_position": self.context.position,
-            "prompt": dataclasses.asdict(self.context),
+            "prompt": self.context.fields(),
         }
 
     def load_weights(self, path: Path, about: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from advpt.evaluation.protocols import threats
 from advpt.evaluation.record import CurvePoint
 from advpt.evaluation.saved_run import IMAGE_ENCODER, load_image_encoder
 from advpt.prompts import exchange
-from advpt.settings import BackboneSettings, Settings, setting
+from advpt.settings import BackboneSettings, Range, Settings, setting
 from advpt.tuning.schedule import step_schedule
 from trainers.advpt import GradientTrainer, to_pixels
 
@@ -44,7 +44,10 @@ WARMUP_SHARE = 10  # of few steps, at most one in so many warms up
 class EncoderSettings(Settings):
     attack: str = setting("pgd10-ce@8", "training attack")
     warmup_steps: int = setting(
-        -1, "steps of a linear warm-up before a cosine over all steps; -1: OPTIM's schedule, by epochs", added=True
+        -1,
+        "steps of a linear warm-up before a cosine over all steps; -1: OPTIM's schedule, by epochs",
+        allowed=Range(-1, whole=True),
+        added=True,
     )
 
 
@@ -90,6 +93,16 @@ class EncoderTrainer(GradientTrainer):
                 self.settings.node, warmup, total, self.warmup_steps,
             )  # fmt: skip
         return step_schedule(optimizer, self.warmup_steps, total)
+
+    def set_up_warnings(self) -> list[str]:
+        optim, node = self.cfg.OPTIM, self.settings.node
+        if self.options.warmup_steps < 0 or (optim.LR_SCHEDULER == "cosine" and optim.WARMUP_EPOCH <= 0):
+            return super().set_up_warnings()
+        line = (
+            f"OPTIM.LR_SCHEDULER {optim.LR_SCHEDULER} and OPTIM.WARMUP_EPOCH {optim.WARMUP_EPOCH} are not read: "
+            f"{node}.WARMUP_STEPS {self.options.warmup_steps} is a schedule by steps; {node}.WARMUP_STEPS -1 reads them"
+        )
+        return [line, *super().set_up_warnings()]
 
     def end_batch(self) -> None:
         if self.warmup_steps < 0:

@@ -38,8 +38,8 @@ def put_tower(backbone: Backbone, tower: Tower, activation: str = QUICKGELU) -> 
             from another CLIP or changed since, or none: the CLIP's own beside a prompter.
     """
     visual = backbone.model.visual.state_dict()
-    require_activation(backbone, tower, activation)
     require_architecture(backbone.name, tower, visual)
+    require_activation(backbone, tower, activation)
     require_reading(backbone, tower)
     require_text(backbone, tower)
     require_provenance(backbone, tower)
@@ -122,15 +122,15 @@ def require_reading(backbone: Backbone, tower: Tower) -> None:
     """Refuse a tower whose source says that its tensors or pixels are read in another way than the backbone's."""
     mine = cards.fields(backbone.card.image)
     differ = [
-        f"{key} is {_text(value)}, and that of {backbone.name} {_text(mine[key])}"
+        f"{key} {_text(value)}, expected {_text(mine[key])}"
         for key, value in tower.shown.items()
         if key != "activation" and _text(value) != _text(mine[key])
     ]
     if differ:
         whole = f" Take it as a whole model: {names.MODEL} {tower.whole}" if tower.whole else ""
         raise WeightsError(
-            f"{tower.source} is no image tower of {backbone.name}: its {'; its '.join(differ)}. With other pixels than "
-            f"it was trained on every number is off.{whole}"
+            f"{tower.source} is no image tower of {backbone.name}: it was trained with {'; '.join(differ)}. Read in "
+            f"another way, every number is off.{whole}"
         )
 
 

@@ -156,13 +156,9 @@ def is_prompter(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _has_prompter(content: Any, path: Path) -> bool:
-    """Whether the file has a prompter beside a tower's wrapper."""
-    if not (isinstance(content, Mapping) and any(name in content for name in WRAPPERS)):
-        return False
-    rest = {name: value for name, value in content.items() if name not in WRAPPERS}
-    return any(
-        is_prompter(checkpoints.tensors_in(value, path)) for value in rest.values() if isinstance(value, Mapping)
-    )
+    """Whether one of the parts of a file is a prompter."""
+    parts = content.values() if isinstance(content, Mapping) else ()
+    return any(is_prompter(checkpoints.tensors_in(part, path)) for part in parts if isinstance(part, Mapping))
 
 
 def _shown(read: Read, name: str) -> dict[str, JSON]:

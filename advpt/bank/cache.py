@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from advpt.attacks.base import Attack
 from advpt.attacks.spec import AttackSpec
 from advpt.attacks.surrogate import Surrogate
 from advpt.backbones.backbone import Backbone
 from advpt.backbones.enlarging import EnlargingBackbone
+from advpt.backbones.mixture import Visual
 from advpt.backbones.precision import in_precision
 from advpt.bank.build import Attacker, BankTarget, Fill, Work, build_banks, fill_here, shard_rows
 from advpt.bank.defended_input import UNDEFENDED, AdaptiveTarget, DefendedInput, Encode
@@ -62,7 +62,7 @@ class AttackRequest:
         return self.attack.build() if self.attack is not None else None
 
     @property
-    def visual(self) -> Tensor | None:
+    def visual(self) -> Visual | None:
         """The prompts in the attacked encoder."""
         return self.classifier.visual if self.classifier is not None else None
 
@@ -120,7 +120,7 @@ class BankCache:
     precision: str = "fp32"
     load_surrogate: Callable[[], Surrogate] | None = None
     fill: Fill = fill_here
-    visual: Tensor | None = None
+    visual: Visual | None = None
     state: CacheState = field(default_factory=CacheState)
 
     @property
@@ -132,7 +132,7 @@ class BankCache:
             self.state.surrogate = self.load_surrogate()
         return self.state.surrogate
 
-    def with_visual_prompts(self, visual: Tensor | None) -> BankCache:
+    def with_visual_prompts(self, visual: Visual | None) -> BankCache:
         """The same cache for the encoder with these visual prompts ``[J, n, D_v]`` (None: without any)."""
         return self if visual is self.visual else dataclasses.replace(self, visual=visual)
 
@@ -256,7 +256,7 @@ class BankCache:
         spec = self.spec(request, defended)
         return BankTarget(spec, self.folder(spec), self._encoder(backbone, self.visual), defended)
 
-    def _encoder(self, backbone: Backbone, visual: Tensor | None) -> Encode:
+    def _encoder(self, backbone: Backbone, visual: Visual | None) -> Encode:
         """The image encoder with these visual prompts, in the cache's precision."""
         return in_precision(with_visual_prompts(backbone.require_image(), visual), self.precision)
 

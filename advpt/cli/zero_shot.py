@@ -16,19 +16,22 @@ SUBSETS = ("all", "robustbench5000", "robustbench1000")
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--model", required=True, help="a name of configs/backbones, for instance vit_b32; or democlip")
-    sub.add_argument("--image-weights", default="", metavar="FILE", help="another image tower, for instance TeCoA's")
-    sub.add_argument("--attack", action="append", default=[], help=f"one or several (default: {ATTACK})")
-    sub.add_argument("--sets", default="", help="data sets, for instance pets,dtd (default: all with data)")
-    sub.add_argument("--protocol", default="", choices=("", *protocol.PROTOCOLS), help="default: tecoa")
-    sub.add_argument("--templates", default="", choices=protocol.TEMPLATE_SETS, help="default: the protocol's")
-    sub.add_argument("--attack-at", default="model", choices=("model", "native"), help="native: CIFAR and STL-10 alone")
-    sub.add_argument("--subset", type=int, default=0, help="images of each data set (default: all)")
-    sub.add_argument("--imagenet", default="all", choices=SUBSETS, help="which images of ImageNet")
-    sub.add_argument("--method", default="", help="the tower as papers call it, for numbers beside ours: TeCoA, FARE2")
-    sub.add_argument("--train-set", default="none", help='what it was tuned on, for instance "TinyImageNet eps1"')
-    sub.add_argument("--output", type=Path, default=Path("output", "zero_shot"))
-    sub.add_argument("--banks", type=Path, default=Path("banks"))
+    sub.add_argument("--model", required=True, metavar="M", help="of configs/backbones, or democlip")
+    sub.add_argument("--image-weights", default="", metavar="F", help="file of another image tower")
+    sub.add_argument("--attack", action="append", default=[], metavar="A", help=f"default: {ATTACK}; may be repeated")
+    sub.add_argument("--sets", default="", metavar="S", help="for instance pets,dtd (default: all with data)")
+    for option, words, mark, text in (
+        ("--protocol", ("", *protocol.PROTOCOLS), "P", "tecoa (the default) or coop"),
+        ("--templates", protocol.TEMPLATE_SETS, "T", "tecoa or fare (default: the protocol's)"),
+        ("--attack-at", ("model", "native"), "A", "native: CIFAR and STL-10 at their own size"),
+        ("--imagenet", SUBSETS, "S", " or ".join(SUBSETS[1:])),
+    ):
+        sub.add_argument(option, default=words[0], choices=words, metavar=mark, help=text)
+    sub.add_argument("--subset", type=int, default=0, metavar="N", help="images of each (default: all)")
+    sub.add_argument("--method", default="", metavar="M", help="the tower as papers call it: TeCoA")
+    sub.add_argument("--train-set", default="none", metavar="D", help='of papers: "TinyImageNet eps1"')
+    sub.add_argument("--output", type=Path, default=Path("output", "zero_shot"), metavar="O")
+    sub.add_argument("--banks", type=Path, default=Path("banks"), metavar="B")
     common.add_plan_arguments(sub)
     sub.usage = "%(prog)s --model NAME [options]"
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from advpt.backbones import clip
 from advpt.data import catalog, demo_sets, zero_shot
 from advpt.errors import ConfigError
 from advpt.files import file_digest
@@ -84,11 +85,11 @@ class Evaluation:
         return (*pairs, *self.more)
 
     def tower(self, repository: Path) -> Tower | None:
-        """The tower as papers call it; None where no paper has it."""
-        if self.is_demo or (self.image_weights and not self.method):
-            return None
+        """The tower as papers call it; None where nobody says what it is."""
         recipes = Recipes(repository)
         name = str(recipes.values(recipes.of(ZEROSHOT, self.model, "digits"), self.more)["MODEL.BACKBONE.NAME"])
+        if not self.method and (self.image_weights or name not in clip.OFFICIAL):
+            return None
         own = any(key.startswith("TRAINER.ZEROSHOTCLIP.") for key, _ in self.more)
         return Tower(
             method=self.method or PLAIN,

@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
+from advpt.data.zero_shot import COOP
 from advpt.detectors import UNTUNED
 from advpt.evaluation import record as records
 from advpt.evaluation.defended import inexact_gradient
@@ -216,7 +217,8 @@ def value(cell: Cell | None, index: RecordIndex) -> Value:
             notes.append(state if seed is None else f"seed {seed}: {state}")
     if by_seed:
         number_of = summarize(by_seed, cell.metric.protocol is not None, notes)
-        return dataclasses.replace(number_of, paper=number(cell.paper))
+        theirs = any(record.result.config.get("DATASET.PROTOCOL", COOP) != COOP for record in by_seed.values())
+        return dataclasses.replace(number_of, paper=None if theirs else number(cell.paper))
     worst = next((word for word in ("failed", "refused", "missing") if word in words), "not run")
     return Value(worst, paper=number(cell.paper))
 

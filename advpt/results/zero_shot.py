@@ -118,9 +118,8 @@ class ZeroShotTable:
         parts = [f"{self.title}; accuracy in % [95 % interval]. Budgets in 1/255.", STATEMENT]
         parts.append(render.grid(heads, lines, style))
         if names:
-            listed = ", ".join(names)
             parts.append(
-                f"The mean is over {listed}, each counted once; means over other lists do not compare with it."
+                f"The mean is over {', '.join(names)}, each counted once. Means over other lists are not comparable."
             )
         return "\n\n".join([*parts, *self.notes, *(f"without data: {line}" for line in self.absent)])
 

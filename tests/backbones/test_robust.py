@@ -147,8 +147,12 @@ def test_the_tower_wins_over_the_prompter_beside_it(
     torch.save({"vision_encoder_state_dict": own, "epoch": 1}, path)
     load_backbone(settings)
     assert "holds the image tower of tiny as it is, bit by bit: nothing in it is more robust" in caplog.text
-    for beside in ("state_dict", "add_prompter"):
-        torch.save({beside: PROMPTER, "vision_encoder_state_dict": own}, path)
+    for parts in (
+        {"state_dict": PROMPTER, "vision_encoder_state_dict": own},
+        {"vision_encoder_state_dict": own, "add_prompter": {"module.prompt": torch.rand(1, 5, 64)}},
+        {"state_dict": own, "add_prompter": PROMPTER},
+    ):
+        torch.save(parts, path)
         with pytest.raises(WeightsError, match="what was trained is the visual prompter beside it, and no tower"):
             load_backbone(settings)
 
@@ -199,9 +203,9 @@ def test_the_activation_of_a_tower_alone(settings: BackboneSettings, tiny_state:
     [
         ({}, ""),
         ({"activation": "gelu"}, "tower.safetensors has gelu, and tiny has quickgelu"),
-        ({"mean": (0.5, 0.5, 0.5)}, r"its mean is \(0.5, 0.5, 0.5\), and that of tiny \(0.48145466, 0.4578275, 0.40"),
-        ({"std": (0.5, 0.5, 0.5)}, r"its std is \(0.5, 0.5, 0.5\), and that of tiny \(0.26862954, 0.26130258, 0.27"),
-        ({"size": (64, 64)}, r"its size is \(64, 64\), and that of tiny \(32, 32\)"),
+        ({"mean": (0.5, 0.5, 0.5)}, r"mean \(0.5, 0.5, 0.5\), expected \(0.48145466, 0.4578275, 0.40"),
+        ({"std": (0.5, 0.5, 0.5)}, r"std \(0.5, 0.5, 0.5\), expected \(0.26862954, 0.26130258, 0.27"),
+        ({"size": (64, 64)}, r"size \(64, 64\), expected \(32, 32\)"),
         ({"base": Base(name="ViT-B/32", image="0" * 64, text="1" * 64)}, "tuned from ViT-B/32 with the text tower 111"),
         ({"image": "2" * 64}, "is not the tower that its metadata describe: .* and they say 22222.*that FARE"),
         ({"base.image": "3" * 64}, ""),  # of a tower that was tuned from a tuned tower
@@ -247,11 +251,11 @@ def whole(folder: Path, tiny_state: State, config: dict[str, Any] | None = None,
 WHOLE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "as it is": ({}, {}, ""),
     "activation": ({"quick_gelu": False}, {}, "has gelu, and tiny has quickgelu.*The whole model: MODEL.BACKBONE"),
-    "mean": ({}, {"mean": [0.5] * 3}, r"its mean is \(0.5, 0.5, 0.5\), and that of tiny \(0.48145466.*Take it as"),
-    "std": ({}, {"std": [0.5] * 3}, r"its std is \(0.5, 0.5, 0.5\), and that of tiny \(0.26862954, 0.26130258,"),
-    "resize": ({}, {"resize_mode": "squash"}, "its resize is squash, and that of tiny shortest"),
-    "heads": ({"vision": {"head_width": 16}}, {}, "its heads is 4, and that of tiny 1"),
-    "pooling": ({"vision": {"pool_type": "avg"}}, {}, "its pool is mean, and that of tiny class"),
+    "mean": ({}, {"mean": [0.5] * 3}, r"mean \(0.5, 0.5, 0.5\), expected \(0.48145466.*Take it as"),
+    "std": ({}, {"std": [0.5] * 3}, r"std \(0.5, 0.5, 0.5\), expected \(0.26862954, 0.26130258,"),
+    "resize": ({}, {"resize_mode": "squash"}, "resize squash, expected shortest"),
+    "heads": ({"vision": {"head_width": 16}}, {}, "heads 4, expected 1"),
+    "pooling": ({"vision": {"pool_type": "avg"}}, {}, "pool mean, expected class"),
 }  # fmt: skip
 
 
@@ -276,11 +280,11 @@ def test_what_a_configuration_says_is_compared(
 @pytest.mark.parametrize(
     ("part", "changes", "reason"),
     [
-        ("preprocessor_config.json", {"image_mean": [0.5] * 3}, r"its mean is \(0.5, 0.5, 0.5\), and that of tiny"),
-        ("preprocessor_config.json", {"image_std": [0.5] * 3}, r"its std is \(0.5, 0.5, 0.5\), and that of tiny"),
-        ("preprocessor_config.json", {"resample": 2}, "its interpolation is bilinear, and that of tiny bicubic"),
+        ("preprocessor_config.json", {"image_mean": [0.5] * 3}, r"mean \(0.5, 0.5, 0.5\), expected"),
+        ("preprocessor_config.json", {"image_std": [0.5] * 3}, r"std \(0.5, 0.5, 0.5\), expected"),
+        ("preprocessor_config.json", {"resample": 2}, "interpolation bilinear, expected bicubic"),
         ("config.json", {"hidden_act": "gelu"}, "has gelu, and tiny has quickgelu"),
-        ("config.json", {"layer_norm_eps": 1e-6}, "its eps is 1e-06, and that of tiny 1e-05"),
+        ("config.json", {"layer_norm_eps": 1e-6}, "eps 1e-06, expected 1e-05"),
         ("", {}, ""),
     ],
     ids=["mean", "std", "interpolation", "activation", "eps", "as it is"],

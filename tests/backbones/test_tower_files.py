@@ -200,7 +200,9 @@ CLIPA = changed(VIT, vision={"pool_type": "avg", "no_ln_pre": True, "final_ln_af
 
 
 @pytest.mark.parametrize(
-    "config", (VIT, CONFIGS["heads of 80"], CONFIGS["ConvNeXt"], CLIPA), ids=("ViT-B", "ViT-H", "ConvNeXt", "CLIPA")
+    "config",
+    (VIT, CONFIGS["heads of 80"], changed(CONFIGS["ConvNeXt"], custom_text=True), CLIPA),
+    ids=("ViT-B", "ViT-H", "ConvNeXt", "CLIPA"),
 )
 def test_a_whole_model_of_laions_tower(config: dict[str, Any], tmp_path: Path) -> None:
     """chs20/FARE4-ViT-B-32-laion2B-s34B-b79K and others with gelu: in a base with gelu and LAION's text tower."""
@@ -215,6 +217,27 @@ def test_a_whole_model_of_laions_tower(config: dict[str, Any], tmp_path: Path) -
     assert_is(routed, theirs)
     assert routed.card.text.activation == "gelu" and made.image_digest == routed.image_digest
     assert made.image_file is not None and made.image_file["activation"] == "gelu"
+
+
+def test_delta_clip_is_a_whole_model_alone(tmp_path: Path) -> None:
+    """CLIPA's architecture, with a text tower of another tokenizer."""
+    config = CONFIGS["CLIPA"] | {"quick_gelu": False}
+    base = base_file(tmp_path, parts(build(OPENAI))[1], parts(build(OPENAI))[0])
+    name = f"local-dir:{whole(tmp_path / 'delta', robust(config), config, mean=[0.485, 0.456, 0.406])}"
+    with pytest.raises(
+        WeightsError,
+        match=f"no norm in front of its blocks .ln_pre., as CLIPA's.*whole model: MODEL.BACKBONE.NAME {name}",
+    ):
+        load_backbone(dataclasses.replace(base, image_weights=name))
+
+
+def test_a_configuration_says_the_activation_of_a_resnets_text_tower(tmp_path: Path) -> None:
+    theirs = robust(RESNET)
+    visual, text = parts(theirs)
+    base = base_file(tmp_path, text, visual)
+    name = f"local-dir:{whole(tmp_path / 'rn50', theirs, changed(RESNET, quick_gelu=False))}"
+    with pytest.raises(WeightsError, match="has gelu, and tiny has quickgelu"):
+        load_backbone(dataclasses.replace(base, image_weights=name))
 
 
 def test_a_tower_that_was_tuned_here(tmp_path: Path) -> None:

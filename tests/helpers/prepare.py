@@ -295,11 +295,15 @@ def _archives(name: str, images: dict[str, bytes]) -> dict[str, bytes]:
     if name == "OxfordFlowers":
         return {"102flowers.tgz": tarred(images)}
     if name == "Food101":
-        return {"food-101.tar.gz": tarred(images | {"food-101/meta/classes.txt": b"apple_pie"})}
+        return {"food-101.tar.gz": tarred(images | {"food-101/meta/test.txt": b"ramen/4\napple_pie/5\n"})}
     if name == "SUN397":
         return {"SUN397.tar.gz": tarred(images | {"SUN397/ClassName.txt": b"/a/abbey"})}
     if name == "DescribableTextures":
-        return {"dtd-r1.0.1.tar.gz": tarred(images | {"dtd/labels/train1.txt": b"x", "dtd/imdb/imdb.mat": b"x"})}
+        return {
+            "dtd-r1.0.1.tar.gz": tarred(
+                images | {"dtd/labels/test1.txt": b"dotted/d_4.jpg\n", "dtd/imdb/imdb.mat": b"x"}
+            )
+        }
     if name == "EuroSAT":
         return {"EuroSAT.zip": zipped(images)}
     if name == "UCF101":

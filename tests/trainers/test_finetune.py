@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 
 import pytest
 import torch
 
+from advpt import losses
 from advpt.backbones import tuned_tower
 from advpt.checkpoints import load_checkpoint, load_safetensors
 from advpt.evaluation import record as records
 from advpt.files import tensor_digest
+from advpt.tuning.schedule import warmup_cosine
 from tests.helpers.trainers import registered_trainers
 from tests.helpers.workspace import results
 from trainers.finetune import EncoderTrainer
@@ -185,6 +188,62 @@ def test_a_stopped_run_leaves_no_tower_and_its_continuation_a_whole_one(workspac
         monkeypatch.setattr(EncoderTrainer, place, real)
     workspace.run(*TINY, *METHODS["TeCoA"], trainer="TeCoA", output=killed)
     assert tower_of(killed).read_bytes() == whole
+
+
+def test_a_schedule_by_steps_survives_a_kill_in_the_middle_of_an_epoch(workspace, monkeypatch):
+    settings = (*TINY, *METHODS["TeCoA"], "OPTIM.MAX_EPOCH", "8", "TRAINER.TECOA.WARMUP_STEPS", "2",
+                "EVAL.ATTACKS", "()")  # fmt: skip
+    real, rates = EncoderTrainer.forward_backward, []
+
+    def noting(self, batch):
+        rates.append(self.get_current_lr())
+        return real(self, batch)
+
+    monkeypatch.setattr(EncoderTrainer, "forward_backward", noting)
+    workspace.run(*settings, trainer="TeCoA")
+    whole, steps = list(rates), 24
+    assert whole == pytest.approx([1e-3 * warmup_cosine(step, 2, steps) for step in range(steps)])
+    assert whole[:2] == [0.0005, 0.001]
+
+    rates.clear()
+    for last in (1, 10):  # within the warm-up, and in the fourth epoch
+
+        def stops(self, batch, last=last):
+            losses = noting(self, batch)
+            if len(rates) == last:
+                signal.raise_signal(signal.SIGINT)  # which waits for the end of the batch
+            return losses
+
+        monkeypatch.setattr(EncoderTrainer, "forward_backward", stops)
+        assert workspace.call(*settings, trainer="TeCoA", output=workspace.folder / "killed")[0] == 130
+        assert len(rates) == last
+    monkeypatch.setattr(EncoderTrainer, "forward_backward", noting)
+    workspace.run(*settings, trainer="TeCoA", output=workspace.folder / "killed")
+    assert rates == whole
+    assert tower_of(workspace.folder / "killed").read_bytes() == tower_of(workspace.output).read_bytes()
+
+
+def test_few_steps_warm_up_for_a_tenth_and_a_schedule_that_nothing_reads_is_named(workspace, caplog):
+    made = build(workspace, "TeCoA", "OPTIM.MAX_EPOCH", "8")
+    assert made.warmup_steps == 2 == made.training_facts()["warmup_steps"]
+    assert "TRAINER.TECOA.WARMUP_STEPS is 1000, and there are 24 steps in all: 2 of them warm up" in caplog.text
+    assert not any("not read" in line for line in made.set_up_warnings())
+    made = build(workspace, "TeCoA", "OPTIM.WARMUP_EPOCH", "1")
+    assert any("OPTIM.WARMUP_EPOCH 1 are not read: TRAINER.TECOA" in line for line in made.set_up_warnings())
+    made = build(workspace, "TeCoA", "OPTIM.WARMUP_EPOCH", "1", "TRAINER.TECOA.WARMUP_STEPS", "-1")
+    assert not any("not read" in line for line in made.set_up_warnings())
+    assert "warmup_steps" not in made.training_facts()
+    assert build(workspace, "TeCoA", "OPTIM.MAX_EPOCH", "0").warmup_steps == 0, "nothing is trained"
+
+
+def test_tecoas_loss_is_the_cross_entropy_of_what_it_attacks(workspace):
+    made = build(workspace, "TeCoA", *METHODS["TeCoA"])
+    pixels, labels = torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 2, 0])
+    attacked = made.perturb(pixels, labels, 5)
+    assert 0 < (attacked - pixels).abs().max() <= 1 / 255 + 1e-6
+    features, scale = made.image_encoder(attacked), made.backbone.logit_scale
+    expected = losses.advpt(features, made.zero_shot.features, scale, labels)
+    torch.testing.assert_close(made.robust_loss(pixels, labels, 5), expected)
 
 
 def test_fast_at_warns_of_catastrophic_overfitting(workspace, monkeypatch, caplog):
