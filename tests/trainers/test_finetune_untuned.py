@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 
+import torch
+
+from advpt.bank.store import open_bank
+from advpt.evaluation import record as records
 from advpt.evaluation.protocols import KNOWS
 from tests.helpers.workspace import results
 
@@ -26,11 +30,16 @@ def test_images_are_made_on_the_tower_before_tuning_and_embedded_by_the_tuned_on
     before = banks(workspace)
     workspace.run(*ATTACKS, *TRAINING, trainer="FARE")
     tuned = results(workspace.output)
-    made = [spec for spec in banks(workspace, before).values() if spec["adversarial_set"]["attack"] is not None]
+    attacked = {path: s for path, s in banks(workspace, before).items() if s["adversarial_set"]["attack"] is not None}
+    made, own_banks = list(attacked.values()), list(attacked)
     own = tuned["test_untuned_pgd2-ce@8-a8.json"]["backbone"]["image"]
     assert own != clip and {spec["encoder"]["image"] for spec in made} == {own}
     assert sorted(spec["adversarial_set"]["attacked"]["image"] for spec in made) == sorted((clip, own))
     assert len({json.dumps(spec["adversarial_set"]["attacked"]["text"]) for spec in made}) == 1, "one prompt"
+    embeddings = [open_bank(path.parent, None, verify=True).embeddings for path in own_banks]
+    assert not torch.equal(*embeddings), "other images under the same encoder"
+    times = records.read(workspace.output / "records" / "test_untuned_pgd2-ce@8-a8.json").observed.training
+    assert times is not None and len(times.epochs) == 1, "seconds of training, without a curve"
     record = tuned["test_untuned_pgd2-ce@8-a8.json"]
     assert record["attacker_knows"] == KNOWS["untuned"] and record["protocol"] == "untuned"
     assert record["robust"]["bank"] != tuned["test_transfer_pgd2-ce@8-a8.json"]["robust"]["bank"]
