@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from advpt.cli import main
-from advpt.data import catalog, class_archives, classnames, layout, manifest
+from advpt.data import catalog, classnames, layout, manifest
 from advpt.data.archives import Budget, extract
+from advpt.data.preparation import Preparation
 from advpt.data.prepare import prepare
 from tests.helpers.class_archives import TOPS, per_class, pictures, records, tiny_class
 from tests.helpers.prepare import (
@@ -94,20 +95,25 @@ def test_from_images_that_were_made_before(link: bool, manner: str, tmp_path: Pa
     assert (manifest.manifest(tmp_path / "b" / "stl10") or {})["how"] == manner
 
 
-def test_the_unlabelled_images_stay_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = small("STL10")
+@pytest.mark.parametrize(
+    ("name", "needed", "packed"),
+    [("STL10", "test_y.bin", "unlabeled_X.bin"), ("TinyImageNet", "val_annotations.txt", "test_0.JPEG")],
+)
+def test_images_without_labels_stay_packed(
+    name: str, needed: str, packed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = small(name)
     mine = user_files(made, tmp_path / "mine")
-    there = []
-    place = class_archives.RecordPreparation.place
+    there: list[str] = []
+    unpack = Preparation.unpack_archive
 
-    def noting(self: Any, part: Any, path: Path, *rest: Any) -> None:
-        there.extend(file.name for file in path.iterdir())
-        place(self, part, path, *rest)
+    def noting(self: Any, source: Any, path: Path, unpacked: Path) -> None:
+        unpack(self, source, path, unpacked)
+        there.extend(file.name for file in unpacked.rglob("*"))
 
-    monkeypatch.setattr(class_archives.RecordPreparation, "place", noting)
+    monkeypatch.setattr(Preparation, "unpack_archive", noting)
     assert prepare(made.facts, tmp_path / "data", options(archives=mine)).ok
-    assert {"train_X.bin", "test_y.bin", "class_names.txt"} <= set(there)
-    assert "unlabeled_X.bin" not in there
+    assert needed in there and packed not in there
 
 
 @pytest.mark.parametrize("after", [0, 37])
