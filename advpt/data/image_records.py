@@ -119,12 +119,12 @@ class RecordFiles:
         last, labels = self.form.first + self.facts.classes - 1, []
         for file in group:
             path = self.folder / file.filename
-            found = _bytes_at(path, size, at)
-            odd = np.flatnonzero((found < self.form.first) | (found > last))
+            values = _bytes_at(path, size, at)
+            odd = np.flatnonzero((values < self.form.first) | (values > last))
             if len(odd):
-                sentence = f"{path}: the label of image {odd[0] + 1:,} is {found[odd[0]]}, expected"
+                sentence = f"{path}: the label of image {odd[0] + 1:,} is {values[odd[0]]}, expected"
                 raise self._wrong(f"{sentence} {self.form.first} to {last}")
-            labels.append(found)
+            labels.append(values)
         return np.concatenate(labels).astype(np.int64) - self.form.first
 
     def _check_numbers(self) -> None:
@@ -132,9 +132,9 @@ class RecordFiles:
         numbers = np.bincount(self.labels, minlength=self.facts.classes)
         odd = [f"{name} ({count:,})" for name, count in zip(self.names.values(), numbers) if count != due]
         if self.part.even and odd:
-            held = " and ".join(file.filename for file in (*self.part.files, *self.part.labels))
+            which = " and ".join(file.filename for file in (*self.part.files, *self.part.labels))
             raise self._wrong(
-                f"{self.folder}: {held} should have {due:,} images of each class, but {len(odd)} classes have others: "
+                f"{self.folder}: {which} should have {due:,} images of each class, but {len(odd)} classes have others: "
                 f"{listing.some(odd, 3)}; they are damaged, or files are exchanged"
             )
 

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from advpt.cli import main
-from advpt.data import catalog, class_archives, classnames, layout, manifest
+from advpt.data import catalog, classnames, layout, manifest
 from advpt.data.archives import Budget, extract
+from advpt.data.preparation import Preparation
 from advpt.data.prepare import prepare
 from tests.helpers.class_archives import TOPS, per_class, pictures, records, tiny_class
 from tests.helpers.prepare import (
@@ -77,6 +78,7 @@ def test_from_unpacked_files(inner: str, link: bool, tmp_path: Path) -> None:
     theirs = unpacked(made, tmp_path)
     if inner:
         theirs = (theirs / inner).rename(tmp_path / "mine")
+        (theirs / "notes").mkdir()
     before = everything(theirs)
     assert prepare(made.facts, tmp_path / "data", options(origin=theirs, link=link)).ok
     assert everything(theirs) == before
@@ -93,20 +95,25 @@ def test_from_images_that_were_made_before(link: bool, manner: str, tmp_path: Pa
     assert (manifest.manifest(tmp_path / "b" / "stl10") or {})["how"] == manner
 
 
-def test_the_unlabelled_images_stay_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = small("STL10")
+@pytest.mark.parametrize(
+    ("name", "needed", "packed"),
+    [("STL10", "test_y.bin", "unlabeled_X.bin"), ("TinyImageNet", "val_annotations.txt", "test_0.JPEG")],
+)
+def test_images_without_labels_stay_packed(
+    name: str, needed: str, packed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = small(name)
     mine = user_files(made, tmp_path / "mine")
-    seen = []
-    place = class_archives.RecordPreparation.place
+    there: list[str] = []
+    unpack = Preparation.unpack_archive
 
-    def noting(self: Any, part: Any, path: Path, *rest: Any) -> None:
-        seen.extend(file.name for file in path.iterdir())
-        place(self, part, path, *rest)
+    def noting(self: Any, source: Any, path: Path, unpacked: Path) -> None:
+        unpack(self, source, path, unpacked)
+        there.extend(file.name for file in unpacked.rglob("*"))
 
-    monkeypatch.setattr(class_archives.RecordPreparation, "place", noting)
+    monkeypatch.setattr(Preparation, "unpack_archive", noting)
     assert prepare(made.facts, tmp_path / "data", options(archives=mine)).ok
-    assert {"train_X.bin", "test_y.bin", "class_names.txt"} <= set(seen)
-    assert "unlabeled_X.bin" not in seen
+    assert needed in there and packed not in there
 
 
 @pytest.mark.parametrize("after", [0, 37])
@@ -202,15 +209,15 @@ def test_uneven_classes_and_lost_folders_are_named(tmp_path: Path) -> None:
     made = small("CIFAR10")
     prepare(made.facts, tmp_path, options(archives=user_files(made, tmp_path / "mine")))
     folder = tmp_path / "cifar10"
-    found = (made.facts, folder)
+    prepared = (made.facts, folder)
     test = folder / "images" / "test"
     moved = next((test / "bird").iterdir())
     moved.rename(test / "cat" / moved.name)
-    assert "images/test: 2 classes have not 2 images: bird (1), cat (3)" in check(found)[0]
+    assert "images/test: 2 classes have not 2 images: bird (1), cat (3)" in check(prepared)[0]
     (test / "frog").rename(test / "toad")
-    text = "\n".join(check(found))
+    text = "\n".join(check(prepared))
     assert "1 missing: images/test/frog/" in text and "1 extra, in no list: images/test/toad/" in text
-    assert layout.examine(*found).broken == {"images/test"}
+    assert layout.examine(*prepared).broken == {"images/test"}
 
 
 # --- TinyImageNet ---------------------------------------------------------------------------------------------------
@@ -218,9 +225,10 @@ def test_uneven_classes_and_lost_folders_are_named(tmp_path: Path) -> None:
 
 def assert_tiny(made: Small, root: Path) -> None:
     wnids = list(classnames.shipped(made.facts))[:4]
-    found = sorted(str(path.relative_to(root / "tiny-imagenet")) for path in (root / "tiny-imagenet").rglob("*.JPEG"))
+    folder = root / "tiny-imagenet"
+    prepared = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.JPEG"))
     train = [f"train/{wnid}/{wnid}_{k}.JPEG" for wnid in wnids for k in range(3)]
-    assert found == sorted(train + [f"val/{wnids[tiny_class(n)]}/val_{n}.JPEG" for n in range(8)])
+    assert prepared == sorted(train + [f"val/{wnids[tiny_class(n)]}/val_{n}.JPEG" for n in range(8)])
 
 
 def test_tiny_imagenet_is_sorted_and_its_test_stays_packed(tmp_path: Path) -> None:
@@ -285,8 +293,11 @@ def test_caltech_256_has_its_jpg_files_alone(way: str, tmp_path: Path, caplog: p
     caplog.set_level(logging.INFO)
     made = small("Caltech256")
     mine = user_files(made, tmp_path / "mine")
-    given = {"archives": mine} if way == "archive" else {"origin": unpacked(made, tmp_path), "link": way == "link"}
+    theirs = unpacked(made, tmp_path)
+    before = everything(theirs)
+    given = {"archives": mine} if way == "archive" else {"origin": theirs, "link": way == "link"}
     assert prepare(made.facts, tmp_path / "data", options(**given)).ok
+    assert everything(theirs) == before
     top = tmp_path / "data" / "caltech-256" / "256_ObjectCategories"
     assert sorted(str(path.relative_to(top)) for path in top.rglob("*") if not path.is_dir()) == [
         f"{folder}/{folder[:3]}_000{k}.jpg"
