@@ -30,8 +30,12 @@ RESULT_FIELDS: dict[str, Any] = {
     "backbone.image_file": None,
     "backbone.source": None,  # where a model that is not OpenAI's came from
     "backbone.reads": None,  # how both towers' tensors are read, where it is not as OpenAI's code reads them
+    "tuning.decay": 0.01,  # of test-time tuning
+    "tuning.frozen": (),  # parts of its prompts that stay as they are
     "training.c_chosen_on": None,  # of a linear probe; None: C was given, or it is not known
 }
+
+PROMPT_FIELDS: dict[str, Any] = {"experts": 0, "router": "hybrid"}  # of the layout beside a checkpoint of prompts
 
 
 def omit(fields: Mapping[str, Any], added: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

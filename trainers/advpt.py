@@ -338,7 +338,7 @@ class CLIPTrainer(TrainerX):
         """What a record says besides of how training and evaluation went."""
         prepared = manifest(Path(str(getattr(self.dm.dataset, "dataset_dir", ""))))
         about = {"prepared_data": {"manifest": digest(prepared), "date": prepared.get("date")}} if prepared else {}
-        return ({"training": self.progress.times()} if self.progress.measured else {}) | about
+        return ({"training": self.progress.times()} if self.progress.seconds else {}) | about
 
     def facts(self) -> RunFacts:
         """What a record says of the run itself."""
@@ -450,11 +450,15 @@ class GradientTrainer(CLIPTrainer):
         """
         settings = self.cfg.OPTIM
         try:
-            self.optim = build_optimizer(model, settings)
+            self.optim = self.without_decay(build_optimizer(model, settings), model)
             self.sched = self.build_schedule(self.optim)
         except (ValueError, TypeError, ArithmeticError) as error:
             raise ConfigError(f"the settings of OPTIM cannot be used: {error}") from error
         self.register_model(name, model, self.optim, self.sched)
+
+    def without_decay(self, optimizer: Any, model: nn.Module) -> Any:
+        """The optimizer, once the parameters of ``model`` that weight decay is not for have a group of their own."""
+        return optimizer
 
     def build_schedule(self, optimizer: Any) -> Any:
         """The schedule of the learning rate, stepped by :meth:`end_batch`."""
@@ -699,7 +703,7 @@ class PromptTrainer(GradientTrainer):
             "n_ctx": self.prompt_learner.n_ctx,
             "csc": self.context.csc,
             "class_token_position": self.context.position,
-            "prompt": dataclasses.asdict(self.context),
+            "prompt": self.context.fields(),
         }
 
     def load_weights(self, path: Path, about: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,32 @@ def picture(planes: Bytes, side: int, by_column: bool) -> Bytes:
     return cube.transpose(2, 1, 0) if by_column else cube.transpose(1, 2, 0)
 
 
+def form_of(facts: DatasetFacts) -> RecordFacts:
+    """How the binary files of a data set are read.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if facts.records is None:
+        raise ConfigError(f"{facts.name} has no binary files in the catalogue")
+    return facts.records
+
+
+def record_bytes(facts: DatasetFacts) -> int:
+    """The length of a record: labels and the pixels of an image."""
+    return form_of(facts).labels + 3 * facts.native**2
+
+
+def lengths(facts: DatasetFacts) -> dict[str, int]:
+    """The bytes of each of the data set's binary files, by name."""
+    return {
+        file.filename: layout.images_of(facts, part) // len(part.files) * size
+        for part in facts.parts
+        for group, size in ((part.files, record_bytes(facts)), (part.labels, 1))
+        for file in group
+    }
+
+
 class RecordFiles:
     """The binary files of one part of a data set.
 
@@ -42,11 +68,7 @@ class RecordFiles:
     """
 
     def __init__(self, facts: DatasetFacts, part: Part, folder: Path, hashes: bool = True) -> None:
-        if facts.records is None:
-            raise ConfigError(f"{facts.name} has no binary files in the catalogue")
-        self.facts, self.part, self.folder = facts, part, folder
-        self.form: RecordFacts = facts.records
-        self.count = layout.images_of(facts, part)
+        self.facts, self.part, self.folder, self.form = facts, part, folder, form_of(facts)
         self.names = classnames.shipped(facts)
         for file in (*part.files, *part.labels):
             self._check_file(file, hashes)
@@ -57,39 +79,22 @@ class RecordFiles:
 
     def images(self) -> Iterator[Bytes]:
         """The pixels of every image, ``[side, side, 3]``, in the order of the files."""
-        size, skip = self.record, self.form.labels
+        size, skip, expected = record_bytes(self.facts), self.form.labels, lengths(self.facts)
         for file in self.part.files:
             with (self.folder / file.filename).open("rb") as stream:
-                for _ in range(self._records(self.part)):
+                for _ in range(expected[file.filename] // size):
                     record = np.frombuffer(stream.read(size), np.uint8)
                     if len(record) != size:
                         raise DataError(f"{self.folder / file.filename} became shorter while it was read")
                     yield picture(record[skip:], self.facts.native, self.form.by_column)
 
-    @property
-    def record(self) -> int:
-        """Bytes of a record."""
-        return self.form.labels + 3 * self.facts.native**2
-
-    def _records(self, part: Part) -> int:
-        return layout.images_of(self.facts, part) // len(part.files)
-
-    def _lengths(self) -> dict[str, int]:
-        """The bytes of the data set's files, by name."""
-        return {
-            file.filename: self._records(part) * size
-            for part in self.facts.parts
-            for group, size in ((part.files, self.record), (part.labels, 1))
-            for file in group
-        }
-
     def _check_file(self, file: BinaryFile, hashes: bool) -> None:
-        path, lengths = self.folder / file.filename, self._lengths()
+        path, expected = self.folder / file.filename, lengths(self.facts)
         md5 = file.md5 if hashes else ""
         try:
-            verify.check(path, Source("images", "manual", "", file.filename, size=lengths[file.filename], md5=md5))
+            verify.check(path, Source("images", "manual", "", file.filename, size=expected[file.filename], md5=md5))
         except verify.WrongFile as error:
-            raise self._wrong(f"{error}{_resemblance(path, lengths)}") from None
+            raise self._wrong(f"{error}{_resemblance(path, expected)}") from None
 
     def _wrong(self, problem: str) -> DataError:
         archive = next(source.filename for source in self.facts.sources if source.what == "images")
@@ -109,8 +114,8 @@ class RecordFiles:
 
     def _labels(self) -> NDArray[np.int64]:
         """The labels from 0, in range."""
-        own = (self.part.labels, 1, 0) if self.part.labels else (self.part.files, self.record, self.form.label)
-        group, size, at = own
+        group = self.part.labels or self.part.files
+        size, at = (1, 0) if self.part.labels else (record_bytes(self.facts), self.form.label)
         last, labels = self.form.first + self.facts.classes - 1, []
         for file in group:
             path = self.folder / file.filename
@@ -123,7 +128,7 @@ class RecordFiles:
         return np.concatenate(labels).astype(np.int64) - self.form.first
 
     def _check_numbers(self) -> None:
-        due = self.count // self.facts.classes
+        due = layout.images_of(self.facts, self.part) // self.facts.classes
         numbers = np.bincount(self.labels, minlength=self.facts.classes)
         odd = [f"{name} ({count:,})" for name, count in zip(self.names.values(), numbers) if count != due]
         if self.part.even and odd:
@@ -143,12 +148,12 @@ def _bytes_at(path: Path, size: int, at: int) -> Bytes:
     return np.concatenate(blocks)
 
 
-def _resemblance(path: Path, lengths: dict[str, int]) -> str:
+def _resemblance(path: Path, expected: dict[str, int]) -> str:
     """What a wrong file looks like, as the end of a sentence."""
     if not path.is_file():
         return ""
     size = path.stat().st_size
-    alike = [name for name, length in lengths.items() if length == size and name != path.name]
+    alike = [name for name, length in expected.items() if length == size and name != path.name]
     if alike:
         return f"; it is as long as {alike[0]}"
     with path.open("rb") as file:

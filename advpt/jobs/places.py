@@ -73,7 +73,9 @@ def command(job: Job, plan: Plan, places: Places) -> list[str]:
     words += ["VERBOSE", "False", "BANK.DIR", str(places.banks), "DATASET.NUM_SHOTS", str(job.shots)]
     if weights := places.weights.get(job.backbone):
         words += ["MODEL.WEIGHTS", weights]
-    words += [word for key, other in job.runs for word in (key, str(places.folder(plan.by_id[other])))]
+    for key, other in job.runs:
+        id, _, file = other.partition("/")
+        words += [key, str(places.folder(plan.by_id[id]) / file)]
     return words + [word for pair in job.settings for word in pair]
 
 

@@ -112,6 +112,7 @@ class FilledTable:
 
     Args:
         bold: values that are better than all others are marked. sentences: what the numbers say, above the table.
+        extra: by head, a text for each row before its values. below: sentences below the table.
     """
 
     table: Table
@@ -120,6 +121,8 @@ class FilledTable:
     warnings: list[str] = field(default_factory=list)
     bold: bool = True
     sentences: list[str] = field(default_factory=list)
+    extra: dict[str, list[str]] = field(default_factory=dict)
+    below: list[str] = field(default_factory=list)
 
     @property
     def has_cost(self) -> bool:
