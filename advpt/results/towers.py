@@ -17,6 +17,7 @@ from advpt.results.values import NO_CELL, Comparison, FilledTable, Value, compar
 
 SECONDS = "training (s)"
 # The protocol of each column of stacks ("" without an attack), and whether it is of all images.
+STACK_PROTOCOLS = ("static", "adaptive")
 STACK_COLUMNS = (("", True), ("static", True), ("", False), ("adaptive", False))
 
 
@@ -143,11 +144,11 @@ def fill_stacks(table: StackTable, index: RecordIndex) -> FilledTable:
     """The numbers of every stack, its defenses' differences to none, and what they say."""
     lines, values, comparisons, told = [], [], list[Comparison](), list[str]()
     for stack in table.stacks:
-        read, name = test_time.rows(stack.defended, index), f"{stack.tower}, {stack.prompt}"
+        read, name = test_time.rows(stack.defended, index, STACK_PROTOCOLS), f"{stack.tower}, {stack.prompt}"
         for row in read:
             lines.append(TableRow(stack.tower, stack.prompt, row.about.name, "", ""))
             values.append([_stacked(row, *column) for column in STACK_COLUMNS])
-        for row, protocol in itertools.product(read[1:], ("static", "adaptive")):
+        for row, protocol in itertools.product(read[1:], STACK_PROTOCOLS):
             interval = compare(row.value(protocol), read[0].value(protocol))
             if interval is not None:
                 names = f"{name}: {row.about.name} - {read[0].about.name}"

@@ -16,7 +16,7 @@ from advpt.jobs.setup import DEMO, PAPER
 from advpt.results.exhibit import StackTable, TowerTable
 from advpt.results.published_towers import Difference, TowerNumber
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 METHODS = ("TeCoA", "FARE", "PMGAFT", "TGAZSR")
 TINY_IMAGENET = PAPER.narrowed(["tiny_imagenet", "pets"], [], [])
 
