@@ -220,6 +220,7 @@ class CLIPTrainer(TrainerX):
             load_surrogate=self.load_surrogate,
             fill=filler(self.bank_settings.engine),
         )
+        self.evaluation_cache = self.bank_cache
         self.zero_shot = from_templates(self.encoder, self.classnames, self.templates, self.backbone.logit_scale)
         if backbone.compile:
             self.encoder.compile()
@@ -571,7 +572,8 @@ class GradientTrainer(CLIPTrainer):
         """Clean and robust accuracy as they are now, under the first attack of the first protocol."""
         self.set_model_mode("eval")
         split = "test" if self.cfg.TEST.SPLIT == "val" and not self.dm.dataset.val else self.cfg.TEST.SPLIT
-        return self.session().point(self.prompts(), self.evaluated(split), self.epoch + 1)
+        images = self.evaluated(split)
+        return self.session().point(self.prompts(), images, self.epoch + 1)
 
     # --- checkpoints --------------------------------------------------------------------------------------------
 

@@ -96,13 +96,18 @@ def test_robustbench_images_are_the_first_of_its_list_in_its_order(
         build("ImageNetV2", test_subset="robustbench1000")
 
 
-def test_without_train_only_the_tecoa_protocol_reads_it(build: Build, small: Path, tmp_path: Path) -> None:
+def test_without_train_only_the_tecoa_protocol_reads_it(
+    build: Build, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with_train = build("ImageNet", PROTOCOL="tecoa")
     assert len(with_train.train_x) == 20 and not with_train.no_training
     (small / "train").rename(tmp_path / "away")
     data = build("ImageNet", PROTOCOL="tecoa", test_subset="paper1000")
     assert len(data.test) == 4 and data.classnames == with_train.classnames and data.no_training
     assert data.classnames == [zero_shot.first_synonyms()[wnid] for wnid in WNIDS]
+    monkeypatch.setattr(imagenet, "robustbench_images", lambda: (f"{WNIDS[2]}/ILSVRC2012_val_00000200.JPEG",))
+    some = build("ImageNet", PROTOCOL="tecoa", test_subset="robustbench1000")
+    assert [item.label for item in some.test] == [2] and some.classnames == data.classnames, "all classes have a prompt"
     assert f"{small}/train does not exist" in message(build)
 
 

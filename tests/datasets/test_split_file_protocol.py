@@ -124,7 +124,8 @@ def test_the_same_test_images_under_other_names(
     assert data.no_training.startswith("DATASET.PROTOCOL tecoa tests it") and not before.no_training
     as_if_official(monkeypatch, name, images=2, classes=1)
     assert build(name, **TECOA).comparable is False, "the split file is not the official one"
-    assert [i.impath for i in build(name, shots=1, **TECOA).test] == [i.impath for i in data.test]
+    assert [i.impath for i in build(name, shots=1, seed=1, **TECOA).test] == [i.impath for i in data.test]
+    assert not list((tmp_path / catalog.get(name).folder).glob("*fewshot*")), "no list of chosen training images"
 
 
 def test_aircraft_is_split_by_its_own_lists(build: Build, tmp_path: Path) -> None:
