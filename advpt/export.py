@@ -80,7 +80,7 @@ def require_plain(model: Model, kind: str) -> None:
 
 def to_safetensors(model: Model, path: Path) -> JsonObject:
     """Write ``text_features [K, L]`` float32 of unit length and ``logit_scale``, with class names and provenance as
-    JSON in the metadata. (Of a linear probe: ``weight [K, L]`` and ``bias [K]``, on embeddings that are not normalised.)
+    JSON in the metadata. (Of a linear probe: ``weight [K, L]`` and ``bias [K]``, for embeddings as they are.)
 
     Returns:
         The provenance.
