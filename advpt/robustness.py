@@ -24,7 +24,13 @@ from advpt.settings import EvalSettings
 
 
 def attack(
-    text: str, model: nn.Module | Callable[[Tensor], Tensor], pixels: Tensor, labels: Tensor, *, seed: int = 0
+    text: str,
+    model: nn.Module | Callable[[Tensor], Tensor],
+    pixels: Tensor,
+    labels: Tensor,
+    *,
+    seed: int = 0,
+    keys: Sequence[str] | None = None,
 ) -> Tensor:
     """Attacked images ``[b, 3, h, w]`` of any model from pixels in [0, 1] to logits, ours or not.
 
@@ -33,7 +39,8 @@ def attack(
         model: a module is attacked in evaluation mode, its parameters frozen; both are as before afterwards. An attack
             on embeddings (``pgd40-fkl@4``) needs a model with ``embed(pixels) -> [b, L]``, such as ours.
         pixels: ``[b, 3, h, w]`` float32 in [0, 1]. labels: ``[b]`` int64; no attack on embeddings reads them.
-        seed: of what the attack draws; an image's draws depend on its place in the batch and the seed alone.
+        seed: of what the attack draws. keys: a name for each image; its draws depend on its name and the seed alone.
+            None: the names are places in the batch, "0", "1", ...; give others where a list is attacked in parts.
 
     Raises:
         ConfigError: no such attack, or one that goes through no model. AttackError: pixels or labels of another kind.
@@ -57,7 +64,10 @@ def attack(
                 "for instance with pgd40-ce@4"
             )
         forward = embed
-    noise = SampleNoise([str(place) for place in range(len(pixels))], seed)
+    names = [str(place) for place in range(len(pixels))] if keys is None else list(keys)
+    if len(names) != len(pixels):
+        raise AttackError(f"got {len(names)} keys for {len(pixels)} images; give a name for each")
+    noise = SampleNoise(names, seed)
     with frozen(model):
         return built(forward, pixels, labels.long(), noise).images
 
