@@ -6,14 +6,14 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from advpt.data.images import read_image
+from advpt.data.images import Preprocessing, read_image
 from advpt.errors import DataError
-from advpt.model import Model
 
 BATCH = 64  # images per forward pass
 
@@ -51,8 +51,27 @@ class Batch:
     damaged: tuple[DamagedImage, ...] = ()
 
 
+class Predictor(Protocol):
+    """What answers come from: :class:`advpt.model.Model`."""
+
+    @property
+    def classnames(self) -> tuple[str, ...]:
+        """In the order of the probabilities."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """PIL images to pixels ``[3, h, w]`` in [0, 1]."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where pixels go."""
+
+    def probabilities(self, pixels: Tensor) -> Tensor:
+        """``[b, K]`` of ``pixels [b, 3, h, w]``."""
+
+
 def predict(
-    model: Model, images: str | Path | Image.Image | Sequence[str | Path | Image.Image], batch: int = BATCH
+    model: Predictor, images: str | Path | Image.Image | Sequence[str | Path | Image.Image], batch: int = BATCH
 ) -> list[Prediction]:
     """Predictions for image files and PIL images, in their order.
 
@@ -71,7 +90,7 @@ def predict(
     return made
 
 
-def read_batches(model: Model, images: Iterable[str | Path | Image.Image], batch: int = BATCH) -> Iterator[Batch]:
+def read_batches(model: Predictor, images: Iterable[str | Path | Image.Image], batch: int = BATCH) -> Iterator[Batch]:
     """Images with the model's preprocessing, ``batch`` at a time; those that cannot be read are named, not raised."""
     numbered = enumerate(images)
     while part := list(itertools.islice(numbered, batch)):
@@ -94,7 +113,7 @@ def read_batches(model: Model, images: Iterable[str | Path | Image.Image], batch
 
 
 @torch.no_grad()
-def predictions(model: Model, names: Sequence[str], pixels: Tensor) -> list[Prediction]:
+def predictions(model: Predictor, names: Sequence[str], pixels: Tensor) -> list[Prediction]:
     """What the model takes pixels ``[b, 3, h, w]`` for; ``names``: of the images."""
     if not len(pixels):
         return []
