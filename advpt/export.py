@@ -21,7 +21,6 @@ from advpt.errors import ConfigError, WeightsError, first_words
 from advpt.evaluation.saved_run import IMAGE_ENCODER
 from advpt.files import atomic_path
 from advpt.model import Model
-from advpt.prompts import exchange
 from advpt.prompts.conditional import ConditionalClassifier
 from advpt.prompts.image_encoder import with_visual_prompts
 from advpt.prompts.linear import LinearClassifier
@@ -54,11 +53,10 @@ class Exported(nn.Module):
 def facts(model: Model) -> JsonObject:
     """Where an exported model comes from and what it needs, as JSON values."""
     backbone, saved, image = model.backbone, model.saved, model.backbone.card.image
-    about = exchange.about(saved.source) if saved.source is not None else {}
     return {
         "format": FORMAT,
         "advpt": __version__,
-        **{name: about[name] for name in ORIGIN if name in about},
+        **{name: saved.about[name] for name in ORIGIN if name in saved.about},
         "trainer": saved.trainer or "ZeroshotCLIP",
         "classnames": list(model.classnames),
         "templates": list(saved.templates),

@@ -20,20 +20,23 @@ BATCH = 64  # images per forward pass
 ImageLike: TypeAlias = str | Path | Image.Image
 
 
-class ImageModel(Protocol):
-    """What predictions need of a model (:class:`advpt.model.Model`)."""
+class Predictor(Protocol):
+    """What answers come from: :class:`advpt.model.Model`."""
 
     @property
-    def classnames(self) -> tuple[str, ...]: ...
+    def classnames(self) -> tuple[str, ...]:
+        """In the order of the probabilities."""
 
     @property
-    def preprocessing(self) -> Preprocessing: ...
+    def preprocessing(self) -> Preprocessing:
+        """PIL images to pixels ``[3, h, w]`` in [0, 1]."""
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """Where pixels go."""
 
     def probabilities(self, pixels: Tensor) -> Tensor:
-        """``[b, K]`` of ``pixels [b, 3, h, w]`` in [0, 1]."""
+        """``[b, K]`` of ``pixels [b, 3, h, w]``."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Batch:
         return len(self.names) + len(self.damaged)
 
 
-def predict(model: ImageModel, images: ImageLike | Sequence[ImageLike], batch: int = BATCH) -> list[Prediction]:
+def predict(model: Predictor, images: ImageLike | Sequence[ImageLike], batch: int = BATCH) -> list[Prediction]:
     """Predictions for image files and PIL images, in their order.
 
     Args:
@@ -144,7 +147,7 @@ def _read(image: ImageLike, name: str, preprocessing: Preprocessing) -> Tensor:
 
 
 @torch.no_grad()
-def predictions(model: ImageModel, names: Sequence[str], pixels: Tensor) -> list[Prediction]:
+def predictions(model: Predictor, names: Sequence[str], pixels: Tensor) -> list[Prediction]:
     """What the model takes pixels ``[b, 3, h, w]`` for; ``names``: of the images."""
     if not len(pixels):
         return []

@@ -21,6 +21,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         "--output", type=Path, metavar="FILE", help="(default: head.safetensors or model.onnx in the run's folder)"
     )
     sub.add_argument("--weights", default="", metavar="FILE", help="CLIP's weights, where they lie elsewhere now")
+    sub.add_argument("--image-weights", default="", metavar="FILE", help="as --weights, of a robust image tower")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         extras.need(package, "an export to ONNX")
     path = args.output or args.folder
     path = path / NAMES[args.to] if path.is_dir() else path
-    model = load(args.folder, weights=args.weights)
+    model = load(args.folder, weights=args.weights, image_weights=args.image_weights)
     if args.to == "safetensors":
         about = to_safetensors(model, path)
         print(f"wrote {path}: {about_head(about)}")

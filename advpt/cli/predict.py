@@ -45,6 +45,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--defense", default="", metavar="SPEC", help="defense of the input, as in EVAL.DEFENSES")
     sub.add_argument("--test-time", default="", metavar="SPEC", help="defense at test time, as in EVAL.TEST_TIME")
     sub.add_argument("--weights", default="", metavar="FILE", help="CLIP's weights, where they lie elsewhere now")
+    sub.add_argument("--image-weights", default="", metavar="FILE", help="as --weights, of a robust image tower")
     sub.add_argument("--batch", type=int, default=64, metavar="N", help="images at a time (default: 64)")
     sub.add_argument("--device", default="", help="cpu, cuda, ... (default: cuda where there is one)")
     sub.add_argument("--seed", type=int, default=0, metavar="N", help="of attacks and defenses (default: 0)")
@@ -65,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         args.folder,
         device=device(args.device),
         weights=args.weights,
+        image_weights=args.image_weights,
         defense=args.defense,
         test_time=args.test_time,
         seed=args.seed,
