@@ -31,6 +31,7 @@ from advpt.settings import BackboneSettings
 from advpt.test_time import spec as test_time_defenses
 from advpt.test_time.base import DefendedModel, Draws, TestTimeDefense, Variant
 
+OF_TUNING = ("cuda_graphs", "compile")  # settings of a CLIP that nothing here reads
 FAR_OUTSIDE = (-1.0, 2.0)  # no attack goes there from [0, 1]; pixels of 0 to 255, or normalised ones, do
 
 
@@ -296,13 +297,14 @@ def zero_shot(
         name: ``ViT-B/16``, ``DemoCLIP``, or one of docs/backbones.md.
         classnames: at least one. template: text with ``{}`` for the class name; several are an ensemble.
         defense, test_time, seed: as of :class:`Model`.
-        settings: of :class:`advpt.settings.BackboneSettings`: ``weights``, ``image_weights``, ...
+        settings: of ``MODEL``, in small letters: ``weights``, ``image_weights``, ``activation``, ...
 
     Raises:
         ConfigError: no such model. WeightsError: its weights are not to be had. PromptError: a template without {}.
     """
     given = {"name": name} | {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}
     leaves = {leaf.field: f"{BackboneSettings.node}.{leaf.name}" for leaf in BackboneSettings.declared()}
+    leaves = {field: leaf for field, leaf in leaves.items() if field not in OF_TUNING}
     if unknown := sorted(given.keys() - leaves.keys()):
         raise ConfigError(f"zero_shot: {unknown_name('argument', unknown[0], [*leaves, 'template', 'device'])}")
     if isinstance(classnames, str) or not classnames:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from dassl.engine import TRAINER_REGISTRY
 
+import advpt
 from advpt.bank.statistics import FOLDER as STATISTICS
 from advpt.cli import main
+from advpt.errors import WeightsError
 from tests.helpers.peers import DEEP
 from tests.helpers.trainers import registered_trainers
 from tests.helpers.workspace import Workspace, write_weights
@@ -79,6 +81,8 @@ def test_from_pre_training_to_records(workspace, trainer):
     assert other["static", "pgd", "tame"]["tuning"]["frozen"] == ["gate"]
     banks = [each["static", "pgd", "tame"]["robust"]["bank"] for each in (found, other)]
     assert banks[0] != banks[1] and found["static", "pgd", ""]["robust"] == other["static", "pgd", ""]["robust"]
+    with pytest.raises(WeightsError, match=f"holds no model.*it is an evaluation of {adv}: load that"):
+        advpt.load(again)
 
 
 def test_statistics_by_command_and_refusals(workspace, capsys, monkeypatch):
