@@ -34,7 +34,13 @@ OF_A_RUN = ("words", "pictures", "attack_at")  # settings of EVAL that evaluate(
 
 
 def attack(
-    text: str, model: nn.Module | Callable[[Tensor], Tensor], pixels: Tensor, labels: Tensor, *, seed: int = 0
+    text: str,
+    model: nn.Module | Callable[[Tensor], Tensor],
+    pixels: Tensor,
+    labels: Tensor,
+    *,
+    seed: int = 0,
+    keys: Sequence[str] | None = None,
 ) -> Tensor:
     """Attacked images ``[b, 3, h, w]`` of any model from pixels in [0, 1] to logits, ours or not.
 
@@ -47,7 +53,8 @@ def attack(
         pixels: ``[b, 3, h, w]`` float32 in [0, 1].
         labels: ``[b]`` whole numbers: of the images, or of the classes that a targeted attack aims at. No attack on
             embeddings reads them.
-        seed: of what the attack draws; an image's draws depend on its place in the batch and the seed alone.
+        seed: of what the attack draws. keys: a name for each image; its draws depend on its name and the seed alone.
+            None: the names are places in the batch, "0", "1", ...; give others where a list is attacked in parts.
 
     Raises:
         ConfigError: no such attack, or one that goes through no model. AttackError: pixels, labels or outputs of
@@ -63,10 +70,13 @@ def attack(
             f"expected pixels [b, 3, h, w] and as many whole labels [b]; got {list(pixels.shape)} and {labels.dtype} "
             f"{list(labels.shape)}"
         )
+    names = [str(place) for place in range(len(pixels))] if keys is None else list(keys)
+    if len(names) != len(pixels):
+        raise AttackError(f"got {len(names)} keys for {len(pixels)} images; give a name for each")
     if not len(pixels):
         return pixels.detach()
     labels = labels.to(pixels.device).long()
-    noise = SampleNoise([str(place) for place in range(len(pixels))], seed)
+    noise = SampleNoise(names, seed)
     with frozen(model):
         return built(_attacked(model, built, text, labels, seed), pixels, labels, noise).images
 
