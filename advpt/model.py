@@ -135,6 +135,10 @@ class Model(nn.Module):
         none without such a defense."""
         return self.reader.variants() if self.reader is not None else ()
 
+    def __repr__(self) -> str:
+        """One line; ``model.image`` and ``model.text`` show their layers."""
+        return f"{type(self).__name__}({self.extra_repr()})"
+
     def extra_repr(self) -> str:
         behind = str(self.test_time or self.input_defense or "")
         if self.test_time is not None and self.test_time.input is None and self.input_defense is not None:

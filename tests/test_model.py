@@ -89,7 +89,7 @@ def test_logits_and_gradient_are_those_of_classifier_and_encoder(tiny_clip, pixe
 def test_what_it_is(tiny_clip):
     model = advpt.Model(saved(tiny_clip), defense="noise", test_time="mean/views=4")
     assert model.classnames == NAMES and model.preprocess is not None and model.device == torch.device("cpu")
-    assert "tiny, 3 classes, zero-shot, behind noise:uniform+mean" in repr(model).replace("mean:sound", "mean")
+    assert repr(model) == "Model(tiny, 3 classes, zero-shot, behind noise:uniform+mean:sound/views=4)"
     assert model.preprocess(Image.new("RGB", (40, 36))).shape == (3, 32, 32)
     assert model.train().training is False and not any(part.training for part in model.modules())
     assert model.draws and not advpt.Model(saved(tiny_clip)).draws
@@ -260,8 +260,13 @@ def test_a_variant_that_is_not_there(tiny_clip):
 
 
 def test_what_is_no_run(tmp_path):
-    with pytest.raises(AdvPTError, match="holds no model"):
+    with pytest.raises(AdvPTError, match="nothing holds no model with its description: there is no such folder"):
         advpt.load(tmp_path / "nothing")
+    for seed in (1, 2):
+        (tmp_path / f"seed{seed}" / "prompt_learner").mkdir(parents=True)
+        (tmp_path / f"seed{seed}" / "prompt_learner" / "prompt.json").write_text("{}")
+    with pytest.raises(AdvPTError, match="runs below it: seed1, seed2"):
+        advpt.load(tmp_path)
 
 
 def test_every_defense_is_tried():
