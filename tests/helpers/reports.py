@@ -100,4 +100,4 @@ class Links(HTMLParser):
         self.tags.append(tag)
         self.ids |= {found["id"]} if "id" in found else set()
         self.to += [found["href"]] if "href" in found else []
-        self.sources += [found["src"]] if "src" in found else []
+        self.sources += [found[name] for name in ("src", "srcset") if name in found]

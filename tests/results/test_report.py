@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from advpt.cli import main
-from advpt.results.index import RecordIndex
-from tests.helpers.reports import NASTY, PGD, Links, kinds, put
+from tests.helpers.reports import NASTY, PGD, Links, put
 
 
 def test_report_of_folders_writes_the_same_page(small, capsys):
@@ -36,24 +33,3 @@ def test_whether_the_data_are_the_official_ones_is_said(small, official, shown):
     markdown = (small.top / "report" / "tables" / "table1.md").read_text()
     assert ("Whether this is the official split is unknown" in markdown) == (official is None)
     assert ("compare with nothing published" in markdown) == (official is False)
-
-
-def test_pictures_of_an_attack_and_what_is_wrong_with_them(small):
-    folder = small.top / "adv1" / "pictures"
-    folder.mkdir()
-    (folder / "00-clean.png").write_bytes(b"\x89PNG")
-    record = next(iter(RecordIndex(small.runs).of(small.runs["adv1"]).values()))
-    picture = {"id": "a", "label": NASTY, "files": {"clean": "../pictures/00-clean.png"}}
-    picture["said"] = {"learned": {"clean": "cat", "attacked": "dog"}}
-    about = {"record": record.id, "attack": "pgd", "protocol": "transfer", "magnified": 8.0, "pictures": [picture]}
-    (folder / "pictures.json").write_text(json.dumps(about))
-    assert kinds(small.report()) == []
-    text = small.page()
-    assert "learned prompt: cat → dog" in text and 'src="data:image/png;base64,iVBORw=="' in text
-    (folder / "pictures.json").write_text(json.dumps(about | {"magnified": "much"}))
-    (note,) = small.report().notes
-    assert note.kind == "refused" and note.text.startswith("adv1/pictures/pictures.json is not what a run leaves")
-    assert "magnified is 'much', expected a number" in note.text
-    (folder / "pictures.json").write_text(json.dumps(about | {"record": "0" * 64}))
-    (note,) = small.report().notes
-    assert note.kind == "missing" and "belong to a record that is not there any more" in note.text
