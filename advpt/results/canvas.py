@@ -97,23 +97,21 @@ def finish(canvas: Any, handles: Mapping[str, Any]) -> None:
                 break
             legend.remove()
     canvas.draw_without_rendering()
-    for axis in canvas.axes:
-        if axis.get_visible():
-            _separate(axis)
-    canvas.draw_without_rendering()
+    if any([_separate(axis) for axis in canvas.axes if axis.get_visible()]):
+        canvas.draw_without_rendering()
     canvas.set_layout_engine("none")
 
 
-def _separate(axis: Any) -> None:
-    """Turn the names below an axis upright where they touch; of touching numbers leave some out."""
+def _separate(axis: Any) -> bool:
+    """Turn the names below an axis upright where they touch; of touching numbers leave some out. Whether it did."""
     low, high = axis.get_xlim()
     ticks = [(at, label) for at, label in zip(axis.get_xticks(), axis.get_xticklabels()) if low <= at <= high]
     boxes = [label.get_window_extent() for _, label in ticks]
     if not any(one.x1 + SPACE > other.x0 for one, other in zip(boxes, boxes[1:])):
-        return
+        return False
     if any(not _is_number(label.get_text()) for _, label in ticks):
         axis.tick_params(axis="x", labelrotation=90)
-        return
+        return True
     kept, end = [], float("-inf")
     for (at, label), box in zip(ticks, boxes):
         if box.x0 > end + SPACE:
@@ -121,6 +119,7 @@ def _separate(axis: Any) -> None:
             end = box.x1
     axis.set_xticks([at for at, _ in kept], [text for _, text in kept])
     axis.set_xlim(low, high)
+    return True
 
 
 def _is_number(text: str) -> bool:

@@ -70,7 +70,7 @@ def page(title: str, about: str, sections: Sequence[Section], index: RecordIndex
     shown = examples(index)
     used = sorted(index.used.items(), key=lambda item: (item[1][0], item[1][1].result.seed, item[0]))
     tables = [section.content for section in sections if isinstance(section.content, FilledTable)]
-    return environment.get_template(TEMPLATE).render(
+    text = environment.get_template(TEMPLATE).render(
         title=title,
         about=about,
         terms=terms.explained(tables, [record for _, record in index.used.values()]) if tables else [],
@@ -88,6 +88,7 @@ def page(title: str, about: str, sections: Sequence[Section], index: RecordIndex
         vector_heads=VECTOR_HEADS,
         part_heads=PART_HEADS,
     )
+    return text.lstrip()  # macros leave empty lines
 
 
 def data_uri(image: Path | bytes) -> str:

@@ -66,7 +66,7 @@ def test_bars_lines_and_empty_panels_are_drawn(small):
     with (small.top / "report" / "figures" / "fig7.csv").open() as file:
         assert {row["interval"] for row in csv.DictReader(file)} == {IMAGES_ONLY}
     assert "Error bars are 95 % intervals" in small.page()
-    assert {p.name for p in report.files if p.suffix == ".png"} == {"table1_glance.png", "fig6.png", "fig7.png"}
+    assert {p.name for p in report.files if p.suffix == ".png"} == {"fig6.png", "fig7.png"}
 
 
 def test_a_dozen_series_look_different():

@@ -17,6 +17,12 @@ from advpt.results.terms import SHORT
 from tests.helpers.reports import NASTY, PGD, Links, put
 
 
+@pytest.fixture
+def small(small):
+    small.glance = True
+    return small
+
+
 def trade_off(name: str = "fig3", panels=("panel",)) -> Figure:
     x, y = Cell(("adv1",), CLEAN), Cell(("adv1",), PGD)
     points = tuple(PointCell(panel, "AdvPT", NASTY, x, y) for panel in panels)
@@ -84,6 +90,7 @@ def test_a_page_of_little(small, case):
 
 
 def test_attacks_of_rows_have_their_exact_form_beside_them(small):
+    small.glance = False
     small.report()
     assert f'<span title="{PGD.attack}">pgd40</span>' in small.page()
     assert f"Attacks: pgd40 = {PGD.attack}." in (small.top / "report" / "tables" / "table1.md").read_text()

@@ -22,6 +22,22 @@ def test_report_of_folders_writes_the_same_page(small, capsys):
     assert "script" not in page.tags and "&lt;script&gt;" in text
     inside = {link[1:] for link in page.to if link.startswith("#")}
     assert inside <= page.ids and any(link.startswith("record-") for link in inside)
+    outside = [link for link in page.to if not link.startswith("#")]
+    assert len(outside) == 3 and all((small.top / link).is_file() for link in outside), "the figure, PDF and CSV"
+
+
+def test_one_figure_stands_above_tables_of_more_and_fewer_images(small):
+    put(small.top / "adv1", 81, 51)
+    put(small.top / "fewer", 41, 21, n=50, images={"n": 50, "digest": "e", "part": False})
+    path = small.top / "pages" / "page.html"
+    path.parent.mkdir()
+    assert main(["report", str(small.top / "adv1"), str(small.top / "fewer"), "--page", str(path)]) == 0
+    text = path.read_text()
+    assert text.count("<img") == 1 and text.index("at a glance</h2>") < text.index("<img") < text.index("100 images, ViT-B/16</h2>")
+    assert "n = 50: 42.0" in text and "clean: 81.0" in text and "clean: 82.0" not in text
+    assert [each.name for each in (path.parent / "figures").glob("*.csv")] == [
+        "OxfordPets-test-split-ViT-B-16_glance.csv"
+    ]
 
 
 @pytest.mark.parametrize(("official", "shown"), [(None, "unknown"), (False, "False"), (True, "True")])
