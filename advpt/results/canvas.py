@@ -97,7 +97,8 @@ def finish(canvas: Any, handles: Mapping[str, Any]) -> None:
                 break
             legend.remove()
     canvas.draw_without_rendering()
-    if any([_separate(axis) for axis in canvas.axes if axis.get_visible()]):
+    changed = [_separate(axis) for axis in canvas.axes if axis.get_visible()]
+    if any(changed):
         canvas.draw_without_rendering()
     canvas.set_layout_engine("none")
 

@@ -22,7 +22,7 @@ def test_touching_names_stand_upright_and_of_touching_numbers_some_are_left_out(
 
 
 def test_a_legend_has_as_many_columns_as_fit_and_keeps_every_name():
-    names = ["_hidden", "$x^", *(f"a method of many words, number {k}" for k in range(6))]
+    names = ["_hidden", "$x^$", *(f"a method of many words, number {k}" for k in range(6))]
     with style():
         canvas, (axis,) = blank(1, 3, 2.0)
         finish(canvas, {name: axis.plot([0, 1])[0] for name in names})

@@ -125,7 +125,7 @@ def test_every_data_set_of_figure_3_has_its_name_once_in_each_panel():
 
 
 def test_names_are_no_formulas(tmp_path):
-    points = trade_off(["$x^", NASTY], ["_a", "$\\alpha$"], panels=("$\\frac{",))
+    points = trade_off(["$x^$", NASTY], ["_a", "$\\alpha$"], panels=("$\\frac{",))
     paths = figures.draw(figure("points"), points, tmp_path)
     assert [path.name for path in paths] == ["figure.png", "figure.pdf", "figure.csv"]
     with style():

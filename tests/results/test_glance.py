@@ -25,7 +25,7 @@ CASES = {
     "data sets, two backbones": filled(METHODS, ROWS, conditions=False, backbones=("ViT-B/16", "ViT-L/14")),
     "input defenses": filled(["vanilla", "AdvPT"], ROWS[1:2], conditions=False, defenses=("none", "super", "x", "y")),
     "many defenses": filled([""], COLUMNS, defenses=MANY),
-    "names that are formulas": filled([NASTY, "$x^", "_a"], (("", "clean"), ("adaptive", NASTY * 3), ("$y^", "$_"))),
+    "names that are formulas": filled([NASTY, "$x^$", "_a"], (("", "clean"), ("adaptive", NASTY * 3), ("$y^", "$_"))),
 }  # fmt: skip
 
 
