@@ -361,6 +361,18 @@ def test_best_val_without_validation_images_is_refused(workspace, trainer):
     assert workspace.call(*best, flags=flags, trainer=trainer)[0] == 2, "an empty folder is none"
 
 
+@pytest.mark.parametrize("trainer", ["AdvPT", "LinearProbe"])
+def test_a_set_without_images_to_train_on_is_refused(workspace, monkeypatch, trainer):
+    from tests.helpers.workspace import TinyPhotos
+
+    monkeypatch.setattr(TinyPhotos, "no_training", "all its images are tested", raising=False)
+    code, printed = workspace.call(trainer=trainer)
+    assert code == 2, printed
+    assert "TinyPhotos cannot be trained on: all its images are tested. Evaluate there" in printed
+    assert not (workspace.folder / "banks").exists(), "before anything is made"
+    workspace.run("EVAL.ATTACKS", "()", trainer="ZeroshotCLIP", output=workspace.folder / "zero_shot")
+
+
 def test_best_val_on_images_of_the_test_split_is_refused(workspace, monkeypatch):
     """ImageNet's validation list is its test list."""
     from tests.helpers.workspace import TinyPhotos

@@ -28,8 +28,13 @@ RUNS: dict[str, list[str]] = {
     "APT": ATTACKED, "FAP": ATTACKED, "CAPT": ATTACKED, "TradesPT": ATTACKED, "AdvVPT": ATTACKED, "AdvIVLP": ATTACKED,
     "AdvMaPLe": ATTACKED, "AdvTrain": ATTACKED, "FastAT": ATTACKED, "TradesFT": ATTACKED, "TAPTV": TUNED,
     "TAPTVLI": TUNED, "TAPTVLJ": TUNED, "TeCoA": ATTACKED, "FARE": ATTACKED,
+    "PMGAFT": ATTACKED, "TGAZSR": ATTACKED,
+    "AdvVPTMoE": ATTACKED, "AdvIVLPMoE": ATTACKED, "TAMEV": TUNED, "TAMEVLI": TUNED,
 }  # fmt: skip
-START = {"TAPTV": "AdvVPT", "TAPTVLI": "AdvIVLP", "TAPTVLJ": "AdvMaPLe"}  # whose run test-time tuning begins with
+# Whose run test-time tuning begins with.
+START = {
+    "TAPTV": "AdvVPT", "TAPTVLI": "AdvIVLP", "TAPTVLJ": "AdvMaPLe", "TAMEV": "AdvVPTMoE", "TAMEVLI": "AdvIVLPMoE",
+}  # fmt: skip
 SMALL = ["OPTIM.MAX_EPOCH", "1", "BANK.LIMIT", "32", "EVAL.SUBSET", "16", "DATASET.NUM_SHOTS", "4"]
 ADDED = (
     "MODEL.CUDA_GRAPHS",
@@ -42,6 +47,14 @@ ADDED = (
     "TRAINER.TRADESFT.WARMUP_STEPS",
     "TRAINER.TECOA.",
     "TRAINER.FARE.",
+    "TRAINER.PMGAFT.",
+    "TRAINER.TGAZSR.",
+    "EVAL.ATTACK_AT",
+    "DATASET.PROTOCOL",
+    "TRAINER.ZEROSHOTCLIP.TEMPLATES",
+    "TRAINER.ADVIVLPMOE.",
+    "TRAINER.ADVVPTMOE.",
+    "TRAINER.TAME.",
 )  # leaves that came later, and nodes
 DATASETS = ("digits", "pets", "imagenet")
 
@@ -91,7 +104,7 @@ def run(trainer: str, folder: Path) -> dict[str, Any]:
         if not (folder / start / "records").is_dir():
             run(start, folder)
         words += ["--eval-only", "--model-dir", str(folder / start)]
-        pairs += ["TRAINER.TAPT.CLEAN_RUN", str(folder / start)]
+        pairs += [f"TRAINER.{trainer[:4]}.CLEAN_RUN", str(folder / start)]
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         status = train.main([*words, *pairs])

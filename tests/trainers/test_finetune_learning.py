@@ -15,10 +15,13 @@ from trainers.finetune import EncoderTrainer
 HELD_OUT = 64  # images under attack, of the test split
 CLEAN = 400  # images for clean accuracy
 FALL = 0.6  # of the loss before
+SIXTEEN = ("DATALOADER.TRAIN_X.BATCH_SIZE", "16")
 # Steps, and settings; the attack is the trainer's own objective in few and large steps.
 METHODS = {
     "TeCoA": (14, ("TRAINER.TECOA.ATTACK", "pgd2-ce@8/a8", "OPTIM.LR", "4e-4", "DATALOADER.TRAIN_X.BATCH_SIZE", "16")),
     "FARE": (40, ("TRAINER.FARE.ATTACK", "pgd2-l2@8/a6", "OPTIM.LR", "3e-4", "DATALOADER.TRAIN_X.BATCH_SIZE", "12")),
+    "PMGAFT": (10, ("TRAINER.PMGAFT.ATTACK", "pgd2-ce@8/a8", "OPTIM.LR", "4e-4", *SIXTEEN)),
+    "TGAZSR": (28, ("TRAINER.TGAZSR.ATTACK", "pgd2-ce@8/a8", "OPTIM.LR", "2e-4", *SIXTEEN)),
 }
 KEEPS_CLEAN = {"FARE": 8}  # points that clean accuracy may lose; longer training at a smaller rate loses less
 
