@@ -571,7 +571,8 @@ class GradientTrainer(CLIPTrainer):
         """Clean and robust accuracy as they are now, under the first attack of the first protocol."""
         self.set_model_mode("eval")
         split = "test" if self.cfg.TEST.SPLIT == "val" and not self.dm.dataset.val else self.cfg.TEST.SPLIT
-        return self.session().point(self.prompts(), self.evaluated(split), self.epoch + 1)
+        images = self.evaluated(split)
+        return self.session().point(self.prompts(), images, self.epoch + 1)
 
     # --- checkpoints --------------------------------------------------------------------------------------------
 
