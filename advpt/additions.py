@@ -21,6 +21,7 @@ CONFIGURED = ("open_clip:", "hf-hub:", "local-dir:")
 
 # Fields of a bank's spec and of a record's result, by dotted name; those of a list's items by the name of the list.
 BANK_FIELDS: dict[str, Any] = {
+    "adversarial_set.data.protocol": "coop",
     "adversarial_set.attacked.visual_prompt": None,
     "adversarial_set.preprocessing.resize": "shortest",
     "adversarial_set.labels": None,  # the true ones

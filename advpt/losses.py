@@ -116,13 +116,11 @@ def attention_map(
             each channel over the ``tokens``, the class token among them (the released code).
         resize_first: smallest and largest are those of the enlarged map (the paper's text), not of the grid (its code).
     """
-    text = F.normalize(text, dim=-1)
     unit = F.normalize(tokens, dim=-1 if axis == "channels" else 1)
-    similarity = (unit[:, 1:] @ text.unsqueeze(-1)).squeeze(-1)
+    similarity = _rescaled((unit[:, 1:] @ text.unsqueeze(-1)).squeeze(-1))
     rows, columns = grid or (math.isqrt(similarity.shape[1]),) * 2
-    similarity = similarity if resize_first else _rescaled(similarity)
     enlarged = F.interpolate(similarity.view(-1, 1, rows, columns), size, mode="bilinear").flatten(1)
-    return _rescaled(enlarged) if resize_first else enlarged
+    return _rescaled(enlarged) if resize_first else enlarged  # what was rescaled before does not matter behind another
 
 
 def _rescaled(x: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from advpt.errors import ConfigError, unknown_name
 from advpt.files import read_text
 
 PROFILES = ("sound", "released", "paper")
-PROTOCOLS = ("transfer", "transfer-all", "static", "pseudo", "tuned", "adaptive")
+PROTOCOLS = ("transfer", "transfer-all", "untuned", "static", "pseudo", "tuned", "adaptive")
 POSITIONS = ("end", "middle", "front")
 PRECISIONS = ("fp32", "amp", "fp16")
 LAYOUTS = ("text", "text_deep", "visual", "independent", "t2v", "v2t")
@@ -638,9 +638,15 @@ class BackboneSettings(Settings):
     weights: str = setting("", "file with CLIP's weights; empty: those of the name", recorded=False)
     trust_archive: bool = setting(False, "run the code in a TorchScript file instead of reading its tensors alone")
     image_weights: str = setting(
-        "", "file with a robust image tower (TeCoA, FARE) in the place of the backbone's own", recorded=False
+        "",
+        "robust image tower (TeCoA, FARE) in the place of the backbone's own: a file, hf-hub:ORG/REPO[/FILE] or "
+        "local-dir:FOLDER",
+        recorded=False,
     )
-    image_activation: str = setting("quickgelu", "activation that IMAGE_WEIGHTS was trained with")
+    image_activation: str = setting(
+        "quickgelu", "activation that IMAGE_WEIGHTS was trained with, where its source does not say",
+        allowed=ACTIVATIONS[1:],
+    )  # fmt: skip
     activation: str = setting(
         "", "activation of the model, where neither its name nor its file shows it", allowed=ACTIVATIONS, added=True
     )
@@ -850,6 +856,17 @@ class EvalSettings(Settings):
     queries: int = setting(
         1000, "queries of Square to a cheap defense at test time under adaptive; 0: none", allowed=FROM_0, added=True
     )
+    attack_at: str = setting(
+        "model", "pixels that attacks change: the model's, or the images' own, which the model then enlarges",
+        allowed=("model", "native"), added=True,
+    )  # fmt: skip
+
+    def check(self) -> None:
+        if self.attack_at == "native" and (self.defenses or self.test_time):
+            raise ConfigError(
+                "EVAL.ATTACK_AT is native: images are attacked at their own size, and defenses read them at the "
+                "model's. Leave EVAL.DEFENSES and EVAL.TEST_TIME empty, or measure them with EVAL.ATTACK_AT model"
+            )
 
 
 @register("DATASET", in_v1=True)
@@ -858,6 +875,10 @@ class DatasetSettings(Settings):
 
     subsample_classes: str = setting("all", "all, base or new: which half of the classes, as in CoOp")
     test_subset: str = setting("", "a list of test images, where the data set has several")
+    protocol: str = setting(
+        "coop", "which images are tested, under which names and prompt: CoOp's, or TeCoA's (docs/zero_shot.md)",
+        allowed=("coop", "tecoa"), added=True,
+    )  # fmt: skip
     title: str = setting(
         "", "name of one's own data in headings, records and folders; empty: that of their folder", identity=False,
         added=True,

@@ -3,12 +3,13 @@
 The classifier is 100 cos(E(x), T) with the text features of the hand-written prompt frozen (TeCoA's form, Mao et al.,
 ICLR 2023); all parameters of the image tower are trained, in float32. Evaluation makes its attacks anew on the tuned
 encoder: its hash is in the key of every bank. So here a ``transfer`` attacker, who knows both encoders, knows all there
-is. Builds on its neighbour ``trainers/advpt.py``.
+is; one of ``untuned`` has the encoder as it was before. Builds on its neighbour ``trainers/advpt.py``.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,11 +25,14 @@ from advpt.attacks.spec import AttackSpec, parse_training
 from advpt.backbones import tuned_tower
 from advpt.backbones.backbone import ImageEncoder
 from advpt.backbones.card import JSON, digest_of_tower
+from advpt.backbones.load import load_backbone
 from advpt.data import catalog
+from advpt.evaluation.measure import Prompts
+from advpt.evaluation.protocols import threats
 from advpt.evaluation.record import CurvePoint
 from advpt.evaluation.saved_run import IMAGE_ENCODER, load_image_encoder
 from advpt.prompts import exchange
-from advpt.settings import Range, Settings, setting
+from advpt.settings import BackboneSettings, Range, Settings, setting
 from advpt.tuning.schedule import step_schedule
 from trainers.advpt import GradientTrainer, to_pixels
 
@@ -163,6 +167,13 @@ class EncoderTrainer(GradientTrainer):
             training=self.training_facts(),
         )
         tuned_tower.write(Path(self.output_dir, IMAGE_ENCODER, tuned_tower.FILE), tower, made)
+
+    def prompts(self) -> Prompts:
+        asked = threats(self.eval_settings.attacks, self.eval_settings.protocols)
+        if not any(threat.before_tuning for threat in asked):
+            return super().prompts()
+        before = load_backbone(BackboneSettings.from_cfg(self.cfg), self.device)
+        return dataclasses.replace(super().prompts(), untuned=before)
 
     def use_encoder_as_it_is(self) -> None:
         """Evaluate a frozen copy with a hash of its own, so that no other run has its banks."""

@@ -106,16 +106,16 @@ def no_tokens(name: str, card: ImageCard) -> str:
 
 
 def require_class_token(name: str, card: ImageCard) -> None:
-    """Refuse an image tower whose tokens have no outputs of their own; ``name`` is the model's.
+    """Refuse an image tower whose tokens cannot go the way of its feature; ``name`` is the model's.
 
     Raises:
-        PromptError: what its feature is read from, and what to use.
+        PromptError: what the tower is, and what to use.
     """
     if not card.reads_class_token:
         raise PromptError(
-            f"attention maps are made of the outputs of tokens, which go the way of the class token; {name}'s image "
-            f"encoder is a {card.family} whose feature is no class token (pooling: {card.pool}); use a vision "
-            "transformer of OpenAI's kind, such as ViT-B/32"
+            "attention maps are made of tokens that go through the last norm and the projection as the class token "
+            f"does; {name}'s image encoder is a {card.family} without such tokens (code: {card.kind}, pooling: "
+            f"{card.pool or 'its own'}); use a vision transformer of OpenAI's kind, such as ViT-B/32"
         )
 
 

@@ -17,6 +17,7 @@ from advpt.attacks.base import Attack
 from advpt.attacks.spec import AttackSpec
 from advpt.attacks.surrogate import Surrogate
 from advpt.backbones.backbone import Backbone
+from advpt.backbones.enlarging import EnlargingBackbone
 from advpt.backbones.mixture import Visual
 from advpt.backbones.precision import in_precision
 from advpt.bank.build import Attacker, BankTarget, Fill, Work, build_banks, fill_here, shard_rows
@@ -44,6 +45,7 @@ class AttackRequest:
         seed: of the attack's random draws.
         attack_target: what an adaptive attacker differentiates besides the encoder.
         predicted_labels: the attack leaves what the attacked model predicts for the clean image, not its label.
+        source: whose image encoder the attack goes through, in the place of the one that embeds the images.
     """
 
     images: ImageSet
@@ -52,6 +54,7 @@ class AttackRequest:
     seed: int = 0
     attack_target: AdaptiveTarget | None = None
     predicted_labels: bool = False
+    source: Backbone | None = None
 
     @functools.cached_property
     def algorithm(self) -> Attack | None:
@@ -138,6 +141,12 @@ class BankCache:
         state = dataclasses.replace(self.state, opened={}, backbone=None)
         return dataclasses.replace(self, backbone=backbone, load=lambda: backbone, state=state)
 
+    def at(self, size: tuple[int, int]) -> BankCache:
+        """The cache for images of this size, which the model enlarges itself. ``size``: height and width."""
+        state = dataclasses.replace(self.state, opened={}, backbone=None)
+        backbone, load = EnlargingBackbone(self.backbone, size), self.loaded
+        return dataclasses.replace(self, backbone=backbone, load=lambda: EnlargingBackbone(load(), size), state=state)
+
     def spec(self, request: AttackRequest, defended: DefendedInput = UNDEFENDED) -> BankSpec:
         """The spec of a request's bank. Prompts and the attacked defense count only for attacks that use
         them, and the attacked CLIP not for attacks through a network of the attacker's own."""
@@ -162,7 +171,7 @@ class BankCache:
             text = classifier.digest
         return dataclasses.replace(
             made,
-            attacked_image=self.backbone.image_digest,
+            attacked_image=(request.source or self.backbone).image_digest,
             attacked_text=text,
             attacked_defense=request.attack_target.parameters() if request.attack_target is not None else None,
             attacked_visual=visual_digest(request.visual),
@@ -254,7 +263,7 @@ class BankCache:
     def attacker(self, request: AttackRequest, backbone: Backbone) -> Attacker:
         """The attack of a request on this backbone, in the cache's precision."""
         attack = request.algorithm
-        encode = self._encoder(backbone, request.visual)
+        encode = self._encoder(request.source or backbone, request.visual)
         surrogate = self.surrogate if attack is not None and attack.source_model == "surrogate" else None
         return Attacker(
             attack,
@@ -274,7 +283,7 @@ class BankCache:
         backbone.require_preprocessing(request.images.preprocessing)
         attacker = self.attacker(request, backbone)
         encode = attacker.encode  # shared where it is the same, so that no forward pass is repeated
-        if visual_digest(request.visual) != visual_digest(self.visual):
+        if request.source is not None or visual_digest(request.visual) != visual_digest(self.visual):
             encode = self._encoder(backbone, self.visual)
         if request.algorithm is not None:
             request.algorithm.examine(request.images, self.workers)
@@ -337,6 +346,6 @@ def check_images(bank: Bank, images: ImageSet) -> None:
 def _same_but_images(one: dict[str, Any], other: dict[str, Any]) -> bool:
     def without_list(fields: dict[str, Any]) -> dict[str, Any]:
         made = fields["adversarial_set"]
-        return fields | {"adversarial_set": made | {"data": {"classnames": made["data"]["classnames"]}}}
+        return fields | {"adversarial_set": made | {"data": made["data"] | {"images": None, "n": None}}}
 
     return without_list(one) == without_list(other)

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from advpt.files import write_text
 from advpt.results import figures, render
-from advpt.results.exhibit import DefenseTable, Exhibit, Figure, PartTable, Table
+from advpt.results.exhibit import DefenseTable, Exhibit, Figure, PartTable, StackTable, Table, TowerTable
 from advpt.results.groups import groups
 from advpt.results.index import Note, RecordIndex, Run
 from advpt.results.page import Section, page
 from advpt.results.test_time import FilledParts, comma_separated, fill_defenses, fill_parts
+from advpt.results.towers import comma_separated as towers_csv
+from advpt.results.towers import comma_separated_stacks, fill_stacks, fill_towers
 from advpt.results.values import FilledTable, fill
 from advpt.results.words import FilledWords, fill_words
 
@@ -53,13 +55,8 @@ def _section(exhibit: Exhibit, index: RecordIndex, folder: Path) -> Section:
         points = figures.points(exhibit, index)
         return Section(exhibit, points, figures.draw(exhibit, points, folder / FIGURES))
     content: FilledTable | FilledWords | FilledParts
-    if isinstance(exhibit, Table | DefenseTable):
-        if isinstance(exhibit, DefenseTable):
-            content = fill_defenses(exhibit, index)
-            numbers = comma_separated(exhibit, content)
-        else:
-            content = fill(exhibit, index)
-            numbers = render.comma_separated(content)
+    if isinstance(exhibit, Table | DefenseTable | TowerTable | StackTable):
+        content, numbers = _filled(exhibit, index)
         texts = {"md": f"{render.text(content)}\n", "csv": numbers, "tex": render.latex(content)}
     else:
         content = fill_parts(exhibit, index) if isinstance(exhibit, PartTable) else fill_words(exhibit, index)
@@ -68,6 +65,21 @@ def _section(exhibit: Exhibit, index: RecordIndex, folder: Path) -> Section:
     for path, text in zip(paths, texts.values()):
         write_text(path, text)
     return Section(exhibit, content, paths)
+
+
+def _filled(exhibit: Table | DefenseTable | TowerTable | StackTable, index: RecordIndex) -> tuple[FilledTable, str]:
+    """A table with its numbers, and the same with commas."""
+    if isinstance(exhibit, DefenseTable):
+        content = fill_defenses(exhibit, index)
+        return content, comma_separated(exhibit, content)
+    if isinstance(exhibit, TowerTable):
+        content = fill_towers(exhibit, index)
+        return content, towers_csv(exhibit, content)
+    if isinstance(exhibit, StackTable):
+        content = fill_stacks(exhibit, index)
+        return content, comma_separated_stacks(exhibit, content)
+    content = fill(exhibit, index)
+    return content, render.comma_separated(content)
 
 
 def write(

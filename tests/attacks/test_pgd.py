@@ -193,7 +193,7 @@ def test_values_that_cannot_be_used(wrong: dict[str, object], says: str) -> None
         PGD(**({"eps": 8, "steps": 5} | wrong))
 
 
-# --- worked examples: FARE's and TeCoA's attacks -----------------------------------------------------------------------
+# --- worked examples: FARE's and TeCoA's attacks ---------------------------------------------------------------------
 
 
 class Scripted:
@@ -261,7 +261,7 @@ def test_tecoas_two_steps_of_a_linear_model() -> None:
     torch.testing.assert_close(deltas.double(), made["deltas_255"], rtol=0, atol=1e-4)
 
 
-# --- another model's output in the place of the attacked one's ---------------------------------------------------------
+# --- another model's output in the place of the attacked one's -------------------------------------------------------
 
 
 def test_an_attack_may_compare_with_another_model(net, x) -> None:
@@ -269,9 +269,8 @@ def test_an_attack_may_compare_with_another_model(net, x) -> None:
     spy = Spy(net)
     attack = PGD(eps=8, steps=2, objective="l2")
     found = attack.against(other)(spy, x, Y, SampleNoise(IDS, 0))
-    assert len(spy.seen) == 3 and attack.given_clean is None, (
-        "the clean images are not embedded, the attack is as it was"
-    )
+    assert len(spy.seen) == 3, "the clean images are not embedded"
+    assert attack.given_clean is None, "the attack is as it was"
     torch.testing.assert_close(found.loss, (net(found.images) - other).square().sum(1))
     assert not torch.equal(found.images, attack(net, x, Y, SampleNoise(IDS, 0)).images)
     same = attack.against(net(x))(net, x, Y, SampleNoise(IDS, 0))

@@ -1,7 +1,9 @@
-"""Worked examples of fine-tuning the image tower, of TAME and of the data sets' files: float64, six digits."""
+"""Worked examples of fine-tuning the image tower, of TAME and of the data sets' files (float64, six digits), and steps
+of a trainer."""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -16,3 +18,13 @@ def example(section: str, dtype: torch.dtype = torch.float64) -> tuple[dict[str,
     """Inputs and outputs of a section, as tensors."""
     about = vectors(section, dtype, EXAMPLES)
     return about["inputs"], about["outputs"]
+
+
+def take_steps(trainer: Any, steps: int) -> None:
+    """So many steps of training, over as many epochs as they take."""
+    trainer.set_model_mode("train")
+    trainer.num_batches = len(trainer.train_loader_x)
+    batches = itertools.chain.from_iterable(itertools.repeat(trainer.train_loader_x))
+    for step, batch in enumerate(itertools.islice(batches, steps)):
+        trainer.epoch, trainer.batch_idx = divmod(step, trainer.num_batches)
+        trainer.forward_backward(batch)

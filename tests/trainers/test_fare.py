@@ -10,6 +10,7 @@ import torch
 from advpt import losses
 from advpt.backbones.clip import Architecture
 from advpt.checkpoints import load_checkpoint
+from tests.helpers.fine_tuning import take_steps
 from tests.helpers.tiny_clip import images
 from tests.helpers.workspace import own_data, results, write_weights
 from tests.trainers.test_finetune import TINY, build, tower_of
@@ -77,9 +78,7 @@ def test_clean_images_are_embedded_once_a_batch(workspace):
 def test_the_reference_stays_and_is_rebuilt_on_resume(workspace, monkeypatch):
     made = build(workspace, "FARE", *ATTACK)
     before = {name: value.clone() for name, value in made.reference.state_dict().items()}
-    made.epoch, made.num_batches = 0, len(made.train_loader_x)
-    for made.batch_idx, batch in enumerate(made.train_loader_x):
-        made.forward_backward(batch)
+    take_steps(made, 3)
     assert all(torch.equal(value, before[name]) for name, value in made.reference.state_dict().items())
     assert not any(torch.equal(p, before[name]) for name, p in made.image_encoder.named_parameters() if p.dim() > 1)
     tuned = {id(p) for group in made.optim.param_groups for p in group["params"]}
@@ -103,10 +102,7 @@ def test_the_reference_stays_and_is_rebuilt_on_resume(workspace, monkeypatch):
 @pytest.mark.parametrize(
     ("attack", "reason"),
     [
-        (
-            "pgd10-l2@4/none",
-            "objective 'l2' has no gradient at the clean image, with which it compares; it needs a random",
-        ),
+        ("pgd10-l2@4/none", "'l2' has no gradient at the clean image, with which it compares; it needs a random start"),
         ("fgsm-l1@4", "objective 'l1' has no gradient at the clean image"),
         ("pgd10-ce@4", "FARE's attack and loss are one distance between embeddings: pgd10-l2@4/a1"),
         ("pgd10-fkl@4", "one distance between embeddings"),

@@ -231,9 +231,8 @@ def test_few_steps_warm_up_for_a_tenth_and_a_schedule_that_nothing_reads_is_name
     made = build(workspace, "TeCoA", "OPTIM.WARMUP_EPOCH", "1")
     assert any("OPTIM.WARMUP_EPOCH 1 are not read: TRAINER.TECOA" in line for line in made.set_up_warnings())
     made = build(workspace, "TeCoA", "OPTIM.WARMUP_EPOCH", "1", "TRAINER.TECOA.WARMUP_STEPS", "-1")
-    assert (
-        not any("not read" in line for line in made.set_up_warnings()) and "warmup_steps" not in made.training_facts()
-    )
+    assert not any("not read" in line for line in made.set_up_warnings())
+    assert "warmup_steps" not in made.training_facts()
     assert build(workspace, "TeCoA", "OPTIM.MAX_EPOCH", "0").warmup_steps == 0, "nothing is trained"
 
 

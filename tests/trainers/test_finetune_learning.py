@@ -9,15 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.helpers.fine_tuning import take_steps
 from trainers.finetune import EncoderTrainer
 
 HELD_OUT = 64  # images under attack, of the test split
 CLEAN = 400  # images for clean accuracy
 FALL = 0.6  # of the loss before
+SIXTEEN = ("DATALOADER.TRAIN_X.BATCH_SIZE", "16")
 # Steps, and settings; the attack is the trainer's own objective in few and large steps.
 METHODS = {
     "TeCoA": (14, ("TRAINER.TECOA.ATTACK", "pgd2-ce@8/a8", "OPTIM.LR", "4e-4", "DATALOADER.TRAIN_X.BATCH_SIZE", "16")),
     "FARE": (40, ("TRAINER.FARE.ATTACK", "pgd2-l2@8/a6", "OPTIM.LR", "3e-4", "DATALOADER.TRAIN_X.BATCH_SIZE", "12")),
+    "PMGAFT": (10, ("TRAINER.PMGAFT.ATTACK", "pgd2-ce@8/a8", "OPTIM.LR", "4e-4", *SIXTEEN)),
+    "TGAZSR": (28, ("TRAINER.TGAZSR.ATTACK", "pgd2-ce@8/a8", "OPTIM.LR", "2e-4", *SIXTEEN)),
 }
 KEEPS_CLEAN = {"FARE": 8}  # points that clean accuracy may lose; longer training at a smaller rate loses less
 
@@ -49,17 +53,6 @@ def clean_accuracy(trainer: EncoderTrainer) -> float:
     pixels, labels = pixels_of(trainer, CLEAN)
     with torch.no_grad():
         return 100 * float((trainer.logits(pixels).argmax(1) == labels).float().mean())
-
-
-def take_steps(trainer: EncoderTrainer, steps: int) -> None:
-    trainer.set_model_mode("train")
-    trainer.num_batches, done = len(trainer.train_loader_x), 0
-    while done < steps:
-        trainer.epoch = done // trainer.num_batches
-        for trainer.batch_idx, batch in enumerate(trainer.train_loader_x):
-            if done < steps:
-                trainer.forward_backward(batch)
-                done += 1
 
 
 @pytest.mark.parametrize("method", METHODS)
