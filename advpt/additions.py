@@ -21,6 +21,7 @@ CONFIGURED = ("open_clip:", "hf-hub:", "local-dir:")
 
 # Fields of a bank's spec and of a record's result, by dotted name; those of a list's items by the name of the list.
 BANK_FIELDS: dict[str, Any] = {
+    "adversarial_set.data.protocol": "coop",
     "adversarial_set.attacked.visual_prompt": None,
     "adversarial_set.preprocessing.resize": "shortest",
     "adversarial_set.labels": None,  # the true ones
@@ -29,8 +30,12 @@ RESULT_FIELDS: dict[str, Any] = {
     "backbone.image_file": None,
     "backbone.source": None,  # where a model that is not OpenAI's came from
     "backbone.reads": None,  # how both towers' tensors are read, where it is not as OpenAI's code reads them
+    "tuning.decay": 0.01,  # of test-time tuning
+    "tuning.frozen": (),  # parts of its prompts that stay as they are
     "training.c_chosen_on": None,  # of a linear probe; None: C was given, or it is not known
 }
+
+PROMPT_FIELDS: dict[str, Any] = {"experts": 0, "router": "hybrid"}  # of the layout beside a checkpoint of prompts
 
 
 def omit(fields: Mapping[str, Any], added: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

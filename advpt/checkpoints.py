@@ -135,8 +135,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def read_state_dict(path: Path, expected: str, wrappers: Sequence[str] = WRAPPERS) -> dict[str, Tensor]:
-    """The tensors by name in a file of safetensors or ``torch.save``, whatever training code has put around them:
-    wrappers are opened, other entries than tensors and prefixes ``module.`` are dropped.
+    """The tensors by name in a file of safetensors or ``torch.save``, whatever training code has put around them.
 
     Args:
         path: the file. Its suffix tells safetensors from the rest.
@@ -146,8 +145,16 @@ def read_state_dict(path: Path, expected: str, wrappers: Sequence[str] = WRAPPER
     Raises:
         WeightsError: the file is damaged, holds pickled objects or no tensors.
     """
+    tensors = tensors_in(read_content(path, expected), path, wrappers)
+    if not tensors:
+        raise WeightsError(f"{path} holds no state dict of tensors; expected {expected}")
+    return tensors
+
+
+def read_content(path: Path, expected: str) -> Any:
+    """What a file of safetensors or ``torch.save`` holds; arguments and errors are those of :func:`read_state_dict`."""
     try:
-        content = load_safetensors(path) if path.suffix == ".safetensors" else _load(path)
+        return load_safetensors(path) if path.suffix == ".safetensors" else _load(path)
     except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
         if pickled := pickled_class(error):
             raise WeightsError(
@@ -155,13 +162,29 @@ def read_state_dict(path: Path, expected: str, wrappers: Sequence[str] = WRAPPER
                 "state dict: where the model can be loaded, save torch.save(model.state_dict(), FILE)"
             ) from error
         raise unreadable(path, expected, error) from error
+
+
+def tensors_in(content: Any, path: Path, wrappers: Sequence[str] = WRAPPERS) -> dict[str, Tensor]:
+    """The tensors by name in what a file holds: wrappers are opened, other entries than tensors and prefixes
+    ``module.`` are dropped. Empty where there are none.
+
+    Args:
+        path: the file, for messages. wrappers: as of :func:`read_state_dict`.
+
+    Raises:
+        WeightsError: two tensors of one name.
+    """
     for wrapper in wrappers:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     entries = content.items() if isinstance(content, Mapping) else ()
-    tensors = {k.removeprefix("module."): v for k, v in entries if isinstance(k, str) and isinstance(v, Tensor)}
-    if not tensors:
-        raise WeightsError(f"{path} holds no state dict of tensors; expected {expected}")
+    tensors = dict[str, Tensor]()
+    for key, value in entries:
+        if isinstance(key, str) and isinstance(value, Tensor):
+            name = key.removeprefix("module.")
+            if name in tensors:
+                raise WeightsError(f"{path} holds {name} twice, with and without module. before it; save it anew")
+            tensors[name] = value
     return tensors
 
 

@@ -11,6 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 KL_DIRECTIONS = ("target_is_reference", "reverse")
+KL_REDUCTIONS = ("mean", "sum")
+AXES = ("channels", "tokens")
+DISTANCES = ("l2", "l1", "cosine")
+SMALLEST = 1e-12
 
 
 def advpt(features: Tensor, text: Tensor, scale: float, labels: Tensor) -> Tensor:
@@ -38,11 +42,11 @@ def trades(clean: Tensor, attacked: Tensor, labels: Tensor, beta: float) -> tupl
 
 def fare(attacked: Tensor, reference: Tensor, norm: str = "l2") -> Tensor:
     """Mean over the batch of the squared distance of embeddings, summed over coordinates (FARE, Schlarmann et al., ICML
-    2024, equation 3); ``l1``: of absolute differences (its Table 8). Embeddings are not normalised.
+    2024). Embeddings are not normalised; a mean over coordinates would be L times smaller.
 
     Args:
         attacked: ``[b, L]`` of the tuned tower on attacked images. reference: ``[b, L]`` of the frozen tower on clean
-            ones, without gradient.
+            ones, without gradient. norm: ``l2``, or ``l1`` for the sum of absolute differences.
     """
     difference = attacked - reference
     return (difference.square() if norm == "l2" else difference.abs()).sum(-1).mean()
@@ -50,12 +54,121 @@ def fare(attacked: Tensor, reference: Tensor, norm: str = "l2") -> Tensor:
 
 def divergence(reference: Tensor, attacked: Tensor, direction: str = "target_is_reference") -> Tensor:
     """``[b]`` KL(p(reference) || p(attacked)), or with ``reverse`` KL(p(attacked) || p(reference)), of ``[b, K]``
-    logits; summed over classes, in float32. The gradient at ``attacked`` of the first is p(attacked) - p(reference).
+    logits; summed over classes, in float32 or better. The gradient at ``attacked`` of the first is p(attacked) -
+    p(reference).
     """
-    p, q = reference.float().log_softmax(-1), attacked.float().log_softmax(-1)
+    p, q = (logits.to(at_least_float32(logits)).log_softmax(-1) for logits in (reference, attacked))
     if direction == "reverse":
         p, q = q, p
     return F.kl_div(q, p, reduction="none", log_target=True).sum(-1)
+
+
+def at_least_float32(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def pmg_aft(
+    attacked: Tensor,
+    clean: Tensor,
+    frozen: Tensor,
+    labels: Tensor,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    direction: str = "target_is_reference",
+    reduction: str = "mean",
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """CE(attacked) + alpha KL(p(frozen) || p(attacked)) + beta KL(p(clean) || p(attacked)) (PMG-AFT, Wang et al., CVPR
+    2024), and its parts for the log: ``ce``, ``general`` (the KL to the frozen tower), ``clean``. Gradients flow
+    through the attacked and the clean logits.
+
+    Args:
+        attacked, clean: ``[b, K]`` logits of the tuned tower. frozen: ``[b, K]`` of the frozen tower on the *attacked*
+            images; no gradient flows there. labels: ``[b]`` int64.
+        direction: ``reverse`` swaps the sides of both KLs.
+        reduction: of both KLs over the batch, ``mean`` or ``sum``; the cross-entropy is a mean.
+    """
+    general, own = (divergence(reference, attacked, direction) for reference in (frozen.detach(), clean))
+    general, own = (kl.mean() if reduction == "mean" else kl.sum() for kl in (general, own))
+    ce = F.cross_entropy(attacked, labels)
+    return ce + alpha * general + beta * own, {"ce": ce.detach(), "general": general.detach(), "clean": own.detach()}
+
+
+def attention_map(
+    tokens: Tensor,
+    text: Tensor,
+    size: tuple[int, int],
+    *,
+    grid: tuple[int, int] | None = None,
+    axis: str = "channels",
+    resize_first: bool = False,
+) -> Tensor:
+    """``[b, H W]`` in [0, 1]: where in an image its class is (TGA-ZSR, Yu et al., NeurIPS 2024), from the products of
+    patch tokens with a text feature; smallest and largest of an image become 0 and 1, and the grid of patches is
+    enlarged bilinearly, its corners not aligned. A constant map is 0, and so is its gradient's part of a division by
+    its range.
+
+    Args:
+        tokens: ``[b, 1 + P, L]`` of the tower behind its projection, the class token first, not normalised.
+        text: ``[b, L]`` the text feature of each image's true class; its length does not matter.
+        size: height and width of the map. grid: rows and columns of the P patches, row by row; None: a square.
+        axis: tokens are made of unit length over their ``channels`` (the cosine of a token and the text: the paper), or
+            each channel over the ``tokens``, the class token among them (the released code).
+        resize_first: smallest and largest are those of the enlarged map (the paper's text), not of the grid (its code).
+    """
+    unit = F.normalize(tokens, dim=-1 if axis == "channels" else 1)
+    similarity = _rescaled((unit[:, 1:] @ text.unsqueeze(-1)).squeeze(-1))
+    rows, columns = grid or (math.isqrt(similarity.shape[1]),) * 2
+    enlarged = F.interpolate(similarity.view(-1, 1, rows, columns), size, mode="bilinear").flatten(1)
+    return _rescaled(enlarged) if resize_first else enlarged  # what was rescaled before does not matter behind another
+
+
+def _rescaled(x: Tensor) -> Tensor:
+    """``x [b, n]`` with the smallest of each row at 0 and the largest at 1; a constant row is 0."""
+    low, high = x.amin(-1, keepdim=True), x.amax(-1, keepdim=True)
+    span = high - low
+    return (x - low) / torch.where(span > SMALLEST, span, 1.0)
+
+
+def complement(attention: Tensor, negated: Tensor) -> Tensor:
+    """The complementary map of Comp-TGA (arXiv 2603.18598): A_class (1 - A_not), of maps by :func:`attention_map` of
+    the class's text and of its negation."""
+    return attention * (1 - negated)
+
+
+def map_distance(maps: Tensor, reference: Tensor, distance: str = "l2") -> Tensor:
+    """``[b]`` distance of maps ``[b, n]``: ``l2`` the norm of the difference (not its square), ``l1`` the mean of
+    absolute differences, ``cosine`` 1 - cosine."""
+    if distance == "cosine":
+        return 1 - F.cosine_similarity(maps, reference, dim=-1)
+    difference = maps - reference
+    return torch.linalg.vector_norm(difference, dim=-1) if distance == "l2" else difference.abs().mean(-1)
+
+
+def tga(
+    attacked: Tensor,
+    labels: Tensor,
+    attacked_maps: Tensor,
+    clean_maps: Tensor,
+    reference: Tensor,
+    *,
+    alpha: float = 0.08,
+    beta: float = 0.05,
+    distance: str = "l2",
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """CE(attacked) + alpha mean d(A(x_a), A_0(x)) + beta mean d(A(x), A_0(x)) (TGA-ZSR, Yu et al., NeurIPS 2024), and
+    its parts for the log: ``ce``, ``refinement``, ``constraint``.
+
+    Args:
+        attacked: ``[b, K]`` logits of the tuned tower on attacked images. labels: ``[b]`` int64.
+        attacked_maps, clean_maps: ``[b, n]`` of the tuned tower by :func:`attention_map` or :func:`complement`.
+        reference: ``[b, n]`` of the frozen tower on the *clean* images, without gradient.
+        distance: d, see :func:`map_distance`.
+    """
+    ce = F.cross_entropy(attacked, labels)
+    refinement, constraint = (map_distance(maps, reference, distance).mean() for maps in (attacked_maps, clean_maps))
+    parts = {"ce": ce, "refinement": refinement, "constraint": constraint}
+    return ce + alpha * refinement + beta * constraint, {name: value.detach() for name, value in parts.items()}
 
 
 def fap(
@@ -193,3 +306,26 @@ def tapt(
     )
     loss = entropy_weight * entropy + align_weight * (alpha * adv + (1 - alpha) * own)
     return loss, {"entropy": entropy.detach(), "align_adv": adv.detach(), "align_clean": own.detach()}
+
+
+def balance(weights: Tensor) -> Tensor:
+    """Mean over experts of the squared distance of their mean weight to an equal share (TAME's code).
+
+    Args:
+        weights: ``[b, E]`` of one layer, in rows that sum to 1.
+    """
+    return (weights.mean(0) - 1 / weights.shape[1]).square().mean()
+
+
+def diversity(experts: Tensor) -> Tensor:
+    """Mean over pairs of experts of their cosine where it is positive, summed over layers (TAME's code).
+
+    Args:
+        experts: ``[layers, E, n, D]``. A single expert has no pair: 0.
+    """
+    e = experts.shape[1]
+    if e < 2:
+        return experts.new_zeros(())
+    unit = F.normalize(experts.flatten(2), dim=-1)
+    one, other = torch.triu_indices(e, e, 1, device=experts.device)
+    return (unit[:, one] * unit[:, other]).sum(-1).clamp_min(0).mean(-1).sum()

@@ -26,11 +26,12 @@ from advpt.errors import ConfigError, unknown_name
 from advpt.files import read_text
 
 PROFILES = ("sound", "released", "paper")
-PROTOCOLS = ("transfer", "transfer-all", "static", "pseudo", "tuned", "adaptive")
+PROTOCOLS = ("transfer", "transfer-all", "untuned", "static", "pseudo", "tuned", "adaptive")
 POSITIONS = ("end", "middle", "front")
 PRECISIONS = ("fp32", "amp", "fp16")
 LAYOUTS = ("text", "text_deep", "visual", "independent", "t2v", "v2t")
 COUPLED = ("t2v", "v2t")
+ROUTERS = ("hybrid", "cls", "token_mean")
 ACTIVATIONS = ("", "quickgelu", "gelu")
 RESIZES = ("", "shortest", "squash")
 NO_WORDS = ("", "false", "none", "0")  # CTX_INIT as CoOp's users write it where there are no words
@@ -637,9 +638,15 @@ class BackboneSettings(Settings):
     weights: str = setting("", "file with CLIP's weights; empty: those of the name", recorded=False)
     trust_archive: bool = setting(False, "run the code in a TorchScript file instead of reading its tensors alone")
     image_weights: str = setting(
-        "", "file with a robust image tower (TeCoA, FARE) in the place of the backbone's own", recorded=False
+        "",
+        "robust image tower (TeCoA, FARE) in the place of the backbone's own: a file, hf-hub:ORG/REPO[/FILE] or "
+        "local-dir:FOLDER",
+        recorded=False,
     )
-    image_activation: str = setting("quickgelu", "activation that IMAGE_WEIGHTS was trained with")
+    image_activation: str = setting(
+        "quickgelu", "activation that IMAGE_WEIGHTS was trained with, where its source does not say",
+        allowed=ACTIVATIONS[1:],
+    )  # fmt: skip
     activation: str = setting(
         "", "activation of the model, where neither its name nor its file shows it", allowed=ACTIVATIONS, added=True
     )
@@ -678,6 +685,12 @@ class ContextSettings:
     depth_text: int = 1
     depth_vision: int = 1
     shared_coupling: bool = False
+    experts: int = 0
+    router: str = "hybrid"
+
+    def fields(self) -> dict[str, Any]:
+        """Them all, for the file beside a checkpoint."""
+        return additions.omit(dataclasses.asdict(self), additions.PROMPT_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -755,8 +768,25 @@ class LayoutContext(DeepContext):
     layout: str = setting("t2v", "which towers have prompts, and which are made of others", allowed=LAYOUTS)
 
 
+@dataclass(frozen=True)
+class MixtureContext(DeepContext):
+    """As :class:`DeepContext`, of prompts whose deeper layers are mixed from experts."""
+
+    experts: int = setting(5, "experts of each deeper layer, which a router mixes", allowed=FROM_1)
+    router: str = setting("hybrid", "what the router reads of a block's input: the first token, the mean of all, or "
+                          "0.7 of the one and 0.3 of the other", allowed=ROUTERS)  # fmt: skip
+
+    def context(self, layout: str = "") -> ContextSettings:
+        return dataclasses.replace(super().context(layout), experts=self.experts, router=self.router)
+
+
 # Fields of ContextSettings that are the layout of a prompt, with their leaves in a trainer's node.
-CONTEXT_LEAVES = {leaf.field: leaf.name for leaf in LayoutContext.declared() if leaf.field != "precision"}
+CONTEXT_LEAVES = {
+    leaf.field: leaf.name
+    for kind in (LayoutContext, MixtureContext)
+    for leaf in kind.declared()
+    if leaf.field != "precision"
+}
 
 
 @register("BANK", in_v1=True)
@@ -826,6 +856,17 @@ class EvalSettings(Settings):
     queries: int = setting(
         1000, "queries of Square to a cheap defense at test time under adaptive; 0: none", allowed=FROM_0, added=True
     )
+    attack_at: str = setting(
+        "model", "pixels that attacks change: the model's, or the images' own, which the model then enlarges",
+        allowed=("model", "native"), added=True,
+    )  # fmt: skip
+
+    def check(self) -> None:
+        if self.attack_at == "native" and (self.defenses or self.test_time):
+            raise ConfigError(
+                "EVAL.ATTACK_AT is native: images are attacked at their own size, and defenses read them at the "
+                "model's. Leave EVAL.DEFENSES and EVAL.TEST_TIME empty, or measure them with EVAL.ATTACK_AT model"
+            )
 
 
 @register("DATASET", in_v1=True)
@@ -834,6 +875,10 @@ class DatasetSettings(Settings):
 
     subsample_classes: str = setting("all", "all, base or new: which half of the classes, as in CoOp")
     test_subset: str = setting("", "a list of test images, where the data set has several")
+    protocol: str = setting(
+        "coop", "which images are tested, under which names and prompt: CoOp's, or TeCoA's (docs/zero_shot.md)",
+        allowed=("coop", "tecoa"), added=True,
+    )  # fmt: skip
     title: str = setting(
         "", "name of one's own data in headings, records and folders; empty: that of their folder", identity=False,
         added=True,

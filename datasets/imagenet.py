@@ -9,27 +9,32 @@ from typing import Any
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from advpt.data import catalog, imagenet, layout, listing, steps
+from advpt.data import catalog, classnames, imagenet, layout, listing, steps, zero_shot
 from advpt.data.split import Row, Split, triple
 from advpt.errors import ConfigError, DataError, unknown_name
 
 from .split_file import (
     CatalogDataset,
     TestOnlyDataset,
+    datums,
     notice,
     subsample_classes,
     wanted_classes,
     wanted_test_subset,
 )
 
-TEST_SUBSETS = ("", "all", "paper1000")
+ROBUSTBENCH = {"robustbench5000": 5000, "robustbench1000": 1000}
+TEST_SUBSETS = ("", "all", "paper1000", *ROBUSTBENCH)
 
 
 class ClassFolders(CatalogDataset):
-    """A data set in class folders that are named by wnid, or by number."""
+    """A data set in class folders that are named by wnid, by number or by class."""
 
     def class_names(self) -> tuple[Mapping[str, str], bool]:
-        """Class names by wnid, and whether they are the shipped ones; others are warned about."""
+        """Class names by class folder, and whether they are the shipped ones; others are warned about, and can be had
+        for ImageNet's classes alone."""
+        if self.info.classnames:
+            return classnames.shipped(self.info), True
         names, warning = imagenet.names_for(self.place.folder)
         if warning:
             warnings.warn(warning, stacklevel=2)
@@ -60,6 +65,8 @@ class ImageNet(ClassFolders):
 
     Files are taken in sorted order (CoOp takes them as the disk lists them), so a few-shot subset is the same
     on every machine. ``DATASET.TEST_SUBSET paper1000`` tests on one image per class; results then are not comparable.
+    ``robustbench5000`` and ``robustbench1000`` are RobustBench's, in its order. Under DATASET.PROTOCOL tecoa train may
+    be missing.
     """
 
     info = catalog.get("ImageNet")
@@ -70,20 +77,28 @@ class ImageNet(ClassFolders):
             raise ConfigError(unknown_name("DATASET.TEST_SUBSET", subset, TEST_SUBSETS[1:]))
         subsample = wanted_classes(cfg)
         split = self.load(cfg)
-        if subset:
+        every = split.test  # all classes, where the test images are some and there is no train
+        if subset in ROBUSTBENCH:
+            notice(
+                f"TEST SUBSET {subset}: the first {ROBUSTBENCH[subset]:,} images of RobustBench's list, in its order"
+            )
+            split = Split(split.train, (), imagenet.robustbench(split.test, ROBUSTBENCH[subset]))
+        elif subset:
             notice(f"TEST SUBSET {subset}: one image per class by a seeded rule; the authors' list is not public")
             split = Split(split.train, (), imagenet.paper1000(split.test))
             self.comparable = False
         train, _, test = self.few_shot(cfg, split)
-        train, test = subsample_classes(train, test, subsample=subsample)
+        train, test = subsample_classes(train or datums(every, self.image_dir), test, subsample=subsample)
         super().__init__(train_x=train, val=test, test=test)
 
     def read(self) -> tuple[Split, bool]:
         names, shipped = self.class_names()
         classes = self.class_folders(names)
         images = self.listings(classes)
-        split = Split(rows("train", images["train"], names), (), rows("val", images["val"], names))
-        return split, self.is_official(split, classes["train"]) and shipped
+        split = Split(rows("train", images.get("train", {}), names), (), rows("val", images["val"], names))
+        if "train" not in classes:
+            return split, shipped
+        return split, self.is_official(split, classes["val"]) and shipped
 
     def class_folders(self, names: Mapping[str, str]) -> dict[str, list[str]]:
         """The sorted class folders of train and val.
@@ -92,7 +107,8 @@ class ImageNet(ClassFolders):
             DataError: if they are missing, or not the same in both.
         """
         place, classes = self.place, {}
-        for part in ("train", "val"):
+        only_val = self.protocol != zero_shot.COOP and not (place.images / "train").is_dir()
+        for part in ("val",) if only_val else ("train", "val"):
             try:
                 classes[part], left_out = imagenet.class_folders(place.images / part, names, part)
             except DataError as error:
@@ -101,7 +117,7 @@ class ImageNet(ClassFolders):
                     f"Run `{steps.command(self.info, place.root)}`"
                 ) from None
             self.warn_of(*left_out)
-        only = sorted(set(classes["train"]) ^ set(classes["val"]))
+        only = [] if only_val else sorted(set(classes["train"]) ^ set(classes["val"]))
         if only:
             raise DataError(
                 f"ImageNet: images/train has {len(classes['train'])} class folders and images/val "
@@ -123,8 +139,8 @@ class ImageNet(ClassFolders):
             listings[part], more = imagenet.list_images(self.place.images / part, wnids, part)
             doubts += more
         self.warn_of(*doubts)
-        train, val = (sum(map(len, by_class.values())) for by_class in listings.values())
-        if (train, 0, val) == self.info.counts and not doubts:
+        counts = {part: sum(map(len, by_class.values())) for part, by_class in listings.items()}
+        if (counts.get("train"), 0, counts["val"]) == self.info.counts and not doubts:
             try:
                 imagenet.keep_listing(path, made_from, listings)
             except OSError as error:
@@ -140,8 +156,8 @@ class ImageNet(ClassFolders):
         return {folder: name.strip() for folder, _, name in pairs}
 
 
-class ImageNetVariant(ClassFolders, TestOnlyDataset):
-    """A test-only set in ImageNet's class folders. Labels follow the sorted folders, names their wnid."""
+class TestFolders(ClassFolders, TestOnlyDataset):
+    """A test-only set in class folders. Labels follow the sorted folders, names the folder."""
 
     def read(self) -> tuple[Split, bool]:
         names, shipped = self.class_names()
@@ -155,6 +171,10 @@ class ImageNetVariant(ClassFolders, TestOnlyDataset):
         images, doubts = imagenet.list_images(folder, folders)
         self.warn_of(*left_out, *doubts)
         return images, names
+
+
+class ImageNetVariant(TestFolders):
+    """A test-only set in ImageNet's class folders."""
 
 
 def rows(part: str, images: imagenet.Listing, names: Mapping[str, str]) -> tuple[Row, ...]:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from dassl.data.datasets import DatasetBase, Datum
 
-from advpt.data import fewshot, layout, listing, steps
+from advpt.data import fewshot, layout, listing, steps, zero_shot
 from advpt.data.facts import DatasetFacts
 from advpt.data.split import Row, Split, read, unofficial_warning
 from advpt.errors import ConfigError, DataError, unknown_name
@@ -36,12 +36,16 @@ class CatalogDataset(DatasetBase):
             published.
         split_digest: SHA-256 of the whole split in canonical form, before few-shot and base/new.
         warnings: what was left out, for the records.
+        protocol: DATASET.PROTOCOL.
+        no_training: why nothing can be trained on it, "" where it can.
     """
 
     info: ClassVar[DatasetFacts]
     comparable: bool
     split_digest: str
     warnings: list[str]
+    protocol: str
+    no_training: str = ""
 
     def __init_subclass__(cls) -> None:
         if "info" in vars(cls):
@@ -74,12 +78,44 @@ class CatalogDataset(DatasetBase):
 
     def load(self, cfg: Any) -> Split:
         """Locate and read, and set the attributes."""
+        self.protocol = wanted_protocol(cfg)
+        rule = zero_shot.facts_of(self.info.name, self.protocol)
+        if rule is not None:
+            self.refuse_parts(cfg)
         self.place = self.locate(cfg)
         self.dataset_dir, self.image_dir = str(self.place.folder), str(self.place.images)
         self.warnings = []
-        split, self.comparable = self.read()
-        self.split_digest = split.digest()
+        if rule is None:
+            split, self.comparable = self.read()
+        else:
+            split, self.comparable = self.read_by(rule)
+        self.split_digest = zero_shot.split_digest(self.protocol, split)
         return split
+
+    def read_by(self, rule: zero_shot.ZeroShotFacts) -> tuple[Split, bool]:
+        """As :meth:`read`, of DATASET.PROTOCOL's images."""
+        official = True
+
+        def lists() -> Split:
+            nonlocal official
+            split, official = self.read()
+            return split
+
+        split, different = zero_shot.lists_of(self.info, rule, self.place.folder, lists)
+        self.warn_of(*different)
+        if not split.train:
+            self.no_training = (
+                f"DATASET.PROTOCOL {self.protocol} tests it and has no training images of it; DATASET.PROTOCOL coop has"
+            )
+        return split, not different and (official or self.info.split is None)
+
+    def refuse_parts(self, cfg: Any) -> None:
+        """Raises ConfigError for base or new classes, which are CoOp's."""
+        if (part := wanted_classes(cfg)) != "all":
+            raise ConfigError(
+                f"DATASET.SUBSAMPLE_CLASSES is {part}: halves of the classes are CoOp's, and DATASET.PROTOCOL is "
+                f"{self.protocol}; leave it at all"
+            )
 
     def warn_of(self, *sentences: str) -> None:
         """Warn, and keep the sentences for the records."""
@@ -91,7 +127,7 @@ class CatalogDataset(DatasetBase):
         """Apply NUM_SHOTS and SEED to train and val; a list of the chosen files is kept beside the images, unless their
         folder is read-only."""
         shots, seed = cfg.DATASET.NUM_SHOTS, cfg.SEED
-        if shots >= 1:
+        if shots >= 1 and split.train:
             notice(f"Creating a {shots}-shot dataset")
             split = fewshot.select(split, shots, seed)
             if seed >= 0 and self.place.folder.stat().st_mode & 0o222:
@@ -137,7 +173,7 @@ class SplitDataset(CatalogDataset):
         self.check_files(split)
         train, val, test = self.few_shot(cfg, split)
         parts = subsample_classes(train, val, test, subsample=subsample)
-        super().__init__(train_x=parts[0], val=parts[1] or None, test=parts[2])
+        super().__init__(train_x=parts[0] or parts[2], val=parts[1] or None, test=parts[2])
 
     def check_files(self, split: Split) -> None:
         """Raises DataError with the number of missing images and the first five."""
@@ -153,6 +189,9 @@ class SplitDataset(CatalogDataset):
 
     def origin(self) -> str:
         """The name of what lists the images, for messages."""
+        rule = zero_shot.facts_of(self.info.name, self.protocol)
+        if rule is not None and rule.file:
+            return rule.file
         return self.info.split.filename if self.info.split else "the lists"
 
     def read(self) -> tuple[Split, bool]:
@@ -220,6 +259,11 @@ def wanted_classes(cfg: Any) -> str:
     return value
 
 
+def wanted_protocol(cfg: Any) -> str:
+    """DATASET.PROTOCOL, "coop" in a configuration without that key."""
+    return str(getattr(cfg.DATASET, "PROTOCOL", zero_shot.COOP))
+
+
 def wanted_test_subset(cfg: Any) -> str:
     """DATASET.TEST_SUBSET with "" for "all" and for a configuration without that key."""
     value: str = getattr(cfg.DATASET, "TEST_SUBSET", "")
@@ -231,8 +275,8 @@ def refuse_test_subset(cfg: Any, info: DatasetFacts) -> None:
     subset = wanted_test_subset(cfg)
     if subset:
         raise ConfigError(
-            f"DATASET.TEST_SUBSET is {subset!r}, but {info.name} has no test subsets; "
-            'only ImageNet has one, "paper1000". Leave it empty'
+            f"DATASET.TEST_SUBSET is {subset!r}, but {info.name} has no test subsets; only ImageNet has some: "
+            "paper1000, robustbench5000, robustbench1000. Leave it empty"
         )
 
 

@@ -8,16 +8,17 @@
 set -euo pipefail
 source "$(dirname "$0")/advpt/common.sh"
 BACKBONE=${BACKBONE:-vit_b32} EPS=${EPS:-4} OUTPUT=${OUTPUT:-output/robust_backbone}
-if [ ! -f "${WEIGHTS:-}" ]; then
-  echo "error: WEIGHTS names no file (${WEIGHTS:-it is empty}); expected a robust image tower." >&2
-  "$PYTHON" -c 'from advpt.backbones.robust import SOURCES; print("They come from", SOURCES)' >&2
+if [ ! -f "${WEIGHTS:-}" ] && [[ ${WEIGHTS:-} != hf-hub:* ]]; then
+  echo "error: WEIGHTS names no file (${WEIGHTS:-it is empty}); expected a robust image tower, a file or hf-hub:ORG/REPO." >&2
+  "$PYTHON" -c 'from advpt.backbones.tower_files import SOURCES; print("They come from", SOURCES)' >&2
   exit 2
 fi
 [ -d "${DATA:-${ADVPT_DATA:-data}}/imagenet" ] || {
   echo "error: no imagenet below ${DATA:-${ADVPT_DATA:-data}}; see: python -m advpt prepare imagenet" >&2
   exit 2
 }
-folder=$OUTPUT/$(basename "$WEIGHTS")_$BACKBONE
+name=$(basename "$WEIGHTS")
+folder=$OUTPUT/${name//[:@]/_}_$BACKBONE
 "$PYTHON" train.py --output-dir "$folder" --skip-done --root "${DATA:-${ADVPT_DATA:-data}}" --seed 1 --trainer ZeroshotCLIP \
   --dataset-config-file configs/datasets/imagenet.yaml --config-file "configs/trainers/ZeroshotCLIP/$BACKBONE.yaml" \
   VERBOSE False MODEL.IMAGE_WEIGHTS "$WEIGHTS" EVAL.PROTOCOLS "('adaptive',)" EVAL.SUBSET "${SUBSET:-0}" \

@@ -25,6 +25,7 @@ CITED = {
     "advpt/prompts/words.py": ["Table 5"],
     "trainers/adv_train.py": ["Figure 4"],
     "trainers/fast_at.py": ["Figure 5"],
+    "trainers/tecoa.py": ["Figure 4"],
     "trainers/linear_probe.py": ["section 5.6", "Table 4", "Table 1", "Table 4"],
 }
 NUMBERED = re.compile(

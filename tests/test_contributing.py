@@ -23,9 +23,9 @@ FOUND_BY = ("tests/helpers/contributed.py", "tests/attacks/test_base.py", "tests
             "tests/bank/test_defended_input.py", "tests/data/test_catalog_entries.py", "tests/data/test_prepare.py",
             "tests/data/test_prepare_verb.py", "tests/datasets/test_split_file.py", "tests/configs",
             "tests/test_settings.py", "tests/test_time/test_every_defense.py", "tests/test_train.py",
-            "tests/test_tree.py")  # fmt: skip
-NAMES = ("contributed", "rsfgsm", "squeeze", "mirror", "Shapes", "shapes", "Smooth", "smooth", "registered", "unique",
-         "shipped", "documented")  # fmt: skip
+            "tests/test_tree.py", "tests/trainers/test_finetune.py")  # fmt: skip
+NAMES = ("contributed", "rsfgsm", "squeeze", "mirror", "Shapes", "shapes", "Smooth", "smooth", "Anchored", "registered",
+         "unique", "shipped", "documented")  # fmt: skip
 
 
 def blocks(section: str) -> dict[str, str]:
@@ -57,6 +57,11 @@ ADDITIONS = {
     "Add an attack": ["advpt/attacks/__init__.py", "advpt/attacks/rsfgsm.py"],
     "Add a defense": ["advpt/defenses/__init__.py", "advpt/defenses/squeeze.py"],
     "Add a test-time defense": ["advpt/test_time/__init__.py", "advpt/test_time/mirror.py"],
+    "Add a fine-tuning method": [
+        "configs/trainers/Anchored/democlip.yaml",
+        "trainers/__init__.py",
+        "trainers/anchored.py",
+    ],
     "Add a data set": ["advpt/data/catalog.toml", "configs/datasets/shapes.yaml"],
 }
 

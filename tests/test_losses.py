@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from advpt import losses
+from tests.helpers.fine_tuning import example
 
 
 def test_advpt_is_cross_entropy_of_scaled_cosines() -> None:
@@ -160,3 +161,40 @@ def test_trades_by_hand():
     attacked.requires_grad_()
     losses.trades(clean, attacked, labels, 6.0)[0].backward()
     assert clean.grad.abs().sum() > 0 and attacked.grad.abs().sum() > 0, "the KL's gradient flows through both branches"
+
+
+def test_tecoas_worked_example() -> None:
+    given, made = example("tecoa")
+    features = given["features_adv"].requires_grad_()
+    loss = losses.advpt(features, given["texts"], given["scale"], given["labels"])
+    assert loss.item() == pytest.approx(made["loss"], abs=1e-5)
+    (gradient,) = torch.autograd.grad(loss, features)
+    torch.testing.assert_close(gradient, made["gradient"], rtol=0, atol=1e-5)
+    arguments = (given["texts"], given["scale"], given["labels"])
+    assert torch.autograd.gradcheck(lambda f: losses.advpt(f, *arguments), features)
+
+
+def test_fares_worked_example() -> None:
+    given, made = example("fare")
+    attacked, clean = given["embedding_adv"].requires_grad_(), given["embedding_orig_clean"]
+    loss = losses.fare(attacked, clean)
+    assert loss.item() == pytest.approx(made["l2"], abs=1e-5)
+    assert losses.fare(attacked, clean, "l1").item() == pytest.approx(made["l1"], abs=1e-5)
+    (gradient,) = torch.autograd.grad(loss, attacked)
+    torch.testing.assert_close(gradient, made["gradient_l2"], rtol=0, atol=1e-5)
+    assert F.mse_loss(attacked, clean).item() == pytest.approx(made["mse_wrong"], abs=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_fare_is_a_distance_of_embeddings_as_they_are(norm: str) -> None:
+    g = torch.Generator().manual_seed(0)
+    attacked, clean = (torch.randn(3, 5, generator=g, dtype=torch.float64) for _ in range(2))
+    loss = losses.fare(attacked, clean, norm)
+    mean = F.mse_loss(attacked, clean) if norm == "l2" else F.l1_loss(attacked, clean)
+    torch.testing.assert_close(loss, 5 * mean)
+    power = 2 if norm == "l2" else 1
+    torch.testing.assert_close(losses.fare(3 * attacked, 3 * clean, norm), 3**power * loss)
+    at_rest = clean.clone().requires_grad_()
+    nothing = losses.fare(at_rest, clean, norm)
+    assert nothing == 0 and not torch.autograd.grad(nothing, at_rest)[0].any()
+    assert torch.autograd.gradcheck(lambda a: losses.fare(a, clean, norm), attacked.requires_grad_())

@@ -423,8 +423,10 @@ def test_what_may_change_and_what_no_record_holds() -> None:
             "BANK.DIR", "BANK.ENGINE", "BANK.CPUS_PER_WORKER", "BANK.GPUS_PER_WORKER", "DATASET.ROOT",
             "DATASET.TITLE", "MODEL.CUDA_GRAPHS"}  # fmt: skip
     assert free == UNCOMPARED_LEAVES
-    assert free | {"MODEL.WEIGHTS", "MODEL.IMAGE_WEIGHTS", "EVAL.SURROGATE_WEIGHTS", "TRAINER.TAPT.CLEAN_RUN",
-                   "TRAINER.TAPT.ADV_STATISTICS", "TRAINER.TAPT.CLEAN_STATISTICS"} == UNRECORDED_LEAVES  # fmt: skip
+    runs = {f"TRAINER.{node}.{leaf}" for node in ("TAPT", "TAME")
+            for leaf in ("CLEAN_RUN", "ADV_STATISTICS", "CLEAN_STATISTICS")}  # fmt: skip
+    places = {"MODEL.WEIGHTS", "MODEL.IMAGE_WEIGHTS", "EVAL.SURROGATE_WEIGHTS"}
+    assert free | places | runs == UNRECORDED_LEAVES
 
 
 @pytest.fixture

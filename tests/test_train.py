@@ -121,7 +121,9 @@ def test_every_shipped_yaml_resolves_to_what_its_name_says():
     others = {path.stem for path in (ROOT / "configs" / "backbones").glob("*.yaml")} - names.keys()  # below
     folders = [path for path in (ROOT / "configs" / "trainers").iterdir() if path.is_dir()]
     for path in sorted(folder / f"{name}.yaml" for folder in folders for name in config_names(folder)):
-        trainer, backbone = path.parent.name, path.stem.removesuffix("_released").removesuffix("_imagenet")
+        trainer = path.parent.name
+        begins = [name for name in (*names, *others) if f"{path.stem}_".startswith(f"{name}_")]
+        backbone = max(begins, key=len, default="")  # behind it: a data set, or whose recipe it is
         if backbone in others:
             continue
         cfg = train.setup_cfg(train.parse_args(["--trainer", trainer, "--config-file", str(path)]))
@@ -129,7 +131,7 @@ def test_every_shipped_yaml_resolves_to_what_its_name_says():
         assert expected == cfg.MODEL.BACKBONE.NAME, path
         assert cfg.INPUT.INTERPOLATION == "bicubic"
         if backbone in names:  # where the peers' authors have it, normalisation is inside the model
-            peer = issubclass(TRAINER_REGISTRY.get(trainer), AttackedTrainer) or trainer.startswith("TAPT")
+            peer = issubclass(TRAINER_REGISTRY.get(trainer), AttackedTrainer) or trainer.startswith(("TAPT", "TAME"))
             assert ("normalize" in cfg.INPUT.TRANSFORMS) != peer, path
         if trainer == "AdvPT" and backbone in ("vit_b16", "vit_l14"):  # the paper's settings
             assert cfg.TRAINER.ADVPT.N_CTX == 32 and cfg.OPTIM.NAME == "sgd" and cfg.OPTIM.LR_SCHEDULER == "cosine"
@@ -357,6 +359,18 @@ def test_best_val_without_validation_images_is_refused(workspace, trainer):
     assert not (workspace.folder / "banks").exists(), "before anything is made"
     (workspace.folder / "own" / "val").mkdir()
     assert workspace.call(*best, flags=flags, trainer=trainer)[0] == 2, "an empty folder is none"
+
+
+@pytest.mark.parametrize("trainer", ["AdvPT", "LinearProbe"])
+def test_a_set_without_images_to_train_on_is_refused(workspace, monkeypatch, trainer):
+    from tests.helpers.workspace import TinyPhotos
+
+    monkeypatch.setattr(TinyPhotos, "no_training", "all its images are tested", raising=False)
+    code, printed = workspace.call(trainer=trainer)
+    assert code == 2, printed
+    assert "TinyPhotos cannot be trained on: all its images are tested. Evaluate there" in printed
+    assert not (workspace.folder / "banks").exists(), "before anything is made"
+    workspace.run("EVAL.ATTACKS", "()", trainer="ZeroshotCLIP", output=workspace.folder / "zero_shot")
 
 
 def test_best_val_on_images_of_the_test_split_is_refused(workspace, monkeypatch):

@@ -38,8 +38,8 @@ from advpt.bank.cost import timed
 from advpt.bank.on_ray import filler
 from advpt.bank.store import Bank
 from advpt.checkpoints import load_checkpoint
-from advpt.data import catalog, listing
-from advpt.data.images import ImageSet, Preprocessing, read_rgb
+from advpt.data import catalog, listing, zero_shot
+from advpt.data.images import ImageSet, Preprocessing, native_size, read_rgb
 from advpt.data.lists import DataLists
 from advpt.data.manifest import manifest
 from advpt.detectors import LossWatch, bank_rows, same_prompts
@@ -89,11 +89,25 @@ class ZeroShotSettings(Settings):
 
     template: str = setting("", "hand-written prompt with {} for the class name; empty: the data set's")
     ensemble: bool = setting(False, "add CoOp's seven general templates")
+    template_set: str = setting(
+        "", "hand-written prompts of a family of papers, FARE's with its class names; empty: of DATASET.PROTOCOL",
+        leaf="TEMPLATES", allowed=zero_shot.TEMPLATE_SETS, added=True,
+    )  # fmt: skip
 
-    def templates(self, dataset: str) -> tuple[str, ...]:
-        """The prompts of a data set, by its registry name."""
-        template = self.template or catalog.template(dataset)
-        return tuple(dict.fromkeys((template, *catalog.ensemble(dataset)))) if self.ensemble else (template,)
+    def check(self) -> None:
+        if self.template_set and (self.template or self.ensemble):
+            raise ConfigError(
+                f"TRAINER.ZEROSHOTCLIP.TEMPLATES is {self.template_set}, which says what the hand-written prompts are: "
+                "leave TEMPLATE empty and ENSEMBLE False"
+            )
+
+    def templates(self, dataset: str, protocol: str = zero_shot.COOP) -> tuple[str, ...]:
+        """The prompts of a data set, by its registry name, under ``DATASET.PROTOCOL``."""
+        of_protocol = zero_shot.templates("", dataset, protocol)
+        if self.template_set:
+            return zero_shot.templates(self.template_set, dataset)
+        own = (self.template,) if self.template else of_protocol
+        return tuple(dict.fromkeys((*own, *catalog.ensemble(dataset)))) if self.ensemble else own
 
 
 @register("TRAINER.ADVPT", in_v1=True)
@@ -136,6 +150,7 @@ class CLIPTrainer(TrainerX):
     backbone: Backbone
     encoder: TextEncoder
     bank_cache: BankCache
+    evaluation_cache: BankCache  # of the images that are evaluated
     zero_shot: Classifier  # the hand-written prompt
     seed: int
     progress: Progress  # of training by steps
@@ -176,12 +191,20 @@ class CLIPTrainer(TrainerX):
             settings.from_cfg(cfg)
         self.bank_attack = parse_training(self.bank_settings.attack, "BANK.ATTACK", self.bank_settings.profile)
         evaluator.check(self.eval_settings)
+        if self.eval_settings.attack_at == "native" and self.tunes_at_test_time:
+            raise ConfigError(
+                f"EVAL.ATTACK_AT is native, and {cfg.TRAINER.NAME} tunes its prompts on views of the model's size; "
+                "give EVAL.ATTACK_AT model"
+            )
 
     def build_model(self) -> None:
         cfg, backbone = self.cfg, BackboneSettings.from_cfg(self.cfg)
         self.seed = cfg.SEED if cfg.SEED >= 0 else torch.seed() % 2**31
         self.progress = Progress(Path(self.output_dir, PROGRESS))
-        self.classnames = list(self.dm.dataset.classnames)
+        self.require_protocol()
+        hand_prompt = ZeroShotSettings.from_cfg(cfg)
+        self.templates = hand_prompt.templates(cfg.DATASET.NAME, cfg.DATASET.PROTOCOL)
+        self.classnames = self.names_of_classes(hand_prompt.template_set)
         listing.require_unicode(self.classnames, f"the classes of {cfg.DATASET.NAME}")
         self.backbone = load_backbone(backbone, self.device)
         self.backbone.require_size(cfg.INPUT.SIZE)
@@ -197,10 +220,31 @@ class CLIPTrainer(TrainerX):
             load_surrogate=self.load_surrogate,
             fill=filler(self.bank_settings.engine),
         )
-        self.templates = ZeroShotSettings.from_cfg(cfg).templates(cfg.DATASET.NAME)
+        self.evaluation_cache = self.bank_cache
         self.zero_shot = from_templates(self.encoder, self.classnames, self.templates, self.backbone.logit_scale)
         if backbone.compile:
             self.encoder.compile()
+
+    def require_protocol(self) -> None:
+        """Refuse (ConfigError) a protocol that the data set's file does not know, as another repository's."""
+        asked, given = self.cfg.DATASET.PROTOCOL, getattr(self.dm.dataset, "protocol", zero_shot.COOP)
+        if asked != given:
+            raise ConfigError(
+                f"DATASET.PROTOCOL is {asked}, and the file of {self.cfg.DATASET.NAME} in datasets/ gives the images "
+                f"of {given}: it does not read that setting. Use this project's file, or DATASET.PROTOCOL {given}"
+            )
+
+    def names_of_classes(self, template_set: str) -> list[str]:
+        """The class names that go into prompts, by label."""
+        data, folders = self.dm.dataset, dict[int, str]()
+        if template_set != zero_shot.FARE:
+            return list(data.classnames)
+        for item in (*data.test, *data.train_x):
+            if item.label not in folders:
+                folders[item.label] = Path(item.impath).parent.name
+        return zero_shot.class_names(
+            template_set, self.cfg.DATASET.NAME, data.classnames, [folders[label] for label in sorted(folders)]
+        )
 
     def load_surrogate(self) -> Surrogate:
         """The attacker's own network for attacks that do not go through CLIP, fitted to the training images."""
@@ -211,11 +255,31 @@ class CLIPTrainer(TrainerX):
     def image_set(self, split: str, interpolation: str | None = None) -> ImageSet:
         """The images of ``train``, ``val`` or ``test`` under the run's test transform, without normalisation."""
         cfg, data = self.cfg, self.dm.dataset
+        if split == "train":
+            self.require_training_images()
         items = {"train": data.train_x, "val": data.val, "test": data.test}[split]
         resize = cfg.INPUT.RESIZE or "shortest"
         pixels = Preprocessing(tuple(cfg.INPUT.SIZE), interpolation or cfg.INPUT.INTERPOLATION, resize)
-        name = catalog.bank_name(cfg.DATASET)
-        return ImageSet.from_datums(name, split, items or [], self.classnames, cfg.DATASET.ROOT, pixels)
+        name, root, protocol = catalog.bank_name(cfg.DATASET), cfg.DATASET.ROOT, cfg.DATASET.PROTOCOL
+        return ImageSet.from_datums(name, split, items or [], self.classnames, root, pixels, protocol)
+
+    def require_training_images(self) -> None:
+        """Refuse to train on a data set that has no images for it."""
+        if why := getattr(self.dm.dataset, "no_training", ""):
+            raise ConfigError(
+                f"{self.cfg.DATASET.NAME} cannot be trained on: {why}. Evaluate there what was tuned on another: "
+                "--eval-only --model-dir RUN"
+            )
+
+    def evaluated(self, split: str) -> ImageSet:
+        """The images of an evaluation, at most EVAL.SUBSET, as attacks change them: at the model's size, or at their
+        own (EVAL.ATTACK_AT), for which :attr:`evaluation_cache` then is."""
+        images, self.evaluation_cache = self.image_set(split).first(self.eval_settings.subset), self.bank_cache
+        if self.eval_settings.attack_at == "native":
+            size = native_size(images)
+            self.evaluation_cache = self.bank_cache.at(size)
+            images = dataclasses.replace(images, preprocessing=dataclasses.replace(images.preprocessing, size=size))
+        return images
 
     @functools.cached_property
     def lists(self) -> DataLists:
@@ -235,7 +299,7 @@ class CLIPTrainer(TrainerX):
         return Prompts(learned, self.zero_shot, self.templates, model)
 
     def session(self) -> Session:
-        return Session(self.bank_cache, self.eval_settings, Path(self.output_dir), print)
+        return Session(self.evaluation_cache, self.eval_settings, Path(self.output_dir), print)
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
@@ -247,7 +311,7 @@ class CLIPTrainer(TrainerX):
         name = split or self.cfg.TEST.SPLIT
         if name == "val" and not self.dm.dataset.val:
             name = "test"
-        images = self.image_set(name).first(self.eval_settings.subset)
+        images = self.evaluated(name)
         prompts = self.prompts()
         print(f"Evaluate on the *{name}* set")
         bank = self.clean_bank(prompts, images)
@@ -264,7 +328,7 @@ class CLIPTrainer(TrainerX):
 
     def clean_bank(self, prompts: Prompts, images: ImageSet) -> Bank:
         """The bank of clean images."""
-        return self.bank_cache.with_visual_prompts(prompts.learned.visual).get(images)
+        return self.evaluation_cache.with_visual_prompts(prompts.learned.visual).get(images)
 
     def rows(self, images: ImageSet) -> Sequence[EvaluationRow]:
         """Rows of results before those that the settings ask for: what a method does at test time."""
@@ -274,7 +338,7 @@ class CLIPTrainer(TrainerX):
         """What a record says besides of how training and evaluation went."""
         prepared = manifest(Path(str(getattr(self.dm.dataset, "dataset_dir", ""))))
         about = {"prepared_data": {"manifest": digest(prepared), "date": prepared.get("date")}} if prepared else {}
-        return ({"training": self.progress.times()} if self.progress.measured else {}) | about
+        return ({"training": self.progress.times()} if self.progress.seconds else {}) | about
 
     def facts(self) -> RunFacts:
         """What a record says of the run itself."""
@@ -386,11 +450,15 @@ class GradientTrainer(CLIPTrainer):
         """
         settings = self.cfg.OPTIM
         try:
-            self.optim = build_optimizer(model, settings)
+            self.optim = self.without_decay(build_optimizer(model, settings), model)
             self.sched = self.build_schedule(self.optim)
         except (ValueError, TypeError, ArithmeticError) as error:
             raise ConfigError(f"the settings of OPTIM cannot be used: {error}") from error
         self.register_model(name, model, self.optim, self.sched)
+
+    def without_decay(self, optimizer: Any, model: nn.Module) -> Any:
+        """The optimizer, once the parameters of ``model`` that weight decay is not for have a group of their own."""
+        return optimizer
 
     def build_schedule(self, optimizer: Any) -> Any:
         """The schedule of the learning rate, stepped by :meth:`end_batch`."""
@@ -404,6 +472,7 @@ class GradientTrainer(CLIPTrainer):
         """Get the training input, before the first epoch and never for an evaluation alone."""
 
     def before_train(self) -> None:
+        self.require_training_images()
         self.require_validation()
         if self.cfg.RESUME:
             run = Path(self.cfg.RESUME)
@@ -503,7 +572,8 @@ class GradientTrainer(CLIPTrainer):
         """Clean and robust accuracy as they are now, under the first attack of the first protocol."""
         self.set_model_mode("eval")
         split = "test" if self.cfg.TEST.SPLIT == "val" and not self.dm.dataset.val else self.cfg.TEST.SPLIT
-        return self.session().point(self.prompts(), self.image_set(split), self.epoch + 1)
+        images = self.evaluated(split)
+        return self.session().point(self.prompts(), images, self.epoch + 1)
 
     # --- checkpoints --------------------------------------------------------------------------------------------
 
@@ -633,7 +703,7 @@ class PromptTrainer(GradientTrainer):
             "n_ctx": self.prompt_learner.n_ctx,
             "csc": self.context.csc,
             "class_token_position": self.context.position,
-            "prompt": dataclasses.asdict(self.context),
+            "prompt": self.context.fields(),
         }
 
     def load_weights(self, path: Path, about: Mapping[str, Any]) -> dict[str, Any]:

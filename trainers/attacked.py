@@ -74,11 +74,15 @@ class AttackedTrainer(PromptTrainer):
 
     def forward_backward(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
         images, labels = self.parse_batch_test(batch)
-        pixels, state = to_pixels(images, self.cfg), self.prompt_learner()
+        pixels, state = to_pixels(images, self.cfg), self.current_prompts()
         text = self.text_features(state)
         step = Step(pixels, self.perturb(pixels, labels, state, text.detach()), labels, state, text)
         loss, parts = self.step_loss(step)
         return self.gradient_step(loss, **parts)
+
+    def current_prompts(self) -> PromptState:
+        """The prompts as they are, with their graph."""
+        return self.prompt_learner()
 
     def step_loss(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """The method's loss (by default the cross-entropy of the attacked images), and values by name for the log."""

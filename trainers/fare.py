@@ -6,12 +6,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 
 from advpt import losses
-from advpt.attacks.base import Attack
 from advpt.errors import ConfigError
 from advpt.settings import register
 from trainers.finetune import EncoderSettings, EncoderTrainer
@@ -39,12 +37,7 @@ class FARE(EncoderTrainer):
                 "between embeddings: pgd10-l2@4/a1, or l1 in the place of l2"
             )
 
-    def perturb(self, pixels: Tensor, labels: Tensor, seed: int, attack: Attack | None = None) -> Tensor:
-        with torch.no_grad():
-            clean = self.reference(pixels)
-        return super().perturb(pixels, labels, seed, (attack or self.attack).against(clean))
-
-    def loss(self, pixels: Tensor, attacked: Tensor, labels: Tensor) -> Tensor:
-        with torch.no_grad():
-            clean = self.reference(pixels)
+    def robust_loss(self, pixels: Tensor, labels: Tensor, seed: int) -> Tensor:
+        clean = self.reference(pixels)
+        attacked = self.perturb(pixels, labels, seed, self.attack.against(clean))
         return losses.fare(self.image_encoder(attacked), clean, self.attack_spec.objective)

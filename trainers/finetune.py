@@ -3,12 +3,13 @@
 The classifier is 100 cos(E(x), T) with the text features of the hand-written prompt frozen (TeCoA's form, Mao et al.,
 ICLR 2023); all parameters of the image tower are trained, in float32. Evaluation makes its attacks anew on the tuned
 encoder: its hash is in the key of every bank. So here a ``transfer`` attacker, who knows both encoders, knows all there
-is. Builds on its neighbour ``trainers/advpt.py``.
+is; one of ``untuned`` has the encoder as it was before. Builds on its neighbour ``trainers/advpt.py``.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,12 +22,17 @@ from torch import Tensor
 
 from advpt.attacks.base import Attack, Forward
 from advpt.attacks.spec import AttackSpec, parse_training
+from advpt.backbones import tuned_tower
 from advpt.backbones.backbone import ImageEncoder
-from advpt.backbones.card import JSON
+from advpt.backbones.card import JSON, digest_of_tower
+from advpt.backbones.load import load_backbone
+from advpt.data import catalog
+from advpt.evaluation.measure import Prompts
+from advpt.evaluation.protocols import threats
 from advpt.evaluation.record import CurvePoint
 from advpt.evaluation.saved_run import IMAGE_ENCODER, load_image_encoder
 from advpt.prompts import exchange
-from advpt.settings import Settings, setting
+from advpt.settings import BackboneSettings, Range, Settings, setting
 from advpt.tuning.schedule import step_schedule
 from trainers.advpt import GradientTrainer, to_pixels
 
@@ -38,7 +44,10 @@ WARMUP_SHARE = 10  # of few steps, at most one in so many warms up
 class EncoderSettings(Settings):
     attack: str = setting("pgd10-ce@8", "training attack")
     warmup_steps: int = setting(
-        -1, "steps of a linear warm-up before a cosine over all steps; -1: OPTIM's schedule, by epochs", added=True
+        -1,
+        "steps of a linear warm-up before a cosine over all steps; -1: OPTIM's schedule, by epochs",
+        allowed=Range(-1, whole=True),
+        added=True,
     )
 
 
@@ -54,6 +63,7 @@ class EncoderTrainer(GradientTrainer):
     attack_spec: AttackSpec
     attack: Attack
     image_encoder: ImageEncoder
+    base: tuned_tower.Base  # what training starts from
     reference: ImageEncoder  # frozen, in evaluation mode; in no optimizer and no checkpoint
     warmup_steps: int  # of this run
 
@@ -65,8 +75,8 @@ class EncoderTrainer(GradientTrainer):
     def build_model(self) -> None:
         super().build_model()
         self.image_encoder = self.backbone.require_image()
+        self.base = tuned_tower.Base.of(self.backbone)
         if self.compares:
-            self.reference_digest = self.backbone.image_digest
             self.reference = copy.deepcopy(self.image_encoder).eval().requires_grad_(False)
         self.image_encoder.requires_grad_(True)
         self.register_trained(IMAGE_ENCODER, self.image_encoder)
@@ -83,6 +93,16 @@ class EncoderTrainer(GradientTrainer):
                 self.settings.node, warmup, total, self.warmup_steps,
             )  # fmt: skip
         return step_schedule(optimizer, self.warmup_steps, total)
+
+    def set_up_warnings(self) -> list[str]:
+        optim, node = self.cfg.OPTIM, self.settings.node
+        if self.options.warmup_steps < 0 or (optim.LR_SCHEDULER == "cosine" and optim.WARMUP_EPOCH <= 0):
+            return super().set_up_warnings()
+        line = (
+            f"OPTIM.LR_SCHEDULER {optim.LR_SCHEDULER} and OPTIM.WARMUP_EPOCH {optim.WARMUP_EPOCH} are not read: "
+            f"{node}.WARMUP_STEPS {self.options.warmup_steps} is a schedule by steps; {node}.WARMUP_STEPS -1 reads them"
+        )
+        return [line, *super().set_up_warnings()]
 
     def end_batch(self) -> None:
         if self.warmup_steps < 0:
@@ -111,16 +131,49 @@ class EncoderTrainer(GradientTrainer):
         """The method's loss, a scalar: by default the cross-entropy of the attacked images."""
         return F.cross_entropy(self.logits(attacked), labels)
 
+    def robust_loss(self, pixels: Tensor, labels: Tensor, seed: int) -> Tensor:
+        """What training lowers: the loss of a batch ``[b, 3, h, w]`` that is attacked first, with random numbers of
+        ``seed``."""
+        return self.loss(pixels, self.perturb(pixels, labels, seed), labels)
+
     def forward_backward(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
         images, labels = self.parse_batch_test(batch)
-        pixels = to_pixels(images, self.cfg)
-        attacked = self.perturb(pixels, labels, self.batch_seed())
-        return self.gradient_step(self.loss(pixels, attacked, labels))
+        return self.gradient_step(self.robust_loss(to_pixels(images, self.cfg), labels, self.batch_seed()))
 
     def training_facts(self) -> dict[str, Any]:
         facts: dict[str, Any] = {"attack": str(self.attack_spec), "images": len(self.dm.dataset.train_x)}
         facts |= {"warmup_steps": self.warmup_steps} if self.warmup_steps >= 0 else {}
-        return facts | ({"reference": self.reference_digest} if self.compares else {})
+        return facts | ({"reference": self.base.image} if self.compares else {})
+
+    def after_train(self) -> None:
+        super().after_train()  # which takes the best tower where TEST.FINAL_MODEL asks for it
+        self.save_tower()
+
+    def save_tower(self) -> None:
+        """The tower as it is now, for ``MODEL.IMAGE_WEIGHTS`` of other runs."""
+        tower, card, cfg = self.image_encoder.visual.state_dict(), self.backbone.card.image, self.cfg
+        made = tuned_tower.Provenance(
+            base=self.base,
+            image=digest_of_tower(tower, card),
+            activation=tuned_tower.activation_of(self.backbone),
+            mean=card.mean,
+            std=card.std,
+            size=card.size,
+            trainer=cfg.TRAINER.NAME,
+            dataset=catalog.title(cfg.DATASET),
+            shots=cfg.DATASET.NUM_SHOTS,
+            seed=cfg.SEED,
+            epoch=(self.loaded or {}).get("epoch") or self.max_epoch,
+            training=self.training_facts(),
+        )
+        tuned_tower.write(Path(self.output_dir, IMAGE_ENCODER, tuned_tower.FILE), tower, made)
+
+    def prompts(self) -> Prompts:
+        asked = threats(self.eval_settings.attacks, self.eval_settings.protocols)
+        if not any(threat.before_tuning for threat in asked):
+            return super().prompts()
+        before = load_backbone(BackboneSettings.from_cfg(self.cfg), self.device)
+        return dataclasses.replace(super().prompts(), untuned=before)
 
     def use_encoder_as_it_is(self) -> None:
         """Evaluate a frozen copy with a hash of its own, so that no other run has its banks."""

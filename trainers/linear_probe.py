@@ -63,6 +63,7 @@ class LinearProbe(CLIPTrainer):
         return Data(*fit_on, *choose_on, classes, A_PART)
 
     def train(self, *args: Any, **kwargs: Any) -> None:
+        self.require_training_images()
         options, data, chosen_on = self.options, self.data(), None
         if options.c > 0:
             self.probe = fit(data.features, data.labels, data.classes, options.c, options.max_iter)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from advpt import losses
 from advpt.backbones.load import find_card
+from advpt.backbones.mixture import Visual
 from advpt.bank import statistics
 from advpt.bank.cache import AttackRequest
 from advpt.bank.statistics import Statistics
@@ -35,6 +36,7 @@ from advpt.prompts import exchange
 from advpt.prompts.classifier import Classifier, from_templates
 from advpt.prompts.learner import PromptLearner
 from advpt.settings import FROM_0, FROM_1, SHARE, ContextSettings, DeepContext, Range, register, setting
+from advpt.tuning.tapt import TAPT
 from advpt.tuning.test_time import PromptedCLIP, Tuner, TuningConfig, Values, released_reset
 from trainers.advpt import PromptTrainer
 
@@ -47,9 +49,10 @@ class Profile:
     """Values of settings that are left open, named as in :class:`TuningConfig`; the defaults are ``sound``."""
 
     resets: tuple[str, ...] = ("loaded",)
-    blocks: str = "prompted"  # or all, or but-last: the prompted ones without the last (the released code's slip)
+    blocks: str = "prompted"  # or all, first-six, or but-last: the prompted ones without the last (the code's slip)
     form: str = "mean"
-    align_weight: str = "depth"  # 100 / prompted layers; blocks: 1 / aligned blocks
+    align_weight: str = "depth"  # 100 / prompted layers; blocks: align_total / aligned blocks
+    align_total: float = 1.0
     variance: str = "unbiased"
     crops: str = "centre"
     text: str = "plain"
@@ -69,6 +72,8 @@ PROFILES = {
 @register("TRAINER.TAPT", in_v1=True)
 class TAPTSettings(DeepContext):
     """Settings of all three designs; "", () and -1 leave a value to the profile."""
+
+    profiles: ClassVar[Mapping[str, Profile]] = PROFILES
 
     profile: str = setting("sound", "values of what is left open: sound, or as the paper or its code has them",
                            allowed=tuple(PROFILES))  # fmt: skip
@@ -114,15 +119,16 @@ class TAPTSettings(DeepContext):
         Raises:
             ConfigError: blocks that are not there.
         """
-        profile, depth = PROFILES[self.profile], context.depth_vision
+        profile, depth = self.profiles[self.profile], context.depth_vision
         ranges = {"all": layers or depth, "prompted": depth, "but-last": max(1, depth - 1)}
+        ranges["first-six"] = min(6, layers or 6)
         blocks = self.blocks or tuple(range(ranges[profile.blocks]))
         if any(not isinstance(i, int) or i < 0 or (layers and i >= layers) for i in blocks):
             raise ConfigError(
                 f"{self.node}.BLOCKS is {blocks}; blocks are counted from 0"
                 + (f", and the image tower has {layers}" if layers else "")
             )
-        weight = 100 / depth if profile.align_weight == "depth" else 1 / len(blocks)
+        weight = 100 / depth if profile.align_weight == "depth" else profile.align_total / len(blocks)
         return TuningConfig(
             resets=self.reset_source or profile.resets,
             reset_every=self.reset_every,
@@ -152,6 +158,7 @@ class TestTimeTrainer(PromptTrainer):
     settings: ClassVar[type[TAPTSettings]] = TAPTSettings
     shares_test_banks, tunes_at_test_time = False, True
     trained_by: ClassVar[str]  # the trainer of the prompts
+    defense: ClassVar[type[TAPT]] = TAPT
 
     options: TAPTSettings
     tuning: TuningConfig
@@ -171,6 +178,11 @@ class TestTimeTrainer(PromptTrainer):
                 "are tuned a chunk at a time, so BANK.CHUNK must be a multiple of it (for prompts that are never "
                 "reset, both the number of images)"
             )
+
+    @property
+    def title(self) -> str:
+        """The method's name in messages."""
+        return self.defense.name.upper()
 
     def build_prompts(self) -> None:
         super().build_prompts()
@@ -193,7 +205,7 @@ class TestTimeTrainer(PromptTrainer):
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         super().load_model(directory, epoch)
         if not directory:
-            raise ConfigError("TAPT needs prompts that were tuned before: --model-dir RUN")
+            raise ConfigError(f"{self.title} needs prompts that were tuned before: --model-dir RUN")
         options, cleanly = self.options, self.prompt_learner
         self.banks = {"adversarial": None, "clean": None}
         if self.tuning.alpha > 0:
@@ -201,9 +213,9 @@ class TestTimeTrainer(PromptTrainer):
         if self.tuning.alpha < 1:
             if not options.clean_run and not options.clean_statistics:
                 raise ConfigError(
-                    "TAPT also aligns to the statistics of cleanly tuned prompts: name their run with "
-                    f"TRAINER.TAPT.CLEAN_RUN (--trainer {self.trained_by} ... TRAINER.{self.trained_by.upper()}.LOSS "
-                    "clean makes one), or leave them out with TRAINER.TAPT.ALPHA 1"
+                    f"{self.title} also aligns to the statistics of cleanly tuned prompts: name their run with "
+                    f"{options.node}.CLEAN_RUN (--trainer {self.trained_by} ... TRAINER.{self.trained_by.upper()}.LOSS "
+                    f"clean makes one), or leave them out with {options.node}.ALPHA 1"
                 )
             run = Path(options.clean_run)
             if options.clean_run:
@@ -247,8 +259,8 @@ class TestTimeTrainer(PromptTrainer):
         if folders:
             several = "".join(f"\n  {folder}" for folder in folders)
             raise BankError(
-                f"several banks hold statistics of the prompts of {run}; name one with TRAINER.TAPT.ADV_STATISTICS or "
-                f"CLEAN_STATISTICS:{several}"
+                f"several banks hold statistics of the prompts of {run}; name one with "
+                f"{self.options.node}.ADV_STATISTICS or CLEAN_STATISTICS:{several}"
             )
         raise BankError(
             f"below {root} are no statistics of the prompts of {run} ({crops} crops), which were tuned on "
@@ -256,7 +268,7 @@ class TestTimeTrainer(PromptTrainer):
             f"python -m advpt statistics {run} --banks {root}"
         )
 
-    def bank_of_all(self, visual: Tensor, run: Path) -> Statistics:
+    def bank_of_all(self, visual: Visual, run: Path) -> Statistics:
         """Statistics over all training images of the data set that a run was tuned on; made now where it is this one.
 
         Raises:
@@ -268,8 +280,8 @@ class TestTimeTrainer(PromptTrainer):
             if cfg.DATASET.NUM_SHOTS > 0 or self.options.statistics_limit:
                 raise ConfigError(
                     "statistics over all training images are asked for, but DATASET.NUM_SHOTS is "
-                    f"{cfg.DATASET.NUM_SHOTS} and TRAINER.TAPT.STATISTICS_LIMIT {self.options.statistics_limit}; "
-                    "expected -1 and 0"
+                    f"{cfg.DATASET.NUM_SHOTS} and {self.options.node}.STATISTICS_LIMIT "
+                    f"{self.options.statistics_limit}; expected -1 and 0"
                 )
             return self.make(visual, self.source(0), about)
         whole = catalog.get(tuned_on).counts[0] if tuned_on in catalog.names() else 0
@@ -294,7 +306,7 @@ class TestTimeTrainer(PromptTrainer):
         images = self.image_set("train").first(limit)
         return statistics.Source(images, self.tuning.crops, self.bank_settings.seed, self.bank_settings.chunk)
 
-    def make(self, visual: Tensor, source: statistics.Source, about: Mapping[str, Any]) -> Statistics:
+    def make(self, visual: Visual, source: statistics.Source, about: Mapping[str, Any]) -> Statistics:
         """The statistics of prompts ``visual [J, n, D_v]``, from disk or made now."""
         dataset_folder, workers = self.bank_cache.dataset_folder(source.images.dataset), self.cfg.DATALOADER.NUM_WORKERS
         return statistics.build(self.backbone, visual, source, dataset_folder, about=about, workers=workers)
@@ -314,16 +326,16 @@ class TestTimeTrainer(PromptTrainer):
         files = {sample.id: Path(sample.path) for sample in images.samples}
         # prompts that go from image to image make it matter which images these are
         chain = {"images": images.list_digest} if tuning.reset_every > 1 else {}
-        name = "tapt" if reset == "loaded" else f"tapt:{reset}"
+        name = self.defense.name if reset == "loaded" else f"{self.defense.name}:{reset}"
         return Tuner(model, start, tuning, adversarial, clean, name=name, files=files, extra_key=chain)
 
     def rows(self, images: ImageSet) -> Sequence[Tuned]:
         """A row for each of RESET_SOURCE; attackers who know the tuning attack the first one."""
         if not self.banks:
-            raise ConfigError("TAPT needs prompts that were tuned before: --eval-only --model-dir RUN")
+            raise ConfigError(f"{self.title} needs prompts that were tuned before: --eval-only --model-dir RUN")
         if not self._rows or self._rows[0].images is not images:
             tuners = [self.tuner(reset, images) for reset in self.tuning.resets]
-            self._rows = tuned.rows(tuners, images, "TRAINER.TAPT")
+            self._rows = tuned.rows(tuners, images, self.options.node, self.defense)
         return self._rows
 
     def clean_bank(self, prompts: Prompts, images: ImageSet) -> Bank:

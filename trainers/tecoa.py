@@ -1,7 +1,7 @@
 """TeCoA (Mao et al., ICLR 2023): cross-entropy of attacked images to the texts of their classes.
 
 It is the form that AdvTrain has too, which keeps its name for Figure 4 of AdvPT's paper. The authors and FARE's
-repository train it in two ways; each is a yaml: ``mao`` (the default) and ``robustvlm``.
+repository train it in two ways, and each has a recipe: ``mao`` (the default) and ``robustvlm``.
 """
 
 from __future__ import annotations

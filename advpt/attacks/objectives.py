@@ -75,7 +75,7 @@ def squared_distance(output: Tensor, clean: Tensor, y: Tensor) -> Tensor:
 
 
 def absolute_distance(output: Tensor, clean: Tensor, y: Tensor) -> Tensor:
-    """The same with absolute differences (FARE, Table 8)."""
+    """The same with absolute differences (FARE's variant, which its paper measures to be as good)."""
     return (output - clean).abs().sum(-1)
 
 

@@ -98,7 +98,10 @@ class PGD(Attack):
         if steps < 1 or restarts < 1 or start not in STARTS:
             raise AttackError(f"steps={steps}, restarts={restarts}, start={start!r}: at least 1, 1, one of {STARTS}")
         if start == "none" and objective in AT_REST:
-            raise AttackError(f"objective {objective!r} has no gradient at the clean image; it needs a random start")
+            raise AttackError(
+                f"objective {objective!r} has no gradient at the clean image, with which it compares; it needs a "
+                "random start"
+            )
         if start == "none" and restarts > 1:
             raise AttackError("restarts need a random start")
         self.steps, self.restarts, self.start, self.clip_first = steps, restarts, start, clip_first

@@ -265,8 +265,12 @@ def parse(text: str, profile: str = "sound") -> AttackSpec:
 
 
 def parse_training(text: str, leaf: str, profile: str = "sound") -> AttackSpec:
-    """As :func:`parse`, for training images: those made elsewhere are refused. ``leaf``: the setting with the text."""
-    spec = parse(text, profile)
+    """As :func:`parse`, for training images: those made elsewhere are refused. ``leaf``: the setting with the text,
+    which is named in messages."""
+    try:
+        spec = parse(text, profile)
+    except ConfigError as error:
+        raise ConfigError(f"{leaf}: {error}") from None
     if spec.path:
         raise ConfigError(f"{leaf} is {text!r}; images made elsewhere can be evaluated (EVAL.ATTACKS), not trained on")
     return spec

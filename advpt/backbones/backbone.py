@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,11 +13,15 @@ from torch import Tensor, nn
 
 from advpt.backbones import extras
 from advpt.backbones.card import JSON, Card, ImageCard, digest_of_tower
+from advpt.backbones.mixture import Visual, VisualMixture
 from advpt.backbones.text_encoder import TextEncoder
 from advpt.backbones.tokenizers import Bpe, Tokenizer
-from advpt.backbones.towers import Walk, walk_of
+from advpt.backbones.towers import ClipWalk, Walk, walk_of
 from advpt.data.images import Preprocessing
 from advpt.errors import DataError, PromptError, WeightsError
+
+# The prompts [b, n, D_v] of a block, or what makes them of its other tokens [b, T, D_v] behind its first norm.
+Layer = Tensor | Callable[[Tensor], Tensor]
 
 
 class ImageEncoder(nn.Module):
@@ -49,7 +53,7 @@ class ImageEncoder(nn.Module):
         return self.visual(normalised) if walk is None else _through(walk, walk.embed(normalised, wide=False))
 
     def features(
-        self, pixels: Tensor, visual: Tensor | None = None, hidden_states: list[Tensor] | None = None
+        self, pixels: Tensor, visual: Visual | None = None, hidden_states: list[Tensor] | None = None
     ) -> Tensor:
         """Features ``[b, L]`` with prompts among the tokens. Without prompts those of a call, bit by bit.
 
@@ -59,7 +63,7 @@ class ImageEncoder(nn.Module):
 
         Args:
             visual: prompts ``[J, n, D_v]`` of blocks 0 .. J - 1, or ``[S, J, n, D_v]`` where b is a multiple of S: the
-                first b / S images have the first prompts, and so on.
+                first b / S images have the first prompts, and so on. Or what makes them of the block's input.
             hidden_states: a list that gets one tensor ``[b, tokens, D_v]`` for each block, its input after prompts were
                 put in.
 
@@ -72,7 +76,22 @@ class ImageEncoder(nn.Module):
         if walk is None:
             raise PromptError(no_tokens("this model", self.card))
         x = walk.embed(self.normalise(pixels), wide=True)
-        return _through(walk, x, _of_each_image(visual, len(x)) if visual is not None else (), hidden_states)
+        return _through(walk, x, _of_each_image(visual, len(x)) if visual is not None else None, hidden_states)
+
+    def tokens(self, pixels: Tensor) -> Tensor:
+        """All tokens ``[b, 1 + P, L]`` behind the last norm and the projection, differentiable in pixels and weights:
+        the class token, which is the feature of a call (to 1e-6: products of other shapes), and the P patches row by
+        row.
+
+        Raises:
+            PromptError: the feature of this tower is not that of a class token.
+        """
+        require_class_token("this model", self.card)
+        walk = ClipWalk(self.visual, self.card)
+        x = walk.enter(walk.embed(self.normalise(pixels), wide=True))
+        for block in walk.blocks:
+            x = walk.step(block, x, last=False)
+        return walk.project(x)
 
     def _walk(self) -> Walk | None:
         return walk_of(self.visual, self.card)
@@ -86,28 +105,56 @@ def no_tokens(name: str, card: ImageCard) -> str:
     )
 
 
+def require_class_token(name: str, card: ImageCard) -> None:
+    """Refuse an image tower whose tokens cannot go the way of its feature; ``name`` is the model's.
+
+    Raises:
+        PromptError: what the tower is, and what to use.
+    """
+    if not card.reads_class_token:
+        raise PromptError(
+            "attention maps are made of tokens that go through the last norm and the projection as the class token "
+            f"does; {name}'s image encoder is a {card.family} without such tokens (code: {card.kind}, pooling: "
+            f"{card.pool or 'its own'}); use a vision transformer of OpenAI's kind, such as ViT-B/32"
+        )
+
+
 def _through(
-    walk: Walk, x: Tensor, prompts: Sequence[Tensor] = (), hidden_states: list[Tensor] | None = None
+    walk: Walk,
+    x: Tensor,
+    prompts: tuple[Tensor, Sequence[Layer]] | None = None,
+    hidden_states: list[Tensor] | None = None,
 ) -> Tensor:
-    """Features of tokens ``x``; ``prompts [b, n, D_v]`` of each layer."""
-    n, blocks = prompts[0].shape[1] if prompts else 0, list(walk.blocks)
-    x = walk.enter(torch.cat([x, *prompts[:1]], 1))
+    """Features of tokens ``x``, with prompts of the input layer and of those behind it."""
+    first, deeper = prompts or (x[:, :0], ())
+    n, blocks = first.shape[1], list(walk.blocks)
+    x = walk.enter(torch.cat([x, first], 1))
     for i, block in enumerate(blocks):
-        if 0 < i < len(prompts):
-            x = torch.cat([x[:, : x.shape[1] - n], prompts[i]], 1)
+        if 0 < i <= len(deeper):
+            x, own = x[:, : x.shape[1] - n], deeper[i - 1]
+            x = torch.cat([x, own if isinstance(own, Tensor) else own(walk.norm(block, x))], 1)
         if hidden_states is not None:
             hidden_states.append(x)
         x = walk.step(block, x, last=i + 1 == len(blocks))
     return walk.finish(x, n)
 
 
-def _of_each_image(visual: Tensor, images: int) -> tuple[Tensor, ...]:
-    """The prompts ``[b, n, D_v]`` of every image, for each layer."""
-    if visual.dim() == 3:
-        return visual.unsqueeze(0).expand(images, -1, -1, -1).unbind(1)
-    if images % len(visual):
-        raise PromptError(f"{images} images cannot be shared out evenly among the prompts of {len(visual)} samples")
-    return visual.repeat_interleave(images // len(visual), 0).unbind(1)
+def _of_each_image(visual: Visual, images: int) -> tuple[Tensor, Sequence[Layer]]:
+    """The prompts ``[b, n, D_v]`` of the input layer of every image, and those of the layers behind it."""
+    if isinstance(visual, VisualMixture):
+        deeper = [functools.partial(visual.deeper.prompts, layer) for layer in range(1, visual.deeper.layers + 1)]
+        return _repeat(visual.first, 2, images), deeper
+    first, *behind = _repeat(visual, 3, images).unbind(1)
+    return first, behind
+
+
+def _repeat(part: Tensor, dims: int, images: int) -> Tensor:
+    """``part``, of ``dims`` dimensions or with a leading one of S samples, for each of the images."""
+    if part.dim() == dims:
+        return part.unsqueeze(0).expand(images, *part.shape)
+    if images % len(part):
+        raise PromptError(f"{images} images cannot be shared out evenly among the prompts of {len(part)} samples")
+    return part.repeat_interleave(images // len(part), 0)
 
 
 class Backbone:

@@ -8,6 +8,7 @@ are two models.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -67,6 +68,19 @@ class ImageCard:
     def prompts(self) -> bool:
         """Whether visual prompts can stand among its tokens, and TAPT's statistics be taken of them."""
         return self.tokens is not None
+
+    @property
+    def reads_class_token(self) -> bool:
+        """Whether the feature is a class token behind the last norm and a projection, which all tokens can go through
+        (:meth:`~advpt.backbones.backbone.ImageEncoder.tokens`)."""
+        return self.kind == "vit" and self.pool == "class"
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the patches of a tower that reads a class token."""
+        patches, (height, width) = (self.tokens or 1) - 1, self.size
+        rows = round(math.sqrt(patches * height / width))
+        return rows, patches // max(1, rows)
 
     def reading(self) -> dict[str, JSON]:
         """What turns its tensors into numbers, for digests and records; preprocessing is in the keys of banks."""

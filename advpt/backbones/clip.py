@@ -91,7 +91,8 @@ def foreign_layout(names: Collection[str]) -> str:
             f"these are weights of a module around a CLIP: their names begin with {wrapped[0]!r}. Save the CLIP alone: "
             f"torch.save({{k.removeprefix({wrapped[0]!r}): v for k, v in state.items()}}, FILE)"
         )
-    if names and all(name.startswith("visual.") for name in names):
+    bare = "conv1.weight" in names and not any(name.startswith("visual.") for name in names)
+    if bare or (names and all(name.startswith("visual.") for name in names)):
         return (
             "this is an image tower without a text tower; expected a whole CLIP. A robust image tower stands in a CLIP "
             "with MODEL.IMAGE_WEIGHTS FILE in place of MODEL.WEIGHTS"

@@ -89,11 +89,7 @@ def find_model(name: str, activation: str = "") -> Model | None:
     source = names.parse(names.canonical(name))
     if source is None:
         return None
-    if source.kind == names.OPEN_CLIP:
-        model = _open_clip(source)
-    else:
-        place: Place = Folder(Path(source.folder).expanduser())
-        model = _configured(source, Repository(source.repository, source.revision) if source.repository else place)
+    model = _open_clip(source) if source.kind == names.OPEN_CLIP else configured(source)
     declared = model.read.activation
     if activation and declared and activation != declared:
         raise WeightsError(
@@ -134,8 +130,13 @@ def _open_clip(source: Source) -> Model:
     return Model(source, read, Repository(f"{organisation}/{repository}"), files)
 
 
-def _configured(source: Source, place: Place) -> Model:
-    """Of a repository or folder, by the configuration in it."""
+def configured(source: Source, setting: str = names.MODEL) -> Model:
+    """The model in a repository or folder, by the configuration in it. ``setting``: that names it, for messages.
+
+    Raises:
+        WeightsError: the configuration is not there or cannot be run.
+    """
+    place = place_of(source, setting)
     path = place.fetch(CONFIGS, beside=(PROCESSOR,))
     config = hub.read_json(path)
     if path.name == CONFIGS[0]:
@@ -145,6 +146,25 @@ def _configured(source: Source, place: Place) -> Model:
     pixels: Mapping[str, object] = hub.read_json(file) if file is not None else {}
     read = configs.read_transformers(config, pixels, f"{source}, {path.name}")
     return Model(source, read, place, hub.TRANSFORMERS_WEIGHTS, transformers=True)
+
+
+def place_of(source: Source, setting: str = names.MODEL) -> Place:
+    """The repository or folder of a name; arguments are those of :func:`configured`."""
+    if source.repository:
+        return Repository(source.repository, source.revision, f"{setting} local-dir:DIR")
+    return Folder(Path(source.folder).expanduser())
+
+
+def beside(path: Path) -> Read | None:
+    """The configuration in the folder of a file with a whole model; None where there is none.
+
+    Raises:
+        WeightsError: it cannot be run.
+    """
+    config = next(filter(None, map(Folder(path.parent).cached, CONFIGS)), None)
+    if config is None or (config.name == CONFIGS[1] and "model_type" not in hub.read_json(config)):
+        return None
+    return configured(Source(names.FOLDER, folder=str(path.parent))).read
 
 
 def missing(name: str) -> str:

@@ -9,6 +9,7 @@ a repository is followed.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
@@ -23,6 +24,7 @@ from typing import Any
 from torch import Tensor
 
 from advpt.backbones import extras
+from advpt.backbones.names import MODEL
 from advpt.checkpoints import read_state_dict
 from advpt.errors import WeightsError, first_words
 from advpt.files import digest, file_digest, network_timeout
@@ -54,10 +56,12 @@ def _offline() -> bool:
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository of the hub at a revision ("" is ``main``); its files are those of one commit."""
+    """A repository of the hub at a revision ("" is ``main``); its files are those of one commit. ``instead``: the
+    setting that names a copy in a folder DIR, for messages."""
 
     name: str
     revision: str = ""
+    instead: str = dataclasses.field(default=f"{MODEL} local-dir:DIR", compare=False)
 
     def __str__(self) -> str:
         return f"hf-hub:{self.name}{'@' if self.revision else ''}{self.revision}"
@@ -149,7 +153,7 @@ class Repository:
         return (
             f"{self}: {what} is needed; it is not in the cache ({self.cache}), and was not downloaded: {reason}. On a "
             f"machine with a network run: hf download {self.name}{revision}{only} --local-dir DIR, copy DIR, and give "
-            f"MODEL.BACKBONE.NAME local-dir:DIR; or copy that machine's {self.cache.name} into {cache_root()}"
+            f"{self.instead}; or copy that machine's {self.cache.name} into {cache_root()}"
         )
 
 

@@ -20,6 +20,7 @@ from advpt.backbones.clip import Architecture
 from advpt.backbones.families import family_of
 from advpt.backbones.find import Model, find_model
 from advpt.backbones.pieces import Pieces
+from advpt.backbones.tower_files import read_tower
 from advpt.errors import ConfigError, DataError, WeightsError, unknown_name
 from advpt.files import file_digest
 from advpt.settings import BackboneSettings
@@ -42,6 +43,7 @@ def load_backbone(settings: BackboneSettings, device: torch.device | str = "cpu"
         ConfigError: no such name. WeightsError: missing file, no network, damaged or untrusted file, wrong
             architecture, an activation that is unknown or is not the model's, an extra that is not installed.
     """
+    tower = read_tower(settings.image_weights) if settings.image_weights else None
     if (family := family_of(settings.name)) is not None:
         if settings.weights:
             raise WeightsError(f"MODEL.WEIGHTS names {settings.weights}, and {settings.name} has weights of its own")
@@ -50,12 +52,8 @@ def load_backbone(settings: BackboneSettings, device: torch.device | str = "cpu"
         made = _load_model(model, settings, device)
     else:
         made = _load(settings, device)
-    if settings.image_weights:
-        path = Path(settings.image_weights).expanduser()
-        activation = made.card.image.activation or made.card.text.activation
-        tower = robust.tower_for(made.model.state_dict(), made.name, path, settings.image_activation, activation)
-        made.model.visual.load_state_dict(tower)
-        made.image_file = {"sha256": file_digest(path), "activation": settings.image_activation}
+    if tower is not None:
+        robust.put_tower(made, tower, settings.image_activation)
     return made
 
 

@@ -20,6 +20,7 @@ from advpt.backbones import extras
 from advpt.errors import ConfigError, unknown_name
 
 OPEN_CLIP, HUB, FOLDER = "open_clip", "hf-hub", "local-dir"
+MODEL, TOWER = "MODEL.BACKBONE.NAME", "MODEL.IMAGE_WEIGHTS"  # settings with such names
 QUICK = "-quickgelu"  # ends the names of open_clip's architectures with that activation
 # OpenAI's models by open_clip's names: the same weights, run by OpenAI's own code.
 OPENAI = {
@@ -44,7 +45,7 @@ class Source:
     Args:
         kind: :data:`OPEN_CLIP`, :data:`HUB` or :data:`FOLDER`.
         architecture, tag: of open_clip; no tag: of a file of one's own.
-        repository, revision: of the hub; no revision: ``main``.
+        repository, revision: of the hub; no revision: ``main``. file: in the repository, of an image tower alone.
         folder: a path.
     """
 
@@ -53,13 +54,15 @@ class Source:
     tag: str = ""
     repository: str = ""
     revision: str = ""
+    file: str = ""
     folder: str = ""
 
     def __str__(self) -> str:
         if self.kind == OPEN_CLIP:
             return f"{self.kind}:{self.architecture}{'/' if self.tag else ''}{self.tag}"
         if self.kind == HUB:
-            return f"{self.kind}:{self.repository}{'@' if self.revision else ''}{self.revision}"
+            file = f"/{self.file}" if self.file else ""
+            return f"{self.kind}:{self.repository}{file}{'@' if self.revision else ''}{self.revision}"
         return f"{self.kind}:{self.folder}"
 
 
@@ -68,8 +71,11 @@ def is_repository(name: str) -> bool:
     return bool(_REPOSITORY.fullmatch(name)) and ".." not in name and "--" not in name and len(name) <= 96
 
 
-def parse(name: str) -> Source | None:
+def parse(name: str, setting: str = MODEL) -> Source | None:
     """What a name says; None for OpenAI's names, DemoCLIP's and labels. Nothing is looked up.
+
+    Args:
+        name: of this grammar, or another. setting: that has it, for messages.
 
     Raises:
         ConfigError: it begins like a name of this grammar and is none.
@@ -79,7 +85,7 @@ def parse(name: str) -> Source | None:
         near = {each.replace("-", "").replace("_", ""): each for each in (OPEN_CLIP, HUB, FOLDER)}
         meant = near.get(re.sub("[-_ ]", "", kind.lower()))
         if colon and meant:
-            raise ConfigError(f"MODEL.BACKBONE.NAME is {name!r}; did you mean {meant}:{rest.strip()}?")
+            raise ConfigError(f"{setting} is {name!r}; did you mean {meant}:{rest.strip()}?")
         return None
     if kind == OPEN_CLIP:
         architecture, slash, tag = rest.partition("/")
@@ -96,7 +102,27 @@ def parse(name: str) -> Source | None:
         if rest.strip():
             return Source(kind, folder=rest)
         expected = "local-dir:FOLDER, a folder with the configuration and the weights"
-    raise ConfigError(f"MODEL.BACKBONE.NAME is {name!r}; expected {expected}")
+    raise ConfigError(f"{setting} is {name!r}; expected {expected}")
+
+
+def parse_tower(name: str) -> Source | None:
+    """What ``MODEL.IMAGE_WEIGHTS`` says: a repository or folder as in :func:`parse`, or one file of a repository,
+    ``hf-hub:ORG/REPO/FILE[@REVISION]``; None for a file of this machine.
+
+    Raises:
+        ConfigError: it begins like such a name and is none.
+    """
+    place, at, revision = name.partition("@")
+    if inside := re.fullmatch(rf"({HUB}:{_PART}/{_PART})/({_PART}(?:/{_PART})*)", place):
+        source = parse(inside[1] + at + revision, TOWER)
+        return source and dataclasses.replace(source, file=inside[2])
+    source = parse(name, TOWER)
+    if source is not None and source.kind == OPEN_CLIP:
+        raise ConfigError(
+            f"{TOWER} is {name!r}; expected a file, hf-hub:ORG/REPO, hf-hub:ORG/REPO/FILE or local-dir:FOLDER. A model "
+            f"of open_clip is taken whole: {MODEL} {name}"
+        )
+    return source
 
 
 def canonical(name: str) -> str:

@@ -4,7 +4,8 @@ CLIP's text transformer is causal and its feature is read at the end token. So t
 share at their beginning are computed once and their keys and values are shared, and the padding behind the end token is
 never computed. The numbers are those of the 77-token forward (float32: features to 1e-6, gradients to 1e-5 relative).
 Where a card says that a tower reads otherwise (in SigLIP's each position sees all, and the last is read), every
-position is computed, padding too.
+position is computed, padding too; and where a router makes prompts of each class's tokens, up to the last of them:
+then prompts share no more than their start, and what the router reads is a mean over all positions.
 
 Where gradients of a wide causal tower are wanted, :mod:`advpt.backbones.packed_text` computes them faster. Elsewhere
 the way of format v1 is kept, to the last bit: banks of attacks through a prompt are keyed by its features' digest.
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from advpt.backbones import packed_text
 from advpt.backbones.card import TextCard
 from advpt.backbones.linear import linear
+from advpt.backbones.mixture import Mixture
 from advpt.backbones.tokenizers import Tokenizer
 from advpt.backbones.towers import finish_block
 
@@ -37,7 +39,8 @@ class PromptBatch:
     suffix: ``[K, R, d]`` float32, what follows, padded with anything behind the end token.
     eos:    ``[K]`` int64, position of the end token within ``suffix``; on the CPU, or every call waits for the device.
     deep:   ``[J - 1, n, d]`` float32 or None: tokens that take the n positions behind the start tokens at the input of
-            blocks 1 .. J - 1, in the place of what the block before made there.
+            blocks 1 .. J - 1, in the place of what the block before made there; or what makes them of each prompt's
+            other tokens, its padding among them.
 
     ``prefix``, ``suffix`` and ``deep`` may each have a leading dimension S: the prompts of S samples, encoded together.
     """
@@ -45,7 +48,7 @@ class PromptBatch:
     prefix: Tensor
     suffix: Tensor
     eos: Tensor
-    deep: Tensor | None = None
+    deep: Tensor | Mixture | None = None
 
 
 class TextEncoder(nn.Module):
@@ -89,6 +92,8 @@ class TextEncoder(nn.Module):
     def forward(self, prompts: PromptBatch) -> Tensor:
         """``[K, L]`` float32 features (``[S, K, L]`` of the prompts of S samples), projected, not normalised;
         differentiable in prefix, suffix and deep."""
+        if isinstance(prompts.deep, Mixture):
+            return self._whole(prompts, prompts.deep)
         if not self.card.shares_prefix:
             return self._whole(prompts)
         packed = torch.is_grad_enabled() and self.width >= packed_text.WIDTH
@@ -128,7 +133,7 @@ class TextEncoder(nn.Module):
         features = self.project(suffix[rows, prompts.eos.repeat(s)])
         return features.unflatten(0, (s, k)) if samples else features
 
-    def _whole(self, prompts: PromptBatch) -> Tensor:
+    def _whole(self, prompts: PromptBatch, mixture: Mixture | None = None) -> Tensor:
         samples, shared, t, device = _samples(prompts), prompts.prefix.shape[-2], self.context_length, self.device
         s, k = samples or 1, len(prompts.eos)
         suffix = _expand(prompts.suffix[..., : t - shared, :], 4, s).flatten(0, 1)
@@ -142,6 +147,11 @@ class TextEncoder(nn.Module):
         sees = torch.ones(t, t, dtype=torch.bool, device=device).tril_() if self.card.causal else None
         deep, first, blocks = _deep(prompts, s), len(self.card.start), self.transformer.resblocks
         for i, block in enumerate(blocks):
+            if mixture is not None and 0 < i <= mixture.layers:
+                x = _overwrite_each(block, x, mixture, i, first)
+                if i == mixture.layers and self.card.shares_prefix:  # no router reads the padding any more
+                    own = shared + int(prompts.eos.max()) + 1
+                    x, sees = x[:, :own], None if sees is None else sees[:own, :own]
             if 0 < i <= len(deep):
                 tokens = deep[i - 1].repeat_interleave(k, 0)
                 x = torch.cat([x[:, :first], tokens, x[:, first + tokens.shape[1] :]], 1)
@@ -179,8 +189,10 @@ class TextEncoder(nn.Module):
 
 def _samples(prompts: PromptBatch) -> int:
     """The number of samples with prompts of their own; 0 where all are the same."""
-    parts = ((prompts.prefix, 2), (prompts.suffix, 3), (prompts.deep, 3))
-    return max((len(part) for part, plain in parts if part is not None and part.dim() > plain), default=0)
+    mixture, deep = (prompts.deep, None) if isinstance(prompts.deep, Mixture) else (None, prompts.deep)
+    parts = ((prompts.prefix, 2), (prompts.suffix, 3), (deep, 3))
+    samples = max((len(part) for part, plain in parts if part is not None and part.dim() > plain), default=0)
+    return max(samples, mixture.samples) if mixture is not None else samples
 
 
 def _expand(part: Tensor, dims: int, samples: int) -> Tensor:
@@ -190,7 +202,14 @@ def _expand(part: Tensor, dims: int, samples: int) -> Tensor:
 
 def _deep(prompts: PromptBatch, samples: int) -> tuple[Tensor, ...]:
     """For each block from the second on, the tokens ``[S, n, d]`` of :attr:`PromptBatch.deep`."""
-    return () if prompts.deep is None else _expand(prompts.deep, 4, samples).unbind(1)
+    return _expand(prompts.deep, 4, samples).unbind(1) if isinstance(prompts.deep, Tensor) else ()
+
+
+def _overwrite_each(block: Any, x: Tensor, mixture: Mixture, layer: int, first: int) -> Tensor:
+    """The n positions from ``first`` on of prompts ``x [b, T, d]`` become what the mixture makes of the others."""
+    n = mixture.base.shape[-2]
+    start, rest = x[:, :first], x[:, first + n :]
+    return torch.cat([start, mixture.prompts(layer, block.ln_1(torch.cat([start, rest], 1))), rest], 1)
 
 
 def _overwrite(prefix: Tensor, suffix: Tensor, tokens: Tensor, first: int) -> tuple[Tensor, Tensor]:

@@ -34,6 +34,9 @@ class Walk(Protocol):
     def enter(self, x: Tensor) -> Tensor:
         """What stands between the tokens and the first block."""
 
+    def norm(self, block: Any, x: Tensor) -> Tensor:
+        """What a block's attention reads of tokens ``x``: its first norm."""
+
     def step(self, block: Any, x: Tensor, last: bool) -> Tensor:
         """The output of a block; of the ``last`` one those tokens alone that the feature is made of, or more."""
 
@@ -53,17 +56,20 @@ class ClipWalk:
 
     def __init__(self, tower: Any, card: ImageCard) -> None:
         self.tower, self.blocks = tower, tower.transformer.resblocks
-        self.reads_class, self.norm_last = card.pool == "class", card.norm_last
+        self.reads_class, self.norm_last = card.reads_class_token, card.norm_last
 
     def embed(self, pixels: Tensor, wide: bool) -> Tensor:
         tower = self.tower
         x = tower.conv1(pixels).flatten(2).permute(0, 2, 1)
-        x = x.float() if wide else x
+        x = widened(x) if wide else x
         x = torch.cat([tower.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], 1)
         return x + tower.positional_embedding.to(x.dtype)
 
     def enter(self, x: Tensor) -> Tensor:
         return self.tower.ln_pre(x)
+
+    def norm(self, block: Any, x: Tensor) -> Tensor:
+        return block.ln_1(x)
 
     def step(self, block: Any, x: Tensor, last: bool) -> Tensor:
         attention, first_only = block.attn, last and self.reads_class
@@ -79,11 +85,14 @@ class ClipWalk:
 
     def finish(self, x: Tensor, prompts: int) -> Tensor:
         tower = self.tower
-        x = x[:, 0] if self.reads_class else x[:, 1 : x.shape[1] - prompts]
-        if self.norm_last and not self.reads_class:
-            return tower.ln_post(x.mean(1)) @ tower.proj
-        x = tower.ln_post(x)
-        return (x if self.reads_class else x.mean(1)) @ tower.proj
+        if self.reads_class:
+            return self.project(x[:, 0])
+        x = x[:, 1 : x.shape[1] - prompts]
+        return self.project(x.mean(1)) if self.norm_last else tower.ln_post(x).mean(1) @ tower.proj
+
+    def project(self, x: Tensor) -> Tensor:
+        """Outputs of the last block, ``[..., D]``, behind the last norm and the projection, ``[..., L]``."""
+        return self.tower.ln_post(x) @ self.tower.proj
 
 
 class TimmWalk:
@@ -94,10 +103,13 @@ class TimmWalk:
 
     def embed(self, pixels: Tensor, wide: bool) -> Tensor:
         x = self.trunk.patch_embed(pixels)
-        return self.trunk._pos_embed(x.float() if wide else x)
+        return self.trunk._pos_embed(widened(x) if wide else x)
 
     def enter(self, x: Tensor) -> Tensor:
         return self.trunk.norm_pre(x)
+
+    def norm(self, block: Any, x: Tensor) -> Tensor:
+        return block.norm1(x)
 
     def step(self, block: Any, x: Tensor, last: bool) -> Tensor:
         return block(x)
@@ -105,6 +117,11 @@ class TimmWalk:
     def finish(self, x: Tensor, prompts: int) -> Tensor:
         x = self.trunk.norm(x)
         return self.head(self.trunk.forward_head(x[:, : x.shape[1] - prompts]))
+
+
+def widened(x: Tensor) -> Tensor:
+    """In float32 where it is narrower."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def scaled(block: Any, name: str, x: Tensor) -> Tensor:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from advpt.attacks.base import Attack
 from advpt.attacks.spec import AttackSpec
 from advpt.attacks.surrogate import Surrogate
 from advpt.backbones.backbone import Backbone
+from advpt.backbones.enlarging import EnlargingBackbone
+from advpt.backbones.mixture import Visual
 from advpt.backbones.precision import in_precision
 from advpt.bank.build import Attacker, BankTarget, Fill, Work, build_banks, fill_here, shard_rows
 from advpt.bank.defended_input import UNDEFENDED, AdaptiveTarget, DefendedInput, Encode
@@ -44,6 +45,7 @@ class AttackRequest:
         seed: of the attack's random draws.
         attack_target: what an adaptive attacker differentiates besides the encoder.
         predicted_labels: the attack leaves what the attacked model predicts for the clean image, not its label.
+        source: whose image encoder the attack goes through, in the place of the one that embeds the images.
     """
 
     images: ImageSet
@@ -52,6 +54,7 @@ class AttackRequest:
     seed: int = 0
     attack_target: AdaptiveTarget | None = None
     predicted_labels: bool = False
+    source: Backbone | None = None
 
     @functools.cached_property
     def algorithm(self) -> Attack | None:
@@ -59,7 +62,7 @@ class AttackRequest:
         return self.attack.build() if self.attack is not None else None
 
     @property
-    def visual(self) -> Tensor | None:
+    def visual(self) -> Visual | None:
         """The prompts in the attacked encoder."""
         return self.classifier.visual if self.classifier is not None else None
 
@@ -117,7 +120,7 @@ class BankCache:
     precision: str = "fp32"
     load_surrogate: Callable[[], Surrogate] | None = None
     fill: Fill = fill_here
-    visual: Tensor | None = None
+    visual: Visual | None = None
     state: CacheState = field(default_factory=CacheState)
 
     @property
@@ -129,7 +132,7 @@ class BankCache:
             self.state.surrogate = self.load_surrogate()
         return self.state.surrogate
 
-    def with_visual_prompts(self, visual: Tensor | None) -> BankCache:
+    def with_visual_prompts(self, visual: Visual | None) -> BankCache:
         """The same cache for the encoder with these visual prompts ``[J, n, D_v]`` (None: without any)."""
         return self if visual is self.visual else dataclasses.replace(self, visual=visual)
 
@@ -137,6 +140,12 @@ class BankCache:
         """The cache of another image encoder; the banks that are open stay with this one."""
         state = dataclasses.replace(self.state, opened={}, backbone=None)
         return dataclasses.replace(self, backbone=backbone, load=lambda: backbone, state=state)
+
+    def at(self, size: tuple[int, int]) -> BankCache:
+        """The cache for images of this size, which the model enlarges itself. ``size``: height and width."""
+        state = dataclasses.replace(self.state, opened={}, backbone=None)
+        backbone, load = EnlargingBackbone(self.backbone, size), self.loaded
+        return dataclasses.replace(self, backbone=backbone, load=lambda: EnlargingBackbone(load(), size), state=state)
 
     def spec(self, request: AttackRequest, defended: DefendedInput = UNDEFENDED) -> BankSpec:
         """The spec of a request's bank. Prompts and the attacked defense count only for attacks that use
@@ -162,7 +171,7 @@ class BankCache:
             text = classifier.digest
         return dataclasses.replace(
             made,
-            attacked_image=self.backbone.image_digest,
+            attacked_image=(request.source or self.backbone).image_digest,
             attacked_text=text,
             attacked_defense=request.attack_target.parameters() if request.attack_target is not None else None,
             attacked_visual=visual_digest(request.visual),
@@ -247,14 +256,14 @@ class BankCache:
         spec = self.spec(request, defended)
         return BankTarget(spec, self.folder(spec), self._encoder(backbone, self.visual), defended)
 
-    def _encoder(self, backbone: Backbone, visual: Tensor | None) -> Encode:
+    def _encoder(self, backbone: Backbone, visual: Visual | None) -> Encode:
         """The image encoder with these visual prompts, in the cache's precision."""
         return in_precision(with_visual_prompts(backbone.require_image(), visual), self.precision)
 
     def attacker(self, request: AttackRequest, backbone: Backbone) -> Attacker:
         """The attack of a request on this backbone, in the cache's precision."""
         attack = request.algorithm
-        encode = self._encoder(backbone, request.visual)
+        encode = self._encoder(request.source or backbone, request.visual)
         surrogate = self.surrogate if attack is not None and attack.source_model == "surrogate" else None
         return Attacker(
             attack,
@@ -274,7 +283,7 @@ class BankCache:
         backbone.require_preprocessing(request.images.preprocessing)
         attacker = self.attacker(request, backbone)
         encode = attacker.encode  # shared where it is the same, so that no forward pass is repeated
-        if visual_digest(request.visual) != visual_digest(self.visual):
+        if request.source is not None or visual_digest(request.visual) != visual_digest(self.visual):
             encode = self._encoder(backbone, self.visual)
         if request.algorithm is not None:
             request.algorithm.examine(request.images, self.workers)
@@ -337,6 +346,6 @@ def check_images(bank: Bank, images: ImageSet) -> None:
 def _same_but_images(one: dict[str, Any], other: dict[str, Any]) -> bool:
     def without_list(fields: dict[str, Any]) -> dict[str, Any]:
         made = fields["adversarial_set"]
-        return fields | {"adversarial_set": made | {"data": {"classnames": made["data"]["classnames"]}}}
+        return fields | {"adversarial_set": made | {"data": made["data"] | {"images": None, "n": None}}}
 
     return without_list(one) == without_list(other)

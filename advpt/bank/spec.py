@@ -49,6 +49,7 @@ class AdversarialSet:
                 "images": self.images.list_digest,
                 "n": len(self.images),
                 "classnames": list(self.images.classnames),
+                "protocol": self.images.protocol,
             },
             "preprocessing": {
                 "size": list(self.images.preprocessing.size),

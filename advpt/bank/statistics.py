@@ -3,7 +3,7 @@
 TAPT aligns an image's views to them (Wang et al., CVPR 2025): once for prompts that were tuned on attacked images and
 once for cleanly tuned ones, both over *clean* training images. A bank of them is one shard in
 ``<BANK.DIR>/<dataset>/<backbone>/statistics/<key>``. Block l has its input after prompts were put in, so the rows of
-prompts of deeper layers have the prompt itself as mean, and variance 0.
+prompts of deeper layers have the prompt itself as mean, and variance 0, unless a router makes them of each image.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from advpt import additions
 from advpt.backbones.backbone import Backbone
+from advpt.backbones.mixture import Visual, prompts_per_layer
 from advpt.bank import store
 from advpt.bank.build import environment
 from advpt.bank.spec import FORMAT, AdversarialSet, differences
@@ -113,17 +114,17 @@ class Source:
             yield torch.cat(crops)
 
 
-def encoder_fields(backbone: Backbone, visual: Tensor) -> dict[str, Any]:
+def encoder_fields(backbone: Backbone, visual: Visual) -> dict[str, Any]:
     """The fields of whose statistics they are: weights and prompts ``[J, n, D_v]``, and the shape that follows."""
     card = backbone.card.image
     return {
         "encoder": {"image": backbone.image_digest, "visual_prompt": visual_digest(visual)},
         "blocks": card.blocks,
-        "tokens": (card.tokens or 0) + visual.shape[1],
+        "tokens": (card.tokens or 0) + prompts_per_layer(visual),
     }
 
 
-def spec(backbone: Backbone, visual: Tensor, source: Source) -> dict[str, Any]:
+def spec(backbone: Backbone, visual: Visual, source: Source) -> dict[str, Any]:
     """Everything that determines a bank, as JSON values; its SHA-256 is the key."""
     fields = {"format": FORMAT, "kind": KIND, "version": VERSION} | encoder_fields(backbone, visual) | source.fields()
     return additions.omit(fields, additions.BANK_FIELDS)
@@ -135,7 +136,7 @@ def folder_of(dataset_folder: Path, wanted: Mapping[str, Any]) -> Path:
 
 
 @torch.no_grad()
-def measure(backbone: Backbone, visual: Tensor, source: Source, workers: int = 0) -> TokenStatistics:
+def measure(backbone: Backbone, visual: Visual, source: Source, workers: int = 0) -> TokenStatistics:
     """Statistics ``[blocks, tokens, D_v]`` of the images in one pass."""
     backbone.require_preprocessing(source.images.preprocessing)
     statistics, encoder = TokenStatistics(), backbone.require_image()
@@ -150,7 +151,7 @@ def measure(backbone: Backbone, visual: Tensor, source: Source, workers: int = 0
 
 def build(
     backbone: Backbone,
-    visual: Tensor,
+    visual: Visual,
     source: Source,
     dataset_folder: Path,
     about: Mapping[str, Any] = MappingProxyType({}),
@@ -209,7 +210,7 @@ def open_statistics(folder: Path, wanted: Mapping[str, Any] | None = None) -> St
     return Statistics(manifest["key"], tensors["mean"], tensors["variance"], int(entry["rows"]), manifest["spec"])
 
 
-def find(root: Path, backbone: Backbone, visual: Tensor, crops: str = "centre") -> list[Path]:
+def find(root: Path, backbone: Backbone, visual: Visual, crops: str = "centre") -> list[Path]:
     """Folders of all banks below ``root`` that are of these weights and prompts."""
     wanted, folders = encoder_fields(backbone, visual), []
     for path in sorted(root.glob(f"*/{backbone.folder}/{FOLDER}/*/{MANIFEST}")):

@@ -22,6 +22,7 @@ VERBS = {
     "prompt": "show, import or export a learned prompt",
     "prepare": "fetch, lay out and check data sets",
     "run": "the plans of scripts/advpt: main, base_to_new, ...",
+    "zero-shot": "one model on all data sets that have data",
     "sweep": "data sets x backbones x trainers x shots x seeds",
     "reproduce": "the paper's tables and figures",
     "statistics": "statistics bank of a run's prompts",
@@ -38,7 +39,7 @@ def parser(verbs: Collection[str] = VERBS) -> argparse.ArgumentParser:
     for verb, summary in VERBS.items():
         sub = subparsers.add_parser(verb, help=summary)
         if verb in verbs:
-            module = importlib.import_module(f"advpt.cli.{verb}")
+            module = importlib.import_module(f"advpt.cli.{verb.replace('-', '_')}")
             sub.description = module.run.__doc__
             module.add_arguments(sub)
             sub.set_defaults(run=module.run)

@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     shorts = [*DEMO, *sorted(path.stem for path in Path(repository, "configs", BACKBONES).glob("*.yaml"))]
     print(tabulate([_line(short, repository) for short in shorts], headers=HEADS, disable_numparse=True))
+    print("\nRobust image towers (FARE, TeCoA, ...) stand in one of these with MODEL.IMAGE_WEIGHTS: docs/backbones.md")
     return 0
 
 

@@ -16,7 +16,9 @@ from advpt.results.report import write
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
-        "names", nargs="*", help="table1 to table5, fig3 to fig7, curves, efficiency, all; peers, tapt, test_time"
+        "names",
+        nargs="*",
+        help="table1 to table5, fig3 to fig7, curves, efficiency, all; peers, tapt, test_time, towers",
     )
     sub.add_argument("--demo", action="store_true", help="all of it small: DemoCLIP and digits, no download")
     sub.add_argument("--only", default="", help="data sets, for instance pets,dtd")

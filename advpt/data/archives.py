@@ -19,7 +19,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -82,15 +82,15 @@ class Budget:
             )
 
 
-def extract(archive: Path, target: Path, budget: Budget) -> None:
-    """Unpack ``archive`` into the new or existing folder ``target``.
+def extract(archive: Path, target: Path, budget: Budget, skip: Sequence[str] = ()) -> None:
+    """Unpack ``archive`` into the new or existing folder ``target``, but for the files and folders ``skip``.
 
     Raises:
         HostileArchive: as in the module's description; what was written so far is for the caller to remove.
         DataError: the archive is empty, cut short, damaged or of an unknown kind.
     """
     with opened(archive) as members:
-        extract_members(members, archive.name, target, budget)
+        extract_members(members, archive.name, target, budget, skip)
 
 
 @contextlib.contextmanager
@@ -177,13 +177,19 @@ def _read_padding(tar: tarfile.TarFile, archive: Path) -> None:
     raise HostileArchive(f"{archive} goes on for more than 1 GB behind its end: an archive bomb. Nothing was kept")
 
 
-def extract_members(members: zipfile.ZipFile | tarfile.TarFile, archive: str, target: Path, budget: Budget) -> None:
+def extract_members(
+    members: zipfile.ZipFile | tarfile.TarFile, archive: str, target: Path, budget: Budget, skip: Sequence[str] = ()
+) -> None:
     """As :func:`extract`, from an open archive. ``archive``: its name, for messages."""
+    left_packed = [tuple(path.split("/")) for path in skip]
 
     def checked(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
         """A filter as tarfile takes it: None leaves a member out."""
         parts = member_path(member.name, archive)
-        budget.spend(member.size, archive)
+        skipped = any(parts[: len(path)] == path for path in left_packed)
+        budget.spend(0 if skipped else member.size, archive)
+        if skipped:
+            return None
         safe = tarfile.data_filter(member, path)
         if member.issym() or member.islnk():
             log.info("%s: %s is a link to %s; it is left out", archive, member.name, member.linkname)

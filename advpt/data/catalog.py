@@ -100,7 +100,13 @@ def own_folder(root: Path, named: str = "") -> Path:
 def title(settings: Any) -> str:
     """:func:`title_of` the node ``DATASET`` of a configuration."""
     given, folder = (str(getattr(settings, leaf, "")) for leaf in ("TITLE", "FOLDER"))
-    return title_of(str(settings.NAME), settings.ROOT, given, folder)
+    return title_of(str(settings.NAME), settings.ROOT, given, folder) + _mark(settings)
+
+
+def _mark(settings: Any) -> str:
+    """What stands behind the name of a data set under another protocol than CoOp's: its images are others."""
+    protocol = str(getattr(settings, "PROTOCOL", "coop"))
+    return "" if protocol == "coop" else f"-{protocol}"
 
 
 def title_of(name: str, root: Path | str, given: str = "", folder: str = "") -> str:
@@ -124,4 +130,4 @@ def title_of(name: str, root: Path | str, given: str = "", folder: str = "") -> 
 
 def bank_name(settings: Any) -> str:
     """The folder of a data set's banks: its title where the node ``DATASET`` has one, else its registry name."""
-    return title(settings) if getattr(settings, "TITLE", "") else str(settings.NAME)
+    return title(settings) if getattr(settings, "TITLE", "") else str(settings.NAME) + _mark(settings)

@@ -32,6 +32,7 @@ class Source(Checksums):
     optional: only needed to rebuild a split, which ``prepare`` never does.
     gives:   targets of the parts that are in this archive; () for all of them.
     inner:   archives inside this archive that hold the images.
+    skip:    members, files or folders, that are not unpacked.
     """
 
     what: Literal["images", "split", "names", "annotations"]
@@ -42,6 +43,7 @@ class Source(Checksums):
     optional: bool = False
     gives: tuple[str, ...] = ()
     inner: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:
@@ -54,15 +56,46 @@ class Source(Checksums):
 
 
 @dataclass(frozen=True, slots=True)
+class BinaryFile(Checksums):
+    """A file that holds many images or their labels, in the folder ``Part.inside``."""
+
+    filename: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordFacts:
+    """How files hold images and labels as plain bytes: records of one length, one after the other, an image in each.
+
+    labels:    bytes before the pixels of a record: labels; 0 where those lie in files of their own, a byte each.
+    label:     which of them is that of the class.
+    first:     the label of the first class.
+    by_column: a plane (red, green, blue) is stored column by column, instead of row by row.
+    names:     the file with the names of the classes, one on each line, in the order of the labels.
+    """
+
+    names: str
+    labels: int = 0
+    label: int = 0
+    first: int = 0
+    by_column: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """A folder or file of a data set's layout, and its places in archives and other layouts.
 
     target: relative to the data set's folder.
     inside: other relative paths that hold the same thing, the likeliest first.
+    even:   every class has the same number of images.
+    files:  the binary files with its images, in order, where it comes in such (:class:`RecordFacts`).
+    labels: the files with the labels of ``files``, where those are not in them.
     """
 
     target: str
     inside: tuple[str, ...] = ()
+    even: bool = False
+    files: tuple[BinaryFile, ...] = ()
+    labels: tuple[BinaryFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +131,10 @@ class DatasetFacts:
     classes:    number of classes, 0 where the data decide.
     counts:     images in train, val and test; 0 where there is none or the data decide.
     class_folders: first 16 hexadecimal digits of the SHA-256 of the sorted class folders, joined by newline.
+    classnames: the file beside the catalogue with a class folder, a space and a class name on each line, in the order
+        of the labels, where it is not ImageNet's.
+    native:     pixels of a side where all images are squares of one size, else 0.
+    records:    how the binary files of its parts are read, where it comes in such.
     parts:      the folders and files that an archive has to bring.
     spare:      images in the archive that no list names; -1 where their number is not on record.
     gigabytes:  size packed and unpacked, roughly; for the look at the free disk and the limit against bombs.
@@ -113,6 +150,9 @@ class DatasetFacts:
     other: tuple[str, ...] = ()
     split: SplitFacts | None = None
     class_folders: str = ""
+    classnames: str = ""
+    native: int = 0
+    records: RecordFacts | None = None
     sources: tuple[Source, ...] = ()
     lookalikes: tuple[Lookalike, ...] = ()
     licence: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -87,12 +88,12 @@ def class_folders(folder: Path, names: Mapping[str, str], part: str = "") -> tup
     if foreign:
         raise DataError(
             f"{folder} has {len(foreign)} class folders without a class name: {listing.some(foreign, 5)}. "
-            "Expected the 1,000 classes of the 2012 task (or fewer); this may be another ImageNet"
+            f"Expected the {len(names):,} classes of its list (or fewer); this may be another ImageNet"
         )
     classes = [name for name in there if name in names]
     if not classes:
         raise DataError(
-            f"{folder} {without_classes(folder)}; expected one folder per class there, named by wnid (n01440764). "
+            f"{folder} {without_classes(folder)}; expected one folder per class there, such as {next(iter(names))}. "
             f"Folders there: {listing.some(unknown)}"
         )
     prefix = f"{part}: " if part else ""
@@ -143,6 +144,28 @@ def paper1000(val: Sequence[Row]) -> tuple[Row, ...]:
         return hashlib.sha256(f"{PAPER1000}:{row[0].removeprefix('val/')}".encode()).digest()
 
     return tuple(min(images, key=rank) for _, images in itertools.groupby(val, key=lambda row: row[1]))
+
+
+@functools.cache
+def robustbench_images() -> tuple[str, ...]:
+    """RobustBench's 5,000 val images as ``wnid/file``, in its order; its smaller subsets are the first ones of them."""
+    return tuple((SHIPPED.with_name("robustbench_imagenet5000.txt")).read_text(encoding="utf-8").split("\n"))
+
+
+def robustbench(val: Sequence[Row], n: int) -> tuple[Row, ...]:
+    """The first ``n`` of :func:`robustbench_images` in their order, labelled by the sorted wnids.
+
+    Raises:
+        DataError: some are not there.
+    """
+    rows, wanted = {row[0]: row for row in val}, [f"val/{name}" for name in robustbench_images()[:n]]
+    if absent := [name for name in wanted if name not in rows]:
+        raise DataError(
+            f"ImageNet: {len(absent):,} of the {len(wanted):,} images of DATASET.TEST_SUBSET robustbench{n} are not in "
+            f"images/: {listing.some(absent, 3)}. It needs the whole official val in class folders; check it with: "
+            "python -m advpt prepare imagenet --check"
+        )
+    return tuple(rows[name] for name in wanted)
 
 
 def stamps(images: Path, parts: Mapping[str, Sequence[str]]) -> dict[str, int]:

@@ -114,7 +114,7 @@ class ImageBatch:
 @dataclass(frozen=True)
 class ImageSet:
     """An ordered list of labelled images with one preprocessing. ``dataset`` and ``split`` are names for messages;
-    ``part``: it was taken from a longer list."""
+    ``part``: it was taken from a longer list. ``protocol``: whose choice of the images it is (``DATASET.PROTOCOL``)."""
 
     dataset: str
     split: str
@@ -122,6 +122,7 @@ class ImageSet:
     classnames: tuple[str, ...]
     preprocessing: Preprocessing
     part: bool = False
+    protocol: str = "coop"
 
     def __post_init__(self) -> None:
         ids = [sample.id for sample in self.samples]
@@ -141,6 +142,7 @@ class ImageSet:
         classnames: Sequence[str],
         root: str,
         preprocessing: Preprocessing,
+        protocol: str = "coop",
     ) -> ImageSet:
         """From Dassl's Datum objects (``impath``, ``label``); ids are paths below ``root``. Repeats count once."""
         top = os.path.abspath(Path(root).expanduser())
@@ -151,7 +153,7 @@ class ImageSet:
             name = (os.path.relpath(path, top) if inside else path).replace(os.sep, "/")
             if samples.setdefault(name, Sample(name, path, label)).label != label:
                 raise DataError(f"{dataset}, {split}: {name} has label {samples[name].label} and label {label}")
-        return cls(dataset, split, tuple(samples.values()), tuple(classnames), preprocessing)
+        return cls(dataset, split, tuple(samples.values()), tuple(classnames), preprocessing, protocol=protocol)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -245,6 +247,25 @@ def read_image(path: Path, preprocessing: Preprocessing) -> tuple[Tensor, bytes]
         data = path.read_bytes()
         with Image.open(io.BytesIO(data)) as image:
             return preprocessing(image), hashlib.sha256(data).digest()
+
+
+def native_size(images: ImageSet) -> tuple[int, int]:
+    """Height and width that all images have, from their headers.
+
+    Raises:
+        DataError: they have several, are not square, or one cannot be read.
+    """
+    sizes: dict[tuple[int, int], str] = {}
+    for sample in images.samples:
+        with _naming(Path(sample.path)), Image.open(sample.path) as image:
+            sizes.setdefault((image.size[1], image.size[0]), sample.id)
+        if len(sizes) > 1 or image.size[0] != image.size[1]:
+            shapes = ", ".join(f"{name} has {w} x {h}" for (h, w), name in sizes.items())
+            raise DataError(
+                f"EVAL.ATTACK_AT is native, and the images of {images.dataset} have no one square size: {shapes} "
+                "pixels. Attack them with EVAL.ATTACK_AT model"
+            )
+    return next(iter(sizes))
 
 
 def read_rgb(path: Path) -> Image.Image:

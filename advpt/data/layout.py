@@ -6,16 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from advpt.data import imagenet, listing, split
-from advpt.data.facts import DatasetFacts
+from advpt.data import classnames, imagenet, listing, split
+from advpt.data.facts import DatasetFacts, Part
 from advpt.data.split import triple
 from advpt.errors import DataError
 
 Counts = tuple[int, int, int]
 Folders = dict[str, tuple[int, int]]  # folder relative to the data set's -> number of images in it, their bytes
-
-# Parts in which every class has the same number of images.
-_EVEN = {"ImageNet": "images/val", "ImageNetV2": "imagenetv2-matched-frequency-format-val"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,13 +192,14 @@ def _examine_folders(facts: DatasetFacts, folder: Path) -> Report:
     for part in facts.parts:
         where = folder / part.target
         there = listing.folders(where)
-        present = [name for name in there if (name in expected if expected else imagenet.is_wnid(name))]
+        known = expected or (classnames.shipped(facts) if facts.classnames else ())
+        present = [name for name in there if (name in known if known else imagenet.is_wnid(name))]
         extra += [f"{part.target}/{name}/" for name in there if name not in present]
         images = {path: size for name in present for path, size in walk(folder, f"{part.target}/{name}")}
         sizes |= images
         counts.append(len(images))
         classes = max(classes, len(present))
-        wrong = _state(facts, part.target, where, present, expected, images)
+        wrong = _state(facts, part, where, present, expected, images)
         gone = [f"{part.target}/{name}/" for name in expected if name not in present] if present else []
         if not where.is_dir():
             gone = [f"{part.target}/"]
@@ -225,23 +223,29 @@ def _examine_folders(facts: DatasetFacts, folder: Path) -> Report:
     )
 
 
+def images_of(facts: DatasetFacts, part: Part) -> int:
+    """How many images a part of a data set in class folders has: train's or test's."""
+    return facts.counts[0 if part.target.rpartition("/")[2] == "train" else 2]
+
+
 def class_folder_names(facts: DatasetFacts) -> list[str]:
     """The class folders, where they are on record: for A and R only a digest is."""
     if not facts.class_folders:
         return [str(number) for number in range(facts.classes)]
-    names = list(imagenet.shipped_names())
+    names = list(classnames.shipped(facts))
     return names if imagenet.folders_digest(names) == facts.class_folders else []
 
 
 def _state(
     facts: DatasetFacts,
-    target: str,
+    part: Part,
     where: Path,
     present: Sequence[str],
     class_names: Sequence[str],
     images: Mapping[str, int],
 ) -> list[str]:
     """What is wrong with one part, as sentences; a part that is not there at all is listed as missing instead."""
+    target = part.target
     if not where.is_dir():
         return []
     if not present:
@@ -249,15 +253,15 @@ def _state(
     problems = []
     if not class_names and imagenet.folders_digest(present) != facts.class_folders:
         problems.append(f"{target} has {len(present):,} class folders that are not the official {facts.classes:,}")
-    expected = facts.counts[0] if target.endswith("/train") else facts.counts[2]
+    expected = images_of(facts, part)
     if len(images) != expected:
         problems.append(f"{target} has {len(images):,} images, expected {expected:,}")
     per_class = {name: count for name, (count, _) in _folders(images).items()}
     bare = [name for name in present if f"{target}/{name}" not in per_class]
     if bare:
         problems.append(f"{target}: {len(bare):,} class folders without an image: {listing.some(bare, 5)}")
-    if _EVEN.get(facts.name) == target:
-        due = facts.counts[2] // facts.classes
+    if part.even:
+        due = expected // facts.classes
         odd = [f"{name.rpartition('/')[2]} ({count})" for name, count in per_class.items() if count != due]
         if odd:
             problems.append(f"{target}: {len(odd):,} classes have not {due} images: {listing.some(odd, 5)}")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from advpt import files
-from advpt.data import archives, imagenet, layout, listing, manifest, split, staging, verify
+from advpt.data import archives, imagenet, layout, listing, manifest, split, staging, verify, zero_shot
 from advpt.data.archives import Budget
 from advpt.data.facts import DatasetFacts, Part, Source
 from advpt.data.layout import Report
@@ -150,6 +150,8 @@ class Preparation:
     def stage(self, wanted: Sequence[Part], staged: Path) -> str:
         """Bring the wanted parts together in ``staged``; returns the manner, as :meth:`complete`."""
         manner, left = "found", []
+        if self.options.origin is not None:
+            self.keep_list(self.options.origin)
         for part in wanted:
             path = self.in_origin(part)
             if path is None:
@@ -186,11 +188,23 @@ class Preparation:
         self.sources.refuse_full_disk(self.facts.gigabytes[1] * 1e9)
         for source, path in chosen:
             self.unpack_archive(source, path, unpacked)
+        self.keep_list(unpacked)
         for part in parts:
             location = self.find_part(part, unpacked)
             if location is None:
                 raise DataError(self.not_in_archive(part, unpacked, [path for _, path in chosen]))
             self.place(part, location, staged, "move")
+
+    def keep_list(self, place: Path) -> None:
+        """Keep the data set's own list of test images, which CoOp's split does without and another protocol reads
+        (``DATASET.PROTOCOL tecoa``), where it lies in an unpacked archive or in the folder of ``--from``."""
+        rule = zero_shot.table().get(self.facts.name)
+        if rule is None or not rule.file or (self.folder / rule.file).exists():
+            return
+        tops = (place, *sorted(path for path in place.iterdir() if path.is_dir()))
+        if source := next((top / rule.file for top in tops if (top / rule.file).is_file()), None):
+            with files.atomic_path(self.folder / rule.file) as partial:
+                shutil.copyfile(source, partial)
 
     def find_part(self, part: Part, unpacked: Path) -> Path | None:
         """Where a part lies after its archives were unpacked."""
@@ -198,7 +212,7 @@ class Preparation:
 
     def unpack_archive(self, source: Source, path: Path, unpacked: Path) -> None:
         """Unpack an archive and the archives inside it that hold images."""
-        archives.extract(path, unpacked, self.budget)
+        archives.extract(path, unpacked, self.budget, source.skip)
         for inner in source.inner:
             if (unpacked / inner).is_file():
                 archives.extract(unpacked / inner, unpacked, self.budget)

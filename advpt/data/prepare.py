@@ -14,6 +14,7 @@ from pathlib import Path
 
 from advpt import files
 from advpt.data import catalog, decode, demo_sets, layout, manifest, steps
+from advpt.data.class_archives import Caltech256Preparation, RecordPreparation, TinyImageNetPreparation
 from advpt.data.facts import DatasetFacts
 from advpt.data.imagenet_archives import ImageNetPreparation
 from advpt.data.layout import Report
@@ -25,6 +26,11 @@ from advpt.errors import ConfigError, DataError
 log = logging.getLogger(__name__)
 
 LOCK = ".advpt_prepare.lock"
+KINDS: dict[str, type[Preparation]] = {
+    "ImageNet": ImageNetPreparation,
+    "TinyImageNet": TinyImageNetPreparation,
+    "Caltech256": Caltech256Preparation,
+}
 HEADERS = ("data set", "train / val / test", "classes", "extra images", "state")
 
 
@@ -41,7 +47,7 @@ def prepare(facts: DatasetFacts, root: Path, options: Options | None = None) -> 
     root = root.expanduser().absolute()
     folder = root / facts.folder
     log.info("%s: %s; terms: %s", facts.name, facts.disk or "size unknown", facts.licence or "unknown")
-    kind = ImageNetPreparation if facts.name == "ImageNet" else Preparation
+    kind = RecordPreparation if facts.records else KINDS.get(facts.name, Preparation)
     try:
         if facts.name == "Digits":
             demo_sets.prepare(demo_sets.DIGITS, root)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from advpt.data import download, listing, steps, verify
+from advpt.data import download, listing, staging, steps, verify
 from advpt.data.download import DownloadError, Fetched, Network
 from advpt.data.facts import Checksums, DatasetFacts, Source
 from advpt.data.verify import WrongFile
@@ -212,7 +212,8 @@ class SourceFiles:
         there = sorted(path.name for path in origin.iterdir())
         return (
             f"{self.facts.name}: {origin} holds no {' and no '.join(targets)}; found there: {listing.some(there)}. "
-            f"Expected {' or '.join(wanted)} in it, or the archives; to fetch them leave --from out.\n{self.by_hand()}"
+            f"Expected {' or '.join(wanted)} in it, or the archives; to fetch them leave --from out."
+            f"{''.join(f' But {hint}' for hint in staging.hints(self.facts, origin))}\n{self.by_hand()}"
         )
 
     def by_hand(self) -> str:

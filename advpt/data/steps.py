@@ -36,7 +36,8 @@ def manual(facts: DatasetFacts, root: Path) -> str:
         if not again and source.address != COLLECTION:
             needed.append(source.filename)
         lines.append(f"   {'or ' if again or source.address == COLLECTION else ''}{_source(source)}")
-    if not any(source.address == COLLECTION for source in facts.sources) and facts.name != "ImageNet":
+    collected = facts.name != "ImageNet" and not facts.classnames  # it has CoOp's other sets
+    if collected and not any(source.address == COLLECTION for source in facts.sources):
         lines.append(f"   An unofficial collection of copies, checked by counts only: {COLLECTION}")
     lines.append("2. Bring the files to this machine and, in their folder, run")
     options = [word for filename in needed for word in ("--archive", filename)]

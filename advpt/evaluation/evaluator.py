@@ -15,6 +15,7 @@ from advpt.bank.cache import AttackRequest, BankCache
 from advpt.bank.defended_input import UNDEFENDED
 from advpt.bank.store import Bank
 from advpt.data.images import ImageSet
+from advpt.errors import ConfigError
 from advpt.evaluation import defended, test_time
 from advpt.evaluation import record as records
 from advpt.evaluation.defended import EvaluationRow, inexact_gradient, mean_over_draws, plan
@@ -74,7 +75,12 @@ def check(settings: EvalSettings) -> None:
     Raises:
         ConfigError, WeightsError, DefenseError: what is wrong or missing.
     """
-    threats(settings.attacks, settings.protocols)
+    asked = threats(settings.attacks, settings.protocols)
+    if settings.attack_at == "native" and (others := [each.attack for each in asked if each.own_network]):
+        raise ConfigError(
+            f"EVAL.ATTACK_AT is native, and {others[0]} does not go through the model, which alone enlarges images; "
+            "leave it out, or give EVAL.ATTACK_AT model"
+        )
     defended.check(settings)
     test_time.check(settings)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from advpt.backbones.backbone import Backbone
 from advpt.backbones.precision import tf32
 from advpt.bank.cache import AttackRequest, BankCache
 from advpt.bank.defended_input import AdaptiveTarget, DefendedInput
@@ -29,12 +30,14 @@ TIMED_PASSES = 256  # through the image tower, at most, to measure the time of a
 @dataclass(frozen=True)
 class Prompts:
     """The prompt that classifies, and the hand-written one that transfer attacks go through (with its text).
-    ``model``: what defenses at test time may know of the classifying one."""
+    ``model``: what defenses at test time may know of the classifying one. ``untuned``: the backbone before its image
+    tower was trained, None where it was not."""
 
     learned: Classifier
     zero_shot: Classifier
     handcrafted_text: tuple[str, ...]
     model: DefendedModel | None = None
+    untuned: Backbone | None = None
 
 
 def logits_of(classifier: Classifier, bank: Bank, chunk: int) -> Iterator[Tensor]:
@@ -181,7 +184,8 @@ class Measurer:
         if threat is None:
             return AttackRequest(images)
         prompt = threat.attacked(self.prompts.learned, self.prompts.zero_shot)
-        return AttackRequest(images, threat.attack, prompt, self.settings.seed, target, threat.predicts_labels)
+        source = self.prompts.untuned if threat.before_tuning else None
+        return AttackRequest(images, threat.attack, prompt, self.settings.seed, target, threat.predicts_labels, source)
 
     def correct(self, banks: Sequence[Bank]) -> list[Tensor]:
         """For each bank ``[n]`` bool: which images the learned prompt classifies correctly."""

@@ -79,7 +79,8 @@ def take(
     backbone = bank_cache.loaded()
     seed = record.result.attack.seed
     prompt = threat.attacked(prompts.learned, prompts.zero_shot)
-    request = AttackRequest(images, threat.attack, prompt, seed, predicted_labels=threat.predicts_labels)
+    source = prompts.untuned if threat.before_tuning else None
+    request = AttackRequest(images, threat.attack, prompt, seed, None, threat.predicts_labels, source)
     attacker, chunk = bank_cache.attacker(request, backbone), 1 if request.by_image else bank_cache.chunk
 
     @torch.no_grad()

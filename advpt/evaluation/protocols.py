@@ -15,6 +15,7 @@ from advpt.settings import PROTOCOLS
 KNOWS = {
     "transfer": "both encoders and the hand-written prompt, not the learned one (the paper's attacker)",
     "transfer-all": "as transfer, and every image is perturbed",
+    "untuned": "both encoders as they were before this run trained one, and the hand-written prompt",
     "static": "the encoders and the learned prompt, not what is done to it at test time (TAPT's attacker)",
     "pseudo": "as static, but for the label: it leaves what the undefended model takes the image for",
     "tuned": "also what tuning at test time makes of the prompt on the clean image",
@@ -47,6 +48,11 @@ class Threat:
     def is_adaptive(self) -> bool:
         """Whether the attacker knows, and attacks through, everything that is evaluated."""
         return self.protocol == "adaptive" and not self.own_network
+
+    @property
+    def before_tuning(self) -> bool:
+        """Whether the attack goes through the image tower as it was before the run trained it."""
+        return self.protocol == "untuned" and not self.own_network
 
     @property
     def predicts_labels(self) -> bool:

@@ -177,7 +177,7 @@ class TowerFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneFacts(TowerFacts):
-    """The CLIP of a run. ``image_file``: digests of the image tower's own file; ``reads``: how tensors are read;
+    """The CLIP of a run. ``image_file``: where an image tower of its own came from; ``reads``: how tensors are read;
     ``source``: where a model that is not OpenAI's came from."""
 
     image_file: Mapping[str, str] | None = None

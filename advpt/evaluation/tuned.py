@@ -108,11 +108,11 @@ class Tuned(EvaluationRow):
         return DefenseFacts(spec=name, expanded=name, stages=stages, seeds=(None,), gradient=gradient)
 
 
-def rows(tuners: Sequence[Tuner], images: ImageSet, settings: str) -> list[Tuned]:
-    """A row for each tuner on these images. ``settings``: the node that has the tuning's."""
+def rows(tuners: Sequence[Tuner], images: ImageSet, settings: str, kind: type[TAPT] = TAPT) -> list[Tuned]:
+    """A row for each tuner on these images. ``settings``: the node that has the tuning's. ``kind``: of the defense."""
     made = []
     for i, tuner in enumerate(tuners):
-        defense = TAPT(tuner)
+        defense = kind(tuner)
         names, inputs = (tuner.name,), (DefendedInput(reader=defense),)
         made.append(
             Tuned(images=images, names=names, inputs=inputs, tuning_settings=settings, defense=defense, beside=i > 0)

@@ -78,7 +78,8 @@ def work(jobs: Iterable[Job], repository: Path, sharing: Collection[str]) -> Wor
         subset, whole = int(values["EVAL.SUBSET"]), split_sizes(job.dataset)[2]
         n = min(subset, whole) if subset and whole else whole or subset
         rows = 1 + len(values["EVAL.DEFENSES"])
-        bank = (job.dataset, job.backbone, str(n), str(values["EVAL.DEFENSES"]))
+        tower = dict(job.runs).get("MODEL.IMAGE_WEIGHTS", "")
+        bank = (job.dataset, job.backbone, tower, str(n), str(values["EVAL.DEFENSES"]))
         clean = bank if job.trainer in sharing else (*bank, job.id)
         images[clean], passes[clean] = n, rows * n
         if values["EVAL.TEST_TIME"]:

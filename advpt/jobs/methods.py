@@ -9,6 +9,7 @@ PEERS = (ZEROSHOT, COOP, COCOOP, ADVPT, "APT", "FAP", "AdvIVLP", "CAPT")
 ENCODER_TRAINERS = ("AdvTrain", "FastAT", "TradesFT")
 ONE_SEED = (ZEROSHOT, PROBE)  # nothing is drawn in them
 TABLE_NAMES = {ZEROSHOT: "vanilla", PROBE: "linear_probe", COOP_CLEAN: "CoOp, clean bank"}  # where they differ
+PUBLISHED_TOWERS = {"PMGAFT": "PMG-AFT", "TGAZSR": "TGA-ZSR"}  # tuned towers, where papers write them otherwise
 FIRST_IN_TABLES = (ZEROSHOT, COOP, TABLE_NAMES[COOP_CLEAN], ADVPT)
 # The design of TAPT's prompts, who trains them, who tunes them at test time.
 TAPT_DESIGNS = (("V", "AdvVPT", "TAPTV"), ("VLI", "AdvIVLP", "TAPTVLI"), ("VLJ", "AdvMaPLe", "TAPTVLJ"))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from advpt.attacks.spec import FILES
 from advpt.backbones import clip, democlip, find
-from advpt.data import catalog, demo_sets
+from advpt.data import catalog, demo_sets, zero_shot
 from advpt.errors import ConfigError, RecordError
 from advpt.evaluation import run_folder
 from advpt.files import read_json
@@ -73,7 +73,9 @@ def command(job: Job, plan: Plan, places: Places) -> list[str]:
     words += ["VERBOSE", "False", "BANK.DIR", str(places.banks), "DATASET.NUM_SHOTS", str(job.shots)]
     if weights := places.weights.get(job.backbone):
         words += ["MODEL.WEIGHTS", weights]
-    words += [word for key, other in job.runs for word in (key, str(places.folder(plan.by_id[other])))]
+    for key, other in job.runs:
+        id, _, file = other.partition("/")
+        words += [key, str(places.folder(plan.by_id[id]) / file)]
     return words + [word for pair in job.settings for word in pair]
 
 
@@ -110,11 +112,20 @@ def runs(plan: Plan, places: Places) -> dict[str, Run]:
 
 def missing_data(plan: Plan, places: Places) -> list[str]:
     """Sentences on the data sets of unfinished jobs whose files are not under the data root."""
-    names = dict.fromkeys(job.dataset for job in plan.jobs if not is_complete(job, places))
-    return list(filter(None, (_missing_files(name, places.root) for name in names)))
+    names = dict.fromkeys(
+        (job.dataset, dict(job.settings).get("DATASET.PROTOCOL", zero_shot.COOP))
+        for job in plan.jobs
+        if not is_complete(job, places)
+    )
+    return list(filter(None, (missing_files(name, places.root, protocol) for name, protocol in names)))
 
 
-def _missing_files(name: str, root: Path) -> str:
+def missing_files(name: str, root: Path, protocol: str = zero_shot.COOP) -> str:
+    """A sentence on the files of a data set that are not there, with the command that brings them; else "".
+
+    Args:
+        name: of its yaml. protocol: as ``DATASET.PROTOCOL``, which says what is needed.
+    """
     if name == "digits" or name in demo_sets.BY_ALIAS:  # made where they are needed
         return ""
     try:
@@ -127,8 +138,14 @@ def _missing_files(name: str, root: Path) -> str:
     else:
         folder = root / facts.folder
         paths = [folder / facts.image_dir if facts.image_dir else folder]
-        paths += [folder / facts.split.filename] if facts.split else []
+        rule = zero_shot.facts_of(name, protocol)
+        needs_split = facts.split if rule is None or rule.lists in ("split", "setid") else None
+        paths += [folder / needs_split.filename] if needs_split else []
         advice = f"run python -m advpt prepare {facts.config} --root {root}"
+        if rule is not None and rule.file:
+            if all(path.exists() for path in paths):
+                advice = "run " + zero_shot.bring(facts, rule, folder)
+            paths.append(folder / rule.file)
     absent = ", ".join(str(path) for path in paths if not path.exists())
     return f"{facts.name}: {absent}: {advice}" if absent else ""
 

@@ -26,7 +26,7 @@ class Job:
         seed: of the run. purpose: what is measured, for the folder's name.
         config, dataset_config: yaml files of the trainer and the data set, relative to the repository.
         settings: KEY VALUE pairs. model: id of the job whose prompt is evaluated, "" for a run that trains its own.
-        runs: settings whose values are folders of other jobs, by id.
+        runs: settings whose values are folders of other jobs, by id; behind a slash a file in there.
         after: ids of jobs that must have ended before this one starts, however they ended; not part of the id.
         place: folder below the plan's output folder, "" for one that is made of the fields and the id.
         seeds: of a job of several runs, in ``seed1``, ``seed2``, ... below its folder; empty for one run.
@@ -61,7 +61,7 @@ class Job:
     @property
     def needs(self) -> tuple[str, ...]:
         """Ids of the jobs whose folders it reads."""
-        return (*([self.model] if self.model else []), *(other for _, other in self.runs))
+        return (*([self.model] if self.model else []), *(other.partition("/")[0] for _, other in self.runs))
 
     @property
     def is_evaluated(self) -> bool:

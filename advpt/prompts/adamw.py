@@ -17,15 +17,15 @@ Values = dict[str, Tensor]
 Loss = Callable[[Values], Tensor]  # values [S, ...] to losses [S]
 
 
-def descend(start: Values, loss: Loss, steps: int, lr: float) -> tuple[Values, Tensor]:
+def descend(start: Values, loss: Loss, steps: int, lr: float, decay: float = DECAY) -> tuple[Values, Tensor]:
     """Values after ``steps`` of AdamW from a fresh state, without a graph, and ``[S]`` bool, the samples whose gradient
     was not finite: they keep their start. Nothing but the values is differentiated.
 
     Args:
-        start: tensors ``[S, ...]`` by name; not changed.
+        start: tensors ``[S, ...]`` by name; not changed. decay: weight decay.
     """
     now = {name: value.detach().clone().requires_grad_() for name, value in start.items()}
-    optimizer = torch.optim.AdamW(now.values(), lr=lr, betas=BETAS, eps=EPS, weight_decay=DECAY)
+    optimizer = torch.optim.AdamW(now.values(), lr=lr, betas=BETAS, eps=EPS, weight_decay=decay)
     first = next(iter(now.values()))
     broken = torch.zeros(len(first), dtype=torch.bool, device=first.device)
     with torch.enable_grad():
@@ -50,7 +50,7 @@ def warn_not_finite(broken: Tensor, ids: Sequence[str]) -> list[str]:
     return bad
 
 
-def unroll(start: Values, loss: Loss, steps: int, lr: float) -> Values:
+def unroll(start: Values, loss: Loss, steps: int, lr: float, decay: float = DECAY) -> Values:
     """Values as :func:`descend` gives them, differentiable in all that ``loss`` depends on. AdamW's first step is
     almost the sign of the gradient, whose derivative is zero: backward, the denominator is that of a smooth sign with
     the sample's mean size. Needs enabled gradients, and attention with a second derivative."""
@@ -64,7 +64,7 @@ def unroll(start: Values, loss: Loss, steps: int, lr: float) -> Values:
             second[name] = BETAS[1] * second[name] + (1 - BETAS[1]) * g.detach().square()
             m = first[name] / (1 - BETAS[0] ** step)
             size = (second[name] / (1 - BETAS[1] ** step)).sqrt()
-            now[name] = now[name] * (1 - lr * DECAY) - lr * direction(m, size + EPS)
+            now[name] = now[name] * (1 - lr * decay) - lr * direction(m, size + EPS)
     return now
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from advpt.backbones.mixture import Visual, visual_tensors
 from advpt.backbones.text_encoder import TextEncoder
 from advpt.errors import PromptError
 from advpt.files import tensor_digest
@@ -22,12 +23,12 @@ class Classifier:
     Args:
         features: ``[K, L]`` float32 of unit length, detached.
         scale: the logit scale (100 for OpenAI's CLIP).
-        visual: prompts ``[J, n, D_v]`` that the image encoder needs for this classifier, None for none.
+        visual: prompts ``[J, n, D_v]`` (or what makes them) that the image encoder needs for this classifier, or None.
     """
 
     features: Tensor
     scale: float
-    visual: Tensor | None = field(default=None, kw_only=True)
+    visual: Visual | None = field(default=None, kw_only=True)
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """``[b, K]`` logits: scale x cosine of embeddings ``[b, L]`` (normalised here) and text features."""
@@ -43,7 +44,7 @@ class Classifier:
     def digest(self) -> str:
         """SHA-256 of features, scale and visual prompts: an attack through this prompt depends on exactly these."""
         parts = {"features": self.features, "scale": torch.tensor(self.scale, dtype=torch.float64)}
-        return tensor_digest(parts | ({"visual": self.visual} if self.visual is not None else {}))
+        return tensor_digest(parts | (visual_tensors(self.visual) if self.visual is not None else {}))
 
 
 def from_templates(

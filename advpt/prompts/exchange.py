@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from advpt import additions
 from advpt.backbones.backbone import Backbone
 from advpt.checkpoints import load_checkpoint
 from advpt.data import listing
@@ -172,7 +173,7 @@ def require_layout(
         PromptError: each setting that differs.
     """
     tuned = tuned_in(about, "prompt")
-    names = ["layout"]
+    names = ["layout", *(name for name in additions.PROMPT_FIELDS if context.experts or tuned.get("experts"))]
     if context.layout in ("text", "text_deep"):
         names += ["csc", "position"]
     if context.layout not in ("text", "visual"):
@@ -181,10 +182,10 @@ def require_layout(
         names += ["shared_coupling"]
     lines = []
     for name in names:
-        mine, theirs = getattr(context, name), tuned.get(name)
+        mine, theirs = getattr(context, name), tuned.get(name, additions.PROMPT_FIELDS.get(name))
         if name == "ctx_init" and isinstance(theirs, str):
             mine, theirs = (text.replace("_", " ").strip() for text in (mine, theirs))
-        if name in tuned and mine != theirs:
+        if (name in tuned or (tuned and name in additions.PROMPT_FIELDS)) and mine != theirs:
             lines.append(f"{CONTEXT_LEAVES[name]} {theirs}, this run has {mine}")
     if lines:
         settings = [line.partition(",")[0] for line in lines]

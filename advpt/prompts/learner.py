@@ -19,6 +19,9 @@ v2t            learned             linear(image)       linear(text)        learn
 ``t2v`` is MaPLe's coupling (Khattak et al., CVPR 2023), ``v2t`` FAP's (Zhou et al., NeurIPS 2024). In
 them N_CTX says how many of the words of CTX_INIT are learned; the words behind stay as they are, so that ``a photo of
 a`` with 2 vectors starts as the hand-written prompt.
+
+With EXPERTS, the deeper prompts of ``visual`` and ``independent`` are no vectors but mixtures of vectors, chosen by a
+router (:mod:`advpt.backbones.mixture`; TAME's V and VLI).
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from torch import Tensor, nn
 
 from advpt.backbones.backbone import no_tokens
 from advpt.backbones.card import Card
+from advpt.backbones.mixture import LEARNED, RAW_ONE, Mixture, Visual, VisualMixture
 from advpt.backbones.text_encoder import PromptBatch, TextEncoder
 from advpt.data import listing
 from advpt.errors import PromptError
@@ -49,13 +53,14 @@ class PromptState:
     """Prompts as tensors, ready for the two encoders.
 
     text:   the prompts of all classes; None in layout ``visual``, whose text is the hand-written prompt.
-    visual: ``[J, n, D_v]`` float32 tokens of the image tower's first J blocks, None where it has none.
+    visual: ``[J, n, D_v]`` float32 tokens of the image tower's first J blocks, or what makes them; None where it has
+            none.
 
     With a leading dimension S these are the prompts of S samples.
     """
 
     text: PromptBatch | None
-    visual: Tensor | None = None
+    visual: Visual | None = None
 
 
 def prompt_tensors(state: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -78,7 +83,8 @@ def check_layout(settings: ContextSettings, card: Card, name: str) -> None:
     """Refuse prompts that this model cannot have.
 
     Raises:
-        PromptError: visual prompts where an image has no tokens, or more layers than the towers have.
+        PromptError: visual prompts where an image has no tokens, more layers than the towers have, or a router that
+            reads a first token that a tower does not have.
     """
     depths = []
     if settings.layout in WITH_VISUAL:
@@ -90,11 +96,19 @@ def check_layout(settings: ContextSettings, card: Card, name: str) -> None:
     for leaf, depth, blocks in depths:
         if depth > blocks:
             raise PromptError(f"{leaf} is {depth}, and {name} has {blocks} blocks; set at most {leaf} {blocks}")
+    if settings.experts and settings.router != "token_mean":
+        image = "" if card.image.kind == "vit" or card.image.pool == "class" else "images have no class token"
+        text = "texts have no start token" if settings.layout == "independent" and not card.text.start else ""
+        if missing := " and ".join(filter(None, (image, text))):
+            raise PromptError(
+                f"ROUTER {settings.router} reads the first token, and {name}'s {missing}; use ROUTER token_mean"
+            )
 
 
 class PromptLearner(nn.Module):
     """Context ``ctx``: ``[M, d]`` (shared) or ``[K, M, d]`` (CSC), and by layout ``ctx_deep [J - 1, M, d]``, ``visual
-    [n, D_v]``, ``visual_deep [J - 1, n, D_v]`` and the linear maps ``couple_*``; float32 master weights.
+    [n, D_v]``, ``visual_deep [J - 1, n, D_v]`` and the linear maps ``couple_*``; in the place of ``ctx_deep`` and
+    ``visual_deep`` a mixture's tensors, ``ctx_experts`` and so on. Float32 master weights.
 
     Everything that depends on the class names is rebuilt from them and never saved.
 
@@ -103,7 +117,8 @@ class PromptLearner(nn.Module):
         classnames: K names; underscores are read as spaces.
         settings: M, CSC, initial words, position, layout.
         generator: source of the random initial values (normal, standard deviation 0.02; linear maps as
-            ``torch.nn.Linear``, those of deeper layers all the same).
+            ``torch.nn.Linear``, those of deeper layers all the same; a mixture's base is the mean of its experts, its
+            temperature and residual scale are 1).
         card: of the whole CLIP, for layouts other than ``text``.
 
     Raises:
@@ -199,12 +214,25 @@ class PromptLearner(nn.Module):
                 setattr(self, f"{name}_weight", nn.Parameter(both[:, :-1].repeat(layers, 1, 1)))
                 setattr(self, f"{name}_bias", nn.Parameter(both[:, -1].repeat(layers, 1)))
 
+        def mixture(name: str, layers: int, n: int, width: int) -> None:
+            experts = INIT_STD * torch.randn((layers, s.experts, n, width), generator=generator)
+            gate = (2 * torch.rand(layers, s.experts, width + 1, generator=generator) - 1) / width**0.5
+            ones = torch.full((2, layers), RAW_ONE)
+            for part, value in zip(LEARNED, (experts, experts.mean(1), gate[..., :-1], gate[..., -1], *ones)):
+                setattr(self, f"{name}_{part}", nn.Parameter(value.clone()))
+
+        def deeper(name: str, layers: int, n: int, width: int) -> None:
+            if s.experts and layers:
+                mixture(name, layers, n, width)
+            else:
+                tokens(f"{name}_deep", layers, n, width)
+
         if layout in ("text_deep", "independent", "t2v"):
-            tokens("ctx_deep", deep_text, s.n_ctx, text)
+            deeper("ctx", deep_text, s.n_ctx, text)
         if layout in ("visual", "independent"):
             tokens("visual", s.n_vision, vision)
         if layout in ("visual", "independent", "v2t"):
-            tokens("visual_deep", deep_vision, s.n_vision, vision)
+            deeper("visual", deep_vision, s.n_vision, vision)
         if layout in COUPLED:
             maps = 1 if s.shared_coupling and deep_vision else deep_vision
             linear("couple_input", 1, text, vision)
@@ -218,8 +246,12 @@ class PromptLearner(nn.Module):
                 state is that of S samples (position ``end`` only).
         """
         at = dict(self.named_parameters()) if values is None else values
-        deep, visual = at.get("ctx_deep"), None
-        if self.layout in ("visual", "independent"):
+        deep: Tensor | None = at.get("ctx_deep")
+        visual: Visual | None = None
+        mixed = {name: self._mixture(at, name) for name in ("ctx", "visual")}
+        if mixed["visual"] is not None:
+            visual = VisualMixture(at["visual"], mixed["visual"])
+        elif self.layout in ("visual", "independent"):
             visual = _stack(at["visual"], at.get("visual_deep"))
         elif self.layout == "t2v":
             below = _linear(at, "couple_deep", deep) if deep is not None else None
@@ -228,8 +260,15 @@ class PromptLearner(nn.Module):
             below = at.get("visual_deep")
             deep = _linear(at, "couple_deep", below) if below is not None else None
             visual = _stack(_linear(at, "couple_input", at["ctx"].unsqueeze(-3)).squeeze(-3), below)
-        text = None if self.layout == "visual" else self.prompts_of(at["ctx"], deep)
+        text = None if self.layout == "visual" else self.prompts_of(at["ctx"], mixed["ctx"] or deep)
         return PromptState(text, visual)
+
+    def _mixture(self, at: Mapping[str, Tensor], name: str) -> Mixture | None:
+        """The mixture of the deeper prompts of text (``ctx``) or image (``visual``); None where there is none."""
+        if f"{name}_experts" not in at:
+            return None
+        experts, base, weight, bias, tau, alpha = (at[f"{name}_{part}"] for part in LEARNED)
+        return Mixture(experts, base, weight, bias, tau, alpha, self.settings.router)
 
     @torch.no_grad()
     def classifier(self, encoder: TextEncoder, scale: float, fixed: Tensor) -> Classifier:
@@ -241,9 +280,10 @@ class PromptLearner(nn.Module):
         """
         state = self()
         features = F.normalize(encoder(state.text), dim=-1) if state.text else fixed
-        return Classifier(features, scale, visual=state.visual)
+        visual = state.visual.detach().clone() if isinstance(state.visual, VisualMixture) else state.visual
+        return Classifier(features, scale, visual=visual)
 
-    def prompts_of(self, ctx: Tensor, deep: Tensor | None) -> PromptBatch:
+    def prompts_of(self, ctx: Tensor, deep: Tensor | Mixture | None) -> PromptBatch:
         """The prompts of all classes, sharing as long a prefix as their layout allows."""
         k, m = len(self.classnames), self.n_ctx
         if self.position == "end":

@@ -8,6 +8,7 @@ from typing import Literal
 from advpt.defenses import parse as parse_defense
 from advpt.evaluation.protocols import threats
 from advpt.results.published import PaperCell
+from advpt.results.published_towers import Difference, TowerNumber
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,49 @@ class PartTable:
 
 
 @dataclass(frozen=True)
+class TowerRow:
+    """A row of a :class:`TowerTable`: the method, its runs, one for each seed, and what is published of each column
+    (empty where nothing can be)."""
+
+    method: str
+    runs: tuple[str, ...]
+    published: tuple[TowerNumber | Difference, ...] = ()
+
+
+@dataclass(frozen=True)
+class TowerTable:
+    """Fine-tuned image towers, the one that was not tuned first. ``columns``: clean accuracy, then that under attacks,
+    each with its head."""
+
+    name: str
+    title: str
+    caption: str
+    backbone: str
+    dataset: str
+    columns: tuple[tuple[str, Metric], ...]
+    rows: tuple[TowerRow, ...]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A prompt on a tower, and the defenses behind it."""
+
+    tower: str
+    prompt: str
+    defended: DefenseTable
+
+
+@dataclass(frozen=True)
+class StackTable:
+    """Tower x prompt x defense at test time under one attack; every stack has the same defenses and images."""
+
+    name: str
+    title: str
+    caption: str
+    stacks: tuple[Stack, ...]
+
+
+@dataclass(frozen=True)
 class WordColumn:
     """Nearest words of one run; ``dataset`` as the paper writes it."""
 
@@ -188,4 +232,4 @@ class Figure:
     log_x: bool = False
 
 
-Exhibit = Table | DefenseTable | PartTable | WordTable | Figure
+Exhibit = Table | DefenseTable | PartTable | TowerTable | StackTable | WordTable | Figure

@@ -73,9 +73,11 @@ def row_heads(filled: FilledTable) -> tuple[list[str], list[list[str]]]:
     rows = [(row.backbone, row.attack, row.protocol, row.defense, row.method) for row in filled.table.rows]
     shown = [i for i in range(len(HEADS)) if any(row[i] for row in rows)]
     heads, lines = [*(HEADS[i] for i in shown), "seeds"], []
-    for row, line in zip(rows, filled.values):
-        lines.append([*(row[i] for i in shown), filled.seeds(line), *(filled.cost(line) if filled.has_cost else ())])
-    return [*heads, *(COST_HEADS if filled.has_cost else ())], lines
+    for number, (row, line) in enumerate(zip(rows, filled.values)):
+        extra = [texts[number] for texts in filled.extra.values()]
+        cost = filled.cost(line) if filled.has_cost else ()
+        lines.append([*(row[i] for i in shown), filled.seeds(line), *extra, *cost])
+    return [*heads, *filled.extra, *(COST_HEADS if filled.has_cost else ())], lines
 
 
 def grid(heads: Sequence[str], rows: Sequence[Sequence[object]], style: str = "github") -> str:
@@ -89,6 +91,7 @@ def text(filled: FilledTable, style: str = "github") -> str:
     cells = [[cell_text(value, filled.has_paper, bold) for value in line] for line in filled.values]
     table = grid([*heads, *filled.table.columns], [[*row, *line] for row, line in zip(rows, cells)], style)
     parts = [caption(filled), *filled.sentences, table]
+    parts += filled.below
     if filled.attacks:
         parts.append(f"Attacks: {'; '.join(f'{words} = {exact}' for words, exact in filled.attacks.items())}.")
     if filled.warnings:

@@ -12,12 +12,14 @@ from pathlib import Path
 from advpt.files import write_text
 from advpt.results import figures, glance, render
 from advpt.results.canvas import Drawing
-from advpt.results.exhibit import DefenseTable, Exhibit, Figure, PartTable, Table
+from advpt.results.exhibit import DefenseTable, Exhibit, Figure, PartTable, StackTable, Table, TowerTable
 from advpt.results.figures import DrawnPoint
 from advpt.results.groups import groups
 from advpt.results.index import Note, RecordIndex, Run
 from advpt.results.page import Section, page
 from advpt.results.test_time import FilledParts, comma_separated, fill_defenses, fill_parts
+from advpt.results.towers import comma_separated as towers_csv
+from advpt.results.towers import comma_separated_stacks, fill_stacks, fill_towers
 from advpt.results.training_curves import training_curves
 from advpt.results.values import FilledTable, fill
 from advpt.results.words import FilledWords, fill_words
@@ -100,13 +102,8 @@ def _section(exhibit: Exhibit, index: RecordIndex, folder: Path) -> Section:
         return _figure(exhibit, figures.points(exhibit, index), folder)
     content: FilledTable | FilledWords | FilledParts
     drawing = None
-    if isinstance(exhibit, Table | DefenseTable):
-        if isinstance(exhibit, DefenseTable):
-            content = fill_defenses(exhibit, index)
-            numbers = comma_separated(exhibit, content)
-        else:
-            content = fill(exhibit, index)
-            numbers = render.comma_separated(content)
+    if isinstance(exhibit, Table | DefenseTable | TowerTable | StackTable):
+        content, numbers = _filled(exhibit, index)
         drawing = glance_drawing([content], folder / FIGURES) if content.table.glance else None
         texts = {"md": f"{render.text(content)}\n", "csv": numbers, "tex": render.latex(content)}
     else:
@@ -116,6 +113,21 @@ def _section(exhibit: Exhibit, index: RecordIndex, folder: Path) -> Section:
     for path, text in zip(paths, texts.values()):
         write_text(path, text)
     return Section(exhibit, content, paths, drawing)
+
+
+def _filled(exhibit: Table | DefenseTable | TowerTable | StackTable, index: RecordIndex) -> tuple[FilledTable, str]:
+    """A table with its numbers, and the same with commas."""
+    if isinstance(exhibit, DefenseTable):
+        content = fill_defenses(exhibit, index)
+        return content, comma_separated(exhibit, content)
+    if isinstance(exhibit, TowerTable):
+        content = fill_towers(exhibit, index)
+        return content, towers_csv(exhibit, content)
+    if isinstance(exhibit, StackTable):
+        content = fill_stacks(exhibit, index)
+        return content, comma_separated_stacks(exhibit, content)
+    content = fill(exhibit, index)
+    return content, render.comma_separated(content)
 
 
 def write(

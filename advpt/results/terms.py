@@ -16,6 +16,7 @@ SHORT = {
     "": "no attack",
     "transfer": "the attacker does not know the tuned prompt",
     "transfer-all": "as transfer, and every image is changed",
+    "untuned": "the attacker knows the encoders before training",
     "static": "the attacker knows the prompt, not the defense",
     "pseudo": "as static, but without the labels",
     "tuned": "the attacker knows one tuning at test time",
@@ -36,6 +37,7 @@ HEADS = {
     "defense": "what is done to each image first",
     "method": "where the prompt comes from",
     "seeds": "of the training",
+    "training (s)": "mean of the runs",
     "passes": "through CLIP, per image",
     "ms": "per image",
 }

@@ -64,12 +64,12 @@ class Row:
         return {flag for record in self.records.values() for flag in record.result.flags}
 
 
-def rows(table: DefenseTable, index: RecordIndex) -> list[Row]:
-    """The rows of a table with their records."""
+def rows(table: DefenseTable, index: RecordIndex, protocols: Sequence[str] = PROTOCOLS) -> list[Row]:
+    """The rows of a table with their records of these protocols."""
     read = []
     for about in table.rows:
         run = index.runs.get(about.run)
-        sought = {protocol: _record(table, about, protocol, index) for protocol in PROTOCOLS}
+        sought = {protocol: _record(table, about, protocol, index) for protocol in protocols}
         records = {protocol: record for protocol, (record, _) in sought.items() if record is not None}
         states = {protocol: state for protocol, (_, state) in sought.items()}
         read.append(Row(about, run.seed if run is not None else 0, records, states))

@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
+from advpt.data.zero_shot import COOP
 from advpt.detectors import UNTUNED
 from advpt.evaluation import record as records
 from advpt.evaluation.defended import inexact_gradient
@@ -111,6 +112,7 @@ class FilledTable:
 
     Args:
         bold: values that are better than all others are marked. sentences: what the numbers say, above the table.
+        extra: by head, a text for each row before its values. below: sentences below the table.
     """
 
     table: Table
@@ -119,6 +121,8 @@ class FilledTable:
     warnings: list[str] = field(default_factory=list)
     bold: bool = True
     sentences: list[str] = field(default_factory=list)
+    extra: dict[str, list[str]] = field(default_factory=dict)
+    below: list[str] = field(default_factory=list)
 
     @property
     def has_cost(self) -> bool:
@@ -213,7 +217,8 @@ def value(cell: Cell | None, index: RecordIndex) -> Value:
             notes.append(state if seed is None else f"seed {seed}: {state}")
     if by_seed:
         number_of = summarize(by_seed, cell.metric.protocol is not None, notes)
-        return dataclasses.replace(number_of, paper=number(cell.paper))
+        theirs = any(record.result.config.get("DATASET.PROTOCOL", COOP) != COOP for record in by_seed.values())
+        return dataclasses.replace(number_of, paper=None if theirs else number(cell.paper))
     worst = next((word for word in ("failed", "refused", "missing") if word in words), "not run")
     return Value(worst, paper=number(cell.paper))
 

@@ -21,9 +21,13 @@ from advpt.errors import ConfigError, DefenseError
 from advpt.options import parse_options, write_options
 from advpt.test_time.base import TEST_TIME, DefendedModel, TestTimeDefense
 
+_FROM_A_RUN = (
+    "it starts from the prompts of a run and needs their statistics, so that no text makes it; evaluate the run with "
+    "--trainer {}, --eval-only and --model-dir RUN"
+)
 WITH_A_RUN = {
-    "tapt": "it starts from the prompts of a run and needs their statistics, so that no text makes it; evaluate the "
-    "run with --trainer TAPTV, TAPTVLI or TAPTVLJ, --eval-only and --model-dir RUN"
+    "tapt": _FROM_A_RUN.format("TAPTV, TAPTVLI or TAPTVLJ"),
+    "tame": _FROM_A_RUN.format("TAMEV or TAMEVLI"),
 }  # defenses that are made by a trainer, and how
 
 

@@ -41,7 +41,9 @@ def learning_rate(epoch: int, settings: Any) -> float:
 
 def warmup_cosine(step: int, warmup: int, total: int) -> float:
     """The rate of a step (from 0) as a share of the base rate: it rises to 1 in ``warmup`` steps, from 1 / warmup, then
-    falls along a cosine to 0 at ``total`` (TeCoA's code, Mao et al., ICLR 2023)."""
+    falls along a cosine to 0 at ``total``, where it stays (TeCoA's code, Mao et al., ICLR 2023)."""
+    if step >= total:
+        return 0.0
     if step < warmup:
         return (step + 1) / warmup
     return (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
@@ -49,7 +51,7 @@ def warmup_cosine(step: int, warmup: int, total: int) -> float:
 
 def step_schedule(optimizer: Optimizer, warmup: int, total: int) -> LambdaLR:
     """A torch scheduler through :func:`warmup_cosine`, to be stepped after each batch."""
-    return LambdaLR(optimizer, lambda step: warmup_cosine(min(step, total), warmup, total))
+    return LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, total))
 
 
 def warmup_schedule(optimizer: Optimizer, settings: Any) -> LambdaLR:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from advpt import losses
 from advpt.backbones.backbone import ImageEncoder
+from advpt.backbones.mixture import prompts_per_layer
 from advpt.backbones.precision import half_precision
 from advpt.backbones.text_encoder import TextEncoder
 from advpt.data import views
@@ -44,7 +45,7 @@ class TuningConfig:
         reset_every: images after which the prompts start anew.
         views: views per image, itself among them.
         rho: share of the views that is kept, in (0, 1].
-        steps, lr: of AdamW.
+        steps, lr, decay: of AdamW.
         entropy_weight, alpha, align_weight, form: of the loss, see :func:`advpt.losses.tapt`.
         blocks: blocks whose inputs are aligned, counted from 0.
         variance: over the views, ``unbiased`` or ``biased``.
@@ -54,6 +55,7 @@ class TuningConfig:
         source: views of clean images are cropped from the input ``tensor`` or from the ``file``.
         batch: images tuned together.
         seed: of the views.
+        frozen: parts of a mixture that stay as they are: ``experts``, ``base``, ``gate``, ``tau``, ``alpha``.
     """
 
     resets: tuple[str, ...] = ("loaded",)
@@ -74,6 +76,8 @@ class TuningConfig:
     source: str = "tensor"
     batch: int = 8
     seed: int = 0
+    decay: float = DECAY
+    frozen: tuple[str, ...] = ()
 
     @property
     def kept(self) -> int:
@@ -158,16 +162,19 @@ class Tuner:
             self._state = self.model.learner(self.start)
             self._text = self.model.text_features(self._state)
         if self._state.visual is None:
-            raise PromptError(f"layout {self.model.learner.layout} has no prompts in the image, which TAPT tunes")
-        tokens = (self.model.image.card.tokens or 0) + self._state.visual.shape[1]
+            raise PromptError(
+                f"layout {self.model.learner.layout} has no prompts in the image, which {self.name} tunes"
+            )
+        tokens = (self.model.image.card.tokens or 0) + prompts_per_layer(self._state.visual)
         for bank in (self.adversarial, self.clean):
             if any(len(mean) != tokens for mean, _ in bank):
                 raise PromptError(f"statistics of {len(bank[0][0])} tokens; this model has {tokens}")
 
     def parameters(self) -> dict[str, Any]:
         """Everything that determines an image's logits, as JSON values: part of every bank's key."""
-        config = dataclasses.asdict(self.config) | {"betas": BETAS, "eps": EPS, "decay": DECAY}
-        del config["resets"], config["crops"]
+        config = dataclasses.asdict(self.config) | {"betas": BETAS, "eps": EPS}
+        for name in ("resets", "crops", *(() if self.config.frozen else ("frozen",))):
+            del config[name]
         banks = {
             f"{kind}.{part}": torch.stack([pair[i] for pair in bank])
             for kind, bank in (("adversarial", self.adversarial), ("clean", self.clean))
@@ -251,9 +258,17 @@ class Tuner:
         """Values ``[S, ...]`` after all steps on ``views [S, views, 3, h, w]``, from ``values`` or the start."""
         kept = self.kept_views(views, values)
         old = values or self.untouched(len(views))
-        now, broken = descend(old, lambda at: self.loss(at, kept)[0], self.config.steps, self.config.lr)
+        config = self.config
+        now, broken = descend(
+            self.moving(old), lambda at: self.loss(old | at, kept)[0], config.steps, config.lr, config.decay
+        )
         self.not_finite.extend(warn_not_finite(broken, ids))
-        return now
+        return old | now
+
+    def moving(self, values: Values) -> Values:
+        """The values that are tuned."""
+        frozen = tuple(f"{tower}_{part}" for tower in ("ctx", "visual") for part in self.config.frozen)
+        return {name: value for name, value in values.items() if not name.startswith(frozen)}
 
     def loss(self, values: Values, kept: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss ``[S]`` of every sample and its parts, on chosen views ``kept [S, v, 3, h, w]``."""
@@ -301,9 +316,11 @@ class Tuner:
             tuned = self.tune(self.views(pixels, ids, seed=seed), ids=ids) if self.config.steps else None
             return self.predict(tuned or self.untouched(len(ids)), pixels)
         kept = self.kept_views(self.views(pixels, ids, seed=seed), None) if self.config.steps else pixels
-        start = self.untouched(len(ids))
-        now = unroll(start, lambda at: self.loss(at, kept)[0], self.config.steps, self.config.lr)
-        return self.attackable(now, pixels)
+        start, config = self.untouched(len(ids)), self.config
+        now = unroll(
+            self.moving(start), lambda at: self.loss(start | at, kept)[0], config.steps, config.lr, config.decay
+        )
+        return self.attackable(start | now, pixels)
 
 
 def _none(tokens: Sequence[Tensor]) -> Reference:

@@ -5,7 +5,7 @@
 #   bash scripts/advpt/reproduce.sh all --demo
 #
 # Names: table1 to table5, fig3 to fig7 (fig6 is the domain shift), curves, efficiency, all of these; peers, tapt,
-# test_time.
+# test_time, towers.
 # It can be stopped and started again.
 set -euo pipefail
 source "$(dirname "$0")/common.sh"

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from advpt.attacks.noise import SampleNoise
-from advpt.attacks.objectives import OBJECTIVES
+from advpt.attacks.objectives import AT_REST, OBJECTIVES
 from advpt.attacks.pgd import PGD, PROFILES, default_step
 from advpt.errors import AttackError
+from tests.helpers.fine_tuning import example
 
 IDS = ["1", "2", "3", "4"]
 Y = torch.tensor([0, 1, 2, 0])
@@ -103,7 +104,7 @@ def test_fkl_starts_away_from_the_clean_image_because_its_gradient_vanishes_ther
     loss = OBJECTIVES["fkl"].loss(net(point), net(x).detach(), Y)
     (gradient,) = torch.autograd.grad(loss.sum(), point)
     assert gradient.abs().max() < 1e-6
-    for objective in ("fkl", "kl"):
+    for objective in AT_REST:
         with pytest.raises(AttackError, match=f"'{objective}' has no gradient at the clean image"):
             PGD(eps=8, steps=4, objective=objective, start="none")
 
@@ -190,3 +191,87 @@ def test_targeted_goes_to_the_label_it_is_given(net, x) -> None:
 def test_values_that_cannot_be_used(wrong: dict[str, object], says: str) -> None:
     with pytest.raises(AttackError, match=says):
         PGD(**({"eps": 8, "steps": 5} | wrong))
+
+
+# --- worked examples: FARE's and TeCoA's attacks ---------------------------------------------------------------------
+
+
+class Scripted:
+    """A model of two logits whose gradient at pixels, in the objective ``logit``, is given for each step."""
+
+    def __init__(self, gradients: Tensor) -> None:
+        self.gradients, self.points = list(gradients), []
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        slope = self.gradients[min(len(self.points), len(self.gradients) - 1)]
+        if pixels.requires_grad:
+            self.points.append(pixels.detach())
+        true = -(pixels * slope).flatten(1).sum(1)
+        return torch.stack([true, torch.zeros_like(true)], 1)
+
+
+def trajectory(gradients: Tensor, image: Tensor, start: Tensor, **settings: float) -> Tensor:
+    """``[steps, n]`` changes in 1/255 after each step from an unclipped start, all ``[n]``."""
+    x, model = image.float()[None, None, None], Scripted(gradients.float())
+    attack = PGD(objective="logit", steps=len(gradients), clip_first=False, **settings)  # type: ignore[arg-type]
+    found = attack.starting_at(x + start.float() / 255)(model, x, torch.tensor([0]), SampleNoise(["1"], 0))
+    return torch.stack([255 * (point - x).flatten() for point in (*model.points[1:], found.images)])
+
+
+def test_fares_steps_and_its_momentum_that_changes_nothing() -> None:
+    given, made = example("fare_pgd_step")
+    image, start, gradients = given["image"][0], given["start_255"][0], given["gradients"]
+    budget = {"eps": given["eps_255"], "step": given["step_255"]}
+    plain = trajectory(gradients, image, start, **budget)
+    torch.testing.assert_close(plain.double(), made["without"], rtol=0, atol=1e-4)
+    moved = (gradients != 0).all(0)  # the momentum is of signs: it decides where the gradient is exactly 0 alone
+    torch.testing.assert_close(plain.double()[:, moved], made["with_momentum"][:, moved], rtol=0, atol=1e-4)
+
+
+def velocity(gradients: Tensor, x: Tensor, start: Tensor, eps: float, decay: float) -> Tensor:
+    """FARE's ascent: the sign of ``decay`` times the last sign and that of the gradient."""
+    delta, v = start, torch.zeros_like(x)
+    for gradient in gradients:
+        v = (decay * v + gradient.sign()).sign()
+        delta = ((x + (delta + v).clamp(-eps, eps) / 255).clamp(0, 1) - x) * 255
+    return delta
+
+
+def test_fares_momentum_is_none_where_no_gradient_is_zero() -> None:
+    g = torch.Generator().manual_seed(3)
+    gradients, x = torch.randn(6, 40, generator=g), torch.rand(40, generator=g)
+    start = 4 * torch.rand(40, generator=g) - 2
+    theirs = velocity(gradients, x, start, 2.0, 0.9)
+    assert torch.equal(theirs, velocity(gradients, x, start, 2.0, 0.0))
+    torch.testing.assert_close(trajectory(gradients, x, start, eps=2.0, step=1.0)[-1], theirs, rtol=0, atol=1e-4)
+
+
+def test_tecoas_two_steps_of_a_linear_model() -> None:
+    given, made = example("pgd2_linear")
+    x, points = given["image"].float()[None, None, None], []
+
+    def model(pixels: Tensor) -> Tensor:
+        points.append(pixels.detach())
+        return pixels.flatten(1) @ given["W"].float().T
+
+    start = x + given["start_255"].float() / 255
+    attack = PGD(eps=1, steps=2, step=1, objective="ce").starting_at(start)
+    found = attack(model, x, torch.tensor([given["label"]]), SampleNoise(["1"], 0))
+    deltas = torch.stack([255 * (point - x).flatten() for point in (*points[1:3], found.images)])
+    torch.testing.assert_close(deltas.double(), made["deltas_255"], rtol=0, atol=1e-4)
+
+
+# --- another model's output in the place of the attacked one's -------------------------------------------------------
+
+
+def test_an_attack_may_compare_with_another_model(net, x) -> None:
+    other = net(x) + 1
+    spy = Spy(net)
+    attack = PGD(eps=8, steps=2, objective="l2")
+    found = attack.against(other)(spy, x, Y, SampleNoise(IDS, 0))
+    assert len(spy.seen) == 3, "the clean images are not embedded"
+    assert attack.given_clean is None, "the attack is as it was"
+    torch.testing.assert_close(found.loss, (net(found.images) - other).square().sum(1))
+    assert not torch.equal(found.images, attack(net, x, Y, SampleNoise(IDS, 0)).images)
+    same = attack.against(net(x))(net, x, Y, SampleNoise(IDS, 0))
+    assert torch.equal(same.images, attack(net, x, Y, SampleNoise(IDS, 0)).images)

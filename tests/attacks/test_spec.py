@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from advpt.attacks.objectives import OBJECTIVES
+from advpt.attacks.objectives import AT_REST, OBJECTIVES
 from advpt.attacks.pgd import PGD, PROFILES, STARTS
 from advpt.attacks.spec import parse, parse_eps
 from advpt.errors import ConfigError
@@ -76,7 +76,7 @@ def texts(draw: st.DrawFn) -> str:
     start = draw(st.sampled_from([None, *STARTS]))
     count = draw(st.one_of(st.none(), st.integers(1, 10**6)))
     restarts = draw(st.one_of(st.none(), st.integers(1, 20)))
-    if start == "none" and (objective in (None, "fkl", "kl") or (restarts or 1) > 1):
+    if start == "none" and (objective in (None, *AT_REST) or (restarts or 1) > 1):
         start = None
     step = draw(steps_of)
     options = [
@@ -129,6 +129,7 @@ def test_the_expansion_parses_to_the_same_attack(text: str, profile: str) -> Non
         ("pgd5-ce@8/a1/255", "option '255' is not one of"),
         ("pgd5-ce@8/r1.5", "option 'r1.5'"),
         ("pgd5-fkl@8/none", "no gradient at the clean image"),
+        ("pgd5-l2@8/none", "no gradient at the clean image, with which it compares; it needs a random start"),
         ("pgd5-ce@8/none/r2", "restarts need a random start"),
     ),
 )

@@ -192,10 +192,25 @@ def visual_of(state: State) -> State:
         (lambda s: {"clip.vision_model.post_layernorm.bias": s["text_projection"]}, "Hugging Face's layout"),
         (lambda s: s | {"visual.trunk.norm.weight": s["text_projection"]}, "image tower of timm's"),
         (visual_of, "image tower without a text tower.*MODEL.IMAGE_WEIGHTS"),
+        (
+            lambda s: {k.removeprefix("visual."): v for k, v in visual_of(s).items()},
+            "image tower without a text tower.*MODEL.IMAGE_WEIGHTS",
+        ),
         (lambda s: {k: v for k, v in s.items() if k not in visual_of(s)}, "tensor 'visual.conv1.weight' is not among"),
         (lambda s: {"fc.weight": s["text_projection"]}, "tensor 'visual.conv1.weight' is not among the 1"),
     ),
-    ids=("wrapper", "two wrappers", "part of a model", "HF", "HF in a wrapper", "timm", "visual", "text", "others"),
+    ids=(
+        "wrapper",
+        "two wrappers",
+        "part of a model",
+        "HF",
+        "HF in a wrapper",
+        "timm",
+        "visual",
+        "bare",
+        "text",
+        "others",
+    ),
 )
 def test_tensors_by_other_names_are_called_what_they_are(
     tiny_state: State, change: Callable[[State], State], says: str, tmp_path: Path

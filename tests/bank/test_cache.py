@@ -15,7 +15,7 @@ from advpt.bank.cache import AttackRequest, check_images
 from advpt.bank.defended_input import UNDEFENDED, DefendedInput, DefenseAwareForward
 from advpt.defenses.spec import parse_all
 from advpt.errors import BankError, BankMismatchError, DataError
-from tests.helpers.banks import CE, FKL, classifier
+from tests.helpers.banks import CE, FKL, classifier, make_clip
 
 
 def test_the_second_time_nothing_is_built(bank_cache, again, pictures, monkeypatch):
@@ -130,3 +130,42 @@ def test_the_wrong_input_size_is_refused(bank_cache, pictures):
     other = dataclasses.replace(pictures, preprocessing=dataclasses.replace(pictures.preprocessing, size=(24, 24)))
     with pytest.raises(DataError, match="INPUT.SIZE"):
         bank_cache.get(other)
+
+
+def test_rows_are_not_taken_from_a_bank_of_another_protocol(bank_cache, again, pictures):
+    full = bank_cache.get(pictures, FKL)
+    few = dataclasses.replace(pictures.select([7, 2, 4]), protocol="tecoa")
+    assert bank_cache.spec(AttackRequest(pictures, FKL)).key == full.key
+    assert "protocol" not in full.spec["adversarial_set"]["data"], "keys of before stay what they were"
+    second = again()
+    torch.testing.assert_close(second.get(few, FKL).embeddings, full.embeddings[[7, 2, 4]])
+    assert len(second.state.built) == 1 and not second.state.read_from
+    third = again()
+    third.get(pictures.select([7, 2, 4]), FKL)
+    assert not third.state.built and list(third.state.read_from.values()) == [full.key]
+
+
+def test_images_at_their_own_size_have_banks_of_their_own(bank_cache, pictures):
+    small = dataclasses.replace(pictures, preprocessing=dataclasses.replace(pictures.preprocessing, size=(8, 8)))
+    enlarging = bank_cache.at((8, 8))
+    request = AttackRequest(small, CE, classifier())
+    spec = enlarging.spec(request)
+    assert spec.encoder != bank_cache.backbone.image_digest and spec.adversarial_set.attacked_image == spec.encoder
+    bank = enlarging.get(small, CE, classifier())
+    assert bank.key == spec.key and 0 < float(bank.columns["linf"].max()) <= CE.eps + 1e-3
+    with pytest.raises(DataError, match=r"INPUT.SIZE is \(16, 16\), but tiny reads 8 x 8"):
+        enlarging.get(pictures, CE, classifier())
+    with pytest.raises(DataError, match=r"INPUT.SIZE is \(8, 8\), but tiny reads 16 x 16"):
+        bank_cache.get(small, CE, classifier())
+
+
+def test_a_released_encoder_is_loaded_again_to_enlarge_images(bank_cache, pictures):
+    small = dataclasses.replace(pictures, preprocessing=dataclasses.replace(pictures.preprocessing, size=(8, 8)))
+    loads = []
+    cache = dataclasses.replace(bank_cache, load=lambda: loads.append(1) or make_clip())
+    kept = cache.at((8, 8)).get(small).embeddings
+    cache.backbone.release_image_encoder()
+    released = dataclasses.replace(cache, root=cache.root / "others").at((8, 8))
+    assert torch.equal(released.get(small).embeddings, kept) and loads == [1]
+    released.get(small, FKL)
+    assert loads == [1], "once for all banks"

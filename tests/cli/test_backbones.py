@@ -25,7 +25,9 @@ def test_the_verb_lists_what_each_model_can_do(
     config = json.dumps({"model_cfg": changed(VIT, quick_gelu="TRUE")}).encode()
     hub_repository(tmp_path, "chs20/fare2-clip", {"open_clip_config.json": config, "open_clip_model.safetensors": b""})
     assert main(["backbones"]) == 0
-    listed = rows(capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    listed = rows(printed)
+    assert "MODEL.IMAGE_WEIGHTS: docs/backbones.md" in printed
     assert listed.keys() >= {"democlip", "vit_b16", "rn50", "laion_b16", "fare2_l14", "fare4_l14", "siglip_b16"}
     for name, parts in {
         "democlip": ("DemoCLIP", "32 shortest", "ViT", "shared prefix", "yes", "there"),

@@ -23,3 +23,16 @@ def test_a_report_of_nothing_says_not_run(tmp_path, capsys):
     assert "not run" in capsys.readouterr().out
     page = (tmp_path / "out" / "report" / "index.html").read_text()
     assert "not run" in page and (tmp_path / "out" / "report" / "figures" / "fig3.png").is_file()
+
+
+def test_a_dry_run_and_a_report_of_towers(tmp_path, capsys):
+    words = ["reproduce", "towers", "--demo", "--root", str(tmp_path), "--output", str(tmp_path / "out")]
+    assert main([*words, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "19 of 19 runs to do" in printed and not (tmp_path / "out").exists()
+    for kind in ("TeCoA", "FARE", "PMGAFT", "TGAZSR", "stack-FARE"):
+        assert kind in printed
+    assert main([*words, "--report-only"]) == 0
+    tables = tmp_path / "out" / "report" / "tables"
+    for name in ("towers_digits_democlip", "towers_digits_democlip_stacks"):
+        assert "not run" in (tables / f"{name}.md").read_text() and (tables / f"{name}.csv").is_file()

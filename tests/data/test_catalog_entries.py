@@ -95,6 +95,11 @@ def test_facts_of_the_official_split_files(name: str) -> None:
     assert split.unofficial_warning(facts, found, data, path) == ""
 
 
+def test_native_sizes() -> None:
+    native = {facts.config: facts.native for facts in map(catalog.get, catalog.names()) if facts.native}
+    assert native == {"cifar10": 32, "cifar100": 32, "stl10": 96, "tiny_imagenet": 64}
+
+
 def test_every_split_file_has_an_official_hash_on_record() -> None:
     """Without one, results on the set would always be marked as comparable with nothing."""
     without = [facts.name for facts in map(catalog.get, catalog.names()) if facts.split and not _marks(facts.split)]

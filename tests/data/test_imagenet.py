@@ -6,6 +6,8 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from advpt.data import imagenet
 from advpt.errors import DataError
@@ -64,3 +66,30 @@ def test_names_files_of_other_programs(tmp_path: Path, encoding: str) -> None:
         return
     with pytest.raises(DataError, match=r"classnames\.txt is (not )?in UTF-.*iconv"):
         imagenet.names_for(tmp_path)
+
+
+def test_the_list_of_robustbench() -> None:
+    images = imagenet.robustbench_images()
+    assert len(set(images)) == len(images) == 5000 and images[0] == "n09468604/ILSVRC2012_val_00015253.JPEG"
+    classes = [image.split("/")[0] for image in images]
+    missing = imagenet.shipped_names().keys() - set(classes)
+    assert missing == {"n02066245", "n07875152", "n03482405"} and len(set(classes[:1000])) == 631
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 5000), st.permutations(range(5)))
+def test_a_subset_of_robustbench_is_the_beginning_of_its_list(n: int, order: list[int]) -> None:
+    """Whatever the order of the folders' listing, and whatever else lies beside the images."""
+    wnids = {wnid: label for label, wnid in enumerate(imagenet.shipped_names())}
+    listed = [f"val/{name}" for name in imagenet.robustbench_images()]
+    val = [(path, wnids[path.split("/")[1]], "x") for path in (*listed, "val/n01440764/more.JPEG")]
+    shuffled = [row for first in order for row in val[first::5]]
+    rows = imagenet.robustbench(shuffled, n)
+    assert [path for path, _, _ in rows] == listed[:n]
+    assert all(label == wnids[path.split("/")[1]] for path, label, _ in rows)
+
+
+def test_images_of_robustbench_that_are_absent_are_named() -> None:
+    first, *others = imagenet.robustbench_images()[:3]
+    with pytest.raises(DataError, match=f"1 of the 3 images .* robustbench3 .*: val/{first}. .*--check"):
+        imagenet.robustbench([(f"val/{name}", 0, "x") for name in others], 3)

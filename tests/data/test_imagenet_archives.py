@@ -155,11 +155,11 @@ def test_unpacking_train_continues_with_the_next_class(tmp_path: Path, monkeypat
     mine = user_files(made, tmp_path / "mine")
     real, unpacked = archives.extract_members, []
 
-    def stop_at_the_third(members: Any, name: str, target: Path, budget: Any) -> None:
+    def stop_at_the_third(members: Any, name: str, target: Path, *rest: Any) -> None:
         unpacked.append(name)
         if len(unpacked) == 3:
             raise KeyboardInterrupt
-        real(members, name, target, budget)
+        real(members, name, target, *rest)
 
     monkeypatch.setattr(archives, "extract_members", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
@@ -176,9 +176,9 @@ def test_unpacked_train_is_kept_where_val_fails(tmp_path: Path, monkeypatch: pyt
     mine = user_files(made, tmp_path / "mine")
     real, unpacked = archives.extract_members, []
 
-    def noting(members: Any, name: str, target: Path, budget: Any) -> None:
+    def noting(members: Any, name: str, target: Path, *rest: Any) -> None:
         unpacked.append(name)
-        real(members, name, target, budget)
+        real(members, name, target, *rest)
 
     monkeypatch.setattr(archives, "extract_members", noting)
     val = next(path for path in mine if "img_val" in path.name)

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from advpt.data.images import ImageSet, Preprocessing, Sample, read_image
+from advpt.data.images import ImageSet, Preprocessing, Sample, native_size, read_image
 from advpt.errors import ConfigError, DataError, StorageError, out_of_shared_memory
 
 
@@ -285,3 +285,22 @@ def test_real_photographs(test_data: Path) -> None:
     for photo in photos:
         pixels, _ = read_image(photo, Preprocessing((224, 224), "bicubic"))
         assert pixels.shape == (3, 224, 224) and pixels.std() > 0.05
+
+
+def test_the_size_that_images_have(tmp_path: Path) -> None:
+    def image_set(*sizes: tuple[int, int]) -> ImageSet:
+        samples = []
+        for i, size in enumerate(sizes):
+            Image.new("RGB", size).save(tmp_path / f"{i}.png")
+            samples.append(Sample(f"{i}.png", str(tmp_path / f"{i}.png"), 0))
+        return ImageSet("Tiny", "test", tuple(samples), ("x",), Preprocessing((32, 32), "bicubic"))
+
+    assert native_size(image_set((8, 8), (8, 8))) == (8, 8)
+    with pytest.raises(DataError, match="of Tiny have no one square size: 0.png has 8 x 8, 1.png has 9 x 9 pixels"):
+        native_size(image_set((8, 8), (9, 9)))
+    with pytest.raises(DataError, match="no one square size: 0.png has 8 x 6 pixels. Attack them with EVAL.ATTACK_AT"):
+        native_size(image_set((8, 6), (8, 6)))
+    damaged = image_set((8, 8))
+    (tmp_path / "0.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="0.png cannot be read"):
+        native_size(damaged)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import pytest
+
+from advpt.data import zero_shot
 from advpt.data.prepare import prepare
 from tests.helpers.prepare import (
     Server,
@@ -42,3 +45,22 @@ def test_a_split_of_another_text_but_the_same_content_is_accepted(server: Server
     assert made.facts.split is not None
     facts = dataclasses.replace(made.facts, sources=sized)
     assert prepare(facts, tmp_path, options()).ok
+
+
+@pytest.mark.parametrize("name", ["Food101", "DescribableTextures"])
+def test_the_list_of_another_protocol_is_kept_from_an_archive_or_a_folder(
+    server: Server, tmp_path: Path, name: str
+) -> None:
+    made, file = small(name, server), zero_shot.table()[name].file
+    assert prepare(made.facts, tmp_path, options()).ok
+    kept = tmp_path / made.facts.folder / file
+    assert kept.read_text().count("\n") in (1, 2)
+    kept.write_text("the user's\n")
+    other = tmp_path / "other"
+    (tmp_path / made.facts.folder).rename(tmp_path / "mine")
+    assert prepare(made.facts, other, options(origin=tmp_path / "mine")).ok
+    assert (other / made.facts.folder / file).read_text() == "the user's\n"
+    (tmp_path / "mine" / file).write_text("newer\n")
+    (other / made.facts.folder / made.facts.image_dir / "extra.jpg").touch()
+    prepare(made.facts, other, options(origin=tmp_path / "mine"))
+    assert (other / made.facts.folder / file).read_text() == "the user's\n", "what is there stays"

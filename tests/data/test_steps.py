@@ -10,6 +10,7 @@ import pytest
 import datasets  # noqa: F401 - registers all data sets
 from advpt.cli import main
 from advpt.data import catalog
+from advpt.data.steps import manual
 from tests.helpers.prepare import (
     Server,
     by_hand,
@@ -32,6 +33,11 @@ def test_offline_prints_the_steps_of_every_set(name: str, tmp_path: Path, capsys
         assert source.optional or not source.md5 or source.md5 in text or source.sha256 in text
     assert name == "image_folder" or f"prepare {name} --root {shlex.quote(str(tmp_path / 'my data'))}" in text
     assert list(tmp_path.iterdir()) == [], "nothing is made"
+
+
+@pytest.mark.parametrize("name", ["pets", "imagenet", "cifar10", "caltech256"])
+def test_the_collection_of_coops_sets_is_named_for_these_alone(name: str, tmp_path: Path) -> None:
+    assert ("An unofficial collection of copies" in manual(catalog.get(name), tmp_path)) is (name == "pets")
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*not comparable")

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from dassl.data.datasets import DATASET_REGISTRY
 
-from advpt.data import catalog, imagenet
+import datasets.imagenet
+from advpt.data import catalog, imagenet, zero_shot
 from advpt.errors import ConfigError, DataError
 from datasets.imagenet import ImageNetVariant
 from tests.helpers.dataset_trees import Build, touch
@@ -74,6 +75,40 @@ def test_the_test_subset(build: Build, small: Path, capsys: pytest.CaptureFixtur
     assert data.split_digest == build("ImageNet", test_subset="all").split_digest
     with pytest.raises(ConfigError, match="TEST_SUBSET 'paper100'. Did you mean 'paper1000'"):
         build("ImageNet", test_subset="paper100")
+
+
+def test_robustbench_images_are_the_first_of_its_list_in_its_order(
+    build: Build, small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = [f"{WNIDS[k]}/ILSVRC2012_val_{100 * k + i:08d}.JPEG" for k, i in ((2, 1), (0, 2), (0, 0), (3, 2))]
+    monkeypatch.setattr(imagenet, "robustbench_images", lambda: (*listed, "n01440764/ILSVRC2012_val_00000000.JPEG"))
+    monkeypatch.setattr(datasets.imagenet, "ROBUSTBENCH", {"robustbench5000": 4, "robustbench1000": 2})
+    whole, first = (build("ImageNet", test_subset=name) for name in ("robustbench5000", "robustbench1000"))
+    assert [item.impath.split("/val/")[1] for item in whole.test] == listed
+    assert [item.label for item in whole.test] == [2, 0, 0, 3]
+    assert [item.impath for item in first.test] == [item.impath for item in whole.test[:2]]
+    assert whole.classnames == build("ImageNet").classnames and whole.val is whole.test
+    assert "the first 4 images of RobustBench's list, in its order" in capsys.readouterr().out
+    monkeypatch.setattr(datasets.imagenet, "ROBUSTBENCH", {"robustbench5000": 5})
+    absent = "1 of the 5 images of DATASET.TEST_SUBSET robustbench5 are not in images/: val/n01440764/ILSVRC2012_val_0"
+    assert absent in message(build, test_subset="robustbench5000")
+    with pytest.raises(ConfigError, match="only ImageNet has some: paper1000, robustbench5000, robustbench1000"):
+        build("ImageNetV2", test_subset="robustbench1000")
+
+
+def test_without_train_only_the_tecoa_protocol_reads_it(
+    build: Build, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_train = build("ImageNet", PROTOCOL="tecoa")
+    assert len(with_train.train_x) == 20 and not with_train.no_training
+    (small / "train").rename(tmp_path / "away")
+    data = build("ImageNet", PROTOCOL="tecoa", test_subset="paper1000")
+    assert len(data.test) == 4 and data.classnames == with_train.classnames and data.no_training
+    assert data.classnames == [zero_shot.first_synonyms()[wnid] for wnid in WNIDS]
+    monkeypatch.setattr(imagenet, "robustbench_images", lambda: (f"{WNIDS[2]}/ILSVRC2012_val_00000200.JPEG",))
+    some = build("ImageNet", PROTOCOL="tecoa", test_subset="robustbench1000")
+    assert [item.label for item in some.test] == [2] and some.classnames == data.classnames, "all classes have a prompt"
+    assert f"{small}/train does not exist" in message(build)
 
 
 def test_listing_is_kept_only_for_official_counts_and_dropped_when_a_folder_changes(

@@ -27,9 +27,14 @@ RUNS: dict[str, list[str]] = {
     "AdvPT": ATTACKED, "CoOp": ATTACKED, "ZeroshotCLIP": ATTACKED, "LinearProbe": ATTACKED, "CoCoOp": ATTACKED,
     "APT": ATTACKED, "FAP": ATTACKED, "CAPT": ATTACKED, "TradesPT": ATTACKED, "AdvVPT": ATTACKED, "AdvIVLP": ATTACKED,
     "AdvMaPLe": ATTACKED, "AdvTrain": ATTACKED, "FastAT": ATTACKED, "TradesFT": ATTACKED, "TAPTV": TUNED,
-    "TAPTVLI": TUNED, "TAPTVLJ": TUNED,
+    "TAPTVLI": TUNED, "TAPTVLJ": TUNED, "TeCoA": ATTACKED, "FARE": ATTACKED,
+    "PMGAFT": ATTACKED, "TGAZSR": ATTACKED,
+    "AdvVPTMoE": ATTACKED, "AdvIVLPMoE": ATTACKED, "TAMEV": TUNED, "TAMEVLI": TUNED,
 }  # fmt: skip
-START = {"TAPTV": "AdvVPT", "TAPTVLI": "AdvIVLP", "TAPTVLJ": "AdvMaPLe"}  # whose run test-time tuning begins with
+# Whose run test-time tuning begins with.
+START = {
+    "TAPTV": "AdvVPT", "TAPTVLI": "AdvIVLP", "TAPTVLJ": "AdvMaPLe", "TAMEV": "AdvVPTMoE", "TAMEVLI": "AdvIVLPMoE",
+}  # fmt: skip
 SMALL = ["OPTIM.MAX_EPOCH", "1", "BANK.LIMIT", "32", "EVAL.SUBSET", "16", "DATASET.NUM_SHOTS", "4"]
 ADDED = (
     "MODEL.CUDA_GRAPHS",
@@ -37,7 +42,20 @@ ADDED = (
     "EVAL.TEST_TIME",
     "EVAL.ADAPTIVE_SUBSET",
     "EVAL.QUERIES",
-)  # leaves that came later
+    "TRAINER.ADVTRAIN.WARMUP_STEPS",
+    "TRAINER.FASTAT.WARMUP_STEPS",
+    "TRAINER.TRADESFT.WARMUP_STEPS",
+    "TRAINER.TECOA.",
+    "TRAINER.FARE.",
+    "TRAINER.PMGAFT.",
+    "TRAINER.TGAZSR.",
+    "EVAL.ATTACK_AT",
+    "DATASET.PROTOCOL",
+    "TRAINER.ZEROSHOTCLIP.TEMPLATES",
+    "TRAINER.ADVIVLPMOE.",
+    "TRAINER.ADVVPTMOE.",
+    "TRAINER.TAME.",
+)  # leaves that came later, and nodes
 DATASETS = ("digits", "pets", "imagenet")
 
 
@@ -57,7 +75,7 @@ def configuration(yaml: str, dataset: str) -> str:
     words += ["--config-file", f"configs/trainers/{yaml}", "--dataset-config-file", f"configs/datasets/{dataset}.yaml"]
     train.register_plugins()
     leaves = flat(train.setup_cfg(train.parse_args(words)))
-    return digest({name: value for name, value in leaves.items() if name not in ADDED})
+    return digest({name: value for name, value in leaves.items() if not name.startswith(ADDED)})
 
 
 def flat(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -86,7 +104,7 @@ def run(trainer: str, folder: Path) -> dict[str, Any]:
         if not (folder / start / "records").is_dir():
             run(start, folder)
         words += ["--eval-only", "--model-dir", str(folder / start)]
-        pairs += ["TRAINER.TAPT.CLEAN_RUN", str(folder / start)]
+        pairs += [f"TRAINER.{trainer[:4]}.CLEAN_RUN", str(folder / start)]
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         status = train.main([*words, *pairs])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,6 +59,26 @@ def test_contributed_additions_run_and_are_reported(data: Path, tmp_path: Path, 
     assert "Shapes, test split, 6 images" in table and "rsfgsm" in table and "squeeze:bits/levels=4" in table
     assert "mirror/share=0.3" in table or "mirror:sound/share=0.3" in table, table
     assert "not comparable" not in table
+
+
+def test_a_contributed_fine_tuning_method_leaves_a_tower(data: Path, tmp_path: Path) -> None:
+    def run(trainer: str, *more: str) -> dict[str, dict[str, Any]]:
+        output = tmp_path / trainer
+        words = [
+            "--root", str(data), "--seed", "1", "--trainer", trainer, "--output-dir", str(output),
+            "--dataset-config-file", str(ROOT / "configs/datasets/shapes.yaml"), *more,
+            "BANK.DIR", str(tmp_path / "banks"), "EVAL.ATTACKS", "('pgd2-ce@2',)", "EVAL.PROTOCOLS", "('transfer',)",
+        ]  # fmt: skip
+        assert train.main(words) == 0
+        return {path.name: json.loads(path.read_text())["result"] for path in (output / "records").glob("*.json")}
+
+    tuned = run("Anchored", "OPTIM.MAX_EPOCH", "2", "DATALOADER.TRAIN_X.BATCH_SIZE", "3")
+    tower = tmp_path / "Anchored" / "image_encoder" / "tower.safetensors"
+    loaded = run("ZeroshotCLIP", "MODEL.IMAGE_WEIGHTS", str(tower))
+    assert {n: (r["clean"], r["robust"], r["backbone"]["image"]) for n, r in tuned.items()} == {
+        n: (r["clean"], r["robust"], r["backbone"]["image"]) for n, r in loaded.items()
+    }
+    assert all(result["training"]["attack"] == "pgd2-ce@2/a2" for result in tuned.values())
 
 
 def test_contributed_additions_are_planned(data: Path, tmp_path: Path, capsys) -> None:

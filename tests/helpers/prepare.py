@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import hashlib
 import http.server
 import io
@@ -33,6 +34,7 @@ from advpt.data.download import Network
 from advpt.data.facts import DatasetFacts, Source, SplitFacts
 from advpt.data.prepare import Options, prepare, prepare_or_check
 from advpt.errors import DataError
+from tests.helpers import class_archives
 
 QUOTA = b"<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded</title></head><body>Sorry</body></html>"
 
@@ -236,7 +238,8 @@ def rows(classes: list[tuple[str, str]]) -> dict[str, list[list[Any]]]:
 
 def small(name: str, server: Server | None = None) -> Small:
     """The small copy of a data set; its archives and split are put on ``server``, its sources point there."""
-    special = {"FGVCAircraft": _aircraft, "ImageNet": _imagenet}
+    special = {"FGVCAircraft": _aircraft, "ImageNet": _imagenet, "TinyImageNet": _tiny, "Caltech256": _caltech256}
+    special |= {each: functools.partial(_records, each) for each in class_archives.TOPS}
     if name in special:
         made = special[name]()
     else:
@@ -292,11 +295,15 @@ def _archives(name: str, images: dict[str, bytes]) -> dict[str, bytes]:
     if name == "OxfordFlowers":
         return {"102flowers.tgz": tarred(images)}
     if name == "Food101":
-        return {"food-101.tar.gz": tarred(images | {"food-101/meta/classes.txt": b"apple_pie"})}
+        return {"food-101.tar.gz": tarred(images | {"food-101/meta/test.txt": b"ramen/4\napple_pie/5\n"})}
     if name == "SUN397":
         return {"SUN397.tar.gz": tarred(images | {"SUN397/ClassName.txt": b"/a/abbey"})}
     if name == "DescribableTextures":
-        return {"dtd-r1.0.1.tar.gz": tarred(images | {"dtd/labels/train1.txt": b"x", "dtd/imdb/imdb.mat": b"x"})}
+        return {
+            "dtd-r1.0.1.tar.gz": tarred(
+                images | {"dtd/labels/test1.txt": b"dotted/d_4.jpg\n", "dtd/imdb/imdb.mat": b"x"}
+            )
+        }
     if name == "EuroSAT":
         return {"EuroSAT.zip": zipped(images)}
     if name == "UCF101":
@@ -335,6 +342,21 @@ def _aircraft() -> Small:
         members[f"{top}images_variant_{part}.txt"] = "".join(f"{row[0]} {row[2]}\n" for row in lines).encode()
     facts = dataclasses.replace(catalog.get("FGVCAircraft"), classes=3, counts=(9, 3, 6))
     return Small(facts, {"fgvc-aircraft-2013b.tar.gz": tarred(members)})
+
+
+def _records(name: str) -> Small:
+    facts, members = class_archives.records(name)
+    return Small(facts, {facts.sources[0].filename: tarred(members)})
+
+
+def _tiny() -> Small:
+    facts, members = class_archives.tiny_imagenet(picture(1))
+    return Small(facts, {"tiny-imagenet-200.zip": zipped(members)})
+
+
+def _caltech256() -> Small:
+    facts, members = class_archives.caltech256(picture(2))
+    return Small(facts, {"256_ObjectCategories.tar": tarred(members, "w")})
 
 
 def _imagenet() -> Small:

@@ -12,13 +12,19 @@ from trainers.advpt import PromptTrainer
 SETTINGS = ("OPTIM.MAX_EPOCH", "3", "DATALOADER.TRAIN_X.BATCH_SIZE", "4", "EVAL.ATTACKS", "()")
 
 
-def stop_at(patch: pytest.MonkeyPatch, epoch: int, batch: int, number: int = signal.SIGTERM) -> None:
-    """The process gets a signal while that batch is computed."""
-    forward_backward = PromptTrainer.forward_backward
+def stop_at(
+    patch: pytest.MonkeyPatch,
+    epoch: int,
+    batch: int,
+    number: int = signal.SIGTERM,
+    trainer: type[PromptTrainer] = PromptTrainer,
+) -> None:
+    """The process gets a signal while that batch is computed. ``trainer``: whose own way of computing it is."""
+    forward_backward = trainer.forward_backward
 
     def stopped(self, item):
         if (self.epoch, self.batch_idx) == (epoch, batch):
             os.kill(os.getpid(), number)
         return forward_backward(self, item)
 
-    patch.setattr(PromptTrainer, "forward_backward", stopped)
+    patch.setattr(trainer, "forward_backward", stopped)

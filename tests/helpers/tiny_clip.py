@@ -37,9 +37,9 @@ def images(n: int, side: int = 32, seed: int = 7) -> Tensor:
     return torch.nn.functional.interpolate(small, (side, side), mode="bilinear", align_corners=True)
 
 
-def vectors(section: str, dtype: torch.dtype = torch.float64) -> dict[str, Any]:
-    """A section of the worked examples, lists of numbers as tensors, of whole numbers as int64."""
-    return {key: _tensors(value, dtype) for key, value in json.loads(VECTORS.read_text())[section].items()}
+def vectors(section: str, dtype: torch.dtype = torch.float64, file: Path = VECTORS) -> dict[str, Any]:
+    """A section of the worked examples in ``file``, lists of numbers as tensors, of whole numbers as int64."""
+    return {key: _tensors(value, dtype) for key, value in json.loads(file.read_text())[section].items()}
 
 
 def _tensors(value: Any, dtype: torch.dtype) -> Any:

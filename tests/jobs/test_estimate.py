@@ -87,3 +87,13 @@ def test_what_is_no_record_of_a_job_counts_for_nothing(tmp_path):
 def test_sizes_of_splits():
     assert split_sizes("noisy_digits") == (0, 0, 600) and split_sizes("theirs") == (0, 0, 0)
     assert split_sizes("pets") == (2944, 736, 3669)
+
+
+def test_runs_on_another_image_tower_share_no_banks_with_those_on_the_models_own():
+    (job,) = sweep(["pets"], ["vit_b16"], ["AdvPT"], [-1], [1], ROOT, ONE_ATTACK).jobs
+    jobs = [
+        dataclasses.replace(job, runs=(("MODEL.IMAGE_WEIGHTS", f"{run}/tower"),) if run else ())
+        for run in ("", "a", "b")
+    ]
+    assert work(jobs, ROOT, {"AdvPT"}).images == 3 * 3669
+    assert work([*jobs, dataclasses.replace(jobs[1], seed=2)], ROOT, {"AdvPT"}).images == 3 * 3669

@@ -17,7 +17,7 @@ from advpt.jobs.places import Places, command
 from advpt.jobs.plan import Job, Plan
 from advpt.jobs.scripts import sweep
 from advpt.jobs.setup import DEMO, PAPER
-from advpt.results.exhibit import DefenseTable, Figure, PartTable, Table, WordTable
+from advpt.results.exhibit import DefenseTable, Figure, PartTable, StackTable, Table, TowerTable, WordTable
 from advpt.results.published import TEST_TIME, number, numbers
 from advpt.test_time import TEST_TIME as TEST_TIME_DEFENSES
 from tests.helpers.plans import ADV, COOP, PETS, ZS
@@ -29,6 +29,8 @@ def kinds(names: list[str], setup=PETS) -> Counter:
     return Counter((job.trainer, job.purpose, bool(job.model)) for job in plan_exhibits(names, setup, ROOT).plan.jobs)
 
 
+ON_VIT_B32 = PAPER.narrowed(["pets"], ["vit_b32"], [1, 2, 3])
+TOWERS = ("TeCoA", "FARE", "PMGAFT", "TGAZSR")
 NEEDED = {
     "table1": {(ZS, "main", False): 1, (ADV, "main", False): 3},
     "table2": {(ZS, "defended", False): 1, (ADV, "main", False): 3, (ADV, "defended", True): 3},
@@ -54,15 +56,18 @@ NEEDED = {
              for purpose in ("defensive", "clean")}
     | {(trainer, "tuned", True): 2 for trainer in ("TAPTV", "TAPTVLI", "TAPTVLJ")},  # imagenet makes the statistics
     "test_time": {(ZS, f"test_time-{group}", False): 2 for group in ("views", "counter", "features")},
+    "towers": {(ZS, "towers", False): 1}  # evaluated on pets, trained on another set
+    | {(trainer, "towers", evaluates): 3 for trainer in TOWERS for evaluates in (False, True)},
 }  # fmt: skip
 
 
 LAST = ("fig7", "curves", "efficiency", "peers", "tapt")
+OWN_TABLES = ("test_time", "towers")  # with tables of other names
 
 
 @pytest.mark.parametrize("name", sorted(EXHIBITS))
 def test_the_runs_that_a_table_needs(name):
-    assert kinds([name]) == NEEDED[name]
+    assert kinds([name], ON_VIT_B32 if name == "towers" else PETS) == NEEDED[name]
 
 
 def test_tables_share_their_runs():
@@ -96,10 +101,12 @@ def test_the_demo_has_every_exhibit():
     found = plan_exhibits(["all", *NOT_IN_ALL], DEMO, ROOT)
     names = [e.name for e in found.exhibits]
     of_test_time = [f"test_time_digits_democlip_{eps}{parts}" for eps in (2, 4) for parts in ("", "_parts")]
-    shown = [*(n for n in EXHIBITS if n not in (*LAST, "test_time")), "fig6_table", *LAST[:-1], "peers_figure"]
-    assert names == [*shown, LAST[-1], *of_test_time]
+    shown = [*(n for n in EXHIBITS if n not in (*LAST, *OWN_TABLES)), "fig6_table", *LAST[:-1], "peers_figure"]
+    of_towers = ["towers_digits_democlip", "towers_digits_democlip_stacks"]
+    assert names == [*shown, LAST[-1], *of_test_time, *of_towers]
     assert all("Demo" in e.caption for e in found.exhibits)
-    assert {type(e) for e in found.exhibits} == {Table, WordTable, Figure, DefenseTable, PartTable}
+    kinds = {Table, WordTable, Figure, DefenseTable, PartTable, TowerTable, StackTable}
+    assert {type(e) for e in found.exhibits} == kinds
     assert "stand-in" in next(e for e in found.exhibits if e.name == "table2").caption
     assert {job.backbone for job in found.plan.jobs} == {"democlip", "democlip_s"}
 

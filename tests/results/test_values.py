@@ -60,6 +60,13 @@ def test_bold_needs_three_seeds_and_one_seed_is_said(small, seeds):
     assert (r"\textbf" in tex) == (seeds == 3) and tex.count(f"({IMAGES_ONLY})") == 2 * (seeds == 1)
 
 
+def test_images_of_another_protocol_have_no_number_of_the_paper_beside_them(small):
+    put(small.top / "zs", 60, 20, trainer="ZeroshotCLIP", config={"DATASET.PROTOCOL": "tecoa"})
+    small.report()
+    cell = small.cells()["vanilla", "clean"]
+    assert (cell["ours"], cell["paper"], cell["difference"]) == ("60.00", "n/a", "")
+
+
 def test_three_words_for_three_things(small):
     small.runs["adv2"] = Run("adv2", small.top / "none", 2, "not run", "AdvPT, pets, seed 2")
     small.runs["zs"] = Run("zs", small.top / "none", 1, "failed", "ZeroshotCLIP, pets", small.top / "zs.log")

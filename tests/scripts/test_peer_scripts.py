@@ -116,3 +116,7 @@ def test_the_check_of_a_robust_backbone(tmp_path):
     run = made[-1]
     assert value(run, "EVAL.ATTACKS") == "('pgd100-ce@4/a1',)" and value(run, "MODEL.IMAGE_WEIGHTS") == str(weights)
     assert value(run, "EVAL.SUBSET") == "100" and value(run, "--trainer") == "ZeroshotCLIP"
+    name = "hf-hub:chs20/fare2-clip@main"
+    made, _ = calls(tmp_path, "check_robust_backbone.sh", WEIGHTS=name, DATA=str(tmp_path), BACKBONE="vit_l14")
+    assert value(made[-1], "MODEL.IMAGE_WEIGHTS") == name
+    assert value(made[-1], "--output-dir") == str(tmp_path / "out/fare2-clip_main_vit_l14")

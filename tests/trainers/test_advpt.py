@@ -305,3 +305,21 @@ def test_a_compiled_run_is_close_and_has_banks_of_its_own(workspace, monkeypatch
     workspace.run("EVAL.ATTACKS", "()", "MODEL.COMPILE", "True", output=workspace.folder / "compiled")
     assert torch.allclose(context(workspace.output), context(workspace.folder / "compiled"), atol=1e-4)
     assert len({path.name for path in plain.iterdir()} - before) == 2  # of training and test images
+
+
+@pytest.mark.parametrize("trainer", ["AdvPT", "AdvTrain"])
+def test_training_reads_the_models_size_and_evaluation_the_images_own(workspace, trainer):
+    for path in (workspace.folder / "data").rglob("*.png"):
+        Image.open(path).resize((12, 12)).save(path)
+    words = ("EVAL.ATTACKS", "('pgd1-ce@8',)", "EVAL.PROTOCOLS", "('adaptive',)", "TRAIN.CURVE_FREQ", "1")
+    quick = ("OPTIM.MAX_EPOCH", "2", f"TRAINER.{trainer.upper()}.ATTACK", "pgd1-ce@4")[: 2 if trainer == "AdvPT" else 4]
+    workspace.run(*words, *quick, "EVAL.ATTACK_AT", "native", trainer=trainer)
+    sizes = {}
+    for path in (workspace.folder / "banks").rglob("manifest.json"):
+        made = json.loads(path.read_text())["spec"]["adversarial_set"]
+        sizes.setdefault(tuple(made["preprocessing"]["size"]), []).append(
+            made["attack"] and made["attack"]["objective"]
+        )
+    assert set(sizes[12, 12]) == {None, "ce"} and sizes.get((16, 16), []) == (["fkl"] if trainer == "AdvPT" else [])
+    result = results(workspace.output)["test_adaptive_pgd1-ce@8-a8.json"]
+    assert result["backbone"]["reads"]["enlarges"] and len(result["training"]["curve"]) == 2

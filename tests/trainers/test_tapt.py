@@ -15,13 +15,15 @@ from advpt.bank.statistics import FOLDER as STATISTICS
 from advpt.cli import main
 from advpt.detectors import UNTUNED
 from advpt.evaluation import record
+from advpt.tuning.tapt import TAPT
 from tests.helpers.autoattack import shorten
 from tests.helpers.records import outcome
 from tests.helpers.trainers import registered_trainers
 from tests.helpers.workspace import TINY, Workspace
 from trainers.tapt import TestTimeTrainer
 
-DESIGNS = {name: TRAINER_REGISTRY.get(name).trained_by for name in registered_trainers(TestTimeTrainer)}
+TRAINERS = {name: TRAINER_REGISTRY.get(name) for name in registered_trainers(TestTimeTrainer)}
+DESIGNS = {name: kind.trained_by for name, kind in TRAINERS.items() if kind.defense is TAPT}
 SHALLOW = [word for node in ("ADVVPT", "ADVIVLP", "ADVMAPLE", "TAPT") for leaf in ("DEPTH_TEXT", "DEPTH_VISION")
            for word in (f"TRAINER.{node}.{leaf}", "1")]  # fmt: skip
 QUICK = ("TRAINER.TAPT.VIEWS", "8", "TRAINER.TAPT.RHO", "0.5", "EVAL.EOT", "1")

@@ -24,19 +24,20 @@ from advpt.jobs.exhibits import (
     table5,
     tapt,
     test_time,
+    towers,
 )
 from advpt.jobs.plan import Plan
 from advpt.jobs.setup import ReproductionSetup
-from advpt.results.exhibit import DefenseTable, Exhibit, Figure, PartTable
+from advpt.results.exhibit import DefenseTable, Exhibit, Figure, PartTable, StackTable, TowerTable
 
 EXHIBITS: dict[str, Callable[[Builder], list[Exhibit]]] = {
     module.__name__.rpartition(".")[2]: module.exhibits
     for module in (
         table1, table2, table3, table4, table5, fig3, fig4, fig5, fig6, fig7, curves, efficiency, peers, tapt,
-        test_time,
+        test_time, towers,
     )
 }  # fmt: skip
-NOT_IN_ALL = ("peers", "tapt", "test_time")  # not of AdvPT's paper
+NOT_IN_ALL = ("peers", "tapt", "test_time", "towers")  # not of AdvPT's paper
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,6 @@ def plan_exhibits(
 def _is_empty(exhibit: Exhibit) -> bool:
     if isinstance(exhibit, Figure):
         return not (exhibit.point_cells or exhibit.time_curves)
-    if isinstance(exhibit, DefenseTable | PartTable):
+    if isinstance(exhibit, DefenseTable | PartTable | TowerTable | StackTable):
         return False  # there is none without a data set and a backbone
     return not exhibit.columns

@@ -12,6 +12,7 @@ from typing import Any
 
 from advpt.errors import ConfigError, unknown_name
 from advpt.jobs.plan import Pairs
+from advpt.jobs.setup.towers import TowerSetup
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,7 @@ class ReproductionSetup:
     peers: PeerSetup
     tapt: TaptSetup
     test_time: TestTimeSetup
+    towers: TowerSetup
     clock_settings: Mapping[str, Pairs] = field(default_factory=dict)
     subset: int = 0
     defended_subset: int = 0
@@ -182,7 +184,8 @@ class ReproductionSetup:
             ConfigError: an unknown name, with the known ones.
         """
         datasets = {*self.datasets, *self.targets, *self.timed, *self.tapt.datasets, *self.test_time.datasets}
-        every_backbone = {*self.backbones, *self.tapt.backbones, *self.test_time.backbones}
+        datasets |= {*self.towers.datasets}
+        every_backbone = {*self.backbones, *self.tapt.backbones, *self.test_time.backbones, *self.towers.backbones}
         for name in only:
             if name not in datasets:
                 raise ConfigError(f"--only: {unknown_name('data set', name, datasets)}")
@@ -199,6 +202,8 @@ class ReproductionSetup:
         tapt = dataclasses.replace(self.tapt, datasets=keep(self.tapt.datasets, only), backbones=of_tapt)
         names = keep(self.test_time.datasets, only), keep(self.test_time.backbones, backbones)
         of_test_time = dataclasses.replace(self.test_time, datasets=names[0], backbones=names[1])
+        names = keep(self.towers.datasets, only), keep(self.towers.backbones, backbones)
+        of_towers = dataclasses.replace(self.towers, datasets=names[0], backbones=names[1])
         return dataclasses.replace(
             self,
             datasets=keep(self.datasets, only),
@@ -211,6 +216,7 @@ class ReproductionSetup:
             peers=peers,
             tapt=tapt,
             test_time=of_test_time,
+            towers=of_towers,
         )
 
 
@@ -227,6 +233,7 @@ def _load(name: str) -> ReproductionSetup:
     values["defenses"] = tuple(InputDefense(**each) for each in values["defenses"])
     budgets = tuple(TestTimeBudget(**each) for each in values["test_time"]["budgets"])
     values |= {"peers": PeerSetup(**values["peers"]), "tapt": TaptSetup(**values["tapt"])}
+    values["towers"] = TowerSetup.of(values["towers"])
     values["test_time"] = TestTimeSetup(**{**values["test_time"], "budgets": budgets})
     return ReproductionSetup(name, **values)
 
