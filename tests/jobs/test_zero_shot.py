@@ -88,6 +88,8 @@ def test_what_is_missing_depends_on_the_protocol(tmp_path: Path, name: str) -> N
     assert "advpt prepare" in missing_files(name, tmp_path, "tecoa")
     (tmp_path / facts.folder / facts.image_dir).mkdir(parents=True)
     assert facts.split and facts.split.filename in missing_files(name, tmp_path)
+    needs_split = rule.lists in ("split", "setid")
+    assert (facts.split.filename in missing_files(name, tmp_path, "tecoa")) == needs_split
     (tmp_path / facts.folder / facts.split.filename).touch()
     assert missing_files(name, tmp_path) == ""
     sentence = missing_files(name, tmp_path, "tecoa")

@@ -70,6 +70,8 @@ def test_a_printed_number_stands_beside_ours_only_where_all_agrees(tmp_path: Pat
         cell = paper_text(other.published(of, ATTACK))
         assert cell.startswith("not comparable: ") and words in cell
     assert "attack" in paper_text(tower.published(of, "pgd10-ce@1/a1"))
+    there = MeasuredSet("CIFAR10", "run", {"model": "native", "native": "model"}[of.attack_at])
+    assert "resolution of attacks" in paper_text(tower.published(there, ATTACK))
     assert "budget" in paper_text(tower.published(of, "pgd100-ce@3/a1"))
     assert paper_text(tower.published(MeasuredSet("Digits", "run"), ATTACK)) == "-"
 
