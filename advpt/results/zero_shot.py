@@ -162,9 +162,7 @@ def fill(
     index, rows = RecordIndex(runs), []
     for each in measured:
         values = tuple(value(Cell((each.run,), metric), index) for metric in metrics(attacks))
-        printed = tuple(
-            on_our_images(tower.published(each, attack), ours.comparable)
-            for attack, ours in zip(("", *attacks), values if tower is not None else ())
-        )
+        printed = tuple(tower.published(each, attack) for attack in ("", *attacks)) if tower is not None else ()
+        printed = tuple(on_our_images(number, ours.comparable) for number, ours in zip(printed, values))
         rows.append(SetRow(each, values, printed))
     return tuple(rows), index

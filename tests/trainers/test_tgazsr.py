@@ -34,14 +34,14 @@ def make(workspace, *more: str):
     return trainer
 
 
-def by_hand(trainer, pixels: Tensor, attacked: Tensor, weights: tuple[float, float], norm: str, **maps) -> Tensor:
+def by_hand(trainer, pixels: Tensor, attacked: Tensor, weights: tuple[float, float], norm: str, **form) -> Tensor:
     """The loss from three passes: the tuned tower's on attacked and clean images, the frozen one's on clean ones."""
     texts = [trainer.zero_shot.features]
-    if "negated" in maps:
-        texts += [from_templates(trainer.encoder, trainer.classnames, [maps.pop("negated")], 1.0).features]
+    if "negated" in form:
+        texts += [from_templates(trainer.encoder, trainer.classnames, [form.pop("negated")], 1.0).features]
     maps = []
     for encoder, x in ((trainer.image_encoder, attacked), (trainer.image_encoder, pixels), (trainer.reference, pixels)):
-        each = [losses.attention_map(encoder.tokens(x), text[LABELS], **maps) for text in texts]
+        each = [losses.attention_map(encoder.tokens(x), text[LABELS], **form) for text in texts]
         maps.append(each[0] if len(each) == 1 else each[0] * (1 - each[1]))
     distance = {"l2": lambda d: d.square().sum(1).sqrt(), "l1": lambda d: d.abs().mean(1)}[norm]
     refinement, constraint = (distance(each - maps[2]).mean() for each in maps[:2])
