@@ -87,6 +87,14 @@ class Mixture:
         experts, base, gate_weight, gate_bias, tau, alpha = map(change, self.named().values())
         return Mixture(experts, base, gate_weight, gate_bias, tau, alpha, self.router)
 
+    def detach(self) -> Mixture:
+        """The same numbers without a graph."""
+        return self.each(Tensor.detach)
+
+    def clone(self) -> Mixture:
+        """The numbers as they are now, in tensors of their own."""
+        return self.each(Tensor.clone)
+
     def named(self) -> dict[str, Tensor]:
         """The tensors by name."""
         return {name: getattr(self, name) for name in LEARNED}
@@ -107,13 +115,17 @@ class VisualMixture:
     first: Tensor
     deeper: Mixture
 
+    def each(self, change: Callable[[Tensor], Tensor]) -> VisualMixture:
+        """The prompts of changed tensors."""
+        return VisualMixture(change(self.first), self.deeper.each(change))
+
     def detach(self) -> VisualMixture:
         """The same numbers without a graph."""
-        return VisualMixture(self.first.detach(), self.deeper.each(Tensor.detach))
+        return self.each(Tensor.detach)
 
     def clone(self) -> VisualMixture:
         """The numbers as they are now, in tensors of their own."""
-        return VisualMixture(self.first.clone(), self.deeper.each(Tensor.clone))
+        return self.each(Tensor.clone)
 
 
 Visual = Tensor | VisualMixture  # a tensor: [J, n, D_v], or [S, J, n, D_v]
