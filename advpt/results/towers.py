@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from advpt.evaluation.intervals import MIN_SEEDS, Interval
 from advpt.results import test_time
-from advpt.results.exhibit import Cell, Condition, Metric, StackTable, Table, TableRow, TowerRow, TowerTable
+from advpt.results.exhibit import Cell, Condition, StackTable, Table, TableRow, TowerRow, TowerTable
 from advpt.results.index import RecordIndex
 from advpt.results.published_towers import Difference, TowerNumber, on_our_images
 from advpt.results.render import COLUMNS, csv_line, to_csv
