@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from advpt import additions
 from advpt.attacks import Attack, parse
 from advpt.attacks.noise import SampleNoise
 from advpt.bank.cache import BankCache
@@ -214,7 +215,8 @@ def _facts(model: Model, asked: EvalSettings) -> RunFacts:
     config: dict[str, Json] = {name: value for name, value in saved.settings.items() if not name.startswith("EVAL.")}
     for leaf in EvalSettings.declared():
         value = getattr(asked, leaf.field)
-        config[f"{EvalSettings.node}.{leaf.name}"] = list(value) if isinstance(value, tuple) else value
+        if not additions.is_as_before(name := f"{EvalSettings.node}.{leaf.name}", value):
+            config[name] = list(value) if isinstance(value, tuple) else value
     config = recorded_settings(config)
     shots, run_seed = saved.settings.get("DATASET.NUM_SHOTS", -1), saved.about.get("seed", 0)
     loaded = exchange.origin(saved.about)
