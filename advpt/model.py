@@ -223,6 +223,10 @@ class Model(nn.Module):
                 f"{self.backbone.name} reads float32 pixels [b, 3, {size[0]}, {size[1]}] in [0, 1], got {pixels.dtype} "
                 f"{list(pixels.shape)}; model.preprocessing makes them from PIL images"
             )
+        if pixels.device != self.device:
+            raise DataError(
+                f"pixels are on {pixels.device}, the model is on {self.device}; give pixels.to(model.device)"
+            )
         return pixels
 
     def _in_range(self, pixels: Tensor) -> Tensor:

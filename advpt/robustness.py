@@ -66,10 +66,11 @@ def attack(
         raise ConfigError(
             f"attack {text!r} goes through no model of yours ({built.summary}); use for instance pgd40-ce@4"
         )
-    if pixels.dim() != 4 or labels.shape != pixels.shape[:1] or labels.is_floating_point():
+    given = [f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__ for x in (pixels, labels)]
+    tensors = isinstance(pixels, Tensor) and isinstance(labels, Tensor)
+    if not tensors or pixels.dim() != 4 or labels.shape != pixels.shape[:1] or labels.is_floating_point():
         raise AttackError(
-            f"expected pixels [b, 3, h, w] and as many whole labels [b]; got {list(pixels.shape)} and {labels.dtype} "
-            f"{list(labels.shape)}"
+            f"expected tensors, pixels [b, 3, h, w] and as many whole labels [b]; got {given[0]}, {given[1]}"
         )
     names = [str(place) for place in range(len(pixels))] if keys is None else list(keys)
     if len(names) != len(pixels):
@@ -178,6 +179,8 @@ def evaluate(
         )
     if protocols is None:
         protocols = PROTOCOLS[:1] if test_time else PROTOCOLS
+    if chunk < 1:
+        raise ConfigError(f"evaluate: chunk is {chunk}; expected the number of images per forward pass, at least 1")
     given = {"attacks": attacks, "protocols": protocols, "defenses": defenses, "test_time": test_time}
     asked = _settings(given | {"subset": subset, "seed": seed} | settings)
     evaluator.check(asked)

@@ -25,11 +25,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OF_USERS = ("README.md", "docs/python.md")  # examples for those who have the library alone
 INSTEAD = {"ViT-B/16": "DemoCLIP"}
-# Indented examples, and the test that runs them.
+# Indented examples, and the file of the tests that reads and runs them.
 INDENTED = {
     "README.md": "tests/test_readme.py",
     "docs/backbones.md": "tests/backbones/test_families.py",
-    "docs/use.md": "tests/test_export.py",
+    "docs/use.md": "tests/helpers/other_programs.py",
 }
 PYTHON = re.compile(r"^(?:from [\w.]+ )?import \w+", re.MULTILINE)
 QUICK = ("DATASET.NUM_SHOTS", "1", "OPTIM.MAX_EPOCH", "1", "OPTIM.WARMUP_EPOCH", "-1", "BANK.ATTACK", "pgd1-fkl@4",

@@ -227,6 +227,8 @@ def test_pixels_of_another_kind_are_refused(tiny_clip, pixels):
     for wrong in (255 * pixels, (pixels - 0.5) / 0.2, pixels.log() * torch.nan):
         with pytest.raises(DataError, match=r"expected \[0, 1\].*normalisation is inside"):
             model(wrong)
+    with pytest.raises(DataError, match=r"pixels are on meta, the model is on cpu; give pixels.to\(model.device\)"):
+        model(pixels.to("meta"))
     assert model(pixels[:0]).shape == (0, 3)
 
 

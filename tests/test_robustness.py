@@ -90,6 +90,15 @@ def test_a_function_will_do_and_embeddings_need_an_encoder(network, pixels):
     assert advpt.attack("pgd3-ce@8", network, pixels[:0], LABELS[:0]).shape == (0, 3, 8, 8)
 
 
+def test_draws_are_by_key_and_not_by_place_where_keys_are_given(network, pixels):
+    network.eval()
+    names = list("abcdef")
+    whole = advpt.attack("pgd3-ce@8", network, pixels, LABELS, keys=names)
+    parts = [advpt.attack("pgd3-ce@8", network, pixels[i:j], LABELS[i:j], keys=names[i:j]) for i, j in ((0, 4), (4, 6))]
+    assert torch.allclose(torch.cat(parts), whole, atol=1e-6)
+    assert not torch.allclose(advpt.attack("pgd3-ce@8", network, pixels[4:], LABELS[4:]), whole[4:], atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("text", "change", "message"),
     [
@@ -98,6 +107,9 @@ def test_a_function_will_do_and_embeddings_need_an_encoder(network, pixels):
         ("files:images.safetensors@8", {}, "images.safetensors|no model"),
         ("pgd3-ce@8", {"labels": LABELS.float()}, "whole labels"),
         ("pgd3-ce@8", {"labels": LABELS[:2]}, "as many whole labels"),
+        ("pgd3-ce@8", {"labels": [0, 1, 2, 3, 4, 0]}, "got torch.float32 .*, list"),
+        ("pgd3-ce@8", {"pixels": torch.zeros(6, 3, 8, 8).numpy()}, "expected tensors.*; got ndarray, torch.int64"),
+        ("pgd3-ce@8", {"keys": ["a", "b"]}, "got 2 keys for 6 images"),
         ("pgd3-ce@8", {"pixels": torch.zeros(6, 8, 8)}, r"pixels \[b, 3, h, w\]"),
         ("pgd3-ce@8", {"pixels": torch.full((6, 3, 8, 8), 3.0)}, r"pixels in \[0, 1\], got \[3.000"),
         ("pgd3-ce@8", {"pixels": torch.zeros(6, 3, 8, 8, dtype=torch.float64)}, "float32"),
@@ -203,6 +215,7 @@ def test_a_defense_at_test_time_is_measured_with_the_effort_that_is_asked_for(ow
         ({"pictures": 3}, ConfigError, "unknown argument 'pictures'"),
         ({"subset": -1}, ConfigError, "EVAL.SUBSET is -1"),
         ({"eot": 0}, ConfigError, "EVAL.EOT is 0"),
+        ({"chunk": 0}, ConfigError, "chunk is 0"),
         ({"folder": "nowhere"}, DataError, "no images in nowhere"),
     ],
 )

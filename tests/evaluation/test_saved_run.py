@@ -25,19 +25,20 @@ for name in ("dassl", "yacs", "trainers", "datasets", "train"):
     sys.modules[name] = None  # importing it fails
 import advpt, torch
 from pathlib import Path
+from PIL import Image
 torch.set_num_threads(1)
 images, attack, *folders = sys.argv[1:]
-found = {}
+answers = {}
 for folder in folders:
     model = advpt.load(folder)
     paths = [path for name in model.classnames for path in sorted(Path(images, name).iterdir())]
-    pixels = torch.stack([model.preprocess(advpt.prediction.Image.open(path)) for path in paths])
+    pixels = torch.stack([model.preprocess(Image.open(path)) for path in paths])
     labels = torch.tensor([model.classnames.index(path.parent.name) for path in paths])
     attacked = advpt.attack(attack, model, pixels, labels)
     outcomes = [(model(each).argmax(1) == labels).tolist() for each in (pixels, attacked)]
     digests = [model.classifier.digest, model.backbone.image_digest, str(model.saved.trainer)]
-    found[folder] = [digests, outcomes, list(model(pixels).shape), list(model.classnames)]
-print(json.dumps(found))
+    answers[folder] = [digests, outcomes, list(model(pixels).shape), list(model.classnames)]
+print(json.dumps(answers))
 """
 ATTACK = "pgd3-ce@2/none"  # from the images themselves: no random numbers
 QUICK = ("OPTIM.MAX_EPOCH", "1", "OPTIM.WARMUP_EPOCH", "-1", "EVAL.ATTACKS", f"('{ATTACK}',)",
@@ -81,6 +82,7 @@ def test_every_trainers_run_is_loaded_without_its_trainer_dassl_and_yacs(workspa
         assert outcomes[0] == result.clean.outcomes().tolist(), trainer
         assert outcomes[1] == result.robust.outcomes().tolist(), trainer
         assert shape == [12, 3] and names == ["red_fox", "owl", "sea"]
+    assert sum(outcomes[0] != outcomes[1] for _, outcomes, _, _ in loaded.values()) > len(loaded) / 2
 
 
 def test_what_is_no_model_or_of_another_clip_is_refused(workspace, tmp_path, tiny_file):
