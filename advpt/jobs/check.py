@@ -200,6 +200,9 @@ def estimate(check: MachineCheck, job: Job, places: Places) -> str:
     loaded = time.monotonic() - begun
     n, passes = min(check.images or check.numbers.images, check.numbers.images), parse_attack(check.setup.pgd).steps
     seconds, batch = seconds_per_image(model, device, min(n, 64))
+    del model
+    if use_cuda:
+        torch.cuda.empty_cache()  # it is the run's
     total = START_SECONDS + loaded + n * seconds * (passes + 1)
     return (
         f"about {in_words(total)} on {device.type}: {n:,} images x {passes} passes forward and backward of "
@@ -210,15 +213,20 @@ def estimate(check: MachineCheck, job: Job, places: Places) -> str:
 def seconds_per_image(model: Backbone, device: torch.device, most: int) -> tuple[float, int]:
     """Seconds of a pass forward and backward through the image tower, for each image; and how many images went through
     it at once: at most ``most``, and no more than it takes to time them."""
-    image, (height, width), batch = model.require_image(), model.card.image.size, 1
+    image, (height, width) = model.require_image(), model.card.image.size
     generator = torch.Generator().manual_seed(0)
-    seconds = _timed_pass(image, torch.rand(1, 3, height, width, generator=generator), device)  # the first is slow
-    while True:
-        pixels = torch.rand(batch, 3, height, width, generator=generator)
-        seconds = _timed_pass(image, pixels, device)
-        if seconds >= PASS_SECONDS or batch >= most:
-            return seconds / batch, batch
-        batch = min(most, 4 * batch)
+
+    def timed(batch: int) -> float:
+        return _timed_pass(image, torch.rand(batch, 3, height, width, generator=generator), device)
+
+    timed(1)  # the first is slow
+    seconds, batch = timed(1), 1
+    while seconds < PASS_SECONDS and batch < most:
+        try:
+            seconds, batch = timed(min(most, 4 * batch)), min(most, 4 * batch)
+        except torch.OutOfMemoryError:  # the run itself then takes fewer at once
+            break
+    return seconds / batch, batch
 
 
 def _timed_pass(image: torch.nn.Module, pixels: torch.Tensor, device: torch.device) -> float:

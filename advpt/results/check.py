@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from tabulate import tabulate
 
-from advpt import additions
 from advpt.backbones.card import ImageCard
 from advpt.evaluation.record import Accuracy, Record
 from advpt.results.expected import KnownModel, KnownNumbers
@@ -133,8 +132,8 @@ def _text(value: Json) -> str:
 
 
 def _setting(record: Record, name: str, wanted: Json) -> Json:
-    """A setting of a record's run; one that it lacks is as wanted."""
-    return additions.complete(record.result.config).get(name, wanted)
+    """A setting of a record's run. One that it lacks has its default, which is what is wanted of such settings."""
+    return record.result.config.get(name, wanted)
 
 
 def _settings_row(name: str, wanted: str, ours: str, given: Mapping[str, str], key: str = "", value: str = "") -> Row:

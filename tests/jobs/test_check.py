@@ -154,6 +154,16 @@ def test_the_timed_batch_grows_until_it_can_be_timed(
     assert seconds_per_image(tiny_clip, torch.device("cpu"), 6)[1] == batch
 
 
+def test_what_does_not_fit_into_memory_is_not_timed(monkeypatch: pytest.MonkeyPatch, tiny_clip: Backbone) -> None:
+    def passed(image: torch.nn.Module, pixels: torch.Tensor, device: torch.device) -> float:
+        if len(pixels) > 4:
+            raise torch.OutOfMemoryError
+        return 0.01 * len(pixels)
+
+    monkeypatch.setattr(checks, "_timed_pass", passed)
+    assert seconds_per_image(tiny_clip, torch.device("cpu"), 64) == (0.01, 4)
+
+
 def test_a_run_without_a_sound_record_says_so(places: Places) -> None:
     digits = check_of("digits", "democlip")
     plan = plan_of(digits, places)
