@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from advpt.evaluation.intervals import MIN_SEEDS, Interval
 from advpt.results import test_time
-from advpt.results.exhibit import Cell, Metric, StackTable, Table, TableRow, TowerRow, TowerTable
+from advpt.results.exhibit import Cell, Condition, Metric, StackTable, Table, TableRow, TowerRow, TowerTable
 from advpt.results.index import RecordIndex
 from advpt.results.published_towers import Difference, TowerNumber
 from advpt.results.render import COLUMNS, csv_line, to_csv
@@ -34,7 +34,8 @@ def fill_towers(table: TowerTable, index: RecordIndex) -> FilledTable:
     lines = tuple(TableRow("", row.method, "", "", "") for row in table.rows)
     heads = tuple(head for head, _ in table.columns)
     attacks = {head: metric.attack for head, metric in table.columns if metric.attack}
-    shown = Table(table.name, table.title, table.caption, heads, lines, attacks)
+    conditions = {head: Condition(metric.protocol or "", head) for head, metric in table.columns}
+    shown = Table(table.name, table.title, table.caption, heads, lines, attacks, conditions)
     seconds = {SECONDS: [_seconds(row, index) for row in table.rows]}
     return FilledTable(
         shown, values, comparisons, bold=False, sentences=sentences(table, values), extra=seconds, below=_below(table)
@@ -154,7 +155,10 @@ def fill_stacks(table: StackTable, index: RecordIndex) -> FilledTable:
                 names = f"{name}: {row.about.name} - {read[0].about.name}"
                 comparisons.append(Comparison(names, protocol, interval))
         told += _behind(name, read)
-    shown = Table(table.name, table.title, table.caption, _stack_heads(table), tuple(lines))
+    attack = table.stacks[0].defended.attack
+    under = (Condition(protocol, attack if protocol else "clean") for protocol, _ in STACK_COLUMNS)
+    conditions = dict(zip(heads := _stack_heads(table), under))
+    shown = Table(table.name, table.title, table.caption, heads, tuple(lines), conditions=conditions)
     return FilledTable(shown, values, comparisons, bold=False, sentences=told)
 
 

@@ -73,6 +73,8 @@ def test_from_pre_training_to_records(workspace, trainer):
     tuning = found["static", "pgd", "tame"]["tuning"]
     assert tuning["decay"] == 5e-4 and len(set(tuning["statistics"].values())) == 2
     assert "not what is done to it at test time" in found["static", "pgd", "tame"]["attacker_knows"]
+    if trainer == "TAMEVLI":
+        return
     again = workspace.folder / "again"
     workspace.run(*words, "TRAINER.TAME.FREEZE", "('gate',)", *STATIC, trainer=trainer, output=again, flags=flags)
     other = records(again)
