@@ -15,7 +15,9 @@ ROOT = Path(__file__).resolve().parents[1]
 INDEX = ROOT / "docs" / "README.md"
 TOP = [ROOT / name for name in ("README.md", "DATASETS.md", "CONTRIBUTING.md")]
 PAGES = [*TOP, *sorted((ROOT / "docs").glob("*.md"))]
-LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\[\]]*\])*\]\(\s*<?([^()\s>]*(?:\([^()\s]*\)[^()\s>]*)*)>?(?:\s+\"[^\"]*\")?\s*\)")
+LINK = re.compile(
+    r"!?\[(?:[^\[\]]|\[[^\[\]]*\])*\]\(\s*<?([^()\s>]*(?:\([^()\s]*\)[^()\s>]*)*)>?(?:\s+\"[^\"]*\")?\s*\)"
+)
 
 
 def name_of(path: Path) -> str:
@@ -38,7 +40,8 @@ def prose(path: Path) -> str:
 
 
 def links(path: Path) -> list[str]:
-    return LINK.findall(re.sub(r"`[^`\n]*`", "`code`", prose(path)))
+    text = re.sub(r"`[^`\n]*`", "`code`", prose(path))
+    return [*LINK.findall(text), *re.findall(r"<(?:img|a)\s[^>]*?(?:src|href)=\"([^\"]+)\"", text)]
 
 
 def anchors(path: Path) -> set[str]:
@@ -74,8 +77,10 @@ def test_every_link_leads_somewhere(path: Path) -> None:
 
 def test_links_and_anchors_are_read_as_github_reads_them(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("# A `b`, c's [d](e.md)\n## Twice\n## Twice\n\n    [no](no.md)\n\n`[no](no.md)` [yes](x.md#y) ![f](f.png)\n")
-    assert links(page) == ["e.md", "x.md#y", "f.png"]
+    page.write_text(
+        '# A `b`, c\'s [d](e.md)\n## Twice\n## Twice\n\n    [no](no.md)\n\n`[no](no.md)` [yes](x.md#y) ![f](f.png) <img src="g.png">\n'
+    )
+    assert links(page) == ["e.md", "x.md#y", "f.png", "g.png"]
     assert anchors(page) == {"a-b-cs-d", "twice", "twice-1"}
 
 
@@ -124,6 +129,7 @@ def test_what_it_types_exists(path: Path) -> None:
 @pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_every_verb_it_types_exists(path: Path) -> None:
     text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+    text = re.sub(r"bash scripts/advpt/(reproduce|sweep)\.sh", r"python -m advpt \1", text)
     for line in re.findall(r"python -m advpt +([a-z][^#>`\n|]*)", text):
         words = line.split()
         if words[1:]:
