@@ -15,9 +15,16 @@ ROOT = Path(__file__).resolve().parents[1]
 INDEX = ROOT / "docs" / "README.md"
 TOP = [ROOT / name for name in ("README.md", "DATASETS.md", "CONTRIBUTING.md")]
 PAGES = [*TOP, *sorted((ROOT / "docs").glob("*.md"))]
-LINK = re.compile(
-    r"!?\[(?:[^\[\]]|\[[^\[\]]*\])*\]\(\s*<?([^()\s>]*(?:\([^()\s]*\)[^()\s>]*)*)>?(?:\s+\"[^\"]*\")?\s*\)"
-)
+LINK = re.compile(r"\]\(([^()]*)\)|<(?:img|a)\s[^>]*?(?:src|href)=\"([^\"]*)\"")
+PAGE = """
+# A `b`, c's [d](e.md)
+## Twice
+## Twice
+
+    [no](no.md)
+
+`[no](no.md)` [yes](x.md#y) ![f](f.png) <img src="g.png">
+"""
 
 
 def name_of(path: Path) -> str:
@@ -41,7 +48,7 @@ def prose(path: Path) -> str:
 
 def links(path: Path) -> list[str]:
     text = re.sub(r"`[^`\n]*`", "`code`", prose(path))
-    return [*LINK.findall(text), *re.findall(r"<(?:img|a)\s[^>]*?(?:src|href)=\"([^\"]+)\"", text)]
+    return [marked or written for marked, written in LINK.findall(text)]
 
 
 def anchors(path: Path) -> set[str]:
@@ -77,9 +84,7 @@ def test_every_link_leads_somewhere(path: Path) -> None:
 
 def test_links_and_anchors_are_read_as_github_reads_them(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text(
-        '# A `b`, c\'s [d](e.md)\n## Twice\n## Twice\n\n    [no](no.md)\n\n`[no](no.md)` [yes](x.md#y) ![f](f.png) <img src="g.png">\n'
-    )
+    page.write_text(PAGE)
     assert links(page) == ["e.md", "x.md#y", "f.png", "g.png"]
     assert anchors(page) == {"a-b-cs-d", "twice", "twice-1"}
 
