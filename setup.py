@@ -9,6 +9,7 @@ exec((Path(__file__).parent / "advpt" / "version.py").read_text(), version)
 
 OPEN_CLIP = ["open_clip_torch>=3.2,<4", "timm>=1.0.17", "huggingface_hub"]
 SIGLIP = [*OPEN_CLIP, "tokenizers>=0.20"]
+ONNX = ["onnx>=1.16", "onnxscript>=0.3", "onnxruntime>=1.18"]
 
 setup(
     name="advpt",
@@ -46,11 +47,12 @@ setup(
     extras_require={
         "openclip": OPEN_CLIP,
         "siglip": SIGLIP,
+        "onnx": ONNX,
         "diffpure": ["diffusers"],
         "ray": ["ray"],
         "dev": [
             *("pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "scikit-image", "PyWavelets", "ray"),
-            *(*SIGLIP, "transformers"),
+            *(*SIGLIP, *ONNX, "transformers"),
         ],
     },
 )

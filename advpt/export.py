@@ -2,42 +2,52 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from advpt.backbones import extras
-from advpt.errors import ConfigError, WeightsError
+from advpt.backbones import extras, tuned_tower
+from advpt.errors import ConfigError, WeightsError, first_words
+from advpt.evaluation.saved_run import IMAGE_ENCODER
 from advpt.files import atomic_path
 from advpt.model import Model
 from advpt.prompts.conditional import ConditionalClassifier
+from advpt.prompts.image_encoder import with_visual_prompts
 from advpt.prompts.linear import LinearClassifier
-from advpt.schema import JsonObject
+from advpt.schema import Json, JsonObject
 from advpt.version import __version__
 
 FORMAT = 1
 METADATA = "advpt"  # the key of our JSON in the metadata of both kinds of file
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 OPSET = 18
-CHECKED = (1, 4)  # sizes of the batches that are compared
+CHECKED = (1, 3)  # sizes of the batches that are compared
 LOGITS_WITHIN, FEATURES_WITHIN = 1e-3, 1e-5  # absolute, and relative to the largest number
-FLAGS = {"safetensors": "text features", "onnx": "pixels to logits"}
+MOST_BYTES = 2**31 - 2**24  # of weights in one ONNX file: 2 GB, less what the graph takes
+ORIGIN = ("trainer", "dataset", "data", "seed", "training")  # of what stands beside a checkpoint
 
 
 class Exported(nn.Module):
-    """Pixels ``[b, 3, h, w]`` in [0, 1] to logits ``[b, K]`` and embeddings ``[b, L]`` of unit length, by operations
-    that every runtime has."""
+    """Pixels ``[b, 3, h, w]`` in [0, 1] to logits ``[b, K]`` and embeddings ``[b, L]`` of unit length, without what
+    made the text features."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        self.model = model
+        self.image, self.classifier = model.image, model.classifier
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.model.embed(pixels)
-        return self.model.classifier.logits(features), nn.functional.normalize(features, dim=-1)
+        embeddings = with_visual_prompts(self.image, self.classifier.visual)(pixels)
+        return self.classifier.logits(embeddings), F.normalize(embeddings, dim=-1)
 
 
 def facts(model: Model) -> JsonObject:
@@ -46,11 +56,18 @@ def facts(model: Model) -> JsonObject:
     return {
         "format": FORMAT,
         "advpt": __version__,
+        **{name: saved.about[name] for name in ORIGIN if name in saved.about},
         "trainer": saved.trainer or "ZeroshotCLIP",
         "classnames": list(model.classnames),
         "templates": list(saved.templates),
         "prompt": model.classifier.digest,
-        "backbone": {"name": backbone.name, "image": backbone.image_digest, "text": backbone.text_digest},
+        "backbone": {
+            "name": backbone.name,
+            "image": backbone.image_digest,
+            "text": backbone.text_digest,
+            "activation": tuned_tower.activation_of(backbone),
+        },
+        "image_tower": image_tower(model),
         "preprocessing": {
             "size": list(model.preprocessing.size),
             "interpolation": model.preprocessing.interpolation,
@@ -62,10 +79,25 @@ def facts(model: Model) -> JsonObject:
     }
 
 
+def image_tower(model: Model) -> Json:
+    """The image tower that a model needs where it is not its CLIP's own: a file of its tensors ("" where there is none
+    that has them), and what is known of it. None where it is its CLIP's own."""
+    source = model.saved.source
+    if source is not None and source.parent.name == IMAGE_ENCODER:
+        file = source.parent / tuned_tower.FILE
+        known = tuned_tower.read_provenance(file) if file.is_file() else None
+        of_this_epoch = known is not None and known.image == model.backbone.image_digest
+        return {"file": f"{IMAGE_ENCODER}/{tuned_tower.FILE}" if of_this_epoch else "", "trainer": model.saved.trainer}
+    return dict(model.backbone.image_file) if model.backbone.image_file else None
+
+
 def require_plain(model: Model, kind: str) -> None:
     """Refuse what a file cannot hold. Raises ConfigError."""
     if model.input_defense is not None or model.test_time is not None:
-        raise ConfigError("a model behind a defense cannot be exported; load it without")
+        raise ConfigError(
+            "the model has a defense, which no file of this kind can hold: load it without defense and test_time, "
+            "and apply the defense before and behind the exported one"
+        )
     if isinstance(model.classifier, ConditionalClassifier):
         raise ConfigError(
             "the prompts of this model change with every image (CoCoOp): its text features are no fixed numbers, and "
@@ -79,25 +111,27 @@ def require_plain(model: Model, kind: str) -> None:
 
 
 def to_safetensors(model: Model, path: Path) -> JsonObject:
-    """Write ``text_features [K, L]`` float32 of unit length and ``logit_scale``, with class names and provenance as
-    JSON in the metadata. (Of a linear probe: ``weight [K, L]`` and ``bias [K]``, for embeddings as they are.)
+    """Write ``text_features [K, L]`` float32 of unit length, ``logit_scale`` and, of a SigLIP, ``logit_bias``, with
+    class names and provenance as JSON in the metadata. Of a linear probe: ``weight [K, L]`` and ``bias [K]``, for
+    embeddings as they are.
 
     Returns:
         The provenance.
 
     Raises:
-        ConfigError: a model that text features alone do not make.
+        ConfigError: a model that text features alone do not make. StorageError: the file cannot be written.
     """
     require_plain(model, "safetensors")
-    about, classifier = facts(model), model.classifier
+    about, classifier, bias = facts(model), model.classifier, model.backbone.logit_bias
     if isinstance(classifier, LinearClassifier):
         tensors = {"weight": classifier.features, "bias": classifier.bias}
     else:
         tensors = {"text_features": classifier.features, "logit_scale": torch.tensor(classifier.scale)}
+        if bias is not None:
+            tensors["logit_bias"] = torch.tensor(bias)
+    made = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic_path(path) as partial:
-        save_file(
-            {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, {METADATA: json.dumps(about)}
-        )
+        save_file(made, partial, {METADATA: json.dumps(about)})
     return about
 
 
@@ -118,42 +152,53 @@ def to_onnx(model: Model, path: Path) -> Difference:
     embeddings of unit length), any b, and compare it with ours by onnxruntime before the file gets its name.
 
     Raises:
-        ConfigError: a model that a file cannot hold. WeightsError: a package is not installed, or the numbers differ.
+        ConfigError: a model that a file cannot hold. WeightsError: a package is not installed, the model has operations
+            that ONNX lacks, or the numbers differ. StorageError: the file cannot be written.
     """
     require_plain(model, "onnx")
-    for package in ("onnx", "onnxscript", "onnxruntime"):
+    for package in PACKAGES:
         extras.need(package, "an export to ONNX")
-    model = model.cpu()
-    size = model.backbone.card.image.size
-    pixels = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
-    with atomic_path(path) as partial:
-        write_onnx(Exported(model).eval(), pixels, partial, facts(model))
-        difference = compare(model, partial)
-        if not difference.is_small:
-            raise WeightsError(
-                f"the ONNX model differs from ours by {difference.logits:.2g} in a logit (at most {LOGITS_WITHIN:g} is "
-                f"expected) and {difference.features:.2g} of the embeddings (at most {FEATURES_WITHIN:g}); nothing was "
-                "written. Try other versions of onnx and onnxruntime"
+    with _on_the_cpu(model):
+        module = Exported(model).eval()
+        if (size := sum(each.numel() * each.element_size() for each in module.state_dict().values())) > MOST_BYTES:
+            raise ConfigError(
+                f"the image encoder of {model.backbone.name} has {size / 1e9:.1f} GB, and an ONNX file holds at most 2 "
+                "GB; use --to safetensors, or the model from Python with advpt.load"
             )
+        with atomic_path(path) as partial:
+            write_onnx(module, _pixels(model, 2), partial, facts(model))
+            difference = compare(model, partial)
+            if not difference.is_small:
+                raise WeightsError(
+                    f"the ONNX model differs from ours by {difference.logits:.2g} in a logit (at most "
+                    f"{LOGITS_WITHIN:g} is expected) and {difference.features:.2g} of the embeddings (at most "
+                    f"{FEATURES_WITHIN:g}); nothing was written. Try other versions of {', '.join(PACKAGES)}"
+                )
     return difference
 
 
 def write_onnx(module: nn.Module, pixels: Tensor, path: Path, about: JsonObject) -> None:
-    """Trace a module and write it, one file with all weights."""
+    """Trace a module and write it, one file with all weights. Raises WeightsError where it cannot be traced."""
     import onnx
 
-    batch = torch.export.Dim("batch", min=1)
-    program = torch.onnx.export(
-        module,
-        (pixels,),
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=["pixels"],
-        output_names=["logits", "features"],
-        dynamic_shapes=({0: batch},),
-        verbose=False,
-    )
-    made = program.model_proto
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                module,
+                (pixels,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["pixels"],
+                output_names=["logits", "features"],
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                verbose=False,
+            )
+    except Exception as error:  # the exporter raises many kinds
+        raise WeightsError(
+            f"the model cannot be written as ONNX: {first_words(error)}. Try other versions of torch (2.7 or newer) "
+            "and onnxscript"
+        ) from error
+    made: Any = program.model_proto if program is not None else None
     entry = made.metadata_props.add()
     entry.key, entry.value = METADATA, json.dumps(about)
     onnx.save(made, str(path))
@@ -161,16 +206,52 @@ def write_onnx(module: nn.Module, pixels: Tensor, path: Path, about: JsonObject)
 
 @torch.no_grad()
 def compare(model: Model, path: Path) -> Difference:
-    """The largest differences on random pixels, in batches of several sizes."""
+    """The largest differences on generated pixels, in batches of several sizes; NaN where one of both has it."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    logits = features = 0.0
+    exported, logits, features = Exported(model).eval(), torch.zeros(()), torch.zeros(())
     for b in CHECKED:
-        generator = torch.Generator().manual_seed(b)
-        pixels = torch.rand(b, 3, *model.backbone.card.image.size, generator=generator)
+        pixels = _pixels(model, b)
         theirs = [torch.from_numpy(each) for each in session.run(["logits", "features"], {"pixels": pixels.numpy()})]
-        ours = Exported(model)(pixels)
-        logits = max(logits, float((theirs[0] - ours[0]).abs().max()))
-        features = max(features, float((theirs[1] - ours[1]).abs().max() / ours[1].abs().max()))
-    return Difference(logits, features)
+        ours = exported(pixels)
+        if [each.shape for each in theirs] != [each.shape for each in ours]:
+            return Difference(float("nan"), float("nan"))
+        logits = torch.maximum(logits, (theirs[0] - ours[0]).abs().max())  # of NaN: NaN
+        features = torch.maximum(features, (theirs[1] - ours[1]).abs().max() / ours[1].abs().max())
+    return Difference(float(logits), float(features))
+
+
+def _pixels(model: Model, b: int) -> Tensor:
+    """``[b, 3, h, w]`` in [0, 1]: noise and, in turn, smooth pictures."""
+    draws, size = torch.Generator().manual_seed(b), model.backbone.card.image.size
+    noise, small = torch.rand(b, 3, *size, generator=draws), torch.rand(b, 3, 5, 5, generator=draws)
+    smooth = F.interpolate(small, size, mode="bilinear", align_corners=True)
+    return torch.where((torch.arange(b) % 2 == 0)[:, None, None, None], smooth, noise)
+
+
+@contextlib.contextmanager
+def _on_the_cpu(model: Model) -> Iterator[None]:
+    """Within the block the model is on the CPU."""
+    before = model.device
+    model.to("cpu")
+    try:
+        yield
+    finally:
+        model.to(before)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Within the block the exporter's warnings and log lines, which are for its developers, are not shown."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for each, level in zip(loggers, levels):
+            each.setLevel(level)

@@ -89,11 +89,12 @@ class Phase:
 
 
 class Bar:
-    """A progress bar on a terminal whose numbers are a :class:`Phase` too; a context manager, as tqdm's own."""
+    """A progress bar on a terminal whose numbers are a :class:`Phase` too; a context manager, as tqdm's own.
+    ``shown``: False where other lines are written there meanwhile."""
 
-    def __init__(self, name: str, total: int, unit: str) -> None:
+    def __init__(self, name: str, total: int, unit: str, *, shown: bool = True) -> None:
         self.phase, self.done = Phase(name, total, unit), 0
-        self._bar = tqdm(total=total, desc=name, unit=unit, disable=None)
+        self._bar = tqdm(total=total, desc=name, unit=unit, disable=None if shown else True)
 
     def update(self, n: int = 1) -> None:
         """``n`` more are done."""

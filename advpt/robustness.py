@@ -4,39 +4,61 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
-from advpt.attacks import parse
+from advpt.attacks import Attack, parse
 from advpt.attacks.noise import SampleNoise
 from advpt.bank.cache import BankCache
 from advpt.data import listing
 from advpt.data.images import ImageSet, Sample
-from advpt.errors import AttackError, ConfigError, DataError
+from advpt.data.split import PARTS
+from advpt.errors import AttackError, ConfigError, DataError, unknown_name
 from advpt.evaluation import evaluator, record
 from advpt.evaluation.measure import Prompts
-from advpt.evaluation.record import Record, RunFacts
+from advpt.evaluation.protocols import threats
+from advpt.evaluation.record import Record, RunFacts, TrainingFacts
+from advpt.evaluation.session import recorded_settings
 from advpt.files import digest
 from advpt.model import Model
+from advpt.prompts import exchange
+from advpt.schema import Json
 from advpt.settings import EvalSettings
+
+PROTOCOLS = ("transfer", "adaptive")
+OF_A_RUN = ("words", "pictures", "attack_at")  # settings of EVAL that evaluate() has no use for
 
 
 def attack(
-    text: str, model: nn.Module | Callable[[Tensor], Tensor], pixels: Tensor, labels: Tensor, *, seed: int = 0
+    text: str,
+    model: nn.Module | Callable[[Tensor], Tensor],
+    pixels: Tensor,
+    labels: Tensor,
+    *,
+    seed: int = 0,
+    keys: Sequence[str] | None = None,
 ) -> Tensor:
     """Attacked images ``[b, 3, h, w]`` of any model from pixels in [0, 1] to logits, ours or not.
 
     Args:
         text: the attack, as in ``EVAL.ATTACKS``: ``pgd40-ce@4``; budgets are in 1/255.
         model: a module is attacked in evaluation mode, its parameters frozen; both are as before afterwards. An attack
-            on embeddings (``pgd40-fkl@4``) needs a model with ``embed(pixels) -> [b, L]``, such as ours.
-        pixels: ``[b, 3, h, w]`` float32 in [0, 1]. labels: ``[b]`` int64; no attack on embeddings reads them.
-        seed: of what the attack draws; an image's draws depend on its place in the batch and the seed alone.
+            on embeddings (``pgd40-fkl@4``) needs a model with ``embed(pixels) -> [b, L]``, such as ours. One of ours
+            that draws random numbers is attacked with new ones in every pass where the attack takes means over passes
+            (``/eot10``), else with those that it classifies the same pixels with.
+        pixels: ``[b, 3, h, w]`` float32 in [0, 1].
+        labels: ``[b]`` whole numbers: of the images, or of the classes that a targeted attack aims at. No attack on
+            embeddings reads them.
+        seed: of what the attack draws. keys: a name for each image; its draws depend on its name and the seed alone.
+            None: the names are places in the batch, "0", "1", ...; give others where a list is attacked in parts.
 
     Raises:
-        ConfigError: no such attack, or one that goes through no model. AttackError: pixels or labels of another kind.
+        ConfigError: no such attack, or one that goes through no model. AttackError: pixels, labels or outputs of
+            another kind.
     """
     built = parse(text).build()
     if built.source_model != "encoder":
@@ -48,7 +70,21 @@ def attack(
             f"expected pixels [b, 3, h, w] and as many whole labels [b]; got {list(pixels.shape)} and {labels.dtype} "
             f"{list(labels.shape)}"
         )
-    forward: Callable[[Tensor], Tensor] = model
+    names = [str(place) for place in range(len(pixels))] if keys is None else list(keys)
+    if len(names) != len(pixels):
+        raise AttackError(f"got {len(names)} keys for {len(pixels)} images; give a name for each")
+    if not len(pixels):
+        return pixels.detach()
+    labels = labels.to(pixels.device).long()
+    noise = SampleNoise(names, seed)
+    with frozen(model):
+        return built(_attacked(model, built, text, labels, seed), pixels, labels, noise).images
+
+
+def _attacked(
+    model: nn.Module | Callable[[Tensor], Tensor], built: Attack, text: str, labels: Tensor, seed: int
+) -> Callable[[Tensor], Tensor]:
+    """What the attack looks at: logits or embeddings, checked in every pass."""
     if built.objective.space == "embedding":
         embed = getattr(model, "embed", None)
         if not callable(embed):
@@ -56,10 +92,22 @@ def attack(
                 f"attack {text!r} looks at embeddings, and the model has no method embed(pixels); attack its logits, "
                 "for instance with pgd40-ce@4"
             )
-        forward = embed
-    noise = SampleNoise([str(place) for place in range(len(pixels))], seed)
-    with frozen(model):
-        return built(forward, pixels, labels.long(), noise).images
+        return embed
+    forward: Callable[[Tensor], Tensor] = model
+    if isinstance(model, Model) and model.draws and getattr(built, "eot_samples", 1) > 1:
+        forward = model.through(attacker=seed)
+    most, least = int(labels.max()), int(labels.min())
+
+    def logits(pixels: Tensor) -> Tensor:
+        output = forward(pixels)
+        if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != len(pixels):
+            given = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise AttackError(f"the model gave {given} for {len(pixels)} images; expected a tensor of logits [b, K]")
+        if least < 0 or most >= output.shape[1]:
+            raise AttackError(f"labels lie in {least} .. {most}, and the model has {output.shape[1]} classes, from 0")
+        return output
+
+    return logits
 
 
 @contextlib.contextmanager
@@ -87,26 +135,35 @@ def evaluate(
     folder: str | Path,
     *,
     attacks: Sequence[str] = ("pgd40-fkl@16",),
-    protocols: Sequence[str] = ("transfer", "adaptive"),
+    protocols: Sequence[str] | None = None,
     defenses: Sequence[str] = (),
     test_time: Sequence[str] = (),
     subset: int = 0,
     seed: int = 0,
+    chunk: int = 64,
     banks: str | Path = "banks",
     output: str | Path = "",
+    **settings: Any,
 ) -> list[Record]:
     """Clean and robust accuracy on one's own labelled images: the records that ``train.py`` makes.
 
     Args:
-        folder: ``<folder>/<class>/<image>``; class folders have the names of ``model.classnames``.
-        attacks, protocols, defenses, test_time: as the settings of the same names below ``EVAL``.
+        folder: ``<folder>/<class>/<image>``; class folders have the names of ``model.classnames``. A folder called
+            train, val or test is that part of the data set above it: the same banks and numbers as ``train.py``'s
+            ``ImageFolder`` has.
+        attacks, defenses, test_time: as the settings of the same names below ``EVAL``.
+        protocols: likewise; None: transfer and adaptive, and with ``test_time`` transfer alone, as the adaptive
+            attackers of one such defense are about 20 attacks, each with several passes for one of the model.
         subset: images, a fixed class-balanced choice; 0 for all. seed: of attacks and defenses.
+        chunk: images per forward pass.
         banks: folder of the banks that attacked images are embedded in; what is there is not made again.
-        output: folder that gets the records as files; "" for none.
+        output: folder that gets the records as files, for ``python -m advpt report``; "" for none.
+        settings: others of ``EVAL``, in small letters: ``adaptive_subset``, ``queries`` (of Square), ``eot``,
+            ``defense_seeds``, ``costly_subset``, ``bpda``.
 
     Raises:
-        ConfigError: unknown attacks, protocols or defenses, or a model that has a defense of its own. DataError: other
-            folders than the classes, or no image.
+        ConfigError: unknown attacks, protocols, defenses or settings, or a model that has a defense of its own.
+        DataError: other folders than the classes, or no image.
     """
     if not isinstance(model, Model):
         raise ConfigError(
@@ -118,39 +175,65 @@ def evaluate(
             "the model has a defense of its own, and an evaluation names each: load it without, and give "
             "evaluate(..., defenses=[...], test_time=[...])"
         )
-    settings = dataclasses.replace(
-        EvalSettings(),
-        attacks=tuple(attacks),
-        protocols=tuple(protocols),
-        defenses=tuple(defenses),
-        test_time=tuple(test_time),
-        subset=subset,
-        seed=seed,
-    )
-    evaluator.check(settings)
-    images = read_folder(Path(folder).expanduser(), model)
+    if protocols is None:
+        protocols = PROTOCOLS[:1] if test_time else PROTOCOLS
+    given = {"attacks": attacks, "protocols": protocols, "defenses": defenses, "test_time": test_time}
+    asked = _settings(given | {"subset": subset, "seed": seed} | settings)
+    evaluator.check(asked)
+    images, warnings = read_folder(Path(folder).expanduser(), model)
     backbone = model.backbone
-    cache = BankCache(root=Path(banks).expanduser(), backbone=backbone, load=lambda: backbone)
+    cache = BankCache(root=Path(banks).expanduser(), backbone=backbone, load=lambda: backbone, chunk=chunk)
     prompts = Prompts(model.classifier, model.hand_written, model.saved.templates, model.defended)
-    config = {f"EVAL.{name.upper()}": list(getattr(settings, name)) for name in ("attacks", "protocols", "defenses")}
-    facts = RunFacts(
-        dataset=images.dataset,
-        trainer=model.saved.trainer or "ZeroshotCLIP",
-        seed=seed,
-        config=config,
-        config_digest=digest(config),
-        prompt=model.classifier.digest,
-        comparable=None,
-    )
-    records = evaluator.evaluate(prompts, images, cache, settings, facts)
+    if model.saved.untuned and any(each.before_tuning for each in threats(asked.attacks, asked.protocols)):
+        prompts = dataclasses.replace(prompts, untuned=model.saved.untuned())
+    facts = dataclasses.replace(_facts(model, asked), dataset=images.dataset, warnings=tuple(warnings))
+    records = evaluator.evaluate(prompts, images, cache, asked, facts)
     if output:
         for each in records:
             record.write(each, Path(output).expanduser())
     return records
 
 
-def read_folder(folder: Path, model: Model) -> ImageSet:
-    """The images of ``<folder>/<class>/<image>``, with the model's preprocessing. Errors as :func:`evaluate`."""
+def _settings(given: Mapping[str, Any]) -> EvalSettings:
+    """Settings of ``EVAL`` by field. Raises ConfigError."""
+    leaves = {leaf.field: f"{EvalSettings.node}.{leaf.name}" for leaf in EvalSettings.declared()}
+    leaves = {name: leaf for name, leaf in leaves.items() if name not in OF_A_RUN}
+    if unknown := sorted(given.keys() - leaves.keys()):
+        raise ConfigError(f"evaluate: {unknown_name('argument', unknown[0], [*leaves, 'chunk', 'banks', 'output'])}")
+    for name, value in given.items():
+        if isinstance(value, str) and name in ("attacks", "protocols", "defenses", "test_time"):
+            raise ConfigError(f"evaluate: {name} is {value!r}; give a list, [{value!r}]")
+    return EvalSettings.from_flat(
+        {leaves[name]: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+    )
+
+
+def _facts(model: Model, asked: EvalSettings) -> RunFacts:
+    """What records say of the model: its run's settings, with those of this evaluation."""
+    saved = model.saved
+    config: dict[str, Json] = {name: value for name, value in saved.settings.items() if not name.startswith("EVAL.")}
+    for leaf in EvalSettings.declared():
+        value = getattr(asked, leaf.field)
+        config[f"{EvalSettings.node}.{leaf.name}"] = list(value) if isinstance(value, tuple) else value
+    config = recorded_settings(config)
+    shots, run_seed = saved.settings.get("DATASET.NUM_SHOTS", -1), saved.about.get("seed", 0)
+    loaded = exchange.origin(saved.about)
+    return RunFacts(
+        dataset="",
+        trainer=saved.trainer or "ZeroshotCLIP",
+        seed=run_seed if isinstance(run_seed, int) else 0,
+        shots=shots if isinstance(shots, int) else -1,
+        config=config,
+        config_digest=digest(config),
+        prompt=model.classifier.digest,
+        comparable=None,
+        training=TrainingFacts(loaded=loaded or None),
+    )
+
+
+def read_folder(folder: Path, model: Model) -> tuple[ImageSet, list[str]]:
+    """The images of ``<folder>/<class>/<image>``, with the model's preprocessing, and what is odd about the folder.
+    Errors as :func:`evaluate`."""
     labels = {name.replace("_", " "): label for label, name in enumerate(model.classnames)}
     names = listing.folders(folder)
     if unknown := [name for name in names if name.replace("_", " ") not in labels]:
@@ -158,12 +241,15 @@ def read_folder(folder: Path, model: Model) -> ImageSet:
             f"{folder} has folders that are no class of the model: {listing.some(unknown)}; expected <class>/<image> "
             f"with classes {listing.some(list(model.classnames))}"
         )
-    samples = [
-        Sample(f"{name}/{image}", str(folder / name / image), labels[name.replace("_", " ")])
-        for name in names
-        for image in listing.scan(folder / name).images
-    ]
+    scans, place = {name: listing.scan(folder / name) for name in names}, folder.resolve()
+    samples = tuple(
+        Sample(f"{place.name}/{name}/{image}", str(folder / name / image), labels[name.replace("_", " ")])
+        for name, scan in scans.items()
+        for image in scan.images
+    )
     if not samples:
         raise DataError(f"no images in {folder}; expected <class>/<image>, one folder for each class")
-    title = folder.resolve().name
-    return ImageSet(title, "test", tuple(samples), model.classnames, model.preprocessing)
+    is_part = place.name in PARTS
+    title = re.sub(r"[^\w .@+-]", "-", (place.parent if is_part else place).name).strip(" .") or "images"
+    images = ImageSet(title, place.name if is_part else "test", samples, model.classnames, model.preprocessing)
+    return images, listing.doubts("", scans, listing.images(folder))

@@ -36,6 +36,7 @@ LAYERS = (
     ("bank",),
     ("test_time",),
     ("tuning", "evaluation"),
+    ("model", "prediction", "robustness", "export"),
     ("results",),
     ("jobs",),
     ("cli", "__main__"),
@@ -115,13 +116,24 @@ def test_every_part_has_its_layer() -> None:
     assert not unknown, f"give {unknown} a layer in this test and in the design"
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", [m for m in MODULES if m != "advpt"])
 def test_a_module_imports_its_own_layer_or_those_below(module: str) -> None:
     for source, names, _ in imports(MODULES[module]):
         for target in targets(source, names):
             assert LEVEL[part(target)] <= LEVEL[part(module)], f"{module} imports {target}, which stands above it"
     if part(module) == "files":
         assert not any(target == "advpt.settings" for s, n, _ in imports(MODULES[module]) for target in targets(s, n))
+
+
+def test_the_package_imports_what_people_use_of_it_when_they_ask_for_it() -> None:
+    code = "import advpt, sys; print('torch' in sys.modules, advpt.zero_shot.__module__, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert done.stdout.split() == ["False", "advpt.model", "True"]
+    import advpt
+
+    assert set(advpt.__all__) <= set(dir(advpt)) and all(getattr(advpt, name) for name in advpt.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'lode'"):
+        _ = advpt.lode
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if part(m) not in TOP_FLOOR])

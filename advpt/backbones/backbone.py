@@ -76,7 +76,7 @@ class ImageEncoder(nn.Module):
         if walk is None:
             raise PromptError(no_tokens("this model", self.card))
         x = walk.embed(self.normalise(pixels), wide=True)
-        return _through(walk, x, _of_each_image(visual, len(x)) if visual is not None else None, hidden_states)
+        return _through(walk, x, _of_each_image(visual, x.shape[0]) if visual is not None else None, hidden_states)
 
     def tokens(self, pixels: Tensor) -> Tensor:
         """All tokens ``[b, 1 + P, L]`` behind the last norm and the projection, differentiable in pixels and weights:

@@ -73,7 +73,7 @@ class ClipWalk:
 
     def step(self, block: Any, x: Tensor, last: bool) -> Tensor:
         attention = block.attn
-        first_only = last and self.reads_class and not torch.compiler.is_exporting()  # which is for batches of any size
+        first_only = last and self.reads_class and not exporting()
         qkv = linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
         q, k, v = qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)  # [b, heads, T, D / heads]
         if first_only:
@@ -118,6 +118,13 @@ class TimmWalk:
     def finish(self, x: Tensor, prompts: int) -> Tensor:
         x = self.trunk.norm(x)
         return self.head(self.trunk.forward_head(x[:, : x.shape[1] - prompts]))
+
+
+def exporting() -> bool:
+    """Whether the model is turned into a graph for batches of any size, which may not ask for the size of one. (Before
+    torch 2.7 that cannot be known.)"""
+    ask = getattr(torch.compiler, "is_exporting", None)
+    return ask is not None and ask()
 
 
 def widened(x: Tensor) -> Tensor:

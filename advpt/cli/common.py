@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import re
 import shutil
 import sys
@@ -12,19 +13,26 @@ from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 
+import torch
 from tabulate import tabulate
 
 from advpt.cluster import ENGINES, Engine
 from advpt.data import data_root
-from advpt.errors import ConfigError
+from advpt.errors import ConfigError, first_words
+from advpt.evaluation import run_folder
+from advpt.evaluation.saved_run import IMAGE_ENCODER, ZERO_SHOT
 from advpt.jobs.backends import Backend, LocalBackend, RayBackend, slots_here
 from advpt.jobs.display import display_on, in_words
 from advpt.jobs.estimate import Recorded, work
 from advpt.jobs.executor import Executor, Summary
 from advpt.jobs.places import Places, command, is_complete, missing_data, missing_weights
 from advpt.jobs.plan import Pairs, Plan
+from advpt.prompts import exchange
+from advpt.tuning import linear_probe
 
 PLAN_HEADS = ("trainer", "what", "data set", "backbone", "shots", "seeds", "done")
+MODELS = (exchange.FOLDER, IMAGE_ENCODER, ZERO_SHOT, linear_probe.FILE)  # what a run leaves one of
+SHOWN_RUNS = 3  # of those in a folder
 ROOT_HELP = "folder of all data sets (default: $ADVPT_DATA or data)"
 
 
@@ -43,6 +51,36 @@ def repository() -> Path:
         if (folder / "train.py").is_file() and (folder / "configs" / "trainers").is_dir():
             return folder
     raise ConfigError("this verb starts train.py and reads its yaml files: run it in the root of the repository")
+
+
+def require_run(folder: Path) -> None:
+    """Refuse what is no run's folder.
+
+    Raises:
+        ConfigError: it is no folder, or it holds runs and is none.
+    """
+    if not folder.is_dir():
+        what = "is a file" if folder.is_file() else "does not exist"
+        raise ConfigError(f"{folder} {what}; give the folder of a finished run, for instance output/digits/AdvPT/...")
+    if any((folder / name).exists() for name in (run_folder.FILE, run_folder.DONE, *MODELS)):
+        return
+    runs = (path.parent for path in folder.glob(f"**/{run_folder.FILE}"))
+    if below := sorted(map(str, itertools.islice(runs, SHOWN_RUNS))):
+        raise ConfigError(f"{folder} is no run but has runs below it, for instance {', '.join(below)}; name one")
+
+
+def device(text: str) -> torch.device:
+    """The device of that name; for "" a GPU where there is one.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    try:
+        made = torch.device(text or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=made)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"--device {text} cannot be used ({first_words(error)}); give cpu, or cuda") from error
+    return made
 
 
 def words(text: str) -> list[str]:

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from advpt import additions
 from advpt.backbones.backbone import Backbone
 from advpt.backbones.load import load_backbone
-from advpt.backbones.names import parse
+from advpt.backbones.names import parse, parse_tower
 from advpt.backbones.text_encoder import TextEncoder
 from advpt.checkpoints import load_checkpoint
 from advpt.data.images import Preprocessing
@@ -42,6 +43,8 @@ class SavedModel:
         learner: its prompts, None where it has none.
         preprocessing: what its test images went through.
         trainer, source: its method, and the file that all this is from.
+        about: what stands beside that file. settings: the run's configuration by dotted name, as far as it is known.
+        untuned: gives the CLIP as it was before the run trained its image tower; None where it did not.
     """
 
     backbone: Backbone
@@ -53,6 +56,9 @@ class SavedModel:
     learner: PromptLearner | None = None
     trainer: str = ""
     source: Path | None = None
+    about: Mapping[str, Json] = field(default_factory=dict)
+    settings: Mapping[str, Json] = field(default_factory=dict)
+    untuned: Callable[[], Backbone] | None = None
 
     def logits(self, pixels: Tensor) -> Tensor:
         """``[b, K]`` of ``pixels [b, 3, h, w]`` in [0, 1]."""
@@ -67,12 +73,18 @@ class SavedModel:
 
 
 def load_run(
-    folder: Path, *, weights: str = "", epoch: int | None = None, device: torch.device | str = "cpu"
+    folder: Path,
+    *,
+    weights: str = "",
+    image_weights: str = "",
+    epoch: int | None = None,
+    device: torch.device | str = "cpu",
 ) -> SavedModel:
     """The model in a run's folder; WeightsError or PromptError where that holds no sound one.
 
     Args:
-        weights: file with CLIP's weights, where it is not at the place that the folder names.
+        weights, image_weights: files of CLIP and of the robust image tower in it, where they are not at the places that
+            the folder names.
         epoch: of the checkpoint; None: the best, or the last one written.
     """
     place = next((p for p in (exchange.FOLDER, IMAGE_ENCODER) if (folder / p).is_dir()), "")
@@ -81,8 +93,9 @@ def load_run(
     about = exchange.about(path)
     if not path.is_file() or "classnames" not in about:
         raise WeightsError(f"{folder} holds no model with its description{_evaluated(folder)}")
-    backbone = load_backbone(_backbone_settings(folder, about, weights), device)
-    trained_on = ("image",) if path == probe else ("text",) if place else ("text", "image")
+    clip = _backbone_settings(folder, about, weights, image_weights)
+    backbone = load_backbone(clip, device)
+    trained_on = ("image",) if path == probe else ("text",) if place == IMAGE_ENCODER else ("text", "image")
     exchange.require_towers(about, str(path), backbone, trained_on)
     encoder, names, templates = backbone.text, tuple(about["classnames"]), tuple(about["templates"])
     zero_shot = from_templates(encoder, names, templates, backbone.logit_scale)
@@ -105,6 +118,9 @@ def load_run(
         learner,
         trainer=str(about.get("trainer", "")),
         source=path,
+        about=about,
+        settings=_settings(folder),
+        untuned=functools.partial(load_backbone, clip, device) if place == IMAGE_ENCODER else None,
     )
 
 
@@ -152,18 +168,33 @@ def _learner(
     return learner
 
 
-def _backbone_settings(folder: Path, about: Mapping[str, Json], weights: str) -> BackboneSettings:
+def _backbone_settings(folder: Path, about: Mapping[str, Json], weights: str, image_weights: str) -> BackboneSettings:
     """Which CLIP; a folder of a host that keeps no configuration names it by what stands beside the checkpoint."""
     settings = BackboneSettings.from_flat(
         {"MODEL.BACKBONE.NAME": exchange.tuned_in(about, "backbone")["name"]} | _settings(folder)
     )
     # OpenAI's model code has read the run's weights: that is what a folder that does not name the activation means
     activation = settings.activation or ("" if parse(settings.name) else "quickgelu")
-    return dataclasses.replace(settings, weights=weights or settings.weights, activation=activation)
+    settings = dataclasses.replace(
+        settings,
+        weights=weights or settings.weights,
+        image_weights=image_weights or settings.image_weights,
+        activation=activation,
+    )
+    files = {"weights": settings.weights}
+    if parse_tower(settings.image_weights) is None:
+        files["image_weights"] = settings.image_weights
+    for name, file in files.items():
+        if file and not Path(file).expanduser().exists():
+            raise WeightsError(
+                f"{folder} was tuned with MODEL.{name.upper()} {file}, and there is no such file now (a relative path "
+                f"begins where the run was started); give its place as {name}=FILE"
+            )
+    return settings
 
 
 def _evaluated(folder: Path) -> str:
     """Half a sentence about where the model of an evaluation lies; "" where that is not known."""
     done = folder / run_folder.DONE
     model = read_object(done, RecordError).get("model") if done.is_file() else ""
-    return f"; it is an evaluation of {model}" if model else ""
+    return f"; it is an evaluation of {model}: load that" if model else ""

@@ -12,27 +12,35 @@ import pytest
 from dassl.engine import TRAINER_REGISTRY
 
 from advpt.errors import WeightsError
+from advpt.evaluation import record as records
 from advpt.evaluation.saved_run import load_run
 from tests.helpers.peers import DEEP
 from tests.helpers.trainers import registered_trainers
-from tests.helpers.workspace import Workspace, results, write_weights
+from tests.helpers.workspace import Workspace, write_weights
 
 LOAD = """
 import json, sys
-for name in ("dassl", "trainers", "datasets", "train"):
+for name in ("dassl", "yacs", "trainers", "datasets", "train"):
     sys.modules[name] = None  # importing it fails
-import torch
+import advpt, torch
 from pathlib import Path
-from advpt.evaluation.saved_run import load_run
 torch.set_num_threads(1)
+images, attack, *folders = sys.argv[1:]
 found = {}
-for folder in sys.argv[1:]:
-    model = load_run(Path(folder))
-    logits = model.logits(torch.full((1, 3, 16, 16), 0.5))
-    found[folder] = [model.classifier.digest, model.backbone.image_digest, list(logits.shape), list(model.classnames)]
+for folder in folders:
+    model = advpt.load(folder)
+    paths = [path for name in model.classnames for path in sorted(Path(images, name).iterdir())]
+    pixels = torch.stack([model.preprocess(advpt.prediction.Image.open(path)) for path in paths])
+    labels = torch.tensor([model.classnames.index(path.parent.name) for path in paths])
+    attacked = advpt.attack(attack, model, pixels, labels)
+    outcomes = [(model(each).argmax(1) == labels).tolist() for each in (pixels, attacked)]
+    digests = [model.classifier.digest, model.backbone.image_digest, str(model.saved.trainer)]
+    found[folder] = [digests, outcomes, list(model(pixels).shape), list(model.classnames)]
 print(json.dumps(found))
 """
-QUICK = ("OPTIM.MAX_EPOCH", "1", "OPTIM.WARMUP_EPOCH", "-1", "EVAL.ATTACKS", "()", "OPTIM.LR", "0.1")
+ATTACK = "pgd3-ce@2/none"  # from the images themselves: no random numbers
+QUICK = ("OPTIM.MAX_EPOCH", "1", "OPTIM.WARMUP_EPOCH", "-1", "EVAL.ATTACKS", f"('{ATTACK}',)",
+         "EVAL.PROTOCOLS", "('adaptive',)", "OPTIM.LR", "0.1")  # fmt: skip
 
 
 def trainers() -> list[str]:
@@ -53,22 +61,25 @@ def workspace(tmp_path_factory) -> Workspace:
 
 
 @pytest.mark.slow
-def test_every_trainers_run_is_loaded_without_its_trainer_and_dassl(workspace):
+def test_every_trainers_run_is_loaded_without_its_trainer_dassl_and_yacs(workspace):
+    """With the same tensors, the same answers to its test images, and the same answers under an attack through it."""
     folders = {}
     for trainer in trainers():
         folders[trainer] = workspace.folder / trainer
         workspace.run(*settings(trainer), trainer=trainer, output=folders[trainer])
     assert len(folders) > 14
-    words = [sys.executable, "-c", LOAD, *map(str, folders.values())]
+    images = workspace.folder / "data" / "tiny_photos" / "test"
+    words = [sys.executable, "-c", LOAD, str(images), ATTACK, *map(str, folders.values())]
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
     loaded = json.loads(done.stdout)
     for trainer, folder in folders.items():
-        (result,) = results(folder).values()
-        classifier, image, shape, names = loaded[str(folder)]
-        assert classifier == result["prompt"], trainer
-        assert image == result["backbone"]["image"], trainer
-        assert shape == [1, 3] and names == ["red_fox", "owl", "sea"]
+        (written,) = [records.read(path) for path in (folder / "records").glob("*.json")]
+        result, (digests, outcomes, shape, names) = written.result, loaded[str(folder)]
+        assert digests == [result.prompt, result.backbone.image, trainer]
+        assert outcomes[0] == result.clean.outcomes().tolist(), trainer
+        assert outcomes[1] == result.robust.outcomes().tolist(), trainer
+        assert shape == [12, 3] and names == ["red_fox", "owl", "sea"]
 
 
 def test_what_is_no_model_or_of_another_clip_is_refused(workspace, tmp_path, tiny_file):
