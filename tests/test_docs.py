@@ -32,14 +32,14 @@ def name_of(path: Path) -> str:
 
 
 def prose(path: Path) -> str:
-    """A page without its code: fenced lines, and indented ones after a blank one."""
+    """A page without its code: fenced lines, and indented ones after a blank one or a heading."""
     kept, fence, before = list[str](), "", ""
     for line in path.read_text(encoding="utf-8").splitlines():
         mark = re.match(r"`{3,}|~{3,}", line)
         if fence or mark:
             fence = "" if fence and line.startswith(fence) else fence or mark[0]  # type: ignore[index]
             line = ""
-        elif line.startswith("    ") and not before:
+        elif line.startswith("    ") and before[:1] in ("", "#"):
             line = ""
         kept.append(line)
         before = line.strip()
@@ -100,6 +100,13 @@ def test_the_index_has_every_page_once() -> None:
 def test_the_index_has_the_doors_of_the_readme() -> None:
     readme, index = (re.findall(r"^## (I want to .*)$", prose(path), flags=re.MULTILINE) for path in (TOP[0], INDEX))
     assert len(readme) == 4 and index == readme
+
+
+def test_every_extra_is_explained() -> None:
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8").split("extras_require={")[1]
+    names = re.findall(r'^        "(\w+)":', setup, flags=re.MULTILINE)
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    assert len(names) > 4 and [name for name in names if f'| `pip install "advpt[{name}]"` |' not in page] == []
 
 
 def sentences(path: Path) -> set[str]:
