@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from advpt.evaluation.intervals import MIN_SEEDS, Interval
 from advpt.results import test_time
-from advpt.results.exhibit import Cell, Condition, Metric, StackTable, Table, TableRow, TowerRow, TowerTable
+from advpt.results.exhibit import Cell, Condition, StackTable, Table, TableRow, TowerRow, TowerTable
 from advpt.results.index import RecordIndex
-from advpt.results.published_towers import Difference, TowerNumber
+from advpt.results.published_towers import Difference, TowerNumber, on_our_images
 from advpt.results.render import COLUMNS, csv_line, to_csv
 from advpt.results.values import NO_CELL, Comparison, FilledTable, Value, compare, value
 
@@ -24,7 +24,15 @@ STACK_COLUMNS = (("", True), ("static", True), ("", False), ("adaptive", False))
 def fill_towers(table: TowerTable, index: RecordIndex) -> FilledTable:
     """The numbers of a table of towers, with their differences to the tower that was not tuned, and seconds of
     training."""
-    values = [[_value(row, i, metric, index) for i, (_, metric) in enumerate(table.columns)] for row in table.rows]
+    measured = [[value(Cell(row.runs, metric), index) for _, metric in table.columns] for row in table.rows]
+    printed = [
+        tuple(on_our_images(number, ours.comparable) for number, ours in zip(row.published, line))
+        for row, line in zip(table.rows, measured)
+    ]
+    table = dataclasses.replace(
+        table, rows=tuple(dataclasses.replace(row, published=each) for row, each in zip(table.rows, printed))
+    )
+    values = [[_beside(ours, row, i) for i, ours in enumerate(line)] for row, line in zip(table.rows, measured)]
     comparisons = []
     for row, line in zip(table.rows[1:], values[1:]):
         for (head, _), ours, plain in zip(table.columns, line, values[0]):
@@ -42,11 +50,15 @@ def fill_towers(table: TowerTable, index: RecordIndex) -> FilledTable:
     )
 
 
-def _value(row: TowerRow, column: int, metric: Metric, index: RecordIndex) -> Value:
-    """A number, with the published one where everything agrees."""
-    made = value(Cell(row.runs, metric), index)
+def _beside(ours: Value, row: TowerRow, column: int) -> Value:
+    """A number, with the published one where everything agrees, and a note where our images are why it has none."""
     printed = row.published[column] if row.published else None
-    return dataclasses.replace(made, paper=printed.accuracy) if isinstance(printed, TowerNumber) else made
+    if isinstance(printed, TowerNumber):
+        return dataclasses.replace(ours, paper=printed.accuracy)
+    if ours.comparable is not True and printed is not None and printed.nearest is not None:
+        note = f"not comparable with papers: {printed.text.partition(' differs: ')[2]}"
+        return dataclasses.replace(ours, notes=(*ours.notes, note))
+    return ours
 
 
 def _seconds(row: TowerRow, index: RecordIndex) -> str:

@@ -65,22 +65,22 @@ def test_from_pre_training_to_records(workspace, trainer):
     printed = workspace.run(*words, trainer=trainer, output=workspace.folder / "tame", flags=flags)
     assert "tame" in printed
     assert len(list(workspace.folder.glob(f"banks/*/*/{STATISTICS}/*/manifest.json"))) == 2
-    found = records(workspace.folder / "tame")
-    assert {(p, d) for p, _, d in found if p} == {(p, d) for p in ("static", "tuned", "adaptive") for d in ("tame", "")}
-    assert found["adaptive", "pgd", "tame"]["note"] == (
+    made = records(workspace.folder / "tame")
+    assert {(p, d) for p, _, d in made if p} == {(p, d) for p in ("static", "tuned", "adaptive") for d in ("tame", "")}
+    assert made["adaptive", "pgd", "tame"]["note"] == (
         "every gradient a mean over 1 draws of views; smoothed gradient through the tuning"
     )
-    tuning = found["static", "pgd", "tame"]["tuning"]
+    tuning = made["static", "pgd", "tame"]["tuning"]
     assert tuning["decay"] == 5e-4 and len(set(tuning["statistics"].values())) == 2
-    assert "not what is done to it at test time" in found["static", "pgd", "tame"]["attacker_knows"]
+    assert "not what is done to it at test time" in made["static", "pgd", "tame"]["attacker_knows"]
     if trainer == "TAMEVLI":
         return
     again = workspace.folder / "again"
     workspace.run(*words, "TRAINER.TAME.FREEZE", "('gate',)", *STATIC, trainer=trainer, output=again, flags=flags)
     other = records(again)
     assert other["static", "pgd", "tame"]["tuning"]["frozen"] == ["gate"]
-    banks = [each["static", "pgd", "tame"]["robust"]["bank"] for each in (found, other)]
-    assert banks[0] != banks[1] and found["static", "pgd", ""]["robust"] == other["static", "pgd", ""]["robust"]
+    banks = [each["static", "pgd", "tame"]["robust"]["bank"] for each in (made, other)]
+    assert banks[0] != banks[1] and made["static", "pgd", ""]["robust"] == other["static", "pgd", ""]["robust"]
 
 
 def test_statistics_by_command_and_refusals(workspace, capsys, monkeypatch):
