@@ -105,7 +105,7 @@ def test_predictions_of_files_and_pictures(tiny_clip, tmp_path):
     assert (of_file.label, of_file.confidence) == (of_picture.label, of_picture.confidence)
     assert of_file.label == NAMES[label] and of_file.confidence > of_file.runner_up_confidence
     assert isinstance(of_file, advpt.Prediction) and model.predict(picture)[0].label == of_file.label
-    with pytest.raises(DataError, match="b.png is missing"):
+    with pytest.raises(DataError, match="b.png does not exist"):
         model.predict(tmp_path / "b.png")
 
 
