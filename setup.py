@@ -32,6 +32,7 @@ setup(
         "regex",
         "packaging",
         "yacs",
+        "PyYAML",
         "safetensors",
         "numpy",
         "Pillow",
@@ -53,6 +54,8 @@ setup(
         "dev": [
             *("pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "scikit-image", "PyWavelets", "ray"),
             *(*SIGLIP, *ONNX, "transformers"),
+            *("foolbox", "torchattack"),  # they attack our models in tests
+            "setuptools>=77",  # builds the wheel that the examples of docs/ run from
         ],
     },
 )

@@ -31,6 +31,7 @@ from advpt.settings import BackboneSettings
 from advpt.test_time import spec as test_time_defenses
 from advpt.test_time.base import DefendedModel, Draws, TestTimeDefense, Variant
 
+OF_TUNING = ("cuda_graphs", "compile")  # settings of a CLIP that nothing here reads
 FAR_OUTSIDE = (-1.0, 2.0)  # no attack goes there from [0, 1]; pixels of 0 to 255, or normalised ones, do
 
 
@@ -134,6 +135,10 @@ class Model(nn.Module):
         none without such a defense."""
         return self.reader.variants() if self.reader is not None else ()
 
+    def __repr__(self) -> str:
+        """One line; ``model.image`` and ``model.text`` show their layers."""
+        return f"{type(self).__name__}({self.extra_repr()})"
+
     def extra_repr(self) -> str:
         behind = str(self.test_time or self.input_defense or "")
         if self.test_time is not None and self.test_time.input is None and self.input_defense is not None:
@@ -218,6 +223,10 @@ class Model(nn.Module):
                 f"{self.backbone.name} reads float32 pixels [b, 3, {size[0]}, {size[1]}] in [0, 1], got {pixels.dtype} "
                 f"{list(pixels.shape)}; model.preprocessing makes them from PIL images"
             )
+        if pixels.device != self.device:
+            raise DataError(
+                f"pixels are on {pixels.device}, the model is on {self.device}; give pixels.to(model.device)"
+            )
         return pixels
 
     def _in_range(self, pixels: Tensor) -> Tensor:
@@ -296,13 +305,14 @@ def zero_shot(
         name: ``ViT-B/16``, ``DemoCLIP``, or one of docs/backbones.md.
         classnames: at least one. template: text with ``{}`` for the class name; several are an ensemble.
         defense, test_time, seed: as of :class:`Model`.
-        settings: of :class:`advpt.settings.BackboneSettings`: ``weights``, ``image_weights``, ...
+        settings: of ``MODEL``, in small letters: ``weights``, ``image_weights``, ``activation``, ...
 
     Raises:
         ConfigError: no such model. WeightsError: its weights are not to be had. PromptError: a template without {}.
     """
     given = {"name": name} | {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}
     leaves = {leaf.field: f"{BackboneSettings.node}.{leaf.name}" for leaf in BackboneSettings.declared()}
+    leaves = {field: leaf for field, leaf in leaves.items() if field not in OF_TUNING}
     if unknown := sorted(given.keys() - leaves.keys()):
         raise ConfigError(f"zero_shot: {unknown_name('argument', unknown[0], [*leaves, 'template', 'device'])}")
     if isinstance(classnames, str) or not classnames:

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from advpt import additions
 from advpt.attacks import Attack, parse
 from advpt.attacks.noise import SampleNoise
 from advpt.bank.cache import BankCache
@@ -65,10 +66,11 @@ def attack(
         raise ConfigError(
             f"attack {text!r} goes through no model of yours ({built.summary}); use for instance pgd40-ce@4"
         )
-    if pixels.dim() != 4 or labels.shape != pixels.shape[:1] or labels.is_floating_point():
+    given = [f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__ for x in (pixels, labels)]
+    tensors = isinstance(pixels, Tensor) and isinstance(labels, Tensor)
+    if not tensors or pixels.dim() != 4 or labels.shape != pixels.shape[:1] or labels.is_floating_point():
         raise AttackError(
-            f"expected pixels [b, 3, h, w] and as many whole labels [b]; got {list(pixels.shape)} and {labels.dtype} "
-            f"{list(labels.shape)}"
+            f"expected tensors, pixels [b, 3, h, w] and as many whole labels [b]; got {given[0]}, {given[1]}"
         )
     names = [str(place) for place in range(len(pixels))] if keys is None else list(keys)
     if len(names) != len(pixels):
@@ -177,6 +179,8 @@ def evaluate(
         )
     if protocols is None:
         protocols = PROTOCOLS[:1] if test_time else PROTOCOLS
+    if chunk < 1:
+        raise ConfigError(f"evaluate: chunk is {chunk}; expected the number of images per forward pass, at least 1")
     given = {"attacks": attacks, "protocols": protocols, "defenses": defenses, "test_time": test_time}
     asked = _settings(given | {"subset": subset, "seed": seed} | settings)
     evaluator.check(asked)
@@ -214,7 +218,8 @@ def _facts(model: Model, asked: EvalSettings) -> RunFacts:
     config: dict[str, Json] = {name: value for name, value in saved.settings.items() if not name.startswith("EVAL.")}
     for leaf in EvalSettings.declared():
         value = getattr(asked, leaf.field)
-        config[f"{EvalSettings.node}.{leaf.name}"] = list(value) if isinstance(value, tuple) else value
+        if not additions.is_as_before(name := f"{EvalSettings.node}.{leaf.name}", value):
+            config[name] = list(value) if isinstance(value, tuple) else value
     config = recorded_settings(config)
     shots, run_seed = saved.settings.get("DATASET.NUM_SHOTS", -1), saved.about.get("seed", 0)
     loaded = exchange.origin(saved.about)

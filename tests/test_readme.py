@@ -1,67 +1,106 @@
-"""What the README says can be typed can be typed; what it shows runs."""
+"""README.md: it is short, what it shows was printed, what it says can be typed can be typed, and its Python runs."""
 
 from __future__ import annotations
 
+import csv
 import re
-import textwrap
 from pathlib import Path
 
 import pytest
-import torch
+from PIL import Image
 
-from advpt.attacks.base import ATTACKS
-from advpt.cli import parser
+from tests.helpers.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DEMO = (ROOT / "docs" / "demo.md").read_text(encoding="utf-8")
+SCREEN, COLUMNS = 50, 120  # lines, letters
+METHODS = ("ZeroshotCLIP", "CoOp", "AdvPT")
 
 
-def code_blocks() -> list[str]:
-    blocks = re.findall(r"(?:^ {4}.*\n|^\n)+", README, flags=re.MULTILINE)
-    return [textwrap.dedent(block).strip() for block in blocks if block.strip()]
-
-
-def block(starting: str) -> str:
-    return next(b for b in code_blocks() if b.startswith(starting))
+def test_up_to_the_doors_it_fits_two_screens():
+    lines = README.split("\n## All pages")[0].splitlines()
+    assert [line for line in lines if len(line) > COLUMNS] == []
+    assert 50 < len(lines) <= 2 * SCREEN
+    assert README.count("<img ") == 1 and README.count("\n|--") == 1, "one figure and one table"
 
 
 def test_every_file_it_names_exists():
-    named = {name.removeprefix("CHECKOUT/") for name in re.findall(r"[\w./-]+\.(?:md|sh|py|yaml|cff)\b", README)}
-    named -= {"mine.py"}
-    invented = {"trainers/mine.py", "advpt/attacks/mine.py"}
+    named = set(re.findall(r"[\w./-]+\.(?:md|sh|py|yaml|cff)\b", README))
     assert {"scripts/advpt/main.sh", "DATASETS.md"} <= named
-    assert [name for name in sorted(named - invented) if not (ROOT / name).exists()] == []
+    assert [
+        name for name in sorted(named) if not any((ROOT / top / name).exists() for top in ("", "scripts/advpt"))
+    ] == []
 
 
-def test_every_verb_it_types_exists():
-    for line in re.findall(r"python -m advpt ([^#>`\n]+)", README):
-        words = [w for w in line.split() if w not in ("...",)]
-        parser().parse_args(words)
+Row = list[str]
 
 
-def test_make_targets_exist():
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    assert set(re.findall(r"`?make ([a-z-]+)`?", README)) <= targets
+def tables(text: str) -> list[tuple[Row, list[Row]]]:
+    """The heads and rows of the tables of a page."""
+    found = []
+    for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
+        head, _, *rows = ([cell.strip() for cell in line.strip().strip("|").split("|")] for line in table.splitlines())
+        found.append((head, rows))
+    return found
 
 
-def test_the_demo_table_was_printed_by_the_report():
-    shown = README.split("<!-- demo -->")[1].split("<!-- /demo -->")[0]
-    assert "DemoCLIP; accuracy in %" in shown and "AdvPT's training bank: pgd10-fkl@4" in shown
-    for method in ("ZeroshotCLIP", "CoOp", "AdvPT"):
-        assert re.search(rf"\| {method} +\|.*\d\d\.\d", shown)
-    assert "adaptive" in shown and "transfer" in shown and "95 % interval" in shown
+def printed() -> dict[tuple[str, str, int], str]:
+    """The cells of the tables of methods in docs/demo.md, by method, head and number of images."""
+    text = DEMO.split("<!-- demo -->")[1].split("<!-- /demo -->")[0]
+    cells = {}
+    for part in re.split(r"(?=^Digits, test split)", text, flags=re.MULTILINE)[1:]:
+        images = int(re.match(r"Digits, test split, (\d+) images, DemoCLIP; accuracy in %", part)[1])
+        head, rows = tables(part)[0]
+        cells |= {(row[0], name, images): cell for row in rows for name, cell in zip(head, row)}
+    return cells
 
 
-@pytest.fixture
-def attack_example():
-    yield block("# advpt/attacks/mine.py")
-    ATTACKS.remove("mine")
+def test_the_page_of_the_demo_has_what_the_report_prints():
+    cells = printed()
+    assert {method for method, _, _ in cells} == set(METHODS) and {images for _, _, images in cells} == {600, 200}
+    protocols = {name.split(", ")[-1] for _, name, _ in cells if "/255" in name}
+    assert protocols == {"transfer", "transfer-all", "adaptive"}
+    assert all(
+        re.match(r"\d+\.\d \[\d+\.\d, \d+\.\d\]", cell) for (_, name, _), cell in cells.items() if "/255" in name
+    )
+    assert "AdvPT's training bank: pgd10-fkl@4" in DEMO and "95 % interval" in DEMO
 
 
-def test_the_attack_example_works(attack_example):
-    space = {"torch": torch}
-    exec(attack_example, space)
-    x = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    attack = ATTACKS.get("mine")(eps=4)
-    out = attack(lambda p: p.flatten(1)[:, :5], x, torch.tensor([0, 1, 2]), torch.Generator().manual_seed(0))
-    assert out.changed.all() and (out.distance <= 4.001).all()
+def test_the_table_is_an_excerpt_of_the_demo():
+    shown = README.split("<!-- excerpt of docs/demo.md -->")[1].split("<!-- /excerpt -->")[0]
+    ((head, rows),) = tables(shown)
+    assert head == ["accuracy in % [95 % interval]", "images", *METHODS]
+    assert {name.split(", ")[-1] for name, *_ in rows} == {"clean", "transfer", "adaptive"}
+    cells = printed()
+    for name, images, *numbers in rows:
+        assert numbers == [cells[method, name, int(images)] for method in METHODS]
+
+
+def test_the_figure_is_of_the_same_numbers():
+    cells, bars = printed(), list(csv.DictReader((ROOT / "docs" / "demo.csv").open(encoding="utf-8")))
+    assert {bar["method"] for bar in bars} == set(METHODS) and {"", "transfer", "adaptive"} <= {
+        b["protocol"] for b in bars
+    }
+    for bar in bars:
+        attack, _, images = bar["attack"].partition(", n = ")
+        head = f"{attack}, {bar['protocol']}" if bar["protocol"] else "clean"
+        numbers = [float(bar[name]) for name in ("mean", "low", "high")]
+        cell = cells[bar["method"], head, int(images or 600)]
+        assert [float(x) for x in re.findall(r"\d+\.\d", cell)[:3]] == pytest.approx(numbers, abs=0.051)
+    with Image.open(ROOT / "docs" / "demo.png") as figure:
+        assert figure.width > 500
+
+
+def test_the_python_runs_on_a_run_of_the_demo(workspace: Workspace, tmp_path: Path, monkeypatch, capsys):
+    (code,) = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    workspace.run()
+    run, image = (tmp_path / name for name in re.findall(r'"([\w./-]+/[\w./-]+)"', code))
+    run.parent.mkdir(parents=True)
+    run.symlink_to(workspace.output)
+    image.parent.mkdir(parents=True)
+    Image.new("L", (8, 8), 200).save(image)
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    exec(code, {})
+    assert "Prediction(image='data/digits/images/" in capsys.readouterr().out

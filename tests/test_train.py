@@ -131,7 +131,7 @@ def test_every_shipped_yaml_resolves_to_what_its_name_says():
         assert expected == cfg.MODEL.BACKBONE.NAME, path
         assert cfg.INPUT.INTERPOLATION == "bicubic"
         if backbone in names:  # where the peers' authors have it, normalisation is inside the model
-            peer = issubclass(TRAINER_REGISTRY.get(trainer), AttackedTrainer) or trainer.startswith("TAPT")
+            peer = issubclass(TRAINER_REGISTRY.get(trainer), AttackedTrainer) or trainer.startswith(("TAPT", "TAME"))
             assert ("normalize" in cfg.INPUT.TRANSFORMS) != peer, path
         if trainer == "AdvPT" and backbone in ("vit_b16", "vit_l14"):  # the paper's settings
             assert cfg.TRAINER.ADVPT.N_CTX == 32 and cfg.OPTIM.NAME == "sgd" and cfg.OPTIM.LR_SCHEDULER == "cosine"

@@ -39,6 +39,7 @@ TOPICS = {
     "tests/cli/test_main.py": "main() of advpt/cli/__init__.py",
     "tests/test_citations.py": "what is said of papers",
     "tests/test_contributing.py": "CONTRIBUTING.md",
+    "tests/test_docs.py": "README.md, DATASETS.md, CONTRIBUTING.md and docs/",
     "tests/test_glossary.py": "docs/glossary.md",
     "tests/test_guard.py": "the guard against the network in tests/conftest.py",
     "tests/test_imports.py": "layers",

@@ -1,7 +1,7 @@
 """AdvPT: tune the context words on a bank of adversarial image embeddings (Zhang et al., ECCV 2024).
 
 The bases of all trainers are here as well: so this one file, which needs ``advpt`` and ``dassl`` only, can be copied
-into the ``trainers/`` of another CoOp-style checkout; README.md says what its ``train.py`` then needs.
+into the ``trainers/`` of another CoOp-style checkout; docs/checkouts.md says what its ``train.py`` then needs.
 """
 
 from __future__ import annotations

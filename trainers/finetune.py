@@ -27,17 +27,21 @@ from advpt.backbones.backbone import ImageEncoder
 from advpt.backbones.card import JSON, digest_of_tower
 from advpt.backbones.load import load_backbone
 from advpt.data import catalog
+from advpt.errors import WeightsError
 from advpt.evaluation.measure import Prompts
 from advpt.evaluation.protocols import threats
-from advpt.evaluation.record import CurvePoint
+from advpt.evaluation.record import CurvePoint, TrainingFacts
 from advpt.evaluation.saved_run import IMAGE_ENCODER, load_image_encoder
+from advpt.files import write_json
 from advpt.prompts import exchange
+from advpt.schema import FieldError, from_json, to_json
 from advpt.settings import BackboneSettings, Range, Settings, setting
+from advpt.tuning.rolling import FILE as ROLLING
 from advpt.tuning.schedule import step_schedule
 from trainers.advpt import GradientTrainer, to_pixels
 
 log = logging.getLogger(__name__)
-WARMUP_SHARE = 10  # of few steps, at most one in so many warms up
+WARMUP_SHARE = 10  # where warm-up would take half of all steps, one in so many warms up
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class EncoderTrainer(GradientTrainer):
     base: tuned_tower.Base  # what training starts from
     reference: ImageEncoder  # frozen, in evaluation mode; in no optimizer and no checkpoint
     warmup_steps: int  # of this run
+    trained_with: Mapping[str, Any] | None = None  # facts of the training of a tower that was loaded
 
     def check_cfg(self, cfg: Any) -> None:
         super().check_cfg(cfg)
@@ -85,14 +90,31 @@ class EncoderTrainer(GradientTrainer):
         self.warmup_steps = warmup = self.options.warmup_steps
         if warmup < 0:
             return super().build_schedule(optimizer)
-        total = self.cfg.OPTIM.MAX_EPOCH * len(self.train_loader_x)
-        if warmup > total // WARMUP_SHARE:
+        total = self.steps()
+        if 2 * warmup >= total:
             self.warmup_steps = total // WARMUP_SHARE
+        return step_schedule(optimizer, self.warmup_steps, total)
+
+    def steps(self) -> int:
+        """The steps of a whole training."""
+        return int(self.cfg.OPTIM.MAX_EPOCH) * len(self.train_loader_x or ())
+
+    def prepare_training(self) -> None:
+        super().prepare_training()
+        if self.warmup_steps != self.options.warmup_steps:
             log.warning(
                 "%s.WARMUP_STEPS is %d, and there are %d steps in all: %d of them warm up",
-                self.settings.node, warmup, total, self.warmup_steps,
+                self.settings.node, self.options.warmup_steps, self.steps(), self.warmup_steps,
             )  # fmt: skip
-        return step_schedule(optimizer, self.warmup_steps, total)
+
+    def before_train(self) -> None:
+        resumed, own = (Path(run, IMAGE_ENCODER, exchange.ABOUT) for run in (self.cfg.RESUME, self.output_dir))
+        continues = any(own.parent.glob("model*.pth.tar*")) or Path(self.output_dir, ROLLING).is_file()
+        for path, read in ((resumed, bool(self.cfg.RESUME)), (own, continues)):
+            self.require_base(exchange.about(path) if read else {}, path)
+        super().before_train()
+        if not continues:  # a run may be stopped, and continued, before its first checkpoint
+            write_json(own, self.about())
 
     def set_up_warnings(self) -> list[str]:
         optim, node = self.cfg.OPTIM, self.settings.node
@@ -141,6 +163,8 @@ class EncoderTrainer(GradientTrainer):
         return self.gradient_step(self.robust_loss(to_pixels(images, self.cfg), labels, self.batch_seed()))
 
     def training_facts(self) -> dict[str, Any]:
+        if self.trained_with is not None:
+            return dict(self.trained_with)
         facts: dict[str, Any] = {"attack": str(self.attack_spec), "images": len(self.dm.dataset.train_x)}
         facts |= {"warmup_steps": self.warmup_steps} if self.warmup_steps >= 0 else {}
         return facts | ({"reference": self.base.image} if self.compares else {})
@@ -169,11 +193,15 @@ class EncoderTrainer(GradientTrainer):
         tuned_tower.write(Path(self.output_dir, IMAGE_ENCODER, tuned_tower.FILE), tower, made)
 
     def prompts(self) -> Prompts:
-        asked = threats(self.eval_settings.attacks, self.eval_settings.protocols)
-        if not any(threat.before_tuning for threat in asked):
+        if not self.attacked_before_tuning():
             return super().prompts()
         before = load_backbone(BackboneSettings.from_cfg(self.cfg), self.device)
         return dataclasses.replace(super().prompts(), untuned=before)
+
+    def attacked_before_tuning(self) -> bool:
+        """Whether an attacker who has the tower as it was is asked for."""
+        asked = threats(self.eval_settings.attacks, self.eval_settings.protocols)
+        return any(threat.before_tuning for threat in asked)
 
     def use_encoder_as_it_is(self) -> None:
         """Evaluate a frozen copy with a hash of its own, so that no other run has its banks."""
@@ -198,11 +226,36 @@ class EncoderTrainer(GradientTrainer):
         """The image tower is what was tuned: the text tower alone says on which CLIP."""
         return {"name": self.backbone.name, "text": self.backbone.text_digest}
 
+    def about(self) -> dict[str, Any]:
+        return super().about() | {"base": to_json(self.base)}
+
+    def require_base(self, about: Mapping[str, Any], path: Path) -> None:
+        """Refuse (WeightsError) a tower that was tuned from another one than this run's; ``about`` may not say."""
+        theirs, mine = exchange.tuned_in(about, "base"), self.base
+        for tower in ("text", "image"):
+            if theirs.get(tower) not in (None, getattr(mine, tower)):
+                raise WeightsError(
+                    f"{path} is of a tower that was tuned from another CLIP: {theirs.get('name')} with the {tower} "
+                    f"tower {str(theirs[tower])[:12]}, and MODEL now names {mine.name} with "
+                    f"{getattr(mine, tower)[:12]}. To go on with that run, or to attack its tower as it was (protocol "
+                    "untuned), name that CLIP with MODEL.BACKBONE.NAME, MODEL.WEIGHTS and MODEL.IMAGE_WEIGHTS; to "
+                    "start anew, give another --output-dir"
+                )
+
     def require_fit(self, path: Path) -> dict[str, Any]:
         about = exchange.about(path)
         exchange.require_towers(about, str(path), self.backbone, ("text",))
+        if self.attacked_before_tuning():
+            self.require_base(about, path)
         self.compare_templates(about)
         return about
 
     def load_weights(self, path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+        if facts := exchange.tuned_in(about, "training"):
+            try:
+                from_json(TrainingFacts, facts)
+            except FieldError as error:
+                beside = path.parent / exchange.ABOUT
+                raise WeightsError(f"{beside} does not say what trained {path.name}: {error}") from error
+            self.trained_with = facts
         return {"epoch": load_image_encoder(path, self.backbone)}

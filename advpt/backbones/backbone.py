@@ -182,7 +182,8 @@ class Backbone:
         self.logit_scale = float(model.logit_scale.exp())
         bias = getattr(model, "logit_bias", None)
         self.logit_bias = None if bias is None else float(bias)  # of SigLIP's probabilities
-        self.image_file: dict[str, str] | None = None  # where a robust image tower came from, for records
+        # where an image tower that is not the CLIP's own, or the one that it was tuned from, came from, for records
+        self.image_file: dict[str, str] | None = None
 
     @functools.cached_property
     def image_digest(self) -> str:
@@ -256,4 +257,6 @@ class Backbone:
 
     def copy(self) -> Backbone:
         """The same model with tensors of its own, frozen as they are now, and hashes of those."""
-        return Backbone(self.card, copy.deepcopy(self.model), self.device, self.tokenizer, self.source)
+        made = Backbone(self.card, copy.deepcopy(self.model), self.device, self.tokenizer, self.source)
+        made.image_file = self.image_file
+        return made

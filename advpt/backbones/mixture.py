@@ -87,6 +87,14 @@ class Mixture:
         experts, base, gate_weight, gate_bias, tau, alpha = map(change, self.named().values())
         return Mixture(experts, base, gate_weight, gate_bias, tau, alpha, self.router)
 
+    def detach(self) -> Mixture:
+        """The same numbers without a graph."""
+        return self.each(Tensor.detach)
+
+    def clone(self) -> Mixture:
+        """The numbers as they are now, in tensors of their own."""
+        return self.each(Tensor.clone)
+
     def named(self) -> dict[str, Tensor]:
         """The tensors by name."""
         return {name: getattr(self, name) for name in LEARNED}

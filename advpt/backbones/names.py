@@ -35,6 +35,7 @@ OPENAI = {
     "ViT-L-14-336": "ViT-L/14@336px",
 }
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
+_WEIGHTS = (".pt", ".pth", ".tar", ".bin", ".ckpt", ".safetensors")  # end the names of files of weights
 _REPOSITORY = re.compile(rf"(?:{_PART}/)?{_PART}")
 
 
@@ -116,6 +117,9 @@ def parse_tower(name: str) -> Source | None:
     if inside := re.fullmatch(rf"({HUB}:{_PART}/{_PART})/({_PART}(?:/{_PART})*)", place):
         source = parse(inside[1] + at + revision, TOWER)
         return source and dataclasses.replace(source, file=inside[2])
+    version, slash, file = revision.partition("/")
+    if place.startswith(f"{HUB}:") and slash and file.endswith(_WEIGHTS):
+        raise ConfigError(f"{TOWER} is {name!r}; put @REVISION last: {place}/{file}@{version}")
     source = parse(name, TOWER)
     if source is not None and source.kind == OPEN_CLIP:
         raise ConfigError(

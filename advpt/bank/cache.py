@@ -171,11 +171,18 @@ class BankCache:
             text = classifier.digest
         return dataclasses.replace(
             made,
-            attacked_image=(request.source or self.backbone).image_digest,
+            attacked_image=(self.source(request) or self.backbone).image_digest,
             attacked_text=text,
             attacked_defense=request.attack_target.parameters() if request.attack_target is not None else None,
             attacked_visual=visual_digest(request.visual),
         )
+
+    def source(self, request: AttackRequest) -> Backbone | None:
+        """The source of a request, which enlarges the images as this cache's backbone does; None where it has none."""
+        source, own = request.source, self.backbone
+        if source is None or not isinstance(own, EnlargingBackbone):
+            return source
+        return EnlargingBackbone(source, own.card.image.size)
 
     def folder(self, spec: BankSpec) -> Path:
         """The folder of a bank."""
@@ -263,7 +270,7 @@ class BankCache:
     def attacker(self, request: AttackRequest, backbone: Backbone) -> Attacker:
         """The attack of a request on this backbone, in the cache's precision."""
         attack = request.algorithm
-        encode = self._encoder(request.source or backbone, request.visual)
+        encode = self._encoder(self.source(request) or backbone, request.visual)
         surrogate = self.surrogate if attack is not None and attack.source_model == "surrogate" else None
         return Attacker(
             attack,

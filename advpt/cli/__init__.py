@@ -14,7 +14,7 @@ from advpt.errors import AdvPTError
 from advpt.signals import report_stop, stoppable
 
 VERBS = {
-    "doctor": "versions, devices, weights, data",
+    "doctor": "versions, devices, weights, data; --check: published numbers",
     "attacks": "attacks and what a spec means",
     "defenses": "defenses and what a chain means",
     "backbones": "models and what each can do",

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     for heading, folder in script.tables:
         print(f"\n{heading}" if heading else "")
         if any((places.output / folder).glob(f"**/{records.FOLDER}/*.json")):
-            print_tables([places.output / folder], page=places.output / PAGE if script.page else None)
+            print_tables([places.output / folder], page=places.output / folder / PAGE if script.page else None)
     for line in result_lines(script, places.output):
         print(line)
     return 0

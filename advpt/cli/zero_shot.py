@@ -7,7 +7,7 @@ from pathlib import Path
 
 from advpt.cli import common
 from advpt.data import zero_shot as protocol
-from advpt.jobs import zero_shot
+from advpt.jobs import image_weights, zero_shot
 from advpt.jobs.places import runs
 from advpt.results.zero_shot import ZeroShotTable, fill
 
@@ -17,7 +17,7 @@ SUBSETS = ("all", "robustbench5000", "robustbench1000")
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--model", required=True, metavar="M", help="of configs/backbones, or democlip")
-    sub.add_argument("--image-weights", default="", metavar="F", help="file of another image tower")
+    sub.add_argument("--image-weights", default="", metavar="F", help="another image tower: file, hf-hub:, local-dir:")
     sub.add_argument("--attack", action="append", default=[], metavar="A", help=f"default: {ATTACK}; may be repeated")
     sub.add_argument("--sets", default="", metavar="S", help="for instance pets,dtd (default: all with data)")
     for option, words, mark, text in (
@@ -41,11 +41,10 @@ def run(args: argparse.Namespace) -> int:
     their means. Runs that are done are skipped, broken ones continue. Returns 1 where a run failed."""
     common.register_plugins()
     places, more = common.places_and_settings(args, args.output, args.banks)
-    weights = str(Path(args.image_weights).expanduser().absolute()) if Path(args.image_weights).is_file() else ""
     asked = zero_shot.Evaluation(
         model=args.model,
         attacks=tuple(args.attack) or (ATTACK,),
-        image_weights=weights or args.image_weights,
+        image_weights=image_weights.absolute(args.image_weights),
         protocol=args.protocol,
         attack_at=args.attack_at,
         templates=args.templates,
@@ -56,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
         more=more,
     )
     there, absent = zero_shot.split_by_data(asked.sets(common.words(args.sets)), places.root, asked.images_of)
+    if not args.dry_run:
+        image_weights.fetch(asked.image_weights)
     plan, measured = zero_shot.plan_of(asked, there, places.repository)
     common.print_plan(plan, places, args)
     common.print_missing(plan, places)

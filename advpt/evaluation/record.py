@@ -177,8 +177,8 @@ class TowerFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneFacts(TowerFacts):
-    """The CLIP of a run. ``image_file``: where an image tower of its own came from; ``reads``: how tensors are read;
-    ``source``: where a model that is not OpenAI's came from."""
+    """The CLIP of a run. ``image_file``: where an image tower of its own, or the one that it was tuned from, came
+    from; ``reads``: how tensors are read; ``source``: where a model that is not OpenAI's came from."""
 
     image_file: Mapping[str, str] | None = None
     reads: Mapping[str, Json] | None = None

@@ -18,6 +18,7 @@ from advpt.backbones.load import load_backbone
 from advpt.backbones.names import parse, parse_tower
 from advpt.backbones.text_encoder import TextEncoder
 from advpt.checkpoints import load_checkpoint
+from advpt.data import listing
 from advpt.data.images import Preprocessing
 from advpt.errors import RecordError, WeightsError
 from advpt.evaluation import run_folder
@@ -92,7 +93,7 @@ def load_run(
     path = exchange.checkpoint_file(folder / place, epoch) if place else probe if probe.is_file() else prompt
     about = exchange.about(path)
     if not path.is_file() or "classnames" not in about:
-        raise WeightsError(f"{folder} holds no model with its description{_evaluated(folder)}")
+        raise WeightsError(f"{folder} holds no model with its description{_instead(folder)}")
     clip = _backbone_settings(folder, about, weights, image_weights)
     backbone = load_backbone(clip, device)
     trained_on = ("image",) if path == probe else ("text",) if place == IMAGE_ENCODER else ("text", "image")
@@ -193,8 +194,13 @@ def _backbone_settings(folder: Path, about: Mapping[str, Json], weights: str, im
     return settings
 
 
-def _evaluated(folder: Path) -> str:
-    """Half a sentence about where the model of an evaluation lies; "" where that is not known."""
+def _instead(folder: Path) -> str:
+    """Half a sentence about where a model lies, as far as a folder without one tells."""
     done = folder / run_folder.DONE
-    model = read_object(done, RecordError).get("model") if done.is_file() else ""
-    return f"; it is an evaluation of {model}: load that" if model else ""
+    if model := read_object(done, RecordError).get("model") if done.is_file() else "":
+        return f"; it is an evaluation of {model}: load that"
+    if not folder.is_dir():
+        return ": there is no such folder"
+    beside = [path for depth in ("*/*", "*/*/*") for path in folder.glob(f"{depth}/{exchange.ABOUT}")]
+    runs = sorted({str(path.parents[1].relative_to(folder)) for path in beside})
+    return f"; runs below it: {listing.some(runs, 3)}" if runs else ""

@@ -19,6 +19,7 @@ from advpt.jobs.recipes import DATASETS, TRAINERS, Recipes
 from advpt.settings import has_config
 
 SEARCHED = "a photo of the digit"  # what prompts start as in the searches
+PICTURES: Pairs = (("EVAL.PICTURES", "4"),)  # for the page; settings of a request may say otherwise
 RESULT_LINE = re.compile(r"^\* (?:robust_)?accuracy:.*", re.MULTILINE)
 
 
@@ -53,7 +54,8 @@ class Script:
 
     Args:
         plan: its runs. tables: headings ("" for none) and folders whose records are shown at the end.
-        results: lines that are completed by what a run measured, and its folder. page: whether an HTML page is written.
+        results: lines that are completed by what a run measured, and its folder. page: whether each of those folders
+            gets an HTML page.
         side_by_side: runs at a time that its small networks leave room for, 0 for the usual number.
         notes: sentences to begin with.
     """
@@ -145,17 +147,19 @@ def main(request: Request) -> Script:
         raise ConfigError(f"there is no {DATASETS}/{dataset}.yaml; see: ls {DATASETS}")
     config = main_config(request.repository, trainer, backbone, dataset)
     name, notes = request.name or folder_name(dataset, request.root), []
+    images = PICTURES if trainer in (ADVPT, COOP) else ()
     older = request.output / dataset / trainer
     if name != dataset and not request.name and older.is_dir():
         notes.append(f"note: runs in {older} stay as they are; NAME={dataset} continues them")
     folders = [f"{name}/{trainer}/{Path(config).stem}_{shots}shots" for shots in request.shots]
     for shots, folder in zip(map(shots_of, request.shots), folders):
         if request.together:
-            runs.run(trainer, folder, request.seeds, config=config, shots=shots)
+            runs.run(trainer, folder, request.seeds, recipe=images, config=config, shots=shots)
         else:
             for seed in request.seeds:
-                runs.run(trainer, f"{folder}/seed{seed}", seed, config=config, shots=shots)
-    return Script(runs.plan(), tuple(("", folder) for folder in folders), notes=tuple(notes))
+                first = images if seed == request.seeds[0] else ()
+                runs.run(trainer, f"{folder}/seed{seed}", seed, recipe=first, config=config, shots=shots)
+    return Script(runs.plan(), tuple(("", folder) for folder in folders), page=True, notes=tuple(notes))
 
 
 def base_to_new(request: Request) -> Script:
@@ -197,7 +201,8 @@ def demo(request: Request) -> Script:
     runs, trained = Runs(request), {}
     for trainer in (ADVPT, COOP, ZEROSHOT):  # the longest first
         place, seeds = (f"{trainer}/seed1", 1) if trainer == ZEROSHOT else (trainer, request.seeds)
-        trained[trainer] = runs.run(trainer, place, seeds, transfer)
+        images = PICTURES if trainer == ADVPT else ()
+        trained[trainer] = runs.run(trainer, place, seeds, transfer, recipe=images)
     for folder, settings in evaluations:
         for trainer, model in trained.items():
             place, seeds = f"{folder}/{trainer}", request.seeds[:1] if folder == "adaptive_aa" else request.seeds

@@ -9,7 +9,7 @@ from pathlib import Path
 from advpt.backbones import clip
 from advpt.data import catalog, demo_sets, zero_shot
 from advpt.errors import ConfigError
-from advpt.files import file_digest
+from advpt.jobs import image_weights
 from advpt.jobs.methods import ZEROSHOT
 from advpt.jobs.places import missing_files
 from advpt.jobs.plan import Pairs, Plan, Planner
@@ -19,6 +19,18 @@ from advpt.results.zero_shot import MeasuredSet, Tower
 DEMO = "democlip"  # beginning of the names of models that read digits alone
 PLAIN = "CLIP"  # papers' name of a tower that was not tuned
 IMAGENET = "ImageNet"  # the data set with named subsets
+# Settings that options of the verb give: printed numbers are looked up by these.
+OPTIONS = {
+    "MODEL.IMAGE_WEIGHTS": "--image-weights",
+    "EVAL.ATTACKS": "--attack",
+    "EVAL.SUBSET": "--subset",
+    "EVAL.ATTACK_AT": "--attack-at",
+    "DATASET.PROTOCOL": "--protocol",
+    "DATASET.TEST_SUBSET": "--imagenet",
+    "TRAINER.ZEROSHOTCLIP.TEMPLATES": "--templates",
+}
+CHANGING = ("MODEL.", "DATASET.", "INPUT.")  # begin the names of other settings that change the tower or its images
+HARMLESS = ("MODEL.BACKBONE.NAME", "DATASET.ROOT")  # the first is looked up, the second is a folder
 
 
 @dataclass(frozen=True)
@@ -33,6 +45,9 @@ class Evaluation:
         method, train_set: the tower as papers call it (:class:`~advpt.results.published_towers.TowerPlace`); method
             "": plain CLIP where there are no ``image_weights``, else nothing is looked up.
         more: settings of every run.
+
+    Raises:
+        ConfigError: one of ``more`` that an option gives.
     """
 
     model: str
@@ -46,6 +61,11 @@ class Evaluation:
     method: str = ""
     train_set: str = "none"
     more: Pairs = ()
+
+    def __post_init__(self) -> None:
+        for key, text in self.more:
+            if key in OPTIONS:
+                raise ConfigError(f"--set {key} {text}: expected the option of zero-shot, {OPTIONS[key]} {text}")
 
     @property
     def is_demo(self) -> bool:
@@ -87,8 +107,11 @@ class Evaluation:
     def tower(self, repository: Path) -> Tower | None:
         """The tower as papers call it; None where nobody says what it is."""
         recipes = Recipes(repository)
-        name = str(recipes.values(recipes.of(ZEROSHOT, self.model, "digits"), self.more)["MODEL.BACKBONE.NAME"])
-        if not self.method and (self.image_weights or name not in clip.OFFICIAL):
+        values = recipes.values(recipes.of(ZEROSHOT, self.model, "digits"), self.more)
+        name = str(values["MODEL.BACKBONE.NAME"])
+        if any(key.startswith(CHANGING) and key not in HARMLESS for key, _ in self.more):
+            return None
+        if not self.method and (self.image_weights or values["MODEL.IMAGE_WEIGHTS"] or name not in clip.OFFICIAL):
             return None
         own = any(key.startswith("TRAINER.ZEROSHOTCLIP.") for key, _ in self.more)
         return Tower(
@@ -97,8 +120,16 @@ class Evaluation:
             train_set=self.train_set,
             protocol=self.images_of,
             prompt="own" if own else self.templates or self.images_of,
-            images="all" if (self.subset, self.imagenet) == (0, "all") else str(self.subset or self.imagenet),
         )
+
+    def measured(self, dataset: str, run: str) -> MeasuredSet:
+        """A data set and its run, with the images and pixels of its evaluation."""
+        name = catalog.canonical(dataset)
+        named = self.imagenet if name == IMAGENET else "all"
+        images = named if not self.subset else str(self.subset) if named == "all" else f"{self.subset} of {named}"
+        at = self.attack_at if self.is_native(dataset) else "model"
+        shown = demo_sets.BY_ALIAS[dataset].name if dataset in demo_sets.BY_ALIAS else name
+        return MeasuredSet(shown, run, at, images)
 
     def is_native(self, dataset: str) -> bool:
         """Whether ``attack_at native`` is about this data set: its images have one size, and the papers that attack
@@ -113,23 +144,15 @@ def plan_of(evaluation: Evaluation, sets: Sequence[str], repository: Path) -> tu
     Raises:
         ConfigError: no yaml of the model.
     """
+    content = image_weights.mark(evaluation.image_weights)
+    purpose = f"zero-shot-{content}" if content else "zero-shot"
     planner, recipes, measured = Planner(), Recipes(repository), []
     for dataset in sets:
         job = recipes.of(ZEROSHOT, evaluation.model, dataset)
         settings = (*job.settings, *evaluation.settings(dataset))
-        made = planner.add(replace(job, purpose=f"zero-shot{_mark(evaluation.image_weights)}", settings=settings))
-        name = catalog.canonical(dataset)
-        at = evaluation.attack_at if evaluation.is_native(dataset) else "model"
-        measured.append(
-            MeasuredSet(demo_sets.BY_ALIAS[dataset].name if dataset in demo_sets.BY_ALIAS else name, made, at)
-        )
+        made = planner.add(replace(job, purpose=purpose, settings=settings))
+        measured.append(evaluation.measured(dataset, made))
     return planner.plan(), tuple(measured)
-
-
-def _mark(image_weights: str) -> str:
-    """What stands in the folders of runs for the content of a file of weights."""
-    path = Path(image_weights).expanduser()
-    return f"-{file_digest(path)[:8]}" if image_weights and path.is_file() else ""
 
 
 def split_by_data(sets: Sequence[str], root: Path, protocol: str) -> tuple[list[str], list[str]]:

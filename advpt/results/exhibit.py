@@ -63,9 +63,25 @@ class TableRow:
 
 
 @dataclass(frozen=True)
+class Condition:
+    """What numbers were measured under: the protocol ("" without an attack), the attack in words, and what else is to
+    be known of the attacker ("" where the protocol says all)."""
+
+    protocol: str
+    attack: str
+    about: str = ""
+
+
+@dataclass(frozen=True)
 class Table:
-    """Rows by columns. ``attacks``: in their exact form, by the words that stand for them in heads and rows; those of
-    cells need not be named."""
+    """Rows by columns.
+
+    Args:
+        attacks: in their exact form, by the words that stand for them in heads and rows; those of cells need not be
+            named.
+        conditions: by head, where columns are attacks; none where they are data sets.
+        glance: whether a figure of its numbers stands above it.
+    """
 
     name: str
     title: str
@@ -73,6 +89,8 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[TableRow, ...]
     attacks: dict[str, str] = field(default_factory=dict)
+    conditions: dict[str, Condition] = field(default_factory=dict)
+    glance: bool = True
 
 
 @dataclass(frozen=True)

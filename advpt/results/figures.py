@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,15 +13,22 @@ import numpy as np
 from advpt.evaluation import record as records
 from advpt.evaluation.intervals import IMAGES_ONLY
 from advpt.evaluation.record import CleanAccuracy, TrainingTimes
-from advpt.files import atomic_path, write_text
+from advpt.files import write_text
+from advpt.results.canvas import ACROSS, COLOURS, MARKERS, blank, finish, plain, png, save, style
 from advpt.results.exhibit import Cell, Figure, PointCell, TimeCurve
 from advpt.results.index import RecordIndex
+from advpt.results.labels import write_labels
 from advpt.results.render import images_of, measured, to_csv
 from advpt.results.values import Value, value
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")  # another number than colours: 56 series differ
+PANEL_HEIGHT, LABEL_HEIGHT = 3.4, 0.12  # inches, the second for each label of a scatter beyond a dozen
+# Below figures, by kind.
+READING = {
+    "points": "Error bars are 95 % intervals; a grey line joins the points of one name. Up and right is better.",
+    "lines": "Error bars are 95 % intervals.",
+    "bars": "Error bars are 95 % intervals.",
+}
+TITLE_WIDTH, TICK_WIDTH = 55, 24  # letters, from which on a name is broken
 HEADS = ("figure", "panel", "series", "label", "x", "x_low", "x_high", "y", "y_low", "y_high", "interval", "paper",
          "seeds", "images", "records")  # fmt: skip
 
@@ -57,6 +63,17 @@ def _point(point: PointCell, index: RecordIndex) -> DrawnPoint:
     else:
         bounds = (at, at, at)
     return DrawnPoint(point.panel, point.series, point.label, bounds, y, tuple(dict.fromkeys((*ids, *y.ids))))
+
+
+def summary(figure: Figure, points: Sequence[DrawnPoint]) -> str:
+    """What a figure shows, for those who do not see it."""
+    kind = {"points": "A scatter", "lines": "Lines", "bars": "Bars"}[figure.kind]
+    series = ", ".join(dict.fromkeys(p.series for p in points))
+    panels = ", ".join(filter(None, dict.fromkeys(p.panel for p in points)))
+    numbers = [p.y.interval.mean for p in points if p.y.interval is not None]
+    span = f" from {min(numbers):.1f} to {max(numbers):.1f}" if numbers else ", no number yet"
+    parts = f" of {series}" + (f"; panels: {panels}" if panels else "")
+    return f"{figure.title}. {kind}{parts}. {figure.y}{span} over {figure.x}. The CSV has every number."
 
 
 def _curve(curve: TimeCurve, index: RecordIndex) -> list[DrawnPoint]:
@@ -101,41 +118,38 @@ def comma_separated(figure: Figure, points: Sequence[DrawnPoint]) -> str:
 
 def draw(figure: Figure, points: Sequence[DrawnPoint], folder: Path) -> list[Path]:
     """``<name>.png``, ``<name>.pdf`` and ``<name>.csv`` in ``folder``; panels without a number say so."""
-    import matplotlib
-
-    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it logs every step of embedding a font in a PDF
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure as Canvas
-
-    panels = list(dict.fromkeys(p.panel for p in points)) or [""]
-    across = min(3, len(panels))
-    down = -(-len(panels) // across)
-    with matplotlib.rc_context({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "pdf.fonttype": 42}):
-        canvas = Canvas(figsize=(4.4 * across, 3.4 * down + 0.5), layout="constrained")
-        FigureCanvasAgg(canvas)
-        axes = canvas.subplots(down, across, squeeze=False).ravel()
-        handles: dict[str, Any] = {}
-        for axis, panel in zip(axes, panels):
-            _panel(axis, figure, panel, points)
-            for handle, label in zip(*axis.get_legend_handles_labels()):
-                handles.setdefault(label, handle)
-        for axis in axes[len(panels) :]:
-            axis.set_visible(False)
-        if handles:
-            columns = min(4, len(handles))
-            canvas.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, fontsize=8)
-        paths = [folder / f"{figure.name}.{kind}" for kind in ("png", "pdf")]
-        for path in paths:
-            with atomic_path(path) as partial:
-                metadata = {"CreationDate": None} if path.suffix == ".pdf" else None
-                canvas.savefig(partial, format=path.suffix[1:], dpi=150, metadata=metadata)
+    with style():
+        paths = save(compose(figure, points), folder, figure.name)
     path = folder / f"{figure.name}.csv"
     write_text(path, comma_separated(figure, points))
     return [*paths, path]
 
 
-def _panel(axis: Any, figure: Figure, panel: str, points: Sequence[DrawnPoint]) -> None:
-    axis.set_title(panel, fontsize=9)
+def narrow(figure: Figure, points: Sequence[DrawnPoint]) -> bytes:
+    """The same as a PNG with its panels below each other; empty where there is one panel."""
+    if len({p.panel for p in points}) < 2:
+        return b""
+    with style():
+        return png(compose(figure, points, across=1))
+
+
+def compose(figure: Figure, points: Sequence[DrawnPoint], across: int = ACROSS) -> Any:
+    """The figure as matplotlib has it, inside :func:`~advpt.results.canvas.style`."""
+    panels = list(dict.fromkeys(p.panel for p in points)) or [""]
+    labels = {p.label for p in points} if figure.kind == "points" else set()
+    canvas, axes = blank(len(panels), across, PANEL_HEIGHT + max(0, len(labels) - 12) * LABEL_HEIGHT)
+    handles: dict[str, Any] = {}
+    for axis, panel in zip(axes, panels):
+        _panel(axis, figure, panel, points, handles)
+    finish(canvas, handles)
+    if figure.kind == "points":
+        for axis, panel in zip(axes, panels):
+            _name_points(axis, [p for p in points if p.panel == panel and p.y.interval is not None])
+    return canvas
+
+
+def _panel(axis: Any, figure: Figure, panel: str, points: Sequence[DrawnPoint], handles: dict[str, Any]) -> None:
+    axis.set_title(plain(panel, TITLE_WIDTH), fontsize=9)
     axis.set_xlabel(figure.x)
     axis.set_ylabel(figure.y)
     series = list(dict.fromkeys(p.series for p in points))
@@ -143,6 +157,7 @@ def _panel(axis: Any, figure: Figure, panel: str, points: Sequence[DrawnPoint]) 
     if not any(p.y.interval for p in points):
         words = ", ".join(sorted({p.y.state for p in points})) or "no points"
         axis.text(0.5, 0.5, words, ha="center", va="center", transform=axis.transAxes)
+        axis.set(xticks=[], yticks=[])
         return
     labels = list(dict.fromkeys(p.label for p in points))
     wide = 0.8 / max(1, len(series))
@@ -150,11 +165,11 @@ def _panel(axis: Any, figure: Figure, panel: str, points: Sequence[DrawnPoint]) 
         drawn = [p for p in points if p.series == name and p.y.interval is not None]
         if drawn and figure.kind == "bars":
             at = np.array([labels.index(p.label) + (place - (len(series) - 1) / 2) * wide for p in drawn])
-            _bars(axis, place, drawn, at, wide)
+            handles.update(_bars(axis, place, drawn, at, wide))
         elif drawn:
-            _plot(axis, place, drawn, scatter=figure.kind == "points")
+            handles[_label(drawn)] = _plot(axis, place, drawn, scatter=figure.kind == "points")
     if figure.kind == "bars":
-        axis.set_xticks(range(len(labels)), labels, rotation=20, ha="right")
+        axis.set_xticks(range(len(labels)), [plain(label, TICK_WIDTH) for label in labels])
     if figure.log_x:
         from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
@@ -182,32 +197,52 @@ def _errors(bounds: np.ndarray) -> np.ndarray:
     return np.maximum(0.0, [mean - low, high - mean])
 
 
-def _plot(axis: Any, place: int, drawn: Sequence[DrawnPoint], *, scatter: bool) -> None:
+def _plot(axis: Any, place: int, drawn: Sequence[DrawnPoint], *, scatter: bool) -> Any:
+    """Draw a series; its handle for the legend."""
     if not scatter:
         drawn = sorted(drawn, key=lambda p: p.x or ())
     x, y = np.array([p.x for p in drawn]), _bounds(drawn)
-    axis.errorbar(
+    return axis.errorbar(
         x[:, 0],
         y[:, 0],
         yerr=_errors(y),
         xerr=_errors(x) if scatter else None,
-        capsize=2,
+        capsize=0 if scatter else 2,
         markersize=5,
         linewidth=1.2,
-        elinewidth=0.7,
+        elinewidth=0.5 if scatter else 0.7,
         linestyle="none" if scatter else "-",
         color=COLOURS[place % len(COLOURS)],
         marker=MARKERS[place % len(MARKERS)],
-        label=_label(drawn),
     )
-    for p, at in zip(drawn, zip(x[:, 0], y[:, 0])) if scatter else ():
-        axis.annotate(p.label, at, textcoords="offset points", xytext=(5, 4), fontsize=7)
 
 
-def _bars(axis: Any, place: int, drawn: Sequence[DrawnPoint], x: np.ndarray, wide: float) -> None:
+def _bars(axis: Any, place: int, drawn: Sequence[DrawnPoint], x: np.ndarray, wide: float) -> dict[str, Any]:
+    """Draw a series; its handles for the legend."""
     y = _bounds(drawn)
-    axis.bar(x, y[:, 0], wide, color=COLOURS[place % len(COLOURS)], label=_label(drawn))
+    handles: dict[str, Any] = {_label(drawn): axis.bar(x, y[:, 0], wide, color=COLOURS[place % len(COLOURS)])}
     axis.errorbar(x, y[:, 0], yerr=_errors(y), fmt="none", ecolor="#333333", capsize=2, elinewidth=0.7)
     paper = [(at, p.y.paper) for at, p in zip(x, drawn) if p.y.paper is not None]
     if paper:
-        axis.plot(*zip(*paper), linestyle="none", marker="_", color="black", markersize=10, label="the paper")
+        look = {"linestyle": "none", "marker": "_", "color": "black", "markersize": 10}
+        (handles["the paper"],) = axis.plot(*zip(*paper), **look)
+    return handles
+
+
+def _name_points(axis: Any, points: Sequence[DrawnPoint]) -> None:
+    """Join the points of each label by a grey line, and write the label once, where it covers nothing."""
+    by_label: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for p in points:
+        if p.label and p.x is not None and p.y.interval is not None:
+            by_label[p.label].append((p.x[0], p.y.interval.mean))
+    if not by_label:
+        return
+    for at in by_label.values():
+        axis.plot(*zip(*at), color="#aaaaaa", linewidth=0.6, zorder=1)
+    bars = [line for p in points if p.x is not None for line in _error_bars(p.x, _bounds([p])[0])]
+    write_labels(axis, {plain(label, TICK_WIDTH): at for label, at in by_label.items()}, bars)
+
+
+def _error_bars(x: Sequence[float], y: Sequence[float]) -> list[np.ndarray]:
+    """Both error bars of a point, each ``[2, 2]`` from one end to the other; ``x``, ``y``: mean, low and high."""
+    return [np.array([(x[1], y[0]), (x[2], y[0])]), np.array([(x[0], y[1]), (x[0], y[2])])]

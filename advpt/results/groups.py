@@ -13,7 +13,8 @@ from advpt.additions import complete
 from advpt.evaluation.evaluator import WORST_CASE
 from advpt.evaluation.record import AttackFacts, Record, Result
 from advpt.evaluation.run_folder import identity
-from advpt.results.exhibit import Table, TableRow
+from advpt.results.exhibit import Condition, Table, TableRow
+from advpt.results.terms import apart_from_clip
 from advpt.results.values import Comparison, FilledTable, Value, compare, listed, summarize
 from advpt.schema import JsonObject
 
@@ -53,6 +54,12 @@ class Group:
     records: tuple[Record, ...]
     first: tuple[str, ...] = ()
     ours: str = ""
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """Data set, split and backbone: groups that share them differ in the images alone."""
+        r = self.records[0].result
+        return r.dataset, f"{r.split} split", r.backbone.name
 
     @cached_property
     def by_method(self) -> dict[str, list[Record]]:
@@ -112,6 +119,14 @@ class Group:
         heads: dict[Column | None, str] = {None: "clean"}
         return heads | {c: text if count[text] == 1 else f"{text} [{c[1]}]" for c, text in words.items()}
 
+    def condition(self, column: Column | None) -> Condition:
+        """What the numbers of a column were measured under."""
+        results = [record.result for record in self.records if column is not None and _column(record.result) == column]
+        if column is None or not results or results[0].attack is None:
+            return Condition("", "clean")
+        words = self.heads[column].removesuffix(f", {column[0]}")
+        return Condition(column[0], words, apart_from_clip(results[0].attacker_knows))
+
     def by_seed(self, method: str, column: Column | None, defense: str = "") -> dict[int, Record]:
         """The records of a method behind a defense ("": none), all of them (column None) or those of a threat."""
         return {
@@ -143,7 +158,8 @@ class Group:
         title = f"{r.dataset}, {r.split} split, {r.clean.n} images, {r.backbone.name}"
         own = [f"{r.trainer}, seed {r.seed}: {line}" for x in self.records for r in [x.result] for line in r.warnings]
         heads, warnings = tuple(self.heads.values()), [*dict.fromkeys(own), *self.mixtures()]
-        table = Table(re.sub(r"\W+", "-", title), title, self.caption(), heads, tuple(rows), exact)
+        name, conditions = re.sub(r"\W+", "-", title), {head: self.condition(c) for c, head in self.heads.items()}
+        table = Table(name, title, self.caption(), heads, tuple(rows), exact, conditions)
         return FilledTable(table, values, self.comparisons(), warnings, bold=False)
 
     def caption(self) -> str:

@@ -11,29 +11,30 @@ from pathlib import Path
 
 import jinja2
 
-from advpt.errors import RecordError
-from advpt.evaluation import pictures
 from advpt.evaluation.defended import inexact_gradient
-from advpt.evaluation.intervals import STATEMENT
-from advpt.evaluation.pictures import Picture, Pictures
-from advpt.results import render
+from advpt.results import render, terms
+from advpt.results.canvas import DPI, Drawing
+from advpt.results.examples import examples
 from advpt.results.exhibit import Exhibit
 from advpt.results.figures import DrawnPoint
-from advpt.results.index import RecordIndex, Run
+from advpt.results.index import RecordIndex
 from advpt.results.test_time import PART_HEADS, FilledParts
 from advpt.results.values import FilledTable
 from advpt.results.words import VECTOR_HEADS, WORD_HEADS, FilledWords
 
 TEMPLATE = "page.html.j2"
+PIXELS = 110  # of an inch of a figure on a wide screen, so that all have letters of one size
+NARROW = 620  # pixels, below which a page shows the panels of a figure below each other
 
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page, with the files that lie in a folder beside it; a figure's first one is its image."""
+    """A section of the page: a figure, a table, or a table below a figure. ``files`` lie in a folder beside it."""
 
     exhibit: Exhibit
     content: FilledTable | FilledWords | FilledParts | list[DrawnPoint]
     files: Sequence[Path] = ()
+    drawing: Drawing | None = None
 
     @property
     def states(self) -> list[str]:
@@ -41,6 +42,11 @@ class Section:
         if isinstance(self.content, FilledTable):
             return [value.state for line in self.content.values for value in line]
         return [point.y.state for point in self.content] if isinstance(self.content, list) else []
+
+    @property
+    def links(self) -> list[Path]:
+        """Its files, each once."""
+        return list(dict.fromkeys((*(self.drawing.files if self.drawing is not None else ()), *self.files)))
 
 
 def page(title: str, about: str, sections: Sequence[Section], index: RecordIndex) -> str:
@@ -57,53 +63,39 @@ def page(title: str, about: str, sections: Sequence[Section], index: RecordIndex
         lstrip_blocks=True,
     )
     environment.filters["data_uri"] = data_uri
+    environment.filters["width"] = width
     environment.tests["table"] = lambda content: isinstance(content, FilledTable)
     environment.tests["words"] = lambda content: isinstance(content, FilledWords)
     environment.tests["parts"] = lambda content: isinstance(content, FilledParts)
-    shown = picture_groups(index)
+    shown = examples(index)
     used = sorted(index.used.items(), key=lambda item: (item[1][0], item[1][1].result.seed, item[0]))
-    return environment.get_template(TEMPLATE).render(
+    tables = [section.content for section in sections if isinstance(section.content, FilledTable)]
+    text = environment.get_template(TEMPLATE).render(
         title=title,
         about=about,
-        statement=f"Accuracy in % [95 % interval]. Budgets in 1/255. {STATEMENT}",
+        terms=terms.explained(tables, [record for _, record in index.used.values()]) if tables else [],
         sections=sections,
-        pictures=shown,
-        images_of=images_of,
+        examples=shown,
         index=index,
         used=used,
         render=render,
+        under_heads=terms.under_heads,
+        head_words=terms.HEADS,
+        protocol_words=terms.SHORT,
+        narrow_below=NARROW,
         inexact_gradient=inexact_gradient,
         word_heads=WORD_HEADS,
         vector_heads=VECTOR_HEADS,
         part_heads=PART_HEADS,
     )
+    return text.lstrip()  # macros leave empty lines
 
 
-def data_uri(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+def data_uri(image: Path | bytes) -> str:
+    content = image if isinstance(image, bytes) else image.read_bytes()
+    return "data:image/png;base64," + base64.b64encode(content).decode()
 
 
-def picture_groups(index: RecordIndex) -> list[tuple[Run, Pictures]]:
-    """The pictures that runs kept of their attack: clean image, attacked image, magnified change."""
-    groups = []
-    for run in index.runs.values():
-        try:
-            about = pictures.read(run.folder)
-        except RecordError as error:
-            index.refuse(error, run.folder / pictures.FOLDER / pictures.FILE)
-            continue
-        if about is None:
-            continue
-        if record := next((record for record in index.of(run).values() if record.id == about.record), None):
-            index.use(record, run.name)
-            groups.append((run, about))
-        else:
-            index.note("missing", f"the pictures of {run.name} belong to a record that is not there any more")
-    return groups
-
-
-def images_of(run: Run, picture: Picture) -> list[tuple[str, Path]]:
-    """Kind and file of the images of a picture that are still there."""
-    folder = run.folder / pictures.FOLDER
-    files = [(kind, folder / Path(picture.files[kind]).name) for kind in pictures.KINDS if kind in picture.files]
-    return [(kind, path) for kind, path in files if path.is_file()]
+def width(path: Path) -> int:
+    """The pixels across that a figure has on a wide screen. Its own stand in the header of the file."""
+    return int.from_bytes(path.read_bytes()[16:20]) * PIXELS // DPI

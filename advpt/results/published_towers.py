@@ -137,6 +137,18 @@ def tower_number(place: TowerPlace) -> TowerNumber | Difference:
     return Difference(nearest, f"{nearest.text} differs: {_words(nearest.place, place, differs[nearest])}")
 
 
+def on_our_images(printed: TowerNumber | Difference, comparable: bool | None) -> TowerNumber | Difference:
+    """A printed number where the images of our record are the official ones; else what differs.
+
+    Args:
+        comparable: of a record; None: not known.
+    """
+    if comparable is True or not isinstance(printed, TowerNumber):
+        return printed
+    what = "our images are not the official ones" if comparable is False else "nobody knows which images ours are"
+    return Difference(printed, f"{printed.text} differs: {what}")
+
+
 def _differing(printed: TowerPlace, ours: TowerPlace) -> list[str]:
     """The fields in which two places differ, those that matter most first."""
     small = ours.dataset in SMALL_IMAGES or ours.dataset.startswith("mean")

@@ -11,7 +11,7 @@ from advpt.evaluation.flags import LABEL_LEAK, MASKED, VANISHED, own_attacks
 from advpt.evaluation.intervals import Interval, Runs, wilson
 from advpt.evaluation.record import PartAccuracy, Record
 from advpt.evaluation.test_time import STATIC
-from advpt.results.exhibit import DefenseRow, DefenseTable, PartTable, Table, TableRow, robust
+from advpt.results.exhibit import Condition, DefenseRow, DefenseTable, PartTable, Table, TableRow, robust
 from advpt.results.index import RecordIndex
 from advpt.results.published import number
 from advpt.results.render import COLUMNS, csv_line, grid, to_csv
@@ -110,8 +110,8 @@ def fill_defenses(table: DefenseTable, index: RecordIndex) -> FilledTable:
             if interval is not None:
                 comparisons.append(Comparison(f"{row.about.name} - {read[0].about.name}", protocol, interval))
     lines = tuple(TableRow("", "", row.name, "", "") for row in table.rows)
-    heads = tuple(head for _, head in columns(table))
-    shown = Table(table.name, table.title, table.caption, heads, lines)
+    conditions = {head: Condition(protocol, table.attack if protocol else "clean") for protocol, head in columns(table)}
+    shown = Table(table.name, table.title, table.caption, tuple(conditions), lines, conditions=conditions)
     return FilledTable(shown, values, comparisons, bold=False, sentences=sentences(table, read))
 
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from advpt.evaluation.intervals import MIN_SEEDS, Interval
 from advpt.results import test_time
-from advpt.results.exhibit import Cell, Metric, StackTable, Table, TableRow, TowerRow, TowerTable
+from advpt.results.exhibit import Cell, Condition, StackTable, Table, TableRow, TowerRow, TowerTable
 from advpt.results.index import RecordIndex
-from advpt.results.published_towers import Difference, TowerNumber
+from advpt.results.published_towers import Difference, TowerNumber, on_our_images
 from advpt.results.render import COLUMNS, csv_line, to_csv
 from advpt.results.values import NO_CELL, Comparison, FilledTable, Value, compare, value
 
@@ -24,7 +24,15 @@ STACK_COLUMNS = (("", True), ("static", True), ("", False), ("adaptive", False))
 def fill_towers(table: TowerTable, index: RecordIndex) -> FilledTable:
     """The numbers of a table of towers, with their differences to the tower that was not tuned, and seconds of
     training."""
-    values = [[_value(row, i, metric, index) for i, (_, metric) in enumerate(table.columns)] for row in table.rows]
+    measured = [[value(Cell(row.runs, metric), index) for _, metric in table.columns] for row in table.rows]
+    printed = [
+        tuple(on_our_images(number, ours.comparable) for number, ours in zip(row.published, line))
+        for row, line in zip(table.rows, measured)
+    ]
+    table = dataclasses.replace(
+        table, rows=tuple(dataclasses.replace(row, published=each) for row, each in zip(table.rows, printed))
+    )
+    values = [[_beside(ours, row, i) for i, ours in enumerate(line)] for row, line in zip(table.rows, measured)]
     comparisons = []
     for row, line in zip(table.rows[1:], values[1:]):
         for (head, _), ours, plain in zip(table.columns, line, values[0]):
@@ -34,18 +42,23 @@ def fill_towers(table: TowerTable, index: RecordIndex) -> FilledTable:
     lines = tuple(TableRow("", row.method, "", "", "") for row in table.rows)
     heads = tuple(head for head, _ in table.columns)
     attacks = {head: metric.attack for head, metric in table.columns if metric.attack}
-    shown = Table(table.name, table.title, table.caption, heads, lines, attacks)
+    conditions = {head: Condition(metric.protocol or "", head) for head, metric in table.columns}
+    shown = Table(table.name, table.title, table.caption, heads, lines, attacks, conditions)
     seconds = {SECONDS: [_seconds(row, index) for row in table.rows]}
     return FilledTable(
         shown, values, comparisons, bold=False, sentences=sentences(table, values), extra=seconds, below=_below(table)
     )
 
 
-def _value(row: TowerRow, column: int, metric: Metric, index: RecordIndex) -> Value:
-    """A number, with the published one where everything agrees."""
-    made = value(Cell(row.runs, metric), index)
+def _beside(ours: Value, row: TowerRow, column: int) -> Value:
+    """A number, with the published one where everything agrees, and a note where our images are why it has none."""
     printed = row.published[column] if row.published else None
-    return dataclasses.replace(made, paper=printed.accuracy) if isinstance(printed, TowerNumber) else made
+    if isinstance(printed, TowerNumber):
+        return dataclasses.replace(ours, paper=printed.accuracy)
+    if ours.comparable is not True and printed is not None and printed.nearest is not None:
+        note = f"not comparable with papers: {printed.text.partition(' differs: ')[2]}"
+        return dataclasses.replace(ours, notes=(*ours.notes, note))
+    return ours
 
 
 def _seconds(row: TowerRow, index: RecordIndex) -> str:
@@ -154,7 +167,10 @@ def fill_stacks(table: StackTable, index: RecordIndex) -> FilledTable:
                 names = f"{name}: {row.about.name} - {read[0].about.name}"
                 comparisons.append(Comparison(names, protocol, interval))
         told += _behind(name, read)
-    shown = Table(table.name, table.title, table.caption, _stack_heads(table), tuple(lines))
+    attack = table.stacks[0].defended.attack
+    under = (Condition(protocol, attack if protocol else "clean") for protocol, _ in STACK_COLUMNS)
+    conditions = dict(zip(heads := _stack_heads(table), under))
+    shown = Table(table.name, table.title, table.caption, heads, tuple(lines), conditions=conditions)
     return FilledTable(shown, values, comparisons, bold=False, sentences=told)
 
 

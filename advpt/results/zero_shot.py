@@ -12,7 +12,14 @@ from advpt.evaluation.intervals import STATEMENT
 from advpt.results import render
 from advpt.results.exhibit import CLEAN, Cell, Metric, robust
 from advpt.results.index import RecordIndex, Run
-from advpt.results.published_towers import Difference, TowerNumber, TowerPlace, paper_attack, tower_number
+from advpt.results.published_towers import (
+    Difference,
+    TowerNumber,
+    TowerPlace,
+    on_our_images,
+    paper_attack,
+    tower_number,
+)
 from advpt.results.values import Value, value
 
 NONE = "-"
@@ -20,17 +27,18 @@ NONE = "-"
 
 @dataclass(frozen=True)
 class MeasuredSet:
-    """A data set by its registry name, the id of its run, and the pixels that attacks change (``EVAL.ATTACK_AT``)."""
+    """A data set by its registry name, the id of its run, and the pixels that attacks change (``EVAL.ATTACK_AT``).
+    ``images``: so many of its test images, the name of a subset, or ``all``."""
 
     dataset: str
     run: str
     attack_at: str = "model"
+    images: str = "all"
 
 
 @dataclass(frozen=True)
 class Tower:
-    """An image tower as papers call it, and how it is evaluated: fields of :class:`TowerPlace`. ``images``: so many of
-    each data set, or ``all``."""
+    """An image tower as papers call it, and how it is evaluated: fields of :class:`TowerPlace`."""
 
     method: str
     backbone: str
@@ -38,7 +46,6 @@ class Tower:
     base: str = "CLIP"
     protocol: str = "tecoa"
     prompt: str = "tecoa"
-    images: str = "all"
 
     def published(self, of: MeasuredSet, attack: str = "") -> TowerNumber | Difference:
         """What papers print of it on a data set, clean or under an attack in its short form; or what differs."""
@@ -49,6 +56,7 @@ class Tower:
             eps=f"{spec.eps:g}" if spec is not None else "",
             attack=paper_attack(spec) if spec is not None else "",
             attack_at=of.attack_at,
+            images=of.images,
         )
         return tower_number(place)
 
@@ -155,5 +163,6 @@ def fill(
     for each in measured:
         values = tuple(value(Cell((each.run,), metric), index) for metric in metrics(attacks))
         printed = tuple(tower.published(each, attack) for attack in ("", *attacks)) if tower is not None else ()
+        printed = tuple(on_our_images(number, ours.comparable) for number, ours in zip(printed, values))
         rows.append(SetRow(each, values, printed))
     return tuple(rows), index

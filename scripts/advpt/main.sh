@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One data set, one backbone: seeds 1 2 3 on the full training split, then mean and deviation.
+# One data set, one backbone: seeds 1 2 3 on the full training split, then a table, and a page (index.html) in its folder.
 #
 #   bash scripts/advpt/main.sh pets vit_b16
 #   SEEDS="1 2 3" SHOTS="1 4 16 all" TRAINER=CoOp DATA=/data bash scripts/advpt/main.sh dtd vit_l14 BANK.LIMIT 200

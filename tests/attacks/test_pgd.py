@@ -214,8 +214,8 @@ def trajectory(gradients: Tensor, image: Tensor, start: Tensor, **settings: floa
     """``[steps, n]`` changes in 1/255 after each step from an unclipped start, all ``[n]``."""
     x, model = image.float()[None, None, None], Scripted(gradients.float())
     attack = PGD(objective="logit", steps=len(gradients), clip_first=False, **settings)  # type: ignore[arg-type]
-    found = attack.starting_at(x + start.float() / 255)(model, x, torch.tensor([0]), SampleNoise(["1"], 0))
-    return torch.stack([255 * (point - x).flatten() for point in (*model.points[1:], found.images)])
+    attacked = attack.starting_at(x + start.float() / 255)(model, x, torch.tensor([0]), SampleNoise(["1"], 0))
+    return torch.stack([255 * (point - x).flatten() for point in (*model.points[1:], attacked.images)])
 
 
 def test_fares_steps_and_its_momentum_that_changes_nothing() -> None:
@@ -256,8 +256,8 @@ def test_tecoas_two_steps_of_a_linear_model() -> None:
 
     start = x + given["start_255"].float() / 255
     attack = PGD(eps=1, steps=2, step=1, objective="ce").starting_at(start)
-    found = attack(model, x, torch.tensor([given["label"]]), SampleNoise(["1"], 0))
-    deltas = torch.stack([255 * (point - x).flatten() for point in (*points[1:3], found.images)])
+    attacked = attack(model, x, torch.tensor([given["label"]]), SampleNoise(["1"], 0))
+    deltas = torch.stack([255 * (point - x).flatten() for point in (*points[1:3], attacked.images)])
     torch.testing.assert_close(deltas.double(), made["deltas_255"], rtol=0, atol=1e-4)
 
 
@@ -268,10 +268,10 @@ def test_an_attack_may_compare_with_another_model(net, x) -> None:
     other = net(x) + 1
     spy = Spy(net)
     attack = PGD(eps=8, steps=2, objective="l2")
-    found = attack.against(other)(spy, x, Y, SampleNoise(IDS, 0))
+    attacked = attack.against(other)(spy, x, Y, SampleNoise(IDS, 0))
     assert len(spy.seen) == 3, "the clean images are not embedded"
     assert attack.given_clean is None, "the attack is as it was"
-    torch.testing.assert_close(found.loss, (net(found.images) - other).square().sum(1))
-    assert not torch.equal(found.images, attack(net, x, Y, SampleNoise(IDS, 0)).images)
+    torch.testing.assert_close(attacked.loss, (net(attacked.images) - other).square().sum(1))
+    assert not torch.equal(attacked.images, attack(net, x, Y, SampleNoise(IDS, 0)).images)
     same = attack.against(net(x))(net, x, Y, SampleNoise(IDS, 0))
     assert torch.equal(same.images, attack(net, x, Y, SampleNoise(IDS, 0)).images)

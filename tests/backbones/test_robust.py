@@ -183,14 +183,14 @@ def test_the_activation_of_a_tower_alone(settings: BackboneSettings, tiny_state:
     torch.save({f"visual.{k}": v for k, v in mine.items()} | tiny_state, tmp_path / "tower.pt")
     with pytest.raises(WeightsError, match="IMAGE_ACTIVATION is 'gelu', and tiny has quickgelu.*LAION"):
         load_backbone(dataclasses.replace(settings, image_activation="gelu"))
-    said = dataclasses.replace(settings, image_weights=str(tmp_path / "tower.safetensors"))
+    named = dataclasses.replace(settings, image_weights=str(tmp_path / "tower.safetensors"))
     save_file(mine, tmp_path / "tower.safetensors", metadata={"activation": "gelu"})
     with pytest.raises(WeightsError, match="tower.safetensors has gelu, and tiny has quickgelu"):
-        load_backbone(said)
+        load_backbone(named)
     save_file(mine, tmp_path / "tower.safetensors", metadata={"activation": "quickgelu"})
-    assert load_backbone(said).image_file is not None
+    assert load_backbone(named).image_file is not None
     with pytest.raises(WeightsError, match="IMAGE_ACTIVATION is 'gelu', and .*safetensors says quickgelu; leave"):
-        load_backbone(dataclasses.replace(said, image_activation="gelu"))
+        load_backbone(dataclasses.replace(named, image_activation="gelu"))
     with pytest.raises(ConfigError, match="MODEL.IMAGE_ACTIVATION: unknown value 'geluu'. Did you mean 'gelu'"):
         BackboneSettings.from_flat({"MODEL.IMAGE_ACTIVATION": "geluu"})
 

@@ -169,7 +169,7 @@ def whole(folder: Path, model: nn.Module, config: dict[str, Any], binary: bool =
 
 
 @pytest.mark.parametrize(
-    ("says", "binary"), [(True, False), (False, True)], ids=("quick_gelu said, safetensors", "quick_gelu not said, bin")
+    ("says", "binary"), [(True, False), (False, True)], ids=("with quick_gelu, safetensors", "without quick_gelu, bin")
 )
 def test_a_whole_model_of_openais_tower(says: bool, binary: bool, tmp_path: Path, cache: Path) -> None:
     """chs20/fare2-clip, by the name of its repository, as a folder and as a file, with and without its configuration;
@@ -341,7 +341,14 @@ def test_an_old_file_of_transformers_has_buffers(tmp_path: Path) -> None:
 
 def test_names_of_towers() -> None:
     assert parse_tower("towers/fare_eps_4.pt") is None and parse_tower("/a/hf-hub/b.pt") is None
-    for name in ("hf-hub:a/b", "hf-hub:a/b@v1", "hf-hub:a/b/c.pt", "hf-hub:a/b/c/d.pt@v1", "local-dir:x/y"):
+    for name in (
+        "hf-hub:a/b",
+        "hf-hub:a/b@v1",
+        "hf-hub:a/b/c.pt",
+        "hf-hub:a/b/c/d.pt@v1",
+        "hf-hub:a/b@refs/pr/1",
+        "local-dir:x/y",
+    ):
         source = parse_tower(name)
         assert source is not None and str(source) == name
     made = parse_tower("hf-hub:a/b/c/d.pt@v1")
@@ -349,6 +356,8 @@ def test_names_of_towers() -> None:
     for name, reason in (
         ("hf-hub:b", "MODEL.IMAGE_WEIGHTS is 'hf-hub:b'; expected hf-hub:ORG/REPO"),
         ("hf-hub:a/b/../c.pt", "MODEL.IMAGE_WEIGHTS is .*expected hf-hub"),
+        ("hf-hub:a/b@v/c.pt", "is 'hf-hub:a/b@v/c.pt'; put @REVISION last: hf-hub:a/b/c.pt@v"),
+        ("hf-hub:a/b@v1/c/d.safetensors", "put @REVISION last: hf-hub:a/b/c/d.safetensors@v1"),
         ("hf_hub:a/b", "MODEL.IMAGE_WEIGHTS is .*did you mean hf-hub:a/b"),
         ("open_clip:ViT-B-32/openai", "taken whole: MODEL.BACKBONE.NAME open_clip:ViT-B-32/openai"),
     ):

@@ -31,6 +31,7 @@ def test_help_fits_a_screen(capsys, verb):
         ("sweep", "digits", "--backbones", "democlip", "--seeds", "1"),
         ("reproduce", "table1", "--demo", "--seeds", "1"),
         ("run", "--seeds", "1", "main", "digits", "democlip"),
+        ("doctor", "--check", "digits", "democlip"),
     ),
     ids=lambda words: words[0],
 )

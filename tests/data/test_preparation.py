@@ -61,6 +61,6 @@ def test_the_list_of_another_protocol_is_kept_from_an_archive_or_a_folder(
     assert prepare(made.facts, other, options(origin=tmp_path / "mine")).ok
     assert (other / made.facts.folder / file).read_text() == "the user's\n"
     (tmp_path / "mine" / file).write_text("newer\n")
-    (other / made.facts.folder / made.facts.image_dir / "extra.jpg").touch()
+    next((other / made.facts.folder / made.facts.image_dir).rglob("*.jpg")).unlink()
     prepare(made.facts, other, options(origin=tmp_path / "mine"))
     assert (other / made.facts.folder / file).read_text() == "the user's\n", "what is there stays"

@@ -13,7 +13,7 @@ from advpt.cli.run import script_of
 from advpt.jobs import backends
 from advpt.jobs.places import command
 from advpt.jobs.process import ProcessSpec
-from tests.helpers.injection import Forked, run
+from tests.helpers.injection import Forked, forked, outcome
 from tests.helpers.workspace import ROOT
 
 
@@ -40,21 +40,33 @@ def plan_of(tmp_path: Path, script: str, *words: str, **env: str):
 
 
 def run_here(tmp_path: Path, script: str, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """The script's one call of Python and its runs in forks of this process: as in processes of their own, but for
-    seconds of imports in each."""
+    """The script's one call of Python, as :func:`verb_here`."""
     (tmp_path / "calls").unlink(missing_ok=True)
     (call,), printed = calls(tmp_path, script, *words, **env)
     assert call[:2] == ["-m", "advpt"]
+    done = verb_here(tmp_path, *call[2:], **env)
+    return subprocess.CompletedProcess(call, done.returncode, printed + done.stdout)
+
+
+def verb_here(tmp_path: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """``python -m advpt`` and its runs in forks of this process: as in processes of their own, but for seconds of
+    imports in each."""
     log = tmp_path / "printed"
-    log.write_text(printed, encoding="utf-8")
+    log.write_text("", encoding="utf-8")
+    status = outcome(start_verb(log, *words, **env))
+    return subprocess.CompletedProcess(words, status, log.read_text(encoding="utf-8"))
+
+
+def start_verb(log: Path, *words: str, **env: str) -> int:
+    """The id of the process of :func:`verb_here`, which writes to ``log``."""
 
     def work() -> int:
         os.environ.update(env)
         os.chdir(ROOT)
         backends.start = _fork
-        return main(call[2:])
+        return main(list(words))
 
-    return subprocess.CompletedProcess(call, run(work, log), log.read_text(encoding="utf-8"))
+    return forked(work, log)
 
 
 def _fork(spec: ProcessSpec, lock: int) -> Forked:

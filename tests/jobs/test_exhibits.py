@@ -111,6 +111,12 @@ def test_the_demo_has_every_exhibit():
     assert {job.backbone for job in found.plan.jobs} == {"democlip", "democlip_s"}
 
 
+def test_axes_of_figures_have_names_and_units():
+    figures = [e for e in plan_exhibits(["all", "peers"], DEMO, ROOT).exhibits if isinstance(e, Figure)]
+    assert len(figures) == 8 and all(figure.x and "%" in figure.y for figure in figures)
+    assert all(re.search(r"\(.+\)$", figure.x) for figure in figures if figure.kind != "bars")
+
+
 def test_names_that_are_not_there():
     with pytest.raises(ConfigError, match="unknown table or figure 'tabel1'. Did you mean 'table1'"):
         plan_exhibits(["tabel1"], PETS, ROOT)

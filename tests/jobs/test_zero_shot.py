@@ -9,7 +9,8 @@ import pytest
 from advpt.data import catalog, zero_shot
 from advpt.errors import ConfigError
 from advpt.jobs.places import Places, missing_data, missing_files
-from advpt.jobs.zero_shot import Evaluation, plan_of, split_by_data
+from advpt.jobs.zero_shot import OPTIONS, Evaluation, plan_of, split_by_data
+from advpt.settings import DEFAULTS
 from tests.helpers.workspace import ROOT
 
 B32 = Evaluation("vit_b32", ("pgd10-ce@1/a1", "aa@1"))
@@ -30,9 +31,9 @@ def test_every_data_set_has_one_run_under_the_same_attacks() -> None:
     assert {dict(job.settings)["DATASET.PROTOCOL"] for job in plan.jobs} == {"tecoa"}
     assert settings_of(B32, "imagenet")["DATASET.TEST_SUBSET"] == "all", "not the 1,000 images of the recipe"
     some = Evaluation("vit_b32", ("pgd10-ce@1",), imagenet="robustbench1000", subset=50, templates="fare")
-    found = settings_of(some, "imagenet")
-    assert (found["DATASET.TEST_SUBSET"], found["EVAL.SUBSET"]) == ("robustbench1000", "50")
-    assert found["TRAINER.ZEROSHOTCLIP.TEMPLATES"] == "fare" and "DATASET.TEST_SUBSET" not in settings_of(some, "pets")
+    part = settings_of(some, "imagenet")
+    assert (part["DATASET.TEST_SUBSET"], part["EVAL.SUBSET"]) == ("robustbench1000", "50")
+    assert part["TRAINER.ZEROSHOTCLIP.TEMPLATES"] == "fare" and "DATASET.TEST_SUBSET" not in settings_of(some, "pets")
 
 
 def test_native_attacks_are_about_data_sets_of_one_size() -> None:
@@ -69,16 +70,40 @@ def test_what_papers_call_it() -> None:
     tower = B32.tower(ROOT)
     assert tower is not None and vars(tower) == {
         "method": "CLIP", "backbone": "ViT-B/32", "train_set": "none", "base": "CLIP", "protocol": "tecoa",
-        "prompt": "tecoa", "images": "all",
+        "prompt": "tecoa",
     }  # fmt: skip
     assert all(Evaluation(model, ()).tower(ROOT) is None for model in ("democlip", "fare2_l14", "laion_b32"))
     assert Evaluation("vit_b32", (), image_weights="a.pt").tower(ROOT) is None
-    tuned = Evaluation("vit_b32", (), image_weights="a.pt", method="TeCoA", train_set="TinyImageNet eps1", subset=100)
-    assert vars(tuned.tower(ROOT))["method"] == "TeCoA" and vars(tuned.tower(ROOT))["images"] == "100"
+    tuned = Evaluation("vit_b32", (), image_weights="a.pt", method="TeCoA", train_set="TinyImageNet eps1")
+    assert vars(tuned.tower(ROOT))["method"] == "TeCoA"
     own = (("TRAINER.ZEROSHOTCLIP.TEMPLATE", "a {}"),)
     assert vars(Evaluation("vit_b32", (), more=own).tower(ROOT))["prompt"] == "own"
     assert vars(Evaluation("vit_b32", (), templates="fare").tower(ROOT))["prompt"] == "fare"
-    assert vars(Evaluation("vit_b32", (), imagenet="robustbench1000").tower(ROOT))["images"] == "robustbench1000"
+
+
+def test_a_subset_of_imagenet_is_of_imagenet_alone() -> None:
+    def images(**fields: object) -> list[str]:
+        _, measured = plan_of(Evaluation("vit_b32", (), **fields), ["imagenet", "pets"], ROOT)
+        return [each.images for each in measured]
+
+    assert images() == ["all", "all"] and images(subset=100) == ["100", "100"]
+    assert images(imagenet="robustbench5000") == ["robustbench5000", "all"]
+    assert images(imagenet="robustbench5000", subset=100) == ["100 of robustbench5000", "100"]
+
+
+@pytest.mark.parametrize(("key", "option"), OPTIONS.items())
+def test_settings_that_options_give_are_refused(key: str, option: str) -> None:
+    with pytest.raises(ConfigError, match=f"--set {key} 100: expected the option of zero-shot, {option} 100"):
+        Evaluation("vit_b32", (), more=((key, "100"),))
+    assert key in DEFAULTS or key in settings_of(B32, "imagenet"), "a setting of another name"
+
+
+def test_nothing_is_printed_beside_a_tower_or_images_that_settings_change() -> None:
+    for key in ("MODEL.WEIGHTS", "INPUT.SIZE", "DATASET.SUBSAMPLE_CLASSES"):
+        assert Evaluation("vit_b32", (), method="CLIP", more=((key, "x"),)).tower(ROOT) is None
+    for key, text in (("DATASET.ROOT", "x"), ("EVAL.SEED", "2"), ("MODEL.BACKBONE.NAME", "ViT-B/16")):
+        tower = Evaluation("vit_b32", (), more=((key, text),)).tower(ROOT)
+        assert tower is not None and tower.backbone == ("ViT-B/16" if key.startswith("MODEL") else "ViT-B/32")
 
 
 @pytest.mark.parametrize("name", ["eurosat", "caltech101", "sun397", "dtd", "food101", "flowers", "pets"])
@@ -88,6 +113,8 @@ def test_what_is_missing_depends_on_the_protocol(tmp_path: Path, name: str) -> N
     assert "advpt prepare" in missing_files(name, tmp_path, "tecoa")
     (tmp_path / facts.folder / facts.image_dir).mkdir(parents=True)
     assert facts.split and facts.split.filename in missing_files(name, tmp_path)
+    needs_split = rule.lists in ("split", "setid")
+    assert (facts.split.filename in missing_files(name, tmp_path, "tecoa")) == needs_split
     (tmp_path / facts.folder / facts.split.filename).touch()
     assert missing_files(name, tmp_path) == ""
     sentence = missing_files(name, tmp_path, "tecoa")

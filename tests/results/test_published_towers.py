@@ -130,7 +130,7 @@ def test_printed_means_are_those_of_their_entries_but_for_known_misprints():
     for row in rows():
         key = tuple(row[name] for name in ("source", "method", "base", "backbone", "train_set", "eps_255", "attack"))
         by_row[key][row["dataset"]] = row
-    seen, compared = {}, 0
+    off, compared = {}, 0
     for (source, method, _, _, train_set, _, attack), datasets in by_row.items():
         paper = source.split()[0]
         means = [name for name in datasets if name.startswith("mean") and name[4:].isdigit()]
@@ -143,5 +143,5 @@ def test_printed_means_are_those_of_their_entries_but_for_known_misprints():
             printed, computed = datasets[mean][kind], sum(numbers) / len(numbers)
             digits, compared = len(printed.partition(".")[2]), compared + 1
             if abs(float(printed) - computed) > 0.7 * 10**-digits:  # entries are rounded, too
-                seen[paper, method, train_set, attack, kind] = (printed, round(computed, 2))
-    assert seen == MISPRINTS and compared > 70
+                off[paper, method, train_set, attack, kind] = (printed, round(computed, 2))
+    assert off == MISPRINTS and compared > 70

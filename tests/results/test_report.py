@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from advpt.cli import main
-from advpt.results.index import RecordIndex
-from tests.helpers.reports import NASTY, PGD, Links, kinds, put
+from tests.helpers.reports import NASTY, PGD, Links, put
 
 
 def test_report_of_folders_writes_the_same_page(small, capsys):
@@ -25,6 +22,23 @@ def test_report_of_folders_writes_the_same_page(small, capsys):
     assert "script" not in page.tags and "&lt;script&gt;" in text
     inside = {link[1:] for link in page.to if link.startswith("#")}
     assert inside <= page.ids and any(link.startswith("record-") for link in inside)
+    outside = [link for link in page.to if not link.startswith("#")]
+    assert len(outside) == 3 and all((small.top / link).is_file() for link in outside), "the figure, PDF and CSV"
+
+
+def test_one_figure_stands_above_tables_of_more_and_fewer_images(small):
+    put(small.top / "adv1", 81, 51)
+    put(small.top / "fewer", 41, 21, n=50, images={"n": 50, "digest": "e", "part": False})
+    path = small.top / "pages" / "page.html"
+    path.parent.mkdir()
+    assert main(["report", str(small.top / "adv1"), str(small.top / "fewer"), "--page", str(path)]) == 0
+    text = path.read_text()
+    order = [text.index(each) for each in ("at a glance</h2>", "<img", "100 images, ViT-B/16</h2>")]
+    assert text.count("<img") == 1 and order == sorted(order)
+    assert "n = 50: 42.0" in text and "clean: 81.0" in text and "clean: 82.0" not in text
+    assert [each.name for each in (path.parent / "figures").glob("*.csv")] == [
+        "OxfordPets-test-split-ViT-B-16_glance.csv"
+    ]
 
 
 @pytest.mark.parametrize(("official", "shown"), [(None, "unknown"), (False, "False"), (True, "True")])
@@ -36,24 +50,3 @@ def test_whether_the_data_are_the_official_ones_is_said(small, official, shown):
     markdown = (small.top / "report" / "tables" / "table1.md").read_text()
     assert ("Whether this is the official split is unknown" in markdown) == (official is None)
     assert ("compare with nothing published" in markdown) == (official is False)
-
-
-def test_pictures_of_an_attack_and_what_is_wrong_with_them(small):
-    folder = small.top / "adv1" / "pictures"
-    folder.mkdir()
-    (folder / "00-clean.png").write_bytes(b"\x89PNG")
-    record = next(iter(RecordIndex(small.runs).of(small.runs["adv1"]).values()))
-    picture = {"id": "a", "label": NASTY, "files": {"clean": "../pictures/00-clean.png"}}
-    picture["said"] = {"learned": {"clean": "cat", "attacked": "dog"}}
-    about = {"record": record.id, "attack": "pgd", "protocol": "transfer", "magnified": 8.0, "pictures": [picture]}
-    (folder / "pictures.json").write_text(json.dumps(about))
-    assert kinds(small.report()) == []
-    text = small.page()
-    assert "learned prompt: cat → dog" in text and 'src="data:image/png;base64,iVBORw=="' in text
-    (folder / "pictures.json").write_text(json.dumps(about | {"magnified": "much"}))
-    (note,) = small.report().notes
-    assert note.kind == "refused" and note.text.startswith("adv1/pictures/pictures.json is not what a run leaves")
-    assert "magnified is 'much', expected a number" in note.text
-    (folder / "pictures.json").write_text(json.dumps(about | {"record": "0" * 64}))
-    (note,) = small.report().notes
-    assert note.kind == "missing" and "belong to a record that is not there any more" in note.text

@@ -135,6 +135,25 @@ def test_published_numbers_stand_with_source_and_attack_and_what_differs(towers)
     assert "untuned" not in filled.below[-1]
 
 
+@pytest.mark.parametrize("comparable", [False, None])
+def test_no_number_is_printed_beside_images_that_are_not_the_official_ones(towers, comparable):
+    printed = tower_number(TowerPlace("TeCoA", "ViT-B/32", "TinyImageNet eps1", "OxfordPets", "", ""))
+    rows = tuple(dataclasses.replace(row, published=(printed,) * 3) for row in towers.table.rows)
+    table = dataclasses.replace(towers.table, rows=rows)
+    assert {v.paper for line in fill_towers(table, RecordIndex(towers.runs)).values for v in line} == {66.15}
+    for path in sorted((towers.top / "TeCoA1").rglob("*.json")):
+        record = records.read(path)
+        records.write(
+            Record(dataclasses.replace(record.result, comparable=comparable), record.observed), towers.top / "TeCoA1"
+        )
+    filled = fill_towers(table, RecordIndex(towers.runs))
+    words = "our images are not the official ones" if comparable is False else "nobody knows which images ours are"
+    for value in filled.values[1]:
+        assert value.paper is None and f"not comparable with papers: {words}" in value.notes
+    assert {value.paper for value in filled.values[2]} == {66.15}
+    assert f"TeCoA, clean: none, 66.2 (TGA-ZSR NeurIPS'24 paper text, clean) differs: {words}" in filled.below[-1]
+
+
 # --- tower x prompt x defense ---------------------------------------------------------------------------------------
 
 STATIC, ADAPTIVE = {"": 26, "mean": 60, "ttc": 70}, {"": 10, "mean": 30, "ttc": 9}

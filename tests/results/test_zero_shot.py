@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,16 @@ ATTACK = "pgd100-ce@1/a1"
 CLIP = Tower("CLIP", "ViT-B/32", "none")
 
 
-def table(folder: Path, hits: dict[str, tuple[int, int] | None], tower: Tower | None = None) -> ZeroShotTable:
+def table(
+    folder: Path, hits: dict[str, tuple[int, int] | None], tower: Tower | None = None, **about: object
+) -> ZeroShotTable:
     """A table of runs with so many of 100 images right, clean and under attack; None: a run that was not made."""
     metric, runs, measured = robust(ATTACK, "adaptive"), {}, []
     for name, numbers in hits.items():
         if numbers is not None:
             attack = {"spec": metric.attack, "asked": metric.attack}
             more = {"protocol": "adaptive", "attack": attack, "trainer": "ZeroshotCLIP", "dataset": name}
-            put(folder / name, *numbers, **more)
+            put(folder / name, *numbers, **more, **about)
         runs[name] = Run(name, folder / name, 1, "done" if numbers else "not run")
         measured.append(MeasuredSet(name, name))
     rows, _ = fill(measured, [ATTACK], runs, tower)
@@ -58,20 +61,36 @@ def test_a_printed_number_stands_beside_ours_only_where_all_agrees(tmp_path: Pat
     agreeing = [each for each in tower_numbers() if (p := each.place).method == "CLIP" and p.attack == "PGD-100"]
     printed = next(each for each in agreeing if each.place.dataset == "CIFAR10" and each.place.eps == "1")
     place = printed.place
-    fields = {name: getattr(place, name) for name in ("protocol", "prompt", "images", "backbone", "train_set")}
-    tower, of = Tower(method="CLIP", **fields), MeasuredSet("CIFAR10", "run", place.attack_at)
+    fields = {name: getattr(place, name) for name in ("protocol", "prompt", "backbone", "train_set")}
+    tower, of = Tower(method="CLIP", **fields), MeasuredSet("CIFAR10", "run", place.attack_at, place.images)
     assert tower.published(of, ATTACK) == printed
     assert paper_text(printed) == f"{printed.accuracy:.1f} ({printed.source})"
     for other, words in (
         (Tower(method="CLIP", **fields | {"protocol": "coop"}), "protocol"),
-        (Tower(method="CLIP", **fields | {"images": "1000"}), "test images"),
         (Tower(method="CLIP", **fields | {"prompt": "own"}), "prompt"),
     ):
         cell = paper_text(other.published(of, ATTACK))
         assert cell.startswith("not comparable: ") and words in cell
+    part = dataclasses.replace(of, images="1000")
+    assert paper_text(tower.published(part, ATTACK)) == "not comparable: test images all, not 1000"
     assert "attack" in paper_text(tower.published(of, "pgd10-ce@1/a1"))
+    there = MeasuredSet("CIFAR10", "run", {"model": "native", "native": "model"}[of.attack_at])
+    assert "resolution of attacks" in paper_text(tower.published(there, ATTACK))
     assert "budget" in paper_text(tower.published(of, "pgd100-ce@3/a1"))
     assert paper_text(tower.published(MeasuredSet("Digits", "run"), ATTACK)) == "-"
+
+
+@pytest.mark.parametrize(
+    ("comparable", "words"),
+    [(False, "our images are not the official ones"), (None, "nobody knows which images ours are")],
+)
+def test_no_number_is_printed_beside_images_that_are_not_the_official_ones(
+    tmp_path: Path, comparable: bool | None, words: str
+) -> None:
+    _, official, mean = lines(table(tmp_path / "a", {"OxfordPets": (90, 10)}, CLIP))
+    assert official[3].endswith(")") and "(" in mean[3]
+    _, other, mean = lines(table(tmp_path / "b", {"OxfordPets": (90, 10)}, CLIP, comparable=comparable))
+    assert other[3] == other[5] == f"not comparable: {words}" and mean[3] == mean[5] == "-"
 
 
 def number(source: str, accuracy: float) -> TowerNumber:

@@ -1,4 +1,4 @@
-"""AdvPT in checkouts of other repositories, by the README's words alone."""
+"""AdvPT in checkouts of other repositories, by the words of docs/checkouts.md alone."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from advpt.evaluation import record as records
 from tests.helpers.host_checkouts import HOSTS, write, write_pets
 from tests.helpers.workspace import ROOT
 
-README = (ROOT / "README.md").read_text(encoding="utf-8").split("### In somebody else's CoOp-style checkout\n")[-1]
-SECTION = README.split("\n## ")[0]
+PAGE = ROOT / "docs" / "checkouts.md"
+SECTION = PAGE.read_text(encoding="utf-8").split("\n## ")[0]
 BLOCKS = [textwrap.dedent(block).strip() for block in re.findall(r"(?:^ {4}.*\n)+", SECTION, flags=re.MULTILINE)]
 # Instead of 86 M parameters, 16 shots and 100 epochs; and where the data lie.
 SMALL = ("MODEL.BACKBONE.NAME", "tiny", "INPUT.SIZE", "(16,16)", "OPTIM.MAX_EPOCH", "2", "TRAIN.CHECKPOINT_FREQ", "1",
@@ -52,7 +52,7 @@ def edited(train_py: str) -> str:
     return train_py
 
 
-def follow_readme(checkout: Path, config: str = "vit_b16") -> None:
+def follow_page(checkout: Path, config: str = "vit_b16") -> None:
     """Everything the section says to do before the first run; the installation is the test environment's."""
     install, *commands = BLOCKS[0].splitlines()
     assert install.startswith("pip install .")
@@ -79,7 +79,7 @@ def test_advpt_trains_saves_resumes_and_tests(name, tmp_path, tiny_file):
     )
     write(checkout, HOSTS[name])
     write_pets(tmp_path / "data")
-    follow_readme(checkout)
+    follow_page(checkout)
     before = {path: path.read_bytes() for path in checkout.glob("clip/*.py")}
     command = BLOCKS[1].replace("DATA ", f"{tmp_path / 'data'} ") + small
 
@@ -121,7 +121,7 @@ def test_the_embedded_default_needs_no_download_there_either(tmp_path):
     write(tmp_path / "host", HOSTS["MaPLe"])
     write_pets(tmp_path / "data")
     assert "`democlip`, which needs no download" in SECTION
-    follow_readme(tmp_path / "host", "democlip")
+    follow_page(tmp_path / "host", "democlip")
     quick = settings("OPTIM.MAX_EPOCH", "1", "BANK.ATTACK", "pgd1-fkl@4", "EVAL.ATTACKS", "('pgd1-fkl@8',)")
     command = BLOCKS[1].replace("DATA ", f"{tmp_path / 'data'} ").replace("vit_b16", "democlip") + quick
     printed = shell(command, tmp_path / "host")

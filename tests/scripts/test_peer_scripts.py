@@ -67,6 +67,7 @@ def test_main_makes_a_run_of_every_seed_and_number_of_shots(tmp_path):
     assert value(made[3], "--output-dir") == str(tmp_path / "out/my pets/CoOp/vit_b16_allshots/seed2")
     assert all(value(w, "BANK.LIMIT") == "200" and value(w, "MODEL.WEIGHTS") == "mine.pt" for w in made)
     assert [folder for _, folder in script.tables] == [f"my pets/CoOp/vit_b16_{n}shots" for n in ("4", "all")]
+    assert script.page and ["EVAL.PICTURES" in w for w in made] == [True, False, True, False]
     together, _ = plan_of(tmp_path / "again", "advpt/main.sh", "pets", "vit_b16", **env | {"TOGETHER": "1"})
     assert [(value(w, "--seeds"), "--seed" in w) for w in together] == [("1,2", False)] * 2
 
@@ -75,6 +76,7 @@ def test_the_demo_attacks_what_it_tuned_and_zero_shot_clip_once(tmp_path):
     made, script = plan_of(tmp_path, "advpt/demo.sh", SEEDS="3 4", AA="aa@8")
     by_folder = {str(Path(value(w, "--output-dir")).relative_to(tmp_path / "out")): w for w in made}
     assert len(made) == 12 and script.page and script.tables == (("", ""),)
+    assert value(by_folder["AdvPT"], "EVAL.PICTURES") == "4" and "EVAL.PICTURES" not in by_folder["CoOp"]
     assert value(by_folder["AdvPT"], "--seeds") == "3,4" and "--eval-only" not in by_folder["AdvPT"]
     assert value(by_folder["adaptive_aa/CoOp"], "--seeds") == "3"
     assert value(by_folder["adaptive_aa/CoOp"], "--model-dir") == str(tmp_path / "out/CoOp")

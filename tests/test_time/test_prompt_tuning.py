@@ -258,7 +258,10 @@ def test_ctpt_without_its_term_is_tpt(tiny_clip: Backbone) -> None:
 # --- where tuning starts ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("changed", ({}, {"csc": True}, {"position": "middle"}, {"position": "front"}), ids=str)
+MIXED = {"layout": "independent", "experts": 3, "depth_text": 2, "depth_vision": 2}
+
+
+@pytest.mark.parametrize("changed", ({}, {"csc": True}, {"position": "middle"}, {"position": "front"}, MIXED), ids=str)
 def test_it_starts_from_the_learned_prompt(tiny_clip: Backbone, changed: dict[str, Any]) -> None:
     own = learner(tiny_clip, **changed)
     hand = defended_model(tiny_clip)
@@ -272,7 +275,8 @@ def test_it_starts_from_the_learned_prompt(tiny_clip: Backbone, changed: dict[st
     learned = build(model, "tpt", start="learned", steps=0)
     assert start.parameters()["start"] != learned.parameters()["start"]
     made = build(model, "tpt", start="learned")
-    own.ctx.data += 1
+    for each in own.parameters():
+        each.data += 1
     assert torch.equal(made(x, IDS[:2], False, encode), tuned), "what the run tunes later is another prompt"
     assert learned.variants()[0].parameters["text"] == plain.digest, "the attack on the plain prompt is that of others"
 

@@ -58,11 +58,16 @@ def test_images_of_one_class_will_do(workspace):
 def test_its_loss_is_the_distance_that_its_attack_makes_large(workspace, norm):
     made = build(workspace, "FARE", "TRAINER.FARE.ATTACK", f"pgd2-{norm}@8/a4")
     pixels = images(4, 16)
+    with torch.no_grad():  # a tower that has moved
+        proj = made.image_encoder.visual.proj
+        proj += 0.05 * torch.randn(proj.shape, generator=torch.Generator().manual_seed(2))
     loss, attacked = made.robust_loss(pixels, LABELS, seed=1), []
     made.image_encoder.register_forward_hook(lambda module, inputs, output: attacked.append(inputs[0]))
     assert torch.equal(made.robust_loss(pixels, LABELS, seed=1), loss)
     clean, moved = made.reference(pixels), made.image_encoder(attacked[-1])
     torch.testing.assert_close(loss, losses.fare(moved, clean, norm))
+    assert torch.equal(attacked[-1], made.perturb(pixels, LABELS, 1, made.attack.against(clean)))
+    assert not torch.equal(attacked[-1], made.perturb(pixels, LABELS, 1)), "not the distance to its own clean output"
     near = pixels + 8 / 255 * torch.sign(torch.randn(pixels.shape, generator=torch.Generator().manual_seed(0)))
     assert loss > losses.fare(made.image_encoder(near.clamp(0, 1)), clean, norm), "no random corner is as far"
 

@@ -13,7 +13,7 @@ from advpt import losses
 from advpt.backbones import tuned_tower
 from advpt.checkpoints import load_checkpoint, load_safetensors
 from advpt.evaluation import record as records
-from advpt.files import tensor_digest
+from advpt.files import file_digest, tensor_digest
 from advpt.tuning.schedule import warmup_cosine
 from tests.helpers.trainers import registered_trainers
 from tests.helpers.workspace import results
@@ -158,6 +158,18 @@ def test_prompts_are_tuned_on_a_tuned_tower(workspace):
     assert {result["backbone"]["image"] for result in results(workspace.folder / "prompt").values()} == {digest}
 
 
+def test_a_record_says_which_file_a_tuned_tower_began_with(workspace):
+    quick = (*TINY, *METHODS["TeCoA"], "EVAL.ATTACKS", "('pgd2-ce@8',)", "EVAL.PROTOCOLS", "('transfer',)")
+    workspace.run(*quick, trainer="TeCoA")
+    path = tower_of(workspace.output)
+    (plain,), tower = results(workspace.output).values(), ("MODEL.IMAGE_WEIGHTS", str(path))
+    assert "image_file" not in plain["backbone"]
+    workspace.run(*quick, *tower, trainer="TeCoA", output=workspace.folder / "two")
+    (tuned,) = results(workspace.folder / "two").values()
+    assert tuned["backbone"]["image"] != plain["backbone"]["image"] == tuned_tower.read_provenance(path).image
+    assert tuned["backbone"]["image_file"]["sha256"] == file_digest(path)
+
+
 def test_the_best_tower_is_saved_where_the_best_is_evaluated(workspace, monkeypatch):
     accuracies = iter([80.0, 20.0])
     real = EncoderTrainer.test
@@ -223,9 +235,11 @@ def test_a_schedule_by_steps_survives_a_kill_in_the_middle_of_an_epoch(workspace
     assert tower_of(workspace.folder / "killed").read_bytes() == tower_of(workspace.output).read_bytes()
 
 
-def test_few_steps_warm_up_for_a_tenth_and_a_schedule_that_nothing_reads_is_named(workspace, caplog):
+def test_too_few_steps_warm_up_for_a_tenth_and_a_schedule_that_nothing_reads_is_named(workspace, caplog):
     made = build(workspace, "TeCoA", "OPTIM.MAX_EPOCH", "8")
     assert made.warmup_steps == 2 == made.training_facts()["warmup_steps"]
+    assert "warm up" not in caplog.text, "an evaluation has no steps"
+    made.prepare_training()
     assert "TRAINER.TECOA.WARMUP_STEPS is 1000, and there are 24 steps in all: 2 of them warm up" in caplog.text
     assert not any("not read" in line for line in made.set_up_warnings())
     made = build(workspace, "TeCoA", "OPTIM.WARMUP_EPOCH", "1")
@@ -234,6 +248,11 @@ def test_few_steps_warm_up_for_a_tenth_and_a_schedule_that_nothing_reads_is_name
     assert not any("not read" in line for line in made.set_up_warnings())
     assert "warmup_steps" not in made.training_facts()
     assert build(workspace, "TeCoA", "OPTIM.MAX_EPOCH", "0").warmup_steps == 0, "nothing is trained"
+    caplog.clear()
+    for asked, steps in ((11, 11), (12, 2)):  # of 24: less than half of them, and half
+        made = build(workspace, "TeCoA", "OPTIM.MAX_EPOCH", "8", "TRAINER.TECOA.WARMUP_STEPS", str(asked))
+        made.prepare_training()
+        assert (made.warmup_steps, "warm up" in caplog.text) == (steps, steps != asked)
 
 
 def test_tecoas_loss_is_the_cross_entropy_of_what_it_attacks(workspace):

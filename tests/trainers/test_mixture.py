@@ -70,11 +70,11 @@ def test_auxiliary_losses_are_those_of_both_towers_and_rise(workspace):
     state = made.current_prompts()
     text = made.text_features(state)
     step = Step(x, made.perturb(x, y, state, text.detach()), y, state, text)
-    found = {}
+    summed = {}
     for made.epoch in (0, 1, 4, 9):
         for each in mixtures_of(state):
             del each.routed[2 if each is state.text.deep else 0 :]
-        found[made.epoch], parts = made.step_loss(step)
+        summed[made.epoch], parts = made.step_loss(step)
     assert [len(each.routed) for each in mixtures_of(state)] == [2, 2] and mixtures_of(state)[0].routed[0].shape == (
         3,
         5,
@@ -87,7 +87,7 @@ def test_auxiliary_losses_are_those_of_both_towers_and_rise(workspace):
     aux = float((3 * balance + 2 * diversity).detach())
     ce = F.cross_entropy(made.logits(step, made.features(step, step.attacked)[0]), y).item()
     for epoch, share in ((0, 0), (1, 0.25), (4, 1), (9, 1)):
-        assert found[epoch].item() == pytest.approx(ce + share * aux, rel=1e-4), epoch
+        assert summed[epoch].item() == pytest.approx(ce + share * aux, rel=1e-4), epoch
 
 
 def test_without_weights_nothing_is_kept_and_the_loss_is_that_of_its_base(workspace):
@@ -104,8 +104,8 @@ def test_without_weights_nothing_is_kept_and_the_loss_is_that_of_its_base(worksp
 def test_runs_are_loaded_shown_and_resumed(workspace, trainer, monkeypatch, capsys):
     words = (*settings(trainer, f"TRAINER.{trainer.upper()}.ROUTER", "token_mean"), "EVAL.ATTACKS", "('pgd2-ce@8',)")
     workspace.run(*words, trainer=trainer)
-    found, model = results(workspace.output), load_run(workspace.output, weights=str(workspace.weights))
-    assert model.classifier.digest == found[ADAPTIVE]["prompt"]
+    tuned, model = results(workspace.output), load_run(workspace.output, weights=str(workspace.weights))
+    assert model.classifier.digest == tuned[ADAPTIVE]["prompt"]
     about = json.loads((workspace.output / "prompt_learner" / "prompt.json").read_text())["prompt"]
     assert (about["experts"], about["router"]) == (5, "token_mean")
     x, _ = pixels()
@@ -115,7 +115,7 @@ def test_runs_are_loaded_shown_and_resumed(workspace, trainer, monkeypatch, caps
     plain = (*settings(trainer), "EVAL.ATTACKS", "('pgd2-ce@8',)")
     flags = ("--eval-only", "--model-dir", str(workspace.output))
     workspace.run(*plain, trainer=trainer, output=evaluated, flags=flags)
-    assert results(evaluated)[ADAPTIVE]["robust"] == found[ADAPTIVE]["robust"]
+    assert results(evaluated)[ADAPTIVE]["robust"] == tuned[ADAPTIVE]["robust"]
     given = (*plain, f"TRAINER.{trainer.upper()}.ROUTER", "cls", f"TRAINER.{trainer.upper()}.EXPERTS", "3")
     code, printed = workspace.call(*given, trainer=trainer, output=workspace.folder / "no", flags=flags)
     assert code == 2 and "EXPERTS 5, this run has 3 and ROUTER token_mean, this run has cls" in printed

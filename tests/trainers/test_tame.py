@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from dassl.engine import TRAINER_REGISTRY
 
+import advpt
 from advpt.bank.statistics import FOLDER as STATISTICS
 from advpt.cli import main
+from advpt.errors import WeightsError
 from tests.helpers.peers import DEEP
 from tests.helpers.trainers import registered_trainers
 from tests.helpers.workspace import Workspace, write_weights
@@ -65,20 +67,24 @@ def test_from_pre_training_to_records(workspace, trainer):
     printed = workspace.run(*words, trainer=trainer, output=workspace.folder / "tame", flags=flags)
     assert "tame" in printed
     assert len(list(workspace.folder.glob(f"banks/*/*/{STATISTICS}/*/manifest.json"))) == 2
-    found = records(workspace.folder / "tame")
-    assert {(p, d) for p, _, d in found if p} == {(p, d) for p in ("static", "tuned", "adaptive") for d in ("tame", "")}
-    assert found["adaptive", "pgd", "tame"]["note"] == (
+    made = records(workspace.folder / "tame")
+    assert {(p, d) for p, _, d in made if p} == {(p, d) for p in ("static", "tuned", "adaptive") for d in ("tame", "")}
+    assert made["adaptive", "pgd", "tame"]["note"] == (
         "every gradient a mean over 1 draws of views; smoothed gradient through the tuning"
     )
-    tuning = found["static", "pgd", "tame"]["tuning"]
+    tuning = made["static", "pgd", "tame"]["tuning"]
     assert tuning["decay"] == 5e-4 and len(set(tuning["statistics"].values())) == 2
-    assert "not what is done to it at test time" in found["static", "pgd", "tame"]["attacker_knows"]
+    assert "not what is done to it at test time" in made["static", "pgd", "tame"]["attacker_knows"]
+    if trainer == "TAMEVLI":
+        return
     again = workspace.folder / "again"
     workspace.run(*words, "TRAINER.TAME.FREEZE", "('gate',)", *STATIC, trainer=trainer, output=again, flags=flags)
     other = records(again)
     assert other["static", "pgd", "tame"]["tuning"]["frozen"] == ["gate"]
-    banks = [each["static", "pgd", "tame"]["robust"]["bank"] for each in (found, other)]
-    assert banks[0] != banks[1] and found["static", "pgd", ""]["robust"] == other["static", "pgd", ""]["robust"]
+    banks = [each["static", "pgd", "tame"]["robust"]["bank"] for each in (made, other)]
+    assert banks[0] != banks[1] and made["static", "pgd", ""]["robust"] == other["static", "pgd", ""]["robust"]
+    with pytest.raises(WeightsError, match=f"holds no model.*it is an evaluation of {adv}: load that"):
+        advpt.load(again)
 
 
 def test_statistics_by_command_and_refusals(workspace, capsys, monkeypatch):

@@ -34,14 +34,14 @@ def make(workspace, *more: str):
     return trainer
 
 
-def by_hand(trainer, pixels: Tensor, attacked: Tensor, weights: tuple[float, float], norm: str, **how) -> Tensor:
+def by_hand(trainer, pixels: Tensor, attacked: Tensor, weights: tuple[float, float], norm: str, **form) -> Tensor:
     """The loss from three passes: the tuned tower's on attacked and clean images, the frozen one's on clean ones."""
     texts = [trainer.zero_shot.features]
-    if "negated" in how:
-        texts += [from_templates(trainer.encoder, trainer.classnames, [how.pop("negated")], 1.0).features]
+    if "negated" in form:
+        texts += [from_templates(trainer.encoder, trainer.classnames, [form.pop("negated")], 1.0).features]
     maps = []
     for encoder, x in ((trainer.image_encoder, attacked), (trainer.image_encoder, pixels), (trainer.reference, pixels)):
-        each = [losses.attention_map(encoder.tokens(x), text[LABELS], **how) for text in texts]
+        each = [losses.attention_map(encoder.tokens(x), text[LABELS], **form) for text in texts]
         maps.append(each[0] if len(each) == 1 else each[0] * (1 - each[1]))
     distance = {"l2": lambda d: d.square().sum(1).sqrt(), "l1": lambda d: d.abs().mean(1)}[norm]
     refinement, constraint = (distance(each - maps[2]).mean() for each in maps[:2])
@@ -74,9 +74,9 @@ def test_the_loss_of_three_passes(workspace, given, weights, norm, wanted):
 def test_profiles_differ_in_their_maps(workspace):
     """On a grid of nine patches, whose middle no enlarged map reaches."""
     tokens, made = torch.randn(4, 10, 32, generator=torch.Generator().manual_seed(0)), {}
-    how = {"sound": {}, "paper": {"resize_first": True}, "released": {"axis": "tokens"}}
-    assert how.keys() == PROFILES.keys()
-    for profile, wanted in how.items():
+    settings = {"sound": {}, "paper": {"resize_first": True}, "released": {"axis": "tokens"}}
+    assert settings.keys() == PROFILES.keys()
+    for profile, wanted in settings.items():
         trainer = build(workspace, "TGAZSR", *SHORT, "TRAINER.TGAZSR.PROFILE", profile)
         trainer.backbone.card = dataclasses.replace(
             trainer.backbone.card, image=dataclasses.replace(trainer.backbone.card.image, tokens=10)
@@ -89,19 +89,19 @@ def test_profiles_differ_in_their_maps(workspace):
 
 
 def test_a_map_is_of_the_pass_that_the_logits_are_of(workspace, monkeypatch):
-    trainer, seen = make(workspace), []
+    trainer, passes = make(workspace), []
     kind = type(trainer.image_encoder)
     for name in ("tokens", "forward"):
         real = getattr(kind, name)
 
         def spy(self, pixels, real=real, name=name):
-            seen.append((name, self is trainer.reference, torch.equal(pixels, clean)))
+            passes.append((name, self is trainer.reference, torch.equal(pixels, clean)))
             return real(self, pixels)
 
         monkeypatch.setattr(kind, name, spy)
     clean = pictures()
     trainer.loss(clean, pictures(1), LABELS)
-    assert seen == [("tokens", True, True), ("tokens", False, False), ("tokens", False, True)]
+    assert passes == [("tokens", True, True), ("tokens", False, False), ("tokens", False, True)]
 
 
 def test_gradients_reach_the_tuned_tower_alone(workspace):

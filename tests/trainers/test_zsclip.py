@@ -68,18 +68,18 @@ def test_fares_prompts_are_an_ensemble_with_names_of_their_own(workspace) -> Non
 def test_nothing_of_one_protocol_is_read_for_the_other(workspace) -> None:
     """The same test images under the same names: banks, records and folders are apart all the same."""
     written(workspace, "OxfordPets", content([("beagle_{}.jpg", "beagle"), ("pug_{}.jpg", "pug")]))
-    found = {}
+    by_protocol = {}
     for protocol in ("coop", "tecoa"):
         words = ("DATASET.NAME", "OxfordPets", "DATASET.PROTOCOL", protocol, "EVAL.ATTACKS", "('pgd1-ce@8',)")
         output = workspace.folder / protocol
         workspace.run(*words, "TRAINER.ZEROSHOTCLIP.TEMPLATES", "tecoa", trainer="ZeroshotCLIP", output=output)
-        found[protocol] = results(output)["test_transfer_pgd1-ce@8-a8.json"]
-    coop, tecoa = found["coop"], found["tecoa"]
+        by_protocol[protocol] = results(output)["test_transfer_pgd1-ce@8-a8.json"]
+    coop, tecoa = by_protocol["coop"], by_protocol["tecoa"]
     assert coop["hand_prompt"] == tecoa["hand_prompt"] == ["A photo of a {}, a type of pet."]
     assert (coop["dataset"], tecoa["dataset"]) == ("OxfordPets", "OxfordPets-tecoa")
     assert coop["split_digest"] != tecoa["split_digest"] and coop["images"] == tecoa["images"]
     assert coop["clean"]["outcome"] == tecoa["clean"]["outcome"], "the images and the prompt are the same"
-    keys = [{found[part]["bank"] for part in ("clean", "robust")} for found in (coop, tecoa)]
+    keys = [{result[part]["bank"] for part in ("clean", "robust")} for result in (coop, tecoa)]
     assert not keys[0] & keys[1] and coop["prompt"] == tecoa["prompt"]
     banks = {path.name for path in (workspace.folder / "banks").iterdir()}
     assert banks == {"OxfordPets", "OxfordPets-tecoa"}

@@ -25,5 +25,5 @@ def exhibits(b: Builder) -> list[Exhibit]:
                 cell = Cell(runs, robust(spec, protocol))
                 points.append(PointCell(place, series, f"{eps}/255", float(eps), cell))
     text = caption(b, "curves", coops=two_coops(b, s.timed, s.timed_backbones))
-    title, axes = "Accuracy over the attack's budget", ("eps (1/255)", "accuracy (%)")
+    title, axes = "Accuracy over the attack's budget", ("budget eps (1/255)", "accuracy (%)")
     return [Figure("curves", title, text, "lines", *axes, tuple(points))]

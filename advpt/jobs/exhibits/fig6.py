@@ -22,6 +22,6 @@ def exhibits(b: Builder) -> list[Exhibit]:
                 points.append(PointCell(row.backbone, series, s.column(dataset), float(at), cell))
     title, text = "Figure 6: domain shift", caption(b, "fig6", source=s.column(s.source))
     return [
-        Figure("fig6", title, text, "bars", "", "accuracy (%)", tuple(points)),
-        Table("fig6_table", f"{title}, in numbers", text, columns(s, s.targets), cells),
+        Figure("fig6", title, text, "bars", "data set", "accuracy (%)", tuple(points)),
+        Table("fig6_table", f"{title}, in numbers", text, columns(s, s.targets), cells, glance=False),
     ]

@@ -24,5 +24,5 @@ def exhibits(b: Builder) -> list[Exhibit]:
         for series, metric in shown:
             points.append(PointCell(panel(s, dataset, backbone), series, f"M = {n}", float(n), Cell(runs, metric)))
     text = caption(b, "fig7", most=max(s.contexts))
-    title, axes = "Figure 7: number of context vectors", ("context vectors", "accuracy (%)")
+    title, axes = "Figure 7: number of context vectors", ("context vectors (number)", "accuracy (%)")
     return [Figure("fig7", title, text, "lines", *axes, tuple(points))]

@@ -36,6 +36,7 @@ PLAIN = "CLIP"  # as it is
 HAND = "hand-written"
 TOWER = f"{IMAGE_ENCODER}/{FILE}"  # in the folder of a run that tunes one
 PROTOCOLS = ("static", "adaptive")
+IMAGENET = "ImageNet"  # recipes of some trainers test a part of it
 
 
 def exhibits(b: Builder) -> list[Exhibit]:
@@ -70,11 +71,17 @@ def _columns(b: Builder) -> tuple[tuple[str, Metric], ...]:
     return tuple(made)
 
 
+def _settings(b: Builder, dataset: str) -> Pairs:
+    """Settings of every run on a data set: all test images, whatever a trainer's own recipe tests."""
+    whole: Pairs = (("DATASET.TEST_SUBSET", "all"),) if catalog.canonical(dataset) == IMAGENET else ()
+    return (*whole, *b.setup.towers.settings)
+
+
 def _tuned(b: Builder, method: str, backbone: str) -> tuple[str, ...]:
     """The runs that tune a tower and evaluate it on the same data set, one for each seed."""
     s = b.setup.towers
     attack = (f"TRAINER.{method.upper()}.ATTACK", s.training_attacks[method])
-    settings, evaluation = (attack, *s.training, *s.settings), Evaluation(_attacks(b), subset=s.subset)
+    settings, evaluation = (attack, *s.training, *_settings(b, s.source)), Evaluation(_attacks(b), subset=s.subset)
     about = (method, s.source, backbone)
     return tuple(b.job(*about, seed, "towers", evaluation, settings, shots=s.shots) for seed in b.setup.seeds)
 
@@ -85,12 +92,12 @@ def _table(b: Builder, dataset: str, backbone: str, tuned: dict[str, tuple[str, 
     for method in (PLAIN, *tuned):
         runs: tuple[str, ...]
         if method == PLAIN:
-            runs = (b.job(ZEROSHOT, dataset, backbone, b.setup.seeds[0], "towers", evaluation, s.settings),)
+            runs = (b.job(ZEROSHOT, dataset, backbone, b.setup.seeds[0], "towers", evaluation, _settings(b, dataset)),)
         elif dataset == s.source:
             runs = tuned[method]
         else:
             runs = tuple(
-                b.job(method, dataset, backbone, seed, "towers", evaluation, s.settings, model=model)
+                b.job(method, dataset, backbone, seed, "towers", evaluation, _settings(b, dataset), model=model)
                 for seed, model in zip(b.setup.seeds, tuned[method])
             )
         name = PUBLISHED_TOWERS.get(method, method)
@@ -153,7 +160,7 @@ def _defended(b: Builder, backbone: str, method: str, tower: str, tuned: str) ->
     loaded: Pairs = (("MODEL.IMAGE_WEIGHTS", f"{tuned}/{TOWER}"),) if tuned else ()
     run = b.job(
         method, s.source, backbone, b.setup.seeds[0], "stack" + (f"-{t.tower}" if tuned else ""), evaluation,
-        (*about, *s.settings), shots=-1 if method == ZEROSHOT else t.shots, runs=loaded,
+        (*about, *_settings(b, s.source)), shots=-1 if method == ZEROSHOT else t.shots, runs=loaded,
     )  # fmt: skip
     recorded = {NO_DEFENSE: "", **{name: str(parse_test_time(name)) for name in t.defenses}}
     rows = tuple(DefenseRow(name, stages, run) for name, stages in recorded.items())

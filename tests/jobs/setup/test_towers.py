@@ -38,14 +38,16 @@ def test_towers_are_trained_at_one_budget_and_judged_under_the_same_attacks(setu
     assert len(trained) == 4 * 3 and {job.dataset for job in trained} == {setup.towers.source}
     judged = [job for job in plan.jobs if job.purpose == "towers"]
     assert len({dict(job.settings)["EVAL.ATTACKS"] for job in judged}) == 1
-    budgets, seen = set(), set()
+    budgets, lengths = set(), set()
     for job in trained[::3]:
         cfg = settings_of(job)
         asked = setup.towers.training_attacks[job.trainer]
         assert cfg.get(f"TRAINER.{job.trainer.upper()}.ATTACK", asked) == asked  # absent where it is the default
         budgets.add(parse(asked).eps)
-        seen.add(tuple(cfg[name] for name in ("OPTIM.MAX_EPOCH", "DATASET.NUM_SHOTS", "DATASET.NAME", "EVAL.SUBSET")))
-    assert len(budgets) == len(seen) == 1 and budgets <= {parse(text).eps for text in setup.towers.adaptive}
+        lengths.add(
+            tuple(cfg[name] for name in ("OPTIM.MAX_EPOCH", "DATASET.NUM_SHOTS", "DATASET.NAME", "EVAL.SUBSET"))
+        )
+    assert len(budgets) == len(lengths) == 1 and budgets <= {parse(text).eps for text in setup.towers.adaptive}
 
 
 def test_the_demo_has_every_attacker_at_two_budgets():
@@ -61,8 +63,8 @@ def test_the_demo_has_every_attacker_at_two_budgets():
 
 
 def test_prompts_and_defenses_stand_on_the_towers_of_one_run_which_ends_first(tmp_path):
-    found = plan_exhibits(["towers"], DEMO, ROOT)
-    table, stacks = found.exhibits
+    made = plan_exhibits(["towers"], DEMO, ROOT)
+    table, stacks = made.exhibits
     (fare,) = (row for row in table.rows if row.method == "FARE")
     names = [(stack.tower, stack.prompt) for stack in stacks.stacks]
     prompts = ("hand-written", "CoOp", "AdvPT")
@@ -70,10 +72,10 @@ def test_prompts_and_defenses_stand_on_the_towers_of_one_run_which_ends_first(tm
     places = Places(ROOT, tmp_path, tmp_path, tmp_path)
     for stack in stacks.stacks:
         (run,) = {row.run for row in stack.defended.rows}
-        job = found.plan.by_id[run]
-        words = command(job, found.plan, places)
+        job = made.plan.by_id[run]
+        words = command(job, made.plan, places)
         loaded = [words[i + 1] for i, word in enumerate(words) if word == "MODEL.IMAGE_WEIGHTS"]
-        tower = tmp_path / found.plan.by_id[fare.runs[0]].folder / "image_encoder" / "tower.safetensors"
+        tower = tmp_path / made.plan.by_id[fare.runs[0]].folder / "image_encoder" / "tower.safetensors"
         assert loaded == ([str(tower)] if stack.tower == "FARE" else [])
         assert job.needs == ((fare.runs[0],) if stack.tower == "FARE" else ())
         assert len(stack.defended.rows) == 4 and stack.defended.rows[0].recorded == ""
@@ -81,8 +83,8 @@ def test_prompts_and_defenses_stand_on_the_towers_of_one_run_which_ends_first(tm
         assert [text.rpartition(":")[2] for text in attacks] == ["static", "adaptive"]
         assert job.id != dataclasses.replace(job, runs=()).id or stack.tower == "CLIP"
     assert len({row.run for stack in stacks.stacks for row in stack.defended.rows}) == 6
-    ids = [job.id for job in found.plan.jobs]
-    assert all(ids.index(need) < ids.index(job.id) for job in found.plan.jobs for need in job.needs)
+    ids = [job.id for job in made.plan.jobs]
+    assert all(ids.index(need) < ids.index(job.id) for job in made.plan.jobs for need in job.needs)
 
 
 def test_published_numbers_stand_where_the_paper_set_up_has_what_they_are_of():
@@ -102,6 +104,22 @@ def test_published_numbers_stand_where_the_paper_set_up_has_what_they_are_of():
     assert pets["TeCoA"] == 36.44 and pets["CLIP"] == 3.84
     near = {row.method: row.published[-3] for row in tables["Pets"].rows}["TeCoA"]
     assert isinstance(near, Difference) and near.text.endswith("differs: attack PGD-100, not PGD-10")
+
+
+def test_all_rows_of_a_table_have_the_same_images_and_attacks():
+    setup = PAPER.narrowed(["tiny_imagenet", "imagenet", "pets"], [], [])
+    made = plan_exhibits(["towers"], setup, ROOT)
+    for table in (table for table in made.exhibits if isinstance(table, TowerTable)):
+        alike = [
+            {
+                name: text
+                for name, text in settings_of(made.plan.by_id[row.runs[0]]).items()
+                if name.startswith(("DATASET.", "EVAL.")) and name != "DATASET.NUM_SHOTS"
+            }
+            for row in table.rows
+        ]
+        assert len(alike) == 5 and alike == alike[:1] * 5, table.dataset
+        assert alike[0]["DATASET.TEST_SUBSET"] == ("all" if table.dataset == "ImageNet" else "")
 
 
 def test_runs_of_the_paper_set_up_have_the_protocol_and_texts_of_the_family():
