@@ -251,6 +251,8 @@ def test_what_no_file_can_hold_is_refused(tmp_path: Path, monkeypatch) -> None:
         for behind in ({"defense": "rescale"}, {"test_time": "ttc"}):
             with pytest.raises(ConfigError, match="has a defense"):
                 write(model_of(backbone, **behind), tmp_path / "x")
+    held = export.Exported(model_of(backbone)).state_dict().values()
+    assert sum(value.numel() * 4 for value in held) == 2_793_984  # of the image encoder alone
     monkeypatch.setattr(export, "MOST_BYTES", 2_793_983)
     for package in export.PACKAGES:
         pytest.importorskip(package)
