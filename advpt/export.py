@@ -66,6 +66,7 @@ def facts(model: Model) -> JsonObject:
             "image": backbone.image_digest,
             "text": backbone.text_digest,
             "activation": tuned_tower.activation_of(backbone),
+            "source": dict(backbone.source) if backbone.source else None,
         },
         "image_tower": image_tower(model),
         "preprocessing": {

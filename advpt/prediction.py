@@ -16,7 +16,7 @@ from advpt.data.images import Preprocessing, read_image
 from advpt.data.listing import require_unicode
 from advpt.errors import ConfigError, DataError, first_words
 
-BATCH = 64  # images per forward pass
+BATCH = 32  # images per forward pass
 ImageLike: TypeAlias = str | Path | Image.Image
 
 

@@ -159,7 +159,7 @@ def test_backbones_alone_know_what_a_tower_is_made_of(path: Path) -> None:
     assert not OF_BPE & numbers, "context and token ids are in the card"
 
 
-EXTRAS = ("open_clip", "timm", "tokenizers", "transformers", "huggingface_hub")
+EXTRAS = ("open_clip", "timm", "tokenizers", "transformers", "huggingface_hub", "onnx", "onnxscript", "onnxruntime")
 SLOW = ("torchvision", "sklearn", "scipy.stats", "matplotlib")
 IMPORT_ALL = f"""
 import pkgutil, importlib, sys, advpt

@@ -105,7 +105,7 @@ def test_predictions_of_files_and_pictures(tiny_clip, tmp_path):
     assert (of_file.label, of_file.confidence) == (of_picture.label, of_picture.confidence)
     assert of_file.label == NAMES[label] and of_file.confidence > of_file.runner_up_confidence
     assert isinstance(of_file, advpt.Prediction) and model.predict(picture)[0].label == of_file.label
-    with pytest.raises(DataError, match="b.png is missing"):
+    with pytest.raises(DataError, match="b.png does not exist"):
         model.predict(tmp_path / "b.png")
 
 
@@ -151,6 +151,16 @@ def test_behind_a_defense_pixels_have_gradients(tiny_clip, pixels, text):
     if text in AT_TEST_TIME:  # a call follows the first
         first, call = (way(pixels.clone().requires_grad_()) for way in (ways[model.variants[0].name], model))
         assert torch.equal(first, call)
+
+
+def test_each_variant_is_another_function(tiny_clip, pixels):
+    model = advpt.Model(saved(tiny_clip, "text"), test_time="ttc")
+    gradients = {}
+    for each in model.variants:
+        at = pixels.clone().requires_grad_()
+        gradients[each.name] = torch.autograd.grad(model.through(each.name)(at)[:, 0].sum(), at)[0]
+    assert len(gradients) == 5 and not torch.equal(gradients["smooth sign"], gradients["frozen delta"])
+    assert not torch.equal(gradients["noise"], gradients["always weighted"])
 
 
 def test_an_attackers_draws_are_new_in_every_pass(tiny_clip, pixels):

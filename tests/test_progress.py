@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import struct
@@ -89,6 +90,17 @@ def test_a_bar_is_drawn_on_a_terminal_and_reported_everywhere(file: Path, monkey
     os.close(reader)
     assert "pgd on train" in drawn and "3/3" in drawn and "2 workers" in drawn
     assert (state := read(file)) is not None and (state.done, state.total, state.unit) == (3, 3, "image")
+
+
+def test_a_bar_need_not_be_shown(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with Bar("images", 1, "image", shown=False) as bar:
+        bar.update()
+    assert terminal.getvalue() == "" and (state := read(file)) is not None and state.done == 1
 
 
 def test_items_are_reported_as_they_are_asked_for(file: Path) -> None:

@@ -48,10 +48,13 @@ def run(args: argparse.Namespace) -> int:
 
 def about_head(about: JsonObject) -> str:
     """Sentences on what a head is and which image tower it needs."""
-    kind = "a linear layer" if about["trainer"] == "LinearProbe" else "text features"
-    text = f"{kind} of {len(about['classnames'])} classes for {about['backbone']['name']}"
+    kind, name = "a linear layer" if about["trainer"] == "LinearProbe" else "text features", about["backbone"]["name"]
+    text = f"{kind} of {len(about['classnames'])} classes for {name}"
     if (tower := about["image_tower"]) is None:
         return text
-    if not (file := tower.get("file", "")):
-        return f"{text}. It is not the model: the run tuned the image tower, too, and has no file of it; use --to onnx"
-    return f"{text}. It is not the model: it works with the image tower in {file} alone"
+    if sha := tower.get("sha256"):
+        place = f"{tower.get('repository') or tower.get('file') or 'a file'}, SHA-256 {sha[:12]}"
+        return f"{text}. It works with the image tower of the run alone ({place}), not with {name}'s own"
+    if not tower["file"]:
+        return f"{text}. It is not the model: the run tuned the image tower, and has no file of it; use --to onnx"
+    return f"{text}. It is not the model: the run tuned the image tower, and the head works with {tower['file']} alone"

@@ -21,7 +21,7 @@ from advpt.data import listing
 from advpt.errors import ConfigError, out_of_memory
 from advpt.files import atomic_path
 from advpt.model import Model, load
-from advpt.prediction import Batch, DamagedImage, predictions, read_batches
+from advpt.prediction import BATCH, Batch, DamagedImage, predictions, read_batches
 from advpt.progress import Bar
 from advpt.robustness import attack
 from advpt.signals import INTERRUPTED, TERMINATED, Terminated
@@ -46,7 +46,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--test-time", default="", metavar="SPEC", help="defense at test time, as in EVAL.TEST_TIME")
     sub.add_argument("--weights", default="", metavar="FILE", help="CLIP's weights, where they lie elsewhere now")
     sub.add_argument("--image-weights", default="", metavar="FILE", help="as --weights, of a robust image tower")
-    sub.add_argument("--batch", type=int, default=64, metavar="N", help="images at a time (default: 64)")
+    sub.add_argument("--batch", type=int, default=BATCH, metavar="N", help=f"images at a time (default: {BATCH})")
     sub.add_argument("--device", default="", help="cpu, cuda, ... (default: cuda where there is one)")
     sub.add_argument("--seed", type=int, default=0, metavar="N", help="of attacks and defenses (default: 0)")
 
@@ -119,7 +119,7 @@ def answer(model: Model, paths: Sequence[str], threat: Threat | None, out: Write
                 if reason := out_of_memory(error):
                     raise ConfigError(f"--batch {batch} is too many images at a time ({reason}); give fewer") from error
                 raise
-    if threat is not None and not out.streams:
+    if threat is not None and made and not out.streams:
         saved = f"; both images of each are in {threat.folder}" if threat.folder else ""
         write(f"\n{threat.spec} changes {changed} of {made} answers{saved}\n")
     for image in damaged:

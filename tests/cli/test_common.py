@@ -55,3 +55,28 @@ def test_clusters(text, means, tmp_path):
 def test_no_cluster(text, tmp_path):
     with pytest.raises(ConfigError, match="not of the form 8xH200"):
         common.estimate(Plan(()), Places(ROOT, tmp_path, tmp_path, tmp_path), 1, (), text)
+
+
+def test_what_is_no_run_is_a_sentence(tmp_path):
+    """A folder of runs names some of them; a run has a configuration, or a model as another host leaves it."""
+    file = tmp_path / "a.txt"
+    file.write_text("x")
+    for folder, words in ((file, "is a file"), (tmp_path / "none", "none does not exist")):
+        with pytest.raises(ConfigError, match=f"{words}; give the folder of a finished run"):
+            common.require_run(folder)
+    for name in "abcde":
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="has runs below it, for instance (\\S+, ){2}\\S+; name one"):
+        common.require_run(tmp_path / "runs")
+    common.require_run(tmp_path / "runs" / "a")
+    for name in ("prompt_learner", "zero_shot", "image_encoder", "linear_probe"):
+        (tmp_path / name / name / "probe.safetensors").mkdir(parents=True)
+        common.require_run(tmp_path / name)
+
+
+def test_devices():
+    assert common.device("cpu").type == "cpu" and common.device("").type in ("cpu", "cuda")
+    for text in ("gpu", "cuda:99"):
+        with pytest.raises(ConfigError, match=f"--device {text} cannot be used .*; give cpu, or cuda"):
+            common.device(text)
