@@ -21,8 +21,8 @@ VIT_B16 = Architecture(512, 224, 12, 768, 16, 77, 49408, 64, 1)  # with a small 
 
 @torch.no_grad()
 def test_a_vit_b_16_on_photographs(test_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    photos = sorted((test_data / "pets_sample" / "oxford_pets" / "images").glob("*.jpg"))[::40][:3]
-    assert len(photos) == 3
+    photos = sorted((test_data / "pets_sample" / "oxford_pets" / "images").glob("*.jpg"))[::40][:2]
+    assert len(photos) == 2
     with torch.random.fork_rng():
         torch.manual_seed(0)
         clip = build(VIT_B16)
@@ -30,17 +30,20 @@ def test_a_vit_b_16_on_photographs(test_data: Path, tmp_path: Path, monkeypatch:
     backbone = backbone_of("ViT-B/16 of random weights", clip)
     model = model_of(backbone)
     pixels = torch.stack([model.preprocessing(Image.open(photo)) for photo in photos])
+    embeddings = model.embed(pixels)
+    ours, logits = unit(embeddings), model.classifier.logits(embeddings)
+    assert towers.apart(ours[0], ours[1]) > 1e-3
     export.to_safetensors(model, tmp_path / "head.safetensors")
     Image.open(photos[0]).save(tmp_path / "photo.png")
     monkeypatch.chdir(tmp_path)
     for title, make in (("open_clip", open_clip_weights), ("transformers", transformers_folder)):
         changes = make(tmp_path, backbone) | {"photo.jpg": "photo.png"}
         space = run_example(f"The head in {title}", changes)
-        theirs, ours = features_of(space["clip"], model, pixels), unit(model.embed(pixels))
+        theirs = features_of(space["clip"], model, pixels)
         assert towers.apart(theirs, ours) <= 1e-5
         head = space["head"]
-        assert float((head["logit_scale"] * theirs @ head["text_features"].T - model(pixels)).abs().max()) <= 1e-3
-        assert float((space["logits"] - model(pixels[:1])).abs().max()) <= 1e-3, title
+        assert float((head["logit_scale"] * theirs @ head["text_features"].T - logits).abs().max()) <= 1e-3
+        assert float((space["logits"] - logits[:1]).abs().max()) <= 1e-3, title  # with its own preprocessing
     (tmp_path / "onnx").mkdir()
     written(model, tmp_path / "onnx" / "model.onnx")
-    assert_is_ours(model, tmp_path / "onnx" / "model.onnx", pixels, (1, 2))
+    assert_is_ours(model, tmp_path / "onnx" / "model.onnx", pixels, (2,))
