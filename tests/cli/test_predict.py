@@ -117,8 +117,8 @@ def test_what_is_no_image_or_no_run_is_a_sentence(call, run, tmp_path, monkeypat
 # --- what cannot be read ----------------------------------------------------------------------------------------
 
 
-# The library's command, which at its end copies what the kernel says of its process: its own peak, not its parent's, which
-# the usage of a child counts.
+# The library's command, which at its end copies what the kernel says of its process: its own peak, not its parent's,
+# which the usage of a child counts.
 WITH_ITS_STATUS = """
 import atexit, pathlib, runpy, sys
 status = pathlib.Path(sys.argv.pop(1))
