@@ -153,6 +153,16 @@ def test_behind_a_defense_pixels_have_gradients(tiny_clip, pixels, text):
         assert torch.equal(first, call)
 
 
+def test_each_variant_is_another_function(tiny_clip, pixels):
+    model = advpt.Model(saved(tiny_clip, "text"), test_time="ttc")
+    gradients = {}
+    for each in model.variants:
+        at = pixels.clone().requires_grad_()
+        gradients[each.name] = torch.autograd.grad(model.through(each.name)(at)[:, 0].sum(), at)[0]
+    assert len(gradients) == 5 and not torch.equal(gradients["smooth sign"], gradients["frozen delta"])
+    assert not torch.equal(gradients["noise"], gradients["always weighted"])
+
+
 def test_an_attackers_draws_are_new_in_every_pass(tiny_clip, pixels):
     model = advpt.Model(saved(tiny_clip), defense="noise")
     one, two = (model.through(attacker=seed) for seed in (0, 0))

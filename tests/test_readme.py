@@ -1,4 +1,7 @@
-"""README.md: it is short, what it shows was printed, what it says can be typed can be typed, and its Python runs."""
+"""README.md: it is short, what it shows was printed, what it says can be typed can be typed.
+
+Its Python is run by tests/test_docs_examples.py.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,6 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-
-from tests.helpers.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -90,17 +91,3 @@ def test_the_figure_is_of_the_same_numbers():
         assert [float(x) for x in re.findall(r"\d+\.\d", cell)[:3]] == pytest.approx(numbers, abs=0.051)
     with Image.open(ROOT / "docs" / "demo.png") as figure:
         assert figure.width > 500
-
-
-def test_the_python_runs_on_a_run_of_the_demo(workspace: Workspace, tmp_path: Path, monkeypatch, capsys):
-    (code,) = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-    workspace.run()
-    run, image = (tmp_path / name for name in re.findall(r'"([\w./-]+/[\w./-]+)"', code))
-    run.parent.mkdir(parents=True)
-    run.symlink_to(workspace.output)
-    image.parent.mkdir(parents=True)
-    Image.new("L", (8, 8), 200).save(image)
-    monkeypatch.chdir(tmp_path)
-    capsys.readouterr()
-    exec(code, {})
-    assert "Prediction(image='data/digits/images/" in capsys.readouterr().out

@@ -40,6 +40,7 @@ TOPICS = {
     "tests/test_citations.py": "what is said of papers",
     "tests/test_contributing.py": "CONTRIBUTING.md",
     "tests/test_docs.py": "README.md, DATASETS.md, CONTRIBUTING.md and docs/",
+    "tests/test_docs_examples.py": "Python in README.md and docs/",
     "tests/test_glossary.py": "docs/glossary.md",
     "tests/test_guard.py": "the guard against the network in tests/conftest.py",
     "tests/test_imports.py": "layers",

@@ -132,9 +132,9 @@ def test_other_weights_or_another_split_are_another_run(places: Places) -> None:
     folders.add(plan_of(pets, places).jobs[0].folder)
     assert len(folders) == 3
     digits = check_of("digits", "democlip")
-    before = plan_of(digits, places).jobs[0].id
+    before = plan_of(digits, places).jobs[0].folder
     demo_sets.prepare(demo_sets.DIGITS, places.root)
-    assert plan_of(digits, places).jobs[0].id == before, "the data of the demo are made by the run"
+    assert plan_of(digits, places).jobs[0].folder == before, "the data of the demo are made by the run"
 
 
 def test_time_is_told_from_a_few_passes(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,7 @@ def different(made: Check) -> list[str]:
 def test_all_is_as_published(tmp_path: Path) -> None:
     made = check(tmp_path)
     text = made.text()
+    assert len(made.rows) == 13, "settings beside these only where they differ"
     assert made.all_same and "next" not in text and text.endswith("result    all is as published")
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "accuracy" in line]
     assert cells[:2] == [
