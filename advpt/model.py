@@ -179,7 +179,7 @@ class Model(nn.Module):
 
         return logits
 
-    def predict(self, images: Any, batch: int = 64) -> list[Prediction]:
+    def predict(self, images: Any, batch: int = 32) -> list[Prediction]:
         """:func:`advpt.prediction.predict`: label, confidence and runner-up of image files and PIL images."""
         return predict(self, images, batch)
 
