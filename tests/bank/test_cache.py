@@ -162,7 +162,7 @@ def test_images_at_their_own_size_have_banks_of_their_own(bank_cache, pictures):
 def test_a_released_encoder_is_loaded_again_to_enlarge_images(bank_cache, pictures):
     small = dataclasses.replace(pictures, preprocessing=dataclasses.replace(pictures.preprocessing, size=(8, 8)))
     loads = []
-    cache = dataclasses.replace(bank_cache, load=lambda: loads.append(1) or make_clip())
+    cache = dataclasses.replace(bank_cache, backbone=make_clip(), load=lambda: loads.append(1) or make_clip())
     kept = cache.at((8, 8)).get(small).embeddings
     cache.backbone.release_image_encoder()
     released = dataclasses.replace(cache, root=cache.root / "others").at((8, 8))

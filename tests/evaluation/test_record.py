@@ -17,6 +17,7 @@ from advpt.evaluation import record as records
 from advpt.evaluation.record import Accuracy, BackboneFacts, Record, TrainingFacts, TrainingTimes
 from advpt.files import digest
 from advpt.schema import FieldError, to_json
+from advpt.tuning.test_time import TuningConfig
 from tests.helpers.records import accuracy, outcome
 
 PART = accuracy(torch.tensor([True, True, True]))
@@ -92,7 +93,7 @@ def test_a_record_of_version_1_is_written_as_it_was_read(path, tmp_path):
 
 
 def test_fields_that_came_later_have_the_defaults_of_the_one_table():
-    classes = {"backbone": BackboneFacts, "training": TrainingFacts}
+    classes = {"backbone": BackboneFacts, "training": TrainingFacts, "tuning": TuningConfig}
     for name, default in additions.RESULT_FIELDS.items():
         part, _, field = name.partition(".")
         assert classes[part].__dataclass_fields__[field].default == default

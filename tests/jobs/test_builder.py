@@ -8,7 +8,7 @@ import pytest
 
 from advpt.jobs.exhibits import EXHIBITS, plan_exhibits
 from advpt.jobs.places import Places, command
-from advpt.jobs.setup import DEMO
+from advpt.jobs.setup import DEMO, PAPER
 from tests.helpers.plans import PETS, ZS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_every_command_is_one_that_train_takes(name, setup, tmp_path):
     import train
 
+    if (name, setup) == ("towers", PETS):  # which the paper's set-up has on another CLIP
+        setup = PAPER.narrowed(["pets"], ["vit_b32"], [1, 2, 3])
     plan = plan_exhibits([name], setup, ROOT).plan
     seen = set()
     for job in plan.jobs:
