@@ -110,7 +110,7 @@ class Csv:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """One line per image; letters that are not to be seen are escaped."""
+    """One line per image; what does not print is escaped."""
     heads = ["image", "label", "confidence", "runner-up", "confidence"]
     if rows[0].attacked is not None:
         heads += ["attacked", "confidence"]
@@ -132,7 +132,7 @@ def _cells(made: Prediction) -> list[str]:
 
 
 def visible(text: str) -> str:
-    """A text on one line: line breaks and other letters that are not to be seen as escapes (``\\n``)."""
+    """A text on one line: line breaks and other characters that do not print as escapes (``\\n``)."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
@@ -140,7 +140,7 @@ def write(text: str) -> None:
     """Write to standard output at once; what its encoding lacks as escapes.
 
     Raises:
-        StorageError: its disk is full. BrokenPipeError: nobody reads it any more.
+        StorageError: its disk is full. BrokenPipeError: its reader has closed it.
     """
     out = sys.stdout
     encoding = out.encoding or "utf-8"

@@ -162,11 +162,11 @@ def below(path: str) -> list[str]:
             return [path]
     except (ValueError, RuntimeError, OSError):  # a name that no file can have: it is damaged
         return [path]
-    found = listing.scan(folder)
-    if not found.images:
-        others = f"; it has other files: {listing.some(found.left_out, 3)}" if found.left_out else ""
+    inside = listing.scan(folder)
+    if not inside.images:
+        others = f"; it has other files: {listing.some(inside.left_out, 3)}" if inside.left_out else ""
         raise ConfigError(f"the folder {folder} holds no image (.jpg, .png, ...){others}")
-    return [str(folder / name) for name in found.images]
+    return [str(folder / name) for name in inside.images]
 
 
 def answers(model: Model, part: Batch, threat: Threat | None) -> Iterator[Row]:
