@@ -380,6 +380,8 @@ class Observed:
         files: folder of attacked images that were made elsewhere. read_from: by bank key, the larger bank it is in.
         milliseconds: per image, to classify it. training: times of the run.
         prepared_data: digest and date of the prepared data set's manifest.
+        image_files: SHA-256 over the hashes of the files of the evaluated images, in their order.
+        rows: of a record of a part of the images, which of the run's evaluated images these are (from 0).
     """
 
     finished: float | None = optional()
@@ -393,6 +395,8 @@ class Observed:
     training: TrainingTimes | None = optional()
     milliseconds: float | None = optional()
     prepared_data: Mapping[str, Json] | None = optional()
+    image_files: str | None = optional()
+    rows: tuple[int, ...] = optional(())
     details: Mapping[str, Json] = other_names()
 
 

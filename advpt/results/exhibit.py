@@ -180,6 +180,65 @@ class StackTable:
 
 
 @dataclass(frozen=True)
+class BenchmarkRow:
+    """A row of a :class:`BenchmarkTable`: what an image goes through, from the image tower to the defense.
+
+    Args:
+        tower: the image tower: that of the backbone, or the method that tuned it. prompt: where the prompt comes from,
+            "" for a model that has none.
+        defense: its name in tables. recorded: as records call it, "" for none; of the input or at test time.
+        runs: ids, one for each seed.
+        against: the row without this row's method, by its place in the table: without the defense, with the
+            hand-written prompt, or on the tower that was not tuned; None for a row that nothing was done for.
+        authors: the protocol by which the authors of this method measure it.
+        clean, static: where a paper prints these accuracies.
+    """
+
+    tower: str
+    prompt: str
+    defense: str
+    recorded: str
+    runs: tuple[str, ...]
+    against: int | None = None
+    authors: str = "static"
+    clean: PaperCell | None = None
+    static: PaperCell | None = None
+
+
+@dataclass(frozen=True)
+class BenchmarkTable:
+    """Base models x prompts x defenses under one budget.
+
+    Args:
+        attack: as it is asked for, under ``static``, ``pseudo`` and ``adaptive``. transfer: attacks of those who know
+            the hand-written prompt alone, each a column.
+        images, some: how many are evaluated, and how many under ``pseudo`` and ``adaptive``; 0 for all.
+    """
+
+    name: str
+    title: str
+    caption: str
+    backbone: str
+    dataset: str
+    attack: str
+    transfer: tuple[str, ...]
+    images: int
+    some: int
+    rows: tuple[BenchmarkRow, ...]
+
+
+@dataclass(frozen=True)
+class SurvivalTable:
+    """Of each row of ``of``: the gain over the row without its method as its authors measure it, and under the adaptive
+    attacker, on the same images."""
+
+    name: str
+    title: str
+    caption: str
+    of: BenchmarkTable
+
+
+@dataclass(frozen=True)
 class WordColumn:
     """Nearest words of one run; ``dataset`` as the paper writes it."""
 
@@ -232,4 +291,6 @@ class Figure:
     log_x: bool = False
 
 
-Exhibit = Table | DefenseTable | PartTable | TowerTable | StackTable | WordTable | Figure
+Exhibit = (
+    Table | DefenseTable | PartTable | TowerTable | StackTable | BenchmarkTable | SurvivalTable | WordTable | Figure
+)
