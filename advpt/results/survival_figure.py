@@ -20,6 +20,9 @@ MARKERS = {PROMPT: "o", TOWER: "s", INPUT: "^", TEST_TIME: "D", OTHER: "v"}
 COLOUR = dict(zip(KINDS, COLOURS))
 ALONE, SEVERAL, NARROW = 6.6, 4.8, 4.4  # inches, a panel that is the only one, one of several, one on a narrow screen
 X, Y = "gain as its authors measure it (points)", "gain, adaptive attacker (points)"
+FILLED, HOLLOW = "filled: keeps a gain", "hollow: does not, or nothing is claimed"
+KEPT, WORSE = "all of the gain is kept", "fewer right with it than without"
+GREY = "#444444"
 SHADE = "#f0f0f0"
 PIECES = 48  # of the diagonal, each of which a label avoids
 READING = (
@@ -57,8 +60,7 @@ def compose(filled: FilledSurvival, *, narrow: bool = False) -> Any:
     span, handles = _span(rows), dict[str, Any]()
     for axis, panel in zip(axes, panels):
         _panel(axis, f"over {panel}" if panel else "", [row for row in rows if row.over == panel], span, handles)
-    order = [name for name in KINDS if name in handles]
-    finish(canvas, {name: handles[name] for name in [*order, *(name for name in handles if name not in order)]})
+    finish(canvas, {name: handles[name] for name in (*KINDS, FILLED, HOLLOW, KEPT, WORSE) if name in handles})
     for axis, panel in zip(axes, panels):
         _names(axis, [row for row in rows if row.over == panel], span)
     return canvas
@@ -81,18 +83,16 @@ def _panel(axis: Any, title: str, rows: Sequence[SurvivalRow], span: tuple[float
         axis.set(xticks=[], yticks=[])
         return
     axis.grid(visible=False)
-    look = {"color": "#444444", "linewidth": 0.8, "zorder": 1}
+    look = {"color": GREY, "linewidth": 0.8, "zorder": 1}
     axis.axhline(0, **look)
     axis.axvline(0, **look)
-    (handles["all of the gain is kept"],) = axis.plot(span, span, linestyle="--", **look)
-    handles["fewer right with it than without"] = axis.fill_between(
-        span, span[0], 0, color=SHADE, zorder=0, linewidth=0
-    )
+    (handles[KEPT],) = axis.plot(span, span, linestyle="--", **look)
+    handles[WORSE] = axis.fill_between(span, span[0], 0, color=SHADE, zorder=0, linewidth=0)
     for row in rows:
         _mark(axis, row)
         handles.setdefault(row.kind, _handle(MARKERS[row.kind], COLOUR[row.kind], COLOUR[row.kind]))
-        text = "filled: keeps a gain" if row.keeps else "hollow: does not, or nothing is claimed"
-        handles.setdefault(text, _handle("o", "#444444", "#444444" if row.keeps else "white"))
+        name, filling = (FILLED, GREY) if row.keeps else (HOLLOW, "white")
+        handles.setdefault(name, _handle("o", GREY, filling))
 
 
 def _handle(marker: str, colour: str, filling: str) -> Any:

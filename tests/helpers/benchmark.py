@@ -49,8 +49,9 @@ class Made:
 
     def write(
         self, run: str, defense: str, protocol: str, robust_images: np.ndarray, *, attack: str = ATTACK,
-        clean: np.ndarray | None = None, trainer: str = "ZeroshotCLIP", digest: str = "", rows: Sequence[int] | None = None,
-        parts: Sequence[JsonObject] = (), observed: JsonObject | None = None, untouched: float = 0.0, **more,
+        clean: np.ndarray | None = None, trainer: str = "ZeroshotCLIP", digest: str = "",
+        rows: Sequence[int] | None = None, parts: Sequence[JsonObject] = (), observed: JsonObject | None = None,
+        untouched: float = 0.0, **more,
     ) -> Path:  # fmt: skip
         """Write a record; on all images, or on the part that knowing attackers get."""
         n, exact = len(robust_images), robust(attack, protocol).attack
