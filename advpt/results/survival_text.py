@@ -56,7 +56,7 @@ def sentences(filled: FilledSurvival) -> list[str]:
         f"Nothing is claimed beyond {where} and the attacks of these records: other data, models or budgets may give "
         "another order, and a stronger attack can only take more. "
         f"{len(rows)} {'row was' if len(rows) == 1 else 'rows were'} looked at, each interval is for itself: if no "
-        f"method did anything, about {_number(CHANCE * len(rows))} of {len(rows)} adaptive intervals would leave 0 out "
+        f"method did anything, about {CHANCE * len(rows):.2g} of {len(rows)} adaptive intervals would leave 0 out "
         "by chance, half of them above it."
     )
     return made
@@ -70,10 +70,6 @@ def _count(some: Sequence[SurvivalRow], every: Sequence[SurvivalRow], many: str 
     if not some:
         return f"none of {len(every)} {one}"
     return f"{len(some)} of {len(every)} {one if len(some) == 1 else many}"
-
-
-def _number(value: float) -> str:
-    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
 
 
 def _listed(rows: Sequence[SurvivalRow], text: Callable[[SurvivalRow], str]) -> str:
