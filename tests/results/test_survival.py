@@ -229,11 +229,17 @@ def test_names_say_what_a_row_adds_and_to_what(made):
 def test_sentences_name_who_keeps_the_gain_and_end_with_what_is_not_claimed(made):
     text = survival_text.sentences(filled(made))
     assert text[0].startswith("As its authors measure it, 4 of 5 have a gain over the same without it.")
-    assert "1 of 4 keeps one that chance does not explain: mean (+40.0, +25.9 to +54.1; as published +50" in text[0]
+    assert "1 of 4 keeps one that chance does not explain: over CLIP, hand-written: mean (+40.0 of +50" in text[0]
+    assert "0, +25.9 to +54.1). In brackets: points against this attacker of those as published" in text[0]
     lost, worse, nothing, last = text[1:]
-    assert lost.startswith("The gain is lost to an attacker who knows the method: AdvPT (-2.0, ") and "ttc (-4" in lost
-    assert worse.startswith("Worse with it than without, against an attacker who knows it: weak (-24.0, ")
-    assert nothing == "No gain by either measure: hedge."
+    assert lost.startswith(
+        "The gain is lost to an attacker who knows the method: over CLIP, hand-written: AdvPT (-2.0 of +"
+    )
+    assert "ttc (-4.0 of +70.0, -" in lost
+    assert worse.startswith(
+        "Worse with it than without, against an attacker who knows it: over CLIP, hand-written: weak (-24.0 of +"
+    )
+    assert nothing == "No gain by either measure: over CLIP, hand-written: hedge."
     assert last.startswith("Nothing is claimed beyond DemoCLIP, Digits, 50 of its images, pgd20-ce@4 and the attacks")
     assert "5 rows were looked at" in last and "about 0.25 of 5 adaptive intervals would leave 0 out by chance" in last
 
