@@ -1,5 +1,5 @@
-"""What the script of the page (``page.js``) has to know of a long table: by which columns of text its rows are filtered,
-and the number that each text is sorted by. The script, and the policy that lets a browser run it and nothing else."""
+"""What the script of the page (``page.js``) has to know of a long table: the columns of text that its rows are filtered
+by, and the number that each text is sorted by. The script, and the policy that lets a browser run it and nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from advpt.results.test_time import PART_HEADS, FilledParts
 from advpt.results.values import NO_CELL, FilledTable
 
 SCRIPT = Path(__file__).with_name("page.js")
-MIN_ROWS = 8  # fewer are seen at once
+MIN_ROWS = 8  # fewer are read at once
 MAX_TEXTS = 40  # of a column with a filter: the search serves for more
 UNFILTERED = ("seeds",)
 FILTERED_PARTS = ("defense", "part")

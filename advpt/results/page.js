@@ -7,10 +7,11 @@
 // of a cell with a number:        <td data-value="87.6">; cells without one (words such as "not run") are sorted last.
 //
 // What is chosen stands in the address, so that a link shows the same rows:
-//     #rows?NAME.defense=mta&NAME.defense=rtpt&NAME~search=AdvPT&NAME~sort=down+clean
+//     #rows?NAME.defense=mta&NAME.defense=rtpt&NAME-search=AdvPT&NAME-sort=down+clean
 // Other fragments (#record-...) lead where they always do and change no table.
 (() => {
   const PREFIX = "#rows?";
+  const LONG = 20; // rows, from which on a table scrolls below its heads
   const inWords = new Intl.Collator("en", { numeric: true }); // "4 shots" before "16 shots"
 
   /** A new element with properties and children; strings become text. */
@@ -29,7 +30,7 @@
       this.boxes = texts.map((value) => make("input", { type: "checkbox", value, autocomplete: "off" }));
       this.summary = make("summary");
       const rows = this.boxes.map((box) => make("label", {}, box, ` ${box.value || "(empty)"}`));
-      const legend = make("legend", {}, `Show only rows whose ${label} is`);
+      const legend = make("legend", {}, `${label}: show only rows with`);
       this.element = make("details", {}, this.summary, make("fieldset", {}, legend, ...rows));
       this.element.addEventListener("change", changed);
     }
@@ -39,7 +40,7 @@
     }
 
     set ticked(values) {
-      for (const box of this.boxes) box.checked = values.includes(box.value);
+      this.boxes.forEach((box) => (box.checked = values.includes(box.value)));
     }
 
     /** Write into the summary how many are ticked. */
@@ -48,8 +49,9 @@
       this.summary.textContent = `${this.label}: ${ticked ? `${ticked} of ${this.boxes.length}` : "all"}`;
     }
 
+    /** What is ticked, in words. */
     get words() {
-      return this.ticked.length ? [`${this.label} is ${this.ticked.map((text) => text || "(empty)").join(" or ")}`] : [];
+      return this.ticked.length ? [`${this.label}: ${this.ticked.map((text) => text || "(empty)").join(" or ")}`] : [];
     }
 
     keeps(row) {
@@ -68,10 +70,9 @@
       this.texts = new Map(this.rows.map((row) => [row, [...row.cells].map(textOf).join(" ").toLowerCase()]));
       this.sorted = null; // or { column, down }
       const changed = () => this.show(true);
-      const columns = this.heads.map((_, column) => column);
-      this.filters = columns.filter((i) => "filter" in this.heads[i].dataset).map((i) => {
-        const texts = [...new Set(this.rows.map((row) => textOf(row.cells[i])))];
-        return new Filter(i, this.labels[i], texts, changed);
+      this.filters = this.heads.flatMap((head, column) => {
+        const texts = new Set(this.rows.map((row) => textOf(row.cells[column])));
+        return "filter" in head.dataset ? [new Filter(column, this.labels[column], [...texts], changed)] : [];
       });
       this.search = make("input", { type: "search", autocomplete: "off" });
       this.search.addEventListener("input", changed);
@@ -82,15 +83,18 @@
       const controls = make("div", { className: "choose" });
       controls.setAttribute("role", "group");
       controls.setAttribute("aria-label", `Rows of ${title}`);
-      const searched = make("label", {}, "Search rows ", this.search);
-      controls.append(...this.filters.map((filter) => filter.element), searched, reset);
-      table.closest(".scroll").before(controls, this.status);
-      for (const column of columns) this.addButton(column);
+      const filters = this.filters.map((filter) => filter.element);
+      controls.append(...filters, make("label", {}, "Search rows ", this.search), reset);
+      const region = table.closest(".scroll");
+      region.before(controls, this.status);
+      region.classList.toggle("long", this.rows.length >= LONG);
+      this.heads.forEach((_, column) => this.addButton(column));
     }
 
     /** Make the words of a head a button that sorts: numbers highest first, then lowest first, then as in the file. */
     addButton(column) {
       const words = this.heads[column].firstChild, button = make("button", { type: "button" });
+      if (!words) return;
       words.replaceWith(button);
       button.append(words);
       button.addEventListener("click", () => {
@@ -130,13 +134,14 @@
       this.body.append(...this.ordered());
       for (const [column, head] of this.heads.entries()) {
         head.removeAttribute("aria-sort");
-        if (this.sorted?.column === column) head.setAttribute("aria-sort", this.sorted.down ? "descending" : "ascending");
+        if (this.sorted?.column !== column) continue;
+        head.setAttribute("aria-sort", this.sorted.down ? "descending" : "ascending");
       }
       for (const filter of this.filters) filter.tell();
       const shown = this.rows.filter((row) => !row.hidden).length, all = this.rows.length;
       const why = this.filters.flatMap((filter) => filter.words);
-      if (sought.length) why.push(`the row contains ${sought.join(" and ")}`);
-      const left = all - shown, because = why.length ? `; shown where ${why.join(", and ")}` : "";
+      if (sought.length) why.push(`search: ${sought.join(" ")}`);
+      const left = all - shown, because = why.length ? ` (${why.join("; ")})` : "";
       this.status.textContent = `${shown} of ${all} rows shown${left ? `, ${left} left out` : ""}${because}.`;
       this.status.classList.toggle("part", left > 0); // then it is printed
       if (write) remember();
@@ -150,18 +155,18 @@
     }
 
     save(chosen) {
-      for (const filter of this.filters) {
-        for (const text of filter.ticked) chosen.append(`${this.name}.${filter.label}`, text);
+      for (const { label, ticked } of this.filters) {
+        for (const text of ticked) chosen.append(`${this.name}.${label}`, text);
       }
-      if (this.search.value) chosen.set(`${this.name}~search`, this.search.value);
+      if (this.search.value) chosen.set(`${this.name}-search`, this.search.value);
       if (!this.sorted) return;
-      chosen.set(`${this.name}~sort`, `${this.sorted.down ? "down" : "up"} ${this.labels[this.sorted.column]}`);
+      chosen.set(`${this.name}-sort`, `${this.sorted.down ? "down" : "up"} ${this.labels[this.sorted.column]}`);
     }
 
     /** Take what is chosen from the address, and say whether that is anything. */
     load(chosen) {
       const ticked = this.filters.map((filter) => chosen.getAll(`${this.name}.${filter.label}`));
-      const search = chosen.get(`${this.name}~search`) ?? "", sort = chosen.get(`${this.name}~sort`) ?? "";
+      const search = chosen.get(`${this.name}-search`) ?? "", sort = chosen.get(`${this.name}-sort`) ?? "";
       const column = this.labels.indexOf(sort.slice(sort.indexOf(" ") + 1));
       const sorted = column < 0 ? null : { column, down: sort.startsWith("down ") };
       this.set(ticked, search, sorted);
@@ -176,9 +181,7 @@
     if (!text && !location.hash.startsWith(PREFIX)) return; // another fragment stays
     try {
       history.replaceState(null, "", text ? PREFIX + text : location.pathname + location.search);
-    } catch {
-      // where a page may not change its address, rows are chosen all the same
-    }
+    } catch {} // where a page may not change its address, rows are chosen all the same
   }
 
   /** Choose what the address says; the tables that it names. */
@@ -188,13 +191,12 @@
     return tables.filter((table) => table.load(chosen));
   }
 
-  const names = new Set();
-  const tables = [...document.querySelectorAll("table[data-rows]")].map((table) => {
+  const tables = [];
+  for (const table of document.querySelectorAll("table[data-rows]")) {
     let name = table.dataset.rows;
-    while (names.has(name)) name += "'";
-    names.add(name);
-    return new Rows(table, name, table.closest(".scroll").getAttribute("aria-label"));
-  });
+    while (tables.some((other) => other.name === name)) name += "'";
+    tables.push(new Rows(table, name, table.closest(".scroll").getAttribute("aria-label")));
+  }
   for (const table of tables) table.show(false);
   recall()[0]?.status.scrollIntoView();
   addEventListener("hashchange", recall);

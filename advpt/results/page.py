@@ -1,7 +1,7 @@
 """One HTML file with tables, figures, pictures, notes and the list of records that every number links to, from the
 template ``page.html.j2``. Styles and images are inside, no network; whatever comes from a record, a path or a data set
-is escaped. A page with a long table has one script inside (``page.js``: filters and sorting), and is whole without it; its
-policy keeps a browser from any other."""
+is escaped. A page with a long table has one script inside (``page.js``: filters and sorting) and is whole without it;
+its policy keeps a browser from any other."""
 
 from __future__ import annotations
 
