@@ -131,6 +131,16 @@ class RowResults:
         return [each.correct for each in self.answers]
 
 
+@dataclass(frozen=True)
+class RecordAnswers:
+    """What the prompt makes of a record's images, for each draw of the defense: of the ``clean`` ones, of the
+    ``attacked`` ones (the worst of several attacks), and of those of each of its ``parts``."""
+
+    clean: list[Answers]
+    attacked: list[Answers]
+    parts: tuple[list[Answers], ...] = ()
+
+
 class Evaluator:
     """One evaluation of prompts on ``images``: measures rows under threats, and makes their records."""
 
@@ -140,7 +150,7 @@ class Evaluator:
         self.prompts, self.bank_cache, self.settings, self.facts = prompts, bank_cache, settings, facts
         self.images, self.measurer = images, Measurer(prompts, bank_cache, settings)
         self.records: list[Record] = []
-        self.answers: list[list[Answers]] = []  # for each record, and each draw of its defense
+        self.answers: list[RecordAnswers] = []  # of each record
         self._started = time.monotonic()
         self._bank_warnings: dict[str, list[str]] = {}  # by the bank's key
 
@@ -149,9 +159,11 @@ class Evaluator:
         planned: Sequence[EvaluationRow],
         asked: Sequence[Threat],
         wanted: Callable[[EvaluationRow, Threat | None], bool] = always,
+        *,
+        timed: bool = True,
     ) -> list[Record]:
         """The records of all rows under all threats, or of those pairs that are ``wanted`` (None: of clean images
-        alone)."""
+        alone). ``timed``: measure the time of an image where there are defenses at test time."""
 
         def faces(row: EvaluationRow, threat: Threat) -> bool:
             return row.applies_to(threat) and wanted(row, threat)
@@ -163,7 +175,7 @@ class Evaluator:
 
         planned = [row for row in planned if is_measured(row)]
         self.measurer.prefetch(planned, None)
-        rows = [self.clean_results(row) for row in planned]
+        rows = [self.clean_results(row, timed) for row in planned]
         for threat in progress.each(asked, "evaluation", len(asked), "attack"):
             faced = [results for results in rows if faces(results.row, threat)]
             self.measurer.prefetch([results.row for results in faced], threat)
@@ -173,17 +185,17 @@ class Evaluator:
         for results in rows:
             for group in same_budget_groups(results.measured):
                 result, answers = worst_case(group, results, self.settings)
-                self.add(results, result, answers)
+                self.add(results, result, RecordAnswers(results.answers, answers))
         if not self.records:
             for results in rows:
-                self.add(results, results.clean, results.answers)
+                self.add(results, results.clean, RecordAnswers(results.answers, []))
         return self.records
 
     def add(
         self,
         results: RowResults,
         result: Result,
-        answers: list[Answers],
+        answers: RecordAnswers,
         banks: Sequence[Bank] = (),
         path: str | None = None,
     ) -> None:
@@ -207,7 +219,7 @@ class Evaluator:
             read_from=larger or None,
             milliseconds=results.milliseconds,
             image_files=results.image_files,
-            rows=self.rows_of(row.images) if row.images is not self.images else (),
+            rows=self.rows_of(row.images),
         )
         self.records.append(Record(result, observed))
         self.answers.append(answers)
@@ -215,8 +227,10 @@ class Evaluator:
 
     def rows_of(self, images: ImageSet) -> tuple[int, ...]:
         """Which of the evaluated images these are; none where they are all."""
+        if len(images) == len(self.images):
+            return ()
         place = {name: i for i, name in enumerate(self.images.ids)}
-        return tuple(place[name] for name in images.ids) if len(images) < len(self.images) else ()
+        return tuple(place[name] for name in images.ids)
 
     def add_attacked(self, results: RowResults, asked: Threat) -> None:
         """Attack the images of a row, or read them from banks, classify them, and make the record."""
@@ -236,9 +250,10 @@ class Evaluator:
             robust=replace(robust, surrogate=self.surrogate_facts(measured), parts=measured.parts),
             warnings=(*self.facts.warnings, *(self.idle_tuning(row, asked) if results.untuned else ())),
         )
-        self.add(results, result, measured.answers, measured.banks, path=threat.attack.path)
+        answers = RecordAnswers(results.answers, measured.answers, measured.of_parts)
+        self.add(results, result, answers, measured.banks, path=threat.attack.path)
 
-    def clean_results(self, row: EvaluationRow) -> RowResults:
+    def clean_results(self, row: EvaluationRow, timed: bool = True) -> RowResults:
         """The common part of all records of a row."""
         backbone = self.bank_cache.backbone
         banks = self.bank_cache.get_all(AttackRequest(row.images), row.inputs)
@@ -270,7 +285,8 @@ class Evaluator:
         untuned = self.idle_tuning(row, None)
         result = replace(result, warnings=(*result.warnings, *untuned))
         files = image_files(banks[0].columns["file_hash"])
-        return RowResults(row, result, answers, bool(untuned), files, self.measurer.milliseconds(row))
+        milliseconds = self.measurer.milliseconds(row) if timed else None
+        return RowResults(row, result, answers, bool(untuned), files, milliseconds)
 
     def idle_tuning(self, row: EvaluationRow, threat: Threat | None) -> list[str]:
         """A warning where tuning at test time changed no prediction: of the clean images, and of attacked ones where

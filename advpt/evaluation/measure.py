@@ -84,7 +84,7 @@ class Measured:
     Args:
         banks, answers: for each draw of the defense the bank, and what the prompt makes of its images.
         perturbed: ``[n]`` bool: which images the attack changed. linf: the largest change of a pixel, in 1/255.
-        parts: the attacks of which it is the worst.
+        parts: the attacks of which it is the worst. of_parts: the answers to the images of each, per draw.
     """
 
     threat: Threat
@@ -93,6 +93,7 @@ class Measured:
     perturbed: Tensor
     linf: float
     parts: tuple[PartAccuracy, ...] = ()
+    of_parts: tuple[list[Answers], ...] = ()
 
     @property
     def correct(self) -> list[Tensor]:
@@ -127,6 +128,7 @@ class Measurer:
         """Measure several attacks, those that ask for it on the images that are correct under some draw of the defense
         until then, and keep the worst for each image."""
         images, banks, facts, sizes = row.images, dict[str, list[Bank]](), list[PartAccuracy](), dict[str, float]()
+        of_parts = list[list[Answers]]()
         right, perturbed = [torch.ones(len(images), dtype=torch.bool) for _ in row.inputs], torch.zeros(len(images)) > 0
         margins = [torch.full((len(images),), math.inf) for _ in row.inputs]
         for part in parts:
@@ -136,6 +138,7 @@ class Measurer:
             request = self.request(images.select(rows.tolist()), part.threat, part.target)
             banks[part.name] = self.bank_cache.get_all(request, row.inputs)
             answers = self.answers(banks[part.name])
+            of_parts.append(answers)
             for each, margin, one in zip(right, margins, answers):
                 each[rows] &= one.correct
                 margin[rows] = torch.minimum(margin[rows], one.margins)
@@ -158,7 +161,7 @@ class Measurer:
             )
         linf = max(largest_change(each) for each in banks.values())
         answers = [Answers(*each) for each in zip(right, margins)]
-        return Measured(asked, banks[parts[0].name], answers, perturbed, linf, tuple(facts))
+        return Measured(asked, banks[parts[0].name], answers, perturbed, linf, tuple(facts), tuple(of_parts))
 
     def gradient_share(self, row: EvaluationRow, part: AttackPart) -> float:
         """The size of the gradient that an attack follows at the first clean images, of the margin, over that of the
