@@ -14,7 +14,7 @@ from torch import Tensor
 
 from advpt import additions
 from advpt.attacks.spec import is_files
-from advpt.backbones.names import parse_tower
+from advpt.backbones.names import parse, parse_tower
 from advpt.bank.store import MANIFEST, open_bank
 from advpt.cli import common
 from advpt.data import data_root
@@ -136,6 +136,9 @@ def settings_of(saved: Mapping[str, Json], config: Mapping[str, Json], run: Path
         ConfigError: one is not there.
     """
     settings = additions.complete({**saved, **config})
+    if parse(str(settings.get("MODEL.BACKBONE.NAME", ""))) is None:
+        # OpenAI's model code has read the run's weights: that is what a folder that does not name the activation means
+        settings["MODEL.ACTIVATION"] = settings.get("MODEL.ACTIVATION") or "quickgelu"
     given = {"MODEL.WEIGHTS": places.weights, "MODEL.IMAGE_WEIGHTS": places.image_weights}
     settings |= {name: file for name, file in given.items() if file}
     for name in sorted(UNRECORDED_LEAVES - UNCOMPARED_LEAVES):

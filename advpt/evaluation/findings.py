@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ from advpt.errors import shown
 from advpt.schema import Json
 
 BOUNDARY = 0.05  # logits, up to which another processor or number of threads may turn the outcome of an image
+REASON = 100  # characters of a reason in the last line
 Status = Literal["agrees", "near", "differs", "unchecked"]
 
 
@@ -123,9 +125,5 @@ def conclusion(verdicts: Sequence[Verdict]) -> str:
         f"{n} record{'s agree' if n != 1 else ' agrees'} bit by bit, {len(count['near'])} but for images near the "
         f"boundary, {differ} differ{'s' if differ == 1 else ''}, {len(missing)} cannot be checked"
     )
-    reasons = _distinct(verdict.notes[0] for verdict in missing if verdict.notes)
+    reasons = dict.fromkeys(textwrap.shorten(v.notes[0], REASON, placeholder=" ...") for v in missing if v.notes)
     return f"{line} ({'; '.join(reasons)})" if reasons else line
-
-
-def _distinct(texts: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(texts))
