@@ -31,6 +31,7 @@ VERBS = {
     "statistics": "statistics bank of a run's prompts",
     "config": "a configuration as one flat yaml file",
     "report": "tables of records",
+    "verify": "make the attacks of records anew, and compare",
 }
 
 
