@@ -25,11 +25,7 @@ from advpt.evaluation.record import Record, RunFacts, TrainingFacts
 from advpt.evaluation.session import recorded_settings
 from advpt.files import digest
 from advpt.model import Model
-from advpt.outside import card
-from advpt.outside.evaluate import ATTACK as OUTSIDE_ATTACK
-from advpt.outside.evaluate import PROTOCOLS as OUTSIDE_PROTOCOLS
-from advpt.outside.evaluate import evaluate as evaluate_outside
-from advpt.outside.evaluate import require
+from advpt.outside import evaluate as outside
 from advpt.outside.identity import frozen
 from advpt.outside.model import OutsideModel, outside_model
 from advpt.prompts import exchange
@@ -166,14 +162,13 @@ def evaluate(
     """
     if not isinstance(model, Model):
         model = outside_model(model)
-        given = {"attacks": (OUTSIDE_ATTACK,) if attacks is None else attacks, "defenses": defenses}
-        given |= {"protocols": protocols or OUTSIDE_PROTOCOLS, "test_time": test_time}
+        given = {"attacks": (outside.ATTACK,) if attacks is None else attacks, "defenses": defenses}
+        given |= {"protocols": protocols or outside.PROTOCOLS, "test_time": test_time}
         more = {"subset": subset, "seed": seed} | settings
         asked, images, warnings = _asked(given | more, folder, model, chunk)
-        done = evaluate_outside(model, images, asked, Path(banks).expanduser(), chunk=chunk, warnings=warnings)
+        done = outside.evaluate(model, images, asked, Path(banks).expanduser(), chunk=chunk, warnings=warnings)
         if output:
-            _write(done.records, Path(output).expanduser())
-            card.write(done.card, Path(output).expanduser())
+            outside.write(done, Path(output).expanduser())
         return done.records
     if model.input_defense is not None or model.test_time is not None:
         raise ConfigError(
@@ -193,7 +188,8 @@ def evaluate(
     facts = dataclasses.replace(_facts(model, asked), dataset=images.dataset, warnings=tuple(warnings))
     records = evaluator.evaluate(prompts, images, cache, asked, facts)
     if output:
-        _write(records, Path(output).expanduser())
+        for each in records:
+            record.write(each, Path(output).expanduser())
     return records
 
 
@@ -204,13 +200,8 @@ def _asked(
     if chunk < 1:
         raise ConfigError(f"evaluate: chunk is {chunk}; expected the number of images per forward pass, at least 1")
     asked = eval_settings(given)
-    evaluator.check(asked) if isinstance(model, Model) else require(asked)
+    evaluator.check(asked) if isinstance(model, Model) else outside.require(asked)
     return asked, *read_folder(Path(folder).expanduser(), model)
-
-
-def _write(records: Sequence[Record], folder: Path) -> None:
-    for each in records:
-        record.write(each, folder)
 
 
 def eval_settings(given: Mapping[str, Any]) -> EvalSettings:

@@ -10,11 +10,12 @@ import torch
 
 from advpt.data.images import ImageSet
 from advpt.errors import RecordError
+from advpt.evaluation.record import Record
 from advpt.files import read_object, write_json, write_text
 from advpt.outside.identity import COVERS
 from advpt.outside.model import ITSELF, VARIANT, OutsideModel
 from advpt.outside.rules import RANGE_IMAGES, Checked, Rule
-from advpt.schema import Json, from_json, to_json
+from advpt.schema import Json, JsonObject, from_json, to_json
 from advpt.version import __version__
 
 FILE, TEXT = "outside_model.json", "outside_model.md"
@@ -31,8 +32,8 @@ class Card:
             ``without`` those that have none, and why.
         undefended: whether it has a defense that can be left out.
         seed: of its draws. logits: what it gives, in words.
-        rules: what was tried, on which images.
-        evaluation: digest of the settings. versions: of what computed.
+        rules: what was tried. images: those of the records.
+        evaluation: digest of the settings. records: ids, sorted. versions: of what computed.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Card:
     rules: tuple[Rule, ...]
     images: Mapping[str, Json]
     evaluation: str
+    records: tuple[str, ...]
     versions: Mapping[str, str]
 
     def to_json(self) -> Json:
@@ -89,9 +91,11 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(' '.join(cell.split()) for cell in line)} |" for line in lines)
 
 
-def of(model: OutsideModel, images: ImageSet, checked: Checked, last: Rule, evaluation: str) -> Card:
-    """The card of a model. ``last``: the rule that was tried after the evaluation; ``evaluation``: digest of its
-    settings."""
+def of(
+    model: OutsideModel, images: ImageSet, checked: Checked, last: Rule, evaluation: str, made: Sequence[Record]
+) -> Card:
+    """The card of a model on the images that it was evaluated on. ``last``: the rule that was tried afterwards;
+    ``evaluation``: digest of the settings; ``made``: the records."""
     pixels = images.preprocessing
     alone = Rule("pixels alone", "it is called with pixels, never with labels", "its signature")
     outputs = Rule(
@@ -113,10 +117,16 @@ def of(model: OutsideModel, images: ImageSet, checked: Checked, last: Rule, eval
         seed=model.seed,
         logits="log-probabilities" if checked.log_probabilities else "logits",
         rules=(alone, outputs, *checked.rules, Rule("at the end", last.text, last.measured)),
-        images={"n": len(images), "digest": images.list_digest},
+        images=images_of(images),
         evaluation=evaluation,
+        records=tuple(sorted(each.id for each in made)),
         versions={"advpt": __version__, "torch": str(torch.__version__), "device": str(model.device)},
     )
+
+
+def images_of(images: ImageSet) -> JsonObject:
+    """Which images these are."""
+    return {"dataset": images.dataset, "split": images.split, "n": len(images), "digest": images.list_digest}
 
 
 def _title(name: str) -> str:

@@ -16,10 +16,11 @@ from advpt import additions
 from advpt.attacks.base import ATTACKS
 from advpt.backbones.precision import tf32
 from advpt.bank.cache import BankCache
-from advpt.data.images import ImageSet
+from advpt.data.images import ImageSet, Preprocessing
 from advpt.defenses.chain import Chain
 from advpt.errors import ConfigError
 from advpt.evaluation import defended, test_time
+from advpt.evaluation import record as records
 from advpt.evaluation.defended import Defended, EvaluationRow
 from advpt.evaluation.evaluator import Evaluator
 from advpt.evaluation.measure import Prompts
@@ -62,6 +63,7 @@ def evaluate(
     chunk: int = 64,
     seed: int = 0,
     warnings: Sequence[str] = (),
+    checked: Checked | None = None,
 ) -> Evaluated:
     """Check the rules, attack, classify, and see that the model still gives the first answers. Nothing is written but
     banks.
@@ -70,16 +72,28 @@ def evaluate(
         images: with the model's preprocessing and, where it names them, its classes in any order.
         banks: folder of banks. chunk: images per forward pass.
         seed: of the records. warnings: for the records.
+        checked: what :func:`examine` gave for this model and these images; None: it is called.
 
     Raises:
         ModelError: a rule is broken. ConfigError: attacks or protocols that no outside model can be measured under.
     """
     model = model.for_classes(images.classnames)
     require(settings)
+    checked = checked or examine(model, images)
     with frozen(model.modules), tf32(False):
-        checked = check(model, images)
         require_gradients(model, checked, settings)
-        facts = _facts(model, images, settings, chunk, seed, warnings)
+        config = config_of(model, images.preprocessing, settings, chunk)
+        facts = RunFacts(
+            dataset=images.dataset,
+            trainer=TRAINER,
+            seed=seed,
+            config=config,
+            config_digest=digest(config),
+            prompt=model.digest,
+            comparable=None,
+            warnings=tuple(warnings),
+            trained=trained_field(TRAINER, False),
+        )
         images = images.first(settings.subset)
         asked = threats(settings.attacks, settings.protocols)
         for threat in asked:
@@ -90,9 +104,16 @@ def evaluate(
         cache = BankCache(root=banks, backbone=backbone, load=lambda: backbone, chunk=chunk)
         prompts = Prompts(classifier, classifier, (), inner)
         rows = plan(model, checked, settings, images, inner)
-        records = Evaluator(prompts, cache, settings, facts).run(rows, asked)
+        made = Evaluator(prompts, cache, settings, facts).run(rows, asked)
         last = still_answers(model, checked)
-    return Evaluated(records, card.of(model, images, checked, last, facts.config_digest))
+    return Evaluated(made, card.of(model, images, checked, last, facts.config_digest, made))
+
+
+def examine(model: OutsideModel, images: ImageSet) -> Checked:
+    """Check the rules on some of the images, which have its classes in any order. Raises ModelError."""
+    model = model.for_classes(images.classnames)
+    with frozen(model.modules), tf32(False):
+        return check(model, images)
 
 
 def plan(
@@ -155,36 +176,23 @@ def require_gradients(model: OutsideModel, checked: Checked, settings: EvalSetti
             )
 
 
-def protocols_of(model: OutsideModel, checked: Checked, asked: Sequence[str]) -> tuple[str, ...]:
-    """Those of ``asked`` that a model can be measured under by attacks along gradients."""
-    return tuple(name for name in asked if checked.differentiable or name == "adaptive")
-
-
-def _facts(
-    model: OutsideModel, images: ImageSet, settings: EvalSettings, chunk: int, seed: int, warnings: Sequence[str]
-) -> RunFacts:
-    """What records say of the model: no training, and the settings of this evaluation."""
+def config_of(model: OutsideModel, preprocessing: Preprocessing, settings: EvalSettings, chunk: int) -> JsonObject:
+    """The settings of an evaluation, as records hold them."""
     config: JsonObject = {
         "MODEL.BACKBONE.NAME": model.name,
-        "INPUT.SIZE": list(images.preprocessing.size),
-        "INPUT.INTERPOLATION": images.preprocessing.interpolation,
-        "INPUT.RESIZE": images.preprocessing.resize,
+        "INPUT.SIZE": list(preprocessing.size),
+        "INPUT.INTERPOLATION": preprocessing.interpolation,
+        "INPUT.RESIZE": preprocessing.resize,
         "BANK.CHUNK": chunk,
     }
     for leaf in EvalSettings.declared():
         value: Json = getattr(settings, leaf.field)
-        if not additions.is_as_before(name := f"{EvalSettings.node}.{leaf.name}", value):
-            config[name] = list(value) if isinstance(value, tuple) else value
-    config = {name: value for name, value in config.items() if not additions.is_as_before(name, value)}
-    config = recorded_settings(config)
-    return RunFacts(
-        dataset=images.dataset,
-        trainer=TRAINER,
-        seed=seed,
-        config=config,
-        config_digest=digest(config),
-        prompt=model.digest,
-        comparable=None,
-        warnings=tuple(warnings),
-        trained=trained_field(TRAINER, False),
-    )
+        config[f"{EvalSettings.node}.{leaf.name}"] = list(value) if isinstance(value, tuple) else value
+    return recorded_settings({name: value for name, value in config.items() if not additions.is_as_before(name, value)})
+
+
+def write(evaluated: Evaluated, folder: Path) -> None:
+    """Write records and card into a folder; the card's JSON comes last."""
+    for each in evaluated.records:
+        records.write(each, folder)
+    card.write(evaluated.card, folder)
