@@ -19,7 +19,7 @@ from advpt.errors import ConfigError
 from advpt.evaluation import defended, test_time
 from advpt.evaluation import record as records
 from advpt.evaluation.defended import EvaluationRow, inexact_gradient, mean_over_draws, plan
-from advpt.evaluation.flags import flags
+from advpt.evaluation.flags import flags, has_no_gradient
 from advpt.evaluation.measure import Measured, Measurer, Prompts, predict
 from advpt.evaluation.protocols import Threat, threats
 from advpt.evaluation.record import (
@@ -106,6 +106,7 @@ class Evaluator:
         self.prompts, self.bank_cache, self.settings, self.facts = prompts, bank_cache, settings, facts
         self.measurer = Measurer(prompts, bank_cache, settings)
         self.records: list[Record] = []
+        self.compares_costs = False
         self._started = time.monotonic()
         self._bank_warnings: dict[str, list[str]] = {}  # by the bank's key
 
@@ -116,6 +117,7 @@ class Evaluator:
             for row in planned
             if any(map(row.applies_to, asked)) or not (asked or row.part or row.protocols == test_time.KNOWING)
         ]
+        self.compares_costs = any(isinstance(row, test_time.TestTimeRow) for row in planned)
         self.measurer.prefetch(planned, None)
         rows = [self.clean_results(row) for row in planned]
         for threat in progress.each(asked, "evaluation", len(asked), "attack"):
@@ -197,11 +199,12 @@ class Evaluator:
             hand_prompt=tuple(self.prompts.handcrafted_text),
             defenses=row.names,
             defense=row.facts(None, self.settings.bpda),
-            cost=dataclasses.asdict(row.cost()) if self.settings.test_time else None,
+            cost=dataclasses.asdict(row.cost()) if self.compares_costs else None,
         )
         untuned = self.idle_tuning(row, None)
         result = replace(result, warnings=(*result.warnings, *untuned))
-        return RowResults(row, result, correct, bool(untuned), self.measurer.milliseconds(row))
+        milliseconds = self.measurer.milliseconds(row) if self.compares_costs else None
+        return RowResults(row, result, correct, bool(untuned), milliseconds)
 
     def idle_tuning(self, row: EvaluationRow, threat: Threat | None) -> list[str]:
         """A warning where tuning at test time changed no prediction: of the clean images, and of attacked ones where
@@ -267,6 +270,8 @@ def _robust(correct: Tensor, perturbed: Tensor, clean_correct: Tensor, linf: flo
 
 def worst_of(parts: Sequence[PartAccuracy]) -> str:
     """The words beside a number that is the worst of several attacks."""
+    if has_no_gradient(parts):
+        return f"by {parts[0].attack} alone: the model has no gradient"
     return f"per image the worst of {len(parts)} attacks" if parts else ""
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 import jinja2
 
 from advpt.evaluation.defended import inexact_gradient
-from advpt.results import render, terms
+from advpt.results import render, survival_text, terms
 from advpt.results.canvas import DPI, Drawing
 from advpt.results.examples import examples
 from advpt.results.exhibit import Exhibit
 from advpt.results.figures import DrawnPoint
 from advpt.results.index import RecordIndex
+from advpt.results.survival import FilledSurvival
 from advpt.results.test_time import PART_HEADS, FilledParts
 from advpt.results.values import FilledTable
 from advpt.results.words import VECTOR_HEADS, WORD_HEADS, FilledWords
@@ -32,7 +33,7 @@ class Section:
     """A section of the page: a figure, a table, or a table below a figure. ``files`` lie in a folder beside it."""
 
     exhibit: Exhibit
-    content: FilledTable | FilledWords | FilledParts | list[DrawnPoint]
+    content: FilledTable | FilledSurvival | FilledWords | FilledParts | list[DrawnPoint]
     files: Sequence[Path] = ()
     drawing: Drawing | None = None
 
@@ -41,6 +42,8 @@ class Section:
         """``value``, or the word in its place, of every number."""
         if isinstance(self.content, FilledTable):
             return [value.state for line in self.content.values for value in line]
+        if isinstance(self.content, FilledSurvival):
+            return self.content.states
         return [point.y.state for point in self.content] if isinstance(self.content, list) else []
 
     @property
@@ -65,6 +68,7 @@ def page(title: str, about: str, sections: Sequence[Section], index: RecordIndex
     environment.filters["data_uri"] = data_uri
     environment.filters["width"] = width
     environment.tests["table"] = lambda content: isinstance(content, FilledTable)
+    environment.tests["survival"] = lambda content: isinstance(content, FilledSurvival)
     environment.tests["words"] = lambda content: isinstance(content, FilledWords)
     environment.tests["parts"] = lambda content: isinstance(content, FilledParts)
     shown = examples(index)
@@ -79,6 +83,7 @@ def page(title: str, about: str, sections: Sequence[Section], index: RecordIndex
         index=index,
         used=used,
         render=render,
+        survival_text=survival_text,
         under_heads=terms.under_heads,
         head_words=terms.HEADS,
         protocol_words=terms.SHORT,
