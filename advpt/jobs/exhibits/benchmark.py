@@ -99,7 +99,7 @@ class _Bases:
         return Base(tower, prompt, tuple(runs), recorded)
 
     def _on_tower(self, tower: str, evaluation: Evaluation, about: Pairs) -> tuple[str, ...]:
-        """The hand-written prompt on a tower: the runs that tune and evaluate it, or that evaluate what others tuned."""
+        """The hand-written prompt on a tower: runs that tune and evaluate it, or evaluate what others tuned."""
         b, s = self.b, self.b.setup.benchmark
         place = (tower, self.dataset, self.backbone)
         if s.tunes_apart(self.dataset):
@@ -153,9 +153,7 @@ def for_prompt(name: str, prompt: str) -> tuple[str, str]:
     return str(spec if start or prompt == ZEROSHOT else parse_test_time(f"{name}{START}learned")), ""
 
 
-def plan_benchmark(
-    setup: ReproductionSetup, repository: Path, more: Sequence[tuple[str, str]] = ()
-) -> BenchmarkPlan:
+def plan_benchmark(setup: ReproductionSetup, repository: Path, more: Sequence[tuple[str, str]] = ()) -> BenchmarkPlan:
     """The benchmark of a set-up.
 
     Args:
@@ -177,10 +175,14 @@ def exhibits(b: Builder, left_out: list[str] | None = None) -> list[Exhibit]:
         bases = _Bases(b, dataset, backbone, [] if left_out is None else left_out).all()
         for budget in s.budgets:
             table = _table(b, dataset, backbone, budget, bases)
-            text = caption(b, "survival", budget=budget, bases=_about(b), source=_source(b, budget, backbone))
-            title = f"Published and adaptive gains: {table.title.partition(': ')[2]}"
-            made += [table, SurvivalTable(f"{table.name}_survival", title, text, table)]
+            made += [table, survival(b, table, budget, f"{_about(b)} {_source(b, budget, backbone)}")]
     return made
+
+
+def survival(b: Builder, table: BenchmarkTable, budget: BenchmarkBudget, about: str = "") -> SurvivalTable:
+    """The gains of a table. ``about``: sentences on what it has, for the caption."""
+    title = f"Published and adaptive gains: {table.title.partition(': ')[2]}"
+    return SurvivalTable(f"{table.name}_survival", title, caption(b, "survival", budget=budget, about=about), table)
 
 
 def _attacks(budgets: Sequence[BenchmarkBudget]) -> tuple[str, ...]:
@@ -195,9 +197,7 @@ def _attacks(budgets: Sequence[BenchmarkBudget]) -> tuple[str, ...]:
     )
 
 
-def _table(
-    b: Builder, dataset: str, backbone: str, budget: BenchmarkBudget, bases: Sequence[Base]
-) -> BenchmarkTable:
+def _table(b: Builder, dataset: str, backbone: str, budget: BenchmarkBudget, bases: Sequence[Base]) -> BenchmarkTable:
     s, names = b.setup.benchmark, (b.setup.column(backbone), b.setup.column(dataset))
     rows, undefended = list[BenchmarkRow](), dict[tuple[str, str], int]()
     for base in bases:
