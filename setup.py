@@ -22,7 +22,10 @@ setup(
     python_requires=">=3.11.4",
     packages=find_packages(include=["advpt", "advpt.*"]),
     package_data={
-        "advpt": ["py.typed", "**/*.safetensors", "**/*.json", "**/*.csv", "**/*.toml", "**/*.txt", "**/*.j2"],
+        "advpt": [
+            *("py.typed", "**/*.safetensors", "**/*.json", "**/*.csv", "**/*.toml", "**/*.txt"),
+            *("**/*.j2", "**/*.js"),  # the page of a report
+        ],
     },
     install_requires=[
         "torch>=2.6",

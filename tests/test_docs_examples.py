@@ -148,6 +148,10 @@ def test_examples_run_where_the_wheel_is_all_there_is(demo, installed):
     assert f"from {installed / 'advpt' / '__init__.py'}" in done.stdout
 
 
+def test_the_wheel_has_what_the_page_of_a_report_is_made_of(installed):
+    assert all((installed / "advpt" / "results" / name).is_file() for name in ("page.html.j2", "page.js"))
+
+
 def files_of_migration(folder: Path) -> None:
     """Adversarial images as the official repository leaves them."""
     torch.save(torch.randn(2, 3, 32, 32), folder / "oxford_pets_vit_b16_PGD.pkl")

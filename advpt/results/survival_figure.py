@@ -19,6 +19,7 @@ from advpt.results.survival import INPUT, KINDS, OTHER, PROMPT, TEST_TIME, TOWER
 MARKERS = {PROMPT: "o", TOWER: "s", INPUT: "^", TEST_TIME: "D", OTHER: "v"}
 COLOUR = dict(zip(KINDS, COLOURS))
 ALONE, SEVERAL, NARROW = 6.6, 4.8, 4.4  # inches, a panel that is the only one, one of several, one on a narrow screen
+HEIGHT = 0.98  # of a panel, for its width: below it the legend has room of its own
 X, Y = "gain as its authors measure it (points)", "gain, adaptive attacker (points)"
 FILLED, HOLLOW = "filled: keeps a gain", "hollow: does not, or nothing is claimed"
 KEPT, WORSE = "all of the gain is kept", "fewer right with it than without"
@@ -56,7 +57,7 @@ def compose(filled: FilledSurvival, *, narrow: bool = False) -> Any:
     rows = filled.compared
     panels = list(dict.fromkeys(row.over for row in rows)) or [""]
     size = NARROW if narrow else ALONE if len(panels) == 1 else SEVERAL
-    canvas, axes = blank(len(panels), 1 if narrow else 2, size, size)
+    canvas, axes = blank(len(panels), 1 if narrow else 2, HEIGHT * size, size)
     span, handles = _span(rows), dict[str, Any]()
     for axis, panel in zip(axes, panels):
         _panel(axis, f"over {panel}" if panel else "", [row for row in rows if row.over == panel], span, handles)
@@ -77,7 +78,6 @@ def _span(rows: Sequence[SurvivalRow]) -> tuple[float, float]:
 def _panel(axis: Any, title: str, rows: Sequence[SurvivalRow], span: tuple[float, float], handles: Any) -> None:
     axis.set_title(plain(title, 55), fontsize=9)
     axis.set(xlabel=X, ylabel=Y, xlim=span, ylim=span)
-    axis.set_box_aspect(1)
     if not rows:
         axis.text(0.5, 0.5, "no number yet", ha="center", va="center", transform=axis.transAxes)
         axis.set(xticks=[], yticks=[])
@@ -98,7 +98,7 @@ def _panel(axis: Any, title: str, rows: Sequence[SurvivalRow], span: tuple[float
 def _handle(marker: str, colour: str, filling: str) -> Any:
     from matplotlib.lines import Line2D
 
-    look = {"linestyle": "none", "markersize": 6, "markeredgewidth": 1.2}
+    look: dict[str, Any] = {"linestyle": "none", "markersize": 6, "markeredgewidth": 1.2}
     return Line2D([], [], marker=marker, color=colour, markerfacecolor=filling, **look)
 
 

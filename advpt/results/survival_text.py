@@ -39,12 +39,13 @@ def sentences(filled: FilledSurvival) -> list[str]:
         f"As its authors measure it, {_count(gain, rows)} a gain over the same without it. Against an attacker who "
         f"knows the method {_count(keep, gain, 'keep', 'keeps')} one that chance does not explain"
         + (f": {_listed(keep, _both)}." if keep else ".")
+        + " In brackets: points against this attacker of those as published, and the 95 % interval of the first."
     ]
     for word, text, shown in (
         (LOSES, "The gain is lost to an attacker who knows the method: ", _both),
         (WORSE, "Worse with it than without, against an attacker who knows it: ", _both),
         (HIDDEN, "A gain against an attacker who knows the method, none as its authors measure it: ", _both),
-        (NOTHING, "No gain by either measure: ", _name),
+        (NOTHING, "No gain by either measure: ", _label),
         (UNCLAIMED, "Of these nothing is claimed, their intervals do not tell kept from lost: ", _both),
     ):
         if chosen := [row for row in rows if row.word == word]:
@@ -56,7 +57,7 @@ def sentences(filled: FilledSurvival) -> list[str]:
         f"Nothing is claimed beyond {where} and the attacks of these records: other data, models or budgets may give "
         "another order, and a stronger attack can only take more. "
         f"{len(rows)} {'row was' if len(rows) == 1 else 'rows were'} looked at, each interval is for itself: if no "
-        f"method did anything, about {_number(CHANCE * len(rows))} of {len(rows)} adaptive intervals would leave 0 out "
+        f"method did anything, about {CHANCE * len(rows):.2g} of {len(rows)} adaptive intervals would leave 0 out "
         "by chance, half of them above it."
     )
     return made
@@ -72,26 +73,26 @@ def _count(some: Sequence[SurvivalRow], every: Sequence[SurvivalRow], many: str 
     return f"{len(some)} of {len(every)} {one if len(some) == 1 else many}"
 
 
-def _number(value: float) -> str:
-    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
-
-
 def _listed(rows: Sequence[SurvivalRow], text: Callable[[SurvivalRow], str]) -> str:
+    """Rows, the largest adaptive gain first; those of each row that they are compared with for themselves."""
     ordered = sorted(rows, key=lambda row: -row.adaptive.mean if row.adaptive is not None else 0.0)
-    return "; ".join(text(row) for row in ordered)
+    parts = [
+        (over, ", ".join(text(row) for row in ordered if row.over == over))
+        for over in dict.fromkeys(row.over for row in rows)
+    ]
+    return "; ".join(f"over {over}: {part}" for over, part in parts)
 
 
-def _name(row: SurvivalRow) -> str:
-    return row.name
+def _label(row: SurvivalRow) -> str:
+    return row.label
 
 
 def _both(row: SurvivalRow) -> str:
-    """``mean (+21.0 points, +12.9 to +29.1, of +30.0, +20.1 to +39.9)``"""
-    return f"{row.name} ({_points(row.adaptive)}; as published {_points(row.published)})"
-
-
-def _points(interval: Interval | None) -> str:
-    return f"{interval.mean:+.1f}, {interval.low:+.1f} to {interval.high:+.1f}" if interval is not None else ""
+    """``mean (+21.0 of +30.0, +12.9 to +29.1)``: the adaptive gain, that as published, the interval of the first."""
+    published, adaptive = row.published, row.adaptive
+    if published is None or adaptive is None:
+        return row.label
+    return f"{row.label} ({adaptive.mean:+.1f} of {published.mean:+.1f}, {adaptive.low:+.1f} to {adaptive.high:+.1f})"
 
 
 # --- below the table --------------------------------------------------------------------------------------------------

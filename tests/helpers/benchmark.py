@@ -51,17 +51,18 @@ class Made:
         self, run: str, defense: str, protocol: str, robust_images: np.ndarray, *, attack: str = ATTACK,
         clean: np.ndarray | None = None, trainer: str = "ZeroshotCLIP", digest: str = "",
         rows: Sequence[int] | None = None, parts: Sequence[JsonObject] = (), observed: JsonObject | None = None,
-        untouched: float = 0.0, **more,
+        untouched: float = 0.0, stages: JsonObject | None = None, robust_fields: JsonObject | None = None, **more,
     ) -> Path:  # fmt: skip
         """Write a record; on all images, or on the part that knowing attackers get."""
         n, exact = len(robust_images), robust(attack, protocol).attack
         few = protocol in KNOWING and self.some < self.images
         clean = np.ones(n, bool) if clean is None else clean
+        attacked = accuracy(torch.from_numpy(robust_images)) | {"untouched": untouched, "parts": list(parts)}
         result = {
             "split": "test", "dataset": "Digits", "trainer": trainer, "seed": self.runs[run].seed, "config": {},
             "backbone": {"name": "DemoCLIP"}, "clean": accuracy(torch.from_numpy(clean)), "protocol": protocol,
             "images": {"n": n, "digest": digest or f"first {n}", "part": few}, "training": {}, "comparable": True,
-            "robust": accuracy(torch.from_numpy(robust_images)) | {"untouched": untouched, "parts": list(parts)},
+            "robust": attacked | {"stages": stages, **(robust_fields or {})},
             "defenses": defense.split("+") if defense else [], "attack": {"spec": exact, "asked": exact},
         }  # fmt: skip
         seen = {"rows": self.which if rows is None and few else list(rows or ())} | (observed or {})
