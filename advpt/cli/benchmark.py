@@ -78,8 +78,19 @@ def setup_of(args: argparse.Namespace) -> ReproductionSetup:
         some=args.adaptive_subset,
     )
     seeds = tuple(common.whole_numbers("--seeds", args.seeds)) or whole.seeds
-    chosen = whole.benchmark.chosen(asked, whole.towers.training_attacks)
+    chosen = whole.benchmark.chosen(asked, whole.towers.training_attacks, *tuners())
     return dataclasses.replace(whole, benchmark=chosen, seeds=seeds)
+
+
+def tuners() -> tuple[list[str], list[str]]:
+    """Registered trainers of prompts or of what stands in their place, and of image towers."""
+    from dassl.engine import TRAINER_REGISTRY
+
+    common.register_plugins()
+    kinds = {name: TRAINER_REGISTRY.get(name) for name in TRAINER_REGISTRY.registered_names()}
+    ours = {name: kind for name, kind in kinds.items() if not getattr(kind, "tunes_at_test_time", True)}
+    towers = [name for name, kind in ours.items() if kind.trains_encoder]
+    return [name for name in ours if name not in towers], towers
 
 
 def run(args: argparse.Namespace) -> int:

@@ -25,11 +25,12 @@ from advpt.settings import plain
 from tests.helpers.plans import ADV, COOP, ZS
 
 ROOT = Path(__file__).resolve().parents[3]
+PROMPTS, TOWERS = (COOP, ADV, "CoCoOp", "LinearProbe"), ("TeCoA", "FARE", "Anchored")
 SIZES = {"subset": 200, "some": 50}
 
 
 def asked(setup: ReproductionSetup, **choice) -> ReproductionSetup:
-    chosen = setup.benchmark.chosen(Choice(**choice), setup.towers.training_attacks)
+    chosen = setup.benchmark.chosen(Choice(**choice), setup.towers.training_attacks, PROMPTS, TOWERS)
     return dataclasses.replace(setup, benchmark=chosen)
 
 
@@ -158,7 +159,7 @@ def test_what_a_base_cannot_have_is_left_out_with_a_sentence():
     assert [row.defense for row in table.rows if row.prompt == "CoCoOp"] == ["none", "ttc"]
     assert made.left_out == (
         "rtpt behind LinearProbe: it tunes the words that classify, and a linear probe has none",
-        "rtpt behind CoCoOp: it tunes one prompt, and CoCoOp's differs from image to image",
+        "rtpt behind CoCoOp: it tunes one prompt, and that of CoCoOp differs from image to image",
     )
     probes = [job for job in made.plan.jobs if job.trainer == "LinearProbe"]
     assert len(probes) == 1 and literal(dict(probes[0].settings)["EVAL.TEST_TIME"]) == ("ttc:sound",)
@@ -212,6 +213,7 @@ def test_all_and_none_stand_for_names():
     part = asked(DEMO, prompts=["all"], towers=["none"]).benchmark
     assert part.prompts == demo.prompts and not (part.towers or part.inputs or part.defenses)
     assert asked(DEMO, towers=["FARE"]).benchmark.towers == {"FARE": "pgd10-l2@4/a1"}, "the attack of [towers]"
+    assert asked(DEMO, towers=["Anchored"]).benchmark.towers == {"Anchored": ""}, "the attack of its recipe"
     assert asked(DEMO, subset=0, some=30).benchmark.some == 30 and asked(DEMO, subset=9, some=0).benchmark.some == 9
 
 
