@@ -1,6 +1,7 @@
 """One HTML file with tables, figures, pictures, notes and the list of records that every number links to, from the
-template ``page.html.j2``. Styles and images are inside, no script, no network; whatever comes from a record, a path or
-a data set is escaped."""
+template ``page.html.j2``. Styles and images are inside, no network; whatever comes from a record, a path or a data set
+is escaped. A page with a long table has one script inside (``page.js``: filters and sorting) and is whole without it;
+its policy keeps a browser from any other."""
 
 from __future__ import annotations
 
@@ -10,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+import markupsafe
 
 from advpt.evaluation.defended import inexact_gradient
-from advpt.results import render, survival_text, terms
+from advpt.results import filters, render, survival_text, terms
 from advpt.results.canvas import DPI, Drawing
 from advpt.results.examples import examples
 from advpt.results.exhibit import Exhibit
@@ -67,6 +69,7 @@ def page(title: str, about: str, sections: Sequence[Section], index: RecordIndex
     )
     environment.filters["data_uri"] = data_uri
     environment.filters["width"] = width
+    environment.filters["columns"] = filters.columns
     environment.tests["table"] = lambda content: isinstance(content, FilledTable)
     environment.tests["survival"] = lambda content: isinstance(content, FilledSurvival)
     environment.tests["words"] = lambda content: isinstance(content, FilledWords)
@@ -74,6 +77,7 @@ def page(title: str, about: str, sections: Sequence[Section], index: RecordIndex
     shown = examples(index)
     used = sorted(index.used.items(), key=lambda item: (item[1][0], item[1][1].result.seed, item[0]))
     tables = [section.content for section in sections if isinstance(section.content, FilledTable)]
+    script = filters.SCRIPT.read_text() if any(filters.columns(section.content) for section in sections) else ""
     text = environment.get_template(TEMPLATE).render(
         title=title,
         about=about,
@@ -92,6 +96,8 @@ def page(title: str, about: str, sections: Sequence[Section], index: RecordIndex
         word_heads=WORD_HEADS,
         vector_heads=VECTOR_HEADS,
         part_heads=PART_HEADS,
+        script=markupsafe.Markup(script),
+        policy=filters.policy(script),
     )
     return text.lstrip()  # macros leave empty lines
 
