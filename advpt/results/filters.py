@@ -21,7 +21,7 @@ MIN_ROWS = 8  # fewer are read at once
 MAX_TEXTS = 40  # of a column with a filter: the search serves for more
 UNFILTERED = ("seeds", WON)
 FILTERED_PARTS = ("defense", "part")
-FILTERED_GAINS = ("over", "outcome", "by")
+FILTERED_SURVIVAL = ("over", "outcome", "by")
 NO_NUMBER = ("", "-", NO_CELL, "not run", "failed", "missing", "refused")
 NUMBER = re.compile(r"\[?([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?=$|\s|,\s|\[|\])")
 
@@ -41,7 +41,7 @@ class Columns:
 
 def columns(content: object) -> Columns | None:
     """The columns of text of the table in a section of the page; None where it has no filters: it is short, its rows
-    differ in no text, or it is no table of numbers."""
+    differ in no text, or there are none."""
     if isinstance(content, FilledTable):
         heads, rows = render.row_heads(content)
         filtered = [head for head in heads if head not in UNFILTERED]
@@ -50,7 +50,9 @@ def columns(content: object) -> Columns | None:
         filtered = [*FILTERED_PARTS]
     elif isinstance(content, FilledSurvival):
         heads, rows = [*survival_text.heads(content)], [survival_text.cells(content, row) for row in content.rows]
-        filtered = [*FILTERED_GAINS]
+        for row, texts in zip(content.rows, rows):
+            texts[survival_text.OUTCOME] = row.word  # the page has its notes apart
+        filtered = [*FILTERED_SURVIVAL]
     else:
         return None
     if len(rows) < MIN_ROWS:
