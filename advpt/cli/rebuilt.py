@@ -103,7 +103,7 @@ def rebuild(run: Path, records: Sequence[Record], places: Places, scratch: Path)
 def loaded(build: Any, folder: Path, record: Record) -> tuple[Subject, Any]:
     """The subject of a record: of the checkpoint that is loaded where none is named, or of the epoch that the record
     names where that one is what the record is of."""
-    result, epochs = record.result, [None]
+    result, epochs = record.result, list[int | None]([None])
     details = result.training.loaded or {}
     if isinstance(epoch := details.get("epoch"), int):
         epochs.append(epoch)
@@ -232,7 +232,7 @@ def named(run: Path, trainer: Any, split: str) -> Named:
     def bank(key: str) -> Tensor | None:
         with contextlib.suppress(AdvPTError, OSError):
             for manifest in Path(shelf).glob(f"*/*/{key}/{MANIFEST}"):
-                return open_bank(manifest.parent, None).columns["file_hash"]
+                return open_bank(manifest.parent, None, verify=True).columns["file_hash"]
         return None
 
     return Named(trainer.lists.hashes(kept, split), bank)

@@ -65,7 +65,7 @@ class Answers:
     def of(cls, classifier: Classifier, bank: Bank, chunk: int = 4096) -> Answers:
         """Those of a bank's rows."""
         correct, margins = [torch.zeros(0, dtype=torch.bool)], [torch.zeros(0)]
-        for logits, labels in zip(logits_of(classifier, bank, chunk), bank.labels.split(chunk)):
+        for logits, labels in zip(logits_of(classifier, bank, chunk), torch.split(bank.labels, chunk)):
             correct.append(logits.argmax(1).cpu() == labels)
             values, true = logits.float().cpu(), labels[:, None]
             others = values.scatter(1, true, -math.inf).amax(1)
