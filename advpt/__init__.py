@@ -21,12 +21,14 @@ from advpt.version import __version__
 
 if TYPE_CHECKING:
     from advpt.model import Model, load, zero_shot
+    from advpt.outside import OutsideModel
     from advpt.prediction import Prediction
     from advpt.robustness import attack, evaluate
 
-__all__ = ["Model", "Prediction", "__version__", "attack", "evaluate", "load", "zero_shot"]
+__all__ = ["Model", "OutsideModel", "Prediction", "__version__", "attack", "evaluate", "load", "zero_shot"]
 _PLACES = {
     "Model": "model",
+    "OutsideModel": "outside",
     "load": "model",
     "zero_shot": "model",
     "Prediction": "prediction",

@@ -39,6 +39,10 @@ class DefenseError(AdvPTError, ValueError):
     """A defense that was given input outside its contract."""
 
 
+class ModelError(AdvPTError, ValueError):
+    """A model of the user's own that cannot be had, or that breaks a rule of evaluations."""
+
+
 class BankError(AdvPTError):
     """A bank that is missing, damaged or incomplete."""
 

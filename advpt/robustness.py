@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,14 @@ from advpt.evaluation.record import Record, RunFacts, TrainingFacts
 from advpt.evaluation.session import recorded_settings
 from advpt.files import digest
 from advpt.model import Model
+from advpt.outside import evaluate as outside
+from advpt.outside.identity import frozen
+from advpt.outside.model import OutsideModel, outside_model
 from advpt.prompts import exchange
 from advpt.schema import Json
 from advpt.settings import EvalSettings
 
-PROTOCOLS = ("transfer", "adaptive")
+ATTACK, PROTOCOLS = "pgd40-fkl@16", ("transfer", "adaptive")
 OF_A_RUN = ("words", "pictures", "attack_at")  # settings of EVAL that evaluate() has no use for
 
 
@@ -79,7 +81,7 @@ def attack(
         return pixels.detach()
     labels = labels.to(pixels.device).long()
     noise = SampleNoise(names, seed)
-    with frozen(model):
+    with frozen(_modules(model)):
         return built(_attacked(model, built, text, labels, seed), pixels, labels, noise).images
 
 
@@ -112,31 +114,18 @@ def _attacked(
     return logits
 
 
-@contextlib.contextmanager
-def frozen(model: object) -> Iterator[None]:
-    """A module in evaluation mode with parameters that take no gradient; as before afterwards."""
-    if not isinstance(model, nn.Module):
-        yield
-        return
-    training = {module: module.training for module in model.modules()}
-    wanted = {weight: weight.requires_grad for weight in model.parameters()}
-    try:
-        model.eval()
-        for weight in wanted:
-            weight.requires_grad_(False)
-        yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
-        for weight, value in wanted.items():
-            weight.requires_grad_(value)
+def _modules(model: object) -> list[nn.Module]:
+    """What is frozen while a model is attacked."""
+    if isinstance(model, OutsideModel):
+        return model.modules
+    return [model] if isinstance(model, nn.Module) else []
 
 
 def evaluate(
-    model: Model,
+    model: Model | OutsideModel | Callable[[Tensor], Tensor],
     folder: str | Path,
     *,
-    attacks: Sequence[str] = ("pgd40-fkl@16",),
+    attacks: Sequence[str] | None = None,
     protocols: Sequence[str] | None = None,
     defenses: Sequence[str] = (),
     test_time: Sequence[str] = (),
@@ -150,12 +139,16 @@ def evaluate(
     """Clean and robust accuracy on one's own labelled images: the records that ``train.py`` makes.
 
     Args:
+        model: of :func:`advpt.load` and :func:`advpt.zero_shot`; or any other one, from pixels in [0, 1] to logits,
+            that keeps the rules of :mod:`advpt.outside.rules`: what it is stands in a card beside its records.
         folder: ``<folder>/<class>/<image>``; class folders have the names of ``model.classnames``. A folder called
             train, val or test is that part of the data set above it: the same banks and numbers as ``train.py``'s
             ``ImageFolder`` has.
-        attacks, defenses, test_time: as the settings of the same names below ``EVAL``.
+        attacks, defenses, test_time: as the settings of the same names below ``EVAL``; attacks None: ``pgd40-fkl@16``,
+            and ``pgd40-ce@4`` of another model.
         protocols: likewise; None: transfer and adaptive, and with ``test_time`` transfer alone, as the adaptive
-            attackers of one such defense are about 20 attacks, each with several passes for one of the model.
+            attackers of one such defense are about 20 attacks, each with several passes for one of the model. Another
+            model has static and adaptive.
         subset: images, a fixed class-balanced choice; 0 for all. seed: of attacks and defenses.
         chunk: images per forward pass.
         banks: folder of the banks that attacked images are embedded in; what is there is not made again.
@@ -165,13 +158,18 @@ def evaluate(
 
     Raises:
         ConfigError: unknown attacks, protocols, defenses or settings, or a model that has a defense of its own.
-        DataError: other folders than the classes, or no image.
+        DataError: other folders than the classes, or no image. ModelError: another model breaks a rule.
     """
     if not isinstance(model, Model):
-        raise ConfigError(
-            f"evaluate takes models of advpt.load and advpt.zero_shot, got {type(model).__name__}; attack another one "
-            "with advpt.attack"
-        )
+        model = outside_model(model)
+        given = {"attacks": (outside.ATTACK,) if attacks is None else attacks, "defenses": defenses}
+        given |= {"protocols": protocols or outside.PROTOCOLS, "test_time": test_time}
+        more = {"subset": subset, "seed": seed} | settings
+        asked, images, warnings = _asked(given | more, folder, model, chunk)
+        done = outside.evaluate(model, images, asked, Path(banks).expanduser(), chunk=chunk, warnings=warnings)
+        if output:
+            outside.write(done, Path(output).expanduser())
+        return done.records
     if model.input_defense is not None or model.test_time is not None:
         raise ConfigError(
             "the model has a defense of its own, and an evaluation names each: load it without, and give "
@@ -179,12 +177,9 @@ def evaluate(
         )
     if protocols is None:
         protocols = PROTOCOLS[:1] if test_time else PROTOCOLS
-    if chunk < 1:
-        raise ConfigError(f"evaluate: chunk is {chunk}; expected the number of images per forward pass, at least 1")
-    given = {"attacks": attacks, "protocols": protocols, "defenses": defenses, "test_time": test_time}
-    asked = _settings(given | {"subset": subset, "seed": seed} | settings)
-    evaluator.check(asked)
-    images, warnings = read_folder(Path(folder).expanduser(), model)
+    given = {"attacks": (ATTACK,) if attacks is None else attacks, "protocols": protocols, "defenses": defenses}
+    more = {"test_time": test_time, "subset": subset, "seed": seed} | settings
+    asked, images, warnings = _asked(given | more, folder, model, chunk)
     backbone = model.backbone
     cache = BankCache(root=Path(banks).expanduser(), backbone=backbone, load=lambda: backbone, chunk=chunk)
     prompts = Prompts(model.classifier, model.hand_written, model.saved.templates, model.defended)
@@ -198,7 +193,18 @@ def evaluate(
     return records
 
 
-def _settings(given: Mapping[str, Any]) -> EvalSettings:
+def _asked(
+    given: Mapping[str, Any], folder: str | Path, model: Model | OutsideModel, chunk: int
+) -> tuple[EvalSettings, ImageSet, list[str]]:
+    """Settings, images of the folder, and what is odd about these."""
+    if chunk < 1:
+        raise ConfigError(f"evaluate: chunk is {chunk}; expected the number of images per forward pass, at least 1")
+    asked = eval_settings(given)
+    evaluator.check(asked) if isinstance(model, Model) else outside.require(asked)
+    return asked, *read_folder(Path(folder).expanduser(), model)
+
+
+def eval_settings(given: Mapping[str, Any]) -> EvalSettings:
     """Settings of ``EVAL`` by field. Raises ConfigError."""
     leaves = {leaf.field: f"{EvalSettings.node}.{leaf.name}" for leaf in EvalSettings.declared()}
     leaves = {name: leaf for name, leaf in leaves.items() if name not in OF_A_RUN}
@@ -236,15 +242,16 @@ def _facts(model: Model, asked: EvalSettings) -> RunFacts:
     )
 
 
-def read_folder(folder: Path, model: Model) -> tuple[ImageSet, list[str]]:
-    """The images of ``<folder>/<class>/<image>``, with the model's preprocessing, and what is odd about the folder.
-    Errors as :func:`evaluate`."""
-    labels = {name.replace("_", " "): label for label, name in enumerate(model.classnames)}
+def read_folder(folder: Path, model: Model | OutsideModel) -> tuple[ImageSet, list[str]]:
+    """The images of ``<folder>/<class>/<image>``, with the model's preprocessing, and what is odd about the folder. The
+    classes of a model that names none are the folders, in the order of their names. Errors as :func:`evaluate`."""
     names = listing.folders(folder)
+    classnames = tuple(names) if model.classnames is None else model.classnames
+    labels = {name.replace("_", " "): label for label, name in enumerate(classnames)}
     if unknown := [name for name in names if name.replace("_", " ") not in labels]:
         raise DataError(
             f"{folder} has folders that are no class of the model: {listing.some(unknown)}; expected <class>/<image> "
-            f"with classes {listing.some(list(model.classnames))}"
+            f"with classes {listing.some(list(classnames))}"
         )
     scans, place = {name: listing.scan(folder / name) for name in names}, folder.resolve()
     samples = tuple(
@@ -256,5 +263,5 @@ def read_folder(folder: Path, model: Model) -> tuple[ImageSet, list[str]]:
         raise DataError(f"no images in {folder}; expected <class>/<image>, one folder for each class")
     is_part = place.name in PARTS
     title = re.sub(r"[^\w .@+-]", "-", (place.parent if is_part else place).name).strip(" .") or "images"
-    images = ImageSet(title, place.name if is_part else "test", samples, model.classnames, model.preprocessing)
+    images = ImageSet(title, place.name if is_part else "test", samples, classnames, model.preprocessing)
     return images, listing.doubts("", scans, listing.images(folder))

@@ -36,7 +36,7 @@ LAYERS = (
     ("bank",),
     ("test_time",),
     ("tuning", "evaluation"),
-    ("model", "prediction", "robustness", "export"),
+    ("model", "outside", "prediction", "robustness", "export"),
     ("results",),
     ("jobs",),
     ("cli", "__main__"),

@@ -6,7 +6,7 @@ import copy
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -165,6 +165,8 @@ class Backbone:
         tokenizer: of its texts; None: OpenAI's.
         source: where the tensors came from, as JSON values for records; None: OpenAI's file, or a file of one's own.
     """
+
+    concurrent: ClassVar[bool] = True  # False: one batch at a time, whatever the device has room for
 
     def __init__(
         self,

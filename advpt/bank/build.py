@@ -179,6 +179,7 @@ class Work:
         shards: the image rows of each shard (:func:`shard_rows`).
         workers: processes that read images.
         packages: that the code of the model is of.
+        concurrent: whether several chunks may be in work at once on one device.
     """
 
     adversarial_set: AdversarialSet
@@ -187,11 +188,13 @@ class Work:
     shards: tuple[range, ...]
     workers: int = 0
     packages: tuple[str, ...] = ()
+    concurrent: bool = True
 
     @functools.cached_property
     def concurrent_chunks(self) -> ConcurrentChunks:
         attack = self.attacker.attack
-        return ConcurrentChunks(self.attacker.device, MAX_CONCURRENT if attack is None or attack.thread_safe else 1)
+        several = self.concurrent and (attack is None or attack.thread_safe)
+        return ConcurrentChunks(self.attacker.device, MAX_CONCURRENT if several else 1)
 
     def lock(self, index: int) -> FileLock:
         """The lock of a shard, for the process that works on it."""

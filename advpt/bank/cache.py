@@ -296,7 +296,9 @@ class BankCache:
             request.algorithm.examine(request.images, self.workers)
         targets = tuple(BankTarget(each, self.folder(each), encode, defended) for each, defended in wanted)
         shards = tuple(shard_rows(len(request.images), self.chunk))
-        work = Work(spec.adversarial_set, attacker, targets, shards, self.workers, backbone.packages)
+        work = Work(
+            spec.adversarial_set, attacker, targets, shards, self.workers, backbone.packages, backbone.concurrent
+        )
         build_banks(work, self.fill)
 
     def _larger(self, spec: BankSpec) -> Bank | None:

@@ -21,7 +21,7 @@ from advpt.errors import ConfigError
 from advpt.evaluation import defended, test_time
 from advpt.evaluation import record as records
 from advpt.evaluation.defended import EvaluationRow, inexact_gradient, mean_over_draws, plan
-from advpt.evaluation.flags import flags
+from advpt.evaluation.flags import flags, has_no_gradient
 from advpt.evaluation.measure import Answers, Measured, Measurer, Prompts, predict
 from advpt.evaluation.protocols import Threat, threats
 from advpt.evaluation.record import (
@@ -150,6 +150,7 @@ class Evaluator:
         self.prompts, self.bank_cache, self.settings, self.facts = prompts, bank_cache, settings, facts
         self.images, self.measurer = images, Measurer(prompts, bank_cache, settings)
         self.records: list[Record] = []
+        self.compares_costs = False
         self.answers: list[RecordAnswers] = []  # of each record
         self._started = time.monotonic()
         self._bank_warnings: dict[str, list[str]] = {}  # by the bank's key
@@ -173,6 +174,7 @@ class Evaluator:
                 return any(faces(row, threat) for threat in asked)
             return not row.part and row.protocols != test_time.KNOWING and wanted(row, None)
 
+        self.compares_costs = any(isinstance(row, test_time.TestTimeRow) for row in planned)
         planned = [row for row in planned if is_measured(row)]
         self.measurer.prefetch(planned, None)
         rows = [self.clean_results(row, timed) for row in planned]
@@ -280,12 +282,12 @@ class Evaluator:
             hand_prompt=tuple(self.prompts.handcrafted_text),
             defenses=row.names,
             defense=row.facts(None, self.settings.bpda),
-            cost=dataclasses.asdict(row.cost()) if self.settings.test_time else None,
+            cost=dataclasses.asdict(row.cost()) if self.compares_costs else None,
         )
         untuned = self.idle_tuning(row, None)
         result = replace(result, warnings=(*result.warnings, *untuned))
         files = image_files(banks[0].columns["file_hash"])
-        milliseconds = self.measurer.milliseconds(row) if timed else None
+        milliseconds = self.measurer.milliseconds(row) if timed and self.compares_costs else None
         return RowResults(row, result, answers, bool(untuned), files, milliseconds)
 
     def idle_tuning(self, row: EvaluationRow, threat: Threat | None) -> list[str]:
@@ -357,6 +359,8 @@ def _robust(correct: Tensor, perturbed: Tensor, clean_correct: Tensor, linf: flo
 
 def worst_of(parts: Sequence[PartAccuracy]) -> str:
     """The words beside a number that is the worst of several attacks."""
+    if has_no_gradient(parts):
+        return f"by {parts[0].attack} alone: the model has no gradient"
     return f"per image the worst of {len(parts)} attacks" if parts else ""
 
 

@@ -11,13 +11,16 @@ MASKED = "adaptive weaker than static"
 VANISHING = "gradient vanishes"
 PARTLY_CLEAN = "images partly clean"
 BATCH = "depends on batch"
+NO_GRADIENT = "no gradient"
 FLAGS = {
     LABEL_LEAK: "attacked images carry their label: more of them are correct than of the clean ones",
     MASKED: "attacks through the defense's own gradients leave more images correct than those that know nothing of it",
     VANISHING: "a gradient through the defense is below a millionth of the undefended model's",
     PARTLY_CLEAN: "the attack left some images as they were",
     BATCH: "an image's answer depends on the images beside it",
+    NO_GRADIENT: "the model has no gradient: only attacks that ask it for answers were made",
 }
+SQUARE = "Square"  # name of the part of an adaptive number that needs no gradient
 VANISHED = 1e-6  # of the undefended model's gradient
 
 
@@ -29,7 +32,13 @@ def flags(clean: CleanAccuracy, robust: RobustAccuracy | None, depends_on_batch:
         raised[MASKED] = weaker_than_static(robust.parts)
         raised[VANISHING] = any(part.gradient is not None and part.gradient < VANISHED for part in robust.parts)
         raised[PARTLY_CLEAN] = robust.untouched > 0
+        raised[NO_GRADIENT] = has_no_gradient(robust.parts)
     return tuple(flag for flag in FLAGS if raised.get(flag))
+
+
+def has_no_gradient(parts: Sequence[PartAccuracy]) -> bool:
+    """Whether an attacker who knows everything had Square alone: a model without a gradient."""
+    return [part.name for part in parts] == [SQUARE]
 
 
 def weaker_than_static(parts: Sequence[PartAccuracy]) -> bool:

@@ -187,10 +187,8 @@ class Measurer:
             if len(inputs) > 1:
                 self.bank_cache.get_all(request, inputs)
 
-    def milliseconds(self, row: EvaluationRow) -> float | None:
-        """Milliseconds to classify an image, of a small batch, where there are defenses at test time to compare."""
-        if not self.settings.test_time:
-            return None
+    def milliseconds(self, row: EvaluationRow) -> float:
+        """Milliseconds to classify an image, of a small batch."""
         n = min(len(row.images), max(1, int(TIMED_PASSES / row.cost().forward)))
         images = row.images.select(range(n))
         batch, backbone = next(images.batches(range(n), n)), self.bank_cache.loaded()

@@ -32,6 +32,7 @@ from advpt.data.images import ImageSet
 from advpt.defenses.chain import Chain
 from advpt.errors import ConfigError
 from advpt.evaluation.defended import AttackPart, Defended, EvaluationRow
+from advpt.evaluation.flags import SQUARE
 from advpt.evaluation.protocols import Threat, threats
 from advpt.evaluation.record import DefenseFacts
 from advpt.evaluation.tuned import Tuned
@@ -192,6 +193,8 @@ class TestTimeRow(EvaluationRow):
             return ()
         if len(self.defense.model.classnames) < 2:  # nothing can be taken for anything else
             return (AttackPart(STATIC, threat, None),)
+        if not self.variants:
+            return tuple(self._square(threat, settings, left=False))
         parts = sorted(self._through_gradients(threat, settings), key=lambda part: part.left)  # all images come first
         return (AttackPart(STATIC, threat, None), *parts, *self._last(threat, settings))
 
@@ -228,18 +231,23 @@ class TestTimeRow(EvaluationRow):
 
     def _last(self, threat: Threat, settings: EvalSettings) -> Iterator[AttackPart]:
         """The attacks of another kind, on the images that all others left."""
-        spec, norm = threat.attack, f"/{threat.attack.norm}" if threat.attack.norm != "linf" else ""
+        spec = threat.attack
         if spec.name != "pgd":
             return
         first = next((each for each in self.variants if self._shares(each) and not each.undefended), self.variants[0])
-        apgd = dataclasses.replace(threat, attack=parse(f"apgd-ce{spec.steps}@{spec.eps!r}{norm}/every"))
+        apgd = dataclasses.replace(threat, attack=parse(f"apgd-ce{spec.steps}@{_budget(spec)}/every"))
         target = self._target(first, settings, fixed_draws=self._means(first, settings))
         yield AttackPart(f"{first.name}, APGD", apgd, target, left=not self._shares(first))
-        if settings.queries and self.cost().forward <= CHEAP:
-            square = dataclasses.replace(threat, attack=parse(f"square{settings.queries}@{spec.eps!r}{norm}"))
+        if self.cost().forward <= CHEAP:
+            yield from self._square(threat, settings, left=True)
+
+    def _square(self, threat: Threat, settings: EvalSettings, left: bool) -> Iterator[AttackPart]:
+        """The attack that needs no gradient."""
+        if settings.queries:
+            square = parse(f"square{settings.queries}@{_budget(threat.attack)}")
             itself = Variant("itself", self._itself, self._itself_parameters(), draws=self.defense.draws_noise)
             target = self._target(itself, settings, fixed_draws=self._means(itself, settings))
-            yield AttackPart("Square", square, target, left=True)
+            yield AttackPart(SQUARE, dataclasses.replace(threat, attack=square), target, left=left)
 
     def _itself(self, encode: Encode, pixels: Tensor, draws: Draws) -> Tensor:
         with torch.no_grad():
@@ -273,31 +281,48 @@ def plan(
         return list(planned)
     if model is None:
         raise ConfigError("EVAL.TEST_TIME names defenses at test time, and this evaluation has no model to defend")
-    maker, all_rows, part = _RowMaker(settings, device, model), list(planned), images.first(settings.costly_subset)
+    maker, all_rows, part = RowMaker(settings, device, model), list(planned), images.first(settings.costly_subset)
     for spec in specs:
         costly = spec.input is not None and spec.input.costly and not settings.subset
         some = part if costly else images
         if len(some) < len(images) and not any(row.part for row in all_rows):
             all_rows.append(EvaluationRow(images=some, part=True))
         all_rows.append(dataclasses.replace(maker.defended(spec, some), part=len(some) < len(images)))
+    return under_both(all_rows, settings, images, maker.again)
+
+
+def under_both(
+    rows: Sequence[EvaluationRow],
+    settings: EvalSettings,
+    images: ImageSet,
+    again: Callable[[EvaluationRow, ImageSet], TestTimeRow | None],
+) -> list[EvaluationRow]:
+    """The rows under attackers who do not know the defense, and what ``again`` makes of them on
+    ``EVAL.ADAPTIVE_SUBSET`` of the images under ``pseudo`` and ``adaptive``."""
     others = tuple(name for name in PROTOCOLS if name not in KNOWING)
     knowing: dict[tuple[str, int], TestTimeRow] = {}
-    for row in all_rows:
+    for row in rows:
         few = row.images.first(settings.adaptive_subset)
-        again = maker.again(row, few)
-        if again is not None:
-            made = dataclasses.replace(again, protocols=KNOWING, part=row.part or len(few) < len(images))
+        other = again(row, few)
+        if other is not None:
+            made = dataclasses.replace(other, protocols=KNOWING, part=row.part or len(few) < len(images))
             knowing.setdefault((made.text, len(few)), made)
     counts = Counter(canonical_json(variant.parameters) for row in knowing.values() for variant in row.variants)
     shared = frozenset(parameters for parameters, count in counts.items() if count > 1)
     return [
-        *(dataclasses.replace(row, protocols=others) for row in all_rows),
+        *(dataclasses.replace(row, protocols=others) for row in rows),
         *(dataclasses.replace(row, shared=shared) for row in knowing.values()),
     ]
 
 
+def _budget(spec: AttackSpec) -> str:
+    return f"{spec.eps!r}{f'/{spec.norm}' if spec.norm != 'linf' else ''}"
+
+
 @dataclass(frozen=True)
-class _RowMaker:
+class RowMaker:
+    """Makes rows of defenses at test time of one model."""
+
     settings: EvalSettings
     device: torch.device
     model: DefendedModel
@@ -308,19 +333,19 @@ class _RowMaker:
             return dataclasses.replace(row, images=images)
         if isinstance(row, Tuned):
             name, defense = row.tuner.name, row.defense
-            return None if row.beside else self._row(name, name, None, lambda seed: defense, images, draws=1)
+            return None if row.beside else self.row(name, name, None, lambda seed: defense, images, draws=1)
         chain = row.chain if isinstance(row, Defended) else None
         text, full = (str(row.spec), row.spec.expanded) if isinstance(row, Defended) else ("", "")
-        return self._row(text, full, chain, lambda seed: Plain(self.model, seed), images)
+        return self.row(text, full, chain, lambda seed: Plain(self.model, seed), images)
 
     def defended(self, spec: TestTimeSpec, images: ImageSet) -> TestTimeRow:
         """The row of a defense at test time."""
         chain = spec.input.build(self.device) if spec.input is not None else None
         paths = {sample.id: Path(sample.path) for sample in images.samples}
         model = dataclasses.replace(self.model, files=paths)
-        return self._row(str(spec), spec.expanded, chain, lambda seed: spec.build(model, seed), images)
+        return self.row(str(spec), spec.expanded, chain, lambda seed: spec.build(model, seed), images)
 
-    def _row(
+    def row(
         self,
         text: str,
         full: str,
@@ -329,7 +354,12 @@ class _RowMaker:
         images: ImageSet,
         draws: int = 0,
     ) -> TestTimeRow:
-        """``draws``: of a random defense, 0 for ``EVAL.DEFENSE_SEEDS``."""
+        """The row of one defense behind a chain of input defenses.
+
+        Args:
+            text, full: the short and the full form. build: the defense of a seed.
+            draws: of a random defense, 0 for ``EVAL.DEFENSE_SEEDS``.
+        """
         seeds = [self.settings.seed + i for i in range(draws or self.settings.defense_seeds)]
         one, random = build(seeds[0]), chain is not None and chain.draws_noise
         defenses = (one, *map(build, seeds[1:])) if random or one.draws_noise else (one,)
@@ -355,7 +385,13 @@ def check(settings: EvalSettings) -> None:
     for spec in specs:
         if spec.input is not None:
             spec.input.require()
-    for threat in threats(settings.attacks, settings.protocols) if specs else ():
+    if specs:
+        check_attackers(settings)
+
+
+def check_attackers(settings: EvalSettings) -> None:
+    """Refuse (ConfigError) attacks that attackers of defenses at test time do not make."""
+    for threat in threats(settings.attacks, settings.protocols):
         if threat.is_adaptive and threat.attack.name == STOCHASTIC:
             raise ConfigError(
                 f"{threat.attack} under adaptive: the attackers of defenses at test time take means by themselves; use "
