@@ -16,18 +16,20 @@ from tests.evaluation.test_arithmetic import record
 
 def test_files_are_where_they_were_or_in_a_copy_of_the_folder_above(tmp_path):
     run = tmp_path / "new" / "digits" / "TAPTV" / "seed1"
-    tower = tmp_path / "new" / "digits" / "TeCoA" / "tower.safetensors"
+    tower = tmp_path / "new" / "digits" / "TeCoA" / "seed1" / "tower.safetensors"
     tower.parent.mkdir(parents=True)
     tower.touch()
     run.mkdir(parents=True)
     assert rebuilt.near(str(tower), run) == tower
-    assert rebuilt.near("/old/output/digits/TeCoA/tower.safetensors", run) == tower
-    assert rebuilt.near("output/digits/TeCoA/other.safetensors", run) is None
+    assert rebuilt.near("/old/output/digits/TeCoA/seed1/tower.safetensors", run) == tower
+    assert rebuilt.near("output/digits/TeCoA/seed1/other.safetensors", run) is None
     assert rebuilt.model_of(run, Places()) == run and rebuilt.model_of(run, Places(model="there")) == Path("there")
-    write_json(run / "done.json", {"model": "/old/digits/TeCoA"})
+    write_json(run / "done.json", {"model": "/old/digits/TeCoA/seed1"})
     assert rebuilt.model_of(run, Places()) == tower.parent
-    write_json(run / "done.json", {"model": "/old/digits/CoOp"})
-    with pytest.raises(ConfigError, match="an evaluation of the run /old/digits/CoOp, which is not there any more"):
+    write_json(run / "done.json", {"model": "/old/digits/CoOp/seed1"})
+    with pytest.raises(
+        ConfigError, match="an evaluation of the run /old/digits/CoOp/seed1, which is not there any more"
+    ):
         rebuilt.model_of(run, Places())
 
 

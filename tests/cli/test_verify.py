@@ -230,6 +230,9 @@ def test_another_image_behind_the_same_name(space, verify, tmp_path, monkeypatch
     (root / name).unlink()
     status, printed = verify(record, root=root)
     assert status == 1 and "images.n: the record has 12, the list of images here has 11" in printed
+    assert (
+        "folder: its test list has 12 images, that of this run 11; the first that differs is here test/owl/2" in printed
+    )
 
 
 def test_mistakes_are_sentences(verify, tmp_path):
