@@ -6,17 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from advpt.data.images import ImageSet
 from advpt.errors import RecordError
-from advpt.evaluation.record import Record
+from advpt.evaluation.record import Record, observe
 from advpt.files import read_object, write_json, write_text
 from advpt.outside.identity import COVERS
 from advpt.outside.model import ITSELF, VARIANT, OutsideModel
 from advpt.outside.rules import RANGE_IMAGES, Checked, Rule
 from advpt.schema import FieldError, Json, JsonObject, from_json, to_json
-from advpt.version import __version__
 
 FILE, TEXT = "outside_model.json", "outside_model.md"
 
@@ -120,7 +117,7 @@ def of(
         images=images_of(images),
         evaluation=evaluation,
         records=tuple(sorted(each.id for each in made)),
-        versions={"advpt": __version__, "torch": str(torch.__version__), "device": str(model.device)},
+        versions={**(observe(0.0, model.device).versions or {}), "device": str(model.device)},
     )
 
 
