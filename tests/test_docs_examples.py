@@ -2,7 +2,8 @@
 
 The blocks of a page are one program, run in a folder with what ``make demo`` leaves: a run on DemoCLIP and the digits.
 The examples of docs/python.md and README.md run where the wheel and its dependencies are all there is. Weights and
-pictures of others are not downloaded: where an example names ViT-B/16, DemoCLIP takes its place.
+pictures of others are not downloaded: where an example names ViT-B/16, DemoCLIP takes its place, and the networks of
+docs/outside_models.md have random weights, RobustBench's a stand-in.
 """
 
 from __future__ import annotations
@@ -13,22 +14,37 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from torch import nn
 
 import train
+from tests.helpers.open_clip import VIT
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OUTSIDE = "outside_models.md"
 OF_USERS = ("README.md", "docs/python.md")  # examples for those who have the library alone
-INSTEAD = {"ViT-B/16": "DemoCLIP"}
+INSTEAD = {'"ViT-B/16"': '"DemoCLIP"'}
+# What the networks of docs/outside_models.md are without a download, and small.
+RANDOM = {
+    'pretrained="laion2b_s34b_b79k"': "pretrained=None",
+    '"ViT-B-32"': '"tiny-clip"',
+    "resnet18(weights=ResNet18_Weights.IMAGENET1K_V1)": "resnet18(weights=None)",
+    '["categories"], 224': '["categories"], 32',
+    '"pgd10-ce@1"': '"pgd1-ce@1"',
+    '"apgd-ce-t@8"': '"pgd1-ce@8"',
+}
 # Indented examples, and the file of the tests that reads and runs them.
 INDENTED = {
     "README.md": "tests/test_readme.py",
     "docs/backbones.md": "tests/backbones/test_families.py",
+    "docs/outside_models.md": "tests/outside/test_evaluate_real.py",
     "docs/use.md": "tests/helpers/other_programs.py",
 }
 PYTHON = re.compile(r"^(?:from [\w.]+ )?import \w+", re.MULTILINE)
@@ -54,8 +70,9 @@ def indented(text: str) -> list[str]:
 
 def program(page: Path) -> str:
     code = fenced(page.read_text(encoding="utf-8"))
-    for name, other in INSTEAD.items():
-        code = code.replace(f'"{name}"', f'"{other}"')
+    for text, other in (INSTEAD | (RANDOM if page.name == OUTSIDE else {})).items():
+        assert page.name != OUTSIDE or text not in RANDOM or text in code, f"{page.name} has no {text}"
+        code = code.replace(text, other)
     return code
 
 
@@ -131,6 +148,10 @@ def test_examples_run_where_the_wheel_is_all_there_is(demo, installed):
     assert f"from {installed / 'advpt' / '__init__.py'}" in done.stdout
 
 
+def test_the_wheel_has_what_the_page_of_a_report_is_made_of(installed):
+    assert all((installed / "advpt" / "results" / name).is_file() for name in ("page.html.j2", "page.js"))
+
+
 def files_of_migration(folder: Path) -> None:
     """Adversarial images as the official repository leaves them."""
     torch.save(torch.randn(2, 3, 32, 32), folder / "oxford_pets_vit_b16_PGD.pkl")
@@ -139,12 +160,39 @@ def files_of_migration(folder: Path) -> None:
     split.write_text(json.dumps({"test": [["a.jpg", 0, "cat"], ["b.jpg", 1, "dog"]]}))
 
 
-PREPARED = {"docs/migration.md": files_of_migration}
+def models_of_others(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Photographs, a small architecture of open_clip's, and a stand-in for RobustBench, which is not installed: its
+    ``load_model`` gives a network that is made here, with random weights."""
+    open_clip = pytest.importorskip("open_clip")
+    for i, name in enumerate(("photos/goldfish", "photos/tabby", "cifar10/test/cat", "cifar10/test/dog")):
+        (folder / name).mkdir(parents=True)
+        pixels = torch.arange(48 * 48 * 3).reshape(48, 48, 3).mul(i + 3).to(torch.uint8).numpy()
+        Image.fromarray(pixels).save(folder / name / "0.png")
+    (folder / "tiny-clip.json").write_text(json.dumps(VIT))
+    patch.setattr(open_clip.factory, "_MODEL_CONFIGS", dict(open_clip.factory._MODEL_CONFIGS))
+    open_clip.add_model_config(folder / "tiny-clip.json")
+
+    def load_model(name: str, dataset: str, threat_model: str) -> nn.Module:
+        assert (dataset, threat_model) == ("cifar10", "Linf")
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)
+        )
+
+    stand_in = types.ModuleType("robustbench.utils", "A stand-in of tests/test_docs_examples.py.")
+    stand_in.load_model = load_model
+    patch.setitem(sys.modules, "robustbench", types.ModuleType("robustbench"))
+    patch.setitem(sys.modules, "robustbench.utils", stand_in)
+
+
+PREPARED = {
+    "docs/migration.md": lambda folder, patch: files_of_migration(folder),
+    f"docs/{OUTSIDE}": models_of_others,
+}
 
 
 @pytest.mark.parametrize("page", [page for page in WITH_CODE if name_of(page) not in OF_USERS], ids=name_of)
 def test_examples_of_other_pages_run(page, tmp_path, monkeypatch):
-    PREPARED.get(name_of(page), lambda folder: None)(tmp_path)
+    PREPARED.get(name_of(page), lambda folder, patch: None)(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     exec(compile(program(page), name_of(page), "exec"), {"__name__": "__main__"})
 

@@ -48,7 +48,7 @@ from advpt.evaluation import evaluator, measure, session
 from advpt.evaluation.defended import EvaluationRow
 from advpt.evaluation.measure import Prompts
 from advpt.evaluation.record import CurvePoint, RunFacts, TrainingFacts, trained_field
-from advpt.evaluation.session import Session
+from advpt.evaluation.session import Session, Subject
 from advpt.files import digest, write_json
 from advpt.prompts import exchange
 from advpt.prompts.classifier import Classifier, from_templates
@@ -325,6 +325,14 @@ class CLIPTrainer(TrainerX):
         if split is None:
             self.session().run(prompts, images, self.facts(), self.rows(images), self.observed)
         return float(next(iter(results.values())))
+
+    def subject(self, split: str) -> Subject:
+        """What an evaluation of ``test`` or ``val`` is of."""
+        self.set_model_mode("eval")
+        images = self.evaluated(split)
+        return Subject(
+            self.prompts(), images, self.evaluation_cache, self.eval_settings, self.facts(), self.rows(images)
+        )
 
     def clean_bank(self, prompts: Prompts, images: ImageSet) -> Bank:
         """The bank of clean images."""

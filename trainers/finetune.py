@@ -32,6 +32,7 @@ from advpt.evaluation.measure import Prompts
 from advpt.evaluation.protocols import threats
 from advpt.evaluation.record import CurvePoint, TrainingFacts
 from advpt.evaluation.saved_run import IMAGE_ENCODER, load_image_encoder
+from advpt.evaluation.session import Subject
 from advpt.files import write_json
 from advpt.prompts import exchange
 from advpt.schema import FieldError, from_json, to_json
@@ -214,6 +215,10 @@ class EncoderTrainer(GradientTrainer):
     def test(self, split: str | None = None) -> float:
         self.use_encoder_as_it_is()
         return super().test(split)
+
+    def subject(self, split: str) -> Subject:
+        self.use_encoder_as_it_is()
+        return super().subject(split)
 
     def save_model(self, epoch: int, directory: str, *args: Any, **kwargs: Any) -> None:
         """The latest checkpoint only: with the optimizer's state each is three times the encoder."""

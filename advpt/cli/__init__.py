@@ -27,9 +27,11 @@ VERBS = {
     "zero-shot": "one model on all data sets that have data",
     "sweep": "data sets x backbones x trainers x shots x seeds",
     "reproduce": "the paper's tables and figures",
+    "benchmark": "which published gains survive who knows the method",
     "statistics": "statistics bank of a run's prompts",
     "config": "a configuration as one flat yaml file",
     "report": "tables of records",
+    "verify": "make the attacks of records anew, and compare",
 }
 
 

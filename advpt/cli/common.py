@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from tabulate import tabulate
@@ -100,20 +101,22 @@ def whole_numbers(name: str, text: str) -> list[int]:
         raise ConfigError(f"{name} is {text!r}; give whole numbers with commas, for instance 1,2,3") from None
 
 
-def add_plan_arguments(sub: argparse.ArgumentParser) -> None:
-    """The options of verbs that plan and run many jobs."""
+def add_plan_arguments(sub: argparse.ArgumentParser, brief: bool = False) -> None:
+    """The options of verbs that plan and run many jobs. ``brief``: the help has few of them."""
+    rare: dict[str, Any] = {"help": argparse.SUPPRESS} if brief else {}
     sub.usage = "%(prog)s [options] NAME ..."
-    sub.add_argument("--root", default="", help=ROOT_HELP)
-    sub.add_argument("--cluster", default="", metavar="8xH200", help="estimate for so many workers at a time")
     sub.add_argument("--dry-run", action="store_true", help="print the plan, run nothing")
     sub.add_argument("--jobs", type=int, default=0, help="runs at a time (default: one per GPU, else up to two)")
-    sub.add_argument("--engine", default="local", choices=ENGINES, help="ray: on a cluster, see docs/clusters.md")
-    sub.add_argument("--cpus-per-worker", type=float, default=0.0, help="cores of each run on ray (default: we choose)")
-    sub.add_argument("--gpus-per-worker", type=float, default=0.0, help="its GPUs on ray; 0.5: two runs share one")
-    sub.add_argument(
-        "--weights", action="append", default=[], metavar="BACKBONE=FILE", help="instead of OpenAI's by name"
-    )
-    sub.add_argument("--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="for every run")
+    for option, given, text in (
+        ("root", {"default": ""}, ROOT_HELP),
+        ("cluster", {"default": "", "metavar": "8xH200"}, "estimate for so many workers at a time"),
+        ("cpus-per-worker", {"type": float, "default": 0.0}, "cores of each run on ray (default: we choose)"),
+        ("gpus-per-worker", {"type": float, "default": 0.0}, "its GPUs on ray; 0.5: two runs share one"),
+        ("engine", {"default": "local", "choices": ENGINES}, "ray: on a cluster, see docs/clusters.md"),
+        ("set", {"nargs": 2, "action": "append", "default": [], "metavar": ("KEY", "VALUE")}, "for every run"),
+        ("weights", {"action": "append", "default": [], "metavar": "BACKBONE=FILE"}, "instead of OpenAI's by name"),
+    ):
+        sub.add_argument(f"--{option}", **{"help": text} | given | rare)
 
 
 def places_and_settings(args: argparse.Namespace, output: Path, banks: Path) -> tuple[Places, Pairs]:

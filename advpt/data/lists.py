@@ -93,6 +93,15 @@ class DataLists:
                 return f"the images of {part} have the same names and another content, for instance {others[0]}"
         return ""
 
+    def hashes(self, kept: Mapping[str, Any], part: str) -> dict[Path, str]:
+        """The beginnings of the hashes of some files of a part, as :meth:`fields` of another run has them; none where
+        its list is another."""
+        theirs, rows = kept.get(part), self.of_part(part)
+        if not isinstance(theirs, Mapping) or theirs.get("digest") != digest(rows):
+            return {}
+        contents = _pieces(str(theirs.get("contents", "")), _CONTENT)
+        return {self.folder / path: each for path, each in zip(self._compared(part), contents)}
+
     def _other_classes(self, theirs: Any) -> str:
         names = [str(name) for name in theirs] if isinstance(theirs, list) else []
         if names == list(self.classnames):

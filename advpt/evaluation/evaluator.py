@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -20,7 +22,7 @@ from advpt.evaluation import defended, test_time
 from advpt.evaluation import record as records
 from advpt.evaluation.defended import EvaluationRow, inexact_gradient, mean_over_draws, plan
 from advpt.evaluation.flags import flags, has_no_gradient
-from advpt.evaluation.measure import Measured, Measurer, Prompts, predict
+from advpt.evaluation.measure import Answers, Measured, Measurer, Prompts, predict
 from advpt.evaluation.protocols import Threat, threats
 from advpt.evaluation.record import (
     Accuracy,
@@ -42,6 +44,11 @@ from advpt.settings import EvalSettings
 WORST_CASE = "worst-case"
 
 
+def always(row: EvaluationRow, threat: Threat | None) -> bool:
+    """Every row is measured under every threat."""
+    return True
+
+
 def evaluate(
     prompts: Prompts,
     images: ImageSet,
@@ -59,14 +66,28 @@ def evaluate(
         rows: what stands before the defenses of the settings (test-time tuning, :mod:`advpt.evaluation.tuned`), of
             the same images.
     """
+    evaluator, planned, asked = planned_evaluation(prompts, images, bank_cache, settings, facts, rows)
+    for threat in asked:
+        threat.attack.build().require(evaluator.images)
+    return evaluator.run(planned, asked)
+
+
+def planned_evaluation(
+    prompts: Prompts,
+    images: ImageSet,
+    bank_cache: BankCache,
+    settings: EvalSettings,
+    facts: RunFacts,
+    rows: Sequence[EvaluationRow] = (),
+) -> tuple[Evaluator, list[EvaluationRow], list[Threat]]:
+    """An evaluation before anything is measured, with all rows and threats that its settings ask for. Arguments are
+    those of :func:`evaluate`."""
     images = images.first(settings.subset)
     bank_cache = bank_cache.with_visual_prompts(prompts.learned.visual)
-    asked = threats(settings.attacks, settings.protocols)
-    for threat in asked:
-        threat.attack.build().require(images)
     device = bank_cache.backbone.device
     planned = test_time.plan([*rows, *plan(settings, images, device)], settings, images, device, prompts.model)
-    return Evaluator(prompts, bank_cache, settings, facts).run(planned, asked)
+    evaluator = Evaluator(prompts, images, bank_cache, settings, facts)
+    return evaluator, planned, threats(settings.attacks, settings.protocols)
 
 
 def check(settings: EvalSettings) -> None:
@@ -87,55 +108,101 @@ def check(settings: EvalSettings) -> None:
 
 @dataclass(frozen=True)
 class RowResults:
-    """The results of a row: that on clean images, which of them are correct (``[n]`` bool for each draw of the
-    defense), whether tuning changed none of these predictions, milliseconds per image where they were measured, and
-    what each threat did."""
+    """The results of a row.
+
+    Args:
+        clean: that on clean images. answers: what the prompt makes of these, for each draw of the defense.
+        untuned: tuning changed none of these predictions.
+        image_files: SHA-256 over the hashes of the images' files.
+        milliseconds: per image, where they were measured. measured: what each threat did.
+    """
 
     row: EvaluationRow
     clean: Result
-    clean_correct: list[Tensor]
+    answers: list[Answers]
     untuned: bool
+    image_files: str
     milliseconds: float | None = None
     measured: list[Measured] = field(default_factory=list)
 
+    @property
+    def clean_correct(self) -> list[Tensor]:
+        """``[n]`` bool for each draw of the defense: which clean images are correct."""
+        return [each.correct for each in self.answers]
+
+
+@dataclass(frozen=True)
+class RecordAnswers:
+    """What the prompt makes of a record's images, for each draw of the defense: of the ``clean`` ones, of the
+    ``attacked`` ones (the worst of several attacks), and of those of each of its ``parts``."""
+
+    clean: list[Answers]
+    attacked: list[Answers]
+    parts: tuple[list[Answers], ...] = ()
+
 
 class Evaluator:
-    """One evaluation of prompts: measures rows under threats, and makes their records."""
+    """One evaluation of prompts on ``images``: measures rows under threats, and makes their records."""
 
-    def __init__(self, prompts: Prompts, bank_cache: BankCache, settings: EvalSettings, facts: RunFacts) -> None:
+    def __init__(
+        self, prompts: Prompts, images: ImageSet, bank_cache: BankCache, settings: EvalSettings, facts: RunFacts
+    ) -> None:
         self.prompts, self.bank_cache, self.settings, self.facts = prompts, bank_cache, settings, facts
-        self.measurer = Measurer(prompts, bank_cache, settings)
+        self.images, self.measurer = images, Measurer(prompts, bank_cache, settings)
         self.records: list[Record] = []
         self.compares_costs = False
+        self.answers: list[RecordAnswers] = []  # of each record
         self._started = time.monotonic()
         self._bank_warnings: dict[str, list[str]] = {}  # by the bank's key
 
-    def run(self, planned: Sequence[EvaluationRow], asked: Sequence[Threat]) -> list[Record]:
-        """The records of all rows under all threats."""
-        planned = [
-            row
-            for row in planned
-            if any(map(row.applies_to, asked)) or not (asked or row.part or row.protocols == test_time.KNOWING)
-        ]
+    def run(
+        self,
+        planned: Sequence[EvaluationRow],
+        asked: Sequence[Threat],
+        wanted: Callable[[EvaluationRow, Threat | None], bool] = always,
+        *,
+        timed: bool = True,
+    ) -> list[Record]:
+        """The records of all rows under all threats, or of those pairs that are ``wanted`` (None: of clean images
+        alone). ``timed``: measure the time of an image where there are defenses at test time."""
+
+        def faces(row: EvaluationRow, threat: Threat) -> bool:
+            return row.applies_to(threat) and wanted(row, threat)
+
+        def is_measured(row: EvaluationRow) -> bool:
+            if asked:
+                return any(faces(row, threat) for threat in asked)
+            return not row.part and row.protocols != test_time.KNOWING and wanted(row, None)
+
         self.compares_costs = any(isinstance(row, test_time.TestTimeRow) for row in planned)
+        planned = [row for row in planned if is_measured(row)]
         self.measurer.prefetch(planned, None)
-        rows = [self.clean_results(row) for row in planned]
+        rows = [self.clean_results(row, timed) for row in planned]
         for threat in progress.each(asked, "evaluation", len(asked), "attack"):
-            faced = [results for results in rows if results.row.applies_to(threat)]
+            faced = [results for results in rows if faces(results.row, threat)]
             self.measurer.prefetch([results.row for results in faced], threat)
             self.measurer.prefetch_parts([results.row for results in faced], threat)
             for results in faced:
                 self.add_attacked(results, threat)
         for results in rows:
             for group in same_budget_groups(results.measured):
-                self.add(results, worst_case(group, results, self.settings))
+                result, answers = worst_case(group, results, self.settings)
+                self.add(results, result, RecordAnswers(results.answers, answers))
         if not self.records:
             for results in rows:
-                self.add(results, results.clean)
+                self.add(results, results.clean, RecordAnswers(results.answers, []))
         return self.records
 
-    def add(self, results: RowResults, result: Result, banks: Sequence[Bank] = (), path: str | None = None) -> None:
-        """Make the record of a result of a row, with every warning about it and about the rows of its ``banks``."""
+    def add(
+        self,
+        results: RowResults,
+        result: Result,
+        answers: RecordAnswers,
+        banks: Sequence[Bank] = (),
+        path: str | None = None,
+    ) -> None:
+        """Make the record of a result of a row and of its ``answers``, with every warning about it and about the rows
+        of its ``banks``."""
         warnings, row = list(result.warnings), results.row
         for bank in banks:
             if bank.key not in self._bank_warnings:
@@ -148,13 +215,28 @@ class Evaluator:
         keys = canonical_json(result.to_json())
         larger = {key: source for key, source in self.bank_cache.state.read_from.items() if key in keys}
         observed = records.observe(time.monotonic() - self._started, self.bank_cache.backbone.device)
-        observed = replace(observed, files=path or None, read_from=larger or None, milliseconds=results.milliseconds)
+        observed = replace(
+            observed,
+            files=path or None,
+            read_from=larger or None,
+            milliseconds=results.milliseconds,
+            image_files=results.image_files,
+            rows=self.rows_of(row.images),
+        )
         self.records.append(Record(result, observed))
+        self.answers.append(answers)
         self._started = time.monotonic()
+
+    def rows_of(self, images: ImageSet) -> tuple[int, ...]:
+        """Which of the evaluated images these are; none where they are all."""
+        if len(images) == len(self.images):
+            return ()
+        place = {name: i for i, name in enumerate(self.images.ids)}
+        return tuple(place[name] for name in images.ids)
 
     def add_attacked(self, results: RowResults, asked: Threat) -> None:
         """Attack the images of a row, or read them from banks, classify them, and make the record."""
-        row, measured = results.row, self.measurer.measure(results.row, results.clean_correct, asked)
+        row, measured = results.row, self.measurer.measure(results.row, results.answers, asked)
         threat = measured.threat
         results.measured.append(measured)
         defense = row.facts(threat, self.settings.bpda)
@@ -170,14 +252,15 @@ class Evaluator:
             robust=replace(robust, surrogate=self.surrogate_facts(measured), parts=measured.parts),
             warnings=(*self.facts.warnings, *(self.idle_tuning(row, asked) if results.untuned else ())),
         )
-        self.add(results, result, measured.banks, path=threat.attack.path)
+        answers = RecordAnswers(results.answers, measured.answers, measured.of_parts)
+        self.add(results, result, answers, measured.banks, path=threat.attack.path)
 
-    def clean_results(self, row: EvaluationRow) -> RowResults:
+    def clean_results(self, row: EvaluationRow, timed: bool = True) -> RowResults:
         """The common part of all records of a row."""
         backbone = self.bank_cache.backbone
         banks = self.bank_cache.get_all(AttackRequest(row.images), row.inputs)
-        correct = self.measurer.correct(banks)
-        parts = [CleanAccuracy.of(each, bank=bank.key) for each, bank in zip(correct, banks)]
+        answers = self.measurer.answers(banks)
+        parts = [CleanAccuracy.of(each.correct, bank=bank.key) for each, bank in zip(answers, banks)]
         result = Result(
             **vars(self.facts),
             split=row.images.split,
@@ -203,8 +286,9 @@ class Evaluator:
         )
         untuned = self.idle_tuning(row, None)
         result = replace(result, warnings=(*result.warnings, *untuned))
-        milliseconds = self.measurer.milliseconds(row) if self.compares_costs else None
-        return RowResults(row, result, correct, bool(untuned), milliseconds)
+        files = image_files(banks[0].columns["file_hash"])
+        milliseconds = self.measurer.milliseconds(row) if timed and self.compares_costs else None
+        return RowResults(row, result, answers, bool(untuned), files, milliseconds)
 
     def idle_tuning(self, row: EvaluationRow, threat: Threat | None) -> list[str]:
         """A warning where tuning at test time changed no prediction: of the clean images, and of attacked ones where
@@ -228,6 +312,11 @@ class Evaluator:
         before = 100 * float((columns["clean_correct"] == 1).float().mean())
         after = None if attack.objective.targeted else 100 * float((columns["stage"] < 0).float().mean())
         return SurrogateFacts(**self.bank_cache.surrogate.facts(), accuracy=before, accuracy_attacked=after)
+
+
+def image_files(hashes: Tensor) -> str:
+    """SHA-256 (hex) over the hashes of image files ``[n, 32]`` uint8."""
+    return hashlib.sha256(hashes.cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 def contradictions(clean: CleanAccuracy, robust: RobustAccuracy, attack: str) -> list[str]:
@@ -284,15 +373,16 @@ def same_budget_groups(measured: Sequence[Measured]) -> list[list[Measured]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def worst_case(group: Sequence[Measured], results: RowResults, settings: EvalSettings) -> Result:
-    """The result in which an image counts as correct only if it survives every attack of the group."""
+def worst_case(group: Sequence[Measured], results: RowResults, settings: EvalSettings) -> tuple[Result, list[Answers]]:
+    """The result in which an image counts as correct only if it survives every attack of the group, and the worst
+    answer to each image."""
     row, protocol, spec = results.row, group[0].threat.protocol, group[0].threat.attack
     strongest = next((each.threat for each in group if not each.threat.own_network), group[0].threat)  # knows most
-    survived = [torch.stack(each).all(0) for each in zip(*(each.correct for each in group))]
+    worst = [functools.reduce(Answers.worse, each) for each in zip(*(each.answers for each in group))]
     perturbed = torch.stack([each.perturbed for each in group]).any(0)
     defense, linf = row.facts(group[0].threat, settings.bpda), max(each.linf for each in group)
     name = f"{WORST_CASE}@{spec.eps:g}" + ("" if spec.norm == "linf" else f"/{spec.norm}")
-    parts = [_robust(correct, perturbed, clean, linf) for correct, clean in zip(survived, results.clean_correct)]
+    parts = [_robust(each.correct, perturbed, clean, linf) for each, clean in zip(worst, results.clean_correct)]
     attack = AttackFacts(
         name=WORST_CASE,
         objective="any",
@@ -303,7 +393,7 @@ def worst_case(group: Sequence[Measured], results: RowResults, settings: EvalSet
         seed=settings.seed,
         attacks=tuple(each.threat.attack.label for each in group),
     )
-    return replace(
+    result = replace(
         results.clean,
         protocol=protocol,
         attacker_knows=row.knowledge(strongest),
@@ -312,6 +402,7 @@ def worst_case(group: Sequence[Measured], results: RowResults, settings: EvalSet
         defense=defense,
         robust=mean_over_draws(parts, row.inputs),
     )
+    return result, worst
 
 
 def summary(records_: Sequence[Record]) -> str:

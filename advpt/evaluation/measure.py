@@ -54,22 +54,51 @@ def predict(classifier: Classifier, bank: Bank, chunk: int = 4096) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What a classifier makes of images: which are ``correct [n]`` bool, and their ``margins [n]``, the true class's
+    logit minus the largest other one (infinite where there is no other class)."""
+
+    correct: Tensor
+    margins: Tensor
+
+    @classmethod
+    def of(cls, classifier: Classifier, bank: Bank, chunk: int = 4096) -> Answers:
+        """Those of a bank's rows."""
+        correct, margins = [torch.zeros(0, dtype=torch.bool)], [torch.zeros(0)]
+        for logits, labels in zip(logits_of(classifier, bank, chunk), torch.split(bank.labels, chunk)):
+            correct.append(logits.argmax(1).cpu() == labels)
+            values, true = logits.float().cpu(), labels[:, None]
+            others = values.scatter(1, true, -math.inf).amax(1)
+            margins.append(values.gather(1, true).squeeze(1) - others)
+        return cls(torch.cat(correct), torch.cat(margins))
+
+    def worse(self, other: Answers) -> Answers:
+        """For each image the worse of two answers."""
+        return Answers(self.correct & other.correct, torch.minimum(self.margins, other.margins))
+
+
+@dataclass(frozen=True)
 class Measured:
     """The outcome of a threat to a prompt behind a defense.
 
     Args:
-        banks, correct: for each draw of the defense the bank and, ``[n]`` bool, which of its images are classified
-            correctly.
+        banks, answers: for each draw of the defense the bank, and what the prompt makes of its images.
         perturbed: ``[n]`` bool: which images the attack changed. linf: the largest change of a pixel, in 1/255.
-        parts: the attacks of which it is the worst.
+        parts: the attacks of which it is the worst. of_parts: the answers to the images of each, per draw.
     """
 
     threat: Threat
     banks: list[Bank]
-    correct: list[Tensor]
+    answers: list[Answers]
     perturbed: Tensor
     linf: float
     parts: tuple[PartAccuracy, ...] = ()
+    of_parts: tuple[list[Answers], ...] = ()
+
+    @property
+    def correct(self) -> list[Tensor]:
+        """``[n]`` bool for each draw of the defense: which images are classified correctly."""
+        return [each.correct for each in self.answers]
 
 
 def largest_change(banks: Sequence[Bank]) -> float:
@@ -83,36 +112,40 @@ class Measurer:
     def __init__(self, prompts: Prompts, bank_cache: BankCache, settings: EvalSettings) -> None:
         self.prompts, self.bank_cache, self.settings = prompts, bank_cache, settings
 
-    def measure(self, row: EvaluationRow, clean_correct: Sequence[Tensor], asked: Threat) -> Measured:
-        """Attack the images of a row, or read them from banks, and classify them; ``clean_correct``: which of the clean
-        ones are correct, ``[n]`` bool for each draw of the defense."""
+    def measure(self, row: EvaluationRow, clean: Sequence[Answers], asked: Threat) -> Measured:
+        """Attack the images of a row, or read them from banks, and classify them; ``clean``: what the prompt makes of
+        the clean ones, for each draw of the defense."""
         if parts := row.parts(asked, self.settings):
             return self.measure_parts(row, asked, parts)
         target, threat = row.attack_target(asked, self.settings.bpda), row.adapt(asked, self.settings.eot)
         banks = self.bank_cache.get_all(self.request(row.images, threat, target), row.inputs)
-        correct = self.correct(banks)
+        answers = self.answers(banks)
         if threat.predicts_labels:  # where the prediction was wrong, leaving it can make it right
-            correct = [each & clean for each, clean in zip(correct, clean_correct)]
-        return Measured(threat, banks, correct, banks[0].columns["perturbed"], largest_change(banks))
+            answers = [attacked.worse(before) for attacked, before in zip(answers, clean)]
+        return Measured(threat, banks, answers, banks[0].columns["perturbed"], largest_change(banks))
 
     def measure_parts(self, row: EvaluationRow, asked: Threat, parts: Sequence[AttackPart]) -> Measured:
         """Measure several attacks, those that ask for it on the images that are correct under some draw of the defense
         until then, and keep the worst for each image."""
         images, banks, facts, sizes = row.images, dict[str, list[Bank]](), list[PartAccuracy](), dict[str, float]()
+        of_parts = list[list[Answers]]()
         right, perturbed = [torch.ones(len(images), dtype=torch.bool) for _ in row.inputs], torch.zeros(len(images)) > 0
+        margins = [torch.full((len(images),), math.inf) for _ in row.inputs]
         for part in parts:
             rows = (torch.stack(right).any(0) if part.left else perturbed | True).nonzero().flatten()
             if not len(rows):
                 continue
             request = self.request(images.select(rows.tolist()), part.threat, part.target)
             banks[part.name] = self.bank_cache.get_all(request, row.inputs)
-            correct = self.correct(banks[part.name])
-            for each, one in zip(right, correct):
-                each[rows] &= one
+            answers = self.answers(banks[part.name])
+            of_parts.append(answers)
+            for each, margin, one in zip(right, margins, answers):
+                each[rows] &= one.correct
+                margin[rows] = torch.minimum(margin[rows], one.margins)
             perturbed[rows] |= banks[part.name][0].columns["perturbed"]
             if part.variant is not None and part.variant.name not in sizes:
                 sizes[part.variant.name] = self.gradient_share(row, part)
-            mean = float(torch.stack(correct).float().sum(1).mean())
+            mean = float(torch.stack([each.correct for each in answers]).float().sum(1).mean())
             facts.append(
                 PartAccuracy(
                     name=part.name,
@@ -127,7 +160,8 @@ class Measurer:
                 )
             )
         linf = max(largest_change(each) for each in banks.values())
-        return Measured(asked, banks[parts[0].name], right, perturbed, linf, tuple(facts))
+        answers = [Answers(*each) for each in zip(right, margins)]
+        return Measured(asked, banks[parts[0].name], answers, perturbed, linf, tuple(facts), tuple(of_parts))
 
     def gradient_share(self, row: EvaluationRow, part: AttackPart) -> float:
         """The size of the gradient that an attack follows at the first clean images, of the margin, over that of the
@@ -185,6 +219,6 @@ class Measurer:
         source = self.prompts.untuned if threat.before_tuning else None
         return AttackRequest(images, threat.attack, prompt, self.settings.seed, target, threat.predicts_labels, source)
 
-    def correct(self, banks: Sequence[Bank]) -> list[Tensor]:
-        """For each bank ``[n]`` bool: which images the learned prompt classifies correctly."""
-        return [predict(self.prompts.learned, bank) == bank.labels for bank in banks]
+    def answers(self, banks: Sequence[Bank]) -> list[Answers]:
+        """For each bank what the learned prompt makes of its images."""
+        return [Answers.of(self.prompts.learned, bank) for bank in banks]

@@ -362,12 +362,14 @@ class TrainingTimes:
 
 @dataclass(frozen=True)
 class Host:
-    """The machine, with the number of threads: what, with the versions, the bits depend on."""
+    """The machine, with the number of threads: what, with the versions, the bits depend on. ``processor``: the name of
+    the CPU's model, or of the GPU's."""
 
     machine: str = ""
     cores: int | None = None
     device: str = ""
     threads: int = 0
+    processor: str = optional("")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -420,6 +422,11 @@ class Record:
         return self.stored_id or digest(self.result.to_json())
 
     @property
+    def place(self) -> Path:
+        """Where it lies, or would lie in its run's folder."""
+        return self.path or Path(FOLDER, f"{self.name}.json")
+
+    @property
     def name(self) -> str:
         """``test_transfer_pgd40-fkl@16-a0.5`` or ``test_clean``: unique within a run's folder."""
         r = self.result
@@ -469,7 +476,7 @@ def observe(seconds: float, device: torch.device) -> Observed:
         finished=round(time.time(), 2),
         seconds=round(seconds, 2),
         memory=memory,
-        host=Host(platform.machine(), os.cpu_count(), str(device), torch.get_num_threads()),
+        host=Host(platform.machine(), os.cpu_count(), str(device), torch.get_num_threads(), processor(device)),
         versions={
             "advpt": __version__,
             "torch": str(torch.__version__),
@@ -478,6 +485,17 @@ def observe(seconds: float, device: torch.device) -> Observed:
         },
         revision=revision(),
     )
+
+
+def processor(device: torch.device) -> str:
+    """The name of the GPU, or of the CPU's model; "" where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
 
 
 def revision() -> str:

@@ -27,6 +27,18 @@ from advpt.settings import UNRECORDED_LEAVES, EvalSettings
 
 
 @dataclass(frozen=True)
+class Subject:
+    """What an evaluation is of; the fields are the arguments of :func:`~advpt.evaluation.evaluator.evaluate`."""
+
+    prompts: Prompts
+    images: ImageSet
+    bank_cache: BankCache
+    settings: EvalSettings
+    facts: RunFacts
+    rows: Sequence[EvaluationRow] = ()
+
+
+@dataclass(frozen=True)
 class Session:
     """Evaluates classifiers of one run. ``folder``: of the run; ``show``: takes each line for the user."""
 

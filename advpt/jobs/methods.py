@@ -6,6 +6,7 @@ ZEROSHOT, ADVPT, COOP, PROBE = "ZeroshotCLIP", "AdvPT", "CoOp", "LinearProbe"
 COCOOP = "CoCoOp"  # text features for each image, tuned on clean images
 COOP_CLEAN = "CoOp-clean"  # CoOp by AdvPT's recipe on a bank of clean images: the two differ in the attack alone
 PEERS = (ZEROSHOT, COOP, COCOOP, ADVPT, "APT", "FAP", "AdvIVLP", "CAPT")
+BENCHMARKED = (*PEERS, COOP_CLEAN, PROBE)  # prompts, and what stands in their place, of a benchmark
 ENCODER_TRAINERS = ("AdvTrain", "FastAT", "TradesFT")
 ONE_SEED = (ZEROSHOT, PROBE)  # nothing is drawn in them
 TABLE_NAMES = {ZEROSHOT: "vanilla", PROBE: "linear_probe", COOP_CLEAN: "CoOp, clean bank"}  # where they differ

@@ -104,7 +104,7 @@ def evaluate(
         cache = BankCache(root=banks, backbone=backbone, load=lambda: backbone, chunk=chunk)
         prompts = Prompts(classifier, classifier, (), inner)
         rows = plan(model, checked, settings, images, inner)
-        made = Evaluator(prompts, cache, settings, facts).run(rows, asked)
+        made = Evaluator(prompts, images, cache, settings, facts).run(rows, asked)
         last = still_answers(model, checked)
     return Evaluated(made, card.of(model, images, checked, last, facts.config_digest, made))
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 STEP = 6.0  # pixels between places that are tried
 THROUGH = 15.0  # pixels that a label goes further away, rather than lie on a line
+ASTRAY = 20.0  # the same, rather than be as near to the point of another label as to its own
+CROSSING = 30.0  # the same, rather than have its line to its point lie on another label
+LOST = 1e6  # what a label costs that has no place
 SIZE = 7  # of letters, in points
 MARK = 3.5  # half the width of a mark, in points
 FAR = 8.0  # pixels, from which on a line leads from a label to its point
@@ -45,23 +50,78 @@ def place(
         anchors: for each label ``[points, 2]``, what it may stand beside. sizes: width and height of each.
         inside: what no label leaves. marks: what no label covers. lines: what a label covers only if it would have
             to go far away.
+
+    The labels are placed one after the other, in several orders, of which the cheapest is taken.
     """
-    hard = list(marks)
-    placed: list[Box | None] = []
-    for points, (width, height) in zip(anchors, sizes, strict=True):
-        across = np.arange(inside.left, inside.right - width, STEP)
-        up = np.arange(inside.bottom, inside.top - height, STEP)
+    if len(anchors) != len(sizes):
+        raise ValueError(f"{len(anchors)} labels have {len(sizes)} sizes")
+    candidates = [_Candidates.of(i, anchors, size, inside, marks, lines) for i, size in enumerate(sizes)]
+    first = [tuple(map(float, points[0])) for points in anchors]
+    orders = [list(range(len(anchors)))]
+    for axis, turned in itertools.product((0, 1), (False, True)):
+        orders.append(sorted(orders[0], key=lambda i: first[i][axis], reverse=turned))
+    return min((_in_order(candidates, order) for order in orders), key=lambda pair: pair[1])[0]
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidates:
+    """Where a label may stand: ``boxes [4, n]``, what each costs, and ``to [n, 2]`` the nearest of its points."""
+
+    boxes: np.ndarray
+    cost: np.ndarray
+    to: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        number: int,
+        anchors: Sequence[np.ndarray],
+        size: tuple[float, float],
+        inside: Box,
+        marks: Sequence[Box],
+        lines: Sequence[Box],
+    ) -> _Candidates:
+        """Those of one label, before any other is placed."""
+        across = np.arange(inside.left, inside.right - size[0], STEP)
+        up = np.arange(inside.bottom, inside.top - size[1], STEP)
         left, bottom = (each.ravel() for each in np.meshgrid(across, up))
-        boxes = np.stack([left, bottom, left + width, bottom + height])
-        boxes = boxes[:, _covered(boxes, hard) == 0]
-        if not boxes.size:
-            placed.append(None)
-            continue
-        cost = _distance(boxes, points) + THROUGH * _covered(boxes, lines)
-        best = Box(*map(float, boxes[:, cost.argmin()]))
-        placed.append(best)
-        hard.append(best)
-    return placed
+        boxes = np.stack([left, bottom, left + size[0], bottom + size[1]])
+        boxes = boxes[:, _covered(boxes, marks) == 0]
+        away = _distances(boxes, anchors[number])
+        cost = away.min(0) + THROUGH * _covered(boxes, lines)
+        if others := [points for i, points in enumerate(anchors) if i != number]:
+            cost += ASTRAY * (_distances(boxes, np.concatenate(others)).min(0) <= away.min(0))
+        return cls(boxes, cost, anchors[number][away.argmin(0)])
+
+    def choose(self, placed: Sequence[Box]) -> tuple[Box | None, float]:
+        """The cheapest box that covers none of the others, and what it costs; None where there is none."""
+        cost = self.cost + CROSSING * self._crosses(placed)
+        cost[_covered(self.boxes, placed) > 0] = np.inf
+        if not cost.size or not np.isfinite(cost.min()):
+            return None, LOST
+        best = cost.argmin()
+        return Box(*map(float, self.boxes[:, best])), float(cost[best])
+
+    def _crosses(self, placed: Sequence[Box]) -> np.ndarray:
+        """``[n]`` whether a line from a box to its point lies on another label."""
+        left, bottom, right, top = self.boxes
+        x, y = self.to.T
+        start = np.clip(x, left, right), np.clip(y, bottom, top)
+        crossed = np.zeros(len(x), dtype=bool)
+        for part in (0.2, 0.4, 0.6, 0.8):
+            px, py = (s + part * (end - s) for s, end in zip(start, (x, y)))
+            for box in placed:
+                crossed |= (box.left < px) & (px < box.right) & (box.bottom < py) & (py < box.top)
+        return crossed
+
+
+def _in_order(candidates: Sequence[_Candidates], order: Sequence[int]) -> tuple[list[Box | None], float]:
+    """Labels placed one after the other, and what all of them cost."""
+    placed, total = dict[int, Box | None](), 0.0
+    for number in order:
+        box, cost = candidates[number].choose([box for box in placed.values() if box is not None])
+        placed[number], total = box, total + cost
+    return [placed[number] for number in range(len(candidates))], total
 
 
 def _covered(boxes: np.ndarray, others: Sequence[Box]) -> np.ndarray:
@@ -73,11 +133,10 @@ def _covered(boxes: np.ndarray, others: Sequence[Box]) -> np.ndarray:
     return count
 
 
-def _distance(boxes: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """``[n]`` pixels from each of ``boxes [4, n]`` to the nearest of ``points [m, 2]``."""
+def _distances(boxes: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """``[m, n]`` pixels from each of ``boxes [4, n]`` to each of ``points [m, 2]``."""
     left, bottom, right, top = boxes
-    gaps = [np.hypot(np.clip(x, left, right) - x, np.clip(y, bottom, top) - y) for x, y in points]
-    return np.asarray(np.min(gaps, axis=0))
+    return np.array([np.hypot(np.clip(x, left, right) - x, np.clip(y, bottom, top) - y) for x, y in points])
 
 
 def write_labels(axis: Any, points: Mapping[str, Sequence[tuple[float, float]]], lines: Sequence[np.ndarray]) -> None:

@@ -72,11 +72,13 @@ def row_heads(filled: FilledTable) -> tuple[list[str], list[list[str]]]:
     """Names of the columns before the values, and these columns row by row; those that are empty are left out."""
     rows = [(row.backbone, row.attack, row.protocol, row.defense, row.method) for row in filled.table.rows]
     shown = [i for i in range(len(HEADS)) if any(row[i] for row in rows)]
-    heads, lines = [*(HEADS[i] for i in shown), "seeds"], []
-    for number, (row, line) in enumerate(zip(rows, filled.values)):
+    names = filled.names or {HEADS[i]: [row[i] for row in rows] for i in shown}
+    heads, lines = [*names, "seeds"], []
+    for number, line in enumerate(filled.values):
+        about = [texts[number] for texts in names.values()]
         extra = [texts[number] for texts in filled.extra.values()]
         cost = filled.cost(line) if filled.has_cost else ()
-        lines.append([*(row[i] for i in shown), filled.seeds(line), *extra, *cost])
+        lines.append([*about, filled.seeds(line), *extra, *cost])
     return [*heads, *filled.extra, *(COST_HEADS if filled.has_cost else ())], lines
 
 

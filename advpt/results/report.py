@@ -10,13 +10,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from advpt.files import write_text
-from advpt.results import figures, glance, render
+from advpt.results import figures, glance, render, survival_figure, survival_text
+from advpt.results.benchmark import comma_separated as benchmark_csv
+from advpt.results.benchmark import fill_benchmark
 from advpt.results.canvas import Drawing
-from advpt.results.exhibit import DefenseTable, Exhibit, Figure, PartTable, StackTable, Table, TowerTable
+from advpt.results.exhibit import (
+    BenchmarkTable,
+    DefenseTable,
+    Exhibit,
+    Figure,
+    PartTable,
+    StackTable,
+    SurvivalTable,
+    Table,
+    TowerTable,
+)
 from advpt.results.figures import DrawnPoint
 from advpt.results.groups import groups
 from advpt.results.index import Note, RecordIndex, Run
 from advpt.results.page import Section, page
+from advpt.results.survival import FilledSurvival, fill_survival
 from advpt.results.test_time import FilledParts, comma_separated, fill_defenses, fill_parts
 from advpt.results.towers import comma_separated as towers_csv
 from advpt.results.towers import comma_separated_stacks, fill_stacks, fill_towers
@@ -100,12 +113,17 @@ def _section(exhibit: Exhibit, index: RecordIndex, folder: Path) -> Section:
     """Write an exhibit into ``folder`` and make its section of the page."""
     if isinstance(exhibit, Figure):
         return _figure(exhibit, figures.points(exhibit, index), folder)
-    content: FilledTable | FilledWords | FilledParts
+    content: FilledTable | FilledSurvival | FilledWords | FilledParts
     drawing = None
-    if isinstance(exhibit, Table | DefenseTable | TowerTable | StackTable):
+    if isinstance(exhibit, Table | DefenseTable | TowerTable | StackTable | BenchmarkTable):
         content, numbers = _filled(exhibit, index)
         drawing = glance_drawing([content], folder / FIGURES) if content.table.glance else None
         texts = {"md": f"{render.text(content)}\n", "csv": numbers, "tex": render.latex(content)}
+    elif isinstance(exhibit, SurvivalTable):
+        content = fill_survival(exhibit, index)
+        drawing = survival_figure.draw(content, folder / FIGURES)
+        numbers = survival_text.comma_separated(content)
+        texts = {"md": f"{survival_text.text(content)}\n", "csv": numbers, "tex": survival_text.latex(content)}
     else:
         content = fill_parts(exhibit, index) if isinstance(exhibit, PartTable) else fill_words(exhibit, index)
         texts = {"md": content.text(), "csv": content.comma_separated()}
@@ -115,7 +133,9 @@ def _section(exhibit: Exhibit, index: RecordIndex, folder: Path) -> Section:
     return Section(exhibit, content, paths, drawing)
 
 
-def _filled(exhibit: Table | DefenseTable | TowerTable | StackTable, index: RecordIndex) -> tuple[FilledTable, str]:
+def _filled(
+    exhibit: Table | DefenseTable | TowerTable | StackTable | BenchmarkTable, index: RecordIndex
+) -> tuple[FilledTable, str]:
     """A table with its numbers, and the same with commas."""
     if isinstance(exhibit, DefenseTable):
         content = fill_defenses(exhibit, index)
@@ -126,6 +146,9 @@ def _filled(exhibit: Table | DefenseTable | TowerTable | StackTable, index: Reco
     if isinstance(exhibit, StackTable):
         content = fill_stacks(exhibit, index)
         return content, comma_separated_stacks(exhibit, content)
+    if isinstance(exhibit, BenchmarkTable):
+        content = fill_benchmark(exhibit, index)
+        return content, benchmark_csv(exhibit, content)
     content = fill(exhibit, index)
     return content, render.comma_separated(content)
 

@@ -37,7 +37,10 @@ HEADS = {
     "defense": "what is done to each image first",
     "method": "where the prompt comes from",
     "seeds": "of the training",
+    "tower": "the image tower",
+    "prompt": "where it comes from",
     "training (s)": "mean of the runs",
+    "won by": "the strongest of the adaptive attacks",
     "passes": "through CLIP, per image",
     "ms": "per image",
 }

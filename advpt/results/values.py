@@ -18,7 +18,7 @@ from advpt.evaluation.intervals import Interval, Runs, accuracy_interval, differ
 from advpt.evaluation.record import Record
 from advpt.results.exhibit import Cell, Table
 from advpt.results.index import RecordIndex
-from advpt.results.published import number
+from advpt.results.published import PaperCell, number
 
 NO_CELL = "n/a"
 WARNED = "warning, see notes"
@@ -113,6 +113,7 @@ class FilledTable:
     Args:
         bold: values that are better than all others are marked. sentences: what the numbers say, above the table.
         extra: by head, a text for each row before its values. below: sentences below the table.
+        names: by head, what names each row, where that is not what its :class:`~advpt.results.exhibit.TableRow` says.
     """
 
     table: Table
@@ -123,6 +124,7 @@ class FilledTable:
     sentences: list[str] = field(default_factory=list)
     extra: dict[str, list[str]] = field(default_factory=dict)
     below: list[str] = field(default_factory=list)
+    names: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def has_cost(self) -> bool:
@@ -205,22 +207,38 @@ def value(cell: Cell | None, index: RecordIndex) -> Value:
     if cell is None:
         return Value(NO_CELL)
     by_seed: dict[int, Record] = {}
-    words, notes = [], []
+    absent: list[tuple[int | None, str]] = []
     for run_id in cell.runs:
         record, state = index.find(run_id, cell.metric)
         seed = index.runs[run_id].seed if run_id in index.runs else None
         if record is not None and seed is not None:
             by_seed[seed] = record
-            notes += [UNTUNED if text.startswith(UNTUNED) else WARNED for text in record.result.warnings]
         else:
-            words.append(state)
-            notes.append(state if seed is None else f"seed {seed}: {state}")
-    if by_seed:
-        number_of = summarize(by_seed, cell.metric.protocol is not None, notes)
-        theirs = any(record.result.config.get("DATASET.PROTOCOL", COOP) != COOP for record in by_seed.values())
-        return dataclasses.replace(number_of, paper=None if theirs else number(cell.paper))
-    worst = next((word for word in ("failed", "refused", "missing") if word in words), "not run")
-    return Value(worst, paper=number(cell.paper))
+            absent.append((seed, state))
+    return of_seeds(by_seed, absent, cell.metric.protocol is not None, cell.paper)
+
+
+def of_seeds(
+    by_seed: Mapping[int, Record],
+    absent: Sequence[tuple[int | None, str]],
+    robust: bool,
+    paper: PaperCell | None = None,
+) -> Value:
+    """The number of the seeds that have a record, or the word for why none has one.
+
+    Args:
+        absent: of the other seeds (None: not known) the word for why. robust: under the attack, not clean.
+        paper: where a paper prints it.
+    """
+    if not by_seed:
+        words = [word for _, word in absent]
+        worst = next((word for word in ("failed", "refused", "missing") if word in words), "not run")
+        return Value(NO_CELL if words and set(words) == {NO_CELL} else worst, paper=number(paper))
+    notes = [word if seed is None else f"seed {seed}: {word}" for seed, word in absent]
+    for record in by_seed.values():
+        notes += [UNTUNED if text.startswith(UNTUNED) else WARNED for text in record.result.warnings]
+    theirs = any(record.result.config.get("DATASET.PROTOCOL", COOP) != COOP for record in by_seed.values())
+    return dataclasses.replace(summarize(by_seed, robust, notes), paper=None if theirs else number(paper))
 
 
 def compare(one: Value, other: Value) -> Interval | None:

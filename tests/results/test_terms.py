@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from advpt.evaluation.protocols import KNOWS, KNOWS_NOTHING
 from advpt.results import render, terms
+from advpt.results.benchmark import WON
 from advpt.results.exhibit import Condition
 from advpt.results.towers import SECONDS
 from advpt.results.values import Value
@@ -17,7 +18,7 @@ def test_every_protocol_has_short_words():
 
 
 def test_every_head_before_the_numbers_has_words():
-    assert set(terms.HEADS) == {*render.HEADS, "seeds", SECONDS, *render.COST_HEADS}
+    assert set(terms.HEADS) == {*render.HEADS, "seeds", SECONDS, *render.COST_HEADS, "tower", "prompt", WON}
 
 
 def test_columns_say_what_the_attacker_knows_or_how_many_images_there_are():

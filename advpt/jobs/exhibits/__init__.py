@@ -28,7 +28,16 @@ from advpt.jobs.exhibits import (
 )
 from advpt.jobs.plan import Plan
 from advpt.jobs.setup import ReproductionSetup
-from advpt.results.exhibit import DefenseTable, Exhibit, Figure, PartTable, StackTable, TowerTable
+from advpt.results.exhibit import (
+    BenchmarkTable,
+    DefenseTable,
+    Exhibit,
+    Figure,
+    PartTable,
+    StackTable,
+    SurvivalTable,
+    TowerTable,
+)
 
 EXHIBITS: dict[str, Callable[[Builder], list[Exhibit]]] = {
     module.__name__.rpartition(".")[2]: module.exhibits
@@ -93,6 +102,6 @@ def plan_exhibits(
 def _is_empty(exhibit: Exhibit) -> bool:
     if isinstance(exhibit, Figure):
         return not (exhibit.point_cells or exhibit.time_curves)
-    if isinstance(exhibit, DefenseTable | PartTable | TowerTable | StackTable):
+    if isinstance(exhibit, DefenseTable | PartTable | TowerTable | StackTable | BenchmarkTable | SurvivalTable):
         return False  # there is none without a data set and a backbone
     return not exhibit.columns

@@ -12,6 +12,7 @@ from typing import Any
 
 from advpt.errors import ConfigError, unknown_name
 from advpt.jobs.plan import Pairs
+from advpt.jobs.setup.benchmark import BenchmarkSetup
 from advpt.jobs.setup.towers import TowerSetup
 
 
@@ -158,6 +159,7 @@ class ReproductionSetup:
     tapt: TaptSetup
     test_time: TestTimeSetup
     towers: TowerSetup
+    benchmark: BenchmarkSetup
     clock_settings: Mapping[str, Pairs] = field(default_factory=dict)
     subset: int = 0
     defended_subset: int = 0
@@ -184,8 +186,9 @@ class ReproductionSetup:
             ConfigError: an unknown name, with the known ones.
         """
         datasets = {*self.datasets, *self.targets, *self.timed, *self.tapt.datasets, *self.test_time.datasets}
-        datasets |= {*self.towers.datasets}
+        datasets |= {*self.towers.datasets, *self.benchmark.datasets}
         every_backbone = {*self.backbones, *self.tapt.backbones, *self.test_time.backbones, *self.towers.backbones}
+        every_backbone |= {*self.benchmark.backbones}
         for name in only:
             if name not in datasets:
                 raise ConfigError(f"--only: {unknown_name('data set', name, datasets)}")
@@ -204,6 +207,8 @@ class ReproductionSetup:
         of_test_time = dataclasses.replace(self.test_time, datasets=names[0], backbones=names[1])
         names = keep(self.towers.datasets, only), keep(self.towers.backbones, backbones)
         of_towers = dataclasses.replace(self.towers, datasets=names[0], backbones=names[1])
+        names = keep(self.benchmark.datasets, only), keep(self.benchmark.backbones, backbones)
+        of_benchmark = dataclasses.replace(self.benchmark, datasets=names[0], backbones=names[1])
         return dataclasses.replace(
             self,
             datasets=keep(self.datasets, only),
@@ -217,6 +222,7 @@ class ReproductionSetup:
             tapt=tapt,
             test_time=of_test_time,
             towers=of_towers,
+            benchmark=of_benchmark,
         )
 
 
@@ -234,6 +240,7 @@ def _load(name: str) -> ReproductionSetup:
     budgets = tuple(TestTimeBudget(**each) for each in values["test_time"]["budgets"])
     values |= {"peers": PeerSetup(**values["peers"]), "tapt": TaptSetup(**values["tapt"])}
     values["towers"] = TowerSetup.of(values["towers"])
+    values["benchmark"] = BenchmarkSetup.of(values["benchmark"])
     values["test_time"] = TestTimeSetup(**{**values["test_time"], "budgets": budgets})
     return ReproductionSetup(name, **values)
 
