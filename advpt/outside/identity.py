@@ -28,6 +28,7 @@ COVERS = (
 )
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype)
 _OTHERS = frozenset(sys.stdlib_module_names) | {"torch", "numpy", "advpt"}  # whose code is not part of a model
+_OF_MODULES = vars(nn.Module()).keys()  # their parts are walked apart
 _PLACE = re.compile(r" at 0x[0-9a-f]+")  # in memory
 
 
@@ -134,8 +135,9 @@ class _Walk:
             inside = f"{path}.{name}" if name else path
             self._class(inside, type(each))
             for key, value in vars(each).items():
-                if key != "training" and not key.startswith("_"):
+                if key not in _OF_MODULES:
                     self.visit(f"{inside}.{key}", value)
+            self.visit(f"{inside}.hooks", [*each._forward_pre_hooks.values(), *each._forward_hooks.values()])
 
     def _object(self, path: str, value: Any) -> None:
         self._class(path, type(value))
