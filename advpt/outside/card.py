@@ -100,6 +100,11 @@ def of(
         f"finite numbers [b, {len(images.classnames)}], not probabilities; pixels that it is given stay as they are",
         "log-probabilities" if checked.log_probabilities else "logits",
     )
+    draws = Rule(
+        "seed",
+        "what is drawn has a stated seed",
+        "none stated, none drawn" if model.seed is None else f"seed {model.seed}",
+    )
     return Card(
         name=model.name,
         source=model.source,
@@ -113,7 +118,7 @@ def of(
         undefended=model.undefended is not None,
         seed=model.seed,
         logits="log-probabilities" if checked.log_probabilities else "logits",
-        rules=(alone, outputs, *checked.rules, Rule("at the end", last.text, last.measured)),
+        rules=(alone, outputs, draws, *checked.rules, Rule("at the end", last.text, last.measured)),
         images=images_of(images),
         evaluation=evaluation,
         records=tuple(sorted(each.id for each in made)),

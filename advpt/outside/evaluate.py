@@ -80,8 +80,8 @@ def evaluate(
     require(settings)
     checked = checked or examine(model, images)
     require_gradients(model, checked, settings)
-    subject = subject_of(model, images, settings, banks, chunk=chunk, seed=seed, warnings=warnings)
-    evaluator, rows, asked = planned_evaluation(model, checked, subject)
+    subject = subject_of(model, checked, images, settings, banks, chunk=chunk, seed=seed, warnings=warnings)
+    evaluator, rows, asked = subject.planned()
     for threat in asked:
         threat.attack.build().require(evaluator.images)
     with frozen(model.modules), tf32(False):
@@ -90,8 +90,23 @@ def evaluate(
     return Evaluated(made, card.of(model, evaluator.images, checked, last, subject.facts.config_digest, made))
 
 
+@dataclass(frozen=True, kw_only=True)
+class OutsideSubject(Subject):
+    """What an evaluation of an outside model is of. Run it with frozen modules."""
+
+    model: OutsideModel
+    checked: Checked
+
+    def planned(self) -> tuple[Evaluator, list[EvaluationRow], list[Threat]]:
+        settings, images = self.settings, self.images.first(self.settings.subset)
+        rows = plan(self.model, self.checked, settings, images, self.prompts)
+        evaluator = Evaluator(self.prompts, images, self.bank_cache, settings, self.facts, compares_costs=True)
+        return evaluator, rows, threats(settings.attacks, settings.protocols)
+
+
 def subject_of(
     model: OutsideModel,
+    checked: Checked,
     images: ImageSet,
     settings: EvalSettings,
     banks: Path,
@@ -99,7 +114,7 @@ def subject_of(
     chunk: int = 64,
     seed: int = 0,
     warnings: Sequence[str] = (),
-) -> Subject:
+) -> OutsideSubject:
     """What an evaluation is of. Arguments are those of :func:`evaluate`; the classes of the model and of the images are
     in one order."""
     config = config_of(model, images.preprocessing, settings, chunk)
@@ -114,24 +129,17 @@ def subject_of(
         warnings=tuple(warnings),
         trained=trained_field(TRAINER, False),
     )
-    classifier, backbone = (
-        Identity.of(len(images.classnames), model.device),
-        OutsideBackbone(model, len(images.classnames)),
+    classifier = Identity.of(len(images.classnames), model.device)
+    backbone = OutsideBackbone(model, len(images.classnames))
+    return OutsideSubject(
+        prompts=Prompts(classifier, classifier, (), defended_model(classifier, images.classnames)),
+        images=images,
+        bank_cache=BankCache(root=banks, backbone=backbone, load=lambda: backbone, chunk=chunk),
+        settings=settings,
+        facts=facts,
+        model=model,
+        checked=checked,
     )
-    prompts = Prompts(classifier, classifier, (), defended_model(classifier, images.classnames))
-    cache = BankCache(root=banks, backbone=backbone, load=lambda: backbone, chunk=chunk)
-    return Subject(prompts, images, cache, settings, facts)
-
-
-def planned_evaluation(
-    model: OutsideModel, checked: Checked, subject: Subject
-) -> tuple[Evaluator, list[EvaluationRow], list[Threat]]:
-    """An evaluation before anything is measured, with all its rows and threats, as
-    :func:`advpt.evaluation.evaluator.planned_evaluation` gives those of CLIP. Run it with frozen modules."""
-    settings, images = subject.settings, subject.images.first(subject.settings.subset)
-    rows = plan(model, checked, settings, images, subject.prompts)
-    evaluator = Evaluator(subject.prompts, images, subject.bank_cache, settings, subject.facts, compares_costs=True)
-    return evaluator, rows, threats(settings.attacks, settings.protocols)
 
 
 def examine(model: OutsideModel, images: ImageSet) -> Checked:

@@ -96,16 +96,16 @@ class _Walk:
         if isinstance(value, type):
             self._class(path, value)
         elif isinstance(value, Tensor):
-            self.parts.tensors[path] = value
+            self._tensor(path, value)
         elif isinstance(value, np.ndarray):
             self._array(path, value)
         elif isinstance(value, nn.Module):
             self._module(path, value)
         elif isinstance(value, Mapping):
             for key, each in value.items():
-                self.visit(f"{path}.{key}", each)
+                self.visit(f"{path}.{_PLACE.sub('', str(key))}", each)
         elif isinstance(value, list | tuple | set | frozenset):
-            for i, each in enumerate(value):
+            for i, each in enumerate(value if isinstance(value, list | tuple) else sorted(value, key=repr)):
                 self.visit(f"{path}.{i}", each)
         elif isinstance(value, functools.partial):
             self.visit(path, [value.func, value.args, value.keywords])
@@ -116,6 +116,11 @@ class _Walk:
             self._function(path, value)
         else:
             self._object(path, value)
+
+    def _tensor(self, path: str, value: Tensor) -> None:
+        self.parts.tensors[path] = value
+        if value.dtype != torch.float32:  # a digest of tensors does not tell half precision from float32
+            self.parts.values[f"{path}.dtype"] = str(value.dtype)
 
     def _array(self, path: str, value: np.ndarray) -> None:
         if value.dtype.hasobject:
@@ -129,7 +134,7 @@ class _Walk:
         with contextlib.suppress(Exception):  # a repr of the user's own
             self.parts.values[f"{path}()"] = _PLACE.sub("", repr(module))
         for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-            self.parts.tensors[f"{path}.{name}"] = tensor
+            self._tensor(f"{path}.{name}", tensor)
         for name, each in module.named_modules():
             self.seen[id(each)] = each
             inside = f"{path}.{name}" if name else path

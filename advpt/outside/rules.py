@@ -204,10 +204,10 @@ def _gradient(function: Logits, pixels: Tensor, labels: Tensor) -> float | str:
             if not logits.requires_grad:
                 return "its logits do not require a gradient"
             (gradient,) = torch.autograd.grad(F.cross_entropy(logits, labels, reduction="sum"), x, allow_unused=True)
+        except torch.OutOfMemoryError:
+            raise
         except (AdvPTError, RuntimeError) as error:
-            return (
-                raised(error.__cause__ or error) if isinstance(error.__cause__ or error, RuntimeError) else str(error)
-            )
+            return raised(error.__cause__ or error)
     if gradient is None:
         return "its logits do not depend on the pixels"
     if not bool(gradient.isfinite().all()):
