@@ -84,7 +84,7 @@ def measure(
 
     Args:
         text: ``my.module:make``, as the user typed it on the command line; its code runs.
-        sets: by name of their folders: test images of registered data sets (:mod:`advpt.cli.test_images`), or
+        sets: by name of their folders: test images of registered data sets (:mod:`advpt.cli.outside_images`), or
             :func:`from_folder`.
         attacks: one for each budget, as :attr:`~advpt.jobs.setup.benchmark.BenchmarkBudget.attack`.
         output: the benchmark's folder. banks: of attacked images.

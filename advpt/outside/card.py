@@ -15,7 +15,7 @@ from advpt.files import read_object, write_json, write_text
 from advpt.outside.identity import COVERS
 from advpt.outside.model import ITSELF, VARIANT, OutsideModel
 from advpt.outside.rules import RANGE_IMAGES, Checked, Rule
-from advpt.schema import Json, JsonObject, from_json, to_json
+from advpt.schema import FieldError, Json, JsonObject, from_json, to_json
 from advpt.version import __version__
 
 FILE, TEXT = "outside_model.json", "outside_model.md"
@@ -140,5 +140,9 @@ def write(card: Card, folder: Path) -> None:
 
 
 def read(folder: Path) -> Card:
-    """The card in a folder. Raises RecordError."""
-    return from_json(Card, read_object(folder / FILE, RecordError))
+    """The card in a folder. Raises RecordError where there is none, or none that is sound."""
+    path = folder / FILE
+    try:
+        return from_json(Card, read_object(path, RecordError))
+    except FieldError as error:
+        raise RecordError(f"{path} is not a sound card: {error}; evaluate the model again") from None

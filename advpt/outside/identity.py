@@ -55,7 +55,7 @@ class Parts:
 
 def parts_of(roots: Mapping[str, Any]) -> Parts:
     """The parts of several objects by name, each part once."""
-    walk = _Walk(Parts(), set())
+    walk = _Walk(Parts())
     for name, root in roots.items():
         walk.visit(name, root)
     return walk.parts
@@ -83,7 +83,7 @@ def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
 @dataclass
 class _Walk:
     parts: Parts
-    seen: set[int]
+    seen: dict[int, Any] = field(default_factory=dict)  # by id; kept, so that no other object gets this id
 
     def visit(self, path: str, value: Any) -> None:
         if isinstance(value, _PLAIN):
@@ -91,7 +91,7 @@ class _Walk:
             return
         if id(value) in self.seen or isinstance(value, types.ModuleType | Path):
             return
-        self.seen.add(id(value))
+        self.seen[id(value)] = value
         if isinstance(value, type):
             self._class(path, value)
         elif isinstance(value, Tensor):
@@ -130,7 +130,7 @@ class _Walk:
         for name, tensor in (*module.named_parameters(), *module.named_buffers()):
             self.parts.tensors[f"{path}.{name}"] = tensor
         for name, each in module.named_modules():
-            self.seen.add(id(each))
+            self.seen[id(each)] = each
             inside = f"{path}.{name}" if name else path
             self._class(inside, type(each))
             for key, value in vars(each).items():

@@ -79,7 +79,7 @@ class OutsideModel:
         self.undefended: Logits | None = own("undefended", undefended)
         named = own("variants", variants) or {}
         if not isinstance(named, Mapping) or not all(isinstance(each, str) and each for each in named):
-            raise ModelError(f"{self.name}: variants is {shown(named)}; expected functions of pixels by name")
+            raise ModelError(f"{self.name}: variants is {type(named).__name__}; expected functions of pixels by name")
         self.variants: dict[str, Logits] = dict(named)
         self.seed: int | None = own("seed", seed, int)
         self.passes = float(own("passes", passes, int, float) or 1)

@@ -13,7 +13,7 @@ from torch import Tensor
 from advpt.backbones.card import CLIP_MEAN, CLIP_STD
 from advpt.data.images import ImageSet
 from advpt.errors import AdvPTError, ModelError
-from advpt.outside.model import VARIANT, Logits, OutsideModel
+from advpt.outside.model import VARIANT, Logits, OutsideModel, raised
 
 IMAGES = 8  # that answers are compared on
 RANGE_IMAGES = 64  # that ranges of pixels are compared on
@@ -187,7 +187,9 @@ def _gradient(function: Logits, pixels: Tensor, labels: Tensor) -> float | str:
                 return "its logits do not require a gradient"
             (gradient,) = torch.autograd.grad(F.cross_entropy(logits, labels, reduction="sum"), x, allow_unused=True)
         except (AdvPTError, RuntimeError) as error:
-            return str(error)
+            return (
+                raised(error.__cause__ or error) if isinstance(error.__cause__ or error, RuntimeError) else str(error)
+            )
     if gradient is None:
         return "its logits do not depend on the pixels"
     if not bool(gradient.isfinite().all()):
@@ -198,9 +200,7 @@ def _gradient(function: Logits, pixels: Tensor, labels: Tensor) -> float | str:
 def _require_gradients(model: OutsideModel, gradients: Mapping[str, float], without: Mapping[str, str]) -> None:
     for what, why in without.items():
         if what:
-            raise ModelError(
-                f"{model.name}, {what}, has no gradient: {why}. Attackers follow it; mend it or leave it out"
-            )
+            raise ModelError(f"{model.name}, {what}, has no gradient to follow: {why}; mend it, or leave it out")
     if "" in without and model.variants and model.undefended is None:
         raise ModelError(
             f"{model.name} has variants, and no gradient of its own ({without['']}), so that nothing stands for an "

@@ -1,5 +1,5 @@
 """What the script of the page (``page.js``) has to know of a long table: the columns of text that its rows are filtered
-by, and the number that each text is sorted by. The script, and the policy that lets a browser run it and nothing else."""
+by, and the number that each text is sorted by. The policy that lets a browser run this script and nothing else."""
 
 from __future__ import annotations
 

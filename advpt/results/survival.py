@@ -19,7 +19,7 @@ from advpt.results.values import NO_CELL, listed, of_seeds
 PROMPT, TOWER, INPUT, TEST_TIME, OTHER = "prompt", "image tower", "input defense", "defense at test time", "other model"
 KINDS = (PROMPT, TOWER, INPUT, TEST_TIME, OTHER)
 KEEPS, PARTLY, LOSES, WORSE = "keeps", "keeps a part", "loses", "worse"
-HIDDEN, NOTHING, UNCLAIMED = "gains, not as published", "gains nothing as published", "nothing is claimed"
+HIDDEN, NOTHING, UNCLAIMED = "gains, not as published", "no gain as published", "nothing is claimed"
 WORDS = {
     KEEPS: "the gain is above 0 as the authors measure it and against an attacker who knows the method",
     PARTLY: "as keeps, and this attacker took some of it: the difference of both gains is above 0",
@@ -27,7 +27,7 @@ WORDS = {
     "difference of both is above 0",
     WORSE: "an attacker who knows the method leaves fewer images right with it than without",
     HIDDEN: "the gain is above 0 against an attacker who knows the method, not as the authors measure it",
-    NOTHING: "no gain above 0 by either measure",
+    NOTHING: "neither gain is above 0",
     UNCLAIMED: f"the intervals do not tell kept from lost, or a trained method has fewer than {MIN_SEEDS} seeds",
 }  # above and below 0: the 95 % interval excludes it
 REFERENCE, ALONE = "reference", "nothing to compare with"

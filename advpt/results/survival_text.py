@@ -17,7 +17,7 @@ from advpt.results.survival import (
     SurvivalRow,
 )
 
-HEADS = ("method", "over", "gain as its authors measure it", "by", "gain, adaptive", "taken", "outcome",
+HEADS = ("method", "over", "outcome", "by", "gain as its authors measure it", "gain, adaptive", "taken",
          "right as published, adaptive (%)", "without it (%)", "seeds")  # fmt: skip
 OUTCOME = HEADS.index("outcome")
 PRINTED = "published"
@@ -45,7 +45,7 @@ def sentences(filled: FilledSurvival) -> list[str]:
         (LOSES, "The gain is lost to an attacker who knows the method: ", _both),
         (WORSE, "Worse with it than without, against an attacker who knows it: ", _both),
         (HIDDEN, "A gain against an attacker who knows the method, none as its authors measure it: ", _both),
-        (NOTHING, "No gain by either measure: ", _label),
+        (NOTHING, "No gain by either measure that chance does not explain: ", _label),
         (UNCLAIMED, "Of these nothing is claimed, their intervals do not tell kept from lost: ", _both),
     ):
         if chosen := [row for row in rows if row.word == word]:
@@ -103,8 +103,8 @@ def below(filled: FilledSurvival) -> list[str]:
     used = dict.fromkeys(row.word for row in filled.compared)
     words = "; ".join(f"{word}: {text}" for word, text in WORDS.items() if word in used)
     parts = [
-        "Gains are in points, over the row without the method, on the images that adaptive attackers get. Taken: the "
-        "first gain minus the second. All three are paired: by image, and by seed where both rows have the same seeds.",
+        "Gains are in points, over the row without the method, on the images that adaptive attackers get. By: protocol "
+        "and attack of the authors. Taken: the first gain minus the second.",
         DIFFERENCES,
     ]
     if words:
@@ -128,7 +128,7 @@ def cells(filled: FilledSurvival, row: SurvivalRow) -> list[str]:
     """A row in words."""
     gains = [_gain(interval) for interval in (row.published, row.adaptive, row.taken)]
     outcome = row.word + "".join(f" ({note})" for note in row.notes)
-    about = [row.name, row.over or "-", gains[0], f"{row.protocol} {row.attack}", *gains[1:], outcome]
+    about = [row.name, row.over or "-", outcome, f"{row.protocol} {row.attack}", *gains]
     printed = ["" if row.printed is None else f"{row.printed:+.1f}"] if PRINTED in heads(filled) else []
     return [*about, _accuracies(row, False), _accuracies(row, True), row.seeds or "-", *printed]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from advpt.evaluation.flags import FLAGS, flags, weaker_than_static
+from advpt.evaluation.flags import FLAGS, NO_GRADIENT, flags, weaker_than_static
 from advpt.evaluation.record import CleanAccuracy, PartAccuracy, RobustAccuracy
 
 
@@ -43,7 +43,9 @@ def test_each_flag_is_raised_by_what_it_says() -> None:
     assert flags(CLEAN, robust(2, untouched=10.0), False) == ("images partly clean",)
     assert flags(CLEAN, None, True) == ("depends on batch",)
     every = robust(7, parts=(part("static", 40), part("own, ce", 50, gradient=0.0)), untouched=1.0)
-    assert set(flags(CLEAN, every, True)) == set(FLAGS)
+    assert set(flags(CLEAN, every, True)) == set(FLAGS) - {NO_GRADIENT}
+    assert flags(CLEAN, robust(2, parts=(part("Square", 20),)), False) == ("no gradient",)
+    assert flags(CLEAN, robust(2, parts=(part("static", 40), part("Square", 20, left=True))), False) == ()
 
 
 def test_only_own_starts_on_all_images_are_compared_with_static() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from advpt.evaluation import record as records
 from advpt.evaluation.record import Record
 from advpt.results.exhibit import BenchmarkRow, BenchmarkTable, SurvivalTable, robust
 from advpt.results.index import RecordIndex, Run
+from advpt.results.survival import FilledSurvival, fill_survival
 from advpt.schema import JsonObject
 from tests.helpers.records import accuracy
 
@@ -82,3 +84,53 @@ class Made:
 def part(name: str, correct: float, n: int, **more) -> JsonObject:
     about = {"name": name, "attack": ATTACK, "n": n, "correct": correct, "accuracy": 100 * correct / n if n else 0.0}
     return about | more
+
+
+# --- who keeps a gain -----------------------------------------------------------------------------------------------
+
+N, SOME = 100, 50
+PLAIN = hits(10, N)
+
+
+def on_part(made: Made, right: int) -> np.ndarray:
+    """``[N]`` with ``right`` of the adaptive images, the last ones of them, and none of the others."""
+    every = np.zeros(N, bool)
+    every[made.which[SOME - right :]] = True
+    return every
+
+
+def defense(made: Made, name: str, published: np.ndarray, adaptive: np.ndarray, against: int = 0, **more) -> int:
+    """A defense on the plain model, and both its records."""
+    made.write("clip", name, "static", published, **more)
+    made.write("clip", name, "adaptive", adaptive, **more)
+    return made.row("CLIP", "hand-written", name, ["clip"], against)
+
+
+def survivors(top: Path) -> Made:
+    """The plain model; ``mean``, which keeps its gain; ``ttc``, whose gain is of the static attack alone; ``weak``,
+    which does harm; ``hedge``, which does nothing; and the prompt AdvPT with three seeds."""
+    made = Made(top, N, SOME)
+    made.run("clip")
+    made.row("CLIP", "hand-written", "none", ["clip"], None)
+    for protocol, right in (("transfer", PLAIN), ("static", PLAIN), ("adaptive", hits(15, SOME))):
+        made.write("clip", "", protocol, right)
+    defense(made, "mean", on_part(made, 30), hits(35, SOME))
+    defense(made, "ttc", on_part(made, 40), hits(13, SOME))
+    defense(made, "weak", on_part(made, 20), hits(3, SOME))
+    defense(made, "hedge", PLAIN, hits(15, SOME))
+    for seed in (1, 2, 3):
+        run = made.run(f"advpt{seed}", seed)
+        made.write(run, "", "transfer", hits(60, N, seed), trainer="AdvPT")
+        made.write(run, "", "adaptive", hits(12 + seed, SOME), trainer="AdvPT")
+    made.row("CLIP", "AdvPT", "none", ["advpt1", "advpt2", "advpt3"], 0, authors="transfer")
+    return made
+
+
+def survival(made: Made) -> FilledSurvival:
+    return fill_survival(made.survival(), made.index())
+
+
+def nothing_run(made: Made) -> FilledSurvival:
+    """Before any of it was run."""
+    gone = {n: dataclasses.replace(run, state="not run", folder=made.top / "x") for n, run in made.runs.items()}
+    return fill_survival(made.survival(), RecordIndex(gone))
