@@ -17,7 +17,7 @@ from advpt import additions
 from advpt.attacks.spec import is_files
 from advpt.backbones.names import parse, parse_tower
 from advpt.bank.store import MANIFEST, open_bank
-from advpt.cli import common
+from advpt.cli import common, rebuilt_outside
 from advpt.data import data_root
 from advpt.errors import AdvPTError, ConfigError, RecordError
 from advpt.evaluation import run_folder
@@ -27,25 +27,28 @@ from advpt.evaluation.protocols import recorded, split_protocol
 from advpt.evaluation.record import Record
 from advpt.evaluation.session import Subject
 from advpt.files import read_object
+from advpt.outside.evaluate import TRAINER
 from advpt.schema import Json, JsonObject
 from advpt.settings import UNCOMPARED_LEAVES, UNRECORDED_LEAVES, BankSettings, merge_overrides
 
 ANCESTORS = 8  # folders above a run, below which the other files of a copied result set are looked for
 FILES = {"MODEL.WEIGHTS": "--weights", "MODEL.IMAGE_WEIGHTS": "--image-weights"}
-OUTSIDE = "Outside"
 
 
 @dataclass(frozen=True)
 class Places:
     """Where things lie that a run's folder does not hold. ``root``: of the data sets; ``weights``, ``image_weights``:
     files in the place of those that the run names; ``model``: the folder of the run that was evaluated, where it is
-    another one; ``device``: cpu or cuda."""
+    another one; ``device``: cpu or cuda; ``outside``: of records of a model from outside its name, ``my.module:make``,
+    and ``folder`` that of their images."""
 
     root: str = ""
     weights: str = ""
     image_weights: str = ""
     model: str = ""
     device: str = ""
+    outside: str = ""
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,12 @@ def rebuild(run: Path, records: Sequence[Record], places: Places, scratch: Path)
     Raises:
         AdvPTError: a sentence on what is missing.
     """
+    result = records[0].result
+    if result.trainer == TRAINER:
+        config = with_files(additions.complete(result.config), records)[0]
+        return Rebuilt(
+            rebuilt_outside.subject(records[0], config, places.outside, places.folder, places.root, scratch), Named()
+        )
     train = common.register_plugins()  # brings torchvision, a second to import
     from dassl.config import get_cfg_default
     from dassl.engine import TRAINER_REGISTRY, build_trainer
@@ -73,9 +82,6 @@ def rebuild(run: Path, records: Sequence[Record], places: Places, scratch: Path)
 
     from trainers.advpt import CLIPTrainer
 
-    result = records[0].result
-    if result.trainer == OUTSIDE:
-        raise ConfigError("it is of a model from outside: name it with --model my.module:make")
     known = TRAINER_REGISTRY.registered_names()
     if result.trainer not in known or not issubclass(TRAINER_REGISTRY.get(result.trainer), CLIPTrainer):
         raise ConfigError(f"its trainer {result.trainer} is none of those in trainers/")

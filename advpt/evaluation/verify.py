@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from advpt.errors import AdvPTError
 from advpt.evaluation import identities
 from advpt.evaluation.comparison import Anew, compare, other_host
 from advpt.evaluation.defended import EvaluationRow
-from advpt.evaluation.evaluator import WORST_CASE, planned_evaluation
+from advpt.evaluation.evaluator import WORST_CASE
 from advpt.evaluation.findings import BOUNDARY, Finding, Verdict, unchecked
 from advpt.evaluation.protocols import Threat
 from advpt.evaluation.record import Record, Result
@@ -74,7 +73,7 @@ class Verification:
     def __init__(self, subject: Subject, records: Sequence[Record], options: Options, named: identities.Named) -> None:
         self.subject, self.records, self.options = subject, records, options
         self.named = named
-        self.evaluator, self.rows, self.asked = planned_evaluation(**_fields(subject))
+        self.evaluator, self.rows, self.asked = subject.planned()
 
     def run(self) -> list[Verdict]:
         """A verdict for each record. What is another thing than the record says is not attacked."""
@@ -158,7 +157,3 @@ class Verification:
         if not 0 < most < len(row.images):
             return row
         return dataclasses.replace(row, images=row.images.select(range(most)))
-
-
-def _fields(subject: Subject) -> dict[str, Any]:
-    return {each.name: getattr(subject, each.name) for each in dataclasses.fields(subject)}
