@@ -7,9 +7,14 @@ import dataclasses
 from pathlib import Path
 
 from advpt.cli import common
+from advpt.cli.outside_images import reader
 from advpt.errors import ConfigError, unknown_name
-from advpt.jobs.exhibits.benchmark import plan_benchmark
-from advpt.jobs.places import runs
+from advpt.jobs.builder import Builder
+from advpt.jobs.exhibits.benchmark import BenchmarkPlan, plan_benchmark
+from advpt.jobs.exhibits.benchmark_models import Models, alone, below
+from advpt.jobs.outside_models import MeasuredModel, from_folder, measure
+from advpt.jobs.places import Places, runs
+from advpt.jobs.plan import Pairs, Plan
 from advpt.jobs.recipes import Recipes
 from advpt.jobs.setup import DEMO, PAPER, ReproductionSetup
 from advpt.jobs.setup.benchmark import Choice
@@ -19,6 +24,7 @@ from advpt.settings import config_names
 TITLE = "AdvPT: which published gains survive an attacker who knows the method"
 ABOUT = "How many test images get their true class: as they are, and under attackers who know less or more."
 GRID = ("prompts", "towers", "inputs", "defenses")
+OWN = ("demo", "backbones", "prompts", "towers", "defenses")  # options that name our own models
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
@@ -35,7 +41,9 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     ):
         sub.add_argument(f"--{option}", default="", metavar="N", help=text)
     sub.add_argument("--subset", type=int, metavar="N", help="images; --adaptive-subset: of these, for adaptive")
-    sub.add_argument("--model", action="append", default=[], metavar="M", help="my.module:make, on --folder DIR or --sets")
+    sub.add_argument(
+        "--model", action="append", default=[], metavar="M", help="my.module:make, on --folder DIR or --sets"
+    )
     sub.add_argument("--output", type=Path, metavar="DIR", help="default: output/benchmark, or output/benchmark-demo")
     sub.add_argument("--adaptive-subset", type=int, help=argparse.SUPPRESS)
     sub.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -43,9 +51,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--banks", type=Path, help=argparse.SUPPRESS)
     common.add_plan_arguments(sub, brief=True)
     sub.usage = "%(prog)s [--demo] [options]"
-    sub.epilog = (
-        "further: --report-only, --banks, --root, --engine ray, --weights, --set KEY VALUE and others (docs/benchmark.md)"
-    )
+    sub.epilog = "further: --report-only, --banks, --root, --engine ray, --weights, --set KEY VALUE (docs/benchmark.md)"
 
 
 def setup_of(args: argparse.Namespace) -> ReproductionSetup:
@@ -72,8 +78,19 @@ def setup_of(args: argparse.Namespace) -> ReproductionSetup:
         some=args.adaptive_subset,
     )
     seeds = tuple(common.whole_numbers("--seeds", args.seeds)) or whole.seeds
-    chosen = whole.benchmark.chosen(asked, whole.towers.training_attacks)
+    chosen = whole.benchmark.chosen(asked, whole.towers.training_attacks, *tuners())
     return dataclasses.replace(whole, benchmark=chosen, seeds=seeds)
+
+
+def tuners() -> tuple[list[str], list[str]]:
+    """Registered trainers of prompts or of what stands in their place, and of image towers."""
+    from dassl.engine import TRAINER_REGISTRY
+
+    common.register_plugins()
+    kinds = {name: TRAINER_REGISTRY.get(name) for name in TRAINER_REGISTRY.registered_names()}
+    ours = {name: kind for name, kind in kinds.items() if not getattr(kind, "tunes_at_test_time", True)}
+    towers = [name for name, kind in ours.items() if kind.trains_encoder]
+    return [name for name in ours if name not in towers], towers
 
 
 def run(args: argparse.Namespace) -> int:
@@ -83,10 +100,14 @@ def run(args: argparse.Namespace) -> int:
     setup = setup_of(args)
     output = args.output or Path("output", "benchmark-demo" if args.demo else "benchmark")
     places, more = common.places_and_settings(args, output, args.banks or output / "banks")
-    wanted = plan_benchmark(setup, places.repository, more)
-    common.print_plan(wanted.plan, places, args)
+    own, sets = plans_own(args), models_sets(args, setup)
+    wanted = plan_benchmark(setup, places.repository, more) if own else BenchmarkPlan((), Plan(()), ())
+    if own:
+        common.print_plan(wanted.plan, places, args)
     for line in wanted.left_out:
         print(f"left out  {line}")
+    for text in args.model:
+        print(f"model     {text} on {', '.join(sets)}")
     absent = common.print_missing(wanted.plan, places)
     if args.dry_run:
         return 0
@@ -95,19 +116,83 @@ def run(args: argparse.Namespace) -> int:
             f"{len(absent)} data sets are not under {places.root} (listed above); prepare them, name others with "
             "--sets, or see it all small with --demo"
         )
-    summary = None if args.report_only else common.execute(wanted.plan, places, args)
+    models = measured_models(args, setup, places, more) if args.model else {}
+    exhibits = below(wanted.exhibits, models) or alone(Builder(setup, places.repository, more), models)
+    summary = None if args.report_only or not wanted.plan.jobs else common.execute(wanted.plan, places, args)
     made = write(
-        wanted.exhibits,
-        runs(wanted.plan, places),
+        exhibits,
+        runs(wanted.plan, places) | {each.run.id: each.run for some in models.values() for each in some},
         places.output / "report",
         title=TITLE + (", as a demo" if args.demo else ""),
         about=ABOUT,
-        top=places.output / "runs",
+        top=places.output / "runs" if wanted.plan.jobs else None,
     )
     for note in made.notes:
         print(f"{note.kind:10}{note.text}")
     if summary is not None:
         common.print_summary(wanted.plan, places, summary)
     print(f"cells: {', '.join(f'{n} {word}' for word, n in sorted(made.words.items())) or 'none'}")
+    for title, sentences in made.sentences.items():
+        print("\n".join(["", title, *sentences]))
     print(f"report    {made.page}")
     return 1 if summary is not None and not summary.ok else 0
+
+
+# --- outside models ---------------------------------------------------------------------------------------------------
+
+
+def plans_own(args: argparse.Namespace) -> bool:
+    """Whether our own models are measured: always without ``--model``, and with it where some of them are named.
+
+    Raises:
+        ConfigError: they are named, and the images are those of a folder.
+    """
+    named = [f"--{name}" for name in OWN if getattr(args, name)]
+    if args.folder and named:
+        raise ConfigError(f"--folder has images for --model alone, and {named[0]} names our own models; leave one out")
+    return not args.model or bool(named)
+
+
+def models_sets(args: argparse.Namespace, setup: ReproductionSetup) -> tuple[str, ...]:
+    """Names of the data sets of outside models.
+
+    Raises:
+        ConfigError: a folder without a model, or beside data sets that are named.
+    """
+    if not args.folder:
+        return setup.benchmark.datasets
+    if not args.model or args.sets:
+        what = "and no --model is named; name one, as my.module:make" if not args.model else "and so has --sets"
+        raise ConfigError(f"--folder {args.folder} has images for outside models, {what}")
+    return (args.folder.absolute().name,)
+
+
+def measured_models(args: argparse.Namespace, setup: ReproductionSetup, places: Places, more: Pairs) -> Models:
+    """Every outside model on every data set. Skips what is done.
+
+    Raises:
+        ConfigError: there is nothing to run. AdvPTError: a model breaks a rule, or images are not there.
+    """
+    if args.report_only:
+        raise ConfigError("--report-only runs nothing, and --model is code to run; leave one out")
+    s, names = setup.benchmark, models_sets(args, setup)
+    read = {name: from_folder(args.folder) if args.folder else reader(name, places.root) for name in names}
+    made: dict[str, list[MeasuredModel]] = {}
+    for text in args.model:
+        measured = measure(
+            text,
+            read,
+            [budget.attack for budget in s.budgets],
+            places.output,
+            places.banks,
+            subset=s.subset,
+            some=s.some,
+            inputs=s.inputs,
+            settings=(*setup.common, *s.settings, *more),
+            show=print,
+        )
+        for name, each in zip(names, measured):
+            made.setdefault(setup.column(name), []).append(each)
+            for line in each.left_out:
+                print(f"left out  {line}")
+    return made

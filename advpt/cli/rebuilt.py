@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,10 +88,11 @@ def rebuild(run: Path, records: Sequence[Record], places: Places, scratch: Path)
     saved = read_object(run / run_folder.FILE, RecordError) if (run / run_folder.FILE).is_file() else {}
     if not saved and "TRAINER.NAME" not in result.config:
         raise ConfigError(f"{run} has no {run_folder.FILE}: what was evaluated from Python has no run to evaluate anew")
+    workers = min(4, os.cpu_count() or 1) if places.device == "cuda" else 0
     settings, left_out = with_files(settings_of(saved, result.config, run, places), records)
     settings |= {"BANK.DIR": str(scratch / "banks"), "OUTPUT_DIR": str(scratch / "run"), "RESUME": "", "VERBOSE": False}
     settings |= {"DATASET.ROOT": data_root(places.root)[0], "USE_CUDA": places.device == "cuda"}
-    settings |= {"BANK.ENGINE": "local", "BANK.VERIFY": True, "DATALOADER.NUM_WORKERS": 0}
+    settings |= {"BANK.ENGINE": "local", "BANK.VERIFY": True, "DATALOADER.NUM_WORKERS": workers}
     cfg = get_cfg_default()
     train.extend_cfg(cfg)
     merge_overrides(cfg, [word for pair in settings.items() for word in pair])
@@ -109,7 +111,7 @@ def rebuild(run: Path, records: Sequence[Record], places: Places, scratch: Path)
 def loaded(build: Any, folder: Path, record: Record) -> tuple[Subject, Any]:
     """The subject of a record: of the checkpoint that is loaded where none is named, or of the epoch that the record
     names where that one is what the record is of."""
-    result, epochs = record.result, [None]
+    result, epochs = record.result, list[int | None]([None])
     details = result.training.loaded or {}
     if isinstance(epoch := details.get("epoch"), int):
         epochs.append(epoch)
@@ -166,10 +168,11 @@ def near(text: str, run: Path) -> Path | None:
     path = Path(text).expanduser()
     if path.exists():
         return path
-    parts = [part for part in path.parts if part not in (path.anchor, "..", ".")]
-    for above in list(run.absolute().parents)[:ANCESTORS]:
-        for i in range(len(parts)):
-            if (candidate := above.joinpath(*parts[i:])).exists():
+    parts, own = [part for part in path.parts if part not in (path.anchor, "..", ".")], run.absolute()
+    for i in range(len(parts)):  # as much of the path as possible
+        for above in list(own.parents)[:ANCESTORS]:
+            candidate = above.joinpath(*parts[i:])
+            if candidate.exists() and candidate != own:
                 return candidate
     return None
 
@@ -238,10 +241,13 @@ def named(run: Path, trainer: Any, split: str) -> Named:
     def bank(key: str) -> Tensor | None:
         with contextlib.suppress(AdvPTError, OSError):
             for manifest in Path(shelf).glob(f"*/*/{key}/{MANIFEST}"):
-                return open_bank(manifest.parent, None).columns["file_hash"]
+                return open_bank(manifest.parent, None, verify=True).columns["file_hash"]
         return None
 
-    return Named(trainer.lists.hashes(kept, split), bank)
+    def lists() -> str:
+        return str(trainer.lists.difference(kept, (split,))) if kept else ""
+
+    return Named(trainer.lists.hashes(kept, split), bank, lists)
 
 
 def same_settings(record: Record) -> str:

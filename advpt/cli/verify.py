@@ -46,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
     """Make the attacks of records anew, from their settings and their run's folder, and compare every outcome and
     number."""
     images, files = _images(args.images), _files(args.paths)
+    if args.threads < 0:
+        raise ConfigError(f"--threads is {args.threads}; give a whole number from 1, or 0 for as many as the record's")
     verdicts = list[Verdict]()
     for verdict in verify(files, args, images):
         verdicts.append(verdict)

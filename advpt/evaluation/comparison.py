@@ -61,6 +61,9 @@ def compare(record: Record, anew: Anew, *, boundary: float = BOUNDARY, lenient: 
             )
     else:
         findings = [*differences(record.result.to_json(), part.to_json()), *_warnings(record, anew.record)]
+        rows = record.observed.rows, anew.record.observed.rows
+        if rows[0] and rows[0] != rows[1]:
+            findings.append(Finding("observed.rows", list(rows[0]), list(rows[1]), ANEW))
     status = _status(findings, flips, record, anew, boundary) if lenient else ""
     if not status:
         status = "differs" if flips or findings else "agrees"

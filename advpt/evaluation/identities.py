@@ -29,10 +29,13 @@ class Named:
     Args:
         compared: hashes of some files of a split as the run's folder has them, by path (their beginnings).
         bank: for a bank's key the hashes of all of its images' files ``[n, 32]``, None where it is not there.
+        lists: what differs between the list of images here and that of the run's folder, as half a sentence; "" where
+            nothing does.
     """
 
     compared: Mapping[Path, str] = field(default_factory=dict)
     bank: Callable[[str], Tensor | None] = lambda key: None
+    lists: Callable[[], str] = lambda: ""
 
 
 class Files:
@@ -80,10 +83,12 @@ def of_images(record: Record, images: ImageSet, files: Files, named: Named) -> l
         DataError: a file is missing.
     """
     facts = record.result.images
-    if facts.n != len(images):
-        return [Finding("images.n", facts.n, len(images), "the list of images here has")]
-    if facts.digest != images.list_digest:
-        return [Finding("images.digest", facts.digest, images.list_digest, "the list of images here is")]
+    if (facts.n, facts.digest) != (len(images), images.list_digest):
+        lists = named.lists()
+        counts = Finding("images.n", facts.n, len(images), "the list of images here has")
+        other = Finding("images.digest", facts.digest, images.list_digest, "the list of images here is")
+        found = [counts] if facts.n != len(images) else [other]
+        return found + ([Finding(text=f"the data here are not those of the run's folder: {lists}")] if lists else [])
     recorded = record.observed.image_files
     if recorded is None:
         return _compared(images, files, named)

@@ -83,7 +83,7 @@ def work(jobs: Iterable[Job], repository: Path, sharing: Collection[str]) -> Wor
         clean = bank if job.trainer in sharing else (*bank, job.id)
         images[clean], passes[clean] = n, rows * n
         if values["EVAL.TEST_TIME"]:
-            uncounted["passes of defenses at test time, and attacks through them,"] = None
+            uncounted["passes of and through defenses at test time"] = None
         some = int(values["EVAL.ADAPTIVE_SUBSET"]) or n
         for threat in threats(values["EVAL.ATTACKS"], values["EVAL.PROTOCOLS"]):
             attack, faced = threat.attack, min(n, some) if threat.protocol in ("pseudo", "adaptive") else n

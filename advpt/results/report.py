@@ -6,7 +6,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from advpt.files import write_text
@@ -43,12 +43,14 @@ ABOUT = "How many test images get their true class: as they are, and under attac
 
 @dataclass(frozen=True)
 class Report:
-    """What was written, notes on its records, and how many numbers are there or are words instead."""
+    """What was written, notes on its records, how many numbers are there or are words instead, and by the title of a
+    table of gains what it comes to."""
 
     page: Path
     files: tuple[Path, ...]
     notes: tuple[Note, ...]
     words: Mapping[str, int]
+    sentences: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def overview(folders: Sequence[Path], first: tuple[str, ...], ours: str, path: Path | None = None) -> list[FilledTable]:
@@ -178,4 +180,6 @@ def write(
     write_text(target, page(title, about, sections, index))
     files = [path for section in sections for path in section.links]
     words = Counter(state for section in sections for state in section.states)
-    return Report(target, (*files, target), tuple(index.notes), words)
+    gains = [section.content for section in sections if isinstance(section.content, FilledSurvival)]
+    sentences = {filled.table.title: survival_text.sentences(filled) for filled in gains}
+    return Report(target, (*files, target), tuple(index.notes), words, sentences)

@@ -30,6 +30,7 @@ def test_help_fits_a_screen(capsys, verb):
     (
         ("sweep", "digits", "--backbones", "democlip", "--seeds", "1"),
         ("reproduce", "table1", "--demo", "--seeds", "1"),
+        ("benchmark", "--demo", "--defenses", "ttc"),
         ("run", "--seeds", "1", "main", "digits", "democlip"),
         ("doctor", "--check", "digits", "democlip"),
     ),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import random
+import dataclasses
 import signal
 import time
 from pathlib import Path
@@ -21,14 +20,16 @@ from advpt.jobs import executor as executor_module
 from advpt.jobs.backends import LocalBackend
 from advpt.jobs.display import Display
 from advpt.jobs.executor import Executor
+from advpt.jobs.exhibits.benchmark import plan_benchmark
 from advpt.jobs.places import Places
 from advpt.jobs.plan import Job, Plan
-from advpt.jobs.process import ProcessSpec
+from advpt.jobs.setup import DEMO
+from advpt.jobs.setup.benchmark import BenchmarkBudget
 from advpt.signals import TERMINATED, stoppable
 from advpt.tuning import rolling
 from tests.helpers.banks import make_clip, make_images
-from tests.helpers.injection import Forked, at_full_length, content, forked, kill_at_random, outcome, run, times
-from tests.helpers.workspace import Workspace, learned
+from tests.helpers.injection import Count, at_full_length, content, kill_at_random, kill_plans, noting_start, run, times
+from tests.helpers.workspace import ROOT, Workspace, learned
 
 FKL = parse("pgd3-fkl@8")
 
@@ -138,42 +139,24 @@ def test_killed_evaluations_of_defenses_at_test_time(workspace: Workspace, tally
     tally("SIGKILL while defenses at test time are attacked", count.injected, wrong=count.wrong)
 
 
-# --- sweeps ---------------------------------------------------------------------------------------------------------
+# --- plans ----------------------------------------------------------------------------------------------------------
 
 
-def alive(pid: int) -> bool:
-    """Whether a process runs (one that ended and was not waited for does not)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-def test_killed_sweeps(workspace: Workspace, tally, monkeypatch):
-    """Real runs that share banks, two at a time; killed: the sweep, one of its runs, or all of them."""
+def execute_anywhere(plan: Plan, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, *more: str):
+    """A function that executes a plan in a folder, its runs on the tiny set and CLIP, with further settings."""
     monkeypatch.setattr(executor_module, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(rolling, "CHECKPOINT_SECONDS", 0.0)
-    jobs = [Job("AdvPT", "d", "b", -1, seed, "main", "a", "b") for seed in (1, 2)]
-    jobs.append(Job("ZeroshotCLIP", "d", "b", -1, 1, "main", "a", "b"))
-    plan = Plan(tuple(jobs))
 
-    def sweep(top: Path) -> int:
+    def execute(top: Path) -> int:
         places = Places(top, top / "out", top, top / "banks")
 
         def words(job: Job) -> list[str]:
             flags, out = ("--skip-done",), places.folder(job)
-            more = ("BANK.DIR", str(top / "banks"), "EVAL.ATTACKS", "('pgd2-ce@8',)")
-            return workspace.argv(*more, trainer=job.trainer, seed=job.seed, output=out, flags=flags)
+            own = [word for pair in job.settings for word in pair] + ["BANK.DIR", str(top / "banks"), *more]
+            return workspace.argv(*own, trainer=job.trainer, seed=job.seed, output=out, flags=flags)
 
         top.mkdir(exist_ok=True)
-
-        def start(spec: ProcessSpec, lock: int) -> Forked:
-            started = Forked(lambda: train.main(list(spec.words)), spec.log)
-            with (top / "pids").open("a") as file:
-                file.write(f"{started.pid}\n")
-            return started
-
-        monkeypatch.setattr(backends, "start", start)
+        monkeypatch.setattr(backends, "start", noting_start(top))
         with stoppable():
             summary = Executor(
                 plan, places, backend=LocalBackend(2), start=words, retries=99, display=Display(print)
@@ -181,43 +164,67 @@ def test_killed_sweeps(workspace: Workspace, tally, monkeypatch):
         print(summary)
         return 0 if summary.ok else 1
 
-    def ending(top: Path) -> dict[str, object]:
-        folders = {job.id: top / "out" / job.folder for job in jobs}
-        ids = {name: {p.name: records.read(p).id for p in f.glob("records/*.json")} for name, f in folders.items()}
-        tuned = {job.id: learned(folders[job.id], 3) for job in jobs if job.trainer == "AdvPT"}
-        return {"records": ids, "tuned": tuned, "banks": content(top / "banks", "**/*.safetensors", "**/manifest.json")}
+    return execute
 
+
+def ids_of(plan: Plan, top: Path) -> dict[str, dict[str, str]]:
+    """Ids of the records of every run, by the names of their files."""
+    folders = {job.id: top / "out" / job.folder for job in plan.jobs}
+    return {name: {p.name: records.read(p).id for p in f.glob("records/*.json")} for name, f in folders.items()}
+
+
+def killed_plans(workspace: Workspace, execute, ending, kills: int) -> tuple[dict[str, object], Count]:
+    """What an uninterrupted execution ends with, and what became of the killed ones."""
     workspace.run()  # all is imported
-    started = time.monotonic()
-    assert run(lambda: sweep(workspace.folder / "whole"), workspace.folder / "log") == 0, (
-        workspace.folder / "log"
-    ).read_text()
+    started, log = time.monotonic(), workspace.folder / "log"
+    assert run(lambda: execute(workspace.folder / "whole"), log) == 0, log.read_text()
     whole, longest = ending(workspace.folder / "whole"), (time.monotonic() - started) / 2
-    assert all(whole["records"].values()) and len(whole["banks"]) > 4
 
-    rng, kills, done, wrong, rounds = random.Random(0), times(60), 0, [], 0
-    while done < kills:
-        top = workspace.folder / f"sweep{rounds}"
-        rounds += 1
-        executor = forked(lambda top=top: sweep(top), workspace.folder / "log")
-        while True:
-            if done < kills:
-                time.sleep(rng.uniform(0, longest))
-                notes = (top / "pids").read_text().split() if (top / "pids").is_file() else []
-                at_work = [pid for pid in map(int, notes) if alive(pid)]
-                victims = rng.choice(([executor], at_work[:1], [executor, *at_work]))
-                for pid in victims:
-                    if alive(pid):
-                        os.kill(pid, signal.SIGKILL)
-                        done += 1
-                if alive(executor):
-                    continue
-            status = outcome(executor)
-            if status == -signal.SIGKILL:
-                executor = forked(lambda top=top: sweep(top), workspace.folder / "log")
-                continue
-            break
-        if status != 0 or ending(top) != whole:
-            wrong.append(f"{top}: {status}, {(workspace.folder / 'log').read_text()[-1500:]}")
-    print(rounds, wrong)
-    tally("SIGKILL while a sweep runs (sweep, run, or all)", done, wrong=len(wrong))
+    def sound(top: Path) -> str:
+        return "" if ending(top) == whole else "other files than without a kill"
+
+    count = kill_plans(workspace.folder, execute, sound, kills=kills, longest=longest)
+    print(count)
+    return whole, count
+
+
+def test_killed_sweeps(workspace: Workspace, tally, monkeypatch):
+    """Real runs that share banks, two at a time; killed: the sweep, one of its runs, or all of them."""
+    jobs = [Job("AdvPT", "d", "b", -1, seed, "main", "a", "b") for seed in (1, 2)]
+    jobs.append(Job("ZeroshotCLIP", "d", "b", -1, 1, "main", "a", "b"))
+    plan = Plan(tuple(jobs))
+
+    def ending(top: Path) -> dict[str, object]:
+        tuned = {job.id: learned(top / "out" / job.folder, 3) for job in jobs if job.trainer == "AdvPT"}
+        banks = content(top / "banks", "**/*.safetensors", "**/manifest.json")
+        return {"records": ids_of(plan, top), "tuned": tuned, "banks": banks}
+
+    sweep = execute_anywhere(plan, workspace, monkeypatch, "EVAL.ATTACKS", "('pgd2-ce@8',)")
+    whole, count = killed_plans(workspace, sweep, ending, times(60))
+    assert all(whole["records"].values()) and len(whole["banks"]) > 4
+    tally("SIGKILL while a sweep runs (sweep, run, or all)", count.injected, wrong=count.wrong)
+
+
+def test_killed_benchmarks(workspace: Workspace, tally, monkeypatch):
+    """Each run tunes a prompt or a tower and measures every defense in the same folder; killed as sweeps are."""
+    small = dataclasses.replace(
+        DEMO.benchmark,
+        prompts=("ZeroshotCLIP", "AdvPT"),
+        inputs=("noise",),
+        defenses=("mean/views=3", "rtpt/views=3", "ttc/steps=1"),
+        budgets=(BenchmarkBudget("pgd2-ce@8", ("pgd2-ce@8",)),),
+        subset=6,
+        some=3,
+    )
+    plan = plan_benchmark(dataclasses.replace(DEMO, benchmark=small, seeds=(1,)), ROOT).plan
+    assert [job.trainer for job in plan.jobs] == ["ZeroshotCLIP", "AdvPT", "TeCoA"]
+
+    def ending(top: Path) -> dict[str, object]:
+        tuned = content(top / "out", "**/image_encoder/*.safetensors")
+        return {"records": ids_of(plan, top), "tuned": tuned, "prompt": learned(top / "out" / plan.jobs[1].folder, 3)}
+
+    benchmark = execute_anywhere(plan, workspace, monkeypatch, "EVAL.QUERIES", "3")
+    whole, count = killed_plans(workspace, benchmark, ending, times(20))
+    rows = 1 + len(small.inputs) + len(small.defenses)
+    assert {len(ids) for ids in whole["records"].values()} == {4 * rows} and len(whole["tuned"]) == 1
+    tally("SIGKILL while a benchmark runs (verb, run, or all)", count.injected, wrong=count.wrong)

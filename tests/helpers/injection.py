@@ -16,6 +16,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import train
+from advpt.jobs.process import ProcessSpec
+
 SCALE = float(os.environ.get("ADVPT_FAULTS", "0.1"))
 at_full_length = pytest.mark.skipif(SCALE < 0.5, reason="make faults runs it")  # a variant of what the short run has
 
@@ -130,6 +133,59 @@ def kill_at_random(
         if said:
             count.wrong += 1
             count.why.append(said)
+    return count
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (one that ended and was not waited for does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def noting_start(top: Path) -> Callable[[ProcessSpec, int], Forked]:
+    """In the place of :func:`advpt.jobs.backends.start`: runs of ``train.py`` in forks, whose ids are in ``pids``."""
+
+    def start(spec: ProcessSpec, lock: int) -> Forked:
+        started = Forked(lambda: train.main(list(spec.words)), spec.log)
+        with (top / "pids").open("a") as file:
+            file.write(f"{started.pid}\n")
+        return started
+
+    return start
+
+
+def kill_plans(
+    folder: Path, work: Callable[[Path], object], sound: Callable[[Path], str], *, kills: int, longest: float
+) -> Count:
+    """As :func:`kill_at_random` for ``work`` that executes a plan by :func:`noting_start`: killed are the executor, one
+    of its runs, or all of them."""
+    rng, count, log = random.Random(0), Count(), folder / "log"
+    while count.injected < kills:
+        top = folder / f"plan{count.rounds}"
+        count.rounds += 1
+        executor = forked(lambda top=top: work(top), log)
+        while True:
+            if count.injected < kills:
+                time.sleep(rng.uniform(0, longest))
+                notes = (top / "pids").read_text().split() if (top / "pids").is_file() else []
+                at_work = [pid for pid in map(int, notes) if alive(pid)]
+                for pid in rng.choice(([executor], at_work[:1], [executor, *at_work])):
+                    if alive(pid):
+                        os.kill(pid, signal.SIGKILL)
+                        count.injected += 1
+                if alive(executor):
+                    continue
+            status = outcome(executor)
+            if status == -signal.SIGKILL:
+                executor = forked(lambda top=top: work(top), log)
+                continue
+            break
+        said = sound(top) if status == 0 else f"status {status}: {log.read_text()[-1500:]}"
+        if said:
+            count.wrong += 1
+            count.why.append(f"{top}: {said}")
     return count
 
 

@@ -17,7 +17,7 @@ from advpt.defenses import parse as parse_defense
 from advpt.jobs.builder import Builder, Evaluation
 from advpt.jobs.exhibits.common import NO_DEFENSE, caption
 from advpt.jobs.exhibits.towers import HAND, TOWER
-from advpt.jobs.methods import ADVPT, COCOOP, COOP_CLEAN, PROBE, PUBLISHED_TOWERS, ZEROSHOT, table_name
+from advpt.jobs.methods import ADVPT, BY_IMAGE, COOP_CLEAN, NO_TEXT, PROBE, PUBLISHED_TOWERS, ZEROSHOT, table_name
 from advpt.jobs.plan import Pairs, Plan
 from advpt.jobs.recipes import quoted
 from advpt.jobs.setup import ReproductionSetup
@@ -99,7 +99,7 @@ class _Bases:
         return Base(tower, prompt, tuple(runs), recorded)
 
     def _on_tower(self, tower: str, evaluation: Evaluation, about: Pairs) -> tuple[str, ...]:
-        """The hand-written prompt on a tower: the runs that tune and evaluate it, or that evaluate what others tuned."""
+        """The hand-written prompt on a tower: runs that tune and evaluate it, or evaluate what others tuned."""
         b, s = self.b, self.b.setup.benchmark
         place = (tower, self.dataset, self.backbone)
         if s.tunes_apart(self.dataset):
@@ -118,7 +118,8 @@ class _Bases:
 
     def _training(self, tower: str) -> Pairs:
         s = self.b.setup.benchmark
-        return ((f"TRAINER.{tower.upper()}.ATTACK", s.towers[tower]), *s.tower_tuning)
+        attack = s.towers[tower]
+        return (*(((f"TRAINER.{tower.upper()}.ATTACK", attack),) if attack else ()), *s.tower_tuning)
 
     def _recorded(self, tower: str, prompt: str) -> dict[str, str]:
         """No defense and every one that this base can have, by name as records call it."""
@@ -146,16 +147,14 @@ def for_prompt(name: str, prompt: str) -> tuple[str, str]:
         return str(spec), ""
     if prompt == PROBE:
         return "", "it tunes the words that classify, and a linear probe has none"
-    if prompt == COCOOP and start != "hand":
-        return "", "it tunes one prompt, and CoCoOp's differs from image to image"
-    if prompt == ZEROSHOT and start == "learned":
+    if prompt in BY_IMAGE and start != "hand":
+        return "", f"it tunes one prompt, and that of {prompt} differs from image to image"
+    if prompt in (ZEROSHOT, *NO_TEXT) and start == "learned":
         return "", "it starts from a learned prompt, and the hand-written one is none"
-    return str(spec if start or prompt == ZEROSHOT else parse_test_time(f"{name}{START}learned")), ""
+    return str(spec if start or prompt in (ZEROSHOT, *NO_TEXT) else parse_test_time(f"{name}{START}learned")), ""
 
 
-def plan_benchmark(
-    setup: ReproductionSetup, repository: Path, more: Sequence[tuple[str, str]] = ()
-) -> BenchmarkPlan:
+def plan_benchmark(setup: ReproductionSetup, repository: Path, more: Sequence[tuple[str, str]] = ()) -> BenchmarkPlan:
     """The benchmark of a set-up.
 
     Args:
@@ -177,10 +176,14 @@ def exhibits(b: Builder, left_out: list[str] | None = None) -> list[Exhibit]:
         bases = _Bases(b, dataset, backbone, [] if left_out is None else left_out).all()
         for budget in s.budgets:
             table = _table(b, dataset, backbone, budget, bases)
-            text = caption(b, "survival", budget=budget, bases=_about(b), source=_source(b, budget, backbone))
-            title = f"Published and adaptive gains: {table.title.partition(': ')[2]}"
-            made += [table, SurvivalTable(f"{table.name}_survival", title, text, table)]
+            made += [table, survival(b, table, budget, f"{_about(b)} {_source(b, budget, backbone)}")]
     return made
+
+
+def survival(b: Builder, table: BenchmarkTable, budget: BenchmarkBudget, about: str = "") -> SurvivalTable:
+    """The gains of a table. ``about``: sentences on what it has, for the caption."""
+    title = f"Published and adaptive gains: {table.title.partition(': ')[2]}"
+    return SurvivalTable(f"{table.name}_survival", title, caption(b, "survival", budget=budget, about=about), table)
 
 
 def _attacks(budgets: Sequence[BenchmarkBudget]) -> tuple[str, ...]:
@@ -195,9 +198,7 @@ def _attacks(budgets: Sequence[BenchmarkBudget]) -> tuple[str, ...]:
     )
 
 
-def _table(
-    b: Builder, dataset: str, backbone: str, budget: BenchmarkBudget, bases: Sequence[Base]
-) -> BenchmarkTable:
+def _table(b: Builder, dataset: str, backbone: str, budget: BenchmarkBudget, bases: Sequence[Base]) -> BenchmarkTable:
     s, names = b.setup.benchmark, (b.setup.column(backbone), b.setup.column(dataset))
     rows, undefended = list[BenchmarkRow](), dict[tuple[str, str], int]()
     for base in bases:
@@ -238,8 +239,8 @@ def _about(b: Builder) -> str:
     """Sentences on the towers, the prompts and the seeds of a caption."""
     s, made = b.setup.benchmark, []
     if s.towers:
-        trained = ", ".join(f"{PUBLISHED_TOWERS.get(name, name)} {attack}" for name, attack in s.towers.items())
-        made.append(f"Towers are tuned on {b.setup.column(s.source)} under {trained}.")
+        trained = (f"{PUBLISHED_TOWERS.get(name, name)} {attack}".strip() for name, attack in s.towers.items())
+        made.append(f"Towers are tuned on {b.setup.column(s.source)}: {', '.join(trained)}.")
     if ADVPT in s.prompts:
         made.append(f"AdvPT is tuned on a bank under {s.bank}.")
     if COOP_CLEAN in s.prompts:

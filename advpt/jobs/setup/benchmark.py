@@ -44,11 +44,12 @@ class BenchmarkBudget:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a user asks for: names with commas between them, "" for what he does not name.
+    """What a user asks for.
 
     Args:
-        sets, backbones, budgets: "" for those of the set-up. prompts, towers, inputs, defenses: where one of these is
-            named, those that are not named are none; ``all`` are those of the set-up, ``none`` none.
+        sets, backbones, budgets: empty for those of the set-up. prompts, towers, inputs, defenses: where one of these
+            is named, those that are not are none, else they are the set-up's; ``all`` stands for the set-up's, ``none``
+            for none.
         subset, some: images, None for those of the set-up.
     """
 
@@ -70,7 +71,8 @@ class BenchmarkSetup:
     Args:
         datasets, backbones: one table for each of both and each budget.
         prompts: trainers of prompts, zero-shot CLIP's hand-written one first.
-        towers: trainers of fine-tuned image towers, with their training attacks; the untuned tower is always there.
+        towers: trainers of fine-tuned image towers, with their training attacks, "" for those of their recipes; the
+            untuned tower is always there.
         on_towers: of ``prompts``, those that stand on tuned towers as well.
         source: the data set that towers are tuned on.
         bank: the attack of AdvPT's training bank.
@@ -113,36 +115,39 @@ class BenchmarkSetup:
         on, or with another hand-written prompt."""
         return dataset != self.source or any(key.startswith(UNTUNED) for key, _ in self.tower_tuning)
 
-    def chosen(self, asked: Choice, attacks: Mapping[str, str]) -> BenchmarkSetup:
+    def chosen(
+        self, asked: Choice, attacks: Mapping[str, str], prompts: Sequence[str], towers: Sequence[str]
+    ) -> BenchmarkSetup:
         """The part that a user asks for.
 
         Args:
             attacks: training attacks of towers that the set-up does not have by itself.
+            prompts, towers: names of trainers that there are, of both kinds.
 
         Raises:
-            ConfigError: a prompt or a tower that nobody tunes, or a number of images that cannot be.
+            ConfigError: a prompt or a tower that nobody tunes, or a number that cannot be.
         """
         axes = (asked.prompts, asked.towers, asked.inputs, asked.defenses)
         rest = (NONE,) if any(axes) else (ALL,)
-        prompts, towers, inputs, defenses = (tuple(axis or rest) for axis in axes)
-        attacks, known = {**attacks, **self.towers}, (*methods.BENCHMARKED, *self.prompts)
-        prompts = _names("--prompts", prompts, self.prompts, known)
-        prompts = tuple(dict.fromkeys((methods.ZEROSHOT, *prompts)))  # that all others are compared with
+        prompted, tuned, inputs, defenses = (tuple(axis or rest) for axis in axes)
+        attacks, known = {**attacks, **self.towers}, (methods.ZEROSHOT, methods.COOP_CLEAN, *prompts)
+        prompted = _names("--prompts", prompted, self.prompts, known)
+        prompted = tuple(dict.fromkeys((methods.ZEROSHOT, *prompted)))  # that all others are compared with
+        tuned = _names("--towers", tuned, tuple(self.towers), towers)
         subset = self.subset if asked.subset is None else asked.subset
         some = self.some if asked.some is None else asked.some
         for option, images in (("--subset", subset), ("--adaptive-subset", some)):
             if images < 0:
                 raise ConfigError(f"{option} is {images}; expected a number of images, or 0 for all")
-        defenses = _names("--defenses", defenses, self.defenses)
         return dataclasses.replace(
             self,
             datasets=tuple(asked.sets) or self.datasets,
             backbones=tuple(asked.backbones) or self.backbones,
-            prompts=prompts,
-            towers={name: attacks[name] for name in _names("--towers", towers, tuple(self.towers), tuple(attacks))},
-            on_towers=tuple(name for name in self.on_towers if name in prompts),
+            prompts=prompted,
+            towers={name: attacks.get(name, "") for name in tuned},
+            on_towers=tuple(name for name in self.on_towers if name in prompted),
             inputs=_names("--inputs", inputs, self.inputs),
-            defenses=defenses,
+            defenses=_names("--defenses", defenses, self.defenses),
             budgets=self._budgets(asked.budgets),
             subset=subset,
             some=min(subset, some) if subset and some else some or subset,
