@@ -54,11 +54,10 @@ class Files:
 
 
 def of_run(result: Result, subject: Subject) -> list[Finding]:
-    """What is another than the record says: prompts, towers, data."""
+    """What is another than the record says: hand-written prompt, towers, data."""
     facts, prompts, backbone = subject.facts, subject.prompts, subject.bank_cache.backbone
     image_file = backbone.image_file
     pairs: list[tuple[str, str, Json, Json]] = [
-        ("prompt", "the prompt in the run's folder is", result.prompt, facts.prompt),
         (
             "hand_prompt",
             "the hand-written prompt of its settings is",
@@ -74,6 +73,22 @@ def of_run(result: Result, subject: Subject) -> list[Finding]:
         ("trainer", "the settings name", result.trainer, facts.trainer),
     ]
     return [Finding(name, has, is_, source) for name, source, has, is_ in pairs if has != is_]
+
+
+def of_prompt(record: Record, subject: Subject, *, elsewhere: bool) -> list[Finding]:
+    """What is another about what was tuned.
+
+    Args:
+        elsewhere: other processors, threads or versions than the record's make the text features, whose last digits may
+            then be others: the tuned tensors decide where the record has their hash, else the outcomes.
+    """
+    theirs, mine = record.observed.learned, subject.learned
+    if theirs is not None and theirs != mine:
+        return [Finding("observed.learned", theirs, mine, "the tensors in the run's folder are")]
+    recorded, here = record.result.prompt, subject.facts.prompt
+    if recorded == here or (elsewhere and subject.prompts.learned.computed):
+        return []
+    return [Finding("prompt", recorded, here, "the prompt in the run's folder is")]
 
 
 def of_images(record: Record, images: ImageSet, files: Files, named: Named) -> list[Finding]:

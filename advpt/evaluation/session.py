@@ -28,7 +28,8 @@ from advpt.settings import UNRECORDED_LEAVES, EvalSettings
 
 @dataclass(frozen=True)
 class Subject:
-    """What an evaluation is of; the fields are the arguments of :func:`~advpt.evaluation.evaluator.evaluate`."""
+    """What an evaluation is of; the fields are the arguments of :func:`~advpt.evaluation.evaluator.evaluate`, and
+    ``learned``: SHA-256 of the tensors that were tuned, None where there are none."""
 
     prompts: Prompts
     images: ImageSet
@@ -36,6 +37,7 @@ class Subject:
     settings: EvalSettings
     facts: RunFacts
     rows: Sequence[EvaluationRow] = ()
+    learned: str | None = None
 
     def planned(self) -> tuple[Evaluator, list[EvaluationRow], list[Threat]]:
         """The evaluation before anything is measured, with all rows and threats that its settings ask for."""

@@ -13,7 +13,7 @@ from advpt.evaluation.defended import EvaluationRow
 from advpt.evaluation.evaluator import WORST_CASE
 from advpt.evaluation.findings import BOUNDARY, Finding, Verdict, unchecked
 from advpt.evaluation.protocols import Threat
-from advpt.evaluation.record import Record, Result
+from advpt.evaluation.record import Record, Result, observe
 from advpt.evaluation.session import Subject
 
 Pair = tuple[int, Threat | None]  # a row by its place in the plan, and a threat; None: clean images alone
@@ -72,7 +72,7 @@ class Verification:
 
     def __init__(self, subject: Subject, records: Sequence[Record], options: Options, named: identities.Named) -> None:
         self.subject, self.records, self.options = subject, records, options
-        self.named = named
+        self.named, self.here = named, observe(0, subject.bank_cache.backbone.device)
         self.evaluator, self.rows, self.asked = subject.planned()
 
     def run(self) -> list[Verdict]:
@@ -105,6 +105,7 @@ class Verification:
             text = f"an evaluation of its settings has no results {behind}{part}"
             return [*found, Finding(text=text)], []
         row = self.rows[place]
+        found += identities.of_prompt(record, self.subject, elsewhere=bool(other_host(record.observed, self.here)))
         found += identities.of_images(record, row.images, files, self.named)
         threats = threats_of(result, row, self.asked)
         if not threats and result.attack is not None:

@@ -113,8 +113,8 @@ def _random_states() -> list[str]:
     """The global states that random numbers are drawn from."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
     states = [each.numpy().tobytes() for each in (torch.get_rng_state(), *cuda)]
-    _, keys, place, *rest = np.random.get_state()  # noqa: NPY002 - read, not drawn from
-    own = (repr(random.getstate()).encode(), repr((keys.tobytes(), place, rest)).encode())
+    of_numpy = [np.asarray(each).tolist() for each in np.random.get_state()]
+    own = (repr(random.getstate()).encode(), repr(of_numpy).encode())
     return [hashlib.sha256(each).hexdigest() for each in (*states, *own)]
 
 

@@ -63,6 +63,13 @@ def edit(run: Path, name: str, change: Callable[[dict[str, Any]], object]) -> Pa
     return path
 
 
+def observe(path: Path, **fields: Any) -> None:
+    """Change what is observed beside a result; None: leave it out."""
+    data = json.loads(path.read_text())
+    data["observed"] = {key: each for key, each in (data["observed"] | fields).items() if each is not None}
+    write_json(path, data)
+
+
 def flipped(result: dict[str, Any], row: int, part: str = "robust") -> Accuracy:
     """The outcomes of a part of a record with one bit the other way."""
     bits = torch.from_numpy(records.from_json(Accuracy, result[part]).outcomes())
@@ -213,9 +220,27 @@ def test_another_prompt_in_the_run_is_named_and_nothing_is_attacked(space, verif
     more = ("OPTIM.WARMUP_EPOCH", "-1", "OPTIM.LR", "5.0", "EVAL.ATTACKS", "()")
     space.run(*SHORT, *more, output=tmp_path / "other")
     shutil.copytree(tmp_path / "other" / "prompt_learner", run / "prompt_learner", dirs_exist_ok=True)
-    status, printed = verify(run / "records" / "test_transfer_pgd1-ce@4-a4.json")
+    path = run / "records" / "test_transfer_pgd1-ce@4-a4.json"
+    status, printed = verify(path)
+    assert status == 1 and "observed.learned: the record has" in printed and "not attacked" in printed
+    observe(path, learned=None)  # as records were before
+    status, printed = verify(path)
     assert status == 1 and "prompt: the record has" in printed and "the prompt in the run's folder is" in printed
-    assert "not attacked" in printed
+    observe(path, versions={"torch": "2.0"})  # the text features may differ in their last digits: outcomes decide
+    status, printed = verify(path)
+    assert status == 1 and "robust outcome of" in printed and "not attacked" not in printed
+
+
+def test_the_same_prompt_on_another_processor(space, verify, tmp_path):
+    path = copied(space, tmp_path) / "records" / "test_transfer_pgd1-ce@4-a4.json"
+    edit(path.parents[1], path.stem, lambda result: result.update(prompt="1" * 64))
+    status, printed = verify(path)
+    assert status == 1 and "prompt: the record has" in printed and "not attacked" in printed
+    observe(path, versions={"torch": "2.0"})
+    status, printed = verify(path)
+    assert status == 0 and "have other last digits here" in printed, printed
+    edit(path.parents[1], path.stem, lambda result: result["robust"].update(bank="none"))  # no hash
+    assert verify(path)[0] == 1
 
 
 def test_another_image_behind_the_same_name(space, verify, tmp_path, monkeypatch):
