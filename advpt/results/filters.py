@@ -50,8 +50,8 @@ def columns(content: object) -> Columns | None:
         filtered = [*FILTERED_PARTS]
     elif isinstance(content, FilledSurvival):
         heads, rows = [*survival_text.heads(content)], [survival_text.cells(content, row) for row in content.rows]
-        for row, line in zip(content.rows, rows):
-            line[survival_text.OUTCOME] = row.word  # the page has its notes apart
+        for row, cells in zip(content.rows, rows):
+            cells[survival_text.OUTCOME] = row.word  # the page has its notes apart
         filtered = [*FILTERED_SURVIVAL]
     else:
         return None

@@ -228,7 +228,7 @@ def test_another_prompt_in_the_run_is_named_and_nothing_is_attacked(space, verif
     assert status == 1 and "prompt: the record has" in printed and "the prompt in the run's folder is" in printed
     observe(path, versions={"torch": "2.0"})  # the text features may differ in their last digits: outcomes decide
     status, printed = verify(path)
-    assert status == 1 and "robust outcome of" in printed and "not attacked" not in printed
+    assert status == 1 and "clean outcome of" in printed and "not attacked" not in printed, printed
 
 
 def test_the_same_prompt_on_another_processor(space, verify, tmp_path):
