@@ -89,12 +89,13 @@ def test_a_column_of_words_has_a_filter_where_its_rows_differ():
     table = long_table()
     table.values[0] = [number(50.0, seeds=(1,)), number(40.0, seeds=(1,))]
     table.extra = {
+        "gradient": ["own", "views"] * 6,
         "won by": ["pgd", "apgd"] * 6,
         "training (s)": ["12", "-"] * 6,
         "same": ["x"] * 12,
         "many": [f"w{i}" for i in range(12)],
     }
-    assert chosen(table) == (True, True, False, True, False, False, True), "defense, method, seeds, then these"
+    assert chosen(table) == (True, True, False, True, False, False, False, True), "defense, method, seeds, then these"
     table.extra = {"many": [f"w{i % (MAX_TEXTS + 1)}" for i in range(4 * (MAX_TEXTS + 1))]}
     more = long_table(defenses=[*DEFENSES, *(f"d{i}" for i in range(MAX_TEXTS + 1 - len(DEFENSES)))])
     more.extra = table.extra
