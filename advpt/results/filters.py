@@ -57,9 +57,9 @@ def columns(content: object) -> Columns | None:
         return None
     if len(rows) < MIN_ROWS:
         return None
-    texts = list(zip(*rows))
-    numbers = [sort_numbers(column) for column in texts]
-    words = [2 <= len(set(column)) <= MAX_TEXTS and not any(values) for column, values in zip(texts, numbers)]
+    by_column = list(zip(*rows))
+    numbers = [sort_numbers(column) for column in by_column]
+    words = [2 <= len(set(column)) <= MAX_TEXTS and not any(values) for column, values in zip(by_column, numbers)]
     chosen = tuple(head in filtered and differ for head, differ in zip(heads, words))
     return Columns(chosen, tuple(zip(*numbers))) if any(chosen) else None
 
