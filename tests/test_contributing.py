@@ -110,4 +110,6 @@ def test_its_examples_run_are_planned_reported_and_tested(copy: Path) -> None:
     python("-m", "ruff", "format", "--check", *PACKAGES)
     (docs,) = re.findall(r"^docs:.*\n\t\$\(PYTHON\) -c '(.*)' > docs/settings.md", MAKEFILE, flags=re.MULTILINE)
     (copy / "docs" / "settings.md").write_text(python("-c", docs), encoding="utf-8")
+    (words,) = re.findall(r"^ {4}bash scripts/advpt/benchmark\.sh (.*)$", TEXT, flags=re.MULTILINE)
+    assert "mirror" in words and "7 of 7 runs to do" in python("-m", "advpt", "benchmark", *words.split(), "--dry-run")
     python("-m", "pytest", "-q", "-p", "no:cacheprovider", *FOUND_BY, "-k", " or ".join(NAMES))

@@ -13,7 +13,7 @@ import advpt
 from advpt.attacks.noise import SampleNoise
 from advpt.cli import main
 from advpt.data.demo_sets import DIGIT_NAMES, DIGITS
-from advpt.errors import AdvPTError, AttackError, ConfigError, DataError
+from advpt.errors import AdvPTError, AttackError, ConfigError, DataError, ModelError
 from advpt.evaluation import record as records
 from tests.helpers.workspace import Workspace, own_data
 
@@ -226,14 +226,14 @@ def test_mistakes_of_an_evaluation(own, arguments, error, message):
         advpt.evaluate(**({"model": model, "folder": workspace.folder / "own" / "test"} | arguments))
 
 
-def test_other_classes_other_models_and_defended_ones(own, network, tmp_path):
+def test_other_classes_what_is_no_model_and_defended_ones(own, tmp_path):
     workspace, _ = own
     folder = workspace.folder / "own" / "test"
     (tmp_path / "heron").mkdir()
     with pytest.raises(DataError, match="no class of the model: heron; .*red fox, sea"):
         advpt.evaluate(advpt.load(workspace.output), tmp_path)
-    with pytest.raises(ConfigError, match="got Network; attack another one with advpt.attack"):
-        advpt.evaluate(network, folder)
+    with pytest.raises(ModelError, match="the model is 'ViT-B/16', of type str; expected a function of pixels"):
+        advpt.evaluate("ViT-B/16", folder)
     with pytest.raises(ConfigError, match="has a defense of its own"):
         advpt.evaluate(advpt.load(workspace.output, defense="rescale"), folder)
 

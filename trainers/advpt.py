@@ -49,12 +49,12 @@ from advpt.evaluation.defended import EvaluationRow
 from advpt.evaluation.measure import Prompts
 from advpt.evaluation.record import CurvePoint, RunFacts, TrainingFacts, trained_field
 from advpt.evaluation.session import Session, Subject
-from advpt.files import digest, write_json
+from advpt.files import digest, tensor_digest, write_json
 from advpt.prompts import exchange
 from advpt.prompts.classifier import Classifier, from_templates
 from advpt.prompts.cuda_graph import TextFeatures
 from advpt.prompts.image_encoder import with_visual_prompts
-from advpt.prompts.learner import PromptLearner, check_layout
+from advpt.prompts.learner import PromptLearner, check_layout, prompt_tensors
 from advpt.schema import from_json, to_json
 from advpt.settings import (
     BackboneSettings,
@@ -330,9 +330,14 @@ class CLIPTrainer(TrainerX):
         """What an evaluation of ``test`` or ``val`` is of."""
         self.set_model_mode("eval")
         images = self.evaluated(split)
+        facts, rows = self.facts(), self.rows(images)
         return Subject(
-            self.prompts(), images, self.evaluation_cache, self.eval_settings, self.facts(), self.rows(images)
+            self.prompts(), images, self.evaluation_cache, self.eval_settings, facts, rows, self.learned_digest()
         )
+
+    def learned_digest(self) -> str | None:
+        """SHA-256 of the prompts' tensors that were tuned; None where there are none."""
+        return None
 
     def clean_bank(self, prompts: Prompts, images: ImageSet) -> Bank:
         """The bank of clean images."""
@@ -346,7 +351,8 @@ class CLIPTrainer(TrainerX):
         """What a record says besides of how training and evaluation went."""
         prepared = manifest(Path(str(getattr(self.dm.dataset, "dataset_dir", ""))))
         about = {"prepared_data": {"manifest": digest(prepared), "date": prepared.get("date")}} if prepared else {}
-        return ({"training": self.progress.times()} if self.progress.seconds else {}) | about
+        learned = {"learned": each} if (each := self.learned_digest()) else {}
+        return ({"training": self.progress.times()} if self.progress.seconds else {}) | about | learned
 
     def facts(self) -> RunFacts:
         """What a record says of the run itself."""
@@ -690,6 +696,9 @@ class PromptTrainer(GradientTrainer):
     def classifier(self) -> Classifier:
         """The learned prompts as they are now."""
         return self.prompt_learner.classifier(self.encoder, self.backbone.logit_scale, self.zero_shot.features)
+
+    def learned_digest(self) -> str | None:
+        return tensor_digest(prompt_tensors(self.prompt_learner.state_dict(), self.cfg.TRAINER.NAME))
 
     def facts(self) -> RunFacts:
         k, own_weights = self.eval_settings.words, bool(self.cfg.MODEL.WEIGHTS)

@@ -14,6 +14,7 @@ the way of format v1 is kept, to the last bit: banks of attacks through a prompt
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -129,8 +130,8 @@ class TextEncoder(nn.Module):
             if 0 < i <= len(deep):
                 prefix, suffix = _overwrite(prefix, suffix, deep[i - 1], first)
             prefix, suffix = _block(block, prefix, suffix, sees)
-        rows = torch.arange(s * k, device=suffix.device)
-        features = self.project(suffix[rows, prompts.eos.repeat(s)])
+        rows, ends = torch.arange(s * k, device=suffix.device), indices(prompts.eos.tolist() * s, suffix.device)
+        features = self.project(suffix[rows, ends])
         return features.unflatten(0, (s, k)) if samples else features
 
     def _whole(self, prompts: PromptBatch, mixture: Mixture | None = None) -> Tensor:
@@ -138,7 +139,7 @@ class TextEncoder(nn.Module):
         s, k = samples or 1, len(prompts.eos)
         suffix = _expand(prompts.suffix[..., : t - shared, :], 4, s).flatten(0, 1)
         x = torch.cat([_expand(prompts.prefix, 3, s).repeat_interleave(k, 0), suffix], 1)
-        end = (shared + prompts.eos).repeat(s).to(device)
+        end = indices((shared + prompts.eos).tolist() * s, device)
         behind = self.embed(self._behind(device)).expand(s * k, -1, -1)
         x = torch.cat([x, behind[:, x.shape[1] :]], 1)
         x = torch.where((torch.arange(t, device=device) > end[:, None])[..., None], behind, x)
@@ -162,7 +163,7 @@ class TextEncoder(nn.Module):
     def _behind(self, device: torch.device) -> Tensor:
         """The ids ``[context]`` of a text of nothing but what stands behind the end token."""
         tail = self.card.tail
-        return torch.tensor([self.card.pad] * (self.context_length - len(tail)) + [*tail], device=device)
+        return indices([self.card.pad] * (self.context_length - len(tail)) + [*tail], device)
 
     def encode_tokens(self, tokens: Tensor, chunk: int = 512) -> Tensor:
         """Features ``[K, L]`` of token ids ``[K, n]`` as the tokenizer makes them."""
@@ -185,6 +186,18 @@ class TextEncoder(nn.Module):
             PromptError: when a text has more tokens than the tower reads; it names the text.
         """
         return self.encode_tokens(self.tokenizer.batch(texts))
+
+
+def indices(values: Sequence[int], device: torch.device) -> Tensor:
+    """``[n]`` int64. On another device than the CPU the same values are copied once: CUDA graphs capture no copies from
+    the host."""
+    return torch.tensor(values) if device.type == "cpu" else copied(tuple(values), device)
+
+
+@functools.lru_cache(maxsize=32)
+def copied(values: tuple[int, ...], device: torch.device) -> Tensor:
+    """Values on a device, the same tensor again and again."""
+    return torch.tensor(values).to(device)
 
 
 def _samples(prompts: PromptBatch) -> int:

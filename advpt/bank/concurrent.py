@@ -1,4 +1,10 @@
-"""Concurrent chunks of work on one device, with results in order. Out of memory means fewer at once, not other bits."""
+"""Concurrent chunks of work on one device, with results in order. Out of memory means fewer at once, not other bits.
+
+An allocation may fail without an error: cuDNN then computes a convolution in another way, which needs no workspace and
+rounds otherwise, and keeps to it in that thread. So what counts is whether the allocator refused anything while chunks
+ran side by side, not only whether one of them raised; then all of them run again, in new threads. A chunk's backward
+pass runs in the chunk's own thread, not in the one that PyTorch has for all backward passes of a device.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +39,15 @@ class ConcurrentChunks:
         self.device, self.limit = device, limit
         self.now = 1
         self._measured = device.type != "cuda" or limit == 1
+        self._refused = 0  # allocations, as far as seen
 
     def run(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """``work(item)`` of every item, in order. ``work`` may be called again with an item when memory ran out; raises
         BankError where one chunk alone does not fit."""
         source: Iterator[T] = iter(items)
         in_flight: deque[tuple[T, Future[R]]] = deque()
-        with ThreadPoolExecutor(max(1, self.limit)) as pool:
+        with contextlib.ExitStack() as pools:
+            pool = pools.enter_context(ThreadPoolExecutor(max(1, self.limit)))
             while True:
                 if self.now == 1:  # in this thread: the same stream, and no overhead
                     for item in source:
@@ -50,23 +58,23 @@ class ConcurrentChunks:
                             break
                     else:
                         return
+                if not in_flight:
+                    self._refused = self.refused()
                 for item in itertools.islice(source, self.now - len(in_flight)):
                     in_flight.append((item, pool.submit(self._apart, work, item)))
                 if not in_flight:
                     return
-                try:
-                    result = in_flight[0][1].result()
-                except torch.OutOfMemoryError:
+                if self._memory_ran_out(in_flight[0][1]):
                     for _, other in in_flight:
                         other.exception()  # wait until the device is free
                     source = itertools.chain([item for item, _ in in_flight], source)
                     in_flight.clear()
+                    pool = pools.enter_context(ThreadPoolExecutor(max(1, self.limit)))
                     self.now = max(1, self.now // 2)
                     log.warning("the device ran out of memory; going on with %d chunk(s) at once", self.now)
                     self._free()
                     continue
-                in_flight.popleft()
-                yield result
+                yield in_flight.popleft()[1].result()
 
     def _alone(self, work: Callable[[T], R], item: T) -> R:
         if not self._measured:
@@ -85,9 +93,18 @@ class ConcurrentChunks:
             log.info("%d chunk(s) at once on %s", self.now, self.device)
         return result
 
+    def refused(self) -> int:
+        """How many allocations the device has refused this process, those that nobody raised an error for too."""
+        return int(torch.cuda.memory_stats(self.device).get("num_ooms", 0)) if self.device.type == "cuda" else 0
+
+    def _memory_ran_out(self, first: Future[R]) -> bool:
+        """Whether the numbers of the chunks in flight are not those of a chunk alone, once the first has ended."""
+        return isinstance(first.exception(), torch.OutOfMemoryError) or self.refused() > self._refused
+
     def _apart(self, work: Callable[[T], R], item: T) -> R:
-        stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
-        with torch.cuda.stream(stream) if stream is not None else contextlib.nullcontext():
+        if self.device.type != "cuda":
+            return work(item)
+        with torch.cuda.stream(torch.cuda.Stream(self.device)), torch.autograd.set_multithreading_enabled(False):
             return work(item)
 
     def _free(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from advpt import additions
 from advpt.attacks.spec import is_files
 from advpt.backbones.names import parse, parse_tower
 from advpt.bank.store import MANIFEST, open_bank
-from advpt.cli import common
+from advpt.cli import common, rebuilt_outside
 from advpt.data import data_root
 from advpt.errors import AdvPTError, ConfigError, RecordError
 from advpt.evaluation import run_folder
@@ -26,25 +27,28 @@ from advpt.evaluation.protocols import recorded, split_protocol
 from advpt.evaluation.record import Record
 from advpt.evaluation.session import Subject
 from advpt.files import read_object
+from advpt.outside.evaluate import TRAINER
 from advpt.schema import Json, JsonObject
 from advpt.settings import UNCOMPARED_LEAVES, UNRECORDED_LEAVES, BankSettings, merge_overrides
 
 ANCESTORS = 8  # folders above a run, below which the other files of a copied result set are looked for
 FILES = {"MODEL.WEIGHTS": "--weights", "MODEL.IMAGE_WEIGHTS": "--image-weights"}
-OUTSIDE = "Outside"
 
 
 @dataclass(frozen=True)
 class Places:
     """Where things lie that a run's folder does not hold. ``root``: of the data sets; ``weights``, ``image_weights``:
     files in the place of those that the run names; ``model``: the folder of the run that was evaluated, where it is
-    another one; ``device``: cpu or cuda."""
+    another one; ``device``: cpu or cuda; ``outside``: of records of a model from outside its name, ``my.module:make``,
+    and ``folder`` that of their images."""
 
     root: str = ""
     weights: str = ""
     image_weights: str = ""
     model: str = ""
     device: str = ""
+    outside: str = ""
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,12 @@ def rebuild(run: Path, records: Sequence[Record], places: Places, scratch: Path)
     Raises:
         AdvPTError: a sentence on what is missing.
     """
+    result = records[0].result
+    if result.trainer == TRAINER:
+        config = with_files(additions.complete(result.config), records)[0]
+        return Rebuilt(
+            rebuilt_outside.subject(records[0], config, places.outside, places.folder, places.root, scratch), Named()
+        )
     train = common.register_plugins()  # brings torchvision, a second to import
     from dassl.config import get_cfg_default
     from dassl.engine import TRAINER_REGISTRY, build_trainer
@@ -72,19 +82,17 @@ def rebuild(run: Path, records: Sequence[Record], places: Places, scratch: Path)
 
     from trainers.advpt import CLIPTrainer
 
-    result = records[0].result
-    if result.trainer == OUTSIDE:
-        raise ConfigError("it is of a model from outside: name it with --model my.module:make")
     known = TRAINER_REGISTRY.registered_names()
     if result.trainer not in known or not issubclass(TRAINER_REGISTRY.get(result.trainer), CLIPTrainer):
         raise ConfigError(f"its trainer {result.trainer} is none of those in trainers/")
     saved = read_object(run / run_folder.FILE, RecordError) if (run / run_folder.FILE).is_file() else {}
     if not saved and "TRAINER.NAME" not in result.config:
         raise ConfigError(f"{run} has no {run_folder.FILE}: what was evaluated from Python has no run to evaluate anew")
+    workers = min(4, os.cpu_count() or 1) if places.device == "cuda" else 0
     settings, left_out = with_files(settings_of(saved, result.config, run, places), records)
     settings |= {"BANK.DIR": str(scratch / "banks"), "OUTPUT_DIR": str(scratch / "run"), "RESUME": "", "VERBOSE": False}
     settings |= {"DATASET.ROOT": data_root(places.root)[0], "USE_CUDA": places.device == "cuda"}
-    settings |= {"BANK.ENGINE": "local", "BANK.VERIFY": True, "DATALOADER.NUM_WORKERS": 0}
+    settings |= {"BANK.ENGINE": "local", "BANK.VERIFY": True, "DATALOADER.NUM_WORKERS": workers}
     cfg = get_cfg_default()
     train.extend_cfg(cfg)
     merge_overrides(cfg, [word for pair in settings.items() for word in pair])
@@ -103,7 +111,7 @@ def rebuild(run: Path, records: Sequence[Record], places: Places, scratch: Path)
 def loaded(build: Any, folder: Path, record: Record) -> tuple[Subject, Any]:
     """The subject of a record: of the checkpoint that is loaded where none is named, or of the epoch that the record
     names where that one is what the record is of."""
-    result, epochs = record.result, [None]
+    result, epochs = record.result, list[int | None]([None])
     details = result.training.loaded or {}
     if isinstance(epoch := details.get("epoch"), int):
         epochs.append(epoch)
@@ -160,10 +168,11 @@ def near(text: str, run: Path) -> Path | None:
     path = Path(text).expanduser()
     if path.exists():
         return path
-    parts = [part for part in path.parts if part not in (path.anchor, "..", ".")]
-    for above in list(run.absolute().parents)[:ANCESTORS]:
-        for i in range(len(parts)):
-            if (candidate := above.joinpath(*parts[i:])).exists():
+    parts, own = [part for part in path.parts if part not in (path.anchor, "..", ".")], run.absolute()
+    for i in range(len(parts)):  # as much of the path as possible
+        for above in list(own.parents)[:ANCESTORS]:
+            candidate = above.joinpath(*parts[i:])
+            if candidate.exists() and candidate != own:
                 return candidate
     return None
 
@@ -232,10 +241,13 @@ def named(run: Path, trainer: Any, split: str) -> Named:
     def bank(key: str) -> Tensor | None:
         with contextlib.suppress(AdvPTError, OSError):
             for manifest in Path(shelf).glob(f"*/*/{key}/{MANIFEST}"):
-                return open_bank(manifest.parent, None).columns["file_hash"]
+                return open_bank(manifest.parent, None, verify=True).columns["file_hash"]
         return None
 
-    return Named(trainer.lists.hashes(kept, split), bank)
+    def lists() -> str:
+        return str(trainer.lists.difference(kept, (split,))) if kept else ""
+
+    return Named(trainer.lists.hashes(kept, split), bank, lists)
 
 
 def same_settings(record: Record) -> str:

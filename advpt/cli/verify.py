@@ -32,8 +32,10 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--images", default="all", metavar="N", help="of each record, in whole batches (default: all)")
     sub.add_argument("--root", default="", help=common.ROOT_HELP)
     sub.add_argument("--weights", default="", help="CLIP's file, where it is not where the run names it")
-    sub.add_argument("--image-weights", default="", help="the same for MODEL.IMAGE_WEIGHTS")
-    sub.add_argument("--model-dir", default="", help="the same for the run that was evaluated")
+    sub.add_argument("--image-weights", default="", metavar="F", help="the same for MODEL.IMAGE_WEIGHTS")
+    sub.add_argument("--model-dir", default="", metavar="DIR", help="the same for the run that was evaluated")
+    sub.add_argument("--model", default="", metavar="M", help="my.module:make, of a model from outside")
+    sub.add_argument("--folder", default="", help="images of its records: FOLDER/CLASS/IMAGE")
     sub.add_argument("--device", default="", help="cpu or cuda (default: the record's)")
     sub.add_argument("--threads", type=int, default=0, help="of the CPU (default: the record's)")
     sub.add_argument("--boundary", type=float, default=BOUNDARY, help="margin in logits up to which others may flip")
@@ -44,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
     """Make the attacks of records anew, from their settings and their run's folder, and compare every outcome and
     number."""
     images, files = _images(args.images), _files(args.paths)
+    if args.threads < 0:
+        raise ConfigError(f"--threads is {args.threads}; give a whole number from 1, or 0 for as many as the record's")
     verdicts = list[Verdict]()
     for verdict in verify(files, args, images):
         verdicts.append(verdict)
@@ -74,7 +78,8 @@ def _anew(folder: Path, group: Sequence[Record], args: argparse.Namespace, image
     """The verdicts of an evaluation of the records of one run and the same settings."""
     host = group[0].observed.host
     device = common.device(args.device or _device(host.device if host is not None else "")).type
-    places = rebuilt.Places(args.root, args.weights, args.image_weights, args.model_dir, device)
+    files = (args.root, args.weights, args.image_weights, args.model_dir)
+    places = rebuilt.Places(*files, device, args.model, args.folder)
     keep = (lambda old, new: _keep(old, new, args.keep)) if args.keep else None
     threads = args.threads or (host.threads if host is not None else 0)
     with tempfile.TemporaryDirectory() as scratch, _quiet(args.verbose), _threads(threads), torch.no_grad():

@@ -16,6 +16,7 @@ from advpt.evaluation.flags import BATCH, flags
 from advpt.evaluation.intervals import wilson
 from advpt.evaluation.protocols import threats
 from advpt.evaluation.record import Accuracy, AttackFacts, CleanAccuracy, PartAccuracy, Record, Result, RobustAccuracy
+from advpt.evaluation.test_time import KNOWING
 from advpt.files import digest
 from advpt.schema import Json, from_json, to_json
 
@@ -222,8 +223,8 @@ def _beside(record: Record, siblings: Sequence[Record]) -> Iterator[Finding]:
     """What the records of the same images, behind the same defenses, say."""
     result = record.result
 
-    def row(other: Result) -> tuple[object, ...]:
-        return other.defenses, other.images, other.prompt, other.config_digest
+    def row(other: Result) -> tuple[object, ...]:  # attackers who know a defense have banks of their own
+        return other.defenses, other.images, other.prompt, other.config_digest, other.protocol in KNOWING
 
     others = [each for each in siblings if each.path != record.path and row(each.result) == row(result)]
     for other in others:

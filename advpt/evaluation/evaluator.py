@@ -142,15 +142,26 @@ class RecordAnswers:
 
 
 class Evaluator:
-    """One evaluation of prompts on ``images``: measures rows under threats, and makes their records."""
+    """One evaluation of prompts on ``images``: measures rows under threats, and makes their records.
+
+    Args:
+        compares_costs: records have the passes and milliseconds of an image, as where the settings name defenses at
+            test time.
+    """
 
     def __init__(
-        self, prompts: Prompts, images: ImageSet, bank_cache: BankCache, settings: EvalSettings, facts: RunFacts
+        self,
+        prompts: Prompts,
+        images: ImageSet,
+        bank_cache: BankCache,
+        settings: EvalSettings,
+        facts: RunFacts,
+        compares_costs: bool = False,
     ) -> None:
         self.prompts, self.bank_cache, self.settings, self.facts = prompts, bank_cache, settings, facts
         self.images, self.measurer = images, Measurer(prompts, bank_cache, settings)
         self.records: list[Record] = []
-        self.compares_costs = False
+        self.compares_costs = compares_costs or bool(settings.test_time)
         self.answers: list[RecordAnswers] = []  # of each record
         self._started = time.monotonic()
         self._bank_warnings: dict[str, list[str]] = {}  # by the bank's key
@@ -174,7 +185,6 @@ class Evaluator:
                 return any(faces(row, threat) for threat in asked)
             return not row.part and row.protocols != test_time.KNOWING and wanted(row, None)
 
-        self.compares_costs = any(isinstance(row, test_time.TestTimeRow) for row in planned)
         planned = [row for row in planned if is_measured(row)]
         self.measurer.prefetch(planned, None)
         rows = [self.clean_results(row, timed) for row in planned]

@@ -29,10 +29,13 @@ class Named:
     Args:
         compared: hashes of some files of a split as the run's folder has them, by path (their beginnings).
         bank: for a bank's key the hashes of all of its images' files ``[n, 32]``, None where it is not there.
+        lists: what differs between the list of images here and that of the run's folder, as half a sentence; "" where
+            nothing does.
     """
 
     compared: Mapping[Path, str] = field(default_factory=dict)
     bank: Callable[[str], Tensor | None] = lambda key: None
+    lists: Callable[[], str] = lambda: ""
 
 
 class Files:
@@ -51,11 +54,10 @@ class Files:
 
 
 def of_run(result: Result, subject: Subject) -> list[Finding]:
-    """What is another than the record says: prompts, towers, data."""
+    """What is another than the record says: hand-written prompt, towers, data."""
     facts, prompts, backbone = subject.facts, subject.prompts, subject.bank_cache.backbone
     image_file = backbone.image_file
     pairs: list[tuple[str, str, Json, Json]] = [
-        ("prompt", "the prompt in the run's folder is", result.prompt, facts.prompt),
         (
             "hand_prompt",
             "the hand-written prompt of its settings is",
@@ -73,6 +75,22 @@ def of_run(result: Result, subject: Subject) -> list[Finding]:
     return [Finding(name, has, is_, source) for name, source, has, is_ in pairs if has != is_]
 
 
+def of_prompt(record: Record, subject: Subject, *, elsewhere: bool) -> list[Finding]:
+    """What is another about what was tuned.
+
+    Args:
+        elsewhere: other processors, threads or versions than the record's make the text features, whose last digits may
+            then be others: the tuned tensors decide where the record has their hash, else the outcomes.
+    """
+    theirs, mine = record.observed.learned, subject.learned
+    if theirs is not None and theirs != mine:
+        return [Finding("observed.learned", theirs, mine, "the tensors in the run's folder are")]
+    recorded, here = record.result.prompt, subject.facts.prompt
+    if recorded == here or (elsewhere and subject.prompts.learned.computed):
+        return []
+    return [Finding("prompt", recorded, here, "the prompt in the run's folder is")]
+
+
 def of_images(record: Record, images: ImageSet, files: Files, named: Named) -> list[Finding]:
     """What is another about the images of a record: their list, or the files behind their names.
 
@@ -80,10 +98,12 @@ def of_images(record: Record, images: ImageSet, files: Files, named: Named) -> l
         DataError: a file is missing.
     """
     facts = record.result.images
-    if facts.n != len(images):
-        return [Finding("images.n", facts.n, len(images), "the list of images here has")]
-    if facts.digest != images.list_digest:
-        return [Finding("images.digest", facts.digest, images.list_digest, "the list of images here is")]
+    if (facts.n, facts.digest) != (len(images), images.list_digest):
+        lists = named.lists()
+        counts = Finding("images.n", facts.n, len(images), "the list of images here has")
+        other = Finding("images.digest", facts.digest, images.list_digest, "the list of images here is")
+        found = [counts] if facts.n != len(images) else [other]
+        return found + ([Finding(text=f"the data here are not those of the run's folder: {lists}")] if lists else [])
     recorded = record.observed.image_files
     if recorded is None:
         return _compared(images, files, named)

@@ -384,6 +384,8 @@ class Observed:
         prepared_data: digest and date of the prepared data set's manifest.
         image_files: SHA-256 over the hashes of the files of the evaluated images, in their order.
         rows: of a record of a part of the images, which of the run's evaluated images these are (from 0).
+        learned: SHA-256 of the tensors that were tuned, as the checkpoint has them; ``prompt`` is that of what a text
+            tower makes of them, whose last digits differ from processor to processor.
     """
 
     finished: float | None = optional()
@@ -399,6 +401,7 @@ class Observed:
     prepared_data: Mapping[str, Json] | None = optional()
     image_files: str | None = optional()
     rows: tuple[int, ...] = optional(())
+    learned: str | None = optional()
     details: Mapping[str, Json] = other_names()
 
 

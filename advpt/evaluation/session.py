@@ -17,9 +17,9 @@ from advpt.bank.cache import BankCache
 from advpt.data.images import ImageSet
 from advpt.evaluation import evaluator, pictures, record
 from advpt.evaluation.defended import EvaluationRow
-from advpt.evaluation.evaluator import evaluate
+from advpt.evaluation.evaluator import Evaluator, evaluate, planned_evaluation
 from advpt.evaluation.measure import Prompts
-from advpt.evaluation.protocols import recorded, threats
+from advpt.evaluation.protocols import Threat, recorded, threats
 from advpt.evaluation.record import CurvePoint, Observed, Record, RunFacts, WordFacts
 from advpt.prompts import words
 from advpt.schema import Json, JsonObject, from_json, to_json
@@ -28,7 +28,8 @@ from advpt.settings import UNRECORDED_LEAVES, EvalSettings
 
 @dataclass(frozen=True)
 class Subject:
-    """What an evaluation is of; the fields are the arguments of :func:`~advpt.evaluation.evaluator.evaluate`."""
+    """What an evaluation is of; the fields are the arguments of :func:`~advpt.evaluation.evaluator.evaluate`, and
+    ``learned``: SHA-256 of the tensors that were tuned, None where there are none."""
 
     prompts: Prompts
     images: ImageSet
@@ -36,6 +37,12 @@ class Subject:
     settings: EvalSettings
     facts: RunFacts
     rows: Sequence[EvaluationRow] = ()
+    learned: str | None = None
+
+    def planned(self) -> tuple[Evaluator, list[EvaluationRow], list[Threat]]:
+        """The evaluation before anything is measured, with all rows and threats that its settings ask for."""
+        fields = (self.prompts, self.images, self.bank_cache, self.settings, self.facts, self.rows)
+        return planned_evaluation(*fields)
 
 
 @dataclass(frozen=True)

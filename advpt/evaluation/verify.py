@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from advpt.errors import AdvPTError
 from advpt.evaluation import identities
 from advpt.evaluation.comparison import Anew, compare, other_host
 from advpt.evaluation.defended import EvaluationRow
-from advpt.evaluation.evaluator import WORST_CASE, planned_evaluation
+from advpt.evaluation.evaluator import WORST_CASE
 from advpt.evaluation.findings import BOUNDARY, Finding, Verdict, unchecked
 from advpt.evaluation.protocols import Threat
-from advpt.evaluation.record import Record, Result
+from advpt.evaluation.record import Record, Result, observe
 from advpt.evaluation.session import Subject
 
 Pair = tuple[int, Threat | None]  # a row by its place in the plan, and a threat; None: clean images alone
@@ -73,8 +72,8 @@ class Verification:
 
     def __init__(self, subject: Subject, records: Sequence[Record], options: Options, named: identities.Named) -> None:
         self.subject, self.records, self.options = subject, records, options
-        self.named = named
-        self.evaluator, self.rows, self.asked = planned_evaluation(**_fields(subject))
+        self.named, self.here = named, observe(0, subject.bank_cache.backbone.device)
+        self.evaluator, self.rows, self.asked = subject.planned()
 
     def run(self) -> list[Verdict]:
         """A verdict for each record. What is another thing than the record says is not attacked."""
@@ -106,6 +105,7 @@ class Verification:
             text = f"an evaluation of its settings has no results {behind}{part}"
             return [*found, Finding(text=text)], []
         row = self.rows[place]
+        found += identities.of_prompt(record, self.subject, elsewhere=bool(other_host(record.observed, self.here)))
         found += identities.of_images(record, row.images, files, self.named)
         threats = threats_of(result, row, self.asked)
         if not threats and result.attack is not None:
@@ -158,7 +158,3 @@ class Verification:
         if not 0 < most < len(row.images):
             return row
         return dataclasses.replace(row, images=row.images.select(range(most)))
-
-
-def _fields(subject: Subject) -> dict[str, Any]:
-    return {each.name: getattr(subject, each.name) for each in dataclasses.fields(subject)}

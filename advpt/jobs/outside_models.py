@@ -29,7 +29,7 @@ from advpt.outside.load import load
 from advpt.outside.model import OutsideModel
 from advpt.results.exhibit import BenchmarkRow
 from advpt.results.index import Run
-from advpt.robustness import eval_settings, read_folder
+from advpt.robustness import OF_A_RUN, eval_settings, read_folder
 from advpt.settings import EvalSettings
 
 # Images for a model, with its preprocessing, and what is odd about them.
@@ -107,8 +107,8 @@ def measure(
 
 
 def _values(settings: Pairs) -> dict[str, object]:
-    """Those of ``EVAL`` by field, but for what :func:`measure` says itself."""
-    own = ("attacks", "protocols", "defenses", "test_time", "subset", "adaptive_subset")
+    """Those of ``EVAL`` by field, but for what :func:`measure` says itself, and what only runs have a use for."""
+    own = ("attacks", "protocols", "defenses", "test_time", "subset", "adaptive_subset", *OF_A_RUN)
     fields = {f"{EvalSettings.node}.{leaf.name}": leaf.field for leaf in EvalSettings.declared()}
     values = dict[str, object]()
     for key, text in settings:

@@ -30,6 +30,8 @@ KIND = "outside"
 class Identity(Classifier):
     """A classifier of logits, which gives them back as they are. ``features [K, 0]`` say how many there are."""
 
+    computed: ClassVar[bool] = False
+
     @classmethod
     def of(cls, classes: int, device: torch.device) -> Self:
         """Of so many classes."""

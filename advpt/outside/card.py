@@ -6,17 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from advpt.data.images import ImageSet
 from advpt.errors import RecordError
-from advpt.evaluation.record import Record
+from advpt.evaluation.record import Record, observe
 from advpt.files import read_object, write_json, write_text
 from advpt.outside.identity import COVERS
 from advpt.outside.model import ITSELF, VARIANT, OutsideModel
 from advpt.outside.rules import RANGE_IMAGES, Checked, Rule
 from advpt.schema import FieldError, Json, JsonObject, from_json, to_json
-from advpt.version import __version__
 
 FILE, TEXT = "outside_model.json", "outside_model.md"
 
@@ -103,6 +100,11 @@ def of(
         f"finite numbers [b, {len(images.classnames)}], not probabilities; pixels that it is given stay as they are",
         "log-probabilities" if checked.log_probabilities else "logits",
     )
+    draws = Rule(
+        "seed",
+        "what is drawn has a stated seed",
+        "none stated, none drawn" if model.seed is None else f"seed {model.seed}",
+    )
     return Card(
         name=model.name,
         source=model.source,
@@ -116,11 +118,11 @@ def of(
         undefended=model.undefended is not None,
         seed=model.seed,
         logits="log-probabilities" if checked.log_probabilities else "logits",
-        rules=(alone, outputs, *checked.rules, Rule("at the end", last.text, last.measured)),
+        rules=(alone, outputs, draws, *checked.rules, Rule("at the end", last.text, last.measured)),
         images=images_of(images),
         evaluation=evaluation,
         records=tuple(sorted(each.id for each in made)),
-        versions={"advpt": __version__, "torch": str(torch.__version__), "device": str(model.device)},
+        versions={**(observe(0.0, model.device).versions or {}), "device": str(model.device)},
     )
 
 

@@ -24,9 +24,9 @@ from advpt.evaluation import record as records
 from advpt.evaluation.defended import Defended, EvaluationRow
 from advpt.evaluation.evaluator import Evaluator
 from advpt.evaluation.measure import Prompts
-from advpt.evaluation.protocols import threats
+from advpt.evaluation.protocols import Threat, threats
 from advpt.evaluation.record import Record, RunFacts, trained_field
-from advpt.evaluation.session import recorded_settings
+from advpt.evaluation.session import Subject, recorded_settings
 from advpt.evaluation.test_time import RowMaker, TestTimeRow
 from advpt.files import digest
 from advpt.outside import card
@@ -37,7 +37,6 @@ from advpt.outside.model import OutsideModel
 from advpt.outside.rules import Checked, check, still_answers
 from advpt.schema import Json, JsonObject
 from advpt.settings import EvalSettings
-from advpt.test_time.base import DefendedModel
 
 TRAINER = "Outside"  # of records
 PROTOCOLS = ("static", "adaptive")
@@ -80,33 +79,67 @@ def evaluate(
     model = model.for_classes(images.classnames)
     require(settings)
     checked = checked or examine(model, images)
+    require_gradients(model, checked, settings)
+    subject = subject_of(model, checked, images, settings, banks, chunk=chunk, seed=seed, warnings=warnings)
+    evaluator, rows, asked = subject.planned()
+    for threat in asked:
+        threat.attack.build().require(evaluator.images)
     with frozen(model.modules), tf32(False):
-        require_gradients(model, checked, settings)
-        config = config_of(model, images.preprocessing, settings, chunk)
-        facts = RunFacts(
-            dataset=images.dataset,
-            trainer=TRAINER,
-            seed=seed,
-            config=config,
-            config_digest=digest(config),
-            prompt=model.digest,
-            comparable=None,
-            warnings=tuple(warnings),
-            trained=trained_field(TRAINER, False),
-        )
-        images = images.first(settings.subset)
-        asked = threats(settings.attacks, settings.protocols)
-        for threat in asked:
-            threat.attack.build().require(images)
-        classifier = Identity.of(len(images.classnames), model.device)
-        inner = defended_model(classifier, images.classnames)
-        backbone = OutsideBackbone(model, len(images.classnames))
-        cache = BankCache(root=banks, backbone=backbone, load=lambda: backbone, chunk=chunk)
-        prompts = Prompts(classifier, classifier, (), inner)
-        rows = plan(model, checked, settings, images, inner)
-        made = Evaluator(prompts, images, cache, settings, facts).run(rows, asked)
+        made = evaluator.run(rows, asked)
         last = still_answers(model, checked)
-    return Evaluated(made, card.of(model, images, checked, last, facts.config_digest, made))
+    return Evaluated(made, card.of(model, evaluator.images, checked, last, subject.facts.config_digest, made))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutsideSubject(Subject):
+    """What an evaluation of an outside model is of. Run it with frozen modules."""
+
+    model: OutsideModel
+    checked: Checked
+
+    def planned(self) -> tuple[Evaluator, list[EvaluationRow], list[Threat]]:
+        settings, images = self.settings, self.images.first(self.settings.subset)
+        rows = plan(self.model, self.checked, settings, images, self.prompts)
+        evaluator = Evaluator(self.prompts, images, self.bank_cache, settings, self.facts, compares_costs=True)
+        return evaluator, rows, threats(settings.attacks, settings.protocols)
+
+
+def subject_of(
+    model: OutsideModel,
+    checked: Checked,
+    images: ImageSet,
+    settings: EvalSettings,
+    banks: Path,
+    *,
+    chunk: int = 64,
+    seed: int = 0,
+    warnings: Sequence[str] = (),
+) -> OutsideSubject:
+    """What an evaluation is of. Arguments are those of :func:`evaluate`; the classes of the model and of the images are
+    in one order."""
+    config = config_of(model, images.preprocessing, settings, chunk)
+    facts = RunFacts(
+        dataset=images.dataset,
+        trainer=TRAINER,
+        seed=seed,
+        config=config,
+        config_digest=digest(config),
+        prompt=model.digest,
+        comparable=None,
+        warnings=tuple(warnings),
+        trained=trained_field(TRAINER, False),
+    )
+    classifier = Identity.of(len(images.classnames), model.device)
+    backbone = OutsideBackbone(model, len(images.classnames))
+    return OutsideSubject(
+        prompts=Prompts(classifier, classifier, (), defended_model(classifier, images.classnames)),
+        images=images,
+        bank_cache=BankCache(root=banks, backbone=backbone, load=lambda: backbone, chunk=chunk),
+        settings=settings,
+        facts=facts,
+        model=model,
+        checked=checked,
+    )
 
 
 def examine(model: OutsideModel, images: ImageSet) -> Checked:
@@ -117,10 +150,11 @@ def examine(model: OutsideModel, images: ImageSet) -> Checked:
 
 
 def plan(
-    model: OutsideModel, checked: Checked, settings: EvalSettings, images: ImageSet, inner: DefendedModel
+    model: OutsideModel, checked: Checked, settings: EvalSettings, images: ImageSet, prompts: Prompts
 ) -> list[EvaluationRow]:
     """The rows of a model: without a defense and behind those of the settings; where its own defense can be left out,
     each of them without it and with it."""
+    inner = defended_model(prompts.learned, images.classnames)
     maker = RowMaker(settings, model.device, inner)
 
     def whole(row: EvaluationRow, some: ImageSet) -> TestTimeRow:

@@ -28,6 +28,7 @@ COVERS = (
 )
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype)
 _OTHERS = frozenset(sys.stdlib_module_names) | {"torch", "numpy", "advpt"}  # whose code is not part of a model
+_OF_MODULES = vars(nn.Module()).keys()  # their parts are walked apart
 _PLACE = re.compile(r" at 0x[0-9a-f]+")  # in memory
 
 
@@ -95,16 +96,16 @@ class _Walk:
         if isinstance(value, type):
             self._class(path, value)
         elif isinstance(value, Tensor):
-            self.parts.tensors[path] = value
+            self._tensor(path, value)
         elif isinstance(value, np.ndarray):
             self._array(path, value)
         elif isinstance(value, nn.Module):
             self._module(path, value)
         elif isinstance(value, Mapping):
             for key, each in value.items():
-                self.visit(f"{path}.{key}", each)
+                self.visit(f"{path}.{_PLACE.sub('', str(key))}", each)
         elif isinstance(value, list | tuple | set | frozenset):
-            for i, each in enumerate(value):
+            for i, each in enumerate(value if isinstance(value, list | tuple) else sorted(value, key=repr)):
                 self.visit(f"{path}.{i}", each)
         elif isinstance(value, functools.partial):
             self.visit(path, [value.func, value.args, value.keywords])
@@ -115,6 +116,11 @@ class _Walk:
             self._function(path, value)
         else:
             self._object(path, value)
+
+    def _tensor(self, path: str, value: Tensor) -> None:
+        self.parts.tensors[path] = value
+        if value.dtype != torch.float32:  # a digest of tensors does not tell half precision from float32
+            self.parts.values[f"{path}.dtype"] = str(value.dtype)
 
     def _array(self, path: str, value: np.ndarray) -> None:
         if value.dtype.hasobject:
@@ -128,14 +134,15 @@ class _Walk:
         with contextlib.suppress(Exception):  # a repr of the user's own
             self.parts.values[f"{path}()"] = _PLACE.sub("", repr(module))
         for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-            self.parts.tensors[f"{path}.{name}"] = tensor
+            self._tensor(f"{path}.{name}", tensor)
         for name, each in module.named_modules():
             self.seen[id(each)] = each
             inside = f"{path}.{name}" if name else path
             self._class(inside, type(each))
             for key, value in vars(each).items():
-                if key != "training" and not key.startswith("_"):
+                if key not in _OF_MODULES:
                     self.visit(f"{inside}.{key}", value)
+            self.visit(f"{inside}.hooks", [*each._forward_pre_hooks.values(), *each._forward_hooks.values()])
 
     def _object(self, path: str, value: Any) -> None:
         self._class(path, type(value))

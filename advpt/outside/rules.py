@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -72,7 +75,13 @@ def check(model: OutsideModel, images: ImageSet) -> Checked:
         for what in model.paths:
             function = _function(model, what)
             where = f"{model.name}{f', {what}' if what else ''}"
+            before = _random_states()
             answers = _kept(function, few, where)
+            if model.seed is None and _random_states() != before:
+                raise ModelError(
+                    f"{where} draws random numbers and states no seed; draw them from a generator of a seed that the "
+                    "pixels of each image decide, and state it as its seed"
+                )
             _outputs(answers, len(images.classnames), where)
             rules += _same(function, few, answers, what, where)
         answers = _kept(model, few, model.name)
@@ -98,6 +107,15 @@ def still_answers(model: OutsideModel, checked: Checked) -> Rule:
             f"largest logit, at most {OTHERS:g}): it keeps something between images. Reset it in every call"
         )
     return Rule("memory", "the same answers after other images, their gradients included", f"{difference:.2g}")
+
+
+def _random_states() -> list[str]:
+    """The global states that random numbers are drawn from."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    states = [each.numpy().tobytes() for each in (torch.get_rng_state(), *cuda)]
+    of_numpy = [np.asarray(each).tolist() for each in np.random.get_state()]
+    own = (repr(random.getstate()).encode(), repr(of_numpy).encode())
+    return [hashlib.sha256(each).hexdigest() for each in (*states, *own)]
 
 
 def _function(model: OutsideModel, what: str) -> Logits:
@@ -186,10 +204,10 @@ def _gradient(function: Logits, pixels: Tensor, labels: Tensor) -> float | str:
             if not logits.requires_grad:
                 return "its logits do not require a gradient"
             (gradient,) = torch.autograd.grad(F.cross_entropy(logits, labels, reduction="sum"), x, allow_unused=True)
+        except torch.OutOfMemoryError:
+            raise
         except (AdvPTError, RuntimeError) as error:
-            return (
-                raised(error.__cause__ or error) if isinstance(error.__cause__ or error, RuntimeError) else str(error)
-            )
+            return raised(error.__cause__ or error)
     if gradient is None:
         return "its logits do not depend on the pixels"
     if not bool(gradient.isfinite().all()):

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,7 @@ class Classifier:
         visual: prompts ``[J, n, D_v]`` (or what makes them) that the image encoder needs for this classifier, or None.
     """
 
+    computed: ClassVar[bool] = True  # features come out of a text tower, with other last digits on other processors
     features: Tensor
     scale: float
     visual: Visual | None = field(default=None, kw_only=True)

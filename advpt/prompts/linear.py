@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ class LinearClassifier(Classifier):
     """``features [K, L]`` are the weights of a linear layer with ``bias [K]``, on embeddings that are not normalised
     (Radford et al., ICML 2021; CoOp's ``lpclip``)."""
 
+    computed: ClassVar[bool] = False
     bias: Tensor
 
     def logits(self, embeddings: Tensor) -> Tensor:

@@ -10,15 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from advpt.results import render
+from advpt.results import render, survival_text
+from advpt.results.benchmark import WON
+from advpt.results.survival import FilledSurvival
 from advpt.results.test_time import PART_HEADS, FilledParts
 from advpt.results.values import NO_CELL, FilledTable
 
 SCRIPT = Path(__file__).with_name("page.js")
 MIN_ROWS = 8  # fewer are read at once
 MAX_TEXTS = 40  # of a column with a filter: the search serves for more
-UNFILTERED = ("seeds",)
+UNFILTERED = ("seeds", WON)
 FILTERED_PARTS = ("defense", "part")
+FILTERED_SURVIVAL = ("over", "outcome", "by")
 NO_NUMBER = ("", "-", NO_CELL, "not run", "failed", "missing", "refused")
 NUMBER = re.compile(r"\[?([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?=$|\s|,\s|\[|\])")
 
@@ -38,13 +41,18 @@ class Columns:
 
 def columns(content: object) -> Columns | None:
     """The columns of text of the table in a section of the page; None where it has no filters: it is short, its rows
-    differ in no text, or it is no table of numbers."""
+    differ in no text, or there are none."""
     if isinstance(content, FilledTable):
         heads, rows = render.row_heads(content)
         filtered = [head for head in heads if head not in UNFILTERED]
     elif isinstance(content, FilledParts):
         heads, rows = [*PART_HEADS], [[*line.cells] for line in content.lines]
         filtered = [*FILTERED_PARTS]
+    elif isinstance(content, FilledSurvival):
+        heads, rows = [*survival_text.heads(content)], [survival_text.cells(content, row) for row in content.rows]
+        for row, line in zip(content.rows, rows):
+            line[survival_text.OUTCOME] = row.word  # the page has its notes apart
+        filtered = [*FILTERED_SURVIVAL]
     else:
         return None
     if len(rows) < MIN_ROWS:

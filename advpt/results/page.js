@@ -21,7 +21,8 @@
     return element;
   }
 
-  const textOf = (cell) => (cell ? cell.textContent.trim() : "");
+  /** The first words of a cell, without the links and notes behind them. */
+  const wordsOf = (cell) => cell?.firstChild?.textContent.trim() ?? "";
 
   /** The checkboxes of a column: none ticked shows every row. */
   class Filter {
@@ -55,7 +56,7 @@
     }
 
     keeps(row) {
-      return !this.ticked.length || this.ticked.includes(textOf(row.cells[this.column]));
+      return !this.ticked.length || this.ticked.includes(wordsOf(row.cells[this.column]));
     }
   }
 
@@ -66,12 +67,13 @@
       this.body = table.tBodies[0];
       this.rows = [...this.body.rows]; // in the order of the file
       this.heads = [...table.tHead.rows[0].cells];
-      this.labels = this.heads.map((head) => textOf(head.firstChild));
-      this.texts = new Map(this.rows.map((row) => [row, [...row.cells].map(textOf).join(" ").toLowerCase()]));
+      this.labels = this.heads.map(wordsOf);
+      const textOf = (row) => [...row.cells].map((cell) => cell.textContent).join(" ").toLowerCase();
+      this.texts = new Map(this.rows.map((row) => [row, textOf(row)]));
       this.sorted = null; // or { column, down }
       const changed = () => this.show(true);
       this.filters = this.heads.flatMap((head, column) => {
-        const texts = new Set(this.rows.map((row) => textOf(row.cells[column])));
+        const texts = new Set(this.rows.map((row) => wordsOf(row.cells[column])));
         return "filter" in head.dataset ? [new Filter(column, this.labels[column], [...texts], changed)] : [];
       });
       this.search = make("input", { type: "search", autocomplete: "off" });
@@ -114,7 +116,7 @@
       if (!this.sorted) return this.rows;
       const { column, down } = this.sorted, numbers = this.hasNumbers(column);
       const key = (row) => {
-        const text = numbers ? row.cells[column]?.dataset.value : textOf(row.cells[column]);
+        const text = numbers ? row.cells[column]?.dataset.value : wordsOf(row.cells[column]);
         return text ? (numbers ? Number(text) : text) : null;
       };
       return [...this.rows].sort((one, other) => {

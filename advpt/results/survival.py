@@ -30,6 +30,7 @@ WORDS = {
     NOTHING: "neither gain is above 0",
     UNCLAIMED: f"the intervals do not tell kept from lost, or a trained method has fewer than {MIN_SEEDS} seeds",
 }  # above and below 0: the 95 % interval excludes it
+ABSENT = ("not run", "failed", "refused", "missing", NO_CELL)
 REFERENCE, ALONE = "reference", "nothing to compare with"
 
 
@@ -172,9 +173,11 @@ class FilledSurvival:
 
     @property
     def states(self) -> list[str]:
-        """``value`` of each row that has its gains, else the word in their place."""
+        """``value`` of each row that has its gains, else a word in their place."""
         rows = [row for row in self.rows if row.about.against is not None]
-        return ["value" if row.adaptive is not None else row.missing for row in rows]
+        missing = [row.missing.rpartition(": ")[2] for row in rows]
+        words = [word if word in ABSENT else "not compared" for word in missing]
+        return ["value" if row.adaptive is not None else word for row, word in zip(rows, words)]
 
 
 def fill_survival(table: SurvivalTable, index: RecordIndex) -> FilledSurvival:
@@ -278,9 +281,9 @@ def _parts(row: BenchmarkRow) -> tuple[str, str, str]:
 
 
 def full_name(table: BenchmarkTable, place: int) -> str:
-    """``mean on CoOp``; what the only row without a method has is not said."""
-    row, several = table.rows[place], sum(row.against is None for row in table.rows) > 1
-    if row.against is None or (table.rows[row.against].against is None and not several):
+    """``mean on CoOp``; what the first row without a method has is not said."""
+    row, first = table.rows[place], next((i for i, each in enumerate(table.rows) if each.against is None), None)
+    if row.against is None or row.against == first:
         return label(table, place)
     return f"{label(table, place)} on {full_name(table, row.against)}"
 

@@ -19,7 +19,7 @@ from advpt.results.survival import (
 
 HEADS = ("method", "over", "outcome", "by", "gain as its authors measure it", "gain, adaptive", "taken",
          "right as published, adaptive (%)", "without it (%)", "seeds")  # fmt: skip
-OUTCOME = HEADS.index("outcome")
+OUTCOME, LINKED = HEADS.index("outcome"), HEADS.index("gain, adaptive")  # the second: of the links to its records
 PRINTED = "published"
 CSV_HEADS = ("table", "backbone", "dataset", "tower", "prompt", "defense", "over", "kind", "protocol", "attack",
              "gain", "low95", "high95", "adaptive_gain", "adaptive_low95", "adaptive_high95", "taken", "taken_low95",

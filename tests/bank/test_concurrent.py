@@ -59,6 +59,40 @@ def test_fewer_at_once_when_memory_runs_out(now, room, left, caplog):
     assert "out of memory" in caplog.text
 
 
+class Library(Device):
+    """A device whose library does without the memory that it is refused, rounds otherwise from then on in that thread,
+    and says nothing."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__(room)
+        self.refused, self.thread = 0, threading.local()
+
+    def __call__(self, item: int) -> int:
+        try:
+            result = super().__call__(item)
+        except torch.OutOfMemoryError:
+            with self.lock:
+                self.refused += 1
+            self.thread.spoiled, result = True, item * item
+        return result + getattr(self.thread, "spoiled", False)
+
+
+@pytest.mark.parametrize(("now", "room"), [(4, 3), (4, 2), (4, 1), (3, 2), (2, 1)])
+def test_memory_that_ran_out_unnoticed_makes_no_other_numbers(now, room, caplog, monkeypatch):
+    device, work = Library(room), concurrent_chunks(now)
+    monkeypatch.setattr(work, "refused", lambda: device.refused)
+    assert list(work.run(device, range(12))) == [i * i for i in range(12)]
+    assert 1 <= work.now <= room and device.refused
+    assert "out of memory" in caplog.text
+
+
+def test_what_was_refused_before_counts_for_nothing(monkeypatch):
+    device, work = Device(room=4), concurrent_chunks(4)
+    monkeypatch.setattr(work, "refused", lambda: 7)
+    assert list(work.run(device, range(12))) == [i * i for i in range(12)]
+    assert work.now == 4 and device.calls == 12
+
+
 def test_one_chunk_that_does_not_fit_is_an_error():
     with pytest.raises(BankError, match=r"one chunk of images \(CUDA out of memory.*BANK.CHUNK"):
         list(concurrent_chunks(2).run(Device(0), range(3)))

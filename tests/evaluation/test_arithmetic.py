@@ -167,3 +167,4 @@ def test_a_worst_case_is_the_worst_of_the_records_beside_it() -> None:
     assert names(record(attack=dataclasses.replace(facts, attacks=labels[:1])), one) == {"attack.attacks"}
     clean = CleanAccuracy.of(RIGHT)
     assert "clean.accuracy" in names(one, record(text="pgd2-ce@4", clean=clean))
+    assert not names(one, record(text="pgd2-ce@4", clean=clean, protocol="adaptive"))

@@ -50,6 +50,12 @@ def test_equal_records_agree_and_how_they_came_to_be_is_not_compared() -> None:
     assert verdict.status == "differs" and verdict.findings[0].name == "warnings"
 
 
+def test_the_rows_of_a_part_are_compared_too() -> None:
+    few, other = (dataclasses.replace(record(), observed=Observed(rows=rows)) for rows in ((0, 2), (0, 3)))
+    assert compare(few, anew(few)).status == compare(record(), anew(few)).status == "agrees"
+    assert [found.name for found in compare(few, anew(other), lenient=True).findings] == ["observed.rows"]
+
+
 def test_a_flip_is_named_with_its_margin_and_is_a_difference_on_the_same_machine() -> None:
     verdict = compare(record(), anew(turned(), {1: 0.01}))
     assert verdict.status == "differs" and [flip.image for flip in verdict.flips] == ["1.png"]

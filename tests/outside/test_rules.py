@@ -64,6 +64,11 @@ def raises(pixels: Tensor) -> Tensor:
     return NETWORK(pixels[0])
 
 
+def draws_and_says_nothing(pixels: Tensor) -> Tensor:
+    torch.manual_seed(0)
+    return NETWORK(pixels + 0.01 * torch.randn(pixels.shape[1:]))
+
+
 def own_gradient(pixels: Tensor) -> Tensor:
     (gradient,) = torch.autograd.grad(NETWORK(pixels).sum(), pixels)
     return NETWORK(pixels + gradient)
@@ -85,6 +90,7 @@ def own_gradient(pixels: Tensor) -> Tensor:
         (lambda pixels: (NETWORK(pixels),), "gave tuple for 8 images"),
         (lambda pixels: NETWORK(pixels).long(), "gave torch.int64; expected logits"),
         (raises, r"raises: it raised ValueError: expected 4D input .* \(.*outside.py, line \d+\)"),
+        (draws_and_says_nothing, "draws random numbers and states no seed"),
         (own_gradient, "does not require grad.*takes them under torch.enable_grad"),
     ],
 )  # fmt: skip
@@ -184,6 +190,10 @@ def test_what_a_model_keeps_shows_in_the_end(images):
     offset[0] = 1.0
     with pytest.raises(ModelError, match="keeps something between images"):
         still_answers(model, checked)
+
+
+def test_draws_of_a_stated_seed_are_taken(images):
+    assert check(OutsideModel(draws_and_says_nothing, seed=0), images).differentiable
 
 
 def test_every_rule_says_what_was_measured(images):

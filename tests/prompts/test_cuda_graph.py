@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from advpt.backbones import packed_text, text_encoder
 from advpt.backbones.clip import Backbone
 from advpt.prompts.cuda_graph import TextFeatures
 from advpt.prompts.learner import PromptLearner
 from advpt.settings import ContextSettings
+from tests.helpers import towers
 
 NAMES = ["ant", "brown bear", "cat"]
 
@@ -56,9 +61,46 @@ def test_where_a_capture_fails_tuning_goes_on_and_says_so(tiny_clip: Backbone, m
     ]
 
 
+class Copies(TorchDispatchMode):
+    """What a CUDA graph cannot capture: operations that take values from the host to another device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = op(*args, **(kwargs or {}))
+        tensors = [each for each in tree_leaves((args, kwargs, out)) if isinstance(each, torch.Tensor)]
+        if {each.device.type for each in tensors if each.dim()} > {"cpu"}:
+            self.seen.append(str(op))
+        return out
+
+
+@pytest.mark.parametrize("packed", (True, False), ids=("packed", "shared"))
+@pytest.mark.parametrize("name", ("OpenAI", "CLIPA", "SigLIP"))
+def test_nothing_is_copied_from_the_host_after_the_first_pass(name: str, packed: bool, monkeypatch) -> None:
+    """The device of no memory, in the place of a card, where copying would end the capture."""
+    monkeypatch.setattr(packed_text, "WIDTH", 0 if packed else 10**6)
+    if name != "OpenAI":
+        pytest.importorskip("open_clip")
+    packed_text.plan_rows.cache_clear()
+    text_encoder.copied.cache_clear()
+    clip = towers.make(name)
+    features = TextFeatures(towers.learner(clip).to("meta"), clip.text.to("meta"), graphs=False)
+    for copied in (True, False):
+        with Copies() as copies:
+            features().square().sum().backward()
+        assert bool(copies.seen) == copied, copies.seen
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_graph_has_the_bits_of_the_plain_step(tiny_clip: Backbone) -> None:
+@pytest.mark.parametrize("name", ("tiny", "packed", "SigLIP"))
+def test_a_graph_has_the_bits_of_the_plain_step(tiny_clip: Backbone, name: str, monkeypatch) -> None:
+    if name == "SigLIP":
+        pytest.importorskip("open_clip")
+        tiny_clip = towers.make(name)
+    monkeypatch.setattr(packed_text, "WIDTH", 0 if name == "packed" else 10**6)
     graphed, plain = make(tiny_clip, "cuda"), make(tiny_clip, "cuda", graphs=False)
     for _ in range(3):
         for features in (graphed, plain):

@@ -91,8 +91,8 @@ def test_the_attack_that_won_left_the_fewest_of_all_images(made):
         ([part("static", 4, 20), part("ce", 4, 20), part("margin", 9, 20)], "static and 1 alike: 20.0 %"),
         ([part("static", 4, 20), part("APGD", 4, 4, left=True), part("Square", 4, 4, left=True)], "static: 20.0 %"),
         (
-            [part("static", 9, 20), part("APGD", 8, 9, left=True), part("Square", 4.5, 8, left=True)],
-            "static: 45.0 %; then Square: 3.5 of 8 left",
+            [part("static", 9, 20), part("APGD", 8, 9, left=True), part("Square", 0.5, 8, left=True)],
+            "static: 45.0 %; then Square: 7.5 of 8 left",
         ),
     ],
 )
@@ -107,13 +107,16 @@ def test_of_an_attack_in_stages_the_one_that_broke_most_won(made):
 
 
 def test_each_row_is_compared_with_that_without_its_method_alone(made):
+    made.row("CLIP", "AdvPT", "none", ["advpt1", "advpt2", "advpt3"], 1)
     comparisons = fill_benchmark(made.table(), made.index()).comparisons
     names = ["CLIP, hand-written, mean - CLIP, hand-written"] * 2 + ["CLIP, AdvPT - CLIP, hand-written"] * 2
+    names += ["CLIP, AdvPT - CLIP, hand-written, mean"] * 2
     assert [each.names for each in comparisons] == names
     assert [each.accuracy for each in comparisons] == [
         "static, 40 images", "adaptive, 20 of them", "transfer pgd20-ce@4, 40 images", "adaptive, 20 of them",
+        "static, 40 images", "adaptive, 20 of them",
     ]  # fmt: skip
-    assert [round(each.interval.mean, 6) for each in comparisons] == [55.0, 50.0, 35.0, 0.0]
+    assert [round(each.interval.mean, 6) for each in comparisons] == [55.0, 50.0, 35.0, 0.0, -50.0, -50.0]
 
 
 def test_what_is_not_there_is_a_word_and_says_whose_fault_it_is(made):

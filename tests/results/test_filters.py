@@ -13,12 +13,14 @@ from html.parser import HTMLParser
 import pytest
 
 from advpt.evaluation.record import PartAccuracy
+from advpt.results import survival_text
 from advpt.results.exhibit import DefenseTable, PartTable
 from advpt.results.filters import MAX_TEXTS, MIN_ROWS, SCRIPT, columns, policy, sort_numbers
 from advpt.results.index import RecordIndex
 from advpt.results.page import Section, page
 from advpt.results.test_time import PART_HEADS, FilledParts, PartLine
 from advpt.results.values import FilledTable, Value
+from tests.helpers.benchmark import SOME, N, defense, hits, survival, survivors
 from tests.helpers.figures import METHODS, filled, number
 from tests.helpers.reports import NASTY
 
@@ -121,6 +123,19 @@ def test_parts_of_adaptive_attacks_are_filtered_by_defense_and_part():
     rows = Rows(text_of(content))
     assert rows.heads == [*PART_HEADS] and rows.name == "p" and len(rows.rows) == len(lines) + 1
     assert rows.rows[0][4] == ["40.0", "40.0"] and rows.rows[-1][0] == ["hedge", None]
+
+
+def test_what_survives_is_filtered_by_its_outcome_and_sorted_by_the_gain(tmp_path):
+    made = survivors(tmp_path)
+    for name in ("noise", "low-pass"):
+        defense(made, name, hits(10, N), hits(15, SOME))
+    content = survival(made)
+    heads = survival_text.heads(content)
+    assert chosen(content) == tuple(head in ("over", "outcome", "by") for head in heads)
+    rows = Rows(text_of(content))
+    assert [row[heads.index("outcome")][0] for row in rows.rows] == [row.word for row in content.rows]
+    gains = [row[heads.index("gain, adaptive")] for row in rows.rows]
+    assert gains[0] == ["-", None] and gains[2][1] == f"{content.rows[2].adaptive.mean:+.1f}"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -120,6 +121,8 @@ def test_a_pair_without_common_images_is_left_out_with_the_word_for_why(made):
     assert missing["rtpt"] == "static: missing" and missing["TeCoA"] == "static: not run"
     assert missing["mean on TeCoA"] == "TeCoA: static: not run"
     assert rows["rtpt"].adaptive is None and rows["rtpt"].word == "static: missing"
+    words = Counter(survival(made).states)
+    assert words == {"value": 5, "not compared": 5, "missing": 1, "not run": 2}
     text = survival_text.sentences(survival(made))[-2]
     assert text.startswith("Not compared: low-pass (which images") and "rtpt (static: missing)" in text
 
@@ -177,4 +180,6 @@ def test_names_say_what_a_row_adds_and_to_what(made):
     assert [each.kind for each in rows] == [PROMPT, TOWER, PROMPT, TEST_TIME, INPUT]
     assert [each.label for each in rows[-2:]] == ["low-pass+mean", "low-pass"] and rows[-1].over == "CoOp on TeCoA"
     made.row("my.module:make", "", "none", ["theirs"], None)
-    assert survival(made).rows[1].name == "mean on CLIP, hand-written", "two models that nothing was done for"
+    made.row("my.module:make", "", "own", ["theirs"], len(made.rows) - 1)
+    names = [each.name for each in survival(made).rows]
+    assert (names[1], names[-1]) == ("mean", "own on my.module:make"), "two models that nothing was done for"
