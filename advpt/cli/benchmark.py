@@ -51,7 +51,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--banks", type=Path, help=argparse.SUPPRESS)
     common.add_plan_arguments(sub, brief=True)
     sub.usage = "%(prog)s [--demo] [options]"
-    sub.epilog = "further: --report-only, --banks, --root, --engine ray, --weights, --set KEY VALUE (docs/benchmark.md)"
+    sub.epilog = "further: --report-only, --banks, --root, --engine, --weights, --set KEY VALUE"
 
 
 def setup_of(args: argparse.Namespace) -> ReproductionSetup:

@@ -65,7 +65,8 @@ def test_an_outside_model_alone_is_measured_and_has_a_report(tmp_path, capsys):
     folder = photos(tmp_path / "pictures", 3)
     words = ["benchmark", "--demo", "--model", MODEL, "--folder", str(folder), "--output", str(tmp_path / "out")]
     assert main(words) == 2 and "--demo names our own models" in capsys.readouterr().err
-    words = [each for each in words if each != "--demo"] + ["--budgets", "1", "--adaptive-subset", "3", "--subset", "6"]
+    words = [each for each in words if each != "--demo"] + ["--budgets", "1", "--inputs", "none"]
+    words += ["--subset", "3", "--adaptive-subset", "1"]
     assert main([*words, "--set", "EVAL.QUERIES", "5", "--set", "EVAL.EOT", "1"]) == 0
     printed = capsys.readouterr().out
     assert "measure   tests.helpers.outside:make on" in printed and "runs to do" not in printed

@@ -105,7 +105,7 @@ def test_towers_are_tuned_on_the_source_and_evaluated_elsewhere():
     assert [(job.seed, tuned[job.model].seed) for job in judged] == [(1, 1), (2, 2), (3, 3)]
     for job in tuned.values():
         values = leaves(job)
-        assert (values["TRAINER.TECOA.ATTACK"], values["OPTIM.MAX_EPOCH"]) == ("pgd2-ce@1/a1", 10)
+        assert dict(job.settings)["TRAINER.TECOA.ATTACK"] == "pgd2-ce@1/a1" and values["OPTIM.MAX_EPOCH"] == 10
         assert not values["EVAL.ATTACKS"] and values["TRAINER.ZEROSHOTCLIP.TEMPLATES"] == "tecoa"
     on_tower = [job for job in made.plan.jobs if job.purpose == "benchmark-TeCoA"]
     assert {dict(job.runs)["MODEL.IMAGE_WEIGHTS"].partition("/")[0] for job in on_tower} == set(tuned)
