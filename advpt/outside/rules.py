@@ -114,7 +114,7 @@ def _random_states() -> list[str]:
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
     states = [each.numpy().tobytes() for each in (torch.get_rng_state(), *cuda)]
     _, keys, place, *rest = np.random.get_state()  # noqa: NPY002 - read, not drawn from
-    own = (repr(random.getstate()).encode(), repr((keys.tobytes(), place, rest)).encode())
+    own = (repr(random.getstate()).encode(), repr((np.asarray(keys).tobytes(), place, rest)).encode())
     return [hashlib.sha256(each).hexdigest() for each in (*states, *own)]
 
 
