@@ -165,14 +165,15 @@ class _Walk:
         function = inspect.unwrap(function)
         if not _is_own(function) or not isinstance(function, types.FunctionType):
             return
-        if not self._file(function):  # of a console
-            code = function.__code__
-            self.parts.values[f"{path}()"] = _PLACE.sub("", repr((code.co_code, code.co_names, code.co_consts)))
-        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
+        code = function.__code__
+        constants = tuple(each for each in code.co_consts if isinstance(each, _PLAIN))
+        about = (function.__qualname__, code.co_firstlineno, code.co_names, constants)  # which one of its file
+        self.parts.values[f"{path}()"] = repr(about if self._file(function) else (*about, code.co_code))
+        for name, cell in zip(code.co_freevars, function.__closure__ or ()):
             with contextlib.suppress(ValueError):  # empty until its function has run
                 self.visit(f"{path}.{name}", cell.cell_contents)
         self.visit(f"{path}.defaults", [function.__defaults__ or (), function.__kwdefaults__ or {}])
-        for name in sorted(_names(function.__code__) & function.__globals__.keys()):
+        for name in sorted(_names(code) & function.__globals__.keys()):
             value = function.__globals__[name]
             if isinstance(value, type | types.FunctionType):
                 if _is_own(value) and value.__module__ == function.__module__:
