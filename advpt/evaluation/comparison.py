@@ -187,7 +187,9 @@ class Allowance:
         """Counts of a part may differ by the images near the boundary and some more; what an attack on the images that
         others left is of follows from these."""
         left = self.robust is not None and self.robust.parts[i].left
-        more = max(1, round(PART_SHARE * self.n)) + sum(self.near_parts[: i + 1] if left else self.near_parts[i : i + 1])
+        more = max(1, round(PART_SHARE * self.n)) + sum(
+            self.near_parts[: i + 1] if left else self.near_parts[i : i + 1]
+        )
         if name in ("n", "correct"):
             return (left or name == "correct") and _distance(values) <= more
         return name == "accuracy" or (name == "bank" and left)

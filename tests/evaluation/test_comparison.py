@@ -86,11 +86,13 @@ def test_elsewhere_images_near_the_boundary_may_flip(made: Record, margins: dict
 def test_parts_may_differ_by_their_own_images_near_the_boundary() -> None:
     whole = dataclasses.replace(PART, left=False, n=10, correct=6.0, accuracy=60.0, bank="w")
     before = changed(parts=(whole, PART))
-    fewer = dataclasses.replace(PART, n=5, correct=3.0, accuracy=60.0, bank="y")
-    after = changed(parts=(dataclasses.replace(whole, correct=5.0, accuracy=50.0), fewer))
+    fewer = dataclasses.replace(PART, n=3, correct=1.0, accuracy=100 / 3, bank="y")
+    after = changed(parts=(dataclasses.replace(whole, correct=3.0, accuracy=30.0), fewer))
+    one = changed(parts=(dataclasses.replace(whole, correct=5.0, accuracy=50.0), PART))
     near, far = answers(CLEAN, 0.01), answers(CLEAN)
     assert compare(before, anew(after, parts=(near, far)), lenient=True).status == "near"
     assert compare(before, anew(after, parts=(far, near)), lenient=True).status == "differs"
+    assert compare(before, anew(one, parts=(far, far)), lenient=True).status == "near", "one in ten takes another path"
     other = changed(parts=(dataclasses.replace(whole, bank="other"), PART))
     assert compare(before, anew(other, parts=(near, near)), lenient=True).status == "differs"
     nested = next(found for found in compare(before, anew(other, parts=(near, near))).findings)
