@@ -24,6 +24,7 @@ from advpt.backbones import democlip
 from advpt.backbones.backbone import Backbone
 from advpt.backbones.card import GELU, HEAD_WIDTH, QUICKGELU, Card, ImageCard, openai_text
 from advpt.backbones.shim import import_clip
+from advpt.backbones.undrawn import Undrawn
 from advpt.checkpoints import is_torchscript, open_safetensors, read_state_dict, unreadable
 from advpt.errors import WeightsError
 from advpt.files import file_digest, network_timeout
@@ -343,7 +344,7 @@ def from_state(name: str, state: Mapping[str, Tensor], source: str, device: torc
     """
     arch = require_architecture(name, state, source)
     try:
-        with torch.random.fork_rng(devices=[]):  # building draws random numbers
+        with torch.random.fork_rng(devices=[]), Undrawn():
             model = build(arch)
         model.load_state_dict(dict(state))
     except (RuntimeError, AssertionError, ArithmeticError, ValueError) as error:

@@ -18,6 +18,7 @@ from advpt.backbones.backbone import Backbone
 from advpt.backbones.card import JSON, Card
 from advpt.backbones.extras import need
 from advpt.backbones.tokenizers import Tokenizer
+from advpt.backbones.undrawn import Undrawn
 from advpt.errors import WeightsError
 
 TEXT = ("token_embedding", "transformer", "ln_final", "positional_embedding", "text_projection")
@@ -59,7 +60,8 @@ def load(
     Raises:
         WeightsError: names that are missing or left over, another shape, or values that are not finite.
     """
-    model: Any = build(card)
+    with Undrawn():
+        model: Any = build(card)
     wanted = model.state_dict()
     if "token_embedding.weight" in tensors and "token_embedding.weight" not in wanted:
         tensors = {f"text.{k}" if k.split(".")[0] in TEXT else k: value for k, value in tensors.items()}

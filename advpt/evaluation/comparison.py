@@ -31,7 +31,9 @@ HASH = re.compile("[0-9a-f]{64}")
 FEATURES = (
     "the text features of its prompt have other last digits here, and so have hashes that they go into: outcomes decide"
 )
-GRADIENT_SHARE = 0.01  # of its size, by which the size of a gradient differs between processors at most
+# Between processors: an attack of many signed steps takes another path, and parts have no outcomes of single images.
+GRADIENT_SHARE = 0.5  # of its size, which is a mean over few images: 0.16 was seen
+PART_SHARE = 0.1  # of the images
 LARGEST_LINF = 0.01  # 1/255
 
 
@@ -182,14 +184,13 @@ class Allowance:
         return True  # what the outcomes say, which were compared one by one
 
     def _of_part(self, i: int, name: str, values: tuple[Json, Json]) -> bool:
-        """``n`` of an attack on what others left may differ by the images near the boundary of these."""
-        part = self.robust.parts[i] if self.robust is not None else None
-        before = sum(self.near_parts[:i]) if part is not None and part.left else 0
-        if name == "n":
-            return _distance(values) <= before
-        if name == "correct":
-            return _distance(values) <= before + self.near_parts[i]
-        return name == "accuracy" or (name == "bank" and before > 0)
+        """Counts of a part may differ by the images near the boundary and some more; what an attack on the images that
+        others left is of follows from these."""
+        left = self.robust is not None and self.robust.parts[i].left
+        more = max(1, round(PART_SHARE * self.n)) + sum(self.near_parts[: i + 1] if left else self.near_parts[i : i + 1])
+        if name in ("n", "correct"):
+            return (left or name == "correct") and _distance(values) <= more
+        return name == "accuracy" or (name == "bank" and left)
 
 
 def _distance(values: tuple[Json, Json]) -> float:

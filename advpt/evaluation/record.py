@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import os
 import platform
 import re
@@ -501,8 +502,10 @@ def processor(device: torch.device) -> str:
     return platform.processor()
 
 
+@functools.cache
 def revision() -> str:
-    """Git revision of the project's checkout, with ``-dirty`` when files differ; "" outside a checkout."""
+    """Git revision of the project's checkout, with ``-dirty`` when files differ; "" outside a checkout. Asked once for
+    a process, which goes on with the code that it has loaded."""
     command = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty", "--abbrev=12"]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -158,3 +159,15 @@ def test_torn_json_is_refused(tmp_path):
     path.write_text(path.read_text()[:50])
     with pytest.raises(RecordError, match="not valid JSON"):
         records.read(path)
+
+
+def test_a_process_asks_for_its_revision_once(monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        records.subprocess, "run", lambda *words, **how: calls.append(words) or SimpleNamespace(stdout="a\n")
+    )
+    records.revision.cache_clear()
+    try:
+        assert [records.observe(1.0, torch.device("cpu")).revision for _ in range(3)] == 3 * ["a"] and len(calls) == 1
+    finally:
+        records.revision.cache_clear()

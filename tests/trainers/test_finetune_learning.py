@@ -5,6 +5,8 @@ Methods are not ranked at this size. A new one is a line in ``METHODS``.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -26,7 +28,13 @@ METHODS = {
 KEEPS_CLEAN = {"FARE": 5}  # points that clean accuracy may lose
 
 
-def make(folder, name: str, *more: str) -> EncoderTrainer:
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first trainer writes the images that all read."""
+    return tmp_path_factory.mktemp("data")
+
+
+def make(data: Path, folder: Path, name: str, *more: str) -> EncoderTrainer:
     """The trainer as ``python train.py --trainer NAME`` has it."""
     from dassl.engine import build_trainer
 
@@ -34,7 +42,7 @@ def make(folder, name: str, *more: str) -> EncoderTrainer:
 
     train.register_plugins()
     torch.manual_seed(0)
-    words = ["--trainer", name, "--seed", "1", "--root", str(folder / "data"), "--output-dir", str(folder / "run")]
+    words = ["--trainer", name, "--seed", "1", "--root", str(data), "--output-dir", str(folder / "run")]
     return build_trainer(train.setup_cfg(train.parse_args([*words, "VERBOSE", "False", *more])))
 
 
@@ -56,10 +64,10 @@ def clean_accuracy(trainer: EncoderTrainer) -> float:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_robust_loss_of_held_out_images_falls(tmp_path, method):
+def test_the_robust_loss_of_held_out_images_falls(data, tmp_path, method):
     steps, settings = METHODS[method]
-    trainer = make(tmp_path, method, *settings)
-    before, clean = robust_loss(trainer), clean_accuracy(trainer)
+    trainer = make(data, tmp_path, method, *settings)
+    before, clean = robust_loss(trainer), clean_accuracy(trainer) if method in KEEPS_CLEAN else None
     take_steps(trainer, steps)
     assert robust_loss(trainer) < FALL * before
-    assert clean_accuracy(trainer) > clean - KEEPS_CLEAN.get(method, 100)
+    assert clean is None or clean_accuracy(trainer) > clean - KEEPS_CLEAN[method]
