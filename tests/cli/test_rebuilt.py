@@ -22,6 +22,8 @@ def test_files_are_where_they_were_or_in_a_copy_of_the_folder_above(tmp_path):
     run.mkdir(parents=True)
     assert rebuilt.near(str(tower), run) == tower
     assert rebuilt.near("/old/output/digits/TeCoA/seed1/tower.safetensors", run) == tower
+    (tmp_path / "new" / "digits" / "tower.safetensors").touch()  # as much of the path as possible is the same
+    assert rebuilt.near("/old/output/digits/TeCoA/seed1/tower.safetensors", run) == tower
     assert rebuilt.near("output/digits/TeCoA/seed1/other.safetensors", run) is None
     assert rebuilt.model_of(run, Places()) == run and rebuilt.model_of(run, Places(model="there")) == Path("there")
     write_json(run / "done.json", {"model": "/old/digits/TeCoA/seed1"})

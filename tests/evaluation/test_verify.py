@@ -40,7 +40,8 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Subject
 
 
 def fields(subject: Subject) -> dict:
-    return {each.name: getattr(subject, each.name) for each in dataclasses.fields(subject)}
+    names = [each.name for each in dataclasses.fields(subject) if each.name != "learned"]
+    return {name: getattr(subject, name) for name in names}
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,13 @@ def test_one_record_costs_its_own_attack_on_its_own_row(subject, records):
     (verdict,) = Verification(now, [one], options, Named()).run()
     assert verdict.status == "agrees" and len(now.bank_cache.state.built) == 2  # clean and attacked, behind one defense
     assert [(old.id, new.id) for old, new in kept] == [(one.id, one.id)]
+
+
+def test_records_of_two_rows_and_two_attacks_cost_two_attacks(subject, records):
+    now = subject("now")
+    names = ("test_transfer_pgd1-ce@4-a4_low-pass-gaussian", "test_transfer_pgd1-ce@8-a8")
+    verdicts = Verification(now, [records[name] for name in names], Options(), Named()).run()
+    assert [each.status for each in verdicts] == ["agrees"] * 2 and len(now.bank_cache.state.built) == 4
 
 
 def test_a_worst_case_needs_all_attacks_of_its_budget(subject, records):
