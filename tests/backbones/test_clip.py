@@ -19,19 +19,16 @@ from torch import Tensor, nn
 from advpt.backbones import clip as backbones
 from advpt.backbones.clip import (
     OFFICIAL,
-    Architecture,
     Backbone,
     architecture_of,
     from_state,
     read_state,
 )
 from advpt.backbones.load import load_backbone
-from advpt.backbones.undrawn import Undrawn
 from advpt.bank.cache import AttackRequest, BankCache
 from advpt.errors import WeightsError
 from advpt.files import file_digest, tensor_digest
 from advpt.settings import BackboneSettings
-from tests.helpers.workspace import TINY
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:Detected pickle protocol")
 State = dict[str, Tensor]
@@ -449,25 +446,6 @@ def test_everything_is_frozen_float32_and_in_evaluation_mode(rounded: State, tmp
         assert not module.training and not any(m.training for m in module.modules())
         assert all(p.dtype == torch.float32 and not p.requires_grad for p in module.parameters())
     assert backbone.logit_scale == pytest.approx(float(rounded["logit_scale"].exp()))
-
-
-RESNET = dataclasses.replace(TINY, resolution=32, patch=None, vision_layers=(1, 1, 1, 1), vision_width=8)
-
-
-@pytest.mark.parametrize("arch", (TINY, RESNET), ids=("ViT", "ResNet"))
-def test_a_model_of_tensors_is_built_without_drawing_and_is_the_same(arch: Architecture) -> None:
-    drawn, before = backbones.build(arch), torch.get_rng_state()
-    with Undrawn():
-        undrawn = backbones.build(arch)
-    assert torch.equal(torch.get_rng_state(), before)
-    undrawn.load_state_dict(drawn.state_dict())
-    for one, other in zip(
-        (*drawn.parameters(), *drawn.buffers()), (*undrawn.parameters(), *undrawn.buffers()), strict=True
-    ):
-        assert torch.equal(one, other)
-    text, size = torch.tensor([[49406, 320, 49407] + 74 * [0]]), arch.resolution
-    for one, other in zip(*(m.eval()(torch.ones(1, 3, size, size), text) for m in (drawn, undrawn)), strict=True):
-        assert torch.equal(one, other)
 
 
 def test_loading_leaves_the_random_state_alone(tiny_weights: Path) -> None:

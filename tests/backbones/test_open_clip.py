@@ -13,7 +13,6 @@ from torch import Tensor
 from advpt.backbones import open_clip
 from advpt.backbones.backbone import Backbone
 from advpt.backbones.configs import card_of, read_open_clip
-from advpt.backbones.undrawn import Undrawn
 from advpt.errors import WeightsError
 from tests.helpers.open_clip import VIT, changed
 from tests.helpers.towers import CONFIGS, Letters, card, make
@@ -100,15 +99,3 @@ def test_the_scale_and_the_bias_come_from_the_file() -> None:
     made = load("SigLIP", state)
     assert made.logit_scale == pytest.approx(2.71828**2, rel=1e-4) and made.logit_bias == -12.5
     assert make("ViT").logit_bias is None and made.card.head == "sigmoid"
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_a_model_of_tensors_is_built_without_drawing_and_is_the_same(name: str) -> None:
-    drawn, before = open_clip.build(card(name)), torch.get_rng_state()
-    with Undrawn():
-        undrawn = open_clip.build(card(name))
-    assert torch.equal(torch.get_rng_state(), before)
-    undrawn.load_state_dict(drawn.state_dict())
-    for kind in ("named_parameters", "named_buffers"):
-        for (one, a), (other, b) in zip(getattr(drawn, kind)(), getattr(undrawn, kind)(), strict=True):
-            assert one == other and torch.equal(a, b), one
