@@ -236,11 +236,11 @@ def conflicts(saved: Mapping[str, Json], config: Mapping[str, Json]) -> Iterator
 def named(run: Path, trainer: Any, split: str) -> Named:
     """Who can name image files that changed since the run: its folder, and the usual folder of banks."""
     kept = read_object(run / run_folder.DATA, RecordError) if (run / run_folder.DATA).is_file() else {}
-    shelf = BankSettings.dir
+    banks = BankSettings.dir
 
     def bank(key: str) -> Tensor | None:
         with contextlib.suppress(AdvPTError, OSError):
-            for manifest in Path(shelf).glob(f"*/*/{key}/{MANIFEST}"):
+            for manifest in Path(banks).glob(f"*/*/{key}/{MANIFEST}"):
                 return open_bank(manifest.parent, None, verify=True).columns["file_hash"]
         return None
 

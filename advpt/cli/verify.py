@@ -70,8 +70,7 @@ def verify(files: Sequence[Path], args: argparse.Namespace, images: int = 0) -> 
         beside = siblings.setdefault(folder, _readable(folder))
         wrong = {record.place: arithmetic.check(record, beside) for record in group}
         for verdict in _anew(folder, group, args, images):
-            found = wrong[verdict.path]
-            yield _with(verdict, found)
+            yield _with(verdict, wrong[verdict.path])
 
 
 def _anew(folder: Path, group: Sequence[Record], args: argparse.Namespace, images: int) -> list[Verdict]:
@@ -114,11 +113,11 @@ def _device(recorded: str) -> str:
 
 def _readable(folder: Path) -> list[Record]:
     """The sound records of a run's folder."""
-    found = []
+    sound = []
     for path in sorted((folder / records.FOLDER).glob("*.json")):
         with contextlib.suppress(RecordError):
-            found.append(records.read(path))
-    return found
+            sound.append(records.read(path))
+    return sound
 
 
 def _images(text: str) -> int:

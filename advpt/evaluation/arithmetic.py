@@ -236,18 +236,18 @@ def _beside(record: Record, siblings: Sequence[Record]) -> Iterator[Finding]:
     attack, robust = result.attack, result.robust
     if attack is None or robust is None or attack.name != WORST_CASE:
         return
-    survived, seen = np.ones(robust.n, dtype=bool), set[str]()
+    survived, compared = np.ones(robust.n, dtype=bool), set[str]()
     for other in others:
         theirs = other.result.robust
         if other.result.protocol != result.protocol or other.result.attack is None or theirs is None:
             continue
         if other.result.attack.spec in attack.attacks and theirs.n == robust.n:
             survived &= theirs.outcomes()
-            seen.add(other.result.attack.spec)
-    different_images = int((survived != robust.outcomes()).sum() if seen == set(attack.attacks) else
+            compared.add(other.result.attack.spec)
+    different_images = int((survived != robust.outcomes()).sum() if compared == set(attack.attacks) else
                            (robust.outcomes() & ~survived).sum())  # fmt: skip
     if different_images:
         yield Finding(
             text=f"robust.outcome: {different_images} of {robust.n} images are not the worst of the records of "
-            f"{', '.join(sorted(seen))} beside it"
+            f"{', '.join(sorted(compared))} beside it"
         )

@@ -98,7 +98,7 @@ def _different(name: str, has: Json, gives: Json) -> list[Finding]:
         isinstance(each, list | tuple) and any(isinstance(item, Mapping) for item in each) for each in (has, gives)
     ]
     if all(nested) and len(has) == len(gives):
-        return [found for i, pair in enumerate(zip(has, gives)) for found in _different(f"{name}[{i}]", *pair)]
+        return [each for i, pair in enumerate(zip(has, gives)) for each in _different(f"{name}[{i}]", *pair)]
     return [] if _same(has, gives) else [Finding(name, has, gives, ANEW)]
 
 

@@ -102,8 +102,8 @@ def of_images(record: Record, images: ImageSet, files: Files, named: Named) -> l
         lists = named.lists()
         counts = Finding("images.n", facts.n, len(images), "the list of images here has")
         other = Finding("images.digest", facts.digest, images.list_digest, "the list of images here is")
-        found = [counts] if facts.n != len(images) else [other]
-        return found + ([Finding(text=f"the data here are not those of the run's folder: {lists}")] if lists else [])
+        findings = [counts] if facts.n != len(images) else [other]
+        return findings + ([Finding(text=f"the data here are not those of the run's folder: {lists}")] if lists else [])
     recorded = record.observed.image_files
     if recorded is None:
         return _compared(images, files, named)

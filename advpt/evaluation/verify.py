@@ -81,13 +81,13 @@ class Verification:
         files = identities.Files()
         for i, record in enumerate(self.records):
             try:
-                found, pairs = self.look(record, files)
+                findings, pairs = self.look(record, files)
             except AdvPTError as error:
                 verdicts[i] = unchecked(record.place, str(error))
                 continue
-            if found:
+            if findings:
                 notes = ("not attacked: it would not be what the record is of",)
-                verdicts[i] = Verdict(record.place, "differs", 0, record.result.clean.n, tuple(found), notes=notes)
+                verdicts[i] = Verdict(record.place, "differs", 0, record.result.clean.n, tuple(findings), notes=notes)
             else:
                 wanted[i] = pairs
         if wanted:
@@ -98,20 +98,20 @@ class Verification:
         """What is not what the record says before any attack, and what to measure for it."""
         result = record.result
         place = row_of(result, self.rows)
-        found = identities.of_run(result, self.subject)
+        findings = identities.of_run(result, self.subject)
         if place is None:
             behind = f"behind {result.defense_name}" if result.defenses else "without a defense"
             part = " on a part of the images" if result.images.part else ""
             text = f"an evaluation of its settings has no results {behind}{part}"
-            return [*found, Finding(text=text)], []
+            return [*findings, Finding(text=text)], []
         row = self.rows[place]
-        found += identities.of_prompt(record, self.subject, elsewhere=bool(other_host(record.observed, self.here)))
-        found += identities.of_images(record, row.images, files, self.named)
+        findings += identities.of_prompt(record, self.subject, elsewhere=bool(other_host(record.observed, self.here)))
+        findings += identities.of_images(record, row.images, files, self.named)
         threats = threats_of(result, row, self.asked)
         if not threats and result.attack is not None:
             label = f"{result.attack.label} under {result.protocol}"
-            found.append(Finding(text=f"an evaluation of its settings has no attack {label}"))
-        return found, [(place, threat) for threat in threats]
+            findings.append(Finding(text=f"an evaluation of its settings has no attack {label}"))
+        return findings, [(place, threat) for threat in threats]
 
     def attack(self, wanted: Mapping[int, Sequence[Pair]]) -> dict[int, Verdict]:
         """Make the attacks, and compare."""

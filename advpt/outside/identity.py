@@ -84,15 +84,15 @@ def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
 @dataclass
 class _Walk:
     parts: Parts
-    seen: dict[int, Any] = field(default_factory=dict)  # by id; kept, so that no other object gets this id
+    visited: dict[int, Any] = field(default_factory=dict)  # by id; kept, so that no other object gets this id
 
     def visit(self, path: str, value: Any) -> None:
         if isinstance(value, _PLAIN):
             self.parts.values[path] = repr(value)
             return
-        if id(value) in self.seen or isinstance(value, types.ModuleType | Path):
+        if id(value) in self.visited or isinstance(value, types.ModuleType | Path):
             return
-        self.seen[id(value)] = value
+        self.visited[id(value)] = value
         if isinstance(value, type):
             self._class(path, value)
         elif isinstance(value, Tensor):
@@ -136,7 +136,7 @@ class _Walk:
         for name, tensor in (*module.named_parameters(), *module.named_buffers()):
             self._tensor(f"{path}.{name}", tensor)
         for name, each in module.named_modules():
-            self.seen[id(each)] = each
+            self.visited[id(each)] = each
             inside = f"{path}.{name}" if name else path
             self._class(inside, type(each))
             for key, value in vars(each).items():

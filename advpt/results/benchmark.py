@@ -29,7 +29,9 @@ class Column:
 
     @property
     def protocol(self) -> str:
-        """ "" without an attack."""
+        """Of those who made the images; "" without an attack."""
+        if self.static_part:
+            return STATIC
         return (self.metric.protocol or "") if self.attack else ""
 
 

@@ -187,18 +187,18 @@ def test_each_planted_fault_is_found_in_its_record_alone(space, verify, tmp_path
         edit(run, name, change)
     status, printed = verify(run)
     assert status == 1, printed
-    said = {name: finding(printed, name) for name in faults}
-    assert all(text.startswith("DIFFERS") for text in said.values()), printed
+    lines = {name: finding(printed, name) for name in faults}
+    assert all(text.startswith("DIFFERS") for text in lines.values()), printed
     names = list(faults)
     image = "tiny_photos/test/owl/1.png"
-    assert "robust.correct: the record has" in said[names[0]] and f"robust outcome of {image}" in said[names[0]]
-    assert "robust.bank: the record has '000000" in said[names[1]]
-    assert "robust.accuracy: the record has" in said[names[2]] and "its outcome bits give" in said[names[2]]
-    assert "its file's name" in said[names[3]] and "EVAL.PROTOCOLS of its config ask for" in said[names[3]]
-    assert "an evaluation of its settings has no attack pgd1-ce@2/a2 under transfer" in said[names[3]]
-    assert "robust outcome of tiny_photos/test/red_fox/2.png: the record has" in said[names[4]]
-    assert "robust.untouched: the record has 25.0, made anew it is 0.0" in said[names[5]]
-    assert "robust.parts[1].accuracy: the record has 12.0, its own correct and n give" in said[names[6]]
+    assert "robust.correct: the record has" in lines[names[0]] and f"robust outcome of {image}" in lines[names[0]]
+    assert "robust.bank: the record has '000000" in lines[names[1]]
+    assert "robust.accuracy: the record has" in lines[names[2]] and "its outcome bits give" in lines[names[2]]
+    assert "its file's name" in lines[names[3]] and "EVAL.PROTOCOLS of its config ask for" in lines[names[3]]
+    assert "an evaluation of its settings has no attack pgd1-ce@2/a2 under transfer" in lines[names[3]]
+    assert "robust outcome of tiny_photos/test/red_fox/2.png: the record has" in lines[names[4]]
+    assert "robust.untouched: the record has 25.0, made anew it is 0.0" in lines[names[5]]
+    assert "robust.parts[1].accuracy: the record has 12.0, its own correct and n give" in lines[names[6]]
     assert finding(printed, sound).startswith("agrees"), printed
     assert "1 record agrees bit by bit, 0 but for images near the boundary, 7 differ" in printed
 

@@ -66,7 +66,7 @@ def record(right: torch.Tensor = RIGHT, text: str = "pgd1-ce@4", path: str = "",
 
 
 def names(made: Record, *siblings: Record) -> set[str]:
-    return {found.name or str(found)[:14] for found in arithmetic.check(made, siblings)}
+    return {each.name or str(each)[:14] for each in arithmetic.check(made, siblings)}
 
 
 def with_robust(**fields: Any) -> Record:
@@ -113,8 +113,8 @@ def test_means_over_draws() -> None:
     others = {"accuracy": 55.0, "seed": 0, "bank": "c"}
     for field in ("accuracy", "bank"):
         changed = dataclasses.replace(draws[0], **{field: "x" if field == "bank" else others[field]})
-        found = names(record(clean=dataclasses.replace(sound, defense_seeds=(changed, draws[1]))))
-        assert f"clean.defense_seeds[0].{field}" in found
+        differing = names(record(clean=dataclasses.replace(sound, defense_seeds=(changed, draws[1]))))
+        assert f"clean.defense_seeds[0].{field}" in differing
 
 
 def parts(**changes: Any) -> Record:

@@ -53,7 +53,7 @@ def test_equal_records_agree_and_how_they_came_to_be_is_not_compared() -> None:
 def test_the_rows_of_a_part_are_compared_too() -> None:
     few, other = (dataclasses.replace(record(), observed=Observed(rows=rows)) for rows in ((0, 2), (0, 3)))
     assert compare(few, anew(few)).status == compare(record(), anew(few)).status == "agrees"
-    assert [found.name for found in compare(few, anew(other), lenient=True).findings] == ["observed.rows"]
+    assert [each.name for each in compare(few, anew(other), lenient=True).findings] == ["observed.rows"]
 
 
 def test_a_flip_is_named_with_its_margin_and_is_a_difference_on_the_same_machine() -> None:
@@ -61,7 +61,7 @@ def test_a_flip_is_named_with_its_margin_and_is_a_difference_on_the_same_machine
     assert verdict.status == "differs" and [flip.image for flip in verdict.flips] == ["1.png"]
     line = "robust outcome of 1.png: the record has wrong, made anew it is correct, with a margin of +0.0100 logits"
     assert str(verdict.flips[0]) == line
-    assert {"robust.accuracy", "robust.correct"} <= {found.name for found in verdict.findings}
+    assert {"robust.accuracy", "robust.correct"} <= {each.name for each in verdict.findings}
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_parts_may_differ_by_their_own_images_near_the_boundary() -> None:
     assert compare(before, anew(one, parts=(far, far)), lenient=True).status == "near", "one in ten takes another path"
     other = changed(parts=(dataclasses.replace(whole, bank="other"), PART))
     assert compare(before, anew(other, parts=(near, near)), lenient=True).status == "differs"
-    nested = next(found for found in compare(before, anew(other, parts=(near, near))).findings)
+    nested = next(each for each in compare(before, anew(other, parts=(near, near))).findings)
     assert str(nested) == "robust.parts[0].bank: the record has 'w', made anew it is 'other'"
 
 

@@ -39,12 +39,13 @@ def test_the_list_comes_before_the_files(tmp_path: Path) -> None:
     images = make_images(tmp_path, 5)
     made = of(images)
     assert of_images(made, images, Files(), Named()) == []
-    found, lists = of_images(made, images.select([0, 1]), Files(), Named(lists=lambda: "it has 3 classes"))
+    findings, lists = of_images(made, images.select([0, 1]), Files(), Named(lists=lambda: "it has 3 classes"))
     assert (
-        found.name == "images.n" and str(lists) == "the data here are not those of the run's folder: it has 3 classes"
+        findings.name == "images.n"
+        and str(lists) == "the data here are not those of the run's folder: it has 3 classes"
     )
-    (found,) = of_images(made, images.select([1, 0, 2, 3, 4]), Files(), Named())
-    assert found.name == "images.digest"
+    (findings,) = of_images(made, images.select([1, 0, 2, 3, 4]), Files(), Named())
+    assert findings.name == "images.digest"
     Path(images.samples[2].path).unlink()
     with pytest.raises(DataError, match="0002.png is missing"):
         of_images(made, images, Files(), Named())
