@@ -89,7 +89,12 @@ def rebuild(run: Path, records: Sequence[Record], places: Places, scratch: Path)
     if not saved and "TRAINER.NAME" not in result.config:
         raise ConfigError(f"{run} has no {run_folder.FILE}: what was evaluated from Python has no run to evaluate anew")
     workers = min(4, os.cpu_count() or 1) if places.device == "cuda" else 0
+    attacks = {**saved, **result.config}.get("EVAL.ATTACKS", [])
+    if not isinstance(attacks, list | tuple) or not all(isinstance(text, str) for text in attacks):
+        raise ConfigError(f"its EVAL.ATTACKS is {attacks!r}; expected a list of attacks")
     settings, left_out = with_files(settings_of(saved, result.config, run, places), records)
+    if settings.get("TRAINER.NAME", result.trainer) != result.trainer:
+        raise ConfigError(f"its trainer is {result.trainer}, and its settings name {settings['TRAINER.NAME']}")
     settings |= {"BANK.DIR": str(scratch / "banks"), "OUTPUT_DIR": str(scratch / "run"), "RESUME": "", "VERBOSE": False}
     settings |= {"DATASET.ROOT": data_root(places.root)[0], "USE_CUDA": places.device == "cuda"}
     settings |= {"BANK.ENGINE": "local", "BANK.VERIFY": True, "DATALOADER.NUM_WORKERS": workers}
@@ -127,10 +132,11 @@ def loaded(build: Any, folder: Path, record: Record) -> tuple[Subject, Any]:
         with torch.no_grad():
             subject = trainer.subject(result.split)
         backbone = subject.bank_cache.backbone
-        if made is None or (subject.facts.prompt, backbone.image_digest) == (result.prompt, result.backbone.image):
-            made = subject, trainer
-        if (made[0].facts.prompt, made[0].bank_cache.backbone.image_digest) == (result.prompt, result.backbone.image):
-            break
+        learned = record.observed.learned
+        same = subject.learned == learned if learned else subject.facts.prompt == result.prompt
+        if same and backbone.image_digest == result.backbone.image:
+            return subject, trainer
+        made = made or (subject, trainer)
     if made is None:
         raise ConfigError(f"{folder} holds nothing that can be loaded")
     return made
@@ -253,7 +259,9 @@ def named(run: Path, trainer: Any, split: str) -> Named:
 def same_settings(record: Record) -> str:
     """What records that are evaluated together have in common."""
     result = record.result
-    return f"{result.config_digest} {result.split} {plain_loaded(result.training.loaded)}"
+    host = record.observed.host
+    machine = f"{host.device} {host.threads}" if host is not None else ""
+    return f"{result.config_digest} {result.split} {plain_loaded(result.training.loaded)} {machine}"
 
 
 def plain_loaded(details: Mapping[str, Json] | None) -> str:

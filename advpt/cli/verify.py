@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 import logging
+import math
 import os
 import tempfile
 from collections import defaultdict
@@ -45,6 +46,8 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make the attacks of records anew, from their settings and their run's folder, and compare every outcome and
     number."""
+    if not 0 <= args.boundary < math.inf:
+        raise ConfigError(f"--boundary is {args.boundary}; give a margin in logits from 0")
     images, files = _images(args.images), _files(args.paths)
     if args.threads < 0:
         raise ConfigError(f"--threads is {args.threads}; give a whole number from 1, or 0 for as many as the record's")
@@ -86,7 +89,7 @@ def _anew(folder: Path, group: Sequence[Record], args: argparse.Namespace, image
             made = rebuilt.rebuild(folder, group, places, Path(scratch))
             options = Options(images, args.boundary, keep)
             verdicts = Verification(made.subject, group, options, made.named).run()
-        except AdvPTError as error:
+        except (AdvPTError, OSError) as error:
             return [unchecked(record.place, str(error)) for record in group]
     return [_with(verdict, made.conflicts) for verdict in verdicts]
 
@@ -182,7 +185,7 @@ def _quiet(verbose: bool) -> Iterator[None]:
 def _threads(n: int) -> Iterator[None]:
     """Within the block PyTorch has so many threads; as many as before for 0."""
     before = torch.get_num_threads()
-    torch.set_num_threads(min(n, os.cpu_count() or n) or before)
+    torch.set_num_threads(min(max(n, 0), os.cpu_count() or n) or before)
     try:
         yield
     finally:

@@ -11,7 +11,7 @@ import torch
 from advpt.attacks.spec import is_files, parse
 from advpt.errors import AdvPTError
 from advpt.evaluation.evaluator import WORST_CASE, contradictions, worst_of
-from advpt.evaluation.findings import Finding
+from advpt.evaluation.findings import CONTRADICTIONS, Finding
 from advpt.evaluation.flags import BATCH, flags
 from advpt.evaluation.intervals import wilson
 from advpt.evaluation.protocols import threats
@@ -23,7 +23,6 @@ from advpt.schema import Json, from_json, to_json
 CLOSE = 1e-3  # percent, or 1/255: sums are of 32 or 64 bits
 OUTCOMES = "its outcome bits give"
 DRAWS = "its draws give"
-CONTRADICTIONS = ("robust above clean:", "the attack changed nothing:")
 OF_CONFIG = {"trainer": "TRAINER.NAME", "seed": "SEED", "shots": "DATASET.NUM_SHOTS"}  # fields that settings say too
 
 
@@ -100,6 +99,9 @@ def _robust(result: Result, robust: RobustAccuracy) -> Iterator[Finding]:
         changed = n - round(left)
         if on.n != changed:
             yield Finding("robust.on_perturbed.n", on.n, changed, "robust.untouched leaves")
+        if on.correct > on.n:
+            yield Finding("robust.on_perturbed.correct", on.correct, on.n, "not a count of its images, which are")
+            return
         numbers: dict[str, Json] = {"interval95": wilson(on.correct, on.n)}
         if not draws:
             numbers["accuracy"] = 100 * on.correct / on.n if on.n else 0.0
@@ -161,7 +163,9 @@ def _settings(result: Result) -> Iterator[Finding]:
 
 def _attack(result: Result, attack: AttackFacts) -> Iterator[Finding]:
     """Its fields are those of its short form, and its settings ask for it."""
-    if attack.name == "files" or is_files(attack.spec):
+    if (attack.name == "files") != is_files(attack.spec):
+        yield Finding("attack.name", attack.name, attack.spec, "its short form is")
+    if is_files(attack.spec):
         return
     if attack.name == WORST_CASE:
         alike = [each for each in _asked(result) or () if each[0] == result.protocol and each[2:] == _budget(attack)]
@@ -194,7 +198,7 @@ def _budget(attack: AttackFacts) -> tuple[str, float]:
 def _asked(result: Result) -> list[tuple[str, str, str, float]] | None:
     """Protocol, attack, norm and budget of every threat that the settings ask for; None where they do not say, or ask
     for images made elsewhere."""
-    texts, protocols = result.config.get("EVAL.ATTACKS"), result.config.get("EVAL.PROTOCOLS")
+    texts, protocols = (_texts(result.config.get(name)) for name in ("EVAL.ATTACKS", "EVAL.PROTOCOLS"))
     if texts is None or protocols is None or any(map(is_files, texts)):
         return None
     try:
@@ -202,6 +206,12 @@ def _asked(result: Result) -> list[tuple[str, str, str, float]] | None:
     except AdvPTError:
         return None
     return [(each.protocol, each.attack.label, each.attack.norm, each.attack.eps) for each in asked]
+
+
+def _texts(value: Json) -> list[str] | None:
+    """A list of texts; None for what is none."""
+    texts = [each for each in value if isinstance(each, str)] if isinstance(value, list | tuple) else None
+    return texts if texts is not None and len(texts) == len(value or ()) else None
 
 
 def _words(result: Result) -> Iterator[Finding]:

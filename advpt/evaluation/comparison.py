@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from advpt.evaluation.evaluator import RecordAnswers
-from advpt.evaluation.findings import BOUNDARY, Finding, Flip, Verdict
+from advpt.evaluation.findings import BOUNDARY, CONTRADICTIONS, Finding, Flip, Verdict
+from advpt.evaluation.flags import BATCH, NO_GRADIENT
 from advpt.evaluation.measure import Answers
 from advpt.evaluation.record import CleanAccuracy, Observed, Record
 from advpt.schema import Json
@@ -24,9 +25,12 @@ FOLLOWING = re.compile(
     r"(clean|robust)\.(accuracy|correct|interval95|outcome|deviation|defense_seeds|lost|untouched|on_perturbed|"
     r"largest_linf|stages|surrogate|parts)\b.*|flags"
 )
+OF_IMAGES = re.compile(r"(clean|robust|flags|images|note)\b")  # what other images have others of
 EXACT = re.compile(r"(clean|robust)\.(defense_seeds|parts)\[\d+\]\.(seed|name|attack|left|undefended)")
 # Hashes that text features go into, whose last digits differ between processors.
-OF_FEATURES = re.compile(r"prompt|(clean|robust)\..*\bbank|defense\.stages\[\d+\]\..+")
+OF_FEATURES = re.compile(r"prompt|(clean|robust)\..*\bbank|defense\.stages\[\d+\]\.(\w+\.)*text")
+# What cannot be missing on either side, or be of another number.
+STRUCTURE = re.compile(r"(clean|robust)\.(parts|defense_seeds|on_perturbed|stages|surrogate|lost|deviation)")
 HASH = re.compile("[0-9a-f]{64}")
 FEATURES = (
     "the text features of its prompt have other last digits here, and so have hashes that they go into: outcomes decide"
@@ -61,21 +65,27 @@ def compare(record: Record, anew: Anew, *, boundary: float = BOUNDARY, lenient: 
         flips += _flips("robust", robust, part.robust, anew.answers.attacked, anew.ids)
     notes: tuple[str, ...] = ()
     if n < clean.n:
-        findings = list[Finding]()
+        every = differences(record.result.to_json(), part.to_json())
+        findings = [each for each in every if not OF_IMAGES.match(each.name)]
         if robust is not None and any(each.left for each in robust.parts):
             notes = (
                 "attacks on the images that those before left correct had other images beside them than in the whole "
                 "evaluation",
             )
+            lenient = True
     else:
         findings = [*differences(record.result.to_json(), part.to_json()), *_warnings(record, anew.record)]
         rows = record.observed.rows, anew.record.observed.rows
         if rows[0] and rows[0] != rows[1]:
             findings.append(Finding("observed.rows", list(rows[0]), list(rows[1]), ANEW))
-    if lenient and record.result.prompt != part.prompt:
-        findings = [each for each in findings if not _is_of_features(each)]
+    others = lenient and record.result.prompt != part.prompt
+    if others:
+        alone = not record.result.defenses  # the clean bank has no text in it
+        findings = [each for each in findings if not _is_of_features(each) or (alone and each.name == "clean.bank")]
         notes += (FEATURES,)
     status = _status(findings, flips, record, anew, boundary) if lenient else ""
+    if others and status == "agrees":
+        status = "near"
     if not status:
         status = "differs" if flips or findings else "agrees"
     return Verdict(record.place, status, n, clean.n, tuple(findings), tuple(flips), notes)  # type: ignore[arg-type]
@@ -132,7 +142,7 @@ def _warnings(record: Record, anew: Record) -> Iterator[Finding]:
 def _status(findings: Sequence[Finding], flips: Sequence[Flip], record: Record, anew: Anew, boundary: float) -> str:
     """``near`` where nothing differs but what follows from images within the boundary, ``agrees`` where nothing does,
     "" otherwise."""
-    if any(abs(flip.margin) > boundary for flip in flips):
+    if any(not abs(flip.margin) <= boundary for flip in flips):  # nor is a margin that is no number
         return ""
     allowed = Allowance(record, anew, boundary)
     if not all(map(allowed.is_small, findings)):
@@ -164,8 +174,14 @@ class Allowance:
     def is_small(self, finding: Finding) -> bool:
         """Whether a difference is one that images near the boundary make."""
         name, values = finding.name, (finding.recorded, finding.expected)
-        if name == "warnings":
-            return True  # their numbers follow from the others
+        if name == "warnings":  # sentences whose numbers follow from the others
+            return str(finding.expected).startswith(CONTRADICTIONS)
+        if name == "flags":
+            return not {BATCH, NO_GRADIENT} & (set(finding.recorded or ()) ^ set(finding.expected or ()))
+        if STRUCTURE.fullmatch(name) and any(each is None or isinstance(each, list | tuple) for each in values):
+            return False
+        if re.match(r"robust\.surrogate\.(network|about|digest)\b", name):
+            return False
         if EXACT.fullmatch(name) or not FOLLOWING.fullmatch(name):
             return False
         if name.endswith("largest_linf"):

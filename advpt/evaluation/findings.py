@@ -12,6 +12,7 @@ from advpt.errors import shown
 from advpt.schema import Json
 
 BOUNDARY = 0.05  # logits, up to which another processor or number of threads may turn the outcome of an image
+CONTRADICTIONS = ("robust above clean:", "the attack changed nothing:")  # beginnings of warnings about numbers
 REASON = 100  # characters of a reason in the last line
 Status = Literal["agrees", "near", "differs", "unchecked"]
 

@@ -243,8 +243,12 @@ def rows_among(whole: Record, part: Record) -> tuple[int, ...] | None:
     n, digest, rows = part.result.images.n, part.result.images.digest, part.observed.rows
     if digest and digest == whole.result.images.digest:
         return tuple(range(n))
-    within = all(0 <= row < whole.result.images.n for row in rows)
-    return rows if within and len(set(rows)) == n == len(rows) > 0 else None
+    subsets = {record.result.config.get("EVAL.SUBSET") for record in (whole, part)}
+    own = whole.observed.rows if whole.result.images.part else range(whole.result.images.n)
+    places = {row: i for i, row in enumerate(own)}
+    if len(subsets) > 1 or not len(set(rows)) == n == len(rows) > 0 or not all(row in places for row in rows):
+        return None
+    return tuple(places[row] for row in rows)
 
 
 def _notes(first: Measured, second: Measured, both: dict[int, tuple[Record, Record]]) -> tuple[str, ...]:

@@ -77,6 +77,11 @@ def test_a_flip_is_named_with_its_margin_and_is_a_difference_on_the_same_machine
         (changed(largest_linf=4.005), {}, "near"),
         (changed(largest_linf=3.0), {}, "differs"),
         (record(prompt="other"), {}, "differs"),
+        (changed(lost=None), {}, "differs"),
+        (changed(on_perturbed=None), {}, "differs"),
+        (changed(stages={"apgd": 3}), {}, "differs"),
+        (record(flags=("depends on batch",)), {}, "differs"),
+        (turned(), {1: float("nan")}, "differs"),
     ],
 )
 def test_elsewhere_images_near_the_boundary_may_flip(made: Record, margins: dict[int, float], status: str) -> None:
