@@ -242,6 +242,13 @@ def _facts(model: Model, asked: EvalSettings) -> RunFacts:
     )
 
 
+def title_of(folder: Path) -> str:
+    """The name of the data set in a folder of class folders: of ``pets/test`` it is ``pets``."""
+    place = folder.expanduser().resolve()
+    name = (place.parent if place.name in PARTS else place).name
+    return re.sub(r"[^\w .@+-]", "-", name).strip(" .") or "images"
+
+
 def read_folder(folder: Path, model: Model | OutsideModel) -> tuple[ImageSet, list[str]]:
     """The images of ``<folder>/<class>/<image>``, with the model's preprocessing, and what is odd about the folder. The
     classes of a model that names none are the folders, in the order of their names. Errors as :func:`evaluate`."""
@@ -261,7 +268,6 @@ def read_folder(folder: Path, model: Model | OutsideModel) -> tuple[ImageSet, li
     )
     if not samples:
         raise DataError(f"no images in {folder}; expected <class>/<image>, one folder for each class")
-    is_part = place.name in PARTS
-    title = re.sub(r"[^\w .@+-]", "-", (place.parent if is_part else place).name).strip(" .") or "images"
-    images = ImageSet(title, place.name if is_part else "test", samples, classnames, model.preprocessing)
+    part = place.name if place.name in PARTS else "test"
+    images = ImageSet(title_of(folder), part, samples, classnames, model.preprocessing)
     return images, listing.doubts("", scans, listing.images(folder))

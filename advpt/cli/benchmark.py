@@ -19,6 +19,7 @@ from advpt.jobs.recipes import Recipes
 from advpt.jobs.setup import DEMO, PAPER, ReproductionSetup
 from advpt.jobs.setup.benchmark import Choice
 from advpt.results.report import write
+from advpt.robustness import title_of
 from advpt.settings import config_names
 
 TITLE = "AdvPT: which published gains survive an attacker who knows the method"
@@ -78,6 +79,8 @@ def setup_of(args: argparse.Namespace) -> ReproductionSetup:
         some=args.adaptive_subset,
     )
     seeds = tuple(common.whole_numbers("--seeds", args.seeds)) or whole.seeds
+    if min(seeds) < 0:
+        raise ConfigError(f"--seeds {args.seeds}: expected whole numbers from 0")
     chosen = whole.benchmark.chosen(asked, whole.towers.training_attacks, *tuners())
     return dataclasses.replace(whole, benchmark=chosen, seeds=seeds)
 
@@ -164,7 +167,7 @@ def models_sets(args: argparse.Namespace, setup: ReproductionSetup) -> tuple[str
     if not args.model or args.sets:
         what = "and no --model is named; name one, as my.module:make" if not args.model else "and so has --sets"
         raise ConfigError(f"--folder {args.folder} has images for outside models, {what}")
-    return (args.folder.absolute().name,)
+    return (title_of(args.folder),)
 
 
 def measured_models(args: argparse.Namespace, setup: ReproductionSetup, places: Places, more: Pairs) -> Models:
@@ -186,12 +189,12 @@ def measured_models(args: argparse.Namespace, setup: ReproductionSetup, places: 
             places.output,
             places.banks,
             subset=s.subset,
-            some=s.some,
+            some=s.some if s.defenses or not plans_own(args) else s.subset,
             inputs=s.inputs,
             settings=(*setup.common, *s.settings, *more),
             show=print,
         )
-        for name, each in zip(names, measured):
+        for name, each in zip(read, measured, strict=True):
             made.setdefault(setup.column(name), []).append(each)
             for line in each.left_out:
                 print(f"left out  {line}")

@@ -52,6 +52,10 @@ class Files:
             self.known[path] = file_digest(Path(path))
         return self.known[path]
 
+    def of(self, images: ImageSet) -> str:
+        """``image_files`` of a record of these images."""
+        return _of_hashes([self.digest(sample.path) for sample in images.samples])
+
 
 def of_run(result: Result, subject: Subject) -> list[Finding]:
     """What is another than the record says: hand-written prompt, towers, data."""
@@ -108,8 +112,13 @@ def of_images(record: Record, images: ImageSet, files: Files, named: Named) -> l
     if recorded is None:
         return _compared(images, files, named)
     hashes = [files.digest(sample.path) for sample in images.samples]
-    mine = image_files(torch.tensor([list(bytes.fromhex(each)) for each in hashes], dtype=torch.uint8))
-    return [Finding(text=_which(record, images, hashes, files, named))] if recorded != mine else []
+    if recorded == _of_hashes(hashes):
+        return []
+    return [Finding(text=_which(record, images, hashes, files, named))]
+
+
+def _of_hashes(hashes: list[str]) -> str:
+    return image_files(torch.tensor([list(bytes.fromhex(each)) for each in hashes], dtype=torch.uint8))
 
 
 def _compared(images: ImageSet, files: Files, named: Named) -> list[Finding]:

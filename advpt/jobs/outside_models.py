@@ -18,6 +18,7 @@ from advpt.data.images import ImageSet
 from advpt.defenses.spec import parse_all
 from advpt.errors import ConfigError, RecordError
 from advpt.evaluation import record as records
+from advpt.evaluation.identities import Files
 from advpt.files import FileLock, digest
 from advpt.jobs.exhibits.common import NO_DEFENSE
 from advpt.jobs.plan import Pairs
@@ -52,6 +53,7 @@ class MeasuredModel:
         rows: the model, or where it has a defense that can be left out the model without it, alone and behind each
             input defense; then the whole model likewise. ``against`` counts from the first of these rows: add the place
             that this one has in a table.
+        images: that were measured.
         left_out: sentences on what this model cannot be measured under.
     """
 
@@ -59,6 +61,7 @@ class MeasuredModel:
     dataset: str
     run: Run
     rows: tuple[BenchmarkRow, ...]
+    images: int = 0
     left_out: tuple[str, ...] = ()
 
 
@@ -133,6 +136,7 @@ def _on(
     folder = output / FOLDER / re.sub(r"[^A-Za-z0-9_.@-]+", "-", model.name) / name
     images, warnings = read(model)
     with FileLock(folder / ".lock", f"{model.name} on {name}"):
+        require_own(folder, model)
         made = _done(folder, model, images, wanted, chunk)
         if made is not None:
             show(f"done      {model.name} on {images.dataset}: {folder}")
@@ -146,11 +150,11 @@ def _on(
             write(done, folder)
             made = done.card
     run = Run(f"{FOLDER}/{model.name}/{name}", folder, SEED, "done", f"{model.name} on {images.dataset}")
-    left_out = tuple[str, ...]()
+    left_out, n = tuple[str, ...](), len(images.first(wanted.subset))
     if not made.gradients:
         others = [each for each in wanted.protocols if each not in _narrowed(wanted, False).protocols]
         left_out = (f"{model.name} under {', '.join(others)}: it has no gradient, and Square alone attacks it",)
-    return MeasuredModel(model.name, images.dataset, run, rows_of(model, run.id, wanted.defenses), left_out)
+    return MeasuredModel(model.name, images.dataset, run, rows_of(model, run.id, wanted.defenses), n, left_out)
 
 
 def _narrowed(wanted: EvalSettings, differentiable: bool) -> EvalSettings:
@@ -162,7 +166,7 @@ def _done(folder: Path, model: OutsideModel, images: ImageSet, wanted: EvalSetti
     """The card in a folder, where all records that it names are there, of this model, these images and settings."""
     try:
         there = card.read(folder)
-        ids = {records.read(path).id for path in (folder / records.FOLDER).glob("*.json")}
+        made = [records.read(path) for path in (folder / records.FOLDER).glob("*.json")]
     except RecordError:
         return None
     settings, images = _narrowed(wanted, bool(there.gradients)), images.first(wanted.subset)
@@ -171,7 +175,24 @@ def _done(folder: Path, model: OutsideModel, images: ImageSet, wanted: EvalSetti
         and there.images == card.images_of(images)
         and there.evaluation == digest(config_of(model, images.preprocessing, settings, chunk))
     )
-    return there if same and ids == set(there.records) else None
+    if not same or {each.id for each in made} != set(there.records):
+        return None
+    files = Files()
+    parts = [(each.observed, images.select(each.observed.rows) if each.observed.rows else images) for each in made]
+    return there if all(observed.image_files == files.of(part) for observed, part in parts) else None
+
+
+def require_own(folder: Path, model: OutsideModel) -> None:
+    """Refuse (ConfigError) a folder that has the records of a model that was named otherwise on the command line."""
+    try:
+        other = card.read(folder).source
+    except RecordError:
+        return
+    if other != model.source:
+        raise ConfigError(
+            f"{folder} has the records of {other or 'a model from Python'}, and {model.source} has the same name "
+            f"{model.name}; give one of them a name of its own, or another --output"
+        )
 
 
 def rows_of(model: OutsideModel, run: str, inputs: Sequence[str]) -> tuple[BenchmarkRow, ...]:

@@ -23,8 +23,8 @@ from advpt.schema import JsonObject
 
 COVERS = (
     "the tensors and the layers of every module, other tensors, numbers and texts that the object refers to, and the "
-    "files of the code of its classes and functions. Not covered: code that these import from elsewhere, files that "
-    "are read later, and what objects of C code hold"
+    "files of the code of its classes and functions. Not covered: what these import from elsewhere, its "
+    "weights too, files that are read later, and what objects of C code hold"
 )
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype)
 _OTHERS = frozenset(sys.stdlib_module_names) | {"torch", "numpy", "advpt"}  # whose code is not part of a model

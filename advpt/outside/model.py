@@ -88,7 +88,11 @@ class OutsideModel:
             _require_pixels_alone(f"{self.name}, {what}" if what else self.name, function)
         self.parts: Parts = parts_of({"model": model, "undefended": self.undefended, "variants": self.variants})
         given = own("device", device, torch.device, str)
-        self.device = torch.device(given) if given is not None else self._device()
+        try:
+            self.device = torch.device(given) if given is not None else self._device()
+        except RuntimeError as error:
+            raise ModelError(f"{self.name}: its device is {given!r}: {first_words(error)}") from None
+        self.facts: JsonObject = {"name": self.name, "seed": self.seed, **self.parts.facts()}  # before its first call
 
     @property
     def paths(self) -> dict[str, Logits]:
@@ -100,11 +104,6 @@ class OutsideModel:
     def modules(self) -> list[nn.Module]:
         """All modules that it is made of."""
         return list(self.parts.modules.values())
-
-    @functools.cached_property
-    def facts(self) -> JsonObject:
-        """What its identity is made of."""
-        return {"name": self.name, "seed": self.seed, **self.parts.facts()}
 
     @functools.cached_property
     def digest(self) -> str:
@@ -147,7 +146,7 @@ class OutsideModel:
                 "whose logits are those of these classes, and their names as its classnames"
             )
         made = object.__new__(type(self))
-        vars(made).update({key: value for key, value in vars(self).items() if key not in ("facts", "digest")})
+        vars(made).update({key: value for key, value in vars(self).items() if key != "digest"})
         made.classnames, made.columns = tuple(names), tuple(own.index(name) for name in wanted)
         return made
 
@@ -188,7 +187,7 @@ class OutsideModel:
             )
         fields = {"interpolation": INTERPOLATION, **(given or {})}
         side = fields.pop("size", size if size is not None else SIZE)
-        sides = (side, side) if isinstance(side, int) else tuple(side)
+        sides = (side, side) if isinstance(side, int) else tuple(side) if isinstance(side, list | tuple) else ()
         if len(sides) != 2 or not all(isinstance(each, int) and each > 0 for each in sides):
             raise ModelError(f"{self.name}: size is {shown(side)}; expected a side in pixels, or height and width")
         try:

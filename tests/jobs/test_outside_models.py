@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from advpt.errors import ConfigError, ModelError
 from advpt.evaluation import record as records
@@ -25,7 +26,7 @@ class Benchmark:
     """Measures the models of the helpers on a few photos."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.sets, self.said = (
+        self.folder, self.sets, self.lines = (
             folder,
             {"pictures": from_folder(photos(folder / "pictures", 3))},
             list[str](),
@@ -39,7 +40,7 @@ class Benchmark:
             given.pop("attacks"),
             self.folder / output,
             self.folder / banks,
-            show=self.said.append,
+            show=self.lines.append,
             **given,
         )
         return made
@@ -75,13 +76,25 @@ def test_what_is_there_is_not_measured_again_and_what_is_not_is(benchmark, monke
         patched.setattr(outside_models, "evaluate", None)
         assert benchmark.measure() == first
     assert {path: path.stat().st_mtime_ns for path in first.run.folder.rglob("*.json")} == before
-    assert [line.split()[0] for line in benchmark.said] == ["measure", "done"]
+    assert [line.split()[0] for line in benchmark.lines] == ["measure", "done"]
     next(iter(first.run.folder.glob("records/*pseudo*"))).unlink()
     benchmark.measure()
     benchmark.measure(attacks=["pgd2-ce@2"])
-    assert [line.split()[0] for line in benchmark.said[2:]] == ["measure", "measure"]
+    assert [line.split()[0] for line in benchmark.lines[2:]] == ["measure", "measure"]
     attacks = {records.read(path).result.attack.eps for path in first.run.folder.glob("records/*.json")}
     assert attacks == {2.0}, "records of other settings do not stay"
+    for image in benchmark.folder.glob("pictures/*/*"):
+        Image.open(image).point(lambda value: 255 - value).save(image)
+    benchmark.measure(attacks=["pgd2-ce@2"])
+    assert benchmark.lines[-1].startswith("measure"), "another image behind the same name"
+
+
+def test_two_models_of_one_name_do_not_share_a_folder(benchmark, monkeypatch):
+    first = benchmark.measure()
+    monkeypatch.setattr(outside.LeftHalf, "name", NAME, raising=False)
+    with pytest.raises(ConfigError, match="has the records of tests.helpers.outside:make, and .* has the same name"):
+        benchmark.measure("tests.helpers.outside:LeftHalf")
+    assert len(list(first.run.folder.glob("records/*"))) == 6
 
 
 def test_a_killed_measurement_ends_with_the_same_records(benchmark, monkeypatch):
@@ -114,7 +127,7 @@ def test_a_model_without_a_gradient_has_adaptive_alone(benchmark, monkeypatch):
     assert made.left_out == ("blind under static, pseudo: it has no gradient, and Square alone attacks it",)
     assert [path.name for path in made.run.folder.glob("records/*")] == ["test_adaptive_pgd2-ce@4-a4_first3.json"]
     assert len(made.rows) == 1 and benchmark.measure("tests.helpers.outside:blind") == made
-    assert benchmark.said[-1].startswith("done")
+    assert benchmark.lines[-1].startswith("done")
 
 
 def test_rows_behind_defenses_of_the_input():

@@ -35,12 +35,12 @@ class Remembers(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: dict[bytes, Tensor] = {}
+        self.kept: dict[bytes, Tensor] = {}
 
     def forward(self, pixels: Tensor) -> Tensor:
         for image in pixels:
-            self.seen.setdefault(image.numpy(force=True).tobytes(), image.detach())
-        return NETWORK(pixels) + 100 * torch.stack(list(self.seen.values())).mean((0, 2, 3))
+            self.kept.setdefault(image.numpy(force=True).tobytes(), image.detach())
+        return NETWORK(pixels) + 100 * torch.stack(list(self.kept.values())).mean((0, 2, 3))
 
 
 class TrainingNorm(nn.Module):
@@ -54,6 +54,16 @@ def in_place(pixels: Tensor) -> Tensor:
 
 def sees_batch_size(pixels: Tensor) -> Tensor:
     return NETWORK(pixels) + (len(pixels) == 1) * torch.tensor([5.0, 0.0, 0.0])
+
+
+def masked(pixels: Tensor) -> Tensor:
+    """Its answers depend on the batch, and a class that no image can be taken for has a huge logit."""
+    return by_batch(pixels) + torch.tensor([0.0, 0.0, -1e9])
+
+
+def halves(pixels: Tensor) -> Tensor:
+    """Probabilities in half precision, whose sums are not quite 1."""
+    return NETWORK(pixels).bfloat16().softmax(1)
 
 
 def nan(pixels: Tensor) -> Tensor:
@@ -91,6 +101,8 @@ def own_gradient(pixels: Tensor) -> Tensor:
         (lambda pixels: NETWORK(pixels).long(), "gave torch.int64; expected logits"),
         (raises, r"raises: it raised ValueError: expected 4D input .* \(.*outside.py, line \d+\)"),
         (draws_and_says_nothing, "draws random numbers and states no seed"),
+        (masked, "gives an image other logits"),
+        (halves, "gives probabilities"),
         (own_gradient, "does not require grad.*takes them under torch.enable_grad"),
     ],
 )  # fmt: skip

@@ -35,7 +35,9 @@ def alone(b: Builder, models: Models) -> tuple[Exhibit, ...]:
             names = ", ".join(each.name for each in measured)
             title, name = f"Benchmark: {names}, {dataset}, {budget.eps:g}/255", f"benchmark_{dataset}_{budget.eps:g}"
             text = caption(b, "benchmark_models", budget=budget)
-            empty = BenchmarkTable(name, title, text, names, dataset, budget.attack, (), s.subset, s.some, ())
+            n = max(each.images for each in measured)
+            some = min(n, s.some) if s.some else n
+            empty = BenchmarkTable(name, title, text, names, dataset, budget.attack, (), n, some, ())
             table = _with_rows(empty, measured)
             made.append(table)
             if any(row.against is not None for row in table.rows):

@@ -141,8 +141,8 @@ class BenchmarkSetup:
                 raise ConfigError(f"{option} is {images}; expected a number of images, or 0 for all")
         return dataclasses.replace(
             self,
-            datasets=tuple(asked.sets) or self.datasets,
-            backbones=tuple(asked.backbones) or self.backbones,
+            datasets=tuple(dict.fromkeys(asked.sets)) or self.datasets,
+            backbones=tuple(dict.fromkeys(asked.backbones)) or self.backbones,
             prompts=prompted,
             towers={name: attacks.get(name, "") for name in tuned},
             on_towers=tuple(name for name in self.on_towers if name in prompted),
