@@ -39,7 +39,7 @@ class ConcurrentChunks:
         self.device, self.limit = device, limit
         self.now = 1
         self._measured = device.type != "cuda" or limit == 1
-        self._refused = 0  # allocations, as far as seen
+        self._refused = 0  # failed allocations before the chunks in flight
 
     def run(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """``work(item)`` of every item, in order. ``work`` may be called again with an item when memory ran out; raises

@@ -115,11 +115,8 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return 0
     if absent and not args.report_only:
-        raise ConfigError(
-            f"{len(absent)} data sets are not under {places.root} (listed above); prepare them, name others with "
-            "--sets, or see it all small with --demo"
-        )
-    models = measured_models(args, setup, places, more) if args.model else {}
+        raise common.without_data(absent, places, "name others with --sets")
+    models = measured_models(args, sets, setup, places, more) if args.model else {}
     exhibits = below(wanted.exhibits, models) or alone(Builder(setup, places.repository, more), models)
     summary = None if args.report_only or not wanted.plan.jobs else common.execute(wanted.plan, places, args)
     made = write(
@@ -130,14 +127,7 @@ def run(args: argparse.Namespace) -> int:
         about=ABOUT,
         top=places.output / "runs" if wanted.plan.jobs else None,
     )
-    for note in made.notes:
-        print(f"{note.kind:10}{note.text}")
-    if summary is not None:
-        common.print_summary(wanted.plan, places, summary)
-    print(f"cells: {', '.join(f'{n} {word}' for word, n in sorted(made.words.items())) or 'none'}")
-    for title, sentences in made.sentences.items():
-        print("\n".join(["", title, *sentences]))
-    print(f"report    {made.page}")
+    common.print_report(made, wanted.plan, places, summary)
     return 1 if summary is not None and not summary.ok else 0
 
 
@@ -170,16 +160,18 @@ def models_sets(args: argparse.Namespace, setup: ReproductionSetup) -> tuple[str
     return (title_of(args.folder),)
 
 
-def measured_models(args: argparse.Namespace, setup: ReproductionSetup, places: Places, more: Pairs) -> Models:
-    """Every outside model on every data set. Skips what is done.
+def measured_models(
+    args: argparse.Namespace, sets: tuple[str, ...], setup: ReproductionSetup, places: Places, more: Pairs
+) -> Models:
+    """Every outside model on every data set (``sets``: :func:`models_sets`). Skips what is done.
 
     Raises:
         ConfigError: there is nothing to run. AdvPTError: a model breaks a rule, or images are not there.
     """
     if args.report_only:
         raise ConfigError("--report-only runs nothing, and --model is code to run; leave one out")
-    s, names = setup.benchmark, models_sets(args, setup)
-    read = {name: from_folder(args.folder) if args.folder else reader(name, places.root) for name in names}
+    s = setup.benchmark
+    read = {name: from_folder(args.folder) if args.folder else reader(name, places.root) for name in sets}
     made: dict[str, list[MeasuredModel]] = {}
     for text in args.model:
         measured = measure(

@@ -9,10 +9,10 @@ import re
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tabulate import tabulate
@@ -30,6 +30,9 @@ from advpt.jobs.places import Places, command, is_complete, missing_data, missin
 from advpt.jobs.plan import Pairs, Plan
 from advpt.prompts import exchange
 from advpt.tuning import linear_probe
+
+if TYPE_CHECKING:
+    from advpt.results.report import Report
 
 PLAN_HEADS = ("trainer", "what", "data set", "backbone", "shots", "seeds", "done")
 MODELS = (exchange.FOLDER, IMAGE_ENCODER, ZERO_SHOT, linear_probe.FILE)  # what a run leaves one of
@@ -149,6 +152,26 @@ def print_summary(plan: Plan, places: Places, summary: Summary) -> None:
         print(f"FAILED    {plan.by_id[id].label}: {why}; log: {places.file(plan.by_id[id], 'log')}")
     for id, why in summary.blocked.items():
         print(f"FAILED    {plan.by_id[id].label}: left out, {why}")
+
+
+def without_data(absent: Sequence[str], places: Places, instead: str) -> ConfigError:
+    """The error for data sets that are not there; ``instead``: which option asks for others."""
+    return ConfigError(
+        f"{len(absent)} data sets are not under {places.root} (listed above); prepare them, {instead}, or see it all "
+        "small with --demo"
+    )
+
+
+def print_report(made: Report, plan: Plan, places: Places, summary: Summary | None) -> None:
+    """What a report holds and where it is; ``summary``: of the runs behind it, None where none was started."""
+    for note in made.notes:
+        print(f"{note.kind:10}{note.text}")
+    if summary is not None:
+        print_summary(plan, places, summary)
+    print(f"cells: {', '.join(f'{n} {word}' for word, n in sorted(made.words.items())) or 'none'}")
+    for title, sentences in made.sentences.items():
+        print("\n".join(["", title, *sentences]))
+    print(f"report    {made.page}")
 
 
 def print_plan(plan: Plan, places: Places, args: argparse.Namespace) -> None:

@@ -49,10 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return 0
     if absent and not args.report_only:
-        raise ConfigError(
-            f"{len(absent)} data sets are not under {places.root} (listed above); prepare them, leave them out with "
-            "--only, or see it all small with --demo"
-        )
+        raise common.without_data(absent, places, "leave them out with --only")
     summary = None if args.report_only else common.execute(wanted.plan, places, args)
     made = write(
         wanted.exhibits,
@@ -62,10 +59,5 @@ def run(args: argparse.Namespace) -> int:
         about=setup.captions.get("all", "Our numbers beside the published ones; protocols say what the attacker knew."),
         top=places.output / "runs",
     )
-    for note in made.notes:
-        print(f"{note.kind:10}{note.text}")
-    if summary is not None:
-        common.print_summary(wanted.plan, places, summary)
-    print(f"cells: {', '.join(f'{n} {word}' for word, n in sorted(made.words.items())) or 'none'}")
-    print(f"report    {made.page}")
+    common.print_report(made, wanted.plan, places, summary)
     return 1 if summary is not None and not summary.ok else 0

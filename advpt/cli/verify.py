@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import logging
 import math
@@ -98,15 +99,7 @@ def _with(verdict: Verdict, findings: Sequence[Finding]) -> Verdict:
     """The verdict with more that differs."""
     if not findings:
         return verdict
-    return Verdict(
-        verdict.path,
-        "differs",
-        verdict.images,
-        verdict.of,
-        (*findings, *verdict.findings),
-        verdict.flips,
-        verdict.notes,
-    )
+    return dataclasses.replace(verdict, status="differs", findings=(*findings, *verdict.findings))
 
 
 def _device(recorded: str) -> str:

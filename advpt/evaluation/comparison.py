@@ -36,7 +36,7 @@ FEATURES = (
     "the text features of its prompt have other last digits here, and so have hashes that they go into: outcomes decide"
 )
 # Between processors: an attack of many signed steps takes another path, and parts have no outcomes of single images.
-GRADIENT_SHARE = 0.5  # of its size, which is a mean over few images: 0.16 was seen
+GRADIENT_SHARE = 0.5  # of its size, which is a mean over few images: 0.16 was measured
 PART_SHARE = 0.1  # of the images
 LARGEST_LINF = 0.01  # 1/255
 

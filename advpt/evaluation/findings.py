@@ -64,7 +64,7 @@ class Flip:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is said of a record.
+    """The outcome of the verification of a record.
 
     Args:
         status: ``near`` where nothing but images near the boundary differs.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import re
@@ -145,8 +146,8 @@ class OutsideModel:
                 f"{self.name} has {len(own)} classes, and these images have {len(wanted)} others{others}; give a model "
                 "whose logits are those of these classes, and their names as its classnames"
             )
-        made = object.__new__(type(self))
-        vars(made).update({key: value for key, value in vars(self).items() if key != "digest"})
+        made = copy.copy(self)
+        vars(made).pop("digest", None)  # that of the other order
         made.classnames, made.columns = tuple(names), tuple(own.index(name) for name in wanted)
         return made
 
